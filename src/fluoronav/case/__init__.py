@@ -1,0 +1,21 @@
+"""What is known before the first frame: CT, structures with their thresholds, plan, tools and the prior pose."""
+
+from fluoronav.case.distance import DistanceField, sample_distance
+from fluoronav.case.file import CaseError, CaseFile, PriorPose, Tool, Trajectory
+from fluoronav.case.loading import Case, Structure, load_case
+from fluoronav.case.volume import Volume, read_volume
+
+__all__ = [
+    "Case",
+    "CaseError",
+    "CaseFile",
+    "DistanceField",
+    "PriorPose",
+    "Structure",
+    "Tool",
+    "Trajectory",
+    "Volume",
+    "load_case",
+    "read_volume",
+    "sample_distance",
+]

@@ -1,0 +1,175 @@
+"""The schema of ``case.yaml``. Lengths in mm, angles in degrees, coordinates DICOM LPS."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from fluoronav.geometry import CArmPose, is_rigid
+
+Point = Annotated[tuple[float, float, float], Field(description="x, y, z in LPS mm")]
+
+
+class CaseError(ValueError):
+    """A case that cannot be used; the text names the file, what is wrong and what to do."""
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class StructureEntry(_Strict):
+    """One anatomical structure of the label map."""
+
+    name: str = Field(min_length=1, max_length=64)
+    label: int = Field(gt=0, description="its value in the label map")
+    color: str = Field(default="#ffffff", pattern=r"^#[0-9a-fA-F]{6}$")
+    caution_mm: float | None = Field(default=None, gt=0)
+    danger_mm: float | None = Field(default=None, gt=0)
+
+    @model_validator(mode="after")
+    def _ordered(self) -> StructureEntry:
+        if (self.caution_mm is None) != (self.danger_mm is None):
+            raise ValueError("give both caution_mm and danger_mm, or neither")
+        if self.caution_mm is not None and self.danger_mm is not None and self.caution_mm <= self.danger_mm:
+            raise ValueError("caution_mm must be larger than danger_mm")
+        return self
+
+
+class Trajectory(_Strict):
+    """A planned straight path."""
+
+    name: str = Field(min_length=1, max_length=64)
+    entry_ct: Point
+    target_ct: Point
+    radius_mm: float = Field(default=2.5, gt=0, le=20)
+
+    @model_validator(mode="after")
+    def _has_length(self) -> Trajectory:
+        if np.linalg.norm(np.subtract(self.target_ct, self.entry_ct)) < 1:
+            raise ValueError("entry_ct and target_ct must lie at least 1 mm apart")
+        return self
+
+
+class Tool(_Strict):
+    """The geometry of an instrument. In its own frame the tip is the origin and the shaft runs along -z."""
+
+    id: str = Field(min_length=1, max_length=64)
+    kind: str = Field(min_length=1, max_length=64)
+    diameter_mm: float = Field(gt=0, le=50)
+    length_mm: float = Field(gt=0, le=1000)
+
+
+class Spread(_Strict):
+    """How far the true pose may lie from the prior."""
+
+    rotation_deg: float = Field(default=15, gt=0, le=180)
+    in_plane_mm: float = Field(default=40, gt=0, le=300)
+    depth_mm: float = Field(default=40, gt=0, le=300)
+
+
+class PriorPose(_Strict):
+    """Where the C-arm stands before any registration, as its joints say it."""
+
+    isocentre_ct: Point
+    source_to_isocentre_mm: float = Field(gt=0, le=3000)
+    orbital_deg: float = 0
+    angular_deg: float = 0
+    swivel_deg: float = 0
+    spread: Spread = Spread()
+
+    def T_camera_ct(self) -> np.ndarray:
+        """Patient to camera, shape (4, 4), mm."""
+        return CArmPose(
+            self.isocentre_ct, self.source_to_isocentre_mm, self.orbital_deg, self.angular_deg, self.swivel_deg
+        ).T_camera_ct()
+
+
+class Tracker(_Strict):
+    """The external tracker's reference marker, fixed to the patient."""
+
+    reference: str = Field(description="id under which the tracker reports the marker")
+    T_ct_reference: list[list[float]] = Field(description="marker to patient, 4 x 4")
+
+    @field_validator("T_ct_reference")
+    @classmethod
+    def _rigid(cls, value: list[list[float]]) -> list[list[float]]:
+        if [len(row) for row in value] != [4] * 4 or not is_rigid(value):
+            raise ValueError("must be a rigid, right-handed 4 x 4 matrix")
+        return value
+
+
+class Rigid(_Strict):
+    """What moves as one body with the registration."""
+
+    structures: tuple[str, ...] = Field(min_length=1, description="names of structures; their bones are looked at")
+
+
+class CaseFile(_Strict):
+    """The content of ``case.yaml``; file names are relative to it."""
+
+    name: str = Field(min_length=1, max_length=64)
+    ct: Path = Field(description="DICOM folder, NRRD or NIfTI")
+    ct_series: str | None = Field(default=None, description="SeriesInstanceUID, where the folder holds several")
+    labels: Path | None = Field(default=None, description="label map on any grid of the same patient frame")
+    surroundings: Path | None = Field(default=None, description="coarse CT of the whole region; simulator only")
+    structures: tuple[StructureEntry, ...] = ()
+    rigid: Rigid | None = None
+    plan: tuple[Trajectory, ...] = ()
+    tools: tuple[Tool, ...] = ()
+    prior: PriorPose
+    tracker: Tracker | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> CaseFile:
+        for what, names in (
+            ("structures", [s.name for s in self.structures]),
+            ("plan", [t.name for t in self.plan]),
+            ("tools", [t.id for t in self.tools]),
+        ):
+            double = {n for n in names if names.count(n) > 1}
+            if double:
+                raise ValueError(f"{what}: {sorted(double)[0]!r} is there twice")
+        if self.structures and self.labels is None:
+            raise ValueError("structures need a label map: add `labels`")
+        if self.rigid:
+            unknown = set(self.rigid.structures) - {s.name for s in self.structures}
+            if unknown:
+                raise ValueError(f"rigid.structures: {sorted(unknown)[0]!r} is not one of the structures")
+        return self
+
+
+def describe(error: ValidationError) -> str:
+    """The first problem that pydantic found, as one line that starts with the field."""
+    first = error.errors()[0]
+    where = ".".join(str(x) for x in first["loc"])
+    text = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        text = "unknown key; see docs/case-file.md for the keys there are"
+    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
+    return f"{where}: {text}{more}" if where else f"{text}{more}"
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file; raises :class:`CaseError` with the line where it stops making sense."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise CaseError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise CaseError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def read_case_file(path: Path) -> CaseFile:
+    """Reads and validates ``case.yaml``; raises :class:`CaseError`."""
+    content = read_yaml(path)
+    if not isinstance(content, dict):
+        raise CaseError(f"{path}: must hold a mapping of keys, not {type(content).__name__}")
+    try:
+        return CaseFile.model_validate(content)
+    except ValidationError as error:
+        raise CaseError(f"{path}: {describe(error)}") from error

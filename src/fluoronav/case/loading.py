@@ -1,0 +1,152 @@
+"""From ``case.yaml`` to everything that the stages read."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from fluoronav.case.distance import DistanceField, distance_field
+from fluoronav.case.file import CaseError, CaseFile, PriorPose, Tool, Trajectory, read_case_file
+from fluoronav.case.volume import Volume, read_volume
+from fluoronav.paths import cache_folder, embedded_case
+
+# Below this nothing in a CT holds X-rays back that a registration could see.
+_AIR_HU = -700
+
+
+@dataclass(frozen=True)
+class Structure:
+    """An anatomical structure with its distance field and thresholds (mm; None: drawn but never alarmed)."""
+
+    name: str
+    label: int
+    color: str
+    caution_mm: float | None
+    danger_mm: float | None
+    field: DistanceField = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One patient's case, loaded.
+
+    Attributes
+    ----------
+    id : str
+        Name and the first digits of the content's hash; says in `health` which case is in use.
+    """
+
+    id: str
+    path: Path
+    file: CaseFile = field(repr=False)
+    ct: Volume = field(repr=False)
+    labels: Volume | None = field(repr=False)
+    structures: tuple[Structure, ...] = field(repr=False)
+
+    @property
+    def plan(self) -> tuple[Trajectory, ...]:
+        return self.file.plan
+
+    @property
+    def tools(self) -> tuple[Tool, ...]:
+        return self.file.tools
+
+    @property
+    def prior(self) -> PriorPose:
+        return self.file.prior
+
+    @property
+    def rigid_labels(self) -> tuple[int, ...]:
+        """Labels of the bones that move as one body; empty where the case does not name them."""
+        names = self.file.rigid.structures if self.file.rigid else ()
+        return tuple(s.label for s in self.structures if s.name in names)
+
+    @property
+    def target_ct(self) -> np.ndarray:
+        """The point at which the registration's error is stated: the plan's first target, or the isocentre."""
+        return np.array(self.plan[0].target_ct if self.plan else self.prior.isocentre_ct, dtype=np.float64)
+
+    @property
+    def surroundings(self) -> Path | None:
+        return None if self.file.surroundings is None else self.path.parent / self.file.surroundings
+
+
+def load_case(
+    path: str | Path, cache: Path | None = None, progress: Callable[[str], None] = lambda _: None
+) -> Case:
+    """Loads a case, computing what is not cached.
+
+    Parameters
+    ----------
+    path : path
+        A ``case.yaml``, a folder that holds one, or the word ``embedded``.
+    cache : Path, optional
+        Folder for distance fields; the user's cache by default.
+    progress : callable
+        Told what is being done.
+
+    Raises
+    ------
+    CaseError
+    """
+    path = embedded_case() if str(path) == "embedded" else Path(path)
+    if path.is_dir():
+        path = path / "case.yaml"
+    file = read_case_file(path)
+    folder = path.parent
+    cache = cache or cache_folder("distance")
+
+    progress(f"reading {file.ct}")
+    ct = read_volume(folder / file.ct, file.ct_series)
+    if not ct.voxels.max() > _AIR_HU:
+        raise CaseError(f"{ct.path}: is all air: no voxel is above {_AIR_HU} HU (is the rescale intercept right?)")
+    digest = hashlib.sha256(path.read_bytes())
+    digest.update(np.ascontiguousarray(ct.voxels).tobytes())
+
+    labels, structures = None, []
+    if file.labels is not None:
+        labels = read_volume(folder / file.labels)
+        aligned = _along_patient_axes(labels)
+        present = set(np.unique(sitk.GetArrayViewFromImage(aligned)).tolist())
+        digest.update(np.ascontiguousarray(labels.voxels).tobytes())
+        for s in file.structures:
+            if s.label not in present:
+                raise CaseError(f"{path}: structures: {s.name}: label {s.label} is not in {file.labels}")
+            progress(f"distance field of {s.name}")
+            structure_field = distance_field(aligned, s.label, cache)
+            structures.append(Structure(s.name, s.label, s.color, s.caution_mm, s.danger_mm, structure_field))
+    return Case(
+        id=f"{file.name}@{digest.hexdigest()[:12]}",
+        path=path,
+        file=file,
+        ct=ct,
+        labels=labels,
+        structures=tuple(structures),
+    )
+
+
+def _along_patient_axes(labels: Volume) -> sitk.Image:
+    """The label map with unit direction cosines: flipped or permuted where that is enough, resampled where not."""
+    image = labels.image
+    if image.GetPixelID() not in (sitk.sitkUInt8, sitk.sitkUInt16, sitk.sitkInt16, sitk.sitkInt32, sitk.sitkUInt32):
+        rounded = np.rint(labels.voxels)
+        if np.abs(labels.voxels - rounded).max() > 1e-3:
+            raise CaseError(f"{labels.path}: is not a label map: its values are not whole numbers")
+        whole = sitk.GetImageFromArray(rounded.astype(np.int32))
+        whole.CopyInformation(image)
+        image = whole
+    image = sitk.DICOMOrient(image, "LPS")
+    if np.allclose(image.GetDirection(), np.eye(3).ravel(), atol=1e-4):
+        return image
+    corners = labels.corners_ct()
+    spacing = min(image.GetSpacing())
+    size = np.ceil(np.ptp(corners, axis=0) / spacing).astype(int) + 1
+    grid = sitk.Image([int(n) for n in size], image.GetPixelID())
+    grid.SetOrigin(corners.min(0).tolist())
+    grid.SetSpacing([spacing] * 3)
+    return sitk.Resample(image, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0)

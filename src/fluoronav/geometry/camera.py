@@ -1,0 +1,199 @@
+"""The C-arm as a pinhole camera: the X-ray source is the centre of projection, the detector the image plane."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import yaml
+from numpy.typing import ArrayLike, NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from fluoronav.geometry.se3 import is_rigid
+
+Float = NDArray[np.float64]
+Row3 = Annotated[list[float], Field(min_length=3, max_length=3)]
+Row4 = Annotated[list[float], Field(min_length=4, max_length=4)]
+
+
+class CameraError(ValueError):
+    """A camera description that cannot be used; the text names the file and the field."""
+
+
+class CameraFile(BaseModel):
+    """The content of a camera file (YAML)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rows: int = Field(gt=0, le=16384, description="image height, pixels")
+    cols: int = Field(gt=0, le=16384, description="image width, pixels")
+    K: Annotated[list[Row3], Field(min_length=3, max_length=3)] = Field(description="intrinsic matrix, pixels")
+    T_camera_world: Annotated[list[Row4], Field(min_length=4, max_length=4)] | None = Field(
+        default=None, description="world mm to camera mm; fixed cameras only"
+    )
+    distortion: Annotated[list[float], Field(min_length=4, max_length=14)] | None = Field(
+        default=None, description="OpenCV distortion coefficients k1 k2 p1 p2 [k3 ...]"
+    )
+
+
+@dataclass(frozen=True)
+class Camera:
+    """Intrinsics of one C-arm geometry.
+
+    Attributes
+    ----------
+    rows, cols : int
+        Image size, pixels.
+    K : ndarray, shape (3, 3)
+        Intrinsic matrix, pixels; pixel centres at integers.
+    distortion : ndarray, shape (n,) or None
+        OpenCV's coefficients; None is an undistorted image.
+    T_camera_world : ndarray, shape (4, 4) or None
+        For cameras that stand still in a common world frame.
+    """
+
+    rows: int
+    cols: int
+    K: Float
+    distortion: Float | None = None
+    T_camera_world: Float | None = None
+    name: str = field(default="camera", compare=False)
+
+    def __post_init__(self) -> None:
+        K = np.asarray(self.K, dtype=np.float64)
+        object.__setattr__(self, "K", K)
+        for row, label in ((0, "horizontal"), (1, "vertical")):
+            if not (np.isfinite(K[row, row]) and K[row, row] > 0):
+                raise CameraError(
+                    f"{self.name}: K[{row}][{row}] is {K[row, row]:g}; the {label} focal length in pixels must be positive"
+                )
+        if not np.isfinite(K).all() or np.abs(K[2] - [0, 0, 1]).max() > 1e-9 or abs(K[1, 0]) > 1e-9:
+            raise CameraError(f"{self.name}: K must be finite and upper triangular with last row 0 0 1, not {K.tolist()}")
+        if self.rows <= 0 or self.cols <= 0:
+            raise CameraError(f"{self.name}: rows and cols are {self.rows} and {self.cols}; both must be positive")
+        if self.T_camera_world is not None and not is_rigid(self.T_camera_world):
+            raise CameraError(f"{self.name}: T_camera_world is not a rigid, right-handed motion")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Camera:
+        """Reads a camera file.
+
+        Raises
+        ------
+        CameraError
+            Where the file cannot be read or a field is wrong; the text names both.
+        """
+        path = Path(path)
+        try:
+            content: Any = yaml.safe_load(path.read_text())
+        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+            raise CameraError(f"{path}: cannot be read as a camera file (YAML): {error}") from error
+        return cls.from_dict(content, name=str(path))
+
+    @classmethod
+    def from_dict(cls, content: Any, name: str = "camera") -> Camera:
+        """Builds a camera from the mapping that a camera file holds; raises :class:`CameraError`."""
+        try:
+            f = CameraFile.model_validate(content)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(x) for x in first["loc"]) or "the file"
+            raise CameraError(f"{name}: {where}: {first['msg']}") from error
+        return cls(
+            rows=f.rows,
+            cols=f.cols,
+            K=np.array(f.K),
+            distortion=None if f.distortion is None else np.array(f.distortion),
+            T_camera_world=None if f.T_camera_world is None else np.array(f.T_camera_world),
+            name=name,
+        )
+
+    @property
+    def focal_px(self) -> float:
+        """Mean focal length: the source-to-detector distance in pixels."""
+        return float((self.K[0, 0] + self.K[1, 1]) / 2)
+
+    def scaled(self, factor: float) -> Camera:
+        """The camera of the image resized by ``factor`` (0.25: a quarter as wide), pixel centres at integers.
+
+        A pixel of the small image covers whole pixels of the large one, so centres move by half a pixel:
+        ``u' = factor * (u + 0.5) - 0.5``.
+        """
+        S = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1]])
+        return Camera(
+            rows=round(self.rows * factor),
+            cols=round(self.cols * factor),
+            K=S @ self.K,
+            distortion=self.distortion,
+            T_camera_world=self.T_camera_world,
+            name=self.name,
+        )
+
+    def project(self, points_camera: ArrayLike) -> Float:
+        """Image coordinates of points in front of the source.
+
+        Parameters
+        ----------
+        points_camera : array_like, shape (..., 3)
+            mm, camera frame. Points with z <= 0 lie behind the source and give NaN.
+
+        Returns
+        -------
+        ndarray, shape (..., 2)
+            (column, row) in pixels, distortion applied.
+        """
+        p = np.asarray(points_camera, dtype=np.float64)
+        z = np.where(p[..., 2] > 1e-9, p[..., 2], np.nan)
+        x, y = p[..., 0] / z, p[..., 1] / z
+        if self.distortion is not None:
+            x, y = _distort(x, y, self.distortion)
+        K = self.K
+        return np.stack([K[0, 0] * x + K[0, 1] * y + K[0, 2], K[1, 1] * y + K[1, 2]], axis=-1)
+
+    def rays(self, pixels: ArrayLike) -> Float:
+        """Directions of the rays through pixels, scaled to z = 1 (camera frame).
+
+        Parameters
+        ----------
+        pixels : array_like, shape (..., 2)
+            (column, row).
+
+        Returns
+        -------
+        ndarray, shape (..., 3)
+        """
+        uv = np.asarray(pixels, dtype=np.float64)
+        K = self.K
+        y = (uv[..., 1] - K[1, 2]) / K[1, 1]
+        x = (uv[..., 0] - K[0, 2] - K[0, 1] * y) / K[0, 0]
+        if self.distortion is not None:
+            x, y = _undistort(x, y, self.distortion)
+        return np.stack([x, y, np.ones_like(x)], axis=-1)
+
+    def pixel_grid(self) -> Float:
+        """(column, row) of every pixel, shape (rows, cols, 2)."""
+        u, v = np.meshgrid(np.arange(self.cols, dtype=np.float64), np.arange(self.rows, dtype=np.float64))
+        return np.stack([u, v], axis=-1)
+
+
+def _distort(x: Float, y: Float, k: Float) -> tuple[Float, Float]:
+    """OpenCV's Brown-Conrady model on normalised image coordinates (calib3d, "Camera calibration")."""
+    c = np.zeros(14)
+    c[: len(k)] = k
+    r2 = x * x + y * y
+    radial = (1 + r2 * (c[0] + r2 * (c[1] + r2 * c[4]))) / (1 + r2 * (c[5] + r2 * (c[6] + r2 * c[7])))
+    return (
+        x * radial + 2 * c[2] * x * y + c[3] * (r2 + 2 * x * x) + c[8] * r2 + c[9] * r2 * r2,
+        y * radial + c[2] * (r2 + 2 * y * y) + 2 * c[3] * x * y + c[10] * r2 + c[11] * r2 * r2,
+    )
+
+
+def _undistort(x: Float, y: Float, k: Float) -> tuple[Float, Float]:
+    """Inverts :func:`_distort` by fixed-point iteration, which converges for the distortions of image intensifiers."""
+    xu, yu = x.copy(), y.copy()
+    for _ in range(30):
+        xd, yd = _distort(xu, yu, k)
+        xu, yu = xu + (x - xd), yu + (y - yd)
+    return xu, yu

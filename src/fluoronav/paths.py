@@ -1,0 +1,27 @@
+"""Where files live: what ships with the package, and the cache on this computer."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import platformdirs
+
+_PACKAGE = Path(__file__).parent
+
+
+def cache_folder(kind: str) -> Path:
+    """A folder for things that can be computed again, made if need be; ``kind`` is its last part."""
+    folder = Path(platformdirs.user_cache_dir("fluoronav")) / kind
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def shipped(name: str) -> Path:
+    """A file of ``launch/`` or ``calibration/``: inside the installed package, or at the root of a checkout."""
+    installed = _PACKAGE / name
+    return installed if installed.exists() else _PACKAGE.parents[1] / name
+
+
+def embedded_case() -> Path:
+    """The case file of the embedded thoracic spine."""
+    return _PACKAGE / "case" / "thoracic_spine" / "case.yaml"
