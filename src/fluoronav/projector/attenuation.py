@@ -19,8 +19,16 @@ PADDING = 2
 AXES = {0: (1, 2, 0), 1: (0, 2, 1), 2: (0, 1, 2)}
 
 
-def attenuation_of_hu(hu: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.float32]:
-    """Linear attenuation, 1/mm, of CT numbers: ``WATER * (1 + HU/1000)``, air and what lies below it is 0.
+# A fluoroscopy beam is softer than a CT beam (60 instead of 70 keV behind a trunk), and bone gains more from that than water: cortical
+# bone attenuates 2.9 times as much as water at 60 keV but 2.6 times at 70 keV (NIST XCOM), so its slope is 1.2 times.
+BONE_SLOPE = 1.2
+BONE_FROM_HU = 100.0
+
+
+def attenuation_of_hu(hu: NDArray[np.floating] | NDArray[np.integer] | np.float32) -> NDArray[np.float32]:
+    """Linear attenuation, 1/mm, of CT numbers in a fluoroscopy beam.
+
+    Bilinear: ``WATER * (1 + HU/1000)`` for soft tissue, a steeper line for what is denser than 100 HU; air is 0.
 
     Parameters
     ----------
@@ -31,7 +39,10 @@ def attenuation_of_hu(hu: NDArray[np.floating] | NDArray[np.integer]) -> NDArray
     -------
     ndarray of float32, the same shape
     """
-    return np.maximum(np.float32(WATER_PER_MM) * (1 + np.asarray(hu, dtype=np.float32) / 1000), 0, dtype=np.float32)
+    hu = np.asarray(hu, dtype=np.float32)
+    dense = np.maximum(hu - np.float32(BONE_FROM_HU), 0)
+    relative = 1 + (hu + np.float32(BONE_SLOPE - 1) * dense) / 1000
+    return np.maximum(np.float32(WATER_PER_MM) * relative, 0)
 
 
 @dataclass(frozen=True)

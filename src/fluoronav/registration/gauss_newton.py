@@ -1,0 +1,122 @@
+"""Pose refinement: damped Gauss-Newton over normalised patches, with the last pose as a prior."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluoronav.geometry import inverse, moved_about
+from fluoronav.projector import Projector
+from fluoronav.registration.patches import PatchLevel
+from fluoronav.registration.similarity import normal_equations, normalise_patches, patch_correlations, patch_weights
+
+Float = NDArray[np.float64]
+
+# Relative damping of the scaled normal equations: enough to keep a direction that no patch sees from running away.
+_DAMPING = 1e-3
+# Neighbouring pixels share noise and model error, so a patch tells less than its pixels do: found on the embedded
+# case by comparing the covariance with the true errors (docs/registration.md).
+_INFORMATION_PER_PIXEL = 0.05
+
+
+@dataclass(frozen=True)
+class PoseEstimate:
+    """What a refinement found.
+
+    Attributes
+    ----------
+    T_camera_ct : ndarray, shape (4, 4)
+    score : float
+        Weighted mean correlation of the patches, 0 to 1.
+    information : ndarray, shape (6, 6)
+        Inverse covariance of the twist (w, v), rad and mm, CT axes about `centre_ct`, from this frame alone.
+    centre_ct : ndarray, shape (3,)
+    iterations : int
+    patches : int
+        Patches that had a say.
+    """
+
+    T_camera_ct: Float
+    score: float
+    information: Float
+    centre_ct: Float
+    iterations: int
+    patches: int
+
+
+def refine(
+    projector: Projector,
+    levels: Sequence[tuple[PatchLevel, NDArray[np.float32], int]],
+    T_camera_ct: Float,
+    centre_ct: Float,
+    prior_information: Float | None = None,
+    go_on: Callable[[], bool] = lambda: True,
+    tolerance_mm: float = 0.01,
+) -> PoseEstimate:
+    """Moves a pose to where the model fits the frame best.
+
+    Parameters
+    ----------
+    projector : Projector
+        Of the registration's model.
+    levels : sequence of (PatchLevel, image, iterations)
+        Coarse to fine; each with the frame's attenuation at its resolution and the most iterations to spend.
+    T_camera_ct : ndarray, shape (4, 4)
+        Start.
+    centre_ct : ndarray, shape (3,)
+        The twist turns about this point; the errors of rotation and translation then mix least.
+    prior_information : ndarray, shape (6, 6), optional
+        Inverse covariance of the start, CT axes about `centre_ct`; pulls towards the start.
+    go_on : callable
+        Asked before each iteration but the first; False ends the refinement (the time is up).
+    tolerance_mm : float
+        A level ends when a step moves the centre by less.
+
+    Returns
+    -------
+    PoseEstimate
+    """
+    T_start = np.array(T_camera_ct, dtype=np.float64)
+    T = T_start
+    A, g = np.zeros((6, 6)), np.zeros(6)
+    moved = np.zeros(6)  # since the start, to first order
+    score, noise, done, used = 0.0, 1.0, 0, 0
+    information = np.zeros((6, 6))
+    for level, image, iterations in levels:
+        n = level.count
+        if n == 0:
+            continue
+        ncc, weights = level.ncc[:n], level.weights[:n]
+        normalise_patches(image, level.first_row, level.first_col, level.size, level.frame_hat, level.contrast[:n])
+        for _ in range(iterations):
+            if done and not go_on():
+                break
+            projector.line_integrals_and_derivatives(T, level.directions, centre_ct, level.model)
+            patch_correlations(level.frame_hat, level.model[0], level.size, ncc)
+            patch_weights(ncc, weights)
+            total = float(weights.sum())
+            if total <= 0:
+                return PoseEstimate(T, 0.0, np.zeros((6, 6)), centre_ct, done, 0)
+            cost = normal_equations(level.frame_hat, level.model, level.size, weights, level.scratch, A, g)
+            done += 1
+            score = float(weights @ ncc) / total
+            used = int(np.count_nonzero(weights))
+            noise = max(cost / (total * (level.size**2 - 2)), 1e-9)
+            information = A * (_INFORMATION_PER_PIXEL / noise)
+            gradient = g * (_INFORMATION_PER_PIXEL / noise)
+            system = information.copy()
+            if prior_information is not None:
+                system += prior_information
+                gradient = gradient - prior_information @ moved
+            scale = 1 / np.sqrt(np.maximum(np.diag(system), 1e-12))
+            step = scale * np.linalg.solve(
+                system * np.outer(scale, scale) + _DAMPING * np.eye(6), scale * gradient
+            )
+            T = inverse(moved_about(centre_ct, step) @ inverse(T))
+            moved += step
+            if np.abs(step[3:]).max() < tolerance_mm and np.abs(step[:3]).max() < tolerance_mm / 50:
+                break
+    return PoseEstimate(T, max(score, 0.0), information, np.asarray(centre_ct, dtype=np.float64), done, used)
