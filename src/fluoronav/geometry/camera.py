@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -118,18 +118,13 @@ class Camera:
     def scaled(self, factor: float) -> Camera:
         """The camera of the image resized by ``factor`` (0.25: a quarter as wide), pixel centres at integers.
 
-        A pixel of the small image covers whole pixels of the large one, so centres move by half a pixel:
-        ``u' = factor * (u + 0.5) - 0.5``.
+        The size is rounded to whole pixels, and each axis scaled by what it then is. A pixel of the small image covers
+        an area of the large one, so centres move by half a pixel: ``u' = scale * (u + 0.5) - 0.5``.
         """
-        S = np.array([[factor, 0, (factor - 1) / 2], [0, factor, (factor - 1) / 2], [0, 0, 1]])
-        return Camera(
-            rows=round(self.rows * factor),
-            cols=round(self.cols * factor),
-            K=S @ self.K,
-            distortion=self.distortion,
-            T_camera_world=self.T_camera_world,
-            name=self.name,
-        )
+        rows, cols = max(round(self.rows * factor), 1), max(round(self.cols * factor), 1)
+        x, y = cols / self.cols, rows / self.rows
+        S = np.array([[x, 0, (x - 1) / 2], [0, y, (y - 1) / 2], [0, 0, 1]])
+        return replace(self, rows=rows, cols=cols, K=S @ self.K)
 
     def project(self, points_camera: ArrayLike) -> Float:
         """Image coordinates of points in front of the source.

@@ -10,32 +10,10 @@ from fluoronav.geometry import Camera
 from fluoronav.projector import BLOCK, Projector, padded_rays
 
 
-def seen_mask(counts: NDArray[np.float32]) -> NDArray[np.bool_]:
-    """What lies inside the aperture and between the blades.
-
-    Parameters
-    ----------
-    counts : ndarray of float32, shape (rows, cols)
-        A small version of the frame, bright = more X-ray.
-
-    Returns
-    -------
-    ndarray of bool, the same shape
-        False in the dark region that is connected to the image's border, and within 2 pixels of it.
-    """
-    dark_level = float(np.percentile(counts, 0.5))
-    threshold = dark_level + 0.2 * (float(np.median(counts)) - dark_level)
-    _, region = cv2.connectedComponents((counts <= threshold).astype(np.uint8), connectivity=4)
-    border = np.unique(np.concatenate([region[0], region[-1], region[:, 0], region[:, -1]]))
-    outside = np.isin(region, border[border > 0])
-    grown = cv2.dilate(outside.astype(np.uint8), np.ones((5, 5), np.uint8))
-    return grown == 0
-
-
 def choose_patches(
     bone: NDArray[np.float32], allowed: NDArray[np.bool_], size: int, count: int
 ) -> NDArray[np.int32]:
-    """Places patches where the bones' line integrals change most, spread out so that they overlap by half at most.
+    """Places patches where the bones' line integrals change most, spread out so that neighbours hardly overlap.
 
     Parameters
     ----------
@@ -63,8 +41,8 @@ def choose_patches(
     energy[clear < size * size - 0.5] = 0
     energy[rows - size + 1 :] = 0
     energy[:, cols - size + 1 :] = 0
-    floor = 0.02 * float(energy.max())
-    reach = max(size // 2, 1)
+    floor = 1e-3 * float(energy.max())
+    reach = max(int(0.7 * size), 1)
     chosen: list[tuple[int, int]] = []
     while len(chosen) < count:
         at = int(energy.argmax())
@@ -83,17 +61,17 @@ class PatchLevel:
     ----------
     camera : Camera
         At full resolution.
-    factor : float
-        Size of this level's image relative to the full one.
+    side : int
+        Pixels along the longer side of this level's image.
     size : int
         Pixels along a patch's side.
     count : int
         The most patches.
     """
 
-    def __init__(self, camera: Camera, factor: float, size: int, count: int) -> None:
-        self.factor = factor
-        self.camera = camera.scaled(factor)
+    def __init__(self, camera: Camera, side: int, size: int, count: int) -> None:
+        self.side = side
+        self.camera = camera.scaled(side / max(camera.rows, camera.cols))
         self.size = size
         self.capacity = count
         n = -(-count * size * size // BLOCK) * BLOCK

@@ -1,0 +1,94 @@
+"""Counts to attenuation, at the resolutions that the registration reads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fluoronav.records import Budget, FrameRecord
+from fluoronav.enhancement.aperture import seen_mask
+
+SIDES = (256, 128, 64)
+# The dark level and the aperture change when somebody moves a blade or a setting, not from frame to frame.
+_MASK_EVERY_FRAMES = 15
+
+
+class AttenuationStage:
+    """Bins the counts, subtracts the dark level and takes the logarithm.
+
+    Counts are binned before the logarithm: at 20 photons a pixel the logarithm of a mean is right and the mean of
+    logarithms is not. The dark level is what the detector reads outside the aperture, where there is one.
+    """
+
+    name = "attenuation"
+    engine = "cpu"
+
+    def __init__(self) -> None:
+        self._dark = 0.0
+        self._seen: NDArray[np.bool_] | None = None
+        self._frames = 0
+
+    def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
+        longest = max(camera.rows, camera.cols)
+        self._shapes = {
+            side: (max(round(camera.rows * side / longest), 1), max(round(camera.cols * side / longest), 1))
+            for side in SIDES
+        }
+        self._counts = {side: np.zeros(shape, np.float32) for side, shape in self._shapes.items()}
+        self._attenuation = {side: np.zeros(shape, np.float32) for side, shape in self._shapes.items()}
+        self._binned = {
+            np.dtype(d): np.zeros(self._shapes[SIDES[0]], np.float32 if d == "u1" else d) for d in ("u1", "u2")
+        }
+        self._frames = 0
+
+    def process(self, frame: FrameRecord, budget: Budget) -> None:
+        counts = self._bin(frame)
+        if self._frames % _MASK_EVERY_FRAMES == 0:
+            self._look_around(counts)
+        self._frames += 1
+        full = float(2**frame.bits - 1)
+        open_beam = max((frame.open_beam or full) - self._dark, 1.0)
+        # Half a count at the least: the logarithm of nothing is not an attenuation.
+        floor = 0.5 * full / 65535
+        for side in SIDES:
+            out = self._attenuation[side]
+            np.subtract(counts[side], np.float32(self._dark), out=out)
+            np.maximum(out, np.float32(floor), out=out)
+            cv2.log(out, out)
+            np.subtract(np.float32(np.log(open_beam)), out, out=out)
+        frame.pyramid = self._attenuation
+        frame.seen = self._seen
+
+    def idle(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def _bin(self, frame: FrameRecord) -> dict[int, NDArray[np.float32]]:
+        finest = SIDES[0]
+        source = frame.counts
+        if source.dtype == np.uint8:
+            # Averages of 8 bit counts have fractions that matter.
+            cv2.resize(source.astype(np.float32), self._shapes[finest][::-1], dst=self._counts[finest], interpolation=cv2.INTER_AREA)
+        else:
+            binned = self._binned[source.dtype]
+            cv2.resize(source, self._shapes[finest][::-1], dst=binned, interpolation=cv2.INTER_AREA)
+            np.copyto(self._counts[finest], binned)
+        if frame.inverse:
+            np.subtract(np.float32(2**frame.bits - 1), self._counts[finest], out=self._counts[finest])
+        for larger, smaller in zip(SIDES[:-1], SIDES[1:], strict=True):
+            cv2.resize(
+                self._counts[larger],
+                self._shapes[smaller][::-1],
+                dst=self._counts[smaller],
+                interpolation=cv2.INTER_AREA,
+            )
+        return self._counts
+
+    def _look_around(self, counts: dict[int, NDArray[np.float32]]) -> None:
+        small = counts[SIDES[1]]
+        self._seen = seen_mask(small)
+        outside = small[~self._seen]
+        self._dark = float(np.percentile(outside, 10)) if outside.size > 0.02 * small.size else 0.0

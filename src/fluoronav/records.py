@@ -1,0 +1,186 @@
+"""What the stages share: one record per frame, and the plain results that they put into it.
+
+A stage reads the results of earlier stages from the record and adds its own; stages never call one another.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+Status = Literal["searching", "tracking", "degraded", "lost", "no_model"]
+Level = Literal["clear", "caution", "danger"]
+AlertState = Literal["raised", "changed", "cleared", "acknowledged"]
+Priority = Literal["high", "medium", "low"]
+
+
+@dataclass(frozen=True, slots=True)
+class RegistrationResult:
+    """Where the patient is.
+
+    Attributes
+    ----------
+    T_camera_ct : ndarray, shape (4, 4)
+        mm.
+    score : float
+        0 to 1.
+    sigma : ndarray, shape (6,)
+        1 sigma about the camera's axes: rotations (degrees), translations of the target (mm).
+    tre_mm, tre_image_mm : float
+        95 % bound of the error at the plan's target, in space and across the ray.
+    age : int
+        Frames since it was measured.
+    """
+
+    T_camera_ct: Float
+    score: float
+    sigma: Float
+    tre_mm: float
+    tre_image_mm: float
+    age: int
+
+
+@dataclass(frozen=True, slots=True)
+class Instrument:
+    """An instrument: tip and tail in the image (pixels) and in the patient (LPS mm); None where unknown."""
+
+    id: str
+    kind: str
+    tip_px: Float | None
+    tail_px: Float | None
+    tip_ct: Float | None
+    axis_ct: Float | None
+    sigma_mm: float
+    origin: Literal["image", "tracker", "fused"]
+    age: int
+
+
+@dataclass(frozen=True, slots=True)
+class Distance:
+    """From an instrument's tip to a structure's surface, mm; negative inside."""
+
+    instrument: str
+    structure: str
+    distance_mm: float
+    lower_mm: float
+    nearest_ct: Float
+    level: Level
+
+
+@dataclass(frozen=True, slots=True)
+class PlanProgress:
+    """A planned trajectory, and the instrument against it; None where there is nothing to compare."""
+
+    trajectory: str
+    entry_px: Float | None
+    target_px: Float | None
+    angle_deg: float | None
+    lateral_mm: float | None
+    depth_left_mm: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outline:
+    """A structure's silhouette: closed paths, each an array of (column, row), shape (n, 2)."""
+
+    structure: str
+    color: str
+    paths: tuple[Float, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Alert:
+    """One step in the life of an alert; the fields are those of the wire protocol."""
+
+    id: str
+    t_raised: int
+    state: AlertState
+    priority: Priority
+    kind: str
+    instrument: str | None
+    structure: str | None
+    distance_mm: float | None
+    lower_mm: float | None
+    threshold_mm: float | None
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ToolSample:
+    """A tool as a tracker saw it at one time; the pose is None where it was hidden."""
+
+    tool: str
+    t_acq: int
+    T_tracker_tool: Float | None
+    error_mm: float
+
+
+class Budget:
+    """The time that is left for one frame."""
+
+    __slots__ = ("_end",)
+
+    def __init__(self, milliseconds: float) -> None:
+        self._end = time.perf_counter() + milliseconds / 1000
+
+    def left_ms(self) -> float:
+        """Milliseconds until the deadline; negative when it has passed."""
+        return (self._end - time.perf_counter()) * 1000
+
+
+@dataclass(slots=True)
+class FrameRecord:
+    """One frame on its way through the chain.
+
+    Attributes
+    ----------
+    counts : ndarray of uint8 or uint16, shape (rows, cols)
+        As received; a view of the message.
+    pyramid : dict
+        Attenuation (float32) by the length of the image's longer side: 256, 128 and 64 pixels. The arrays belong to the
+        stage that made them and are overwritten with the next frame.
+    seen : ndarray of bool
+        A small mask of what lies inside the aperture and between the blades.
+    """
+
+    seq: int
+    t_acq: int
+    t_recv: int
+    counts: NDArray[Any]
+    bits: int
+    inverse: bool
+    open_beam: float | None
+    pyramid: dict[int, NDArray[np.float32]] = field(default_factory=dict[int, NDArray[np.float32]])
+    seen: NDArray[np.bool_] | None = None
+    status: Status = "no_model"
+    registration: RegistrationResult | None = None
+    instruments: tuple[Instrument, ...] = ()
+    distances: tuple[Distance, ...] = ()
+    plan: tuple[PlanProgress, ...] = ()
+    outlines: tuple[Outline, ...] = ()
+    alerts: list[Alert] = field(default_factory=list[Alert])
+
+
+class Stage(Protocol):
+    """One step of the chain.
+
+    `prepare` allocates, compiles and warms; `process` runs on the frame path and adds to the record; `idle` runs after
+    the overlay has left and may do what need not be done before it.
+    """
+
+    name: str
+    engine: str
+
+    def prepare(self, case: Any, camera: Any, progress: Callable[[str], None]) -> None: ...
+
+    def process(self, frame: FrameRecord, budget: Budget) -> None: ...
+
+    def idle(self) -> None: ...
+
+    def close(self) -> None: ...

@@ -1,0 +1,224 @@
+"""The registration as a stage: a pose for every frame, or the truth that there is none."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluoronav.geometry import rotation_distance_deg
+from fluoronav.projector import Projector
+from fluoronav.records import Budget, FrameRecord, RegistrationResult, Status
+from fluoronav.registration.confidence import (
+    LOST_SCORE,
+    MIN_PATCHES,
+    TRACKING_SCORE,
+    covariance_in_camera,
+    error_bounds_mm,
+)
+from fluoronav.registration.gauss_newton import PoseEstimate, refine
+from fluoronav.registration.model import model_grids
+from fluoronav.registration.patches import PatchLevel
+from fluoronav.registration.search import COARSE_SIDE, FINE_SIDE, InitialSearch
+
+Float = NDArray[np.float64]
+
+_SPACING_MM = 1.0
+_MARGIN_MM = 60.0
+# Patches are placed anew when the pose has moved by this much since.
+_RECHOOSE_DEG, _RECHOOSE_MM = 1.5, 3.0
+# How much the pose may change from one frame to the next (1 sigma, camera axes): a deep breath is 10 mm/s.
+_MOTION_DEG, _MOTION_IN_PLANE_MM, _MOTION_DEPTH_MM = 0.4, 1.0, 1.0
+_LOST_AFTER_FRAMES = 2
+# Left for the stages behind this one and for sending, ms.
+_RESERVE_MS = 3.0
+
+
+@dataclass
+class _Patches:
+    """Patches for one pose; two sets exist, so that one can be placed while the other is in use."""
+
+    coarse: PatchLevel
+    fine: PatchLevel
+    T_camera_ct: Float
+
+
+class RegistrationStage:
+    """Finds the patient in the background, then follows it in every frame.
+
+    The search and the placing of patches run on a thread of their own, in kernels that release the interpreter; a
+    frame never waits for them.
+    """
+
+    name = "registration"
+
+    def __init__(self) -> None:
+        self.engine = "cpu (numba)"
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="registration")
+        self._T_camera_ct: Float | None = None
+        self._last: RegistrationResult | None = None
+        self._poor_frames = 0
+        self._status: Status = "searching"
+        self._search: Future[PoseEstimate | None] | None = None
+        self._placing: Future[None] | None = None
+        self._settle = 0
+        self._iteration_ms = 6.0
+        self._stopping = False
+
+    def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
+        progress("registration: model")
+        model, bone = model_grids(case.ct, case.labels, case.rigid_labels, _SPACING_MM, _MARGIN_MM)
+        self._model, self._bones = Projector(model), Projector(bone)
+        self._centre_ct = case.target_ct
+        self._sets = [
+            _Patches(PatchLevel(camera, COARSE_SIDE, 8, 100), PatchLevel(camera, FINE_SIDE, 15, 120), np.eye(4))
+            for _ in range(2)
+        ]
+        self._searcher = InitialSearch(self._model, self._bones, camera, case.prior, case.target_ct)
+        progress("registration: kernels")
+        T = case.prior.T_camera_ct()
+        self._place(self._sets[0], T, np.ones((COARSE_SIDE, COARSE_SIDE), bool))
+        levels = [
+            (level, np.ones((level.camera.rows, level.camera.cols), np.float32), 1)
+            for level in (self._sets[0].coarse, self._sets[0].fine)
+        ]
+        estimate = refine(self._model, levels, T, self._centre_ct)
+        covariance_in_camera(estimate.information, T)
+
+    def process(self, frame: FrameRecord, budget: Budget) -> None:
+        self._take_search_result()
+        self._take_placed_patches()
+        if self._T_camera_ct is None:
+            self._start_search(frame)
+            frame.status = self._status
+            return
+        if self._last is not None and budget.left_ms() < self._iteration_ms + _RESERVE_MS:
+            self._last = replace(self._last, age=self._last.age + 1)
+            frame.registration, frame.status = self._last, self._status
+            return
+        estimate = self._track(frame, budget, self._T_camera_ct)
+        self._judge(frame, estimate)
+
+    def idle(self) -> None:
+        patches = self._sets[0]
+        if self._T_camera_ct is None or self._placing is not None or self._search is not None or self._seen is None:
+            return
+        moved = (self._T_camera_ct @ np.append(self._centre_ct, 1) - patches.T_camera_ct @ np.append(self._centre_ct, 1))[:3]
+        turned = rotation_distance_deg(self._T_camera_ct, patches.T_camera_ct)
+        if np.linalg.norm(moved) > _RECHOOSE_MM or turned > _RECHOOSE_DEG:
+            self._placing = self._background.submit(self._place, self._sets[1], self._T_camera_ct, self._seen)
+
+    def close(self) -> None:
+        self._stopping = True
+        self._background.shutdown(wait=True, cancel_futures=True)
+
+    def restart(self, status: Status = "searching") -> None:
+        """Forgets the pose and searches anew."""
+        self._T_camera_ct, self._last, self._poor_frames, self._status = None, None, 0, status
+
+    def _track(self, frame: FrameRecord, budget: Budget, T_camera_ct: Float) -> PoseEstimate:
+        patches = self._sets[0]
+        settling = self._settle > 0
+        self._settle = max(self._settle - 1, 0)
+        levels = [
+            (patches.coarse, frame.pyramid[COARSE_SIDE], 4 if settling else 1),
+            (patches.fine, frame.pyramid[FINE_SIDE], 2 if settling else 1),
+        ]
+        start = time.perf_counter()
+        estimate = refine(
+            self._model,
+            levels,
+            T_camera_ct,
+            self._centre_ct,
+            None if settling else self._motion_prior(T_camera_ct),
+            lambda: budget.left_ms() > self._iteration_ms + _RESERVE_MS,
+        )
+        spent = (time.perf_counter() - start) * 1000 / max(estimate.iterations, 1)
+        self._iteration_ms += 0.1 * (spent - self._iteration_ms)
+        self._seen = frame.seen
+        return estimate
+
+    def _judge(self, frame: FrameRecord, estimate: PoseEstimate) -> None:
+        """Decides what the pose may be called, and whether it is still believed."""
+        plausible = (
+            np.isfinite(estimate.T_camera_ct).all()
+            and estimate.patches >= MIN_PATCHES
+            and estimate.score >= LOST_SCORE
+            and self._moved_plausibly(estimate.T_camera_ct)
+        )
+        self._poor_frames = 0 if plausible else self._poor_frames + 1
+        if self._poor_frames >= _LOST_AFTER_FRAMES:
+            self.restart("lost")
+            self._start_search(frame)
+            frame.status = "lost"
+            return
+        if not plausible:
+            self._status = "degraded"
+            if self._last is not None:
+                self._last = replace(self._last, age=self._last.age + 1)
+            frame.registration, frame.status = self._last, self._status
+            return
+        self._T_camera_ct = estimate.T_camera_ct
+        covariance = covariance_in_camera(estimate.information, estimate.T_camera_ct)
+        point_camera = estimate.T_camera_ct[:3, :3] @ self._centre_ct + estimate.T_camera_ct[:3, 3]
+        space_mm, image_mm = error_bounds_mm(covariance, point_camera)
+        sigma = np.sqrt(np.diag(covariance))
+        sigma[:3] = np.rad2deg(sigma[:3])
+        self._status = "tracking" if estimate.score >= TRACKING_SCORE else "degraded"
+        self._last = RegistrationResult(estimate.T_camera_ct, min(estimate.score, 1.0), sigma, space_mm, image_mm, 0)
+        frame.registration, frame.status = self._last, self._status
+
+    def _moved_plausibly(self, T_camera_ct: Float) -> bool:
+        if self._T_camera_ct is None or self._settle > 0:
+            return True
+        a = T_camera_ct[:3, :3] @ self._centre_ct + T_camera_ct[:3, 3]
+        b = self._T_camera_ct[:3, :3] @ self._centre_ct + self._T_camera_ct[:3, 3]
+        return bool(np.linalg.norm(a - b) < 25 and rotation_distance_deg(T_camera_ct, self._T_camera_ct) < 10)
+
+    def _motion_prior(self, T_camera_ct: Float) -> Float:
+        R = T_camera_ct[:3, :3]
+        information = np.zeros((6, 6))
+        information[:3, :3] = np.eye(3) / np.deg2rad(_MOTION_DEG) ** 2
+        shift = 1 / np.array([_MOTION_IN_PLANE_MM, _MOTION_IN_PLANE_MM, _MOTION_DEPTH_MM]) ** 2
+        information[3:, 3:] = R.T @ np.diag(shift) @ R
+        return information
+
+    # The background: the search, and the placing of patches.
+
+    def _place(self, patches: _Patches, T_camera_ct: Float, seen: NDArray[np.bool_]) -> None:
+        patches.coarse.choose(self._bones, T_camera_ct, seen)
+        patches.fine.choose(self._bones, T_camera_ct, seen)
+        patches.T_camera_ct = T_camera_ct
+
+    def _start_search(self, frame: FrameRecord) -> None:
+        if self._search is None and frame.seen is not None:
+            pyramid = {side: image.copy() for side, image in frame.pyramid.items()}
+            self._search = self._background.submit(self._find, pyramid, frame.seen.copy())
+
+    def _find(self, pyramid: dict[int, NDArray[np.float32]], seen: NDArray[np.bool_]) -> PoseEstimate | None:
+        estimate = self._searcher.search(pyramid, seen, go_on=lambda: not self._stopping)
+        if estimate is not None and estimate.score >= TRACKING_SCORE and estimate.patches >= MIN_PATCHES:
+            self._place(self._sets[1], estimate.T_camera_ct, seen)
+            return estimate
+        return None
+
+    def _take_search_result(self) -> None:
+        if self._search is None or not self._search.done():
+            return
+        estimate = self._search.result()
+        self._search = None
+        if estimate is not None and self._T_camera_ct is None:
+            self._sets.reverse()
+            self._T_camera_ct, self._settle, self._poor_frames = estimate.T_camera_ct, 3, 0
+
+    def _take_placed_patches(self) -> None:
+        if self._placing is not None and self._placing.done():
+            self._placing.result()
+            self._placing = None
+            self._sets.reverse()
+
+    _seen: NDArray[np.bool_] | None = None

@@ -1,0 +1,32 @@
+"""Everything that crosses a process: message schemas, codec and sockets. See docs/wire-protocol.md."""
+
+from fluoronav.wire.codec import InvalidMessage, decode_frame, decode_request, decode_tools, encode
+from fluoronav.wire.messages import (
+    Alert,
+    FrameHeader,
+    Health,
+    Overlay,
+    Request,
+    ToolPose,
+    ToolsMessage,
+)
+from fluoronav.wire.sockets import DEFAULT_ENDPOINTS, EndpointInUse, bind, describe_endpoint
+
+__all__ = [
+    "DEFAULT_ENDPOINTS",
+    "Alert",
+    "EndpointInUse",
+    "FrameHeader",
+    "Health",
+    "InvalidMessage",
+    "Overlay",
+    "Request",
+    "ToolPose",
+    "ToolsMessage",
+    "bind",
+    "decode_frame",
+    "decode_request",
+    "decode_tools",
+    "describe_endpoint",
+    "encode",
+]

@@ -1,0 +1,266 @@
+"""The schemas of protocol version 1: what may stand in each message.
+
+Incoming messages are validated against these; unknown keys are ignored, as the protocol says. Outgoing messages are
+plain dictionaries, built once per frame, and the tests hold them against the same schemas.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, field_validator
+
+from fluoronav.geometry import is_rigid
+
+PROTOCOL_VERSION = 1
+MAX_SIDE = 8192
+# A clock may be wrong, but no message is from before 2001 or after 2200.
+_EARLIEST_NS, _LATEST_NS = 1_000_000_000_000_000_000, 7_258_118_400_000_000_000
+
+Name = Annotated[StrictStr, Field(min_length=1, max_length=64)]
+Time = Annotated[StrictInt, Field(ge=_EARLIEST_NS, le=_LATEST_NS)]
+Count = Annotated[StrictInt, Field(ge=0, le=2**63 - 1)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Version = Literal[1]
+Pose = Annotated[list[Number], Field(min_length=16, max_length=16)]
+Pixel = Annotated[list[Number], Field(min_length=2, max_length=2)]
+Point = Annotated[list[Number], Field(min_length=3, max_length=3)]
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    v: Version
+
+
+class Angles(BaseModel):
+    """Joint angles of the C-arm, degrees."""
+
+    orbital: Number | None = None
+    angular: Number | None = None
+    swivel: Number | None = None
+
+
+class FrameHeader(_Message):
+    """One exposure. `t_acq` is its middle, ns since the Unix epoch."""
+
+    source: Name
+    seq: Count
+    t_acq: Time
+    rows: Annotated[StrictInt, Field(ge=1, le=MAX_SIDE)]
+    cols: Annotated[StrictInt, Field(ge=1, le=MAX_SIDE)]
+    dtype: Literal["u1", "u2"]
+    bits: Annotated[StrictInt, Field(ge=1, le=16)]
+    polarity: Literal["counts", "inverse"] = "counts"
+    i0: Annotated[Number, Field(gt=0)] | None = None
+    pixel_mm: Pixel | None = None
+    sdd_mm: Annotated[Number, Field(gt=0)] | None = None
+    sid_mm: Annotated[Number, Field(gt=0)] | None = None
+    angles: Angles | None = None
+    kv: Number | None = None
+    ma: Number | None = None
+    pulse_ms: Number | None = None
+    air_kerma_ugy: Number | None = None
+    collimation: Annotated[list[Pixel], Field(max_length=64)] | None = None
+    camera: StrictStr | None = None
+    study: StrictStr | None = None
+    series: StrictStr | None = None
+    instance: StrictStr | None = None
+
+
+class ToolPose(BaseModel):
+    """One tool as a tracker sees it; the pose is None where it does not."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True)
+
+    id: Name
+    visible: StrictBool
+    T_tracker_tool: Pose | None = None
+    error_mm: Annotated[Number, Field(ge=0)] | None = None
+
+    @field_validator("T_tracker_tool")
+    @classmethod
+    def _rigid(cls, value: list[float] | None) -> list[float] | None:
+        if value is not None and not is_rigid([value[i : i + 4] for i in range(0, 16, 4)]):
+            raise ValueError("not a rigid, right-handed motion")
+        return value
+
+
+class ToolsMessage(_Message):
+    """What a tracker saw at one moment."""
+
+    source: Name
+    seq: Count
+    t_acq: Time
+    tools: Annotated[list[ToolPose], Field(max_length=32)]
+
+
+class Request(_Message):
+    """A client's request."""
+
+    id: StrictInt | StrictStr
+    op: Literal[
+        "status",
+        "case.load",
+        "case.info",
+        "plan.set",
+        "registration.start",
+        "registration.accept",
+        "registration.reject",
+        "alert.acknowledge",
+        "mode.set",
+        "record.start",
+        "record.stop",
+        "stop",
+    ]
+    args: dict[str, Any] = Field(default_factory=dict)
+    user: Annotated[StrictStr, Field(max_length=64)] = ""
+
+
+class Dropped(BaseModel):
+    """Frames without an overlay since the overlay before, by reason."""
+
+    network: Count
+    overload: Count
+    invalid: Count
+
+
+class Registration(BaseModel):
+    """The patient in the camera's frame, with its uncertainty."""
+
+    T_camera_ct: Pose
+    score: Annotated[Number, Field(ge=0, le=1)]
+    sigma: Annotated[list[Number], Field(min_length=6, max_length=6)]
+    tre_mm: Number
+    tre_image_mm: Number
+    age: Count
+
+
+class Instrument(BaseModel):
+    """One instrument, in the image and in the patient."""
+
+    id: Name
+    kind: Name
+    tip_px: Pixel | None
+    tail_px: Pixel | None
+    tip_ct: Point | None
+    axis_ct: Point | None
+    sigma_mm: Number
+    origin: Literal["image", "tracker", "fused"]
+    age: Count
+
+
+class Distance(BaseModel):
+    """How far an instrument's tip is from a structure's surface."""
+
+    instrument: Name
+    structure: Name
+    distance_mm: Number
+    lower_mm: Number
+    nearest_ct: Point
+    level: Literal["clear", "caution", "danger"]
+
+
+class PlanProgress(BaseModel):
+    """A planned trajectory in the image, and the active instrument against it."""
+
+    trajectory: Name
+    entry_px: Pixel | None
+    target_px: Pixel | None
+    angle_deg: Number | None
+    lateral_mm: Number | None
+    depth_left_mm: Number | None
+
+
+class Outline(BaseModel):
+    """A structure's silhouette."""
+
+    structure: Name
+    color: StrictStr
+    paths: list[list[Pixel]]
+
+
+class Overlay(_Message):
+    """One per frame taken up."""
+
+    source: Name
+    seq: Count
+    t_acq: Time
+    t_recv: Time
+    t_sent: Time
+    deadline_ms: Number
+    missed: StrictBool
+    dropped: Dropped
+    stages: dict[str, Number]
+    status: Literal["searching", "tracking", "degraded", "lost", "no_model"]
+    registration: Registration | None
+    instruments: list[Instrument]
+    distances: list[Distance]
+    plan: list[PlanProgress]
+    outlines: list[Outline]
+    models: dict[str, str]
+    mode: Literal["live", "shadow"]
+
+
+class Alert(_Message):
+    """One step in the life of an alert."""
+
+    source: Name
+    id: Name
+    seq: Count
+    t_acq: Time | Literal[0]
+    t_raised: Time
+    state: Literal["raised", "changed", "cleared", "acknowledged"]
+    priority: Literal["high", "medium", "low"]
+    kind: Literal[
+        "proximity",
+        "registration_lost",
+        "instrument_lost",
+        "stale_frames",
+        "latency",
+        "tracker_drift",
+        "storage",
+        "security",
+    ]
+    instrument: StrictStr | None
+    structure: StrictStr | None
+    distance_mm: Number | None
+    lower_mm: Number | None
+    threshold_mm: Number | None
+    text: StrictStr
+
+
+class Latency(BaseModel):
+    """Exposure to overlay sent, over the last seconds, ms."""
+
+    p50: Number
+    p99: Number
+    max: Number
+
+
+class FrameCounts(BaseModel):
+    """Since the start."""
+
+    received: Count
+    processed: Count
+    network: Count
+    overload: Count
+    invalid: Count
+    missed: Count
+
+
+class Health(_Message):
+    """Once a second, and on a change of state."""
+
+    source: Name
+    t: Time
+    state: Literal["starting", "ready", "running", "degraded", "failed"]
+    fps_in: Number
+    fps_out: Number
+    latency_ms: Latency
+    frames: FrameCounts
+    clock_offset_ms: Number
+    engine: dict[str, str]
+    case: str
+    mode: Literal["live", "shadow"]
+    version: str
