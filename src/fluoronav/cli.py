@@ -1,0 +1,233 @@
+"""``fluoronav <verb>``: the one way to run each thing."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from fluoronav import __version__
+from fluoronav.paths import shipped
+
+_DESCRIPTION = """\
+Live fluoroscopy in, surgical guidance out, inside one frame period.
+
+  fluoronav demo                               the whole loop on a real CT, with a picture and a report
+  fluoronav run launch/demo.yaml               the pipeline, until SIGTERM or Ctrl-C
+  fluoronav simulate embedded --fps 30         a simulated C-arm that feeds it
+  fluoronav bench latency --fps 30             exposure to overlay, measured
+
+Lengths are in mm, angles in degrees, times in the unit that their name ends with.
+"""
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    pass
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number")
+    return value
+
+
+def _count(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 10_000_000:
+        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 10,000,000")
+    return value
+
+
+def _size(text: str) -> int:
+    value = int(text)
+    if not 128 <= value <= 4096:
+        raise argparse.ArgumentTypeError(f"{text} is not between 128 and 4096")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="fluoronav", description=_DESCRIPTION, formatter_class=_Formatter)
+    parser.add_argument("--version", action="version", version=f"fluoronav {__version__}")
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="verb")
+
+    def verb(name: str, text: str, run, under=verbs) -> argparse.ArgumentParser:
+        sub = under.add_parser(name, help=text, description=text, formatter_class=_Formatter)
+        sub.set_defaults(run=run)
+        return sub
+
+    demo = verb("demo", "run the whole loop on the embedded case and leave a picture and a report", _demo)
+    demo.add_argument("--seconds", type=_positive, default=20.0, help="how long to stream, s")
+    demo.add_argument("--out", type=Path, default=Path("out"), help="folder for what it leaves")
+    demo.add_argument("--no-display", action="store_true", help="only write files (this version has no web display)")
+
+    run = verb("run", "run the pipeline described by a launch file, until SIGTERM or Ctrl-C", _run)
+    run.add_argument("launch", type=Path, help="launch file (YAML), for example launch/demo.yaml")
+
+    simulate = verb("simulate", "be a C-arm: render a case's frames ahead, then publish them with a tracker", _simulate)
+    simulate.add_argument("case", help="`embedded`, a case.yaml or its folder")
+    simulate.add_argument("--camera", type=Path, default=shipped("calibration/demo-carm.yaml"), help="camera file (YAML)")
+    rate = simulate.add_argument_group("what to send")
+    rate.add_argument("--fps", type=_positive, default=30.0, help="frames a second")
+    rate.add_argument("--frames", type=_count, default=0, help="how many frames; 0 goes on until stopped")
+    rate.add_argument("--bits", type=int, default=16, choices=range(8, 17), metavar="8..16", help="bits stored")
+    rate.add_argument("--photons", type=_positive, default=80.0, help="mean detected photons a pixel (the dose)")
+    rate.add_argument("--source", default="carm0", help="name under which the frames are published")
+    where = simulate.add_argument_group("where to")
+    where.add_argument("--frames-endpoint", default="tcp://127.0.0.1:5550", help="ZeroMQ endpoint to bind")
+    where.add_argument("--tools-endpoint", default="tcp://127.0.0.1:5553", help="ZeroMQ endpoint of the tracker")
+    where.add_argument("--truth", type=Path, help="write the true poses here, one JSON object a line")
+    simulate.add_argument("--quiet", action="store_true", help="print nothing")
+
+    case = verbs.add_parser("case", help="work on case files").add_subparsers(dest="what", required=True)
+    build = verb("build", "load a case, compute and cache its distance fields, and say what is in it", _case_build, case)
+    build.add_argument("case", help="`embedded`, a case.yaml or its folder")
+
+    status = verb("status", "ask a running pipeline how it is; exit 0 when it is ready or running", _status)
+    status.add_argument("--endpoint", default="tcp://127.0.0.1:5552", help="the pipeline's request endpoint")
+    status.add_argument("--timeout", type=_positive, default=2.0, help="s")
+
+    bench = verbs.add_parser("bench", help="measure").add_subparsers(dest="what", required=True)
+    latency = verb("latency", "grabber, pipeline and subscriber as processes: exposure to overlay", _bench_latency, bench)
+    latency.add_argument("--fps", type=_positive, default=30.0, help="frames a second")
+    latency.add_argument("--frames", type=_count, default=3000, help="how many")
+    latency.add_argument("--size", type=_size, default=1024, help="pixels along a side")
+    latency.add_argument("--transport", choices=("tcp", "ipc"), default="tcp")
+    latency.add_argument("--launch", type=Path, default=shipped("launch/demo.yaml"), help="launch file (YAML)")
+    latency.add_argument("--json", type=Path, default=Path("out/latency.json"), help="write the figures here")
+    latency.add_argument("--png", type=Path, help="draw the histogram here; beside the JSON by default")
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs one verb; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    try:
+        return options.run(options) or 0
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        return 141
+    except (ValueError, OSError, RuntimeError) as error:
+        # What a user can put right has a text that says so; the trace is for us.
+        if os.environ.get("FLUORONAV_TRACE"):
+            raise
+        print(f"fluoronav {options.verb}: {error}", file=sys.stderr)
+        return 1
+
+
+def _demo(options: argparse.Namespace) -> None:
+    from fluoronav.simulation.demo import run_demo
+
+    run_demo(shipped("launch/demo.yaml"), options.seconds, options.out)
+
+
+def _run(options: argparse.Namespace) -> None:
+    from fluoronav.pipeline import Service, load_launch
+
+    launch = load_launch(options.launch)
+    Service(launch, logging.getLogger("fluoronav").info).run()
+
+
+def _simulate(options: argparse.Namespace) -> None:
+    from fluoronav.case import load_case
+    from fluoronav.geometry import Camera
+    from fluoronav.simulation.detector import Detector
+    from fluoronav.simulation.grabber import Grabber
+    from fluoronav.simulation.sequence import load_or_render
+
+    case = load_case(options.case)
+    detector = Detector(bits=options.bits, photons=options.photons)
+    sequence = load_or_render(case, Camera.load(options.camera), detector=detector)
+    grabber = Grabber(case, sequence, options.frames_endpoint, options.tools_endpoint, options.source)
+    if not options.quiet:
+        print(f"publishing frame/{options.source} at {options.frames_endpoint}; waiting for a subscriber", flush=True)
+    sent = 0
+    if grabber.wait_for_subscriber():
+        sent = grabber.stream(options.fps, options.frames)
+    grabber.close(options.truth)
+    if not options.quiet:
+        print(f"{sent} frames sent")
+
+
+def _case_build(options: argparse.Namespace) -> None:
+    from fluoronav.case import load_case
+
+    case = load_case(options.case, progress=lambda text: print(f"  {text}", file=sys.stderr, flush=True))
+    size, spacing = case.ct.image.GetSize(), case.ct.image.GetSpacing()
+    print(f"case {case.id}")
+    print(f"CT {size[0]} x {size[1]} x {size[2]} voxels of {spacing[0]:.3g} x {spacing[1]:.3g} x {spacing[2]:.3g} mm")
+    for s in case.structures:
+        limits = f"caution {s.caution_mm:g} mm, danger {s.danger_mm:g} mm" if s.caution_mm else "no alert"
+        print(f"structure {s.name}: label {s.label}, {limits}")
+    for t in case.plan:
+        print(f"trajectory {t.name}: from {t.entry_ct} to {t.target_ct}")
+
+
+def _status(options: argparse.Namespace) -> int:
+    import msgpack
+    import zmq
+
+    context = zmq.Context()
+    socket = context.socket(zmq.REQ)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.connect(options.endpoint)
+    socket.send(msgpack.packb({"v": 1, "id": 1, "op": "status", "args": {}, "user": "status"}))
+    answered = socket.poll(options.timeout * 1000)
+    reply = msgpack.unpackb(socket.recv()) if answered else None
+    socket.close()
+    context.term()
+    if reply is None:
+        print(f"no answer from {options.endpoint} within {options.timeout:g} s: is `fluoronav run` running?", file=sys.stderr)
+        return 1
+    health = reply["result"]
+    f, ms = health["frames"], health["latency_ms"]
+    print(
+        f"{health['state']}: case {health['case'] or 'not loaded'}, {health['fps_out']:.1f} overlays a second, latency "
+        f"p50 {ms['p50']:.1f} p99 {ms['p99']:.1f} ms; {f['processed']} processed, {f['network']} lost, "
+        f"{f['overload']} skipped, {f['invalid']} invalid"
+    )
+    return 0 if health["state"] in ("ready", "running") else 1
+
+
+def _bench_latency(options: argparse.Namespace) -> None:
+    import tempfile
+
+    from fluoronav.bench.latency import draw_histogram, report, table, write_json
+    from fluoronav.case import load_case
+    from fluoronav.geometry import Camera
+    from fluoronav.pipeline import load_launch
+    from fluoronav.simulation.rig import record, scaled_camera
+    from fluoronav.simulation.sequence import load_or_render
+
+    launch = load_launch(options.launch)
+    case = load_case(launch.case)
+    with tempfile.TemporaryDirectory() as folder:
+        load_or_render(case, Camera.load(scaled_camera(launch.camera, options.size, Path(folder))))
+    recording = record(
+        launch.model_dump(mode="json"),
+        options.frames,
+        options.fps,
+        options.transport,
+        lambda text: print(text, file=sys.stderr, flush=True),
+        options.size,
+    )
+    result = report(recording, case.target_ct, launch.deadline_ms)
+    result["settings"] = {
+        "fps": options.fps, "frames": options.frames, "size": options.size, "transport": options.transport
+    }  # fmt: skip
+    print(table(result))
+    write_json(result, options.json)
+    png = options.png or options.json.with_suffix(".png")
+    draw_histogram(recording, launch.deadline_ms, png)
+    print(f"written: {options.json}, {png}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

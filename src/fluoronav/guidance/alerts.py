@@ -1,0 +1,110 @@
+"""The life of an alert: raised, changed, acknowledged, cleared, under one id."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from fluoronav.records import Alert, Level, Priority
+
+# A proximity alert clears only when the distance has grown this far beyond its threshold again.
+HYSTERESIS_MM = 0.5
+
+
+@dataclass
+class _Open:
+    alert: Alert
+    acknowledged: bool = False
+
+
+class AlertBook:
+    """The alerts that are open, each under a key such as ``("proximity", "kwire", "aorta")``.
+
+    Ids are stable through an alert's life; a condition that comes back is a new alert.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[tuple[str | None, ...], _Open] = {}
+        self._count = 0
+
+    def hold(
+        self,
+        kind: str,
+        priority: Priority,
+        t: int,
+        text: str,
+        *,
+        instrument: str | None = None,
+        structure: str | None = None,
+        distance_mm: float | None = None,
+        lower_mm: float | None = None,
+        threshold_mm: float | None = None,
+    ) -> Alert | None:
+        """Says that a condition holds; returns what must be sent: `raised`, `changed` (another priority), or None."""
+        key = (kind, instrument, structure)
+        held = self._open.get(key)
+        if held is not None and held.alert.priority == priority:
+            return None
+        if held is None:
+            self._count += 1
+            name = "/".join(x for x in key if x)
+            alert = Alert(
+                f"{name}/{self._count}", t, "raised", priority, kind, instrument, structure, distance_mm, lower_mm,
+                threshold_mm, text,
+            )  # fmt: skip
+        else:
+            alert = replace(
+                held.alert, state="changed", priority=priority, distance_mm=distance_mm, lower_mm=lower_mm,
+                threshold_mm=threshold_mm, text=text,
+            )  # fmt: skip
+        self._open[key] = _Open(alert)
+        return alert
+
+    def end(
+        self,
+        kind: str,
+        text: str,
+        *,
+        instrument: str | None = None,
+        structure: str | None = None,
+        distance_mm: float | None = None,
+        lower_mm: float | None = None,
+    ) -> Alert | None:
+        """Says that a condition no longer holds; returns the `cleared` alert to be sent, or None."""
+        held = self._open.pop((kind, instrument, structure), None)
+        if held is None:
+            return None
+        return replace(held.alert, state="cleared", distance_mm=distance_mm, lower_mm=lower_mm, text=text)
+
+    def acknowledge(self, alert_id: str, user: str) -> Alert | None:
+        """Marks an open alert as seen by somebody; None where there is no such alert."""
+        for held in self._open.values():
+            if held.alert.id == alert_id:
+                held.acknowledged = True
+                return replace(held.alert, state="acknowledged", text=f"acknowledged by {user or 'an unnamed user'}")
+        return None
+
+    def knows(self, alert_id: str) -> bool:
+        """Whether an alert of that id is open; may be asked from another thread."""
+        return any(held.alert.id == alert_id for held in list(self._open.values()))
+
+    def is_open(self, kind: str, instrument: str | None = None, structure: str | None = None) -> bool:
+        return (kind, instrument, structure) in self._open
+
+
+def proximity_level(lower_mm: float, caution_mm: float, danger_mm: float, before: Level) -> Level:
+    """The level of a distance, with hysteresis: it rises at a threshold and falls only beyond it by a margin.
+
+    Parameters
+    ----------
+    lower_mm : float
+        95 % lower bound of the distance.
+    caution_mm, danger_mm : float
+        Thresholds, caution being the larger.
+    before : str
+        The level in the frame before.
+    """
+    if lower_mm <= danger_mm or (before == "danger" and lower_mm <= danger_mm + HYSTERESIS_MM):
+        return "danger"
+    if lower_mm <= caution_mm or (before != "clear" and lower_mm <= caution_mm + HYSTERESIS_MM):
+        return "caution"
+    return "clear"

@@ -1,0 +1,177 @@
+"""Guidance as a stage: distances, alerts, the plan and the outlines, from the poses that earlier stages found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluoronav.case import sample_distance
+from fluoronav.geometry import rotation_distance_deg, transform_points
+from fluoronav.guidance.alerts import AlertBook, proximity_level
+from fluoronav.guidance.outlines import OutlineModel
+from fluoronav.records import Budget, Distance, FrameRecord, Instrument, Level, PlanProgress
+
+Float = NDArray[np.float64]
+
+# 95 % one-sided bound of a normal error, and what the segmentation adds to it (half a voxel, 1 sigma).
+_ONE_SIDED_95 = 1.645
+_SEGMENTATION_SIGMA_MM = 0.35
+_RIM_TURN_DEG, _RIM_SHIFT_MM = 1.5, 8.0
+# An instrument is missed after this long, so that one hidden exposure alarms nobody.
+_INSTRUMENT_LOST_FRAMES = 15
+_LOST_FRAMES = 2
+
+
+class GuidanceStage:
+    """Compares the instruments with the structures and the plan."""
+
+    name = "guidance"
+    engine = "cpu"
+
+    def __init__(self) -> None:
+        self.alerts = AlertBook()
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="outlines")
+        self._looking: Future | None = None
+        self._rims: list = []
+        self._rims_for: Float | None = None
+        self._pose: Float | None = None
+        self._levels: dict[tuple[str, str], Level] = {}
+        self._unseen: dict[str, int] = {}
+        self._was_tracking = False
+        self._lost_frames = 0
+
+    def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
+        progress("guidance: surfaces")
+        self._camera = camera
+        self._watched = [s for s in case.structures if s.caution_mm is not None]
+        self.set_plan(case.plan)
+        self._outlines = OutlineModel(case.structures, camera)
+        self._centre_ct = case.target_ct
+        self._out = np.empty(4)
+        for s in self._watched:
+            sample_distance(s.field.hundredths, s.field.origin_ct, s.field.spacing_mm, np.zeros(3), self._out)
+        self._unseen = {}
+
+    def set_plan(self, plan) -> None:
+        """Changes which trajectories are shown."""
+        self._plan = [
+            (t.name, np.array(t.entry_ct, dtype=np.float64), np.array(t.target_ct, dtype=np.float64)) for t in plan
+        ]
+
+    def process(self, frame: FrameRecord, budget: Budget) -> None:
+        self._take_rims()
+        frame.distances = tuple(d for i in frame.instruments for d in self._distances(frame, i))
+        frame.plan = tuple(self._progress(frame, *t) for t in self._plan)
+        if frame.registration is not None:
+            self._pose = frame.registration.T_camera_ct
+            frame.outlines = self._outlines.outlines(self._rims, self._pose)
+        self._watch_registration(frame)
+        self._watch_instruments(frame)
+
+    def idle(self) -> None:
+        if self._pose is None or self._looking is not None:
+            return
+        old, new = self._rims_for, self._pose
+        if old is not None:
+            shift = np.linalg.norm(((new - old) @ np.append(self._centre_ct, 1))[:3])
+            if rotation_distance_deg(new, old) < _RIM_TURN_DEG and shift < _RIM_SHIFT_MM:
+                return
+        self._rims_for = new
+        self._looking = self._background.submit(self._outlines.rims, new)
+
+    def close(self) -> None:
+        self._background.shutdown(wait=True, cancel_futures=True)
+
+    def _take_rims(self) -> None:
+        if self._looking is not None and self._looking.done():
+            self._rims = self._looking.result()
+            self._looking = None
+
+    def _distances(self, frame: FrameRecord, instrument: Instrument) -> list[Distance]:
+        if instrument.tip_ct is None:
+            return []
+        sigma = float(np.hypot(instrument.sigma_mm, _SEGMENTATION_SIGMA_MM))
+        found = []
+        for s in self._watched:
+            assert s.caution_mm is not None and s.danger_mm is not None
+            sample_distance(s.field.hundredths, s.field.origin_ct, s.field.spacing_mm, instrument.tip_ct, self._out)
+            distance = float(self._out[0])
+            lower = distance - _ONE_SIDED_95 * sigma
+            key = (instrument.id, s.name)
+            level = proximity_level(lower, s.caution_mm, s.danger_mm, self._levels.get(key, "clear"))
+            self._levels[key] = level
+            self._alert_proximity(frame, instrument.id, s, distance, lower, level)
+            nearest = instrument.tip_ct - distance * self._out[1:]
+            found.append(Distance(instrument.id, s.name, distance, lower, nearest, level))
+        return found
+
+    def _alert_proximity(self, frame: FrameRecord, instrument: str, s, distance: float, lower: float, level: Level) -> None:
+        name = s.name.replace("_", " ")
+        where = {"instrument": instrument, "structure": s.name, "distance_mm": distance, "lower_mm": lower}
+        if level == "clear":
+            alert = self.alerts.end("proximity", f"{instrument} is clear of the {name} again", **where)
+        else:
+            danger = level == "danger"
+            alert = self.alerts.hold(
+                "proximity",
+                "high" if danger else "medium",
+                time.time_ns(),
+                f"{instrument} is {max(distance, 0):.1f} mm from the {name} (at least {max(lower, 0):.1f} mm)"
+                if distance > 0
+                else f"{instrument} is inside the {name}",
+                threshold_mm=s.danger_mm if danger else s.caution_mm,
+                **where,
+            )
+        if alert is not None:
+            frame.alerts.append(alert)
+
+    def _progress(self, frame: FrameRecord, name: str, entry_ct: Float, target_ct: Float) -> PlanProgress:
+        entry_px = target_px = None
+        if frame.registration is not None:
+            ends = transform_points(frame.registration.T_camera_ct, np.stack([entry_ct, target_ct]))
+            entry_px, target_px = (p if np.isfinite(p).all() else None for p in self._camera.project(ends))
+        tracked = next((i for i in frame.instruments if i.tip_ct is not None and i.axis_ct is not None), None)
+        if tracked is None or tracked.tip_ct is None or tracked.axis_ct is None:
+            return PlanProgress(name, entry_px, target_px, None, None, None)
+        axis = target_ct - entry_ct
+        axis = axis / np.linalg.norm(axis)
+        cosine = float(np.clip(axis @ tracked.axis_ct, -1, 1))
+        offset = tracked.tip_ct - entry_ct
+        lateral = float(np.linalg.norm(offset - (offset @ axis) * axis))
+        return PlanProgress(
+            name, entry_px, target_px, float(np.rad2deg(np.arccos(cosine))), lateral, float((target_ct - tracked.tip_ct) @ axis)
+        )
+
+    def _watch_registration(self, frame: FrameRecord) -> None:
+        now = time.time_ns()
+        if frame.status in ("tracking", "degraded") and frame.registration is not None:
+            self._was_tracking, self._lost_frames = True, 0
+            alert = self.alerts.end("registration_lost", "registration found again")
+        else:
+            self._lost_frames += 1
+            alert = None
+            if self._was_tracking and (frame.status == "lost" or self._lost_frames >= _LOST_FRAMES):
+                alert = self.alerts.hold("registration_lost", "high", now, "registration lost: the overlay shows no pose")
+        if alert is not None:
+            frame.alerts.append(alert)
+
+    def _watch_instruments(self, frame: FrameRecord) -> None:
+        for instrument in frame.instruments:
+            self._unseen[instrument.id] = 0
+            alert = self.alerts.end("instrument_lost", f"{instrument.id} is seen again", instrument=instrument.id)
+            if alert is not None:
+                frame.alerts.append(alert)
+        here = {i.id for i in frame.instruments}
+        for name in self._unseen:
+            if name in here:
+                continue
+            self._unseen[name] += 1
+            if self._unseen[name] == _INSTRUMENT_LOST_FRAMES:
+                text = f"{name} is no longer seen by the tracker; its distances are unknown"
+                alert = self.alerts.hold("instrument_lost", "medium", time.time_ns(), text, instrument=name)
+                if alert is not None:
+                    frame.alerts.append(alert)

@@ -1,0 +1,77 @@
+"""The stages in their order, and the one place that runs them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from fluoronav.enhancement import AttenuationStage
+from fluoronav.guidance import GuidanceStage
+from fluoronav.instruments import InstrumentStage
+from fluoronav.records import Budget, FrameRecord, Stage
+from fluoronav.registration import RegistrationStage
+
+log = logging.getLogger("fluoronav")
+
+STAGES: dict[str, Callable[[], Stage]] = {
+    "attenuation": AttenuationStage,
+    "registration": RegistrationStage,
+    "instruments": InstrumentStage,
+    "guidance": GuidanceStage,
+}
+
+
+class Chain:
+    """A list of stages and a loop.
+
+    A stage that raises must not cost the surgeon the overlay: its results are left out, the error is kept for
+    `health`, logged once a second at the most, and the chain goes on.
+    """
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.stages = [STAGES[name]() for name in names]
+        self.milliseconds = {stage.name: 0.0 for stage in self.stages}
+        self.failures = 0
+        self.last_failure = ""
+        self._logged = 0.0
+
+    def prepare(self, case, camera, progress: Callable[[str], None]) -> None:
+        for stage in self.stages:
+            stage.prepare(case, camera, progress)
+
+    def process(self, frame: FrameRecord, budget: Budget) -> dict[str, float]:
+        """Runs every stage; returns the milliseconds that each took."""
+        for stage in self.stages:
+            start = time.perf_counter()
+            try:
+                stage.process(frame, budget)
+            except Exception as error:
+                self._failed(stage, frame, error)
+            self.milliseconds[stage.name] = (time.perf_counter() - start) * 1000
+        return self.milliseconds
+
+    def idle(self) -> None:
+        for stage in self.stages:
+            stage.idle()
+
+    def close(self) -> None:
+        for stage in self.stages:
+            stage.close()
+
+    def find(self, kind: type):
+        """The stage of a class, or None."""
+        return next((s for s in self.stages if isinstance(s, kind)), None)
+
+    @property
+    def engines(self) -> dict[str, str]:
+        return {stage.name: stage.engine for stage in self.stages}
+
+    def _failed(self, stage: Stage, frame: FrameRecord, error: Exception) -> None:
+        self.failures += 1
+        self.last_failure = f"{stage.name}: {type(error).__name__}: {error}"
+        if isinstance(stage, RegistrationStage):
+            frame.status, frame.registration = "lost", None
+        if time.monotonic() - self._logged > 1:
+            self._logged = time.monotonic()
+            log.exception("stage %s failed on frame %d (%d failures so far)", stage.name, frame.seq, self.failures)

@@ -1,0 +1,239 @@
+"""The frame path: one thread that receives, processes and sends, and waits for nothing but frames."""
+
+from __future__ import annotations
+
+import gc
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import zmq
+
+from fluoronav.instruments import InstrumentStage
+from fluoronav.pipeline.accounting import FrameAccount
+from fluoronav.pipeline.chain import Chain
+from fluoronav.pipeline.launch import LaunchFile
+from fluoronav.pipeline.messages import alert_message, overlay_message
+from fluoronav.records import Budget, FrameRecord, ToolSample
+from fluoronav.wire import FrameHeader, InvalidMessage, decode_frame, decode_tools, encode
+
+log = logging.getLogger("fluoronav")
+
+# At most so many messages are looked at before a frame is processed, whatever a sender floods us with.
+_MOST_AT_ONCE = 64
+_LATENCIES = 512
+_COLLECT_EVERY_S, _COLLECT_ALL_EVERY_S = 1.0, 60.0
+
+
+class Publisher:
+    """The one socket that everything leaves by; the lock is held for one non-blocking send."""
+
+    def __init__(self, socket: zmq.Socket[bytes], source: str) -> None:
+        self._socket = socket
+        self._lock = threading.Lock()
+        self._topics = {kind: f"{kind}/{source}".encode() for kind in ("overlay", "alert", "health", "view")}
+
+    def send(self, kind: str, message: dict[str, Any]) -> None:
+        parts = [self._topics[kind], encode(message)]
+        with self._lock:
+            self._socket.send_multipart(parts)
+
+
+class FrameLoop:
+    """Takes up the newest frame, runs the chain, sends the overlay.
+
+    Parameters
+    ----------
+    context : zmq.Context
+    launch : LaunchFile
+    chain : Chain
+        Prepared.
+    account : FrameAccount
+    publisher : Publisher
+    wake_endpoint : str
+        Inproc endpoint of a PAIR socket; a message on it makes the loop look at `commands`.
+    """
+
+    def __init__(
+        self,
+        context: zmq.Context,
+        launch: LaunchFile,
+        chain: Chain,
+        account: FrameAccount,
+        publisher: Publisher,
+        wake_endpoint: str,
+    ) -> None:
+        self._launch, self._chain, self._account, self._publisher = launch, chain, account, publisher
+        self._topic = f"frame/{launch.source}".encode()
+        self._frames = context.socket(zmq.SUB)
+        self._frames.setsockopt(zmq.RCVHWM, launch.queue_frames)
+        self._frames.setsockopt(zmq.LINGER, 0)
+        self._frames.setsockopt(zmq.MAXMSGSIZE, 2**28)
+        self._frames.setsockopt(zmq.SUBSCRIBE, self._topic)
+        self._frames.connect(launch.endpoints.frames)
+        self._wake = context.socket(zmq.PAIR)
+        self._wake.connect(wake_endpoint)
+        self._tools = None
+        self._instruments = chain.find(InstrumentStage)
+        if launch.endpoints.tools is not None and self._instruments is not None:
+            self._tools = context.socket(zmq.SUB)
+            self._tools.setsockopt(zmq.RCVHWM, 256)
+            self._tools.setsockopt(zmq.LINGER, 0)
+            self._tools.setsockopt(zmq.MAXMSGSIZE, 2**20)
+            self._tools.setsockopt(zmq.SUBSCRIBE, b"tool/")
+            self._tools.connect(launch.endpoints.tools)
+        self._poller = zmq.Poller()
+        for socket in (self._frames, self._tools, self._wake):
+            if socket is not None:
+                self._poller.register(socket, zmq.POLLIN)
+        self.commands: deque[Callable[[], None]] = deque()
+        self.mode = launch.mode
+        self._stopping = False
+        # What the watchdog reads: written here, whole words at a time.
+        self.last_frame_at = 0.0
+        self.last_seq, self.last_t_acq = 0, 0
+        self.busy_since = 0.0
+        self.period_s = 0.0
+        self.latencies_ms = np.zeros(_LATENCIES)
+        self.latency_count = 0
+        self.clock_offset_ms = 0.0
+        self.tools_invalid = 0
+        self.invalid_text = ""
+        self._offsets: deque[float] = deque(maxlen=128)
+        self._collected = self._collected_all = time.monotonic()
+
+    def run(self) -> None:
+        """Until told to stop by a command."""
+        try:
+            while not self._stopping:
+                ready = dict(self._poller.poll())
+                if self._wake in ready:
+                    self._obey()
+                if self._tools is not None and self._tools in ready:
+                    self._take_tools()
+                if self._frames in ready:
+                    newest = self._newest()
+                    if newest is not None:
+                        self._one(*newest)
+        finally:
+            for socket in (self._frames, self._tools, self._wake):
+                if socket is not None:
+                    socket.close()
+
+    def stop(self) -> None:
+        """A command: ends `run` after the frame at hand."""
+        self._stopping = True
+
+    def _obey(self) -> None:
+        while self._wake.poll(0):
+            self._wake.recv()
+        while self.commands:
+            self.commands.popleft()()
+
+    def _newest(self):
+        """Receives all that has arrived; what is older than the newest is counted as skipped."""
+        newest = None
+        for _ in range(_MOST_AT_ONCE):
+            try:
+                parts = self._frames.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                break
+            t_recv = time.time_ns()
+            if parts[0].bytes != self._topic:
+                continue  # another source whose name begins like ours
+            try:
+                header, counts = decode_frame([p.buffer for p in parts])
+            except InvalidMessage as error:
+                self._account.reject(error.field, error.seq)
+                self.invalid_text = str(error)
+                continue
+            refused = self._account.admit(header, t_recv)
+            if refused is not None:
+                self.invalid_text = refused
+                continue
+            if newest is not None:
+                self._account.skip()
+            newest = header, counts, t_recv
+        return newest
+
+    def _one(self, header: FrameHeader, counts, t_recv: int) -> None:
+        now = time.monotonic()
+        if self.last_frame_at:
+            self.period_s += 0.2 * (min(now - self.last_frame_at, 2.0) - self.period_s)
+        self.last_frame_at = self.busy_since = now
+        self.last_seq, self.last_t_acq = header.seq, header.t_acq
+        if self._tools is not None:
+            self._take_tools()
+        delay_ms = self._delay_ms(header.t_acq, t_recv)
+        budget = Budget(self._launch.deadline_ms - delay_ms)
+        frame = FrameRecord(
+            header.seq, header.t_acq, t_recv, counts, header.bits, header.polarity == "inverse", header.i0
+        )
+        dropped = self._account.take_up()
+        stages = self._chain.process(frame, budget)
+        message = overlay_message(
+            frame, self._launch.source, self._launch.deadline_ms, dropped, {"receive": delay_ms, **stages}, self.mode
+        )
+        for alert in frame.alerts:
+            self._publisher.send("alert", alert_message(alert, self._launch.source, frame.seq, frame.t_acq))
+        t_sent = max(time.time_ns(), t_recv)
+        message["t_sent"] = t_sent
+        message["missed"] = missed = budget.left_ms() < 0
+        self._publisher.send("overlay", message)
+        self._account.finished(missed)
+        self.latencies_ms[self.latency_count % _LATENCIES] = (t_sent - header.t_acq) / 1e6 - self.clock_offset_ms
+        self.latency_count += 1
+        self.busy_since = 0.0
+        self._chain.idle()
+        self._collect_garbage()
+
+    def _delay_ms(self, t_acq: int, t_recv: int) -> float:
+        """Exposure to reception, without what the two clocks differ by.
+
+        The smallest delay of the last frames tells: a few milliseconds are transport, anything else is the clocks.
+        """
+        seen = (t_recv - t_acq) / 1e6
+        self._offsets.append(seen)
+        least = min(self._offsets)
+        self.clock_offset_ms = 0.0 if 0 <= least < self._launch.deadline_ms / 2 else least
+        return max(seen - self.clock_offset_ms, 0.0)
+
+    def _take_tools(self) -> None:
+        assert self._tools is not None and self._instruments is not None
+        for _ in range(_MOST_AT_ONCE):
+            try:
+                parts = self._tools.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            try:
+                message = decode_tools(parts)
+            except InvalidMessage as error:
+                self.tools_invalid += 1
+                self.invalid_text = f"tool {error}"
+                continue
+            for tool in message.tools:
+                pose = tool.T_tracker_tool if tool.visible else None
+                self._instruments.observe(
+                    ToolSample(
+                        tool.id,
+                        message.t_acq,
+                        None if pose is None else np.array(pose).reshape(4, 4),
+                        tool.error_mm or 0.0,
+                    )
+                )
+
+    def _collect_garbage(self) -> None:
+        """Collects when the overlay has left and no frame is waiting; collection is off otherwise."""
+        now = time.monotonic()
+        if now - self._collected < _COLLECT_EVERY_S or self._frames.poll(0):
+            return
+        self._collected = now
+        if now - self._collected_all > _COLLECT_ALL_EVERY_S:
+            self._collected_all = now
+            gc.collect()
+        else:
+            gc.collect(1)

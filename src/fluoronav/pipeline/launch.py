@@ -1,0 +1,88 @@
+"""What runs, in one typed file: ``launch/*.yaml``, validated once and then immutable."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from fluoronav.wire import DEFAULT_ENDPOINTS
+
+StageName = Literal["attenuation", "registration", "instruments", "guidance"]
+# A stage reads what these have written.
+_NEEDS: dict[str, tuple[str, ...]] = {"registration": ("attenuation",)}
+
+
+class LaunchError(ValueError):
+    """A launch file that cannot be used; the text names the file and the key."""
+
+
+class Endpoints(BaseModel):
+    """ZeroMQ endpoints, ``tcp://host:port`` or ``ipc://path``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    frames: str = Field(default=DEFAULT_ENDPOINTS["frames"], pattern=r"^(tcp|ipc)://.+")
+    out: str = Field(default=DEFAULT_ENDPOINTS["out"], pattern=r"^(tcp|ipc)://.+")
+    requests: str = Field(default=DEFAULT_ENDPOINTS["requests"], pattern=r"^(tcp|ipc)://.+")
+    tools: str | None = Field(default=DEFAULT_ENDPOINTS["tools"], pattern=r"^(tcp|ipc)://.+")
+
+
+class LaunchFile(BaseModel):
+    """The content of a launch file. Paths are relative to it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    case: str = Field(description="`embedded`, a case.yaml or its folder")
+    camera: str = Field(description="camera file (YAML)")
+    source: str = Field(default="carm0", min_length=1, max_length=64, description="the grabber's source name")
+    mode: Literal["live", "shadow"] = "live"
+    deadline_ms: float = Field(default=33.3, gt=1, le=10000, description="exposure to overlay")
+    stale_ms: float = Field(default=150, ge=20, le=10000, description="silence after which frames are called stale")
+    max_future_ms: float = Field(default=100, ge=0, description="how far a frame's clock may run ahead of ours")
+    queue_frames: int = Field(default=8, ge=1, le=64, description="frames that may wait before the oldest is lost")
+    stages: tuple[StageName, ...] = ("attenuation", "registration", "instruments", "guidance")
+    endpoints: Endpoints = Endpoints()
+
+    @field_validator("stages")
+    @classmethod
+    def _in_order(cls, stages: tuple[str, ...]) -> tuple[str, ...]:
+        for i, name in enumerate(stages):
+            if name in stages[:i]:
+                raise ValueError(f"{name!r} is there twice")
+            for needed in _NEEDS.get(name, ()):
+                if needed not in stages[:i]:
+                    raise ValueError(f"{name!r} reads what {needed!r} writes: put {needed!r} before it")
+        return stages
+
+
+def load_launch(path: str | Path) -> LaunchFile:
+    """Reads and validates a launch file, and makes its paths absolute.
+
+    Raises
+    ------
+    LaunchError
+    """
+    path = Path(path)
+    try:
+        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise LaunchError(f"{path}: cannot be read: {error}") from error
+    except yaml.YAMLError as error:
+        raise LaunchError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise LaunchError(f"{path}: must hold a mapping of keys, not {type(content).__name__}")
+    try:
+        launch = LaunchFile.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(x) for x in first["loc"])
+        keys = ", ".join(LaunchFile.model_fields)
+        unknown = first["type"] == "extra_forbidden"
+        text = f"unknown key; the keys are {keys}" if unknown else first["msg"].removeprefix("Value error, ")
+        raise LaunchError(f"{path}: {where}: {text}") from error
+    folder = path.resolve().parent
+    case = launch.case if launch.case == "embedded" else str(folder / launch.case)
+    return launch.model_copy(update={"case": case, "camera": str(folder / launch.camera)})

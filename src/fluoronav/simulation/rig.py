@@ -1,0 +1,235 @@
+"""The whole loop as separate processes: grabber, pipeline and a subscriber that writes down what it hears.
+
+The demo, the latency bench and the live tests all run on this.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import numpy as np
+import yaml
+import zmq
+from numpy.typing import NDArray
+
+_READY_S = 180.0
+
+
+class RigError(RuntimeError):
+    """A process of the rig did not do its part; the text says which and why."""
+
+
+@dataclass
+class Recording:
+    """What the subscriber heard.
+
+    Attributes
+    ----------
+    overlays, alerts, health : list of (t_received_ns, message)
+    truth : dict
+        The grabber's side file, by `seq`.
+    sent : int
+        Frames that the grabber sent.
+    start_to_ready_s, start_to_overlay_s : float
+        From the start of the pipeline's process.
+    rss_mb, cpu_percent : float
+        Of the pipeline: the highest resident memory seen, and the mean load (100 is one core).
+    """
+
+    overlays: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    alerts: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    health: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
+    truth: dict[int, dict[str, Any]] = field(default_factory=dict)
+    sent: int = 0
+    start_to_ready_s: float = 0.0
+    start_to_overlay_s: float = 0.0
+    rss_mb: float = 0.0
+    cpu_percent: float = 0.0
+
+
+class Subscriber:
+    """A thread that keeps every message with its time of arrival and decodes none before the end."""
+
+    def __init__(self, endpoint: str) -> None:
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.SUB)
+        self._socket.setsockopt(zmq.RCVHWM, 0)
+        self._socket.setsockopt(zmq.SUBSCRIBE, b"")
+        self._socket.connect(endpoint)
+        self.raw: list[tuple[int, list[bytes]]] = []
+        self.ready_at = 0.0
+        self.overlay_at = 0.0
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            if not self._socket.poll(100):
+                continue
+            parts = self._socket.recv_multipart()
+            self.raw.append((time.time_ns(), parts))
+            if not self.overlay_at and parts[0].startswith(b"overlay/"):
+                self.overlay_at = time.monotonic()
+            if not self.ready_at and parts[0].startswith(b"health/"):
+                if msgpack.unpackb(parts[1])["state"] in ("ready", "running", "degraded"):
+                    self.ready_at = time.monotonic()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+        self._socket.close()
+        self._context.term()
+
+    def heard(self, kind: str) -> list[tuple[int, dict[str, Any]]]:
+        """All messages of a kind, decoded."""
+        prefix = kind.encode() + b"/"
+        return [(t, msgpack.unpackb(parts[1])) for t, parts in self.raw if parts[0].startswith(prefix)]
+
+
+def free_endpoints(transport: str, folder: Path) -> dict[str, str]:
+    """Endpoints that nobody uses: ``tcp`` on loopback ports, or ``ipc`` in a folder."""
+    names = ("frames", "out", "requests", "tools")
+    if transport == "ipc":
+        return {name: f"ipc://{folder}/{name}.ipc" for name in names}
+    sockets = [socket.socket() for _ in names]
+    for s in sockets:
+        s.bind(("127.0.0.1", 0))
+    endpoints = {n: f"tcp://127.0.0.1:{s.getsockname()[1]}" for n, s in zip(names, sockets, strict=True)}
+    for s in sockets:
+        s.close()
+    return endpoints
+
+
+def record(
+    launch: dict[str, Any],
+    frames: int,
+    fps: float,
+    transport: str = "tcp",
+    progress: Callable[[str], None] = lambda text: None,
+    size: int = 1024,
+) -> Recording:
+    """Starts everything, streams, stops everything.
+
+    Parameters
+    ----------
+    launch : dict
+        The launch file's content with absolute paths; its endpoints are replaced by free ones.
+    frames, fps : int, float
+    transport : {"tcp", "ipc"}
+    size : int
+        Pixels along a side; the camera is scaled to it.
+
+    Raises
+    ------
+    RigError
+    """
+    import psutil
+
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        endpoints = free_endpoints(transport, folder)
+        camera = scaled_camera(launch["camera"], size, folder)
+        path = folder / "launch.yaml"
+        path.write_text(yaml.safe_dump(launch | {"endpoints": endpoints, "camera": str(camera)}))
+        cli = [sys.executable, "-m", "fluoronav.cli"]
+        log = (folder / "pipeline.log").open("w+")
+        subscriber = Subscriber(endpoints["out"])
+        start = time.monotonic()
+        pipeline = subprocess.Popen([*cli, "run", str(path)], stderr=log)
+        grabber = None
+        try:
+            while not subscriber.ready_at:
+                if pipeline.poll() is not None or time.monotonic() - start > _READY_S:
+                    raise RigError(f"the pipeline did not start: {_last_line(folder / 'pipeline.log')}")
+                time.sleep(0.02)
+            progress(f"pipeline ready after {subscriber.ready_at - start:.1f} s")
+            out = Recording(start_to_ready_s=subscriber.ready_at - start)
+            watched = psutil.Process(pipeline.pid)
+            watched.cpu_percent()
+            command = [*cli, "simulate", str(launch["case"]), "--camera", str(camera), "--fps", str(fps)]
+            command += ["--frames", str(frames), "--truth", str(folder / "truth.jsonl"), "--quiet"]
+            command += ["--frames-endpoint", endpoints["frames"], "--tools-endpoint", endpoints["tools"]]
+            started = time.monotonic()
+            grabber = subprocess.Popen([*command, "--source", launch.get("source", "carm0")])
+            while grabber.poll() is None:
+                out.rss_mb = max(out.rss_mb, watched.memory_info().rss / 1e6)
+                if pipeline.poll() is not None:
+                    raise RigError(f"the pipeline ended: {_last_line(folder / 'pipeline.log')}")
+                time.sleep(0.5)
+            if grabber.returncode != 0:
+                raise RigError(f"the grabber ended with {grabber.returncode}")
+            out.cpu_percent = watched.cpu_percent()
+            time.sleep(1.3)  # the last overlay, and one more health
+            # The pipeline was ready before the grabber was started; together they would have taken the longer.
+            out.start_to_overlay_s = (subscriber.overlay_at - started) + out.start_to_ready_s
+        finally:
+            for process in (grabber, pipeline):
+                if process is not None and process.poll() is None:
+                    process.terminate()
+                    try:
+                        process.wait(5)
+                    except subprocess.TimeoutExpired:
+                        process.kill()
+            subscriber.close()
+            log.close()
+        out.overlays, out.alerts, out.health = (subscriber.heard(k) for k in ("overlay", "alert", "health"))
+        lines = (folder / "truth.jsonl").read_text().splitlines()
+        out.truth = {line["seq"]: line for line in map(json.loads, lines)}
+        out.sent = len(lines)
+        return out
+
+
+def scaled_camera(path: str | Path, size: int, folder: Path) -> Path:
+    """A camera file for frames of ``size`` pixels along the longer side."""
+    from fluoronav.geometry import Camera
+
+    camera = Camera.load(path)
+    if max(camera.rows, camera.cols) == size:
+        return Path(path)
+    small = camera.scaled(size / max(camera.rows, camera.cols))
+    out = folder / "camera.yaml"
+    out.write_text(yaml.safe_dump({"rows": small.rows, "cols": small.cols, "K": small.K.tolist()}))
+    return out
+
+
+def tracking_errors(recording: Recording, target_ct: NDArray) -> dict[str, NDArray]:
+    """Errors of every overlay's pose against the truth, at a point of the patient.
+
+    Returns
+    -------
+    dict of ndarray
+        ``across_mm`` (perpendicular to the ray), ``along_mm`` (signed), ``space_mm``, and what was claimed: ``tre_mm``,
+        ``tre_image_mm``; one entry per overlay with a pose.
+    """
+    rows = []
+    for _, overlay in recording.overlays:
+        r = overlay["registration"]
+        truth = recording.truth.get(overlay["seq"])
+        if r is None or truth is None:
+            continue
+        point = np.append(target_ct, 1)
+        found = (np.array(r["T_camera_ct"]).reshape(4, 4) @ point)[:3]
+        true = (np.array(truth["T_camera_ct"]) @ point)[:3]
+        ray = true / np.linalg.norm(true)
+        along = float((found - true) @ ray)
+        across = float(np.linalg.norm(found - true - along * ray))
+        rows.append((across, along, np.hypot(across, along), r["tre_mm"], r["tre_image_mm"]))
+    names = ("across_mm", "along_mm", "space_mm", "tre_mm", "tre_image_mm")
+    return dict(zip(names, np.array(rows).reshape(-1, 5).T, strict=True))
+
+
+def _last_line(path: Path) -> str:
+    lines = path.read_text(errors="replace").strip().splitlines()
+    return lines[-1] if lines else "it said nothing"
