@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +29,10 @@ class Volume:
     image: sitk.Image
     path: Path
 
-    @property
+    @cached_property
     def voxels(self) -> NDArray:
-        """A view of the voxels, shape (z, y, x)."""
-        return sitk.GetArrayViewFromImage(self.image)
+        """The voxels, shape (z, y, x); a copy, since SimpleITK's views do not keep their image alive."""
+        return sitk.GetArrayFromImage(self.image)
 
     def corners_ct(self) -> NDArray[np.float64]:
         """The eight outermost voxel centres, LPS mm, shape (8, 3)."""

@@ -101,7 +101,8 @@ class InstrumentStage:
                 continue
             T_tracker_tool, error, age = seen
             T_ct_tool = T_ct_tracker @ T_tracker_tool
-            tip_ct, axis_ct = T_ct_tool[:3, 3], T_ct_tool[:3, 2]
+            # Copies, so that kernels see contiguous arrays and were compiled for them.
+            tip_ct, axis_ct = T_ct_tool[:3, 3].copy(), T_ct_tool[:3, 2].copy()
             tip_px = tail_px = None
             if frame.registration is not None:
                 ends = np.stack([tip_ct, tip_ct - tool.length_mm * axis_ct])

@@ -25,6 +25,8 @@ log = logging.getLogger("fluoronav")
 
 # At most so many messages are looked at before a frame is processed, whatever a sender floods us with.
 _MOST_AT_ONCE = 64
+# Room for a whole frame in the kernel: a sender then need not wait for our I/O thread to be scheduled.
+_SOCKET_BUFFER = 4 * 2**20
 _LATENCIES = 512
 _COLLECT_EVERY_S, _COLLECT_ALL_EVERY_S = 1.0, 60.0
 
@@ -71,6 +73,7 @@ class FrameLoop:
         self._topic = f"frame/{launch.source}".encode()
         self._frames = context.socket(zmq.SUB)
         self._frames.setsockopt(zmq.RCVHWM, launch.queue_frames)
+        self._frames.setsockopt(zmq.RCVBUF, _SOCKET_BUFFER)
         self._frames.setsockopt(zmq.LINGER, 0)
         self._frames.setsockopt(zmq.MAXMSGSIZE, 2**28)
         self._frames.setsockopt(zmq.SUBSCRIBE, self._topic)

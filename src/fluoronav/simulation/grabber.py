@@ -47,6 +47,7 @@ class Grabber:
         self._context = zmq.Context()
         self._frames = self._context.socket(zmq.XPUB)  # it hears of subscriptions, so it can wait for the first
         self._frames.setsockopt(zmq.SNDHWM, 8)
+        self._frames.setsockopt(zmq.SNDBUF, 4 * 2**20)
         self._frames.setsockopt(zmq.LINGER, 500)
         bind(self._frames, frames_endpoint, "frames")
         self._tools = None

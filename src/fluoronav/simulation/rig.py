@@ -42,7 +42,7 @@ class Recording:
     sent : int
         Frames that the grabber sent.
     start_to_ready_s, start_to_overlay_s : float
-        From the start of the pipeline's process.
+        From the start of the pipeline's process; the second as if the grabber had been sending all the time.
     rss_mb, cpu_percent : float
         Of the pipeline: the highest resident memory seen, and the mean load (100 is one core).
     """
@@ -69,7 +69,6 @@ class Subscriber:
         self._socket.connect(endpoint)
         self.raw: list[tuple[int, list[bytes]]] = []
         self.ready_at = 0.0
-        self.overlay_at = 0.0
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
@@ -80,8 +79,6 @@ class Subscriber:
                 continue
             parts = self._socket.recv_multipart()
             self.raw.append((time.time_ns(), parts))
-            if not self.overlay_at and parts[0].startswith(b"overlay/"):
-                self.overlay_at = time.monotonic()
             if not self.ready_at and parts[0].startswith(b"health/"):
                 if msgpack.unpackb(parts[1])["state"] in ("ready", "running", "degraded"):
                     self.ready_at = time.monotonic()
@@ -161,7 +158,6 @@ def record(
             command = [*cli, "simulate", str(launch["case"]), "--camera", str(camera), "--fps", str(fps)]
             command += ["--frames", str(frames), "--truth", str(folder / "truth.jsonl"), "--quiet"]
             command += ["--frames-endpoint", endpoints["frames"], "--tools-endpoint", endpoints["tools"]]
-            started = time.monotonic()
             grabber = subprocess.Popen([*command, "--source", launch.get("source", "carm0")])
             while grabber.poll() is None:
                 out.rss_mb = max(out.rss_mb, watched.memory_info().rss / 1e6)
@@ -172,8 +168,6 @@ def record(
                 raise RigError(f"the grabber ended with {grabber.returncode}")
             out.cpu_percent = watched.cpu_percent()
             time.sleep(1.3)  # the last overlay, and one more health
-            # The pipeline was ready before the grabber was started; together they would have taken the longer.
-            out.start_to_overlay_s = (subscriber.overlay_at - started) + out.start_to_ready_s
         finally:
             for process in (grabber, pipeline):
                 if process is not None and process.poll() is None:
@@ -188,6 +182,9 @@ def record(
         lines = (folder / "truth.jsonl").read_text().splitlines()
         out.truth = {line["seq"]: line for line in map(json.loads, lines)}
         out.sent = len(lines)
+        if out.overlays:
+            received, first = out.overlays[0]
+            out.start_to_overlay_s = out.start_to_ready_s + (received - first["t_acq"]) / 1e9
         return out
 
 

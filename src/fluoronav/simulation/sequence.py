@@ -22,7 +22,7 @@ from fluoronav.simulation.detector import Detector, ImageChain
 from fluoronav.simulation.scenario import Scenario
 from fluoronav.simulation.xray import Scan, transmission, wire_path_mm
 
-_VERSION = "sequence 3"
+_VERSION = "sequence 4"
 _KEPT_SEQUENCES = 4
 # The registration samples about every millimetre; the truth is sampled twice as finely, on the scan's own grid.
 _FINE_STEP_MM, _COARSE_STEP_MM, _RAMP_MM = 0.5, 1.5, 8.0

@@ -33,8 +33,11 @@ HU_OFFSET = 1024
 
 
 def packed_hu(hu: NDArray[np.int16]) -> NDArray[np.int32]:
-    """HU + 1024 with air around it, two neighbours along x in one word; shape (z + 2, y + 2, x + 2)."""
-    values = np.pad(np.clip(hu.astype(np.int32) + HU_OFFSET, 0, 4095), 1)
+    """HU + 1024 with air around it, two neighbours along x in one word; shape (z + 3, y + 3, x + 3).
+
+    One voxel of air before and two behind: a sample clamped to the last voxel but one is in air then.
+    """
+    values = np.pad(np.clip(hu.astype(np.int32) + HU_OFFSET, 0, 4095), (1, 2))
     values[..., :-1] |= values[..., 1:] << 16
     return values
 
@@ -78,7 +81,7 @@ def material_paths(packed, spacing, step_mm, M, source, box, ramp_mm, inside, di
                 d = (M[a, 0] * x + M[a, 1] * y + M[a, 2]) / length
                 scratch[a * BLOCK + r] = source[a] / spacing[a]
                 scratch[(3 + a) * BLOCK + r] = d / spacing[a]
-                size = (shape[2 - a] - 1) * spacing[a]
+                size = (shape[2 - a] - 2) * spacing[a]
                 if abs(d) > f32(1e-6):
                     p, q = -source[a] / d, (size - source[a]) / d
                     t0, t1 = max(t0, min(p, q)), min(t1, max(p, q))

@@ -1,0 +1,132 @@
+"""Cases: the embedded one, and refusals by key."""
+
+import hashlib
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import yaml
+
+from fluoronav.case import CaseError, load_case
+from fluoronav.case.distance import distance_field
+from fluoronav.paths import embedded_case
+
+GOOD = {
+    "name": "test",
+    "ct": "ct.nrrd",
+    "labels": "labels.nrrd",
+    "structures": [{"name": "bone", "label": 1, "caution_mm": 3, "danger_mm": 1}],
+    "plan": [{"name": "a", "entry_ct": [0, 0, 0], "target_ct": [0, 10, 0]}],
+    "prior": {"isocentre_ct": [5, 5, 5], "source_to_isocentre_mm": 600},
+}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    ct = np.zeros((12, 12, 12), np.int16)
+    ct[4:8, 4:8, 4:8] = 900
+    sitk.WriteImage(sitk.GetImageFromArray(ct), str(tmp_path / "ct.nrrd"))
+    sitk.WriteImage(sitk.GetImageFromArray((ct > 0).astype(np.uint8)), str(tmp_path / "labels.nrrd"))
+    return tmp_path
+
+
+def load(folder, **change):
+    (folder / "case.yaml").write_text(yaml.safe_dump({k: v for k, v in (GOOD | change).items() if v is not ...}))
+    return load_case(folder, cache=folder)
+
+
+def test_a_case_is_loaded_from_its_folder(folder):
+    case = load(folder)
+    assert case.id.startswith("test@")
+    assert case.structures[0].danger_mm == 1
+    np.testing.assert_array_equal(case.target_ct, [0, 10, 0])
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"colour": "red"}, "colour: unknown key"),
+        ({"prior": GOOD["prior"] | {"tilt": 3}}, "prior.tilt: unknown key"),
+        ({"prior": ...}, "prior"),
+        ({"ct": "missing.nrrd"}, "missing.nrrd: no such file"),
+        ({"structures": [{"name": "bone", "label": 7}]}, "label 7 is not in labels.nrrd"),
+        ({"structures": [{"name": "bone", "label": 1, "caution_mm": 1, "danger_mm": 3}]}, "caution_mm must be larger"),
+        ({"structures": GOOD["structures"] * 2}, "'bone' is there twice"),
+        ({"labels": ...}, "structures need a label map"),
+        ({"plan": [{"name": "a", "entry_ct": [0, 0, 0], "target_ct": [0, 0, 0]}]}, "at least 1 mm apart"),
+        ({"plan": [{"name": "a", "entry_ct": [0, 0, float("nan")], "target_ct": [0, 9, 0]}]}, "plan.0.entry_ct"),
+        ({"tracker": {"reference": "m", "T_ct_reference": np.diag([1.0, 1, -1, 1]).tolist()}}, "rigid, right-handed"),
+        ({"rigid": {"structures": ["skull"]}}, "'skull' is not one of the structures"),
+    ],
+)
+def test_a_wrong_case_file_is_refused_by_key(folder, change, said):
+    with pytest.raises(CaseError) as caught:
+        load(folder, **change)
+    assert said in str(caught.value)
+
+
+def test_a_scan_that_is_all_air_is_refused(folder):
+    sitk.WriteImage(sitk.GetImageFromArray(np.full((4, 4, 4), -1000, np.int16)), str(folder / "ct.nrrd"))
+    with pytest.raises(CaseError, match="all air"):
+        load(folder)
+
+
+def test_the_embedded_case_is_small_whole_and_attributed():
+    folder = embedded_case().parent
+    names = ("ct.nrrd", "labels.nrrd", "surroundings.nrrd")
+    assert sum((folder / n).stat().st_size for n in names) <= 8_000_000
+    for line in (folder / "SHA256SUMS").read_text().splitlines():
+        digest, name = line.split()
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+    origin = (folder / "ORIGIN.md").read_text()
+    assert "LIDC-IDRI" in origin and "CC BY 3.0" in origin
+
+
+def test_the_embedded_plan_stays_in_bone_and_away_from_the_cord(case):
+    by_name = {s.name: s for s in case.structures}
+    assert {"aorta", "spinal_cord", "vertebrae_T8"} <= set(by_name)
+    assert len(case.plan) == 2
+    for t in case.plan:
+        path = np.linspace(t.entry_ct, t.target_ct, 30)[2:]
+        assert by_name["vertebrae_T8"].field.sample(path)[0].max() < 0.5
+        assert by_name["spinal_cord"].field.sample(path)[0].min() > by_name["spinal_cord"].danger_mm
+    # Left is +x in LPS.
+    assert case.plan[0].name == "T8_left" and case.plan[0].entry_ct[0] > case.plan[1].entry_ct[0]
+
+
+def sphere(radius, spacing):
+    size = [int(60 / s) for s in spacing]
+    x, y, z = np.meshgrid(*[np.arange(n) * s for n, s in zip(size, spacing, strict=True)], indexing="ij")
+    inside = (x - 30) ** 2 + (y - 30) ** 2 + (z - 30) ** 2 <= radius**2
+    image = sitk.GetImageFromArray(inside.transpose(2, 1, 0).astype(np.uint8))
+    image.SetSpacing(spacing)
+    return image
+
+
+@pytest.mark.parametrize("spacing", [(1.0, 1.0, 1.0), (0.7, 0.7, 2.5)])
+def test_the_distance_to_a_sphere_is_right_inside_outside_and_beyond_the_grid(tmp_path, spacing):
+    field = distance_field(sphere(15, spacing), 1, tmp_path)
+    rng = np.random.default_rng(0)
+    direction = rng.standard_normal((200, 3))
+    direction /= np.linalg.norm(direction, axis=1, keepdims=True)
+    r = rng.uniform(5, 40, 200)
+    distance, gradient = field.sample(30 + r[:, None] * direction)
+    error = distance - (r - 15)
+    voxel = max(spacing)
+    assert np.abs(np.median(error[np.abs(r - 15) < 2])) < 0.25
+    assert np.percentile(np.abs(error), 95) < 0.75 * voxel
+    # Outside it errs towards the structure: an alert comes early rather than late.
+    assert np.percentile(error[r > 15], 95) < 0.3 * voxel
+    near = (r > 17) & (r < 27)
+    assert np.median((gradient * direction).sum(1)[near]) > 0.98
+
+
+def test_a_distance_field_is_computed_once_and_a_broken_cache_is_repaired(tmp_path):
+    image = sphere(10, (2.0, 2.0, 2.0))
+    first = distance_field(image, 1, tmp_path)
+    (path,) = tmp_path.glob("*.npy")
+    stamp = path.stat().st_mtime_ns
+    np.testing.assert_array_equal(distance_field(image, 1, tmp_path).hundredths, first.hundredths)
+    assert path.stat().st_mtime_ns == stamp
+    path.write_bytes(b"half a file")
+    np.testing.assert_array_equal(distance_field(image, 1, tmp_path).hundredths, first.hundredths)

@@ -1,0 +1,45 @@
+"""What the tests share: the embedded case, a camera, and a place for caches that lasts one session."""
+
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+from fluoronav.case import load_case
+from fluoronav.geometry import Camera
+from fluoronav.paths import shipped
+
+# Machines are noisy: no test here is about time.
+hypothesis.settings.register_profile(
+    "fluoronav", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], max_examples=60
+)
+hypothesis.settings.load_profile("fluoronav")
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="session")
+def case():
+    return load_case("embedded")
+
+
+@pytest.fixture(scope="session")
+def camera():
+    return Camera.load(shipped("calibration/demo-carm.yaml"))
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The real data beside the checkout; tests that need it say so when they skip."""
+    import os
+
+    folder = Path(os.environ.get("FLUORONAV_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there: it holds the real CT and X-ray images")
+    return folder
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(20261124)

@@ -1,0 +1,74 @@
+"""Counts to attenuation."""
+
+import numpy as np
+import pytest
+
+from fluoronav.enhancement import AttenuationStage
+from fluoronav.enhancement.aperture import seen_mask
+from fluoronav.geometry import Camera
+from fluoronav.records import Budget, FrameRecord
+
+
+def processed(counts, bits=16, inverse=False, i0=None):
+    rows, cols = counts.shape
+    stage = AttenuationStage()
+    stage.prepare(None, Camera(rows, cols, np.array([[3000.0, 0, cols / 2], [0, 3000, rows / 2], [0, 0, 1]])))
+    frame = FrameRecord(0, 0, 0, counts, bits, inverse, i0)
+    stage.process(frame, Budget(30))
+    return frame
+
+
+def beam(size=512, level=40000, dark=1000):
+    """A slab that lets half the beam through, inside a round aperture on a dark level."""
+    y, x = np.mgrid[:size, :size] / size - 0.5
+    counts = np.full((size, size), float(level))
+    counts[y > 0] /= 2
+    counts[np.hypot(x, y) > 0.47] = 0
+    return (counts + dark).astype(np.uint16)
+
+
+def test_half_the_beam_is_an_attenuation_of_log_two():
+    frame = processed(beam())
+    upper, lower = frame.pyramid[256][100, 128], frame.pyramid[256][156, 128]
+    assert lower - upper == pytest.approx(np.log(2), abs=1e-3)
+
+
+def test_an_inverted_frame_gives_the_same_attenuation():
+    counts = beam()
+    straight, inverse = processed(counts), processed(65535 - counts, inverse=True)
+    np.testing.assert_allclose(straight.pyramid[128], inverse.pyramid[128], atol=1e-3)
+
+
+def test_eight_bits_keep_the_fractions_of_their_averages(rng):
+    image = rng.integers(100, 103, (512, 512)).astype(np.uint8)
+    frame = processed(image, bits=8)
+    assert len(np.unique(frame.pyramid[256])) > 4
+
+
+def test_levels_have_the_sizes_of_their_names_for_any_frame():
+    frame = processed(np.full((880, 1760), 500, np.uint16))
+    assert {k: v.shape for k, v in frame.pyramid.items()} == {256: (128, 256), 128: (64, 128), 64: (32, 64)}
+
+
+def test_black_and_saturated_frames_stay_finite():
+    for value in (0, 65535):
+        frame = processed(np.full((512, 512), value, np.uint16))
+        assert all(np.isfinite(level).all() for level in frame.pyramid.values())
+
+
+def test_the_aperture_is_seen_and_what_is_dark_inside_it_stays():
+    y, x = np.mgrid[:128, :128] / 128 - 0.5
+    counts = np.where(np.hypot(x, y) < 0.45, 1000.0, 20.0)
+    counts[60:68, 60:68] = 60  # metal
+    seen = seen_mask(counts.astype(np.float32))
+    assert seen[64, 64] and seen[64, 20] and not seen[2, 2] and not seen[64, 1]
+
+
+def test_real_frames_keep_their_round_field(shared_data):
+    import cv2
+
+    image = cv2.imread(str(shared_data / "knee" / "frame0138_cam1.tif"), cv2.IMREAD_UNCHANGED)
+    image = image if image.ndim == 2 else image[..., 0]
+    seen = processed(image, bits=8).seen
+    assert 0.4 < seen.mean() < 0.95
+    assert not seen[:4, :4].any()

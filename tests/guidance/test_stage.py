@@ -1,0 +1,106 @@
+"""Guidance on the embedded case: distances against the truth, alerts in the very frame, outlines on the bone."""
+
+import numpy as np
+import pytest
+
+from fluoronav.geometry import transform_points
+from fluoronav.guidance import GuidanceStage
+from fluoronav.records import Budget, FrameRecord, Instrument, RegistrationResult
+
+
+@pytest.fixture
+def stage(case, camera):
+    stage = GuidanceStage()
+    stage.prepare(case, camera)
+    yield stage
+    stage.close()
+
+
+def record(case, tip_ct=None, axis_ct=(0.0, -1.0, 0.0), T=None, seq=1, status="tracking"):
+    frame = FrameRecord(seq, 0, 0, np.zeros((4, 4), np.uint16), 16, False, None)
+    if T is not None:
+        frame.registration = RegistrationResult(T, 0.9, np.ones(6), 1.0, 0.3, 0)
+    frame.status = status
+    if tip_ct is not None:
+        tool = Instrument("kwire", "k-wire", None, None, np.array(tip_ct), np.array(axis_ct), 0.3, "tracker", 0)
+        frame.instruments = (tool,)
+    return frame
+
+
+def test_an_alert_leaves_with_the_frame_in_which_the_threshold_is_passed(stage, case):
+    cord = next(s for s in case.structures if s.name == "spinal_cord")
+    aim = np.array(case.plan[0].entry_ct)
+    inside = np.argwhere(cord.field.hundredths < -300)
+    index = inside[np.abs(inside[:, 0] - len(cord.field.hundredths) // 2).argmin()]
+    centre = cord.field.origin_ct + index[::-1] * cord.field.spacing_mm
+    levels, alerts = [], []
+    for n, share in enumerate(np.linspace(0, 1, 60)):
+        frame = record(case, aim + share * (centre - aim), seq=n)
+        stage.process(frame, Budget(30))
+        d = next(d for d in frame.distances if d.structure == "spinal_cord")
+        assert d.lower_mm < d.distance_mm
+        assert np.linalg.norm(d.nearest_ct - frame.instruments[0].tip_ct) == pytest.approx(abs(d.distance_mm), abs=1e-6)
+        levels.append(d.level)
+        assert (d.lower_mm <= cord.caution_mm) == (d.level != "clear")
+        assert (d.lower_mm <= cord.danger_mm) == (d.level == "danger")
+        alerts += [(n, a.state, a.priority) for a in frame.alerts if a.structure == "spinal_cord"]
+    assert levels[0] == "clear" and levels[-1] == "danger"
+    assert alerts == [(levels.index("caution"), "raised", "medium"), (levels.index("danger"), "changed", "high")]
+
+
+def test_the_plan_says_how_far_aside_how_steep_and_how_deep(stage, case):
+    plan = case.plan[0]
+    entry, target = np.array(plan.entry_ct), np.array(plan.target_ct)
+    axis = (target - entry) / np.linalg.norm(target - entry)
+    side = np.cross(axis, [0, 0, 1.0])
+    side /= np.linalg.norm(side)
+    frame = record(case, target - 7 * axis + 2 * side, axis, case.prior.T_camera_ct())
+    stage.process(frame, Budget(30))
+    p = frame.plan[0]
+    assert (p.depth_left_mm, p.lateral_mm, p.angle_deg) == pytest.approx((7, 2, 0), abs=1e-4)
+    assert p.entry_px is not None and p.target_px is not None
+
+
+def test_outlines_enclose_the_projected_bone(stage, case, camera):
+    T = case.prior.T_camera_ct()
+    for _ in range(2):
+        frame = record(case, T=T)
+        stage.process(frame, Budget(30))
+        stage.idle()
+        if stage._looking:
+            stage._looking.result()
+    import cv2
+
+    names = {o.structure for o in frame.outlines}
+    assert {"vertebrae_T8", "aorta", "spinal_cord"} <= names
+    outline = next(o for o in frame.outlines if o.structure == "vertebrae_T8")
+    drawn = np.zeros((camera.rows, camera.cols), np.uint8)
+    cv2.fillPoly(drawn, [np.rint(p).astype(np.int32) for p in outline.paths], 1)
+    field = next(s for s in case.structures if s.name == "vertebrae_T8").field
+    index = np.argwhere(field.hundredths < 0)
+    uv = camera.project(transform_points(T, field.origin_ct + index[:, ::-1] * field.spacing_mm))
+    mask = np.zeros_like(drawn)
+    u, v = np.rint(uv).astype(int).T
+    mask[v, u] = 1
+    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((19, 19), np.uint8))
+    overlap = 2 * (drawn & mask).sum() / (drawn.sum() + mask.sum())
+    assert overlap > 0.93
+
+
+def test_a_lost_registration_is_an_alert_within_two_frames_and_cleared_when_found(stage, case):
+    T = case.prior.T_camera_ct()
+    states = []
+    for n, status in enumerate(["tracking", "tracking", "lost", "lost", "searching", "tracking"]):
+        frame = record(case, T=T if status == "tracking" else None, status=status, seq=n)
+        stage.process(frame, Budget(30))
+        states += [(n, a.state) for a in frame.alerts if a.kind == "registration_lost"]
+    assert states == [(2, "raised"), (5, "cleared")]
+
+
+def test_an_instrument_that_disappears_is_missed(stage, case):
+    kinds = []
+    for n in range(40):
+        frame = record(case, (14.0, 140.0, -158.0) if n < 5 or n > 35 else None, seq=n)
+        stage.process(frame, Budget(30))
+        kinds += [a.state for a in frame.alerts if a.kind == "instrument_lost"]
+    assert kinds == ["raised", "cleared"]

@@ -1,0 +1,138 @@
+"""Registration on simulated exposures of the real CT, through an X-ray model that it does not know."""
+
+import cv2
+import numpy as np
+import pytest
+
+from fluoronav.enhancement import AttenuationStage
+from fluoronav.geometry import inverse, moved_about, transform_points
+from fluoronav.records import Budget, FrameRecord
+from fluoronav.registration import RegistrationStage
+from fluoronav.simulation.detector import Detector, ImageChain
+from fluoronav.simulation.scenario import Scenario
+from fluoronav.simulation.sequence import Anatomy
+
+POSES = (0, 6, 12, 18, 24)
+
+
+@pytest.fixture(scope="module")
+def exposures(case, camera):
+    """A few exposures along the scenario's motion, with their true poses."""
+    anatomy = Anatomy(case, camera.scaled(0.5))
+    chain = ImageChain(Detector(), camera.rows, camera.cols, 3)
+    poses = Scenario().poses(case)
+    shots = []
+    for k in POSES:
+        beam = anatomy.transmission(*anatomy.paths(poses[k]))
+        beam = cv2.resize(beam, (camera.cols, camera.rows), interpolation=cv2.INTER_CUBIC)
+        shots.append((chain.counts(beam, k), poses[k]))
+    return shots
+
+
+class Rig:
+    """The two stages, and frames for them."""
+
+    def __init__(self, case, camera):
+        self.attenuation, self.registration = AttenuationStage(), RegistrationStage()
+        self.attenuation.prepare(case, camera)
+        self.registration.prepare(case, camera)
+        self.seq = 0
+
+    def show(self, counts, milliseconds=1000.0, wait=True):
+        self.seq += 1
+        frame = FrameRecord(self.seq, 0, 0, counts, 16, False, None)
+        for stage in (self.attenuation, self.registration):
+            stage.process(frame, Budget(milliseconds))
+        self.registration.idle()
+        for job in (self.registration._search, self.registration._placing):
+            if wait and job is not None:
+                job.exception()
+        return frame
+
+
+@pytest.fixture
+def rig(case, camera):
+    rig = Rig(case, camera)
+    yield rig
+    rig.registration.close()
+
+
+def errors(case, T, truth):
+    a, b = transform_points(T, case.target_ct), transform_points(truth, case.target_ct)
+    ray = b / np.linalg.norm(b)
+    along = (a - b) @ ray
+    return np.linalg.norm(a - b - along * ray), abs(along)
+
+
+def test_the_pose_is_found_from_the_prior_alone_and_then_followed(rig, case, exposures):
+    first = rig.show(exposures[0][0])
+    assert first.status == "searching" and first.registration is None
+    for counts, truth in exposures:
+        for _ in range(3):
+            frame = rig.show(counts)
+        assert frame.status == "tracking"
+        across, along = errors(case, frame.registration.T_camera_ct, truth)
+        assert across < 1.0 and along < 6
+        assert frame.registration.tre_image_mm < frame.registration.tre_mm
+        assert frame.registration.sigma[5] > frame.registration.sigma[3]  # depth is the least certain
+
+
+def test_noise_is_never_called_a_pose_and_the_search_goes_on(rig, rng):
+    noise = (8000 + 6000 * rng.random((1024, 1024))).astype(np.uint16)
+    for _ in range(4):
+        frame = rig.show(noise)
+        assert frame.registration is None and frame.status == "searching"
+
+
+def test_a_pose_that_is_lost_is_said_to_be_lost_and_found_again(rig, case, exposures, rng):
+    counts, truth = exposures[0]
+    rig.show(counts)
+    assert rig.show(counts).status == "tracking"
+    covered = (8000 + 6000 * rng.random((1024, 1024))).astype(np.uint16)
+    shown = [rig.show(covered, wait=False) for _ in range(3)]
+    assert shown[0].registration is None or shown[0].registration.age > 0
+    assert [f.status for f in shown[1:]] == ["lost", "lost"] and shown[1].registration is None
+    rig.registration._search.exception()
+    for _ in range(4):
+        frame = rig.show(counts)
+    assert frame.status == "tracking"
+    assert errors(case, frame.registration.T_camera_ct, truth)[0] < 1.0
+
+
+def test_without_time_the_last_pose_is_handed_on_with_its_age(rig, exposures):
+    counts, _ = exposures[0]
+    rig.show(counts)
+    fresh = rig.show(counts)
+    late = rig.show(counts, milliseconds=0.5)
+    later = rig.show(counts, milliseconds=0.5)
+    assert (fresh.registration.age, late.registration.age, later.registration.age) == (0, 1, 2)
+    np.testing.assert_array_equal(late.registration.T_camera_ct, fresh.registration.T_camera_ct)
+
+
+def test_gain_offset_and_inverted_polarity_do_not_matter(case, camera, exposures):
+    counts, truth = exposures[0]
+    rig = Rig(case, camera)
+    altered = 65535 - (0.6 * counts.astype(np.float64) + 1500).astype(np.uint16)
+    for _ in range(3):
+        frame = FrameRecord(1, 0, 0, altered, 16, True, None)
+        rig.attenuation.process(frame, Budget(1000))
+        rig.registration.process(frame, Budget(1000))
+        if rig.registration._search:
+            rig.registration._search.exception()
+    rig.registration.close()
+    assert frame.status == "tracking"
+    assert errors(case, frame.registration.T_camera_ct, truth)[0] < 1.0
+
+
+def test_the_bounds_hold_for_refinements_from_many_starts(rig, case, exposures, rng):
+    rig.show(exposures[0][0])
+    within = []
+    for counts, truth in exposures:
+        for _ in range(4):
+            twist = np.concatenate([np.deg2rad(rng.normal(0, 0.5, 3)), rng.normal(0, 0.6, 3)])
+            rig.registration._T_camera_ct = inverse(moved_about(case.target_ct, twist) @ inverse(truth))
+            rig.registration._settle = 2
+            frame = rig.show(counts)
+            across, along = errors(case, frame.registration.T_camera_ct, truth)
+            within.append((across < frame.registration.tre_image_mm, np.hypot(across, along) < frame.registration.tre_mm))
+    assert np.mean(within, axis=0).min() >= 0.8

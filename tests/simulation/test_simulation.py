@@ -1,0 +1,75 @@
+"""The simulated C-arm: its physics, its motion, and the truth beside the frames."""
+
+import numpy as np
+import pytest
+
+from fluoronav.geometry import is_rigid, rotation_distance_deg
+from fluoronav.simulation.detector import Detector, ImageChain
+from fluoronav.simulation.scenario import Scenario
+from fluoronav.simulation.xray import DETECTED_SPECTRUM, transmission, wire_path_mm
+
+
+def through(water=0.0, bone=0.0, steel=0.0):
+    out = np.empty(1, np.float32)
+    transmission(*(np.array([x], np.float32) for x in (water, bone, steel)), out)
+    return float(out[0])
+
+
+def test_the_spectrum_sums_to_one_and_nothing_lets_everything_through():
+    assert DETECTED_SPECTRUM.sum() == pytest.approx(1)
+    assert through() == pytest.approx(1)
+
+
+def test_the_beam_hardens():
+    first, second = -np.log(through(10)), -np.log(through(20)) + np.log(through(10))
+    assert second < 0.97 * first
+    assert through(bone=2) < through(water=2) and through(steel=1) < 0.3
+
+
+def test_a_wire_across_a_ray_is_as_thick_as_its_diameter():
+    rays = np.array([[0, 0, 1.0], [0.001, 0, 1], [0.1, 0, 1], [0, 0.1, 1]])
+    steel = wire_path_mm(rays, np.array([10.0, 0, 600]), np.array([1.0, 0, 0]), 100, 2.0)
+    assert steel[0] == pytest.approx(2, abs=1e-6)
+    assert steel[1] == pytest.approx(2, abs=1e-3)
+    assert steel[2] == 0  # beyond the tip
+    assert steel[3] == 0  # beside the shaft
+
+
+def test_the_detector_counts_quanta_saturates_and_is_dark_outside_its_aperture():
+    chain = ImageChain(Detector(photons=100, electronic_photons=0, fixed_pattern=0), 256, 256, 1)
+    counts = chain.counts(np.full((256, 256), 0.1, np.float32), 5)
+    np.testing.assert_array_equal(counts, chain.counts(np.full((256, 256), 0.1, np.float32), 5))
+    assert (counts != chain.counts(np.full((256, 256), 0.1, np.float32), 6)).any()
+    assert counts[:5, :5].mean() < 1500 < counts[100:150, 100:150].mean()
+    patch = counts[118:138, 118:138].astype(float) - 0.02 * 65535
+    photons = patch * 4.5 * 100 / (0.98 * 65535)
+    assert photons.var() / photons.mean() == pytest.approx(1, abs=0.25)  # Poisson
+    bright = np.full((256, 256), 0.01, np.float32)
+    bright[120:140, 120:140] = 1
+    assert ImageChain(Detector(), 256, 256, 1).counts(bright, 1)[125:135, 125:135].min() == 65535
+
+
+@pytest.mark.parametrize("bits", [8, 12, 16])
+def test_stored_bits_are_kept(bits):
+    counts = ImageChain(Detector(bits=bits), 128, 128, 1).counts(np.full((128, 128), 0.1, np.float32), 1)
+    assert counts.max() <= 2**bits - 1
+
+
+def test_motion_is_smooth_rigid_and_comes_back(case):
+    scenario = Scenario(anatomy_frames=50)
+    poses = scenario.poses(case)
+    assert all(is_rigid(T) for T in poses)
+    target = np.append(case.target_ct, 1)
+    steps = np.linalg.norm(np.diff((poses @ target)[:, :3], axis=0), axis=1)
+    assert steps.max() < 2 and steps[0] < 0.3 and steps[-1] < 0.3
+    assert rotation_distance_deg(case.prior.T_camera_ct(), poses[0]) > 4
+    indices = [scenario.sequence_index(n) for n in range(2 * scenario.frames)]
+    assert indices == [*range(100), *reversed(range(100))]
+    assert max(abs(a - b) for a, b in zip(indices, indices[1:], strict=False)) == 1
+
+
+def test_the_wire_is_driven_past_a_threshold_of_the_cord(case):
+    T_ct_tool = Scenario().wire(case)
+    cord = next(s for s in case.structures if s.name == "spinal_cord")
+    distance, _ = cord.field.sample(T_ct_tool[:, :3, 3])
+    assert distance[0] > cord.caution_mm + 3 and 0 < distance.min() < cord.caution_mm

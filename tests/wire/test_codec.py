@@ -1,0 +1,162 @@
+"""The protocol: what is taken, what is refused, and by which name."""
+
+import json
+from pathlib import Path
+
+import msgpack
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from fluoronav.wire import InvalidMessage, decode_frame, decode_request, decode_tools, encode
+
+GOLDEN = Path(__file__).parent / "golden"
+NOW = 1_800_000_000_000_000_000
+HEADER = {"v": 1, "source": "carm0", "seq": 7, "t_acq": NOW, "rows": 4, "cols": 6, "dtype": "u2", "bits": 12}
+PIXELS = np.arange(24, dtype="<u2").reshape(4, 6)
+
+
+def frame(payload=None, topic=b"frame/carm0", **change):
+    header = {k: v for k, v in (HEADER | change).items() if v is not ...}
+    return [topic, encode(header), PIXELS.tobytes() if payload is None else payload]
+
+
+def test_a_frame_is_a_view_of_its_payload():
+    parts = frame()
+    header, counts = decode_frame(parts)
+    assert (header.seq, header.bits, header.polarity) == (7, 12, "counts")
+    np.testing.assert_array_equal(counts, PIXELS)
+    assert not counts.flags.owndata
+
+
+def test_golden_frame_bytes_decode_to_the_same_frame_for_ever():
+    parts = [(GOLDEN / f"frame.{n}.bin").read_bytes() for n in ("topic", "header", "payload")]
+    header, counts = decode_frame(parts)
+    expected = json.loads((GOLDEN / "frame.json").read_text())
+    assert {k: getattr(header, k) for k in expected["header"]} == expected["header"]
+    assert counts.tolist() == expected["counts"]
+
+
+@pytest.mark.parametrize("name", ["overlay", "alert", "health"])
+def test_golden_messages_fit_the_schema(name):
+    from fluoronav.wire import Alert, Health, Overlay
+
+    model = {"overlay": Overlay, "alert": Alert, "health": Health}[name]
+    message = msgpack.unpackb((GOLDEN / f"{name}.bin").read_bytes())
+    assert model.model_validate(message).model_dump()["v"] == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        ({"payload": b"short"}, "payload"),
+        ({"dtype": "f9"}, "dtype"),
+        ({"rows": 0}, "rows"),
+        ({"rows": 100000, "cols": 100000, "payload": b"x"}, "rows"),
+        ({"rows": "many"}, "rows"),
+        ({"rows": True}, "rows"),
+        ({"rows": 4.0}, "rows"),
+        ({"v": 99}, "v"),
+        ({"v": ...}, "v"),
+        ({"seq": -1}, "seq"),
+        ({"seq": ...}, "seq"),
+        ({"t_acq": "noon"}, "t_acq"),
+        ({"t_acq": 12}, "t_acq"),
+        ({"bits": 17}, "bits"),
+        ({"dtype": "u1", "bits": 12, "payload": bytes(24)}, "bits"),
+        ({"source": "other"}, "source"),
+        ({"source": "x" * 100}, "source"),
+        ({"polarity": "sideways"}, "polarity"),
+        ({"i0": float("nan")}, "i0"),
+        ({"topic": b"\xff\xfe/carm0"}, "topic"),
+        ({"topic": b"overlay/carm0"}, "topic"),
+    ],
+)
+def test_a_wrong_frame_is_refused_by_the_name_of_the_field(change, field):
+    with pytest.raises(InvalidMessage) as caught:
+        decode_frame(frame(**change))
+    assert caught.value.field == field
+    assert str(caught.value).startswith(field)
+
+
+@pytest.mark.parametrize("header", [b"", b"\xc1not a map", msgpack.packb([1]), b"\x81" * 9])
+def test_a_header_that_is_not_a_map_is_refused(header):
+    with pytest.raises(InvalidMessage) as caught:
+        decode_frame([b"frame/carm0", header, b""])
+    assert caught.value.field == "header"
+
+
+def test_an_oversized_header_is_not_even_decoded():
+    with pytest.raises(InvalidMessage, match="at most 65536"):
+        decode_frame([b"frame/carm0", encode(HEADER | {"study": "x" * 70000}), PIXELS.tobytes()])
+
+
+def test_unknown_keys_are_ignored():
+    header, _ = decode_frame(frame(vendor_secret={"a": 1}))
+    assert header.seq == 7
+
+
+def test_an_invalid_frame_still_tells_its_number():
+    with pytest.raises(InvalidMessage) as caught:
+        decode_frame(frame(payload=b"short"))
+    assert caught.value.seq == 7
+
+
+@given(st.lists(st.binary(max_size=200), max_size=4))
+def test_no_bytes_whatever_do_anything_but_raise_invalid_message(parts):
+    for decode in (decode_frame, decode_tools):
+        for prefix in (b"", b"frame/a", b"tool/a"):
+            with pytest.raises(InvalidMessage):
+                decode([prefix, *parts])
+    with pytest.raises(InvalidMessage):
+        decode_request(parts[0] if parts else b"")
+
+
+headers = st.fixed_dictionaries(
+    {},
+    optional={
+        k: st.one_of(st.none(), st.integers(-(2**63), 2**64 - 1), st.floats(), st.text(max_size=9), st.lists(st.integers(-9, 9), max_size=3))
+        for k in (*HEADER, "polarity", "i0", "angles", "collimation")
+    },
+)
+
+
+@given(headers)
+def test_any_map_is_either_a_frame_or_refused(change):
+    try:
+        header, counts = decode_frame([b"frame/carm0", msgpack.packb(HEADER | change), PIXELS.tobytes()])
+    except InvalidMessage:
+        return
+    except (OverflowError, ValueError):
+        pytest.fail("escaped")
+    assert counts.shape == (header.rows, header.cols)
+
+
+def tools(**change):
+    tool = {"id": "kwire", "visible": True, "T_tracker_tool": np.eye(4).ravel().tolist(), "error_mm": 0.2} | change
+    return [b"tool/t0", encode({"v": 1, "source": "t0", "seq": 1, "t_acq": NOW, "tools": [tool]})]
+
+
+def test_a_tool_pose_is_taken():
+    assert decode_tools(tools()).tools[0].id == "kwire"
+
+
+@pytest.mark.parametrize(
+    "pose",
+    [
+        [float("nan")] * 16,
+        np.diag([1.0, 1, -1, 1]).ravel().tolist(),
+        np.zeros(16).tolist(),
+        [1.0] * 15,
+        "identity",
+    ],
+)
+def test_a_tool_pose_that_is_no_rigid_motion_is_refused_by_name(pose):
+    with pytest.raises(InvalidMessage, match="T_tracker_tool"):
+        decode_tools(tools(T_tracker_tool=pose))
+
+
+def test_a_request_of_an_unknown_kind_is_refused():
+    with pytest.raises(InvalidMessage, match="op"):
+        decode_request(encode({"v": 1, "id": 1, "op": "self.destruct", "args": {}}))
