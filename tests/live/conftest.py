@@ -1,0 +1,133 @@
+"""A real pipeline process on free endpoints, with a small camera, and a sender and a listener for it."""
+
+import subprocess
+import sys
+import threading
+import time
+
+import msgpack
+import numpy as np
+import pytest
+import yaml
+import zmq
+
+from fluoronav.geometry import Camera
+from fluoronav.paths import shipped
+from fluoronav.simulation.rig import free_endpoints
+
+SIZE = 256
+
+
+class Pipeline:
+    """`fluoronav run` with everything that it sends."""
+
+    def __init__(self, folder, **launch):
+        small = Camera.load(shipped("calibration/demo-carm.yaml")).scaled(SIZE / 1024)
+        camera = folder / "camera.yaml"
+        camera.write_text(yaml.safe_dump({"rows": small.rows, "cols": small.cols, "K": small.K.tolist()}))
+        self.endpoints = free_endpoints("tcp", folder)
+        self.path = folder / "launch.yaml"
+        content = {"case": "embedded", "camera": "camera.yaml", "endpoints": self.endpoints} | launch
+        self.path.write_text(yaml.safe_dump(content))
+        self.context = zmq.Context()
+        self.pub = self.socket(zmq.PUB)
+        self.pub.bind(self.endpoints["frames"])
+        self.tools = self.socket(zmq.PUB)
+        self.tools.bind(self.endpoints["tools"])
+        self.sub = self.socket(zmq.SUB)
+        self.sub.connect(self.endpoints["out"])
+        self.sub.subscribe("")
+        self.heard, self.lock, self.ending = [], threading.Lock(), threading.Event()
+        self.listener = threading.Thread(target=self._listen, daemon=True)
+        self.listener.start()
+        self.log = (folder / "log.txt").open("w+")
+        self.process = subprocess.Popen([sys.executable, "-m", "fluoronav.cli", "run", str(self.path)], stderr=self.log)
+        self.seq = 1000
+        self.image = (8000 + 6000 * np.random.default_rng(0).random((SIZE, SIZE))).astype("<u2")
+
+    def socket(self, kind):
+        socket = self.context.socket(kind)
+        socket.setsockopt(zmq.LINGER, 0)
+        return socket
+
+    def _listen(self):
+        while not self.ending.is_set():
+            if self.sub.poll(50):
+                topic, header = self.sub.recv_multipart()
+                with self.lock:
+                    self.heard.append((time.time_ns(), topic.split(b"/")[0].decode(), msgpack.unpackb(header)))
+
+    def messages(self, kind, since=0):
+        with self.lock:
+            return [m for t, k, m in self.heard if k == kind and t >= since]
+
+    def wait(self, condition, seconds=20.0, what="what was waited for"):
+        """Until a condition holds; the real thing has no faster way to tell."""
+        end = time.monotonic() + seconds
+        while time.monotonic() < end:
+            result = condition()
+            if result:
+                return result
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.01)
+        self.log.flush()
+        self.log.seek(0)
+        pytest.fail(f"{what} did not happen; the pipeline said: {self.log.read()[-800:]}")
+
+    def ready(self):
+        self.wait(lambda: [h for h in self.messages("health") if h["state"] != "starting"], 120, "readiness")
+        time.sleep(0.5)  # subscriptions
+        return self
+
+    def header(self, **change):
+        header = {"v": 1, "source": "carm0", "seq": self.seq, "t_acq": time.time_ns(), "rows": SIZE, "cols": SIZE,
+                  "dtype": "u2", "bits": 16} | change  # fmt: skip
+        return {k: v for k, v in header.items() if v is not ...}
+
+    def send_raw(self, header, payload=None):
+        body = header if isinstance(header, bytes) else msgpack.packb(header)
+        self.pub.send_multipart([b"frame/carm0", body, self.image if payload is None else payload])
+
+    def frame(self):
+        """One good frame; returns its overlay."""
+        self.seq += 1
+        seq = self.seq
+        self.send_raw(self.header())
+        return self.wait(lambda: [o for o in self.messages("overlay") if o["seq"] == seq], 10, f"overlay {seq}")[0]
+
+    def invalid(self):
+        """Invalid messages by field, as of a health message that is sent from now on."""
+        now = time.time_ns()
+        return self.wait(lambda: self.messages("health", now + 50_000_000), 5, "health")[-1]
+
+    def request(self, op, **args):
+        socket = self.socket(zmq.REQ)
+        socket.connect(self.endpoints["requests"])
+        socket.send(msgpack.packb({"v": 1, "id": op, "op": op, "args": args, "user": "tester"}))
+        assert socket.poll(5000), f"no reply to {op}"
+        reply = msgpack.unpackb(socket.recv())
+        socket.close()
+        assert reply["id"] == op
+        return reply
+
+    def close(self):
+        if self.process.poll() is None:
+            self.process.terminate()
+            try:
+                self.process.wait(8)
+            except subprocess.TimeoutExpired:
+                self.process.kill()
+        self.ending.set()
+        self.listener.join()
+        for socket in (self.pub, self.tools, self.sub):
+            socket.close()
+        self.context.term()
+        self.log.close()
+
+
+@pytest.fixture(scope="module")
+def pipeline(tmp_path_factory):
+    pipeline = Pipeline(tmp_path_factory.mktemp("live")).ready()
+    yield pipeline
+    pipeline.close()
