@@ -2,6 +2,7 @@
 
 python display.py [--overlays 300] [--endpoint tcp://127.0.0.1:5551]
 """
+
 import argparse
 import time
 
@@ -25,7 +26,10 @@ while not a.overlays or shown < a.overlays:
         shown += 1
         age = (time.time_ns() - m["t_acq"]) / 1e6
         near = ", ".join(f"{d['structure']} {d['distance_mm']:.1f} mm ({d['level']})" for d in m["distances"])
-        print(f"frame {m['seq']}: {m['status']}, {age:.1f} ms old, dropped {sum(m['dropped'].values())}; {near}", flush=True)
+        print(
+            f"frame {m['seq']}: {m['status']}, {age:.1f} ms old, dropped {sum(m['dropped'].values())}; {near}",
+            flush=True,
+        )
     elif topic.startswith(b"alert/"):
         print(f"ALERT {m['priority']} {m['state']}: {m['text']}", flush=True)
     else:

@@ -2,6 +2,7 @@
 
 python grabber.py [--frames 300] [--fps 30] [--size 1024] [--endpoint tcp://127.0.0.1:5550]
 """
+
 import argparse
 import time
 

@@ -69,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
 
     simulate = verb("simulate", "be a C-arm: render a case's frames ahead, then publish them with a tracker", _simulate)
     simulate.add_argument("case", help="`embedded`, a case.yaml or its folder")
-    simulate.add_argument("--camera", type=Path, default=shipped("calibration/demo-carm.yaml"), help="camera file (YAML)")
+    simulate.add_argument(
+        "--camera", type=Path, default=shipped("calibration/demo-carm.yaml"), help="camera file (YAML)"
+    )
     rate = simulate.add_argument_group("what to send")
     rate.add_argument("--fps", type=_positive, default=30.0, help="frames a second")
     rate.add_argument("--frames", type=_count, default=0, help="how many frames; 0 goes on until stopped")
@@ -83,7 +85,9 @@ def _parser() -> argparse.ArgumentParser:
     simulate.add_argument("--quiet", action="store_true", help="print nothing")
 
     case = verbs.add_parser("case", help="work on case files").add_subparsers(dest="what", required=True)
-    build = verb("build", "load a case, compute and cache its distance fields, and say what is in it", _case_build, case)
+    build = verb(
+        "build", "load a case, compute and cache its distance fields, and say what is in it", _case_build, case
+    )
     build.add_argument("case", help="`embedded`, a case.yaml or its folder")
 
     status = verb("status", "ask a running pipeline how it is; exit 0 when it is ready or running", _status)
@@ -91,7 +95,9 @@ def _parser() -> argparse.ArgumentParser:
     status.add_argument("--timeout", type=_positive, default=2.0, help="s")
 
     bench = verbs.add_parser("bench", help="measure").add_subparsers(dest="what", required=True)
-    latency = verb("latency", "grabber, pipeline and subscriber as processes: exposure to overlay", _bench_latency, bench)
+    latency = verb(
+        "latency", "grabber, pipeline and subscriber as processes: exposure to overlay", _bench_latency, bench
+    )
     latency.add_argument("--fps", type=_positive, default=30.0, help="frames a second")
     latency.add_argument("--frames", type=_count, default=3000, help="how many")
     latency.add_argument("--size", type=_size, default=1024, help="pixels along a side")
@@ -105,9 +111,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit status."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(
-        level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
-    )
+    logging.basicConfig(level=logging.INFO, stream=sys.stderr, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         return options.run(options) or 0
     except KeyboardInterrupt:
@@ -174,17 +178,22 @@ def _status(options: argparse.Namespace) -> int:
     import msgpack
     import zmq
 
+    from fluoronav.wire import encode
+
     context = zmq.Context()
     socket = context.socket(zmq.REQ)
     socket.setsockopt(zmq.LINGER, 0)
     socket.connect(options.endpoint)
-    socket.send(msgpack.packb({"v": 1, "id": 1, "op": "status", "args": {}, "user": "status"}))
+    socket.send(encode({"v": 1, "id": 1, "op": "status", "args": {}, "user": "status"}))
     answered = socket.poll(options.timeout * 1000)
     reply = msgpack.unpackb(socket.recv()) if answered else None
     socket.close()
     context.term()
     if reply is None:
-        print(f"no answer from {options.endpoint} within {options.timeout:g} s: is `fluoronav run` running?", file=sys.stderr)
+        print(
+            f"no answer from {options.endpoint} within {options.timeout:g} s: is `fluoronav run` running?",
+            file=sys.stderr,
+        )
         return 1
     health = reply["result"]
     f, ms = health["frames"], health["latency_ms"]

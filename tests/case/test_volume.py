@@ -12,7 +12,9 @@ from fluoronav.case import CaseError, read_volume
 SPACING = (0.8, 0.7, 2.0)  # x, y, z
 
 
-def write_series(folder, hu, *, uid=None, origin=(-10.0, -20.0, -30.0), tilt_mm=0.0, skip=(), orientation=None, shuffle=True):
+def write_series(
+    folder, hu, *, uid=None, origin=(-10.0, -20.0, -30.0), tilt_mm=0.0, skip=(), orientation=None, shuffle=True
+):
     """An axial series; ``tilt_mm`` moves each slice sideways as a tilted gantry does."""
     uid = uid or generate_uid()
     order = [k for k in range(len(hu)) if k not in skip]

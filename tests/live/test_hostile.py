@@ -112,7 +112,9 @@ def test_silence_is_announced_and_its_end_too(pipeline):
         time.sleep(0.03)
     since = time.time_ns()
     stale = pipeline.wait(
-        lambda: [a for a in pipeline.messages("alert", since) if a["kind"] == "stale_frames" and a["state"] == "raised"],
+        lambda: [
+            a for a in pipeline.messages("alert", since) if a["kind"] == "stale_frames" and a["state"] == "raised"
+        ],
         3,
         "the alert",
     )[0]
@@ -120,7 +122,10 @@ def test_silence_is_announced_and_its_end_too(pipeline):
     assert pipeline.wait(lambda: [h for h in pipeline.messages("health", since) if h["state"] == "degraded"], 3)
     pipeline.frame()
     cleared = pipeline.wait(
-        lambda: [a for a in pipeline.messages("alert", since) if a["kind"] == "stale_frames" and a["state"] == "cleared"], 3
+        lambda: [
+            a for a in pipeline.messages("alert", since) if a["kind"] == "stale_frames" and a["state"] == "cleared"
+        ],
+        3,
     )[0]
     assert cleared["id"] == stale["id"]
 

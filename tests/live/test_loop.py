@@ -16,7 +16,9 @@ FRAMES, FPS = 330, 30.0
 
 @pytest.fixture(scope="module")
 def recording():
-    return record(load_launch(shipped("launch/demo.yaml")).model_dump(mode="json"), FRAMES, FPS, transport="ipc", size=512)
+    return record(
+        load_launch(shipped("launch/demo.yaml")).model_dump(mode="json"), FRAMES, FPS, transport="ipc", size=512
+    )
 
 
 def test_sent_is_overlays_plus_dropped_exactly_and_in_order(recording):

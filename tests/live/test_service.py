@@ -89,7 +89,14 @@ def test_the_examples_work_with_the_real_pipeline(tmp_path):
     pipeline.pub.close()  # the example binds this endpoint
     pipeline.ready()
     display = subprocess.Popen(
-        [sys.executable, str(ROOT / "examples/display.py"), "--overlays", "20", "--endpoint", pipeline.endpoints["out"]],
+        [
+            sys.executable,
+            str(ROOT / "examples/display.py"),
+            "--overlays",
+            "20",
+            "--endpoint",
+            pipeline.endpoints["out"],
+        ],
         stdout=subprocess.PIPE,
         text=True,
     )

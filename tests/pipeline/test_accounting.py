@@ -69,7 +69,13 @@ def test_an_invalid_copy_of_a_frame_that_also_came_whole_is_not_a_loss():
 
 @pytest.mark.parametrize(
     ("change", "field"),
-    [({"rows": 8}, "rows"), ({"cols": 8}, "cols"), ({"t_acq": T0 + 3600 * 10**9}, "t_acq"), ({"seq": 3}, "seq"), ({"seq": 5}, "seq")],
+    [
+        ({"rows": 8}, "rows"),
+        ({"cols": 8}, "cols"),
+        ({"t_acq": T0 + 3600 * 10**9}, "t_acq"),
+        ({"seq": 3}, "seq"),
+        ({"seq": 5}, "seq"),
+    ],
 )
 def test_a_frame_that_cannot_be_taken_up_is_counted_by_its_field(change, field):
     a = account()

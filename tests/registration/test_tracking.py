@@ -134,5 +134,7 @@ def test_the_bounds_hold_for_refinements_from_many_starts(rig, case, exposures, 
             rig.registration._settle = 2
             frame = rig.show(counts)
             across, along = errors(case, frame.registration.T_camera_ct, truth)
-            within.append((across < frame.registration.tre_image_mm, np.hypot(across, along) < frame.registration.tre_mm))
+            within.append(
+                (across < frame.registration.tre_image_mm, np.hypot(across, along) < frame.registration.tre_mm)
+            )
     assert np.mean(within, axis=0).min() >= 0.8

@@ -1,5 +1,7 @@
 """The simulated C-arm: its physics, its motion, and the truth beside the frames."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -65,7 +67,7 @@ def test_motion_is_smooth_rigid_and_comes_back(case):
     assert rotation_distance_deg(case.prior.T_camera_ct(), poses[0]) > 4
     indices = [scenario.sequence_index(n) for n in range(2 * scenario.frames)]
     assert indices == [*range(100), *reversed(range(100))]
-    assert max(abs(a - b) for a, b in zip(indices, indices[1:], strict=False)) == 1
+    assert max(abs(a - b) for a, b in pairwise(indices)) == 1
 
 
 def test_the_wire_is_driven_past_a_threshold_of_the_cord(case):

@@ -116,7 +116,13 @@ def test_no_bytes_whatever_do_anything_but_raise_invalid_message(parts):
 headers = st.fixed_dictionaries(
     {},
     optional={
-        k: st.one_of(st.none(), st.integers(-(2**63), 2**64 - 1), st.floats(), st.text(max_size=9), st.lists(st.integers(-9, 9), max_size=3))
+        k: st.one_of(
+            st.none(),
+            st.integers(-(2**63), 2**64 - 1),
+            st.floats(),
+            st.text(max_size=9),
+            st.lists(st.integers(-9, 9), max_size=3),
+        )
         for k in (*HEADER, "polarity", "i0", "angles", "collimation")
     },
 )

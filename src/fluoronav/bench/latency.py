@@ -84,7 +84,9 @@ def table(result: dict[str, Any]) -> str:
     f = result["frames"]
     by = ", ".join(f"{n} {c}" for n, c in f["dropped_by_reason"].items())
     lines.append("")
-    lines.append(f"frames: {f['sent']} sent = {f['overlays']} overlays + {f['dropped']} dropped ({by}); {f['missed']} late")
+    lines.append(
+        f"frames: {f['sent']} sent = {f['overlays']} overlays + {f['dropped']} dropped ({by}); {f['missed']} late"
+    )
     t = result["tracking"]
     if t["covered_space"] is not None:
         for name, label in (("across_mm", "across the ray"), ("space_mm", "in space")):

@@ -53,7 +53,8 @@ def read_dicom_series(folder: Path, series: str | None = None) -> sitk.Image:
         raise CaseError(f"{folder}: has no series {series}; it has {', '.join(by_series)}")
     if series is None and len(by_series) > 1:
         listed = "; ".join(
-            f"{uid} ({len(s)} slices, {s[0].get('SeriesDescription', 'no description')})" for uid, s in by_series.items()
+            f"{uid} ({len(s)} slices, {s[0].get('SeriesDescription', 'no description')})"
+            for uid, s in by_series.items()
         )
         raise CaseError(f"{folder}: holds {len(by_series)} series: {listed}. Name one as `ct_series`")
     slices = by_series[series] if series else next(iter(by_series.values()))
@@ -68,7 +69,9 @@ def _stack(slices: list[pydicom.Dataset], folder: Path) -> sitk.Image:
     row, column = orientation[:3], orientation[3:]
     normal = np.cross(row, column)
     if abs(row @ column) > 1e-3 or abs(np.linalg.norm(normal) - 1) > 1e-3:
-        raise CaseError(f"{folder}: ImageOrientationPatient {orientation.tolist()} is not two perpendicular unit vectors")
+        raise CaseError(
+            f"{folder}: ImageOrientationPatient {orientation.tolist()} is not two perpendicular unit vectors"
+        )
     for s in slices:
         if np.abs(np.array(s.ImageOrientationPatient, dtype=float) - orientation).max() > 1e-3:
             raise CaseError(f"{folder}: slices lie in different planes (a localiser among them?): {s.filename}")
@@ -106,7 +109,9 @@ def _stack(slices: list[pydicom.Dataset], folder: Path) -> sitk.Image:
             ]
         )
     except (RuntimeError, NotImplementedError, ValueError, AttributeError) as error:
-        raise CaseError(f"{folder}: pixel data cannot be decoded ({error}); convert it to uncompressed DICOM") from error
+        raise CaseError(
+            f"{folder}: pixel data cannot be decoded ({error}); convert it to uncompressed DICOM"
+        ) from error
     image = sitk.GetImageFromArray(voxels)
     # PixelSpacing is (row distance, column distance) = (y, x).
     image.SetSpacing([float(first.PixelSpacing[1]), float(first.PixelSpacing[0]), step])

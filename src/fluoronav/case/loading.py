@@ -76,9 +76,7 @@ class Case:
         return None if self.file.surroundings is None else self.path.parent / self.file.surroundings
 
 
-def load_case(
-    path: str | Path, cache: Path | None = None, progress: Callable[[str], None] = lambda _: None
-) -> Case:
+def load_case(path: str | Path, cache: Path | None = None, progress: Callable[[str], None] = lambda _: None) -> Case:
     """Loads a case, computing what is not cached.
 
     Parameters

@@ -111,12 +111,12 @@ def _checked(image: sitk.Image, path: Path) -> sitk.Image:
         image = image[..., 0]
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         raise CaseError(
-            f"{path}: has {image.GetDimension()} dimensions and {image.GetNumberOfComponentsPerPixel()} values a voxel; "
-            "a volume has 3 and 1"
+            f"{path}: has {image.GetDimension()} dimensions and {image.GetNumberOfComponentsPerPixel()} values a "
+            "voxel; a volume has 3 and 1"
         )
     size, spacing = image.GetSize(), image.GetSpacing()
     if min(size) < 2:
-        raise CaseError(f"{path}: is {size[0]} x {size[1]} x {size[2]} voxels; a volume needs at least 2 along each axis")
+        raise CaseError(f"{path}: is {size[0]} x {size[1]} x {size[2]} voxels; a volume needs at least 2 on each axis")
     if not all(np.isfinite(spacing)) or min(spacing) <= 0 or max(spacing) > 20:
         raise CaseError(f"{path}: voxel spacing {spacing} mm is not usable; it must be above 0 and at most 20")
     voxels = sitk.GetArrayViewFromImage(image)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.records import Budget, FrameRecord
 from fluoronav.enhancement.aperture import seen_mask
+from fluoronav.records import Budget, FrameRecord
 
 SIDES = (256, 128, 64)
 # The dark level and the aperture change when somebody moves a blade or a setting, not from frame to frame.
@@ -71,14 +72,19 @@ class AttenuationStage:
         source = frame.counts
         if source.dtype == np.uint8:
             # Averages of 8 bit counts have fractions that matter.
-            cv2.resize(source.astype(np.float32), self._shapes[finest][::-1], dst=self._counts[finest], interpolation=cv2.INTER_AREA)
+            cv2.resize(
+                source.astype(np.float32),
+                self._shapes[finest][::-1],
+                dst=self._counts[finest],
+                interpolation=cv2.INTER_AREA,
+            )
         else:
             binned = self._binned[source.dtype]
             cv2.resize(source, self._shapes[finest][::-1], dst=binned, interpolation=cv2.INTER_AREA)
             np.copyto(self._counts[finest], binned)
         if frame.inverse:
             np.subtract(np.float32(2**frame.bits - 1), self._counts[finest], out=self._counts[finest])
-        for larger, smaller in zip(SIDES[:-1], SIDES[1:], strict=True):
+        for larger, smaller in pairwise(SIDES):
             cv2.resize(
                 self._counts[larger],
                 self._shapes[smaller][::-1],

@@ -67,10 +67,13 @@ class Camera:
         for row, label in ((0, "horizontal"), (1, "vertical")):
             if not (np.isfinite(K[row, row]) and K[row, row] > 0):
                 raise CameraError(
-                    f"{self.name}: K[{row}][{row}] is {K[row, row]:g}; the {label} focal length in pixels must be positive"
+                    f"{self.name}: K[{row}][{row}] is {K[row, row]:g}; "
+                    f"the {label} focal length in pixels must be positive"
                 )
         if not np.isfinite(K).all() or np.abs(K[2] - [0, 0, 1]).max() > 1e-9 or abs(K[1, 0]) > 1e-9:
-            raise CameraError(f"{self.name}: K must be finite and upper triangular with last row 0 0 1, not {K.tolist()}")
+            raise CameraError(
+                f"{self.name}: K must be finite and upper triangular with last row 0 0 1, not {K.tolist()}"
+            )
         if self.rows <= 0 or self.cols <= 0:
             raise CameraError(f"{self.name}: rows and cols are {self.rows} and {self.cols}; both must be positive")
         if self.T_camera_world is not None and not is_rigid(self.T_camera_world):

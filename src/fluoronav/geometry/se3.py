@@ -4,6 +4,9 @@ A twist is ``(w, v)``: a rotation vector in radians followed by a translation in
 Sastry, *A Mathematical Introduction to Robotic Manipulation* (1994), chapter 2.
 """
 
+# T and R are matrices, as in the book.
+# pyright: reportConstantRedefinition=false
+
 from __future__ import annotations
 
 import numpy as np
@@ -74,13 +77,13 @@ def log_so3(R: ArrayLike) -> Float:
     cosine = (float(np.trace(R)) - 1) / 2
     angle = float(np.arctan2(sine, cosine))
     if angle < _SMALL_ANGLE:
-        return vee * (1 + angle * angle / 6)
+        return np.asarray(vee * (1 + angle * angle / 6), dtype=np.float64)
     if np.pi - angle > 1e-3:
-        return vee * (angle / sine)
+        return np.asarray(vee * (angle / sine), dtype=np.float64)
     # Near a half turn the sine vanishes: the axis is the eigenvector of the symmetric part, its sign that of vee.
     _, vectors = np.linalg.eigh((R + R.T) / 2)
     axis = vectors[:, -1]
-    return angle * axis * (-1.0 if axis @ vee < 0 else 1.0)
+    return np.asarray(angle * axis * (-1.0 if axis @ vee < 0 else 1.0), dtype=np.float64)
 
 
 def exp_se3(twist: ArrayLike) -> Float:

@@ -85,7 +85,7 @@ class OutlineModel:
         margin = _SIDE // 4
         rows, cols = self._small.rows + 2 * margin, self._small.cols + 2 * margin
         uv = self._small.project(transform_points(T_camera_ct, points_ct)) + margin
-        ok = np.isfinite(uv).all(1)
+        ok = np.asarray(np.isfinite(uv).all(1))
         at = np.rint(np.where(ok[:, None], uv, -1)).astype(int)
         ok &= (at[:, 0] >= 1) & (at[:, 0] < cols - 1) & (at[:, 1] >= 1) & (at[:, 1] < rows - 1)
         if not ok.any():

@@ -109,7 +109,9 @@ class GuidanceStage:
             found.append(Distance(instrument.id, s.name, distance, lower, nearest, level))
         return found
 
-    def _alert_proximity(self, frame: FrameRecord, instrument: str, s, distance: float, lower: float, level: Level) -> None:
+    def _alert_proximity(
+        self, frame: FrameRecord, instrument: str, s, distance: float, lower: float, level: Level
+    ) -> None:
         name = s.name.replace("_", " ")
         where = {"instrument": instrument, "structure": s.name, "distance_mm": distance, "lower_mm": lower}
         if level == "clear":
@@ -143,7 +145,12 @@ class GuidanceStage:
         offset = tracked.tip_ct - entry_ct
         lateral = float(np.linalg.norm(offset - (offset @ axis) * axis))
         return PlanProgress(
-            name, entry_px, target_px, float(np.rad2deg(np.arccos(cosine))), lateral, float((target_ct - tracked.tip_ct) @ axis)
+            name,
+            entry_px,
+            target_px,
+            float(np.rad2deg(np.arccos(cosine))),
+            lateral,
+            float((target_ct - tracked.tip_ct) @ axis),
         )
 
     def _watch_registration(self, frame: FrameRecord) -> None:
@@ -155,7 +162,9 @@ class GuidanceStage:
             self._lost_frames += 1
             alert = None
             if self._was_tracking and (frame.status == "lost" or self._lost_frames >= _LOST_FRAMES):
-                alert = self.alerts.hold("registration_lost", "high", now, "registration lost: the overlay shows no pose")
+                alert = self.alerts.hold(
+                    "registration_lost", "high", now, "registration lost: the overlay shows no pose"
+                )
         if alert is not None:
             frame.alerts.append(alert)
 

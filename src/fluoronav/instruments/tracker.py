@@ -81,7 +81,7 @@ class InstrumentStage:
             self._T_ct_reference = np.array(self._reference.T_ct_reference, dtype=np.float64)
 
     def observe(self, sample: ToolSample) -> None:
-        """Takes a tracker's sample; a tool that the case does not name is ignored, one that goes back in time counted."""
+        """Takes a tracker's sample; unknown tools are ignored, samples that go back in time counted."""
         track = self._tracks.get(sample.tool)
         if track is not None and not track.add(sample):
             self.rejected += 1

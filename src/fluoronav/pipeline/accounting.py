@@ -66,7 +66,8 @@ class FrameAccount:
         if (header.rows, header.cols) != self._size:
             name = "rows" if header.rows != self._size[0] else "cols"
             self._invalid(name, header.seq)
-            return f"{name}: frame is {header.rows} x {header.cols}, the camera file says {self._size[0]} x {self._size[1]}"
+            size = f"{self._size[0]} x {self._size[1]}"
+            return f"{name}: frame is {header.rows} x {header.cols}, the camera file says {size}"
         if header.t_acq > t_recv + self._max_future_ns:
             self._invalid("t_acq", header.seq)
             return f"t_acq: lies {(header.t_acq - t_recv) / 1e6:.0f} ms in the future; are the clocks synchronised?"

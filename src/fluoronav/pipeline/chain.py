@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from typing import TypeVar
 
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.guidance import GuidanceStage
@@ -13,6 +14,8 @@ from fluoronav.records import Budget, FrameRecord, Stage
 from fluoronav.registration import RegistrationStage
 
 log = logging.getLogger("fluoronav")
+
+S = TypeVar("S")
 
 STAGES: dict[str, Callable[[], Stage]] = {
     "attenuation": AttenuationStage,
@@ -59,7 +62,7 @@ class Chain:
         for stage in self.stages:
             stage.close()
 
-    def find(self, kind: type):
+    def find(self, kind: type[S]) -> S | None:
         """The stage of a class, or None."""
         return next((s for s in self.stages if isinstance(s, kind)), None)
 

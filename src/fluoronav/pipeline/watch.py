@@ -95,7 +95,7 @@ class Watch:
             if now >= self._next_health:
                 self._health()
             wait = max(min(self._next_health, self._stale_at(now)) - time.monotonic(), 0.002)
-            if self._router.poll(min(wait, 0.1) * 1000):
+            if self._router.poll(round(min(wait, 0.1) * 1000)):
                 self._answer()
 
     # The watchdog
@@ -196,7 +196,9 @@ class Watch:
 
     def _log_invalid(self, count: int, text: str) -> None:
         if count > self._logged_invalid:
-            log.warning("%d invalid messages since the last report, the last one: %s", count - self._logged_invalid, text)
+            log.warning(
+                "%d invalid messages since the last report, the last one: %s", count - self._logged_invalid, text
+            )
             self._logged_invalid = count
 
     # Requests
@@ -273,7 +275,9 @@ class Watch:
         names = request.args.get("trajectories")
         known = {t.name: t for t in case.plan}
         if not isinstance(names, list) or not all(n in known for n in names):
-            raise RequestError("invalid", f"args.trajectories must be a list of {', '.join(known) or 'nothing: no plan'}")
+            raise RequestError(
+                "invalid", f"args.trajectories must be a list of {', '.join(known) or 'nothing: no plan'}"
+            )
         guidance = self._chain.find(GuidanceStage) if self._chain else None
         if guidance is None:
             raise RequestError("not_available", "this launch file has no guidance stage")

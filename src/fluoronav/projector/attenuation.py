@@ -19,8 +19,9 @@ PADDING = 2
 AXES = {0: (1, 2, 0), 1: (0, 2, 1), 2: (0, 1, 2)}
 
 
-# A fluoroscopy beam is softer than a CT beam (60 instead of 70 keV behind a trunk), and bone gains more from that than water: cortical
-# bone attenuates 2.9 times as much as water at 60 keV but 2.6 times at 70 keV (NIST XCOM), so its slope is 1.2 times.
+# A fluoroscopy beam is softer than a CT beam (60 instead of 70 keV behind a trunk), and bone gains more from that than
+# water does: cortical bone attenuates 2.9 times as much as water at 60 keV but 2.6 times at 70 keV (NIST XCOM), so what
+# it has above water is 1.2 times as much.
 BONE_SLOPE = 1.2
 BONE_FROM_HU = 100.0
 

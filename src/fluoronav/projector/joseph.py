@@ -17,7 +17,7 @@ cache lines, and the accumulators live on the stack (see :mod:`fluoronav.project
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, njit
+from numba import carray, njit  # pyright: ignore[reportPrivateImportUsage]
 
 from fluoronav.projector.stack import stack_float32
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -123,7 +124,7 @@ class Projector:
     def _voxel_frame(
         self, T_camera_ct: ArrayLike
     ) -> tuple[int, NDArray[np.float32], NDArray[np.float32], NDArray[np.int32]]:
-        """Dominant axis; camera directions and the source in padded voxel axes (u, v, k); the slices beyond the source."""
+        """Dominant axis; camera directions and source in padded voxel axes (u, v, k); slices beyond the source."""
         T_ct_camera = inverse(T_camera_ct)
         R, source_ct = T_ct_camera[:3, :3], T_ct_camera[:3, 3]
         dominant = int(np.argmax(np.abs(R[:, 2])))
@@ -140,5 +141,5 @@ class Projector:
             return
         # Several chunks a thread: a core that is taken away for a while then delays one chunk, not half the image.
         edges = np.linspace(0, blocks, 4 * self._threads + 1).astype(int)
-        for done in [self._pool.submit(part, int(a), int(b)) for a, b in zip(edges[:-1], edges[1:], strict=True)]:
+        for done in [self._pool.submit(part, int(a), int(b)) for a, b in pairwise(edges)]:
             done.result()

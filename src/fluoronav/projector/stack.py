@@ -8,12 +8,14 @@ core: the same Joseph loop ran at 235 million samples a second with heap accumul
 
 from __future__ import annotations
 
+from typing import Any
+
 from llvmlite import ir
 from numba.core import types
 from numba.extending import intrinsic
 
 
-def stack_float32(count: int):
+def stack_float32(count: int) -> Any:
     """Makes a function, callable inside Numba code, that returns a pointer to ``count`` float32 on the stack.
 
     The memory is uninitialised, 64-byte aligned, lives until the calling kernel returns, and is the same each time
@@ -21,7 +23,7 @@ def stack_float32(count: int):
     """
 
     @intrinsic
-    def allocate(typing_context):  # noqa: ARG001 - Numba's signature
+    def allocate(typing_context):
         signature = types.CPointer(types.float32)()
 
         def codegen(context, builder, signature, args):

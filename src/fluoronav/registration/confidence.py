@@ -62,7 +62,7 @@ def error_bounds_mm(covariance: Float, point_camera: Float) -> tuple[float, floa
     return _radius95(np.linalg.eigvalsh(C)), _radius95(np.linalg.eigvalsh(across @ C @ across))
 
 
-def _radius95(variances: Float) -> float:
+def _radius95(variances: NDArray[np.floating]) -> float:
     variances = np.maximum(variances, 0)
     mean, spread = float(variances.sum()), float(2 * (variances**2).sum())
     if mean <= 0:

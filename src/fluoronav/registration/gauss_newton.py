@@ -112,9 +112,7 @@ def refine(
                 system += prior_information
                 gradient = gradient - prior_information @ moved
             scale = 1 / np.sqrt(np.maximum(np.diag(system), 1e-12))
-            step = scale * np.linalg.solve(
-                system * np.outer(scale, scale) + _DAMPING * np.eye(6), scale * gradient
-            )
+            step = scale * np.linalg.solve(system * np.outer(scale, scale) + _DAMPING * np.eye(6), scale * gradient)
             T = inverse(moved_about(centre_ct, step) @ inverse(T))
             moved += step
             if np.abs(step[3:]).max() < tolerance_mm and np.abs(step[:3]).max() < tolerance_mm / 50:

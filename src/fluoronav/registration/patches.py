@@ -10,9 +10,7 @@ from fluoronav.geometry import Camera
 from fluoronav.projector import BLOCK, Projector, padded_rays
 
 
-def choose_patches(
-    bone: NDArray[np.float32], allowed: NDArray[np.bool_], size: int, count: int
-) -> NDArray[np.int32]:
+def choose_patches(bone: NDArray[np.float32], allowed: NDArray[np.bool_], size: int, count: int) -> NDArray[np.int32]:
     """Places patches where the bones' line integrals change most, spread out so that neighbours hardly overlap.
 
     Parameters

@@ -207,7 +207,7 @@ def _locally_normalised(image: Float32, mask: Float32, sigma: float = 4.0) -> Fl
 def _turned(drr: Float32, mask: Float32, turn_deg: float, centre: tuple[float, float]) -> tuple[Float32, Float32]:
     """The DRR turned in the plane and normalised where the model has something to show."""
     M = cv2.getRotationMatrix2D(centre, -turn_deg, 1.0)
-    turned = cv2.warpAffine(drr, M, drr.shape[::-1], flags=cv2.INTER_LINEAR)
+    turned = np.asarray(cv2.warpAffine(drr, M, drr.shape[::-1], flags=cv2.INTER_LINEAR), dtype=np.float32)
     there = (turned > 0.02 * float(drr.max())).astype(np.float32)
     return _locally_normalised(turned, there), there
 

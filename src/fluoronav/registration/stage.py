@@ -107,7 +107,9 @@ class RegistrationStage:
         patches = self._sets[0]
         if self._T_camera_ct is None or self._placing is not None or self._search is not None or self._seen is None:
             return
-        moved = (self._T_camera_ct @ np.append(self._centre_ct, 1) - patches.T_camera_ct @ np.append(self._centre_ct, 1))[:3]
+        moved = (
+            self._T_camera_ct @ np.append(self._centre_ct, 1) - patches.T_camera_ct @ np.append(self._centre_ct, 1)
+        )[:3]
         turned = rotation_distance_deg(self._T_camera_ct, patches.T_camera_ct)
         if np.linalg.norm(moved) > _RECHOOSE_MM or turned > _RECHOOSE_DEG:
             self._placing = self._background.submit(self._place, self._sets[1], self._T_camera_ct, self._seen)

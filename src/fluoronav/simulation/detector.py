@@ -110,9 +110,6 @@ def _expose(photons, gain, seed, electronic, per_photon, offset, full, out):
         np.random.seed(seed * 65536 + i)  # one stream a row: the same image on any number of threads
         for j in range(photons.shape[1]):
             mean = photons[i, j]
-            if mean < 60:
-                n = float(np.random.poisson(mean))
-            else:
-                n = mean + np.sqrt(mean) * np.random.normal()
+            n = float(np.random.poisson(mean)) if mean < 60 else mean + np.sqrt(mean) * np.random.normal()
             value = offset + per_photon * gain[i, j] * (n + electronic * np.random.normal())
             out[i, j] = np.uint16(min(max(np.rint(value), 0.0), full))

@@ -21,7 +21,7 @@ from fluoronav.wire.messages import PROTOCOL_VERSION
 # Where the tracker's camera stands as seen from the X-ray source: anywhere will do, it cancels.
 _T_TRACKER_CAMERA = exp_se3([0.4, -0.7, 0.2, 350.0, -900.0, 1500.0])
 _TRACKER_NOISE_MM = 0.1
-_READY_TIMEOUT_S = 120.0
+_READY_TIMEOUT_S = 120
 
 
 class Grabber:

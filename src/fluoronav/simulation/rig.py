@@ -79,9 +79,10 @@ class Subscriber:
                 continue
             parts = self._socket.recv_multipart()
             self.raw.append((time.time_ns(), parts))
-            if not self.ready_at and parts[0].startswith(b"health/"):
-                if msgpack.unpackb(parts[1])["state"] in ("ready", "running", "degraded"):
-                    self.ready_at = time.monotonic()
+            if self.ready_at or not parts[0].startswith(b"health/"):
+                continue
+            if msgpack.unpackb(parts[1])["state"] in ("ready", "running", "degraded"):
+                self.ready_at = time.monotonic()
 
     def close(self) -> None:
         self._stop.set()

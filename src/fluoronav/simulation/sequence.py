@@ -116,7 +116,7 @@ def _render(
             beam = plain.copy()
             if T_ct_tool is not None:
                 _add_wire(beam, rays, camera, poses[k] @ T_ct_tool[i], case, water, bone)
-            frames[i] = chain.counts(beam, scenario.seed + i).astype(dtype)
+            frames[i] = chain.counts(np.asarray(beam, dtype=np.float32), scenario.seed + i).astype(dtype)
         return len(shown)
 
     try:
@@ -200,7 +200,8 @@ def _add_wire(beam: NDArray, rays: NDArray, camera: Camera, T_camera_tool: NDArr
         return
     line = np.zeros(beam.shape, np.uint8)
     thick = int(np.ceil(tool.diameter_mm * camera.focal_px / ends[:, 2].min())) + 4
-    cv2.line(line, *[tuple(int(x) for x in np.clip(np.rint(p), -30000, 30000)) for p in uv], 1, thick)
+    tip, tail = np.clip(np.rint(uv), -30000, 30000).astype(int).tolist()
+    cv2.line(line, tip, tail, 1, thick)
     at = np.flatnonzero(line)
     if len(at) == 0:
         return

@@ -7,7 +7,7 @@ bone and iron, which stands for surgical steel.
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, njit
+from numba import carray, njit  # pyright: ignore[reportPrivateImportUsage]
 from numpy.typing import NDArray
 
 from fluoronav.geometry import inverse
@@ -43,7 +43,9 @@ def packed_hu(hu: NDArray[np.int16]) -> NDArray[np.int32]:
 
 
 @njit(**_OPTIONS)
-def material_paths(packed, spacing, step_mm, M, source, box, ramp_mm, inside, directions, first_block, end_block, paths):
+def material_paths(
+    packed, spacing, step_mm, M, source, box, ramp_mm, inside, directions, first_block, end_block, paths
+):
     """Adds the water and bone mass that each ray crosses, by trilinear sampling at equal steps.
 
     Parameters
@@ -169,7 +171,9 @@ def transmission(water, bone, steel_mm, out):
         out[i] = total
 
 
-def wire_path_mm(rays_camera: NDArray, tip: NDArray, axis: NDArray, length: float, diameter: float) -> NDArray[np.float32]:
+def wire_path_mm(
+    rays_camera: NDArray, tip: NDArray, axis: NDArray, length: float, diameter: float
+) -> NDArray[np.float32]:
     """Steel that each ray crosses in a straight round wire.
 
     Parameters

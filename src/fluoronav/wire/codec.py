@@ -1,11 +1,14 @@
 """Bytes to validated messages and back."""
 
+# msgpack ships no types.
+# pyright: reportUnknownVariableType=false, reportUnknownMemberType=false
+
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
-import msgpack
+import msgpack  # pyright: ignore[reportMissingTypeStubs]
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
@@ -15,6 +18,9 @@ from fluoronav.wire.messages import FrameHeader, Request, ToolsMessage
 # A header is a few hundred bytes; what is much longer is a mistake or an attack, and is not even decoded.
 MAX_HEADER_BYTES = 65536
 _LIMITS = {"max_str_len": 4096, "max_bin_len": 4096, "max_array_len": 4096, "max_map_len": 256, "max_ext_len": 0}
+
+_pack: Any = msgpack.packb
+_unpack: Any = msgpack.unpackb
 
 _DTYPES = {"u1": np.dtype("u1"), "u2": np.dtype("<u2")}
 
@@ -41,14 +47,14 @@ class InvalidMessage(ValueError):
 
 def encode(message: dict[str, Any]) -> bytes:
     """A header or request as MessagePack."""
-    return msgpack.packb(message, use_bin_type=True)  # pyright: ignore[reportReturnType]
+    return _pack(message, use_bin_type=True)
 
 
 def _decode(model: type[Model], data: Buffer) -> Model:
     if len(data) > MAX_HEADER_BYTES:
         raise InvalidMessage("header", f"is {len(data)} bytes long; at most {MAX_HEADER_BYTES} are read")
     try:
-        content: Any = msgpack.unpackb(data, raw=False, strict_map_key=True, **_LIMITS)
+        content: Any = _unpack(data, raw=False, strict_map_key=True, **_LIMITS)
     except Exception as error:  # msgpack raises a dozen types, all of which say that this is not a message
         raise InvalidMessage("header", f"is not MessagePack: {type(error).__name__} {error}") from error
     if not isinstance(content, dict):
@@ -77,7 +83,7 @@ def _two_parts(parts: Sequence[Any], kind: str) -> tuple[str, Any]:
     return topic.split("/", 1)[1], parts[1]
 
 
-def decode_frame(parts: Sequence[Buffer]) -> tuple[FrameHeader, NDArray[np.uint8] | NDArray[np.uint16]]:
+def decode_frame(parts: Sequence[Buffer]) -> tuple[FrameHeader, NDArray[np.uint8 | np.uint16]]:
     """A frame message.
 
     Parameters
