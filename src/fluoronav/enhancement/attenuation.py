@@ -40,9 +40,8 @@ class AttenuationStage:
         }
         self._counts = {side: np.zeros(shape, np.float32) for side, shape in self._shapes.items()}
         self._attenuation = {side: np.zeros(shape, np.float32) for side, shape in self._shapes.items()}
-        self._binned = {
-            np.dtype(d): np.zeros(self._shapes[SIDES[0]], np.float32 if d == "u1" else d) for d in ("u1", "u2")
-        }
+        self._binned = np.zeros(self._shapes[SIDES[0]], np.uint16)
+        self._full = np.zeros((camera.rows, camera.cols), np.float32)
         self._frames = 0
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
@@ -72,16 +71,12 @@ class AttenuationStage:
         source = frame.counts
         if source.dtype == np.uint8:
             # Averages of 8 bit counts have fractions that matter.
-            cv2.resize(
-                source.astype(np.float32),
-                self._shapes[finest][::-1],
-                dst=self._counts[finest],
-                interpolation=cv2.INTER_AREA,
-            )
+            np.copyto(self._full, source)
+            shape = self._shapes[finest][::-1]
+            cv2.resize(self._full, shape, dst=self._counts[finest], interpolation=cv2.INTER_AREA)
         else:
-            binned = self._binned[source.dtype]
-            cv2.resize(source, self._shapes[finest][::-1], dst=binned, interpolation=cv2.INTER_AREA)
-            np.copyto(self._counts[finest], binned)
+            cv2.resize(source, self._shapes[finest][::-1], dst=self._binned, interpolation=cv2.INTER_AREA)
+            np.copyto(self._counts[finest], self._binned)
         if frame.inverse:
             np.subtract(np.float32(2**frame.bits - 1), self._counts[finest], out=self._counts[finest])
         for larger, smaller in pairwise(SIDES):

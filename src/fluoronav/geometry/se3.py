@@ -124,7 +124,7 @@ def log_se3(T: ArrayLike) -> Float:
     K = skew(w)
     _, b, c = _series(float(np.linalg.norm(w)))
     V = np.eye(3) + b * K + c * (K @ K)
-    return np.concatenate([w, np.linalg.solve(V, T[:3, 3])])
+    return np.concatenate([w, np.asarray(np.linalg.solve(V, T[:3, 3]), dtype=np.float64)])
 
 
 def inverse(T_a_b: ArrayLike) -> Float:

@@ -90,13 +90,22 @@ class Watch:
 
     def _run(self) -> None:
         while not self._ending.is_set():
-            now = time.monotonic()
-            self._watch(now)
-            if now >= self._next_health:
-                self._health()
-            wait = max(min(self._next_health, self._stale_at(now)) - time.monotonic(), 0.002)
-            if self._router.poll(round(min(wait, 0.1) * 1000)):
-                self._answer()
+            try:
+                self._once()
+            except Exception as error:
+                # The watchdog must outlive its own mistakes, and says so in the next health.
+                self._failure = f"watchdog: {type(error).__name__}: {error}"
+                log.exception("the watchdog stumbled and goes on")
+                self._ending.wait(_HEALTH_EVERY_S)
+
+    def _once(self) -> None:
+        now = time.monotonic()
+        self._watch(now)
+        if now >= self._next_health:
+            self._health()
+        wait = max(min(self._next_health, self._stale_at(now)) - time.monotonic(), 0.002)
+        if self._router.poll(round(min(wait, 0.1) * 1000)):
+            self._answer()
 
     # The watchdog
 

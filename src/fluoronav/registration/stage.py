@@ -79,7 +79,7 @@ class RegistrationStage:
             for _ in range(2)
         ]
         self._searcher = InitialSearch(self._model, self._bones, camera, case.prior, case.target_ct)
-        progress("registration: kernels")
+        progress("registration: kernels (compiled once for this processor, then cached)")
         T = case.prior.T_camera_ct()
         self._place(self._sets[0], T, np.ones((COARSE_SIDE, COARSE_SIDE), bool))
         levels = [
