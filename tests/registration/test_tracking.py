@@ -44,7 +44,7 @@ class Rig:
         for stage in (self.attenuation, self.registration):
             stage.process(frame, Budget(milliseconds))
         self.registration.idle()
-        for job in (self.registration._search, self.registration._placing):
+        for job in (self.registration._search, self.registration._placing, self.registration._check):
             if wait and job is not None:
                 job.exception()
         return frame
@@ -131,10 +131,31 @@ def test_the_bounds_hold_for_refinements_from_many_starts(rig, case, exposures, 
         for _ in range(4):
             twist = np.concatenate([np.deg2rad(rng.normal(0, 0.5, 3)), rng.normal(0, 0.6, 3)])
             rig.registration._T_camera_ct = inverse(moved_about(case.target_ct, twist) @ inverse(truth))
-            rig.registration._settle = 2
+            rig.registration._settle, rig.registration._agreement = 2, 1.0
             frame = rig.show(counts)
             across, along = errors(case, frame.registration.T_camera_ct, truth)
             within.append(
                 (across < frame.registration.tre_image_mm, np.hypot(across, along) < frame.registration.tre_mm)
             )
     assert np.mean(within, axis=0).min() >= 0.8
+
+
+def test_a_spine_one_vertebra_off_is_not_called_tracking_and_is_put_right(rig, case, exposures):
+    """The wrong level: it fits many of its own patches, and is the mistake a surgeon fears most."""
+    counts, truth = exposures[2]
+    rig.show(counts)
+    rig.show(counts)
+    for shift in (24.0, -24.0):
+        wrong = np.array(truth)
+        wrong[1, 3] += shift
+        rig.registration._T_camera_ct = wrong
+        rig.registration._place(rig.registration._sets[0], wrong, np.ones((128, 128), bool))
+        rig.registration._settle, rig.registration._checked_at, rig.registration._agreement = 3, 0.0, 0.0
+        rig.show(counts)
+        frame = rig.show(counts)
+        for _ in range(6):
+            claimed_wrongly = frame.status == "tracking" and errors(case, frame.registration.T_camera_ct, truth)[0] > 3
+            assert not claimed_wrongly
+            frame = rig.show(counts)
+        assert frame.status == "tracking"
+        assert errors(case, frame.registration.T_camera_ct, truth)[0] < 1.0

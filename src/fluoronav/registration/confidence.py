@@ -11,6 +11,10 @@ Float = NDArray[np.float64]
 TRACKING_SCORE = 0.55
 LOST_SCORE = 0.42
 MIN_PATCHES = 12
+# Agreement over the whole field: right poses 0.57 and above at normal dose, wrong ones that Gauss-Newton settles in
+# below 0.49, half of them below 0.3.
+TRACKING_AGREEMENT = 0.5
+LOST_AGREEMENT = 0.35
 
 # The model's own error (beam, segmentation, resampling) does not shrink with the noise: floors, 1 sigma.
 _FLOOR_IMAGE_MM = 0.15

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from fluoronav.geometry import Camera, exp_so3, rotation_distance_deg
 from fluoronav.projector import Projector, padded_rays
+from fluoronav.registration.agreement import Agreement, locally_normalised
 from fluoronav.registration.gauss_newton import PoseEstimate, refine
 from fluoronav.registration.patches import PatchLevel
 
@@ -25,6 +26,22 @@ Float32 = NDArray[np.float32]
 _ANGLE_STEP_DEG = 6.0
 _DEPTH_STEP_MM = 25.0
 _TURN_STEP_DEG = 6.0
+_GRID_SIGMA_PX = 4.0
+# Neighbours of a pose that are tried against it: turn (degrees) and shift (mm) in camera axes.
+_NEIGHBOURS = (
+    ((7.0, 0.0, 0.0), (0.0, 0.0, 0.0)),
+    ((-7.0, 0.0, 0.0), (0.0, 0.0, 0.0)),
+    ((0.0, 7.0, 0.0), (0.0, 0.0, 0.0)),
+    ((0.0, -7.0, 0.0), (0.0, 0.0, 0.0)),
+    ((0.0, 0.0, 0.0), (0.0, 0.0, 20.0)),
+    ((0.0, 0.0, 0.0), (0.0, 0.0, -20.0)),
+    ((0.0, 0.0, 0.0), (0.0, 24.0, 0.0)),
+    ((0.0, 0.0, 0.0), (0.0, -24.0, 0.0)),
+)
+# A neighbour that agrees so much less after the coarse refinement is not worth the finer look.
+_HOPELESS = 0.1
+# Above this no wrong pose has been seen: there is nothing to doubt.
+_CLEAR = 0.55
 GRID_SIDE = 64
 COARSE_SIDE = 128
 FINE_SIDE = 256
@@ -36,6 +53,14 @@ class Candidate:
 
     T_camera_ct: Float
     correlation: float
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A refined pose and how well the whole model agrees with the frame there (:mod:`.agreement`)."""
+
+    estimate: PoseEstimate
+    agreement: float
 
 
 class InitialSearch:
@@ -58,6 +83,7 @@ class InitialSearch:
         self._camera = camera.scaled(GRID_SIDE / max(camera.rows, camera.cols))
         self._directions, self._count = padded_rays(self._camera.rays(self._camera.pixel_grid()))
         self._integrals = np.empty(self._directions.shape[1], np.float32)
+        self.agreement = Agreement(model, camera, COARSE_SIDE)
         self.coarse = PatchLevel(camera, COARSE_SIDE, 12, 50)
         self.fine = PatchLevel(camera, FINE_SIDE, 15, 60)
 
@@ -78,7 +104,7 @@ class InitialSearch:
         """
         rows, cols = self._camera.rows, self._camera.cols
         mask = cv2.resize(seen.astype(np.uint8), (cols, rows), interpolation=cv2.INTER_NEAREST).astype(np.float32)
-        frame = _locally_normalised(small, mask)
+        frame = locally_normalised(small, mask, _GRID_SIGMA_PX)
         shape = (2 * rows, 2 * cols)
         frame_spectrum = np.fft.rfft2(frame, shape)
         mask_spectrum = np.fft.rfft2(mask, shape)
@@ -112,7 +138,7 @@ class InitialSearch:
         seen: NDArray[np.bool_],
         keep: int = 16,
         go_on: Callable[[], bool] = lambda: True,
-    ) -> PoseEstimate | None:
+    ) -> Hypothesis | None:
         """The best pose that the search finds, or None when it was abandoned.
 
         Parameters
@@ -123,21 +149,51 @@ class InitialSearch:
         keep : int
             How many poses of the grid are refined.
         """
-        refined: list[PoseEstimate] = []
+        found: list[Hypothesis] = []
         for candidate in self.candidates(pyramid[GRID_SIDE], seen, keep, go_on):
             if not go_on():
                 return None
-            refined.append(self.refined(candidate.T_camera_ct, pyramid, seen))
-        if not refined:
+            found.append(self.refined(candidate.T_camera_ct, pyramid, seen))
+        if not found:
             return None
-        # The best few once more, with patches where their own bones are.
-        refined.sort(key=lambda e: -e.score)
-        again = [self.refined(e.T_camera_ct, pyramid, seen, fine=True) for e in refined[:3] if go_on()]
-        return max(again, key=lambda e: e.score) if again else None
+        found.sort(key=lambda h: -h.agreement)
+        again = [self.refined(h.estimate.T_camera_ct, pyramid, seen, fine=True) for h in found[:3] if go_on()]
+        if not again:
+            return None
+        best = max(again, key=lambda h: h.agreement)
+        return best if best.agreement >= _CLEAR else self.second_opinion(best, pyramid, seen, go_on)
+
+    def second_opinion(
+        self,
+        best: Hypothesis,
+        pyramid: dict[int, Float32],
+        seen: NDArray[np.bool_],
+        go_on: Callable[[], bool] = lambda: True,
+    ) -> Hypothesis | None:
+        """Looks for a better pose in the places where a wrong one comes from.
+
+        A spine fits itself nearly as well when it is turned out of the plane with the depth changed to match, or moved
+        by one vertebra. From each of these neighbours of the best hypothesis a refinement is tried.
+
+        Returns
+        -------
+        Hypothesis or None
+            The one that agrees best with the frame, or None when the check was abandoned.
+        """
+        for turn_deg, shift_mm in _NEIGHBOURS:
+            if not go_on():
+                return None
+            start = self._moved(best.estimate.T_camera_ct, exp_so3(np.deg2rad(turn_deg)), np.array(shift_mm))
+            other = self.refined(start, pyramid, seen)
+            if other.agreement > best.agreement - _HOPELESS:
+                other = self.refined(other.estimate.T_camera_ct, pyramid, seen, fine=True)
+                if other.agreement > best.agreement:
+                    best = other
+        return best
 
     def refined(
         self, T_camera_ct: Float, pyramid: dict[int, Float32], seen: NDArray[np.bool_], *, fine: bool = False
-    ) -> PoseEstimate:
+    ) -> Hypothesis:
         """One candidate after Gauss-Newton, twice, since patches move with the pose."""
         estimate = None
         for _ in range(2):
@@ -149,7 +205,7 @@ class InitialSearch:
             estimate = refine(self._model, levels, T_camera_ct, self._centre_ct)
             T_camera_ct = estimate.T_camera_ct
         assert estimate is not None
-        return estimate
+        return Hypothesis(estimate, self.agreement(estimate.T_camera_ct, pyramid[COARSE_SIDE], seen))
 
     def _moved(self, T_camera_ct: Float, R_camera: Float, shift_camera: Float) -> Float:
         """The pose after turning the patient about the centre, in camera axes, and shifting it."""
@@ -194,22 +250,12 @@ def _steps(half_width: float, step: float) -> Float:
     return np.linspace(-half_width, half_width, 2 * n + 1)
 
 
-def _locally_normalised(image: Float32, mask: Float32, sigma: float = 4.0) -> Float32:
-    """Local mean removed and local contrast made equal, inside the mask; what is left has zero mean and unit norm."""
-    weight = cv2.GaussianBlur(mask, (0, 0), sigma) + 1e-3
-    detail = (image - cv2.GaussianBlur(image * mask, (0, 0), sigma) / weight) * mask
-    contrast = np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), 2 * sigma) / weight)
-    detail /= contrast + 0.1 * float(contrast.max()) + 1e-6
-    detail -= mask * (detail.sum() / max(float(mask.sum()), 1))
-    return detail / (np.linalg.norm(detail) + 1e-9)
-
-
 def _turned(drr: Float32, mask: Float32, turn_deg: float, centre: tuple[float, float]) -> tuple[Float32, Float32]:
     """The DRR turned in the plane and normalised where the model has something to show."""
     M = cv2.getRotationMatrix2D(centre, -turn_deg, 1.0)
     turned = np.asarray(cv2.warpAffine(drr, M, drr.shape[::-1], flags=cv2.INTER_LINEAR), dtype=np.float32)
     there = (turned > 0.02 * float(drr.max())).astype(np.float32)
-    return _locally_normalised(turned, there), there
+    return locally_normalised(turned, there, _GRID_SIGMA_PX), there
 
 
 def _best_shift(

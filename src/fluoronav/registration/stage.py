@@ -14,8 +14,10 @@ from fluoronav.geometry import rotation_distance_deg
 from fluoronav.projector import Projector
 from fluoronav.records import Budget, FrameRecord, RegistrationResult, Status
 from fluoronav.registration.confidence import (
+    LOST_AGREEMENT,
     LOST_SCORE,
     MIN_PATCHES,
+    TRACKING_AGREEMENT,
     TRACKING_SCORE,
     covariance_in_camera,
     error_bounds_mm,
@@ -23,7 +25,7 @@ from fluoronav.registration.confidence import (
 from fluoronav.registration.gauss_newton import PoseEstimate, refine
 from fluoronav.registration.model import model_grids
 from fluoronav.registration.patches import PatchLevel
-from fluoronav.registration.search import COARSE_SIDE, FINE_SIDE, InitialSearch
+from fluoronav.registration.search import COARSE_SIDE, FINE_SIDE, Hypothesis, InitialSearch
 
 Float = NDArray[np.float64]
 
@@ -34,6 +36,9 @@ _RECHOOSE_DEG, _RECHOOSE_MM = 1.5, 3.0
 # How much the pose may change from one frame to the next (1 sigma, camera axes): a deep breath is 10 mm/s.
 _MOTION_DEG, _MOTION_IN_PLANE_MM, _MOTION_DEPTH_MM = 0.4, 1.0, 1.0
 _LOST_AFTER_FRAMES = 2
+# How often the pose is held against the whole field, beside the frame path.
+_CHECK_EVERY_S = 1.0
+_CATCH_UP_TRIES = 3
 # Left for the stages behind this one and for sending, ms.
 _RESERVE_MS = 3.0
 
@@ -63,7 +68,12 @@ class RegistrationStage:
         self._last: RegistrationResult | None = None
         self._poor_frames = 0
         self._status: Status = "searching"
-        self._search: Future[PoseEstimate | None] | None = None
+        self._search: Future[Hypothesis | None] | None = None
+        self._check: Future[Hypothesis | None] | None = None
+        self._checked_at = 0.0
+        self._agreement = 0.0
+        self._latest: FrameRecord | None = None
+        self._snapshot: tuple[dict[int, NDArray[np.float32]], NDArray[np.bool_]] | None = None
         self._placing: Future[None] | None = None
         self._settle = 0
         self._iteration_ms = 6.0
@@ -91,7 +101,10 @@ class RegistrationStage:
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
         self._take_search_result()
+        self._take_check()
         self._take_placed_patches()
+        if (self._search is not None or self._check is not None) and frame.seen is not None:
+            self._snapshot = _copied(frame)  # what the background job catches up with
         if self._T_camera_ct is None:
             self._start_search(frame)
             frame.status = self._status
@@ -105,14 +118,21 @@ class RegistrationStage:
 
     def idle(self) -> None:
         patches = self._sets[0]
-        if self._T_camera_ct is None or self._placing is not None or self._search is not None or self._seen is None:
+        frame = self._latest
+        busy = any(job is not None for job in (self._placing, self._search, self._check))
+        if self._T_camera_ct is None or busy or frame is None or frame.seen is None:
             return
         moved = (
             self._T_camera_ct @ np.append(self._centre_ct, 1) - patches.T_camera_ct @ np.append(self._centre_ct, 1)
         )[:3]
         turned = rotation_distance_deg(self._T_camera_ct, patches.T_camera_ct)
         if np.linalg.norm(moved) > _RECHOOSE_MM or turned > _RECHOOSE_DEG:
-            self._placing = self._background.submit(self._place, self._sets[1], self._T_camera_ct, self._seen)
+            self._placing = self._background.submit(self._place, self._sets[1], self._T_camera_ct, frame.seen.copy())
+        elif time.monotonic() - self._checked_at > _CHECK_EVERY_S and self._last is not None and self._last.age == 0:
+            self._checked_at = time.monotonic()
+            pose = PoseEstimate(self._T_camera_ct, self._last.score, np.eye(6), self._centre_ct, 0, 0)
+            self._snapshot = _copied(frame)
+            self._check = self._background.submit(self._doubt, pose, *self._snapshot)
 
     def close(self) -> None:
         self._stopping = True
@@ -141,7 +161,7 @@ class RegistrationStage:
         )
         spent = (time.perf_counter() - start) * 1000 / max(estimate.iterations, 1)
         self._iteration_ms += 0.1 * (spent - self._iteration_ms)
-        self._seen = frame.seen
+        self._latest = frame
         return estimate
 
     def _judge(self, frame: FrameRecord, estimate: PoseEstimate) -> None:
@@ -170,7 +190,8 @@ class RegistrationStage:
         space_mm, image_mm = error_bounds_mm(covariance, point_camera)
         sigma = np.sqrt(np.diag(covariance))
         sigma[:3] = np.rad2deg(sigma[:3])
-        self._status = "tracking" if estimate.score >= TRACKING_SCORE else "degraded"
+        sure = estimate.score >= TRACKING_SCORE and self._agreement >= TRACKING_AGREEMENT
+        self._status = "tracking" if sure else "degraded"
         self._last = RegistrationResult(estimate.T_camera_ct, min(estimate.score, 1.0), sigma, space_mm, image_mm, 0)
         frame.registration, frame.status = self._last, self._status
 
@@ -198,24 +219,71 @@ class RegistrationStage:
 
     def _start_search(self, frame: FrameRecord) -> None:
         if self._search is None and frame.seen is not None:
-            pyramid = {side: image.copy() for side, image in frame.pyramid.items()}
-            self._search = self._background.submit(self._find, pyramid, frame.seen.copy())
+            self._snapshot = _copied(frame)
+            self._search = self._background.submit(self._find, *self._snapshot)
 
-    def _find(self, pyramid: dict[int, NDArray[np.float32]], seen: NDArray[np.bool_]) -> PoseEstimate | None:
-        estimate = self._searcher.search(pyramid, seen, go_on=lambda: not self._stopping)
-        if estimate is not None and estimate.score >= TRACKING_SCORE and estimate.patches >= MIN_PATCHES:
-            self._place(self._sets[1], estimate.T_camera_ct, seen)
-            return estimate
+    def _find(self, pyramid: dict[int, NDArray[np.float32]], seen: NDArray[np.bool_]) -> Hypothesis | None:
+        found = self._searcher.search(pyramid, seen, go_on=lambda: not self._stopping)
+        return None if found is None or found.agreement < LOST_AGREEMENT else self._caught_up(found)
+
+    def _doubt(
+        self, pose: PoseEstimate, pyramid: dict[int, NDArray[np.float32]], seen: NDArray[np.bool_]
+    ) -> Hypothesis | None:
+        """Holds the pose against the whole field; when that looks bad, tries the neighbours that it may belong to."""
+        here = Hypothesis(pose, self._searcher.agreement(pose.T_camera_ct, pyramid[COARSE_SIDE], seen))
+        if here.agreement >= TRACKING_AGREEMENT:
+            return here
+        better = self._searcher.second_opinion(here, pyramid, seen, lambda: not self._stopping)
+        if better is None or better is here:
+            return here
+        return self._caught_up(better) or here
+
+    def _caught_up(self, found: Hypothesis) -> Hypothesis | None:
+        """Carries a pose from the frame on which it was found, seconds ago, to the newest; None where that fails.
+
+        The patches for it are placed. It is believed on the newest frame or not at all.
+        """
+        for _ in range(_CATCH_UP_TRIES):
+            if self._snapshot is None or self._stopping:
+                return None
+            pyramid, seen = self._snapshot
+            found = self._searcher.refined(found.estimate.T_camera_ct, pyramid, seen, fine=True)
+            e = found.estimate
+            if found.agreement >= TRACKING_AGREEMENT and e.score >= TRACKING_SCORE and e.patches >= MIN_PATCHES:
+                self._place(self._sets[1], e.T_camera_ct, seen)
+                return found
+            better = self._searcher.second_opinion(found, pyramid, seen, lambda: not self._stopping)
+            if better is None:
+                return None
+            found = better
         return None
 
     def _take_search_result(self) -> None:
         if self._search is None or not self._search.done():
             return
-        estimate = self._search.result()
+        found = self._search.result()
         self._search = None
-        if estimate is not None and self._T_camera_ct is None:
-            self._sets.reverse()
-            self._T_camera_ct, self._settle, self._poor_frames = estimate.T_camera_ct, 3, 0
+        if found is not None and self._T_camera_ct is None:
+            self._follow(found)
+
+    def _follow(self, found: Hypothesis) -> None:
+        """Goes on from a pose whose patches have just been placed."""
+        self._sets.reverse()
+        self._T_camera_ct, self._settle, self._poor_frames = found.estimate.T_camera_ct, 3, 0
+        self._agreement = found.agreement
+
+    def _take_check(self) -> None:
+        if self._check is None or not self._check.done():
+            return
+        found = self._check.result()
+        self._check = None
+        if found is None or self._T_camera_ct is None:
+            return
+        self._agreement = found.agreement
+        if found.estimate.patches:  # a neighbour was better
+            self._follow(found)
+        elif found.agreement < LOST_AGREEMENT:
+            self.restart("lost")
 
     def _take_placed_patches(self) -> None:
         if self._placing is not None and self._placing.done():
@@ -223,4 +291,8 @@ class RegistrationStage:
             self._placing = None
             self._sets.reverse()
 
-    _seen: NDArray[np.bool_] | None = None
+
+def _copied(frame: FrameRecord) -> tuple[dict[int, NDArray[np.float32]], NDArray[np.bool_]]:
+    """The frame's pyramid and mask, for a background job: the originals are overwritten with the next frame."""
+    assert frame.seen is not None
+    return {side: image.copy() for side, image in frame.pyramid.items()}, frame.seen.copy()

@@ -1,0 +1,78 @@
+"""How well the whole model agrees with the frame: what tells a right pose from one that merely fits its own patches.
+
+The patch score follows the patches that fit, and a spine moved by one vertebra fits many of its patches. Over the whole
+field, with local mean and contrast removed, nothing can be left out: on the embedded case none of 224 wrong poses that
+Gauss-Newton had settled in came within 0.13 of the right one, while by the patch score some were above it.
+"""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fluoronav.geometry import Camera
+from fluoronav.projector import Projector, padded_rays
+
+Float32 = NDArray[np.float32]
+
+_SIGMA_PX = 3.0
+
+
+def locally_normalised(image: Float32, mask: Float32, sigma: float) -> Float32:
+    """Local mean removed and local contrast made equal inside a mask; the rest is 0, the whole has unit norm.
+
+    Parameters
+    ----------
+    image, mask : ndarray of float32, shape (rows, cols)
+        The mask is 0 or 1.
+    sigma : float
+        Pixels over which the mean is taken; contrast over twice that.
+    """
+    weight = cv2.GaussianBlur(mask, (0, 0), sigma) + 1e-3
+    detail = (image - cv2.GaussianBlur(image * mask, (0, 0), sigma) / weight) * mask
+    contrast = np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), 2 * sigma) / weight)
+    detail /= contrast + 0.1 * float(contrast.max()) + 1e-6
+    detail -= mask * (detail.sum() / max(float(mask.sum()), 1))
+    return detail / (np.linalg.norm(detail) + 1e-9)
+
+
+class Agreement:
+    """Compares poses with a frame over the whole field.
+
+    Parameters
+    ----------
+    model : Projector
+    camera : Camera
+        At full resolution.
+    side : int
+        Longer side of the image at which to compare, pixels.
+    """
+
+    def __init__(self, model: Projector, camera: Camera, side: int) -> None:
+        self._model = model
+        self._camera = camera.scaled(side / max(camera.rows, camera.cols))
+        self._directions, self._count = padded_rays(self._camera.rays(self._camera.pixel_grid()))
+
+    def __call__(self, T_camera_ct: NDArray[np.float64], image: Float32, seen: NDArray[np.bool_]) -> float:
+        """Correlation of the frame with the model's DRR where both show something, -1 to 1.
+
+        Parameters
+        ----------
+        T_camera_ct : ndarray, shape (4, 4)
+        image : ndarray of float32
+            Attenuation at this object's resolution.
+        seen : ndarray of bool
+            Inside the aperture, any size.
+        """
+        shape = (self._camera.rows, self._camera.cols)
+        integrals = np.empty(self._directions.shape[1], np.float32)
+        self._model.line_integrals(T_camera_ct, self._directions, integrals)
+        drr = integrals[: self._count].reshape(shape)
+        shown = (drr > 0.3 * float(drr.max())).astype(np.float32)
+        mask = cv2.erode(shown, np.ones((5, 5), np.uint8))
+        mask *= cv2.resize(seen.astype(np.float32), shape[::-1], interpolation=cv2.INTER_NEAREST)
+        if mask.sum() < 0.02 * mask.size:
+            return 0.0
+        a, b = locally_normalised(image, mask, _SIGMA_PX), locally_normalised(drr, mask, _SIGMA_PX)
+        return float((a * b).sum())
