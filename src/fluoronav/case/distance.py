@@ -13,7 +13,10 @@ from numpy.typing import NDArray
 
 # Distances are kept in hundredths of a millimetre in 16 bit: +-327 mm, finer than any segmentation.
 _UNIT_MM = 0.01
-_VERSION = b"signed distance 2"
+_VERSION = b"signed distance 3"
+# A field reaches this far around its structure; farther away the distance is only bounded from above, which no
+# threshold minds.
+_REACH_MM = 50.0
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,7 @@ def distance_field(labels: sitk.Image, label: int, cache: Path) -> DistanceField
     the slices, this is shape-based interpolation (Raya and Udupa, IEEE TMI 9, 1990). On curved surfaces the field is up
     to half a voxel too small outside (an alert comes early, not late).
     """
+    labels = _cropped(labels, label)
     mask = labels == label
     geometry = np.array([labels.GetOrigin(), labels.GetSpacing()])
     digest = hashlib.sha256(_VERSION)
@@ -144,6 +148,15 @@ def distance_field(labels: sitk.Image, label: int, cache: Path) -> DistanceField
             np.save(file, hundredths)
         temporary.replace(path)
     return DistanceField(hundredths, geometry[0], geometry[1])
+
+
+def _cropped(labels: sitk.Image, label: int) -> sitk.Image:
+    """The part of the label map around one label: a whole-body map would cost minutes and gigabytes."""
+    found = np.argwhere(sitk.GetArrayViewFromImage(labels) == label)[:, ::-1]
+    margin = np.ceil(_REACH_MM / np.array(labels.GetSpacing())).astype(int)
+    first = np.maximum(found.min(0) - margin, 0)
+    end = np.minimum(found.max(0) + margin + 1, labels.GetSize())
+    return sitk.RegionOfInterest(labels, (end - first).tolist(), first.tolist())
 
 
 def _from_cache(path: Path, shape: tuple[int, ...]) -> NDArray[np.int16] | None:

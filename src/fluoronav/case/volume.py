@@ -40,6 +40,16 @@ class Volume:
         at = [[float(n[a] * b[a]) for a in range(3)] for b in np.ndindex(2, 2, 2)]
         return np.array([self.image.TransformContinuousIndexToPhysicalPoint(i) for i in at])
 
+    def extent_ct(self, labels: tuple[int, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Lowest and highest coordinates of the voxels that have one of these labels, LPS mm, shape (3,) each."""
+        found = np.argwhere(np.isin(self.voxels, labels))[:, ::-1].astype(float)
+        if len(found) == 0:
+            raise CaseError(f"{self.path}: has no voxel with a label of {', '.join(map(str, labels))}")
+        low, high = found.min(0), found.max(0)
+        corners = [[(low, high)[b[a]][a] for a in range(3)] for b in np.ndindex(2, 2, 2)]
+        points = np.array([self.image.TransformContinuousIndexToPhysicalPoint(c) for c in corners])
+        return points.min(0), points.max(0)
+
     def resampled(
         self, origin_ct: NDArray, size_xyz: tuple[int, int, int], spacing_mm: float, outside: float, *, nearest=False
     ) -> NDArray:

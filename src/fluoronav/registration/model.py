@@ -36,10 +36,14 @@ def model_grids(
     """
     corners = ct.corners_ct()
     low, high = corners.min(0), corners.max(0)
-    size = np.ceil((high - low) / spacing_mm).astype(int) + 1
-    hu = ct.resampled(low, tuple(size), spacing_mm, -1024.0)
     if rigid_labels and labels is not None:
-        bone = np.isin(labels.resampled(low, tuple(size), spacing_mm, 0, nearest=True), rigid_labels)
+        # Only what will be kept is resampled: a whole trunk at 1 mm takes hundreds of megabytes.
+        first_ct, last_ct = labels.extent_ct(rigid_labels)
+        low, high = np.maximum(low, first_ct - margin_mm), np.minimum(high, last_ct + margin_mm)
+    size = tuple(np.maximum(np.floor((high - low) / spacing_mm + 1e-6).astype(int) + 1, 2))
+    hu = ct.resampled(low, size, spacing_mm, -1024.0)
+    if rigid_labels and labels is not None:
+        bone = np.isin(labels.resampled(low, size, spacing_mm, 0, nearest=True), rigid_labels)
     else:
         bone = hu > _BONE_HU
     if not bone.any():

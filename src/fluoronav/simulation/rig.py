@@ -148,7 +148,9 @@ def record(
         pipeline = subprocess.Popen([*cli, "run", str(path)], stderr=log)
         grabber = None
         try:
+            said = 0
             while not subscriber.ready_at:
+                said = _pass_on(folder / "pipeline.log", said, progress)
                 if pipeline.poll() is not None or time.monotonic() - start > _READY_S:
                     raise RigError(f"the pipeline did not start: {_last_line(folder / 'pipeline.log')}")
                 time.sleep(0.02)
@@ -226,6 +228,14 @@ def tracking_errors(recording: Recording, target_ct: NDArray) -> dict[str, NDArr
         rows.append((across, along, np.hypot(across, along), r["tre_mm"], r["tre_image_mm"]))
     names = ("across_mm", "along_mm", "space_mm", "tre_mm", "tre_image_mm")
     return dict(zip(names, np.array(rows).reshape(-1, 5).T, strict=True))
+
+
+def _pass_on(path: Path, said: int, progress: Callable[[str], None]) -> int:
+    """Passes new lines of the pipeline's log on; returns how many there are now."""
+    lines = path.read_text(errors="replace").splitlines()
+    for line in lines[said:]:
+        progress("  " + line.split(" fluoronav: ", 1)[-1])
+    return len(lines)
 
 
 def _last_line(path: Path) -> str:
