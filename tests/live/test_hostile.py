@@ -94,9 +94,23 @@ def test_tool_poses_with_nan_a_reflection_or_nonsense_are_counted_and_never_show
         message = {"v": 1, "source": "t0", "seq": n, "t_acq": now, "tools": content}
         pipeline.tools.send_multipart([b"tool/t0", msgpack.packb(message)])
     pipeline.tools.send_multipart([b"tool/t0", b"\xc1"])
+    good = [{"id": "kwire", "visible": True, "T_tracker_tool": np.eye(4).ravel().tolist()}]
+    future = {"v": 1, "source": "t0", "seq": 9, "t_acq": now + 3600 * 10**9, "tools": good}
+    pipeline.tools.send_multipart([b"tool/t0", msgpack.packb(future)])
     time.sleep(0.1)
     assert pipeline.frame()["instruments"] == []
-    assert pipeline.invalid()["tools_invalid"] == before + 5
+    assert pipeline.invalid()["tools_invalid"] == before + 6
+
+
+def test_a_good_tool_pose_after_all_that_is_shown(pipeline):
+    pose = np.eye(4).ravel().tolist()
+    tools = [{"id": n, "visible": True, "T_tracker_tool": pose} for n in ("kwire", "patient_reference")]
+    message = {"v": 1, "source": "t0", "seq": 10, "t_acq": time.time_ns(), "tools": tools}
+    pipeline.tools.send_multipart([b"tool/t0", msgpack.packb(message)])
+    time.sleep(0.02)
+    overlay = pipeline.frame()
+    assert [i["id"] for i in overlay["instruments"]] == ["kwire"]
+    assert {d["structure"] for d in overlay["distances"]} == {"aorta", "spinal_cord"}
 
 
 def test_a_grabber_that_starts_again_is_believed_after_a_silence(pipeline):

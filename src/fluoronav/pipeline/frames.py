@@ -218,6 +218,11 @@ class FrameLoop:
                 self.tools_invalid += 1
                 self.invalid_text = f"tool {error}"
                 continue
+            if message.t_acq > time.time_ns() + self._launch.max_future_ms * 1e6:
+                # Believed, it would make every later sample look old.
+                self.tools_invalid += 1
+                self.invalid_text = "tool t_acq: lies in the future; are the clocks synchronised?"
+                continue
             for tool in message.tools:
                 pose = tool.T_tracker_tool if tool.visible else None
                 self._instruments.observe(
