@@ -79,42 +79,89 @@ def refine(
     -------
     PoseEstimate
     """
-    T_start = np.array(T_camera_ct, dtype=np.float64)
-    T = T_start
+    rounds = [([(level, image)], iterations) for level, image, iterations in levels]
+    return refine_views(projector, rounds, [T_camera_ct], centre_ct, prior_information, go_on, tolerance_mm)[0]
+
+
+def refine_views(
+    projector: Projector,
+    rounds: Sequence[tuple[Sequence[tuple[PatchLevel, NDArray[np.float32]]], int]],
+    T_cameras_ct: Sequence[Float],
+    centre_ct: Float,
+    prior_information: Float | None = None,
+    go_on: Callable[[], bool] = lambda: True,
+    tolerance_mm: float = 0.01,
+) -> list[PoseEstimate]:
+    """Moves the patient to where the model fits all views of one moment best.
+
+    The twist moves every camera in the CT frame alike, so the views' normal equations simply add up, each scaled by its
+    own residual noise.
+
+    Parameters
+    ----------
+    rounds : sequence of (views, iterations)
+        Coarse to fine; `views` holds a (PatchLevel, image) for each camera, in the order of `T_cameras_ct`.
+    T_cameras_ct : sequence of ndarray, shape (4, 4)
+        Start, one per view; their differences are the calibration and stay as they are.
+
+    Other parameters are those of :func:`refine`.
+
+    Returns
+    -------
+    list of PoseEstimate
+        One per view, with the view's own score; the information is that of all views together.
+    """
+    poses = [np.array(T, dtype=np.float64) for T in T_cameras_ct]
     A, g = np.zeros((6, 6)), np.zeros(6)
     moved = np.zeros(6)  # since the start, to first order
-    score, noise, done, used = 0.0, 1.0, 0, 0
+    scores, used, done = [0.0] * len(poses), [0] * len(poses), 0
     information = np.zeros((6, 6))
-    for level, image, iterations in levels:
-        n = level.count
-        if n == 0:
-            continue
-        ncc, weights = level.ncc[:n], level.weights[:n]
-        normalise_patches(image, level.first_row, level.first_col, level.size, level.frame_hat, level.contrast[:n])
+
+    def estimates() -> list[PoseEstimate]:
+        centre = np.asarray(centre_ct, dtype=np.float64)
+        return [
+            PoseEstimate(T, max(score, 0.0), information, centre, done, patches)
+            for T, score, patches in zip(poses, scores, used, strict=True)
+        ]
+
+    for views, iterations in rounds:
+        for level, image in views:
+            n = level.count
+            normalise_patches(image, level.first_row, level.first_col, level.size, level.frame_hat, level.contrast[:n])
         for _ in range(iterations):
             if done and not go_on():
                 break
-            projector.line_integrals_and_derivatives(T, level.directions, centre_ct, level.model)
-            patch_correlations(level.frame_hat, level.model[0], level.size, ncc)
-            patch_weights(ncc, weights)
-            total = float(weights.sum())
-            if total <= 0:
-                return PoseEstimate(T, 0.0, np.zeros((6, 6)), centre_ct, done, 0)
-            cost = normal_equations(level.frame_hat, level.model, level.size, weights, level.scratch, A, g)
+            information, gradient = np.zeros((6, 6)), np.zeros(6)
+            for v, (level, _) in enumerate(views):
+                n = level.count
+                ncc, weights = level.ncc[:n], level.weights[:n]
+                scores[v], used[v] = 0.0, 0
+                if n == 0:
+                    continue
+                projector.line_integrals_and_derivatives(poses[v], level.directions, centre_ct, level.model)
+                patch_correlations(level.frame_hat, level.model[0], level.size, ncc)
+                patch_weights(ncc, weights)
+                total = float(weights.sum())
+                if total <= 0:
+                    continue
+                cost = normal_equations(level.frame_hat, level.model, level.size, weights, level.scratch, A, g)
+                scores[v] = float(weights @ ncc) / total
+                used[v] = int(np.count_nonzero(weights))
+                noise = max(cost / (total * (level.size**2 - 2)), 1e-9)
+                information += A * (_INFORMATION_PER_PIXEL / noise)
+                gradient += g * (_INFORMATION_PER_PIXEL / noise)
             done += 1
-            score = float(weights @ ncc) / total
-            used = int(np.count_nonzero(weights))
-            noise = max(cost / (total * (level.size**2 - 2)), 1e-9)
-            information = A * (_INFORMATION_PER_PIXEL / noise)
-            gradient = g * (_INFORMATION_PER_PIXEL / noise)
-            system = information.copy()
+            if not any(used):
+                return estimates()
+            system = information
             if prior_information is not None:
-                system += prior_information
+                system = information + prior_information
                 gradient = gradient - prior_information @ moved
             scale = 1 / np.sqrt(np.maximum(np.diag(system), 1e-12))
             step = scale * np.linalg.solve(system * np.outer(scale, scale) + _DAMPING * np.eye(6), scale * gradient)
-            T = inverse(moved_about(centre_ct, step) @ inverse(T))
+            motion = moved_about(centre_ct, step)
+            poses = [inverse(motion @ inverse(T)) for T in poses]
             moved += step
             if np.abs(step[3:]).max() < tolerance_mm and np.abs(step[:3]).max() < tolerance_mm / 50:
                 break
-    return PoseEstimate(T, max(score, 0.0), information, np.asarray(centre_ct, dtype=np.float64), done, used)
+    return estimates()

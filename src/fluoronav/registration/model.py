@@ -13,7 +13,7 @@ _FADE_MM = 8.0
 
 
 def model_grids(
-    ct, labels, rigid_labels: tuple[int, ...], spacing_mm: float, margin_mm: float
+    ct, labels, rigid_labels: tuple[int, ...], spacing_mm: float, margin_mm: float, fade_mm: float = _FADE_MM
 ) -> tuple[AttenuationGrid, AttenuationGrid]:
     """The registration's model, and its bones alone.
 
@@ -28,6 +28,8 @@ def model_grids(
         Of both grids.
     margin_mm : float
         Tissue kept around the bones' bounding box.
+    fade_mm : float
+        Width over which the attenuation fades out at the model's faces.
 
     Returns
     -------
@@ -54,7 +56,7 @@ def model_grids(
     end = np.minimum(found.max(0) + margin + 1, bone.shape)
     box = tuple(slice(a, b) for a, b in zip(first, end, strict=True))
     origin = low + spacing_mm * first[::-1]
-    mu = attenuation_of_hu(hu[box]) * _fade(tuple(end - first), _FADE_MM / spacing_mm)
+    mu = attenuation_of_hu(hu[box]) * _fade(tuple(end - first), fade_mm / spacing_mm)
     above = np.where(bone[box], np.maximum(mu - attenuation_of_hu(np.float32(50)), 0), 0).astype(np.float32)
     return AttenuationGrid(mu, origin, spacing_mm), AttenuationGrid(above, origin, spacing_mm)
 
