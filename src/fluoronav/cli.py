@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import sys
@@ -90,6 +91,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     build.add_argument("case", help="`embedded`, a case.yaml or its folder")
 
+    register = verb(
+        "register",
+        "register a CT to one image, or to several of one moment, and write the pose of each view",
+        _register,
+    )
+    what = register.add_argument_group("what to register")
+    what.add_argument("--volume", type=Path, required=True, help="CT: DICOM folder, NRRD or NIfTI")
+    what.add_argument("--image", type=Path, nargs="+", required=True, help="TIFF or PNG frames, one per view")
+    what.add_argument("--camera", type=Path, nargs="+", required=True, help="camera files, in the images' order")
+    start = register.add_argument_group("where to start")
+    start.add_argument(
+        "--init",
+        type=Path,
+        required=True,
+        help='JSON file {"T_camera_ct": 4 x 4} of the first view, within 10 deg, 10 mm',
+    )
+    register.add_argument("--json", type=Path, required=True, help="write the result here")
+    register.add_argument("--overlay", type=Path, help="draw the model's outline on the first image (PNG)")
+
     status = verb("status", "ask a running pipeline how it is; exit 0 when it is ready or running", _status)
     status.add_argument("--endpoint", default="tcp://127.0.0.1:5552", help="the pipeline's request endpoint")
     status.add_argument("--timeout", type=_positive, default=2.0, help="s")
@@ -172,6 +192,23 @@ def _case_build(options: argparse.Namespace) -> None:
         print(f"structure {s.name}: label {s.label}, {limits}")
     for t in case.plan:
         print(f"trajectory {t.name}: from {t.entry_ct} to {t.target_ct}")
+
+
+def _register(options: argparse.Namespace) -> None:
+    from fluoronav.registration.register import register_files
+
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    result = register_files(options.volume, options.image, options.camera, options.init, options.overlay, say)
+    options.json.parent.mkdir(parents=True, exist_ok=True)
+    options.json.write_text(json.dumps(result, indent=1) + "\n")
+    for view in result["views"]:
+        print(
+            f"{view['image']}: score {view['score']:.2f}, 95 % error {view['tre_image_mm']:.1f} mm across the ray, "
+            f"{view['tre_mm']:.1f} mm in space"
+        )
+    print(f"{'accepted' if result['accepted'] else 'NOT accepted: ' + result['reason']} after {result['ms']:.0f} ms")
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -91,6 +91,7 @@ def refine_views(
     prior_information: Float | None = None,
     go_on: Callable[[], bool] = lambda: True,
     tolerance_mm: float = 0.01,
+    from_prior: Float | None = None,
 ) -> list[PoseEstimate]:
     """Moves the patient to where the model fits all views of one moment best.
 
@@ -104,6 +105,9 @@ def refine_views(
     T_cameras_ct : sequence of ndarray, shape (4, 4)
         Start, one per view; their differences are the calibration and stay as they are.
 
+    from_prior : ndarray, shape (6,), optional
+        Twist from the prior's mean to the start, where they differ.
+
     Other parameters are those of :func:`refine`.
 
     Returns
@@ -113,7 +117,7 @@ def refine_views(
     """
     poses = [np.array(T, dtype=np.float64) for T in T_cameras_ct]
     A, g = np.zeros((6, 6)), np.zeros(6)
-    moved = np.zeros(6)  # since the start, to first order
+    moved = np.zeros(6) if from_prior is None else np.array(from_prior, dtype=np.float64)  # to first order
     scores, used, done = [0.0] * len(poses), [0] * len(poses), 0
     information = np.zeros((6, 6))
 

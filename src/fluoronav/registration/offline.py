@@ -1,0 +1,202 @@
+"""Registration of still images: one view, or several of one moment, from a start up to 10 degrees and 10 mm wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fluoronav.geometry import Camera, inverse, log_so3, moved_about
+from fluoronav.projector import AttenuationGrid, Projector
+from fluoronav.registration.confidence import covariance_in_camera, error_bounds_mm
+from fluoronav.registration.gauss_newton import PoseEstimate, refine_views
+from fluoronav.registration.patches import PatchLevel
+
+Float = NDArray[np.float64]
+Float32 = NDArray[np.float32]
+
+# Coarse to fine: side of the image (pixels), patch size, patches, iterations, hypotheses that are refined there.
+_ROUNDS = ((220, 11, 40, 6, None), (440, 11, 80, 6, 10), (880, 11, 120, 5, 4))
+# How wrong the start may be (1 sigma): what one view does not determine stays near it.
+_START_DEG, _START_MM = 10.0, 10.0
+# One view of a small bone pulls its depth tens of mm away to follow what it does not model; it is held at the start's.
+_ONE_VIEW_DEPTH_MM = 2.0
+_TURN_DEG, _SHIFT_MM, _RANDOM_STARTS = 8.0, 8.0, 30
+# Mean correlation over all patches, none left out: right poses of the wrist 0.8 and above, wrong ones below 0.7.
+ACCEPTED_FIT = 0.75
+
+
+@dataclass(frozen=True)
+class View:
+    """One image with its camera.
+
+    Attributes
+    ----------
+    camera : Camera
+    attenuation : ndarray of float32, shape (rows, cols)
+    seen : ndarray of bool
+        Inside the aperture, any size.
+    """
+
+    camera: Camera
+    attenuation: Float32
+    seen: NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class OfflineResult:
+    """What was found.
+
+    Attributes
+    ----------
+    accepted : bool
+    reason : str
+        Why not, where it is not.
+    views : list of PoseEstimate
+    fit : float
+        Mean correlation over all patches and views, at the finest resolution.
+    sigma : list of ndarray, shape (6,)
+        Per view: rotations (degrees) and translations (mm) about the camera's axes.
+    tre_mm, tre_image_mm : list of float
+        95 % bounds at the centre of the model, in space and across the ray.
+    """
+
+    accepted: bool
+    reason: str
+    views: list[PoseEstimate]
+    fit: float
+    sigma: list[Float]
+    tre_mm: list[float]
+    tre_image_mm: list[float]
+
+
+@dataclass
+class _Hypothesis:
+    poses: list[Float]
+    estimates: list[PoseEstimate]
+    fit: float
+
+
+class OfflineRegistration:
+    """Registers views of one moment to a volume.
+
+    Parameters
+    ----------
+    model, bone : AttenuationGrid
+        From :func:`fluoronav.registration.model.model_grids`.
+    views : list of View
+        With more than one, each camera needs ``T_camera_world``.
+    """
+
+    def __init__(self, model: AttenuationGrid, bone: AttenuationGrid, views: list[View]) -> None:
+        self._views = views
+        self._model, self._bones = Projector(model, threads=2), Projector(bone, threads=2)
+        self._centre_ct = model.centre_ct
+        self._T_view_first = [np.eye(4)]
+        for view in views[1:]:
+            first, other = views[0].camera.T_camera_world, view.camera.T_camera_world
+            if first is None or other is None:
+                raise ValueError(
+                    f"{view.camera.name}: several views need T_camera_world in every camera file, to know how the "
+                    "cameras stand to one another"
+                )
+            self._T_view_first.append(other @ inverse(first))
+        self._levels = {
+            (side, v): PatchLevel(view.camera, side, size, count)
+            for side, size, count, _, _ in _ROUNDS
+            for v, view in enumerate(views)
+        }
+        self._images = {
+            (side, v): _resized(view.attenuation, level.camera)
+            for (side, v), level in self._levels.items()
+            for view in [views[v]]
+        }
+
+    def run(self, T_camera_ct: Float, progress: Callable[[str], None] = lambda text: None) -> OfflineResult:
+        """Registers from a start pose of the first view.
+
+        Parameters
+        ----------
+        T_camera_ct : ndarray, shape (4, 4)
+        progress : callable
+            Told what is being done.
+        """
+        T_first = np.array(T_camera_ct, dtype=np.float64)
+        hypotheses = [self._at(T_first, twist) for twist in _starts()]
+        for side, _, _, iterations, keep in _ROUNDS:
+            hypotheses.sort(key=lambda h: -h.fit)
+            hypotheses = hypotheses[:keep]
+            progress(f"{len(hypotheses)} hypotheses at {side} pixels")
+            for hypothesis in hypotheses:
+                self._refine(hypothesis, side, iterations, T_first)
+        return self._judged(max(hypotheses, key=lambda h: h.fit))
+
+    def _at(self, T_first: Float, twist: Float) -> _Hypothesis:
+        first = inverse(moved_about(self._centre_ct, twist) @ inverse(T_first))
+        return _Hypothesis([T @ first for T in self._T_view_first], [], 0.0)
+
+    def _refine(self, hypothesis: _Hypothesis, side: int, iterations: int, T_first: Float) -> None:
+        levels = [self._levels[side, v] for v in range(len(self._views))]
+        for _ in range(2):  # patches move with the pose
+            for level, view, T in zip(levels, self._views, hypothesis.poses, strict=True):
+                level.choose(self._bones, T, view.seen)
+            pairs = [(level, self._images[side, v]) for v, level in enumerate(levels)]
+            hypothesis.estimates = refine_views(
+                self._model,
+                [(pairs, iterations)],
+                hypothesis.poses,
+                self._centre_ct,
+                self._start_information(hypothesis.poses[0], held=True),
+                from_prior=self._twist_from(T_first, hypothesis.poses[0]),
+            )
+            hypothesis.poses = [e.T_camera_ct for e in hypothesis.estimates]
+        fits = [float(level.ncc[: level.count].clip(0).mean()) if level.count else 0.0 for level in levels]
+        hypothesis.fit = float(np.mean(fits))
+
+    def _twist_from(self, T_prior: Float, T_now: Float) -> Float:
+        """The camera's twist about the centre, CT axes, from one pose of the first view to another (first order)."""
+        M = inverse(T_now) @ T_prior
+        w = log_so3(M[:3, :3])
+        return np.concatenate([w, M[:3, :3] @ self._centre_ct + M[:3, 3] - self._centre_ct])
+
+    def _start_information(self, T_camera_ct: Float, held: bool = False) -> Float:
+        information = np.zeros((6, 6))
+        information[:3, :3] = np.eye(3) / np.deg2rad(_START_DEG) ** 2
+        depth = _ONE_VIEW_DEPTH_MM if held and len(self._views) == 1 else _START_MM
+        R = T_camera_ct[:3, :3]
+        information[3:, 3:] = R.T @ np.diag(1 / np.array([_START_MM, _START_MM, depth]) ** 2) @ R
+        return information
+
+    def _judged(self, best: _Hypothesis) -> OfflineResult:
+        sigma, space, image = [], [], []
+        for e in best.estimates:
+            # The start's own spread belongs to what is known: without it one view's depth would be unbounded.
+            covariance = covariance_in_camera(e.information + self._start_information(e.T_camera_ct), e.T_camera_ct)
+            if len(self._views) == 1:
+                covariance[5, 5] += _START_MM**2  # held at the start's, so no better known than the start
+            s = np.sqrt(np.diag(covariance))
+            s[:3] = np.rad2deg(s[:3])
+            point = e.T_camera_ct[:3, :3] @ self._centre_ct + e.T_camera_ct[:3, 3]
+            in_space, across = error_bounds_mm(covariance, point)
+            sigma.append(s)
+            space.append(in_space)
+            image.append(across)
+        reason = ""
+        if best.fit < ACCEPTED_FIT:
+            reason = f"the model fits the image with {best.fit:.2f}; {ACCEPTED_FIT} is asked"
+        return OfflineResult(not reason, reason, best.estimates, best.fit, sigma, space, image)
+
+
+def _starts() -> list[Float]:
+    """Twists about the centre from which a refinement is tried: the start, along and about each axis, and at random."""
+    scale = np.array([np.deg2rad(_TURN_DEG)] * 3 + [_SHIFT_MM] * 3)
+    axes = [sign * scale[i] * np.eye(6)[i] for i in range(6) for sign in (1, -1)]
+    random = np.random.default_rng(1).standard_normal((_RANDOM_STARTS, 6)) * scale / np.sqrt(3)
+    return [np.zeros(6), *axes, *random]
+
+
+def _resized(image: Float32, camera: Camera) -> Float32:
+    return np.asarray(cv2.resize(image, (camera.cols, camera.rows), interpolation=cv2.INTER_AREA), dtype=np.float32)
