@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from fluoronav.case import CaseError
 from fluoronav.cli import main
@@ -90,6 +91,19 @@ def test_a_start_that_is_quite_wrong_is_not_accepted(wrist, tmp_path, rng):
     init = start(truth(wrist, "0158", 1), rng, tmp_path, 90, 10)
     result = register_files(wrist / "radius.nrrd", images, cameras, init)
     assert not result["accepted"] and "fits the image" in result["reason"]
+
+
+@pytest.mark.parametrize("time_point", ["0099", "0158"])
+def test_a_mirrored_bone_is_not_accepted_in_two_views(wrist, tmp_path, time_point):
+    """It fits nearly as well: handedness must come from the file, and the fit must still notice."""
+    image = sitk.ReadImage(str(wrist / "radius.nrrd"))
+    mirrored = sitk.GetImageFromArray(sitk.GetArrayFromImage(image)[:, :, ::-1].copy())
+    mirrored.CopyInformation(image)
+    sitk.WriteImage(mirrored, str(tmp_path / "mirrored.nrrd"))
+    (tmp_path / "init.json").write_text(json.dumps({"T_camera_ct": truth(wrist, time_point, 1).tolist()}))
+    images, cameras = files(wrist, time_point, (1, 2))
+    result = register_files(tmp_path / "mirrored.nrrd", images, cameras, tmp_path / "init.json")
+    assert not result["accepted"]
 
 
 def test_wrong_files_are_refused_by_name(wrist, tmp_path, rng):

@@ -25,8 +25,9 @@ _START_DEG, _START_MM = 10.0, 10.0
 # One view of a small bone pulls its depth tens of mm away to follow what it does not model; it is held at the start's.
 _ONE_VIEW_DEPTH_MM = 2.0
 _TURN_DEG, _SHIFT_MM, _RANDOM_STARTS = 8.0, 8.0, 30
-# Mean correlation over all patches, none left out: right poses of the wrist 0.8 and above, wrong ones below 0.7.
-ACCEPTED_FIT = 0.75
+# Mean correlation over all patches, none left out. On the wrist: right poses 0.81 to 0.86, wrong ones below 0.7, a
+# mirrored radius 0.73 in two views (but 0.82 in the second view alone, which cannot tell).
+ACCEPTED_FIT = 0.78
 
 
 @dataclass(frozen=True)

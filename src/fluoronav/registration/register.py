@@ -123,7 +123,9 @@ def _hounsfield(volume: Volume) -> Volume:
 
 def _drawn(view: View, bone: NDArray[np.float32]) -> NDArray[np.uint8]:
     """The image with the outline of the model's projection."""
-    low, high = np.percentile(view.attenuation, [2, 98])
+    # The display range is that of the neighbourhood, not of the open beam around it.
+    shown = cv2.dilate((bone > 0).astype(np.uint8), np.ones((101, 101), np.uint8)) > 0
+    low, high = np.percentile(view.attenuation[shown] if shown.any() else view.attenuation, [2, 98])
     grey = np.clip(255 - 255 * (view.attenuation - low) / max(float(high - low), 1e-6), 0, 255).astype(np.uint8)
     picture = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
     outline, _ = cv2.findContours((bone > 0.04 * bone.max()).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
