@@ -159,3 +159,21 @@ def test_a_spine_one_vertebra_off_is_not_called_tracking_and_is_put_right(rig, c
             frame = rig.show(counts)
         assert frame.status == "tracking"
         assert errors(case, frame.registration.T_camera_ct, truth)[0] < 1.0
+
+
+def test_jobs_that_all_ended_in_a_stall_leave_the_patches_of_the_pose_that_was_found(rig, exposures):
+    """Patches were being placed when the pose was lost; no frame came until the new search had ended too."""
+    counts, truth = exposures[0]
+    rig.show(counts)
+    rig.show(counts)
+    stage = rig.registration
+    elsewhere = np.array(truth)
+    elsewhere[0, 3] += 30
+    stage._placing = stage._background.submit(stage._place, stage._sets[1], elsewhere, np.ones((128, 128), bool))
+    stage.restart("lost")
+    stage._placing.result()
+    stage._start_search(stage._latest)
+    stage._search.result()
+    frame = rig.show(counts)
+    assert frame.registration is not None
+    assert np.abs(stage._sets[0].T_camera_ct - truth).max() < 10

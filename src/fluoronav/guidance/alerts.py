@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from fluoronav.records import Alert, Level, Priority
 
 # A proximity alert clears only when the distance has grown this far beyond its threshold again.
 HYSTERESIS_MM = 0.5
-
-
-@dataclass
-class _Open:
-    alert: Alert
-    acknowledged: bool = False
 
 
 class AlertBook:
@@ -23,7 +17,7 @@ class AlertBook:
     """
 
     def __init__(self) -> None:
-        self._open: dict[tuple[str | None, ...], _Open] = {}
+        self._open: dict[tuple[str | None, ...], Alert] = {}
         self._count = 0
 
     def hold(
@@ -42,7 +36,7 @@ class AlertBook:
         """Says that a condition holds; returns what must be sent: `raised`, `changed` (another priority), or None."""
         key = (kind, instrument, structure)
         held = self._open.get(key)
-        if held is not None and held.alert.priority == priority:
+        if held is not None and held.priority == priority:
             return None
         if held is None:
             self._count += 1
@@ -53,10 +47,10 @@ class AlertBook:
             )  # fmt: skip
         else:
             alert = replace(
-                held.alert, state="changed", priority=priority, distance_mm=distance_mm, lower_mm=lower_mm,
+                held, state="changed", priority=priority, distance_mm=distance_mm, lower_mm=lower_mm,
                 threshold_mm=threshold_mm, text=text,
             )  # fmt: skip
-        self._open[key] = _Open(alert)
+        self._open[key] = alert
         return alert
 
     def end(
@@ -73,19 +67,18 @@ class AlertBook:
         held = self._open.pop((kind, instrument, structure), None)
         if held is None:
             return None
-        return replace(held.alert, state="cleared", distance_mm=distance_mm, lower_mm=lower_mm, text=text)
+        return replace(held, state="cleared", distance_mm=distance_mm, lower_mm=lower_mm, text=text)
 
     def acknowledge(self, alert_id: str, user: str) -> Alert | None:
-        """Marks an open alert as seen by somebody; None where there is no such alert."""
+        """The message that somebody has seen an open alert; None where there is no such alert."""
         for held in self._open.values():
-            if held.alert.id == alert_id:
-                held.acknowledged = True
-                return replace(held.alert, state="acknowledged", text=f"acknowledged by {user or 'an unnamed user'}")
+            if held.id == alert_id:
+                return replace(held, state="acknowledged", text=f"acknowledged by {user or 'an unnamed user'}")
         return None
 
     def knows(self, alert_id: str) -> bool:
         """Whether an alert of that id is open; may be asked from another thread."""
-        return any(held.alert.id == alert_id for held in list(self._open.values()))
+        return any(held.id == alert_id for held in list(self._open.values()))
 
     def is_open(self, kind: str, instrument: str | None = None, structure: str | None = None) -> bool:
         return (kind, instrument, structure) in self._open

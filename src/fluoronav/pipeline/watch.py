@@ -14,6 +14,7 @@ import zmq
 from fluoronav import __version__
 from fluoronav.case import Case
 from fluoronav.guidance import AlertBook, GuidanceStage
+from fluoronav.instruments import InstrumentStage
 from fluoronav.pipeline.accounting import FrameAccount
 from fluoronav.pipeline.chain import Chain
 from fluoronav.pipeline.frames import FrameLoop, Publisher
@@ -163,6 +164,7 @@ class Watch:
         now = time.monotonic()
         self._state = self._judge(now)
         loop, account, chain = self._loop, self._account, self._chain
+        instruments = chain.find(InstrumentStage) if chain else None
         frames = {"received": 0, "processed": 0, "network": 0, "overload": 0, "invalid": 0, "missed": 0}
         latency = {"p50": 0.0, "p99": 0.0, "max": 0.0}
         invalid_by: dict[str, int] = {}
@@ -191,6 +193,7 @@ class Watch:
             "frames": frames,
             "invalid_by_field": invalid_by,
             "tools_invalid": loop.tools_invalid if loop else 0,
+            "tools_out_of_order": instruments.rejected if instruments else 0,
             "clock_offset_ms": loop.clock_offset_ms if loop else 0.0,
             "engine": chain.engines if chain else {},
             "case": self._case.id if self._case else "",

@@ -100,9 +100,10 @@ class RegistrationStage:
         covariance_in_camera(estimate.information, T)
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
-        self._take_search_result()
-        self._take_check()
+        # In the order of their submission: after a stall several may be done, and a pose was lost in between.
         self._take_placed_patches()
+        self._take_check()
+        self._take_search_result()
         if (self._search is not None or self._check is not None) and frame.seen is not None:
             self._snapshot = _copied(frame)  # what the background job catches up with
         if self._T_camera_ct is None:
@@ -289,7 +290,8 @@ class RegistrationStage:
         if self._placing is not None and self._placing.done():
             self._placing.result()
             self._placing = None
-            self._sets.reverse()
+            if self._T_camera_ct is not None:
+                self._sets.reverse()
 
 
 def _copied(frame: FrameRecord) -> tuple[dict[int, NDArray[np.float32]], NDArray[np.bool_]]:

@@ -10,7 +10,7 @@ from fluoronav.wire.messages import (
     ToolPose,
     ToolsMessage,
 )
-from fluoronav.wire.sockets import DEFAULT_ENDPOINTS, EndpointInUse, bind, describe_endpoint
+from fluoronav.wire.sockets import DEFAULT_ENDPOINTS, EndpointInUse, bind
 
 __all__ = [
     "DEFAULT_ENDPOINTS",
@@ -27,6 +27,5 @@ __all__ = [
     "decode_frame",
     "decode_request",
     "decode_tools",
-    "describe_endpoint",
     "encode",
 ]

@@ -29,11 +29,6 @@ class EndpointInUse(OSError):
     """An endpoint that another process holds, or that this computer does not have."""
 
 
-def describe_endpoint(name: str) -> str:
-    """What an endpoint of the launch file is for."""
-    return _MEANING[name]
-
-
 def bind(socket: zmq.Socket[bytes], endpoint: str, name: str) -> None:
     """Binds a socket.
 
