@@ -67,9 +67,9 @@ class Tool(_Strict):
 class Spread(_Strict):
     """How far the true pose may lie from the prior."""
 
-    rotation_deg: float = Field(default=15, gt=0, le=180)
-    in_plane_mm: float = Field(default=40, gt=0, le=300)
-    depth_mm: float = Field(default=40, gt=0, le=300)
+    rotation_deg: float = Field(default=30, gt=0, le=180)
+    in_plane_mm: float = Field(default=100, gt=0, le=300)
+    depth_mm: float = Field(default=60, gt=0, le=300)
 
 
 class PriorPose(_Strict):

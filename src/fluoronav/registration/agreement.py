@@ -17,6 +17,7 @@ from fluoronav.projector import Projector, padded_rays
 Float32 = NDArray[np.float32]
 
 _SIGMA_PX = 3.0
+_FULL_SHARE = 0.6
 
 
 def locally_normalised(image: Float32, mask: Float32, sigma: float) -> Float32:
@@ -47,15 +48,25 @@ class Agreement:
         At full resolution.
     side : int
         Longer side of the image at which to compare, pixels.
+    T_prior : ndarray, shape (4, 4)
+        Says how large the model looks when it is in the middle of the image: a pose that leaves most of it outside
+        agrees by chance more easily, and what it agrees counts for less.
     """
 
-    def __init__(self, model: Projector, camera: Camera, side: int) -> None:
+    def __init__(self, model: Projector, camera: Camera, side: int, T_prior: NDArray[np.float64]) -> None:
         self._model = model
         self._camera = camera.scaled(side / max(camera.rows, camera.cols))
         self._directions, self._count = padded_rays(self._camera.rays(self._camera.pixel_grid()))
+        centre = T_prior[:3, :3] @ model.grid.centre_ct + T_prior[:3, 3]
+        frontal = np.array(T_prior)
+        frontal[:3, 3] += np.array([0, 0, np.linalg.norm(centre)]) - centre
+        # Most of the model must be in view for the agreement to count in full.
+        self._asked_px = _FULL_SHARE * min(float(self._shown(frontal)[1].sum()), 0.75 * self._count)
 
     def __call__(self, T_camera_ct: NDArray[np.float64], image: Float32, seen: NDArray[np.bool_]) -> float:
         """Correlation of the frame with the model's DRR where both show something, -1 to 1.
+
+        Less where little of the model is in view: the root of the share that is.
 
         Parameters
         ----------
@@ -65,14 +76,18 @@ class Agreement:
         seen : ndarray of bool
             Inside the aperture, any size.
         """
-        shape = (self._camera.rows, self._camera.cols)
-        integrals = np.empty(self._directions.shape[1], np.float32)
-        self._model.line_integrals(T_camera_ct, self._directions, integrals)
-        drr = integrals[: self._count].reshape(shape)
-        shown = (drr > 0.3 * float(drr.max())).astype(np.float32)
-        mask = cv2.erode(shown, np.ones((5, 5), np.uint8))
-        mask *= cv2.resize(seen.astype(np.float32), shape[::-1], interpolation=cv2.INTER_NEAREST)
-        if mask.sum() < 0.02 * mask.size:
+        drr, mask = self._shown(T_camera_ct)
+        mask *= cv2.resize(seen.astype(np.float32), mask.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        in_view = float(mask.sum())
+        if in_view < 0.02 * mask.size:
             return 0.0
         a, b = locally_normalised(image, mask, _SIGMA_PX), locally_normalised(drr, mask, _SIGMA_PX)
-        return float((a * b).sum())
+        return float((a * b).sum()) * min(1.0, np.sqrt(in_view / self._asked_px))
+
+    def _shown(self, T_camera_ct: NDArray[np.float64]) -> tuple[Float32, Float32]:
+        """The DRR, and 1 where the model holds back enough to be compared."""
+        integrals = np.empty(self._directions.shape[1], np.float32)
+        self._model.line_integrals(T_camera_ct, self._directions, integrals)
+        drr = integrals[: self._count].reshape(self._camera.rows, self._camera.cols)
+        shown = ((drr > 0) & (drr > 0.3 * float(drr.max()))).astype(np.float32)
+        return drr, np.asarray(cv2.erode(shown, np.ones((5, 5), np.uint8)), dtype=np.float32)

@@ -1,32 +1,39 @@
-"""The initial search: from a prior that may be centimetres and tens of degrees wrong to a pose worth refining.
+"""The initial search: from a prior that may be 10 cm and tens of degrees wrong to a pose worth refining.
 
-DRRs of 64 pixels are rendered over a grid of out-of-plane angles and depths; each is turned in the plane, and one
-Fourier transform then gives its correlation with the frame for every shift. The best few, kept apart from one another,
-are refined by Gauss-Newton, and the best of those wins.
+Candidates of the coarse grid (:mod:`.grid`) are refined at 64 pixels, the best of those that are different at 128, the
+best of these at 256; hypotheses are compared by their agreement over the whole field, and unless one agrees clearly,
+the places are tried where a wrong one comes from.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from queue import SimpleQueue
+from typing import TypeVar
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.geometry import Camera, exp_so3, rotation_distance_deg
-from fluoronav.projector import Projector, padded_rays
-from fluoronav.registration.agreement import Agreement, locally_normalised
+from fluoronav.geometry import Camera, exp_so3
+from fluoronav.projector import Projector
+from fluoronav.registration.agreement import Agreement
 from fluoronav.registration.gauss_newton import PoseEstimate, refine
+from fluoronav.registration.grid import Apart, Candidate, ViewGrid
 from fluoronav.registration.patches import PatchLevel
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
+Pyramid = dict[int, Float32]
+Item = TypeVar("Item")
 
-_ANGLE_STEP_DEG = 6.0
-_DEPTH_STEP_MM = 25.0
-_TURN_STEP_DEG = 6.0
-_GRID_SIGMA_PX = 4.0
+GRID_SIDE, COARSE_SIDE, FINE_SIDE = 64, 128, 256
+_THREADS = 2
+# How many hypotheses are taken to each resolution.
+_KEPT_AT_64, _KEPT_AT_128, _KEPT_AT_256 = 140, 12, 4
+# After the coarse refinement, poses this close have settled in the same place.
+_SAME_DEG, _SAME_IN_PLANE_MM, _SAME_DEPTH_MM = 3.0, 3.0, 12.0
 # Neighbours of a pose that are tried against it: turn (degrees) and shift (mm) in camera axes.
 _NEIGHBOURS = (
     ((7.0, 0.0, 0.0), (0.0, 0.0, 0.0)),
@@ -42,17 +49,6 @@ _NEIGHBOURS = (
 _HOPELESS = 0.1
 # Above this no wrong pose has been seen: there is nothing to doubt.
 _CLEAR = 0.55
-GRID_SIDE = 64
-COARSE_SIDE = 128
-FINE_SIDE = 256
-
-
-@dataclass(frozen=True)
-class Candidate:
-    """A pose from the coarse grid and its correlation with the frame."""
-
-    T_camera_ct: Float
-    correlation: float
 
 
 @dataclass(frozen=True)
@@ -63,81 +59,68 @@ class Hypothesis:
     agreement: float
 
 
+class _Workplace:
+    """The buffers that one thread needs to refine a hypothesis."""
+
+    def __init__(self, camera: Camera) -> None:
+        self.grid = PatchLevel(camera, GRID_SIDE, 9, 40)
+        self.coarse = PatchLevel(camera, COARSE_SIDE, 12, 50)
+        self.fine = PatchLevel(camera, FINE_SIDE, 15, 60)
+
+
 class InitialSearch:
-    """Searches around a prior pose.
+    """Searches around one prior pose or several.
 
     Parameters
     ----------
     model, bones : Projector
+    coarse_model, coarse_bones : Projector
+        The same at about twice the spacing, for the many poses of the first round.
     camera : Camera
         At full resolution.
-    prior : fluoronav.case.PriorPose
-        With its spread: rotation about every axis, in-plane and depth translation.
+    T_priors : sequence of ndarray, shape (4, 4)
+        Patient to camera, mm.
+    spread : fluoronav.case.Spread
+        How far the nearest prior may be wrong.
     centre_ct : ndarray, shape (3,)
         What rotations turn about.
     """
 
-    def __init__(self, model: Projector, bones: Projector, camera: Camera, prior, centre_ct: Float) -> None:
-        self._model, self._bones, self._prior = model, bones, prior
+    def __init__(
+        self,
+        model: Projector,
+        bones: Projector,
+        coarse_model: Projector,
+        coarse_bones: Projector,
+        camera: Camera,
+        T_priors: Sequence[Float],
+        spread,
+        centre_ct: Float,
+    ) -> None:
+        self._model, self._bones = model, bones
+        self._coarse_model, self._coarse_bones = coarse_model, coarse_bones
+        self._T_priors = list(T_priors)
         self._centre_ct = np.asarray(centre_ct, dtype=np.float64)
-        self._camera = camera.scaled(GRID_SIDE / max(camera.rows, camera.cols))
-        self._directions, self._count = padded_rays(self._camera.rays(self._camera.pixel_grid()))
-        self._integrals = np.empty(self._directions.shape[1], np.float32)
-        self.agreement = Agreement(model, camera, COARSE_SIDE)
-        self.coarse = PatchLevel(camera, COARSE_SIDE, 12, 50)
-        self.fine = PatchLevel(camera, FINE_SIDE, 15, 60)
+        self._grid = ViewGrid(coarse_model, camera, self._centre_ct, spread, GRID_SIDE)
+        self.agreement = Agreement(model, camera, COARSE_SIDE, self._T_priors[0])
+        self._first_agreement = Agreement(coarse_model, camera, GRID_SIDE, self._T_priors[0])
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="search")
+        self._places: SimpleQueue[_Workplace] = SimpleQueue()
+        for _ in range(_THREADS):
+            self._places.put(_Workplace(camera))
+        # Another thread may refine one hypothesis while a search is under way.
+        self._own = _Workplace(camera)
 
-    def candidates(
-        self, small: Float32, seen: NDArray[np.bool_], keep: int, go_on: Callable[[], bool] = lambda: True
-    ) -> list[Candidate]:
-        """The best poses of the grid, best first.
-
-        Parameters
-        ----------
-        small : ndarray of float32, shape (64, 64) or the camera's aspect
-            Attenuation of the frame.
-        seen : ndarray of bool
-            What lies inside the aperture, any size.
-        keep : int
-        go_on : callable
-            False abandons the search.
-        """
-        rows, cols = self._camera.rows, self._camera.cols
-        mask = cv2.resize(seen.astype(np.uint8), (cols, rows), interpolation=cv2.INTER_NEAREST).astype(np.float32)
-        frame = locally_normalised(small, mask, _GRID_SIGMA_PX)
-        shape = (2 * rows, 2 * cols)
-        frame_spectrum = np.fft.rfft2(frame, shape)
-        mask_spectrum = np.fft.rfft2(mask, shape)
-        T0 = self._prior.T_camera_ct()
-        s = self._prior.spread
-        tilts = _steps(s.rotation_deg, _ANGLE_STEP_DEG)
-        turns = _steps(s.rotation_deg, _TURN_STEP_DEG)
-        depths = _steps(s.depth_mm, _DEPTH_STEP_MM)
-        centre_px = (cols - 1) / 2, (rows - 1) / 2
-        found: list[Candidate] = []
-        for tilt_x in tilts:
-            for tilt_y in tilts:
-                for depth in depths:
-                    if not go_on():
-                        return []
-                    T = self._moved(T0, exp_so3(np.deg2rad([tilt_x, tilt_y, 0])), np.array([0, 0, depth]))
-                    self._model.line_integrals(T, self._directions, self._integrals)
-                    drr = self._integrals[: self._count].reshape(rows, cols)
-                    z = (T[:3, :3] @ self._centre_ct + T[:3, 3])[2]
-                    reach = s.in_plane_mm / z * self._camera.focal_px
-                    for turn in turns:
-                        turned, there = _turned(drr, mask, turn, centre_px)
-                        best, shift = _best_shift(turned, there, frame_spectrum, mask_spectrum, shape, reach)
-                        found.append(Candidate(self._placed(T, turn, shift, z), best))
-        found.sort(key=lambda c: -c.correlation)
-        return self._apart(found, keep)
+    def close(self) -> None:
+        """Ends the threads."""
+        self._pool.shutdown(wait=True, cancel_futures=True)
 
     def search(
         self,
-        pyramid: dict[int, Float32],
+        pyramid: Pyramid,
         seen: NDArray[np.bool_],
-        keep: int = 16,
         go_on: Callable[[], bool] = lambda: True,
+        progress: Callable[[str], None] = lambda text: None,
     ) -> Hypothesis | None:
         """The best pose that the search finds, or None when it was abandoned.
 
@@ -146,27 +129,41 @@ class InitialSearch:
         pyramid : dict
             Attenuation by the longer side of the image: 256, 128 and 64 pixels.
         seen : ndarray of bool
-        keep : int
-            How many poses of the grid are refined.
+        go_on : callable
+            False abandons the search.
+        progress : callable
+            Told what is being done.
         """
-        found: list[Hypothesis] = []
-        for candidate in self.candidates(pyramid[GRID_SIDE], seen, keep, go_on):
-            if not go_on():
-                return None
-            found.append(self.refined(candidate.T_camera_ct, pyramid, seen))
-        if not found:
+        candidates: list[Candidate] = []
+        for k, T_prior in enumerate(self._T_priors):
+            progress(f"searching around view {k + 1} of {len(self._T_priors)}")
+            candidates += self._grid.candidates(T_prior, pyramid[GRID_SIDE], seen, self._pool, _KEPT_AT_64, go_on)
+        candidates.sort(key=lambda c: -c.correlation)
+        progress("refining the best hypotheses")
+        first = self._each(
+            lambda place, c: self._settled(place, c.T_camera_ct, pyramid[GRID_SIDE], seen),
+            candidates[:_KEPT_AT_64],
+            go_on,
+        )
+        coarse = self._each(
+            lambda place, h: self._refined(place, h.estimate.T_camera_ct, pyramid, seen, False),
+            self._different(first, _KEPT_AT_128),
+            go_on,
+        )
+        fine = self._each(
+            lambda place, h: self._refined(place, h.estimate.T_camera_ct, pyramid, seen, True),
+            self._different(coarse, _KEPT_AT_256),
+            go_on,
+        )
+        if not fine or not go_on():
             return None
-        found.sort(key=lambda h: -h.agreement)
-        again = [self.refined(h.estimate.T_camera_ct, pyramid, seen, fine=True) for h in found[:3] if go_on()]
-        if not again:
-            return None
-        best = max(again, key=lambda h: h.agreement)
+        best = max(fine, key=lambda h: h.agreement)
         return best if best.agreement >= _CLEAR else self.second_opinion(best, pyramid, seen, go_on)
 
     def second_opinion(
         self,
         best: Hypothesis,
-        pyramid: dict[int, Float32],
+        pyramid: Pyramid,
         seen: NDArray[np.bool_],
         go_on: Callable[[], bool] = lambda: True,
     ) -> Hypothesis | None:
@@ -180,32 +177,71 @@ class InitialSearch:
         Hypothesis or None
             The one that agrees best with the frame, or None when the check was abandoned.
         """
-        for turn_deg, shift_mm in _NEIGHBOURS:
-            if not go_on():
-                return None
-            start = self._moved(best.estimate.T_camera_ct, exp_so3(np.deg2rad(turn_deg)), np.array(shift_mm))
-            other = self.refined(start, pyramid, seen)
-            if other.agreement > best.agreement - _HOPELESS:
-                other = self.refined(other.estimate.T_camera_ct, pyramid, seen, fine=True)
-                if other.agreement > best.agreement:
-                    best = other
-        return best
+        around = [
+            self._moved(best.estimate.T_camera_ct, exp_so3(np.deg2rad(turn)), np.array(shift))
+            for turn, shift in _NEIGHBOURS
+        ]
+        coarse = self._each(lambda place, T: self._refined(place, T, pyramid, seen, False), around, go_on)
+        hopeful = [h for h in coarse if h.agreement > best.agreement - _HOPELESS]
+        fine = self._each(
+            lambda place, h: self._refined(place, h.estimate.T_camera_ct, pyramid, seen, True),
+            self._different(hopeful, _KEPT_AT_256),
+            go_on,
+        )
+        return max([best, *fine], key=lambda h: h.agreement) if go_on() else None
 
-    def refined(
-        self, T_camera_ct: Float, pyramid: dict[int, Float32], seen: NDArray[np.bool_], *, fine: bool = False
+    def refined(self, T_camera_ct: Float, pyramid: Pyramid, seen: NDArray[np.bool_]) -> Hypothesis:
+        """One pose after Gauss-Newton at both resolutions; for one caller at a time."""
+        return self._refined(self._own, T_camera_ct, pyramid, seen, True)
+
+    def _refined(
+        self, place: _Workplace, T_camera_ct: Float, pyramid: Pyramid, seen: NDArray[np.bool_], fine: bool
     ) -> Hypothesis:
         """One candidate after Gauss-Newton, twice, since patches move with the pose."""
         estimate = None
         for _ in range(2):
-            self.coarse.choose(self._bones, T_camera_ct, seen)
-            levels = [(self.coarse, pyramid[COARSE_SIDE], 5)]
+            place.coarse.choose(self._bones, T_camera_ct, seen)
+            levels = [(place.coarse, pyramid[COARSE_SIDE], 5)]
             if fine:
-                self.fine.choose(self._bones, T_camera_ct, seen)
-                levels.append((self.fine, pyramid[FINE_SIDE], 3))
+                place.fine.choose(self._bones, T_camera_ct, seen)
+                levels.append((place.fine, pyramid[FINE_SIDE], 3))
             estimate = refine(self._model, levels, T_camera_ct, self._centre_ct)
             T_camera_ct = estimate.T_camera_ct
         assert estimate is not None
         return Hypothesis(estimate, self.agreement(estimate.T_camera_ct, pyramid[COARSE_SIDE], seen))
+
+    def _settled(self, place: _Workplace, T_camera_ct: Float, image: Float32, seen: NDArray[np.bool_]) -> Hypothesis:
+        """A candidate of the grid after a few cheap steps."""
+        estimate = None
+        for _ in range(2):
+            place.grid.choose(self._coarse_bones, T_camera_ct, seen)
+            estimate = refine(self._coarse_model, [(place.grid, image, 4)], T_camera_ct, self._centre_ct)
+            T_camera_ct = estimate.T_camera_ct
+        assert estimate is not None
+        return Hypothesis(estimate, self._first_agreement(T_camera_ct, image, seen))
+
+    def _each(
+        self, work: Callable[[_Workplace, Item], Hypothesis], items: Sequence[Item], go_on: Callable[[], bool]
+    ) -> list[Hypothesis]:
+        """Does the work for every item, on all threads; what does not come out finite is left out."""
+
+        def one(item: Item) -> Hypothesis | None:
+            if not go_on():
+                return None
+            place = self._places.get()
+            try:
+                return work(place, item)
+            finally:
+                self._places.put(place)
+
+        done = self._pool.map(one, items)
+        return [h for h in done if h is not None and np.isfinite(h.estimate.T_camera_ct).all()]
+
+    def _different(self, found: list[Hypothesis], keep: int) -> list[Hypothesis]:
+        """The best hypotheses that are not the same place found twice, best first."""
+        apart = Apart(self._centre_ct, _SAME_DEG, _SAME_IN_PLANE_MM, _SAME_DEPTH_MM)
+        ranked = sorted(found, key=lambda h: -h.agreement)
+        return [h for h in ranked if apart.is_new(h.estimate.T_camera_ct)][:keep]
 
     def _moved(self, T_camera_ct: Float, R_camera: Float, shift_camera: Float) -> Float:
         """The pose after turning the patient about the centre, in camera axes, and shifting it."""
@@ -214,59 +250,3 @@ class InitialSearch:
         T[:3, :3] = R_camera @ T[:3, :3]
         T[:3, 3] = c + shift_camera - T[:3, :3] @ self._centre_ct
         return T
-
-    def _placed(self, T: Float, turn_deg: float, shift_px: tuple[float, float], z: float) -> Float:
-        """The grid's pose turned about the optical axis and shifted in the image."""
-        K = self._camera.K
-        out = np.array(T)
-        centre_px = (self._camera.cols - 1) / 2, (self._camera.rows - 1) / 2
-        # The DRR was turned about the image's middle, which the principal point need not be: shift for the difference.
-        R = exp_so3([0, 0, np.deg2rad(turn_deg)])
-        pp = np.array([K[0, 2] - centre_px[0], K[1, 2] - centre_px[1]])
-        rest = R[:2, :2] @ pp - pp
-        out[:3, :] = R @ out[:3, :]
-        out[0, 3] += (shift_px[0] + rest[0]) * z / K[0, 0]
-        out[1, 3] += (shift_px[1] + rest[1]) * z / K[1, 1]
-        return out
-
-    def _apart(self, found: list[Candidate], keep: int) -> list[Candidate]:
-        kept: list[Candidate] = []
-        for c in found:
-            if len(kept) == keep:
-                break
-            at = c.T_camera_ct[:3, :3] @ self._centre_ct + c.T_camera_ct[:3, 3]
-            for other in kept:
-                o = other.T_camera_ct[:3, :3] @ self._centre_ct + other.T_camera_ct[:3, 3]
-                near = np.linalg.norm((at - o)[:2]) < 6 and abs(at[2] - o[2]) < 0.9 * _DEPTH_STEP_MM
-                if near and rotation_distance_deg(c.T_camera_ct, other.T_camera_ct) < 0.9 * _ANGLE_STEP_DEG:
-                    break
-            else:
-                kept.append(c)
-        return kept
-
-
-def _steps(half_width: float, step: float) -> Float:
-    n = int(np.ceil(half_width / step))
-    return np.linspace(-half_width, half_width, 2 * n + 1)
-
-
-def _turned(drr: Float32, mask: Float32, turn_deg: float, centre: tuple[float, float]) -> tuple[Float32, Float32]:
-    """The DRR turned in the plane and normalised where the model has something to show."""
-    M = cv2.getRotationMatrix2D(centre, -turn_deg, 1.0)
-    turned = np.asarray(cv2.warpAffine(drr, M, drr.shape[::-1], flags=cv2.INTER_LINEAR), dtype=np.float32)
-    there = (turned > 0.02 * float(drr.max())).astype(np.float32)
-    return locally_normalised(turned, there, _GRID_SIGMA_PX), there
-
-
-def _best_shift(
-    drr: Float32, there: Float32, frame_spectrum, mask_spectrum, shape: tuple[int, int], reach: float
-) -> tuple[float, tuple[float, float]]:
-    """Highest correlation within ``reach`` pixels, discounted where the shifted model leaves the aperture."""
-    spectrum = np.fft.rfft2(drr, shape)
-    correlation = np.fft.irfft2(frame_spectrum * np.conj(spectrum), shape)
-    shared = np.fft.irfft2(mask_spectrum * np.conj(np.fft.rfft2(there, shape)), shape) / max(float(there.sum()), 1)
-    correlation /= np.sqrt(np.clip(shared, 0.25, 1))
-    n = int(min(reach, min(shape) / 2 - 1))
-    window = np.roll(correlation, (n, n), (0, 1))[: 2 * n + 1, : 2 * n + 1]
-    i, j = divmod(int(window.argmax()), 2 * n + 1)
-    return float(window[i, j]), (j - n, i - n)

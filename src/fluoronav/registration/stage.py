@@ -88,7 +88,17 @@ class RegistrationStage:
             _Patches(PatchLevel(camera, COARSE_SIDE, 8, 100), PatchLevel(camera, FINE_SIDE, 15, 120), np.eye(4))
             for _ in range(2)
         ]
-        self._searcher = InitialSearch(self._model, self._bones, camera, case.prior, case.target_ct)
+        coarse, coarse_bone = model_grids(case.ct, case.labels, case.rigid_labels, 2 * _SPACING_MM, _MARGIN_MM)
+        self._searcher = InitialSearch(
+            self._model,
+            self._bones,
+            Projector(coarse),
+            Projector(coarse_bone),
+            camera,
+            [case.prior.T_camera_ct()],
+            case.prior.spread,
+            case.target_ct,
+        )
         progress("registration: kernels (compiled once for this processor, then cached)")
         T = case.prior.T_camera_ct()
         self._place(self._sets[0], T, np.ones((COARSE_SIDE, COARSE_SIDE), bool))
@@ -138,6 +148,7 @@ class RegistrationStage:
     def close(self) -> None:
         self._stopping = True
         self._background.shutdown(wait=True, cancel_futures=True)
+        self._searcher.close()
 
     def restart(self, status: Status = "searching") -> None:
         """Forgets the pose and searches anew."""
@@ -248,7 +259,7 @@ class RegistrationStage:
             if self._snapshot is None or self._stopping:
                 return None
             pyramid, seen = self._snapshot
-            found = self._searcher.refined(found.estimate.T_camera_ct, pyramid, seen, fine=True)
+            found = self._searcher.refined(found.estimate.T_camera_ct, pyramid, seen)
             e = found.estimate
             if found.agreement >= TRACKING_AGREEMENT and e.score >= TRACKING_SCORE and e.patches >= MIN_PATCHES:
                 self._place(self._sets[1], e.T_camera_ct, seen)

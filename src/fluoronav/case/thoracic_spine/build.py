@@ -178,7 +178,7 @@ def case_file(label_of: dict[str, int], plan: list[dict]) -> str:
             "orbital_deg": 0.0,
             "angular_deg": 0.0,
             "swivel_deg": 0.0,
-            "spread": {"rotation_deg": 15.0, "in_plane_mm": 40.0, "depth_mm": 40.0},
+            "spread": {"rotation_deg": 30.0, "in_plane_mm": 100.0, "depth_mm": 60.0},
         },
         "tracker": {
             "reference": "patient_reference",
