@@ -98,14 +98,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     what = register.add_argument_group("what to register")
     what.add_argument("--volume", type=Path, required=True, help="CT: DICOM folder, NRRD or NIfTI")
-    what.add_argument("--image", type=Path, nargs="+", required=True, help="TIFF or PNG frames, one per view")
-    what.add_argument("--camera", type=Path, nargs="+", required=True, help="camera files, in the images' order")
+    what.add_argument("--image", type=Path, nargs="+", required=True, help="TIFF, PNG or DICOM frames, one per view")
+    what.add_argument(
+        "--camera", type=Path, nargs="+", default=[], help="camera files, in the images' order; DICOM has its own"
+    )
+    what.add_argument("--frame", type=_count, default=1, help="which frame of a DICOM multi-frame image, from 1")
+    what.add_argument("--labels", type=Path, help="label map of the CT, where only some bones move together")
+    what.add_argument("--bone", type=_count, nargs="+", default=[], help="their labels; several also get a pose each")
     start = register.add_argument_group("where to start")
     start.add_argument(
         "--init",
         type=Path,
-        required=True,
-        help='JSON file {"T_camera_ct": 4 x 4} of the first view, within 10 deg, 10 mm',
+        help='JSON file {"T_camera_ct": 4 x 4} of the first view; without --auto within 10 deg and 10 mm',
+    )
+    start.add_argument(
+        "--auto",
+        action="store_true",
+        help="the start (--init, or the DICOM header) may be 30 deg, 100 mm in the plane and 60 mm in depth wrong",
+    )
+    start.add_argument(
+        "--orbit", action="store_true", help="like --auto, with the orbital angle unknown: AP to lateral, both sides"
     )
     register.add_argument("--json", type=Path, required=True, help="write the result here")
     register.add_argument("--overlay", type=Path, help="draw the model's outline on the first image (PNG)")
@@ -195,12 +207,24 @@ def _case_build(options: argparse.Namespace) -> None:
 
 
 def _register(options: argparse.Namespace) -> None:
-    from fluoronav.registration.register import register_files
+    from fluoronav.registration.register import Request, register_files
 
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    result = register_files(options.volume, options.image, options.camera, options.init, options.overlay, say)
+    request = Request(
+        volume=options.volume,
+        images=options.image,
+        cameras=options.camera,
+        init=options.init,
+        auto=options.auto,
+        orbit=options.orbit,
+        labels=options.labels,
+        bones=tuple(options.bone),
+        overlay=options.overlay,
+        frame=options.frame,
+    )
+    result = register_files(request, say)
     options.json.parent.mkdir(parents=True, exist_ok=True)
     options.json.write_text(json.dumps(result, indent=1) + "\n")
     for view in result["views"]:

@@ -8,7 +8,7 @@ import yaml
 from fluoronav.case import load_case
 from fluoronav.geometry import Camera
 from fluoronav.projector import Projector
-from fluoronav.registration.model import model_grids
+from fluoronav.registration.model import bone_grid, tissue_grid
 
 
 def test_the_real_chest_becomes_a_case_that_can_be_projected(shared_data, tmp_path, case):
@@ -30,7 +30,8 @@ def test_the_real_chest_becomes_a_case_that_can_be_projected(shared_data, tmp_pa
     for name in ("aorta", "spinal_cord", "vertebrae_T8"):
         ours, theirs = (next(s for s in c.structures if s.name == name).field for c in (case, whole))
         np.testing.assert_allclose(ours.sample(points)[0], theirs.sample(points)[0], atol=0.05)
-    model, bone = model_grids(whole.ct, whole.labels, whole.rigid_labels, 1.0, 40)
+    bone = bone_grid(whole.ct, whole.labels, whole.rigid_labels, 1.0)
+    model = tissue_grid(whole.ct, bone.centre_ct, 90.0, 1.0, 8.0)
     assert model.voxels.nbytes < 100e6 and bone.voxels.max() > 0
     camera = Camera(64, 64, np.array([[213.0, 0, 31.5], [0, 213, 31.5], [0, 0, 1]]))
     drr = Projector(model).render(case.prior.T_camera_ct(), camera)

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from fluoronav.case import CaseError
 from fluoronav.cli import main
 from fluoronav.geometry import CameraError, inverse, moved_about, transform_points
-from fluoronav.registration.register import RegisterError, register_files
+from fluoronav.registration.register import RegisterError, Request, XrayFileError, register_files
 
 SIZE = np.array([68, 86, 128]) * [0.39625, 0.39625, 0.625]
 
@@ -78,7 +78,7 @@ def test_two_views_find_the_radius_to_a_third_of_a_millimetre(wrist, tmp_path, r
 def test_one_view_is_right_across_the_ray_and_says_how_little_it_knows_along_it(wrist, tmp_path, rng, camera):
     G = truth(wrist, "0158", camera)
     images, cameras = files(wrist, "0158", (camera,))
-    result = register_files(wrist / "radius.nrrd", images, cameras, start(G, rng, tmp_path, 5, 5))
+    result = register_files(Request(wrist / "radius.nrrd", images, cameras, start(G, rng, tmp_path, 5, 5)))
     view = result["views"][0]
     in_space, across = errors(np.array(view["T_camera_ct"]), G)
     assert across < 0.7
@@ -89,7 +89,7 @@ def test_one_view_is_right_across_the_ray_and_says_how_little_it_knows_along_it(
 def test_a_start_that_is_quite_wrong_is_not_accepted(wrist, tmp_path, rng):
     images, cameras = files(wrist, "0158", (1, 2))
     init = start(truth(wrist, "0158", 1), rng, tmp_path, 90, 10)
-    result = register_files(wrist / "radius.nrrd", images, cameras, init)
+    result = register_files(Request(wrist / "radius.nrrd", images, cameras, init))
     assert not result["accepted"] and "fits the image" in result["reason"]
 
 
@@ -102,7 +102,7 @@ def test_a_mirrored_bone_is_not_accepted_in_two_views(wrist, tmp_path, time_poin
     sitk.WriteImage(mirrored, str(tmp_path / "mirrored.nrrd"))
     (tmp_path / "init.json").write_text(json.dumps({"T_camera_ct": truth(wrist, time_point, 1).tolist()}))
     images, cameras = files(wrist, time_point, (1, 2))
-    result = register_files(tmp_path / "mirrored.nrrd", images, cameras, tmp_path / "init.json")
+    result = register_files(Request(tmp_path / "mirrored.nrrd", images, cameras, tmp_path / "init.json"))
     assert not result["accepted"]
 
 
@@ -111,16 +111,16 @@ def test_wrong_files_are_refused_by_name(wrist, tmp_path, rng):
     init = start(truth(wrist, "0158", 1), rng, tmp_path)
     volume = wrist / "radius.nrrd"
     with pytest.raises(RegisterError, match="2 images but 1 cameras"):
-        register_files(volume, images, cameras[:1], init)
-    with pytest.raises(RegisterError, match=r"cam1.yaml: cannot be read as an image"):
-        register_files(volume, cameras, cameras, init)
+        register_files(Request(volume, images, cameras[:1], init))
+    with pytest.raises(XrayFileError, match=r"cam1.yaml: cannot be read as an image"):
+        register_files(Request(volume, cameras, cameras, init))
     with pytest.raises(CameraError, match=r"radius.nrrd: cannot be read as a camera"):
-        register_files(volume, images, [volume, volume], init)
+        register_files(Request(volume, images, [volume, volume], init))
     with pytest.raises(CaseError, match=r"frame0158_cam1.tif: is 1760 x 1760 x 1 voxels|frame0158_cam1.tif"):
-        register_files(images[0], images, cameras, init)
+        register_files(Request(images[0], images, cameras, init))
     (tmp_path / "bad.json").write_text(json.dumps({"T_camera_ct": np.diag([1.0, 1, -1, 1]).tolist()}))
     with pytest.raises(RegisterError, match=r"bad.json: T_camera_ct is not a rigid"):
-        register_files(volume, images, cameras, tmp_path / "bad.json")
+        register_files(Request(volume, images, cameras, tmp_path / "bad.json"))
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(RegisterError, match=r"bad.json: must hold"):
-        register_files(volume, images, cameras, tmp_path / "bad.json")
+        register_files(Request(volume, images, cameras, tmp_path / "bad.json"))

@@ -1,7 +1,7 @@
 """What is known before the first frame: CT, structures with their thresholds, plan, tools and the prior pose."""
 
 from fluoronav.case.distance import DistanceField, sample_distance
-from fluoronav.case.file import CaseError, CaseFile, PriorPose, Tool, Trajectory
+from fluoronav.case.file import CaseError, CaseFile, PriorPose, Spread, Tool, Trajectory
 from fluoronav.case.loading import Case, Structure, load_case
 from fluoronav.case.volume import Volume, read_volume
 
@@ -11,6 +11,7 @@ __all__ = [
     "CaseFile",
     "DistanceField",
     "PriorPose",
+    "Spread",
     "Structure",
     "Tool",
     "Trajectory",

@@ -116,7 +116,9 @@ class CaseFile(_Strict):
     ct: Path = Field(description="DICOM folder, NRRD or NIfTI")
     ct_series: str | None = Field(default=None, description="SeriesInstanceUID, where the folder holds several")
     labels: Path | None = Field(default=None, description="label map on any grid of the same patient frame")
-    surroundings: Path | None = Field(default=None, description="coarse CT of the whole region; simulator only")
+    surroundings: Path | None = Field(
+        default=None, description="coarse CT of the whole region, used where `ct` has nothing"
+    )
     structures: tuple[StructureEntry, ...] = ()
     rigid: Rigid | None = None
     plan: tuple[Trajectory, ...] = ()

@@ -46,6 +46,7 @@ class Case:
     file: CaseFile = field(repr=False)
     ct: Volume = field(repr=False)
     labels: Volume | None = field(repr=False)
+    surroundings: Volume | None = field(repr=False)
     structures: tuple[Structure, ...] = field(repr=False)
 
     @property
@@ -70,10 +71,6 @@ class Case:
     def target_ct(self) -> np.ndarray:
         """The point at which the registration's error is stated: the plan's first target, or the isocentre."""
         return np.array(self.plan[0].target_ct if self.plan else self.prior.isocentre_ct, dtype=np.float64)
-
-    @property
-    def surroundings(self) -> Path | None:
-        return None if self.file.surroundings is None else self.path.parent / self.file.surroundings
 
 
 def load_case(path: str | Path, cache: Path | None = None, progress: Callable[[str], None] = lambda _: None) -> Case:
@@ -124,6 +121,7 @@ def load_case(path: str | Path, cache: Path | None = None, progress: Callable[[s
         file=file,
         ct=ct,
         labels=labels,
+        surroundings=None if file.surroundings is None else read_volume(folder / file.surroundings),
         structures=tuple(structures),
     )
 

@@ -18,6 +18,8 @@ Float32 = NDArray[np.float32]
 
 _SIGMA_PX = 3.0
 _FULL_SHARE = 0.6
+# An agreement is never made more than twice what was measured.
+_LEAST_ATTAINABLE = 0.25
 
 
 def locally_normalised(image: Float32, mask: Float32, sigma: float) -> Float32:
@@ -36,6 +38,14 @@ def locally_normalised(image: Float32, mask: Float32, sigma: float) -> Float32:
     detail /= contrast + 0.1 * float(contrast.max()) + 1e-6
     detail -= mask * (detail.sum() / max(float(mask.sum()), 1))
     return detail / (np.linalg.norm(detail) + 1e-9)
+
+
+def _finest_share(image: Float32) -> float:
+    """Share of an image's power that white noise of its finest detail would have: the diagonal Haar coefficient's."""
+    rows, cols = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
+    q = image[:rows, :cols]
+    diagonal = 0.5 * (q[::2, ::2] - q[1::2, ::2] - q[::2, 1::2] + q[1::2, 1::2])
+    return 4 * float((diagonal**2).sum()) / (float((image**2).sum()) + 1e-12)
 
 
 class Agreement:
@@ -66,7 +76,8 @@ class Agreement:
     def __call__(self, T_camera_ct: NDArray[np.float64], image: Float32, seen: NDArray[np.bool_]) -> float:
         """Correlation of the frame with the model's DRR where both show something, -1 to 1.
 
-        Less where little of the model is in view: the root of the share that is.
+        Less where little of the model is in view: the root of the share that is. Noise lowers any correlation, of right
+        poses and wrong ones alike; what it takes is estimated from the frame's finest detail and given back.
 
         Parameters
         ----------
@@ -82,7 +93,8 @@ class Agreement:
         if in_view < 0.02 * mask.size:
             return 0.0
         a, b = locally_normalised(image, mask, _SIGMA_PX), locally_normalised(drr, mask, _SIGMA_PX)
-        return float((a * b).sum()) * min(1.0, np.sqrt(in_view / self._asked_px))
+        attainable = np.sqrt(np.clip(1 - _finest_share(a) + _finest_share(b), _LEAST_ATTAINABLE, 1))
+        return float((a * b).sum() / attainable) * min(1.0, np.sqrt(in_view / self._asked_px))
 
     def _shown(self, T_camera_ct: NDArray[np.float64]) -> tuple[Float32, Float32]:
         """The DRR, and 1 where the model holds back enough to be compared."""

@@ -13,12 +13,12 @@ LOST_SCORE = 0.42
 MIN_PATCHES = 12
 # Agreement over the whole field: right poses 0.57 and above at normal dose, wrong ones that Gauss-Newton settles in
 # below 0.49, half of them below 0.3.
-TRACKING_AGREEMENT = 0.5
-LOST_AGREEMENT = 0.35
+TRACKING_AGREEMENT = 0.65
+LOST_AGREEMENT = 0.45
 
 # The model's own error (beam, segmentation, resampling) does not shrink with the noise: floors, 1 sigma.
-_FLOOR_IMAGE_MM = 0.15
-_FLOOR_DEPTH_MM = 0.8
+_FLOOR_IMAGE_MM = 0.1
+_FLOOR_DEPTH_MM = 1.75
 
 
 def covariance_in_camera(information: Float, T_camera_ct: Float) -> Float:

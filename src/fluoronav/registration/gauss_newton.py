@@ -19,7 +19,7 @@ Float = NDArray[np.float64]
 _DAMPING = 1e-3
 # Neighbouring pixels share noise and model error, so a patch tells less than its pixels do: found on the embedded
 # case by comparing the covariance with the true errors (docs/registration.md).
-_INFORMATION_PER_PIXEL = 0.25
+_INFORMATION_PER_PIXEL = 1.0
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,10 @@
 """The coarse half of the initial search: a grid of views matched with the frame by Fourier transforms.
 
 The frame is turned and scaled once for every in-plane turn and depth. A DRR of the model, seen by a camera that looks
-straight at it, is rendered for every pair of out-of-plane angles; one Fourier transform of it then gives its correlation
-with every turned and scaled frame at every shift. A shift of the image is taken for a turn of the camera about its
-source, which is a homography and leaves the appearance as it is: that is what lets the patient be 100 mm off the axis.
+straight at it, is rendered for every pair of out-of-plane angles; one Fourier transform of it then gives its
+correlation with every turned and scaled frame at every shift. A shift of the image is taken for a turn of the camera
+about its source, which is a homography and leaves the appearance as it is: that is what lets the patient be 100 mm off
+the axis.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ _STEP_DEG, _SCALE_STEP = 8.3, 0.07
 _MARGIN = 1.1
 # Poses closer than this to a better one are the same hypothesis: degrees, mm in the plane, mm in depth.
 _SAME_DEG, _SAME_IN_PLANE_MM, _SAME_DEPTH_MM = 6.0, 8.0, 20.0
-_SIGMA_PX = 4.0
+# The rim around the model counts, too: a bone ends there.
+_RIM = np.ones((9, 9), np.uint8)
+# Share of its mean power below which a region of the frame is taken to be empty.
+_LEAST_POWER = 0.3
 
 
 @dataclass(frozen=True)
@@ -64,10 +68,12 @@ class ViewGrid:
         How far the prior may be wrong.
     side : int
         Longer side of the images that are compared, pixels.
+    sigma_px : float
+        Neighbourhood over which mean and contrast are made equal.
     """
 
-    def __init__(self, model: Projector, camera: Camera, centre_ct: Float, spread, side: int) -> None:
-        self._model, self._spread, self._side = model, spread, side
+    def __init__(self, model: Projector, camera: Camera, centre_ct: Float, spread, side: int, sigma_px: float) -> None:
+        self._model, self._spread, self._side, self._sigma_px = model, spread, side, sigma_px
         self._centre_ct = np.asarray(centre_ct, dtype=np.float64)
         self.camera = camera.scaled(side / max(camera.rows, camera.cols))
         K = self.camera.K.copy()
@@ -102,7 +108,7 @@ class ViewGrid:
         """
         n = self._side
         centre = T_prior[:3, :3] @ self._centre_ct + T_prior[:3, 3]
-        variants, spectra, masks = self._variants(image, seen, centre[2])
+        variants, spectra, powers, masks = self._variants(image, seen, centre[2])
         windows = [self._window(v, centre) for v in variants]
         towards = _onto_axis(centre) @ T_prior[:3, :3]
         angles = _steps(self._spread.rotation_deg * _MARGIN, _STEP_DEG)
@@ -114,15 +120,17 @@ class ViewGrid:
             if not go_on():
                 return []
             drr = self._frontal(R, distance)
-            there = (drr > 0.02 * float(drr.max())).astype(np.float32)
+            there = np.asarray(cv2.dilate((drr > 0.02 * float(drr.max())).astype(np.float32), _RIM), np.float32)
             total = float(there.sum())
             if total == 0:
                 return []
             shape = (2 * n, 2 * n)
-            spectrum = np.fft.rfft2(locally_normalised(drr, there, _SIGMA_PX), shape)
+            spectrum = np.fft.rfft2(locally_normalised(drr, there, self._sigma_px), shape)
             correlation = np.fft.irfft2(spectra * np.conj(spectrum), shape)
-            shared = np.fft.irfft2(masks * np.conj(np.fft.rfft2(there, shape) / total), shape)
-            correlation /= np.sqrt(np.clip(shared, 0.5, 1))
+            over = np.conj(np.fft.rfft2(there, shape) / total)
+            shared = np.fft.irfft2(masks * over, shape)
+            power = np.fft.irfft2(powers * over, shape)
+            correlation *= np.sqrt(np.clip(2 * shared, 0, 1) / np.maximum(power * total, _LEAST_POWER * total / n**2))
             best = []
             for k, (us, vs) in enumerate(windows):
                 if len(us) == 0 or len(vs) == 0:
@@ -160,7 +168,7 @@ class ViewGrid:
         return integrals[: self._count].reshape(self._side, self._side)
 
     def _variants(self, image: Float32, seen: NDArray[np.bool_], z: float):
-        """The frame in every turn and scale, locally normalised: its spectra, and those of what is seen of it."""
+        """The frame in every turn and scale, locally normalised: the spectra of it, its square and its mask."""
         n = self._side
         mask = cv2.resize(seen.astype(np.uint8), image.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(np.float32)
         reach = _MARGIN * self._spread.depth_mm / z
@@ -172,16 +180,24 @@ class ViewGrid:
         for turn in _steps(self._spread.rotation_deg * _MARGIN, _STEP_DEG):
             for scale in scales:
                 # `scale` is the model's distance over the prior's: a model farther away is smaller in the frame.
-                affine = cv2.getRotationMatrix2D(middle, turn, float(scale))
+                affine = np.asarray(cv2.getRotationMatrix2D(middle, turn, float(scale)), dtype=np.float64)
                 affine[:, 2] += (n - 1) / 2 - np.array(middle)
-                border = {"borderMode": cv2.BORDER_REPLICATE, "flags": cv2.INTER_LINEAR}
-                turned = np.asarray(cv2.warpAffine(image, affine, (n, n), **border), dtype=np.float32)
+                turned = np.asarray(
+                    cv2.warpAffine(image, affine, (n, n), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE),
+                    dtype=np.float32,
+                )
                 there = (cv2.warpAffine(mask, affine, (n, n), flags=cv2.INTER_LINEAR) > 0.99).astype(np.float32)
                 variants.append(_Variant(float(turn), float(scale), affine))
-                images.append(locally_normalised(turned, there, _SIGMA_PX))
+                images.append(locally_normalised(turned, there, self._sigma_px))
                 masks.append(there)
         shape = (2 * n, 2 * n)
-        return variants, np.fft.rfft2(np.array(images), shape), np.fft.rfft2(np.array(masks), shape)
+        frames = np.array(images)
+        return (
+            variants,
+            np.fft.rfft2(frames, shape),
+            np.fft.rfft2(frames * frames, shape),
+            np.fft.rfft2(np.array(masks), shape),
+        )
 
     def _window(self, variant: _Variant, centre: Float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """The shifts (u, v) that put the model's middle within reach of where the prior has it."""

@@ -1,4 +1,4 @@
-"""Which part of the CT is cast rays through: the rigid bones with the tissue close around them."""
+"""What rays are cast through: the patient's tissue, and the rigid bones alone."""
 
 from __future__ import annotations
 
@@ -7,15 +7,55 @@ from numpy.typing import NDArray
 
 from fluoronav.projector import AttenuationGrid, attenuation_of_hu
 
+Float = NDArray[np.float64]
+
 _BONE_HU = 150
-# Width over which the model's attenuation fades out at its faces.
-_FADE_MM = 8.0
+_SOFT_TISSUE_HU = 50
+# Kept free around the bones' own grid, so that no bone ends in a wall.
+_BONE_MARGIN_MM = 3.0
 
 
-def model_grids(
-    ct, labels, rigid_labels: tuple[int, ...], spacing_mm: float, margin_mm: float, fade_mm: float = _FADE_MM
-) -> tuple[AttenuationGrid, AttenuationGrid]:
-    """The registration's model, and its bones alone.
+def tissue_grid(
+    ct, centre_ct: Float, reach_mm: float, spacing_mm: float, fade_mm: float, surroundings=None
+) -> AttenuationGrid:
+    """All tissue around a point, bone and soft.
+
+    What lies over the bones is part of their picture: with only 60 mm of tissue around the spine the error across the
+    ray was twice that with the whole chest.
+
+    Parameters
+    ----------
+    ct : fluoronav.case.Volume
+        HU.
+    centre_ct : ndarray, shape (3,)
+        LPS mm.
+    reach_mm : float
+        Half the side of the cube that is kept, where the CT goes so far.
+    spacing_mm : float
+    fade_mm : float
+        Width over which the attenuation fades out at the grid's faces: a model that ended in a wall would have edges
+        that the patient does not.
+    surroundings : fluoronav.case.Volume, optional
+        A coarse CT of the same patient, used where `ct` has nothing.
+    """
+    corners = ct.corners_ct() if surroundings is None else np.vstack([ct.corners_ct(), surroundings.corners_ct()])
+    low = np.maximum(corners.min(0), centre_ct - reach_mm)
+    high = np.minimum(corners.max(0), centre_ct + reach_mm)
+    if not (high > low).all():
+        raise ValueError(f"{ct.path}: has nothing within {reach_mm:g} mm of {np.round(centre_ct, 1).tolist()}")
+    size = _size(low, high, spacing_mm)
+    nowhere = -4000.0
+    hu = ct.resampled(low, size, spacing_mm, nowhere)
+    missing = hu < -2000
+    if surroundings is not None and missing.any():
+        hu[missing] = surroundings.resampled(low, size, spacing_mm, -1024.0)[missing]
+    else:
+        hu[missing] = -1024.0
+    return AttenuationGrid(attenuation_of_hu(hu) * _fade(hu.shape, fade_mm / spacing_mm), low, spacing_mm)
+
+
+def bone_grid(ct, labels, rigid_labels: tuple[int, ...], spacing_mm: float) -> AttenuationGrid:
+    """The attenuation above soft tissue of the bones that move as one body: where the model has structure of its own.
 
     Parameters
     ----------
@@ -23,26 +63,21 @@ def model_grids(
         HU.
     labels : fluoronav.case.Volume or None
     rigid_labels : tuple of int
-        The bones that move as one body; empty: everything denser than 150 HU counts as bone.
+        The bones; empty: everything denser than 150 HU counts.
     spacing_mm : float
-        Of both grids.
-    margin_mm : float
-        Tissue kept around the bones' bounding box.
-    fade_mm : float
-        Width over which the attenuation fades out at the model's faces.
 
-    Returns
-    -------
-    model, bone : AttenuationGrid
-        The second has the bones' attenuation above soft tissue and shows where the model has structure of its own.
+    Raises
+    ------
+    ValueError
+        There is no bone.
     """
     corners = ct.corners_ct()
     low, high = corners.min(0), corners.max(0)
     if rigid_labels and labels is not None:
         # Only what will be kept is resampled: a whole trunk at 1 mm takes hundreds of megabytes.
         first_ct, last_ct = labels.extent_ct(rigid_labels)
-        low, high = np.maximum(low, first_ct - margin_mm), np.minimum(high, last_ct + margin_mm)
-    size = tuple(np.maximum(np.floor((high - low) / spacing_mm + 1e-6).astype(int) + 1, 2))
+        low, high = np.maximum(low, first_ct - _BONE_MARGIN_MM), np.minimum(high, last_ct + _BONE_MARGIN_MM)
+    size = _size(low, high, spacing_mm)
     hu = ct.resampled(low, size, spacing_mm, -1024.0)
     if rigid_labels and labels is not None:
         bone = np.isin(labels.resampled(low, size, spacing_mm, 0, nearest=True), rigid_labels)
@@ -51,21 +86,22 @@ def model_grids(
     if not bone.any():
         raise ValueError(f"{ct.path}: no bone to register: no voxel is denser than {_BONE_HU} HU")
     found = np.argwhere(bone)
-    margin = int(np.ceil(margin_mm / spacing_mm))
+    margin = int(np.ceil(_BONE_MARGIN_MM / spacing_mm))
     first = np.maximum(found.min(0) - margin, 0)
     end = np.minimum(found.max(0) + margin + 1, bone.shape)
     box = tuple(slice(a, b) for a, b in zip(first, end, strict=True))
-    origin = low + spacing_mm * first[::-1]
-    mu = attenuation_of_hu(hu[box]) * _fade(tuple(end - first), fade_mm / spacing_mm)
-    above = np.where(bone[box], np.maximum(mu - attenuation_of_hu(np.float32(50)), 0), 0).astype(np.float32)
-    return AttenuationGrid(mu, origin, spacing_mm), AttenuationGrid(above, origin, spacing_mm)
+    above = attenuation_of_hu(hu[box]) - attenuation_of_hu(np.float32(_SOFT_TISSUE_HU))
+    return AttenuationGrid(
+        np.where(bone[box], np.maximum(above, 0), 0).astype(np.float32), low + spacing_mm * first[::-1], spacing_mm
+    )
+
+
+def _size(low: Float, high: Float, spacing_mm: float) -> tuple[int, ...]:
+    return tuple(np.maximum(np.floor((high - low) / spacing_mm + 1e-6).astype(int) + 1, 2))
 
 
 def _fade(shape: tuple[int, ...], width: float) -> NDArray[np.float32]:
-    """1 inside, falling to 0 at the faces as a raised cosine over ``width`` voxels.
-
-    A model that ended in a wall would have edges that the patient does not.
-    """
+    """1 inside, falling to 0 at the faces as a raised cosine over ``width`` voxels."""
     fade = np.ones(shape, np.float32)
     for axis, n in enumerate(shape):
         at = np.arange(n, dtype=np.float32)

@@ -1,8 +1,12 @@
-"""Registration of still images: one view, or several of one moment, from a start up to 10 degrees and 10 mm wrong."""
+"""Registration of still images: one view, or several of one moment.
+
+From a start up to 10 degrees and 10 mm wrong, or, with a search, from a prior that is wrong by much more.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import cv2
@@ -11,8 +15,10 @@ from numpy.typing import NDArray
 
 from fluoronav.geometry import Camera, inverse, log_so3, moved_about
 from fluoronav.projector import AttenuationGrid, Projector
-from fluoronav.registration.confidence import covariance_in_camera, error_bounds_mm
+from fluoronav.registration.agreement import Agreement
+from fluoronav.registration.confidence import TRACKING_AGREEMENT, covariance_in_camera, error_bounds_mm
 from fluoronav.registration.gauss_newton import PoseEstimate, refine_views
+from fluoronav.registration.grid import ViewGrid
 from fluoronav.registration.patches import PatchLevel
 
 Float = NDArray[np.float64]
@@ -20,6 +26,8 @@ Float32 = NDArray[np.float32]
 
 # Coarse to fine: side of the image (pixels), patch size, patches, iterations, hypotheses that are refined there.
 _ROUNDS = ((220, 11, 40, 6, None), (440, 11, 80, 6, 10), (880, 11, 120, 5, 4))
+# Of a small bone every bit counts: its patches overlap.
+_APART = 0.7
 # How wrong the start may be (1 sigma): what one view does not determine stays near it.
 _START_DEG, _START_MM = 10.0, 10.0
 # One view of a small bone pulls its depth tens of mm away to follow what it does not model; it is held at the start's.
@@ -28,6 +36,12 @@ _TURN_DEG, _SHIFT_MM, _RANDOM_STARTS = 8.0, 8.0, 30
 # Mean correlation over all patches, none left out. On the wrist: right poses 0.81 to 0.86, wrong ones below 0.7, a
 # mirrored radius 0.73 in two views (but 0.82 in the second view alone, which cannot tell).
 ACCEPTED_FIT = 0.78
+# The search: side of the images that are matched and neighbourhood (pixels), for a bone alone and for a whole trunk;
+# how many hypotheses of each view are refined. On the wrist a good one was always among the first 84.
+_BONE_SEARCH, _TRUNK_SEARCH, _KEPT_OF_SEARCH = (192, 2.5), (64, 4.0), 90
+_AGREEMENT_SIDE = 128
+_TURNS_ABOUT_SHAFT_DEG = (0.0, 25.0, -25.0, 45.0, -45.0)
+_SHIFTS_ALONG_SHAFT_MM = (0.0, 9.0, -9.0, 17.0, -17.0)
 
 
 @dataclass(frozen=True)
@@ -76,6 +90,7 @@ class OfflineResult:
 
 @dataclass
 class _Hypothesis:
+    T_start: Float  # of the first view; what the views do not determine stays near it
     poses: list[Float]
     estimates: list[PoseEstimate]
     fit: float
@@ -87,15 +102,20 @@ class OfflineRegistration:
     Parameters
     ----------
     model, bone : AttenuationGrid
-        From :func:`fluoronav.registration.model.model_grids`.
+        From :mod:`fluoronav.registration.model`.
     views : list of View
         With more than one, each camera needs ``T_camera_world``.
+    segmented : bool
+        The volume is a bone cut out of its surroundings. What a whole trunk shows can be compared with the whole frame,
+        a bone's picture only where the bone is.
     """
 
-    def __init__(self, model: AttenuationGrid, bone: AttenuationGrid, views: list[View]) -> None:
-        self._views = views
+    def __init__(
+        self, model: AttenuationGrid, bone: AttenuationGrid, views: list[View], *, segmented: bool = True
+    ) -> None:
+        self._views, self._segmented = views, segmented
         self._model, self._bones = Projector(model, threads=2), Projector(bone, threads=2)
-        self._centre_ct = model.centre_ct
+        self._centre_ct = bone.centre_ct
         self._T_view_first = [np.eye(4)]
         for view in views[1:]:
             first, other = views[0].camera.T_camera_world, view.camera.T_camera_world
@@ -106,7 +126,7 @@ class OfflineRegistration:
                 )
             self._T_view_first.append(other @ inverse(first))
         self._levels = {
-            (side, v): PatchLevel(view.camera, side, size, count)
+            (side, v): PatchLevel(view.camera, side, size, count, _APART)
             for side, size, count, _, _ in _ROUNDS
             for v, view in enumerate(views)
         }
@@ -115,6 +135,11 @@ class OfflineRegistration:
             for (side, v), level in self._levels.items()
             for view in [views[v]]
         }
+
+    @property
+    def centre_ct(self) -> Float:
+        """What rotations turn about: the middle of the bones, LPS mm."""
+        return self._centre_ct
 
     def run(self, T_camera_ct: Float, progress: Callable[[str], None] = lambda text: None) -> OfflineResult:
         """Registers from a start pose of the first view.
@@ -126,20 +151,68 @@ class OfflineRegistration:
             Told what is being done.
         """
         T_first = np.array(T_camera_ct, dtype=np.float64)
-        hypotheses = [self._at(T_first, twist) for twist in _starts()]
+        return self._best([self._at(T_first, twist) for twist in _starts()], progress)
+
+    def search(
+        self, T_priors: Sequence[Float], spread, progress: Callable[[str], None] = lambda text: None
+    ) -> OfflineResult:
+        """Registers from priors of the first view that may be wrong by all of `spread`.
+
+        Parameters
+        ----------
+        T_priors : sequence of ndarray, shape (4, 4)
+        spread : fluoronav.case.Spread
+            How far the nearest of them may be wrong.
+        progress : callable
+        """
+        side, sigma_px = _BONE_SEARCH if self._segmented else _TRUNK_SEARCH
+        found: list[tuple[float, Float]] = []
+        with ThreadPoolExecutor(2) as pool:
+            for v, view in enumerate(self._views):
+                grid = ViewGrid(self._model, view.camera, self._centre_ct, spread, side, sigma_px)
+                image = _resized(view.attenuation, grid.camera)
+                of_view: list[tuple[float, Float]] = []
+                for k, T_prior in enumerate(T_priors):
+                    progress(f"view {v + 1} of {len(self._views)}: searching around pose {k + 1} of {len(T_priors)}")
+                    T_view = self._T_view_first[v] @ T_prior
+                    candidates = grid.candidates(T_view, image, view.seen, pool, _KEPT_OF_SEARCH)
+                    of_view += [(c.correlation, inverse(self._T_view_first[v]) @ c.T_camera_ct) for c in candidates]
+                found += sorted(of_view, key=lambda f: -f[0])[:_KEPT_OF_SEARCH]
+        result = self._best([self._at(T, np.zeros(6)) for _, T in found], progress)
+        if result.accepted:
+            return result
+        # Along and around a shaft there are local optima 10 to 20 mm and 20 to 40 degrees apart: look around.
+        progress("looking around the best")
+        axis = _long_axis(self._bones.grid)
+        shaft = [
+            np.concatenate([np.deg2rad(turn) * axis, shift * axis])
+            for turn in _TURNS_ABOUT_SHAFT_DEG
+            for shift in _SHIFTS_ALONG_SHAFT_MM
+        ]
+        around = [self._at(result.views[0].T_camera_ct, twist) for twist in (*_starts(), *shaft)]
+        return max(result, self._best(around, progress), key=lambda r: (r.accepted, r.fit))
+
+    def refine_near(self, T_camera_ct: Float) -> OfflineResult:
+        """Refines one pose of the first view that is already good, without trying others."""
+        hypothesis = self._at(np.array(T_camera_ct, dtype=np.float64), np.zeros(6))
+        for side, _, _, iterations, _ in _ROUNDS[1:]:
+            self._refine(hypothesis, side, iterations)
+        return self._judged(hypothesis)
+
+    def _best(self, hypotheses: list[_Hypothesis], progress: Callable[[str], None]) -> OfflineResult:
         for side, _, _, iterations, keep in _ROUNDS:
             hypotheses.sort(key=lambda h: -h.fit)
             hypotheses = hypotheses[:keep]
             progress(f"{len(hypotheses)} hypotheses at {side} pixels")
             for hypothesis in hypotheses:
-                self._refine(hypothesis, side, iterations, T_first)
+                self._refine(hypothesis, side, iterations)
         return self._judged(max(hypotheses, key=lambda h: h.fit))
 
     def _at(self, T_first: Float, twist: Float) -> _Hypothesis:
         first = inverse(moved_about(self._centre_ct, twist) @ inverse(T_first))
-        return _Hypothesis([T @ first for T in self._T_view_first], [], 0.0)
+        return _Hypothesis(T_first, [T @ first for T in self._T_view_first], [], 0.0)
 
-    def _refine(self, hypothesis: _Hypothesis, side: int, iterations: int, T_first: Float) -> None:
+    def _refine(self, hypothesis: _Hypothesis, side: int, iterations: int) -> None:
         levels = [self._levels[side, v] for v in range(len(self._views))]
         for _ in range(2):  # patches move with the pose
             for level, view, T in zip(levels, self._views, hypothesis.poses, strict=True):
@@ -151,7 +224,7 @@ class OfflineRegistration:
                 hypothesis.poses,
                 self._centre_ct,
                 self._start_information(hypothesis.poses[0], held=True),
-                from_prior=self._twist_from(T_first, hypothesis.poses[0]),
+                from_prior=self._twist_from(hypothesis.T_start, hypothesis.poses[0]),
             )
             hypothesis.poses = [e.T_camera_ct for e in hypothesis.estimates]
         fits = [float(level.ncc[: level.count].clip(0).mean()) if level.count else 0.0 for level in levels]
@@ -186,9 +259,22 @@ class OfflineRegistration:
             space.append(in_space)
             image.append(across)
         reason = ""
-        if best.fit < ACCEPTED_FIT:
-            reason = f"the model fits the image with {best.fit:.2f}; {ACCEPTED_FIT} is asked"
+        if not all(np.isfinite(e.T_camera_ct).all() and e.patches for e in best.estimates):
+            reason = "no part of the bones is in view"
+        elif self._segmented:
+            if best.fit < ACCEPTED_FIT:
+                reason = f"the model fits the image with {best.fit:.2f}; {ACCEPTED_FIT} is asked"
+        else:
+            agreement = min(self._agreement(v, e.T_camera_ct) for v, e in enumerate(best.estimates))
+            if agreement < TRACKING_AGREEMENT:
+                reason = f"the model agrees with the image with {agreement:.2f}; {TRACKING_AGREEMENT} is asked"
         return OfflineResult(not reason, reason, best.estimates, best.fit, sigma, space, image)
+
+    def _agreement(self, v: int, T_camera_ct: Float) -> float:
+        view = self._views[v]
+        agreement = Agreement(self._model, view.camera, _AGREEMENT_SIDE, T_camera_ct)
+        small = view.camera.scaled(_AGREEMENT_SIDE / max(view.camera.rows, view.camera.cols))
+        return agreement(T_camera_ct, _resized(view.attenuation, small), view.seen)
 
 
 def _starts() -> list[Float]:
@@ -197,6 +283,12 @@ def _starts() -> list[Float]:
     axes = [sign * scale[i] * np.eye(6)[i] for i in range(6) for sign in (1, -1)]
     random = np.random.default_rng(1).standard_normal((_RANDOM_STARTS, 6)) * scale / np.sqrt(3)
     return [np.zeros(6), *axes, *random]
+
+
+def _long_axis(bone: AttenuationGrid) -> Float:
+    """Direction in which the bone is longest, CT axes, shape (3,)."""
+    at = np.argwhere(bone.voxels > 0)[:, ::-1].astype(np.float64)
+    return np.linalg.eigh(np.cov(at.T))[1][:, -1]
 
 
 def _resized(image: Float32, camera: Camera) -> Float32:

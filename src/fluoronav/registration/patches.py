@@ -10,8 +10,10 @@ from fluoronav.geometry import Camera
 from fluoronav.projector import BLOCK, Projector, padded_rays
 
 
-def choose_patches(bone: NDArray[np.float32], allowed: NDArray[np.bool_], size: int, count: int) -> NDArray[np.int32]:
-    """Places patches where the bones' line integrals change most, spread out so that neighbours hardly overlap.
+def choose_patches(
+    bone: NDArray[np.float32], allowed: NDArray[np.bool_], size: int, count: int, apart: float = 1.0
+) -> NDArray[np.int32]:
+    """Places patches where the bones' line integrals change most, spread out.
 
     Parameters
     ----------
@@ -22,6 +24,8 @@ def choose_patches(bone: NDArray[np.float32], allowed: NDArray[np.bool_], size: 
         Pixels along a patch's side.
     count : int
         The most to place.
+    apart : float
+        Distance of neighbours as a share of the size; 1 lets none overlap.
 
     Returns
     -------
@@ -40,7 +44,7 @@ def choose_patches(bone: NDArray[np.float32], allowed: NDArray[np.bool_], size: 
     energy[rows - size + 1 :] = 0
     energy[:, cols - size + 1 :] = 0
     floor = 1e-3 * float(energy.max())
-    reach = max(int(0.7 * size), 1)
+    reach = max(int(apart * size), 1)
     chosen: list[tuple[int, int]] = []
     while len(chosen) < count:
         at = int(energy.argmax())
@@ -65,9 +69,12 @@ class PatchLevel:
         Pixels along a patch's side.
     count : int
         The most patches.
+    apart : float
+        See :func:`choose_patches`.
     """
 
-    def __init__(self, camera: Camera, side: int, size: int, count: int) -> None:
+    def __init__(self, camera: Camera, side: int, size: int, count: int, apart: float = 1.0) -> None:
+        self._apart = apart
         self.side = side
         self.camera = camera.scaled(side / max(camera.rows, camera.cols))
         self.size = size
@@ -101,7 +108,7 @@ class PatchLevel:
         """
         shape = (self.camera.rows, self.camera.cols)
         here = cv2.resize(allowed.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
-        places = choose_patches(bones.render(T_camera_ct, self.camera), here, self.size, self.capacity)
+        places = choose_patches(bones.render(T_camera_ct, self.camera), here, self.size, self.capacity, self._apart)
         self.first_row, self.first_col = places[:, 0].copy(), places[:, 1].copy()
         if len(places):
             offset = np.arange(self.size)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,98 +14,195 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from fluoronav.case import Volume, read_volume
-from fluoronav.enhancement.aperture import seen_mask
-from fluoronav.geometry import Camera, is_rigid
-from fluoronav.projector import Projector
-from fluoronav.registration.model import model_grids
-from fluoronav.registration.offline import OfflineRegistration, View
+from fluoronav.case import Spread, Volume, read_volume
+from fluoronav.geometry import Camera, exp_so3, is_rigid
+from fluoronav.projector import AttenuationGrid, Projector
+from fluoronav.registration.model import bone_grid, tissue_grid
+from fluoronav.registration.offline import OfflineRegistration, OfflineResult, View
+from fluoronav.registration.xray_file import XrayFileError, XrayFrame, read_xray
 
-_MASK_SIDE = 128
-_FADE_MM, _MARGIN_MM = 1.0, 2.0
+Float = NDArray[np.float64]
+
+_FADE_MM, _REACH_MM = 1.0, 200.0
+_FINEST_MM, _MOST_VOXELS = 0.3, 20e6
+# A fluoroscope that does not know its angle is looked for around the patient's long axis, AP to lateral on both sides.
+_ORBIT_DEG = (0.0, 45.0, -45.0, 90.0, -90.0)
 
 
 class RegisterError(ValueError):
     """An input that cannot be registered; the text names the file and what is wrong."""
 
 
-def register_files(
-    volume: Path,
-    images: list[Path],
-    cameras: list[Path],
-    init: Path,
-    overlay: Path | None = None,
-    progress: Callable[[str], None] = lambda text: None,
-) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Request:
+    """What is to be registered.
+
+    Attributes
+    ----------
+    volume : Path
+    images : list of Path
+        TIFF, PNG or DICOM, one per view.
+    cameras : list of Path
+        One per image; empty: from the DICOM headers.
+    init : Path or None
+        JSON ``{"T_camera_ct": 4 x 4}`` of the first view; None: from its DICOM header.
+    auto : bool
+        The start is a prior that may be 30 degrees, 100 mm in the plane and 60 mm in depth wrong.
+    orbit : bool
+        Not even the orbital angle is known.
+    labels : Path or None
+        Label map of the volume.
+    bones : tuple of int
+        Labels that are looked at; each gets its own pose, too, where there are several.
+    overlay : Path or None
+        PNG to write.
+    frame : int
+        Which frame of a DICOM multi-frame image, from 1.
+    """
+
+    volume: Path
+    images: Sequence[Path]
+    cameras: Sequence[Path] = ()
+    init: Path | None = None
+    auto: bool = False
+    orbit: bool = False
+    labels: Path | None = None
+    bones: tuple[int, ...] = ()
+    overlay: Path | None = None
+    frame: int = 1
+
+
+def register_files(request: Request, progress: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
     """Registers a volume to images.
 
     Returns
     -------
     dict
         ``accepted``, ``reason``, ``ms`` and ``views``: per image ``T_camera_ct`` (4 x 4), ``score``, ``sigma`` (deg,
-        mm, camera axes), ``tre_mm``, ``tre_image_mm``.
+        mm, camera axes), ``tre_mm``, ``tre_image_mm``, ``mirrored``; with several bones ``bones``: per bone ``label``,
+        ``accepted``, ``reason`` and ``views``.
 
     Raises
     ------
-    RegisterError, CaseError, CameraError
+    RegisterError, XrayFileError, CaseError, CameraError
     """
-    if len(images) != len(cameras):
+    if request.cameras and len(request.images) != len(request.cameras):
         raise RegisterError(
-            f"{len(images)} images but {len(cameras)} cameras: give one camera file per image, in order"
+            f"{len(request.images)} images but {len(request.cameras)} cameras: give one camera file per image, in order"
         )
-    views = [_view(i, Camera.load(c)) for i, c in zip(images, cameras, strict=True)]
-    T_camera_ct = _read_init(init)
-    ct = _hounsfield(read_volume(volume))
-    spacing = max(min(ct.image.GetSpacing()), 0.3)
+    if bool(request.bones) != (request.labels is not None):
+        raise RegisterError(
+            "--labels and --bone go together: a label map, and which of its labels are bones to look at"
+        )
+    frames = [read_xray(p, with_camera=bool(request.cameras), frame=request.frame) for p in request.images]
+    views = _views(frames, [Camera.load(c) for c in request.cameras])
+    ct, segmented = _hounsfield(read_volume(request.volume))
+    labels = None if request.labels is None else read_volume(request.labels)
     try:
-        model, bone = model_grids(ct, None, (), spacing, _MARGIN_MM, _FADE_MM)
+        model, bones = _grids(ct, labels, request.bones)
     except ValueError as error:
-        raise RegisterError(f"{volume}: {error}") from error
+        raise RegisterError(f"{request.volume}: {error}") from error
+    registration = OfflineRegistration(model, bones[0], views, segmented=segmented)
+    T_prior = _prior(request, frames, registration.centre_ct)
     start = time.perf_counter()
-    result = OfflineRegistration(model, bone, views).run(T_camera_ct, progress)
-    ms = (time.perf_counter() - start) * 1000
-    if overlay is not None:
-        T = result.views[0].T_camera_ct
-        cv2.imwrite(str(overlay), _drawn(views[0], Projector(bone).render(T, views[0].camera)))
-    return {
-        "accepted": result.accepted,
-        "reason": result.reason,
-        "ms": ms,
-        "views": [
-            {
-                "image": str(path),
-                "T_camera_ct": e.T_camera_ct.tolist(),
-                "score": e.score,
-                "sigma": sigma.tolist(),
-                "tre_mm": tre,
-                "tre_image_mm": tre_image,
-            }
-            for path, e, sigma, tre, tre_image in zip(
-                images, result.views, result.sigma, result.tre_mm, result.tre_image_mm, strict=True
+    if request.auto or request.orbit:
+        orbit = _ORBIT_DEG if request.orbit else (0.0,)
+        priors = [_turned(T_prior, registration.centre_ct, angle) for angle in orbit]
+        result = registration.search(priors, Spread(), progress)
+    else:
+        result = registration.run(T_prior, progress)
+    out: dict[str, Any] = {"accepted": result.accepted, "reason": result.reason, "ms": 0.0}
+    out["views"] = _described(result, frames)
+    if len(request.bones) > 1:
+        # Each bone starts where they all lie together and is held there by what it does not show itself.
+        out["bones"] = []
+        for label, bone in zip(request.bones, bones[1:], strict=True):
+            progress(f"bone {label}")
+            own = OfflineRegistration(model, bone, views, segmented=segmented)
+            of_bone = own.refine_near(result.views[0].T_camera_ct)
+            out["bones"].append(
+                {
+                    "label": label,
+                    "accepted": result.accepted and of_bone.accepted,
+                    "reason": result.reason or of_bone.reason,
+                    "views": _described(of_bone, frames),
+                }
             )
-        ],
-    }
+    out["ms"] = (time.perf_counter() - start) * 1000
+    if request.overlay is not None:
+        T = result.views[0].T_camera_ct
+        cv2.imwrite(str(request.overlay), _drawn(views[0], Projector(bones[0]).render(T, views[0].camera)))
+    return out
 
 
-def _view(path: Path, camera: Camera) -> View:
-    image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED) if path.is_file() else None
-    if image is None:
-        raise RegisterError(f"{path}: cannot be read as an image (TIFF or PNG)")
-    if image.ndim == 3:
-        image = cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2GRAY)
-    if image.shape != (camera.rows, camera.cols):
-        raise RegisterError(
-            f"{path}: is {image.shape[0]} x {image.shape[1]} pixels, {camera.name} says {camera.rows} x {camera.cols}"
+def _described(result: OfflineResult, frames: list[XrayFrame]) -> list[dict[str, Any]]:
+    return [
+        {
+            "image": str(frame.path),
+            "T_camera_ct": e.T_camera_ct.tolist(),
+            "score": e.score,
+            "sigma": sigma.tolist(),
+            "tre_mm": tre,
+            "tre_image_mm": tre_image,
+            "mirrored": frame.geometry is not None and frame.geometry.mirrored,
+        }
+        for frame, e, sigma, tre, tre_image in zip(
+            frames, result.views, result.sigma, result.tre_mm, result.tre_image_mm, strict=True
         )
-    if image.dtype not in (np.uint8, np.uint16):
-        raise RegisterError(f"{path}: has pixels of type {image.dtype}; 8 or 16 bit counts were expected")
-    counts = image.astype(np.float32)
-    small = cv2.resize(counts, (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA)
-    full = float(np.iinfo(image.dtype).max)
-    return View(camera, -np.log(np.maximum(counts, 1) / full), seen_mask(np.asarray(small, dtype=np.float32)))
+    ]
 
 
-def _read_init(path: Path) -> NDArray[np.float64]:
+def _views(frames: list[XrayFrame], cameras: list[Camera]) -> list[View]:
+    views = []
+    for k, frame in enumerate(frames):
+        if cameras:
+            camera = cameras[k]
+            if frame.attenuation.shape != (camera.rows, camera.cols):
+                rows, cols = frame.attenuation.shape
+                raise RegisterError(
+                    f"{frame.path}: is {rows} x {cols} pixels, {camera.name} says {camera.rows} x {camera.cols}"
+                )
+        elif frame.geometry is not None:
+            camera = frame.geometry.camera
+        else:
+            raise RegisterError(f"{frame.path}: has no header that describes the camera: give a file with --camera")
+        views.append(View(camera, frame.attenuation, frame.seen))
+    return views
+
+
+def _grids(ct: Volume, labels: Volume | None, bones: tuple[int, ...]) -> tuple[AttenuationGrid, list[AttenuationGrid]]:
+    """The tissue, the bones together, and where there are several, each alone."""
+    extent = np.ptp(ct.corners_ct(), axis=0)
+    voxels = float(np.prod(np.minimum(extent, 2 * _REACH_MM)))
+    spacing = max(min(ct.image.GetSpacing()), _FINEST_MM, (voxels / _MOST_VOXELS) ** (1 / 3))
+    together = bone_grid(ct, labels, bones, spacing)
+    alone = [bone_grid(ct, labels, (label,), spacing) for label in bones] if len(bones) > 1 else []
+    return tissue_grid(ct, together.centre_ct, _REACH_MM, spacing, _FADE_MM), [together, *alone]
+
+
+def _prior(request: Request, frames: list[XrayFrame], centre_ct: Float) -> Float:
+    if request.init is not None:
+        return _read_init(request.init)
+    geometry = frames[0].geometry
+    if geometry is None:
+        raise RegisterError(f"{frames[0].path}: says nothing of where the C-arm stood: give a start pose with --init")
+    if not (request.auto or request.orbit):
+        raise RegisterError(f"{frames[0].path}: the header's pose is only a prior: add --auto, or a start with --init")
+    T = np.eye(4)
+    T[:3, :3] = geometry.R_camera_ct
+    T[:3, 3] = np.array([0, 0, geometry.source_to_patient_mm]) - T[:3, :3] @ centre_ct
+    return T
+
+
+def _turned(T_camera_ct: Float, centre_ct: Float, orbital_deg: float) -> Float:
+    """The pose with the C-arm turned about the patient's long axis through a point."""
+    turn = np.eye(4)
+    turn[:3, :3] = exp_so3([0, 0, np.deg2rad(orbital_deg)])
+    turn[:3, 3] = centre_ct - turn[:3, :3] @ centre_ct
+    return T_camera_ct @ turn
+
+
+def _read_init(path: Path) -> Float:
     try:
         T = np.array(json.loads(path.read_text())["T_camera_ct"], dtype=np.float64)
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -114,11 +212,14 @@ def _read_init(path: Path) -> NDArray[np.float64]:
     return T
 
 
-def _hounsfield(volume: Volume) -> Volume:
-    """The volume in HU: one that has nothing below 0 counts from air (0) over water (1000), as segmented bones do."""
-    if volume.voxels.min() < 0:
-        return volume
-    return Volume(sitk.Cast(volume.image, sitk.sitkFloat32) - 1000.0, volume.path)
+def _hounsfield(volume: Volume) -> tuple[Volume, bool]:
+    """The volume in HU, and whether it is a segmented bone: that counts from air (0) over water (1000)."""
+    low, high = float(volume.voxels.min()), float(volume.voxels.max())
+    if low == high:
+        raise RegisterError(f"{volume.path}: every voxel has the same value, {low:g}: there is nothing in it")
+    if low < 0:
+        return volume, False
+    return Volume(sitk.Cast(volume.image, sitk.sitkFloat32) - 1000.0, volume.path), True
 
 
 def _drawn(view: View, bone: NDArray[np.float32]) -> NDArray[np.uint8]:
@@ -131,3 +232,6 @@ def _drawn(view: View, bone: NDArray[np.float32]) -> NDArray[np.uint8]:
     outline, _ = cv2.findContours((bone > 0.04 * bone.max()).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
     cv2.drawContours(picture, outline, -1, (60, 220, 255), 2, cv2.LINE_AA)
     return np.asarray(picture, dtype=np.uint8)
+
+
+__all__ = ["RegisterError", "Request", "XrayFileError", "register_files"]

@@ -29,6 +29,7 @@ Pyramid = dict[int, Float32]
 Item = TypeVar("Item")
 
 GRID_SIDE, COARSE_SIDE, FINE_SIDE = 64, 128, 256
+GRID_SIGMA_PX = 4.0
 _THREADS = 2
 # How many hypotheses are taken to each resolution.
 _KEPT_AT_64, _KEPT_AT_128, _KEPT_AT_256 = 140, 12, 4
@@ -48,7 +49,7 @@ _NEIGHBOURS = (
 # A neighbour that agrees so much less after the coarse refinement is not worth the finer look.
 _HOPELESS = 0.1
 # Above this no wrong pose has been seen: there is nothing to doubt.
-_CLEAR = 0.55
+_CLEAR = 0.8
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class InitialSearch:
         self._coarse_model, self._coarse_bones = coarse_model, coarse_bones
         self._T_priors = list(T_priors)
         self._centre_ct = np.asarray(centre_ct, dtype=np.float64)
-        self._grid = ViewGrid(coarse_model, camera, self._centre_ct, spread, GRID_SIDE)
+        self._grid = ViewGrid(coarse_model, camera, self._centre_ct, spread, GRID_SIDE, GRID_SIGMA_PX)
         self.agreement = Agreement(model, camera, COARSE_SIDE, self._T_priors[0])
         self._first_agreement = Agreement(coarse_model, camera, GRID_SIDE, self._T_priors[0])
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="search")

@@ -23,14 +23,16 @@ from fluoronav.registration.confidence import (
     error_bounds_mm,
 )
 from fluoronav.registration.gauss_newton import PoseEstimate, refine
-from fluoronav.registration.model import model_grids
+from fluoronav.registration.model import bone_grid, tissue_grid
 from fluoronav.registration.patches import PatchLevel
 from fluoronav.registration.search import COARSE_SIDE, FINE_SIDE, Hypothesis, InitialSearch
 
 Float = NDArray[np.float64]
 
-_SPACING_MM = 1.0
-_MARGIN_MM = 60.0
+# Of the tissue that rays are cast through, of the search's first round, and of the bones that patches are placed on.
+_SPACING_MM, _COARSE_SPACING_MM, _BONE_SPACING_MM = 1.5, 2.5, 1.0
+# How much of the patient is kept around the bones, and over what width it fades out there.
+_REACH_MM, _FADE_MM = 200.0, 8.0
 # Patches are placed anew when the pose has moved by this much since.
 _RECHOOSE_DEG, _RECHOOSE_MM = 1.5, 3.0
 # How much the pose may change from one frame to the next (1 sigma, camera axes): a deep breath is 10 mm/s.
@@ -81,18 +83,23 @@ class RegistrationStage:
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         progress("registration: model")
-        model, bone = model_grids(case.ct, case.labels, case.rigid_labels, _SPACING_MM, _MARGIN_MM)
-        self._model, self._bones = Projector(model), Projector(bone)
+        bone = bone_grid(case.ct, case.labels, case.rigid_labels, _BONE_SPACING_MM)
+        around = case.surroundings
+
+        def tissue(spacing_mm: float) -> Projector:
+            return Projector(tissue_grid(case.ct, bone.centre_ct, _REACH_MM, spacing_mm, _FADE_MM, around))
+
+        self._model, self._bones = tissue(_SPACING_MM), Projector(bone)
         self._centre_ct = case.target_ct
         self._sets = [
-            _Patches(PatchLevel(camera, COARSE_SIDE, 8, 100), PatchLevel(camera, FINE_SIDE, 15, 120), np.eye(4))
+            _Patches(PatchLevel(camera, COARSE_SIDE, 8, 60), PatchLevel(camera, FINE_SIDE, 9, 160), np.eye(4))
             for _ in range(2)
         ]
-        coarse, coarse_bone = model_grids(case.ct, case.labels, case.rigid_labels, 2 * _SPACING_MM, _MARGIN_MM)
+        coarse_bone = bone_grid(case.ct, case.labels, case.rigid_labels, 2 * _BONE_SPACING_MM)
         self._searcher = InitialSearch(
             self._model,
             self._bones,
-            Projector(coarse),
+            tissue(_COARSE_SPACING_MM),
             Projector(coarse_bone),
             camera,
             [case.prior.T_camera_ct()],

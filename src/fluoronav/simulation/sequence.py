@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fluoronav.case import Case, read_volume
+from fluoronav.case import Case
 from fluoronav.geometry import Camera, transform_points
 from fluoronav.paths import cache_folder
 from fluoronav.projector import padded_rays
@@ -137,7 +137,7 @@ class Anatomy:
 
     def __init__(self, case: Case, camera: Camera) -> None:
         self.fine = _scan(case.ct, _FINE_STEP_MM)
-        self.around = None if case.surroundings is None else _scan(read_volume(case.surroundings), _COARSE_STEP_MM)
+        self.around = None if case.surroundings is None else _scan(case.surroundings, _COARSE_STEP_MM)
         self.shape = (camera.rows, camera.cols)
         self.directions, self.count = padded_rays(camera.rays(camera.pixel_grid()))
         self.box_ct = np.array([self.fine.first_ct, self.fine.last_ct])
