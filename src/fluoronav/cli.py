@@ -137,6 +137,21 @@ def _parser() -> argparse.ArgumentParser:
     latency.add_argument("--launch", type=Path, default=shipped("launch/demo.yaml"), help="launch file (YAML)")
     latency.add_argument("--json", type=Path, default=Path("out/latency.json"), help="write the figures here")
     latency.add_argument("--png", type=Path, help="draw the histogram here; beside the JSON by default")
+    registration = verb(
+        "registration",
+        "search, tracking and confidence on real CTs with known poses, and on real wrist X-rays; takes many minutes",
+        _bench_registration,
+        bench,
+    )
+    registration.add_argument("--data", type=Path, default=Path("../shared/data"), help="holds chest/ and wrist/")
+    registration.add_argument("--poses", type=_count, default=24, help="exposures of each subject")
+    registration.add_argument(
+        "--subjects", nargs="+", default=["embedded", "T5", "T8", "T11", "ribs", "wrist"], help="what is measured"
+    )
+    registration.add_argument("--json", type=Path, default=Path("out/registration.json"), help="write the figures here")
+    peers = verb("peers", "the projector beside RTK's and DiffDRR's (extra `peers`)", _bench_peers, bench)
+    peers.add_argument("--rounds", type=_count, default=20, help="turns that each projector takes")
+    peers.add_argument("--json", type=Path, default=Path("out/peers.json"), help="write the figures here")
     return parser
 
 
@@ -297,6 +312,33 @@ def _bench_latency(options: argparse.Namespace) -> None:
     png = options.png or options.json.with_suffix(".png")
     draw_histogram(recording, launch.deadline_ms, png)
     print(f"written: {options.json}, {png}")
+
+
+def _bench_registration(options: argparse.Namespace) -> None:
+    from fluoronav.bench.registration import bench_registration, table
+
+    result = bench_registration(
+        options.data, tuple(options.subjects), options.poses, lambda text: print(text, file=sys.stderr, flush=True)
+    )
+    print(table(result))
+    _write(result, options.json)
+
+
+def _bench_peers(options: argparse.Namespace) -> None:
+    from fluoronav.bench.peers import bench_peers, table
+    from fluoronav.case import load_case
+
+    result = bench_peers(
+        load_case("embedded"), max(options.rounds, 1), lambda text: print(text, file=sys.stderr, flush=True)
+    )
+    print(table(result))
+    _write(result, options.json)
+
+
+def _write(result: object, path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")
+    print(f"written: {path}")
 
 
 if __name__ == "__main__":

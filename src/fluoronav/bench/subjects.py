@@ -70,7 +70,7 @@ class Subject:
         return targets_ct(self.case)
 
 
-def load_subject(name: str, poses: int, data: Path) -> Subject:
+def load_subject(name: str, poses: int, data: Path, seed: int = 11) -> Subject:
     """A subject with its exposures, from the cache where they were rendered before; shows its progress.
 
     Parameters
@@ -80,6 +80,8 @@ def load_subject(name: str, poses: int, data: Path) -> Subject:
     poses : int
     data : Path
         Folder that holds ``chest/``.
+    seed : int
+        Of the poses.
 
     Raises
     ------
@@ -87,7 +89,7 @@ def load_subject(name: str, poses: int, data: Path) -> Subject:
     """
     case = load_case("embedded") if name == "embedded" else load_case(_chest_case(name, data))
     camera = Camera.load(shipped("calibration/demo-carm.yaml"))
-    T_camera_ct = _poses(case, poses)
+    T_camera_ct = _poses(case, poses, seed)
     key = hashlib.sha256(json.dumps([_VERSION, case.id, camera.K.tolist(), T_camera_ct.tolist()]).encode()).hexdigest()
     path = cache_folder("subjects") / f"{name}-{key[:16]}.npy"
     if not path.exists():
@@ -125,9 +127,9 @@ def starts(
         yield inverse(moved_about(centre_ct, np.concatenate([R.T @ turn, R.T @ -shift])) @ inverse(truth))
 
 
-def _poses(case: Case, count: int) -> Float:
+def _poses(case: Case, count: int, seed: int) -> Float:
     prior = case.prior
-    rng = np.random.default_rng(11)
+    rng = np.random.default_rng(seed)
     poses = []
     for _ in range(count):
         u = rng.uniform(-1, 1, 6)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.projector import AttenuationGrid, attenuation_of_hu
+from fluoronav.projector import AttenuationGrid, Projector, attenuation_of_hu
 
 Float = NDArray[np.float64]
 
@@ -13,6 +15,32 @@ _BONE_HU = 150
 _SOFT_TISSUE_HU = 50
 # Kept free around the bones' own grid, so that no bone ends in a wall.
 _BONE_MARGIN_MM = 3.0
+# Of the tissue that rays are cast through and of the bones that patches are placed on; coarse ones for a first look.
+_TISSUE_MM, _COARSE_TISSUE_MM, _BONES_MM, _COARSE_BONES_MM = 1.5, 2.5, 1.0, 2.0
+# How much of the patient is kept around the bones, and over what width it fades out there.
+_REACH_MM, _FADE_MM = 200.0, 8.0
+
+
+@dataclass(frozen=True)
+class RegistrationModel:
+    """What the registration of one case casts rays through; the coarse ones are for the many poses of a search."""
+
+    tissue: Projector
+    bones: Projector
+    coarse_tissue: Projector
+    coarse_bones: Projector
+
+    @classmethod
+    def of_case(cls, case) -> RegistrationModel:
+        """The model of a :class:`fluoronav.case.Case`."""
+        bones, coarse_bones = (
+            bone_grid(case.ct, case.labels, case.rigid_labels, mm) for mm in (_BONES_MM, _COARSE_BONES_MM)
+        )
+        tissue, coarse = (
+            tissue_grid(case.ct, bones.centre_ct, _REACH_MM, mm, _FADE_MM, case.surroundings)
+            for mm in (_TISSUE_MM, _COARSE_TISSUE_MM)
+        )
+        return cls(Projector(tissue), Projector(bones), Projector(coarse), Projector(coarse_bones))
 
 
 def tissue_grid(

@@ -17,10 +17,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.geometry import Camera, exp_so3
-from fluoronav.projector import Projector
 from fluoronav.registration.agreement import Agreement
 from fluoronav.registration.gauss_newton import PoseEstimate, refine
 from fluoronav.registration.grid import Apart, Candidate, ViewGrid
+from fluoronav.registration.model import RegistrationModel
 from fluoronav.registration.patches import PatchLevel
 
 Float = NDArray[np.float64]
@@ -74,9 +74,7 @@ class InitialSearch:
 
     Parameters
     ----------
-    model, bones : Projector
-    coarse_model, coarse_bones : Projector
-        The same at about twice the spacing, for the many poses of the first round.
+    model : RegistrationModel
     camera : Camera
         At full resolution.
     T_priors : sequence of ndarray, shape (4, 4)
@@ -89,22 +87,19 @@ class InitialSearch:
 
     def __init__(
         self,
-        model: Projector,
-        bones: Projector,
-        coarse_model: Projector,
-        coarse_bones: Projector,
+        model: RegistrationModel,
         camera: Camera,
         T_priors: Sequence[Float],
         spread,
         centre_ct: Float,
     ) -> None:
-        self._model, self._bones = model, bones
-        self._coarse_model, self._coarse_bones = coarse_model, coarse_bones
+        self._model, self._bones = model.tissue, model.bones
+        self._coarse_model, self._coarse_bones = model.coarse_tissue, model.coarse_bones
         self._T_priors = list(T_priors)
         self._centre_ct = np.asarray(centre_ct, dtype=np.float64)
-        self._grid = ViewGrid(coarse_model, camera, self._centre_ct, spread, GRID_SIDE, GRID_SIGMA_PX)
-        self.agreement = Agreement(model, camera, COARSE_SIDE, self._T_priors[0])
-        self._first_agreement = Agreement(coarse_model, camera, GRID_SIDE, self._T_priors[0])
+        self._grid = ViewGrid(self._coarse_model, camera, self._centre_ct, spread, GRID_SIDE, GRID_SIGMA_PX)
+        self.agreement = Agreement(self._model, camera, COARSE_SIDE, self._T_priors[0])
+        self._first_agreement = Agreement(self._coarse_model, camera, GRID_SIDE, self._T_priors[0])
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="search")
         self._places: SimpleQueue[_Workplace] = SimpleQueue()
         for _ in range(_THREADS):

@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.geometry import rotation_distance_deg
-from fluoronav.projector import Projector
 from fluoronav.records import Budget, FrameRecord, RegistrationResult, Status
 from fluoronav.registration.confidence import (
     LOST_AGREEMENT,
@@ -23,16 +22,12 @@ from fluoronav.registration.confidence import (
     error_bounds_mm,
 )
 from fluoronav.registration.gauss_newton import PoseEstimate, refine
-from fluoronav.registration.model import bone_grid, tissue_grid
+from fluoronav.registration.model import RegistrationModel
 from fluoronav.registration.patches import PatchLevel
 from fluoronav.registration.search import COARSE_SIDE, FINE_SIDE, Hypothesis, InitialSearch
 
 Float = NDArray[np.float64]
 
-# Of the tissue that rays are cast through, of the search's first round, and of the bones that patches are placed on.
-_SPACING_MM, _COARSE_SPACING_MM, _BONE_SPACING_MM = 1.5, 2.5, 1.0
-# How much of the patient is kept around the bones, and over what width it fades out there.
-_REACH_MM, _FADE_MM = 200.0, 8.0
 # Patches are placed anew when the pose has moved by this much since.
 _RECHOOSE_DEG, _RECHOOSE_MM = 1.5, 3.0
 # How much the pose may change from one frame to the next (1 sigma, camera axes): a deep breath is 10 mm/s.
@@ -83,29 +78,14 @@ class RegistrationStage:
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         progress("registration: model")
-        bone = bone_grid(case.ct, case.labels, case.rigid_labels, _BONE_SPACING_MM)
-        around = case.surroundings
-
-        def tissue(spacing_mm: float) -> Projector:
-            return Projector(tissue_grid(case.ct, bone.centre_ct, _REACH_MM, spacing_mm, _FADE_MM, around))
-
-        self._model, self._bones = tissue(_SPACING_MM), Projector(bone)
+        model = RegistrationModel.of_case(case)
+        self._model, self._bones = model.tissue, model.bones
         self._centre_ct = case.target_ct
         self._sets = [
             _Patches(PatchLevel(camera, COARSE_SIDE, 8, 60), PatchLevel(camera, FINE_SIDE, 9, 160), np.eye(4))
             for _ in range(2)
         ]
-        coarse_bone = bone_grid(case.ct, case.labels, case.rigid_labels, 2 * _BONE_SPACING_MM)
-        self._searcher = InitialSearch(
-            self._model,
-            self._bones,
-            tissue(_COARSE_SPACING_MM),
-            Projector(coarse_bone),
-            camera,
-            [case.prior.T_camera_ct()],
-            case.prior.spread,
-            case.target_ct,
-        )
+        self._searcher = InitialSearch(model, camera, [case.prior.T_camera_ct()], case.prior.spread, case.target_ct)
         progress("registration: kernels (compiled once for this processor, then cached)")
         T = case.prior.T_camera_ct()
         self._place(self._sets[0], T, np.ones((COARSE_SIDE, COARSE_SIDE), bool))
@@ -160,6 +140,28 @@ class RegistrationStage:
     def restart(self, status: Status = "searching") -> None:
         """Forgets the pose and searches anew."""
         self._T_camera_ct, self._last, self._poor_frames, self._status = None, None, 0, status
+
+    def adopt(self, T_camera_ct: Float, frame: FrameRecord) -> None:
+        """Goes on from a pose that was found elsewhere; it is held against the whole field at once.
+
+        Parameters
+        ----------
+        T_camera_ct : ndarray, shape (4, 4)
+        frame : FrameRecord
+            With its pyramid; the patches are placed inside its aperture.
+        """
+        assert frame.seen is not None
+        self.wait_for_background()
+        self._search = self._check = self._placing = None
+        self._place(self._sets[0], T_camera_ct, frame.seen)
+        self._T_camera_ct, self._last, self._settle, self._poor_frames = T_camera_ct, None, 3, 0
+        self._agreement, self._checked_at = 0.0, 0.0
+
+    def wait_for_background(self) -> None:
+        """Returns when the background has nothing to do; for benches and tests, never on the frame path."""
+        for job in (self._search, self._check, self._placing):
+            if job is not None:
+                job.exception()
 
     def _track(self, frame: FrameRecord, budget: Budget, T_camera_ct: Float) -> PoseEstimate:
         patches = self._sets[0]

@@ -1,0 +1,383 @@
+"""The registration measured after van de Kraats et al. (IEEE TMI 24:1177, 2005): starts sorted by their initial error.
+
+Poses and exposures are others than those on which thresholds and the covariance's scale were set.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from fluoronav.bench.subjects import SUBJECTS, Subject, errors_mm, load_subject, starts
+from fluoronav.case import Spread
+from fluoronav.enhancement import AttenuationStage
+from fluoronav.geometry import Camera, inverse, moved_about, transform_points
+from fluoronav.records import Budget, FrameRecord
+from fluoronav.registration import RegistrationStage
+from fluoronav.registration.confidence import TRACKING_AGREEMENT, TRACKING_SCORE
+from fluoronav.registration.model import RegistrationModel
+from fluoronav.registration.register import Request, register_files
+from fluoronav.registration.search import FINE_SIDE, InitialSearch
+
+Float = NDArray[np.float64]
+
+# The bench's own poses; the calibration had others.
+POSE_SEED = 23
+SUCCESS_MM, BINS_MM = 2.0, (10, 20, 30, 40, 50, 60)
+_DOSES = (80.0, 20.0)
+_TRACKED_FRAMES = 6
+
+
+class Rig:
+    """The two stages of the pipeline that make a pose, fed by hand."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.attenuation, self.registration = AttenuationStage(), RegistrationStage()
+        self.attenuation.prepare(subject.case, subject.camera)
+        self.registration.prepare(subject.case, subject.camera)
+
+    def frame(self, counts: NDArray[np.uint16]) -> FrameRecord:
+        """A frame with its pyramid."""
+        frame = FrameRecord(0, 0, 0, counts, 16, False, None)
+        self.attenuation.process(frame, Budget(1e6))
+        return frame
+
+
+def bench_registration(
+    data: Path, names: tuple[str, ...], poses: int, say: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
+    """Measures search, tracking and confidence on simulated exposures, and the real wrist where it is there.
+
+    Parameters
+    ----------
+    data : Path
+        Holds ``chest/`` and ``wrist/``.
+    names : tuple of str
+        Of :data:`fluoronav.bench.subjects.SUBJECTS`, and ``wrist``.
+    poses : int
+        Exposures of each subject.
+    """
+    subjects = [_subject(load_subject(n, poses, data, POSE_SEED), say) for n in SUBJECTS if n in names]
+    result: dict[str, Any] = {"subjects": subjects}
+    if subjects:
+        result["all"] = _together(subjects)
+    if "wrist" in names:
+        result["wrist"] = _wrist(data / "wrist", poses, say)
+    return result
+
+
+def _subject(subject: Subject, say: Callable[[str], None]) -> dict[str, Any]:
+    say(f"{subject.name}: building the model")
+    rig, model = Rig(subject), RegistrationModel.of_case(subject.case)
+    frames = {
+        dose: [_kept(rig.frame(subject.counts(i, dose, 1))) for i in range(len(subject.beams))] for dose in _DOSES
+    }
+    try:
+        return {
+            "name": subject.name,
+            "search": _search(subject, model, frames[_DOSES[0]]),
+            "wide": _wide(subject, model, frames[_DOSES[0]]),
+            "tracking": [_tracking(subject, rig, frames[dose], dose) for dose in _DOSES],
+            "two_views": _two_views(subject, model, frames[_DOSES[0]]),
+        }
+    finally:
+        rig.registration.close()
+
+
+def _kept(frame: FrameRecord) -> FrameRecord:
+    """The stage overwrites its pyramid with the next frame."""
+    frame.pyramid = {side: image.copy() for side, image in frame.pyramid.items()}
+    assert frame.seen is not None
+    frame.seen = frame.seen.copy()
+    return frame
+
+
+def _found(
+    subject: Subject, model: RegistrationModel, frame: FrameRecord, T_start: Float
+) -> tuple[Float, float, float]:
+    """Pose, milliseconds and agreement of one search around a start."""
+    centre = subject.points_ct().mean(0)
+    search = InitialSearch(model, subject.camera, [T_start], Spread(), centre)
+    begin = time.perf_counter()
+    assert frame.seen is not None
+    hypothesis = search.search(frame.pyramid, frame.seen)
+    ms = (time.perf_counter() - begin) * 1000
+    search.close()
+    assert hypothesis is not None
+    return hypothesis.estimate.T_camera_ct, ms, hypothesis.agreement
+
+
+def _search(subject: Subject, model: RegistrationModel, frames: list[FrameRecord]) -> list[dict[str, float]]:
+    """Starts with an initial error of 0 to 60 mm, evenly."""
+    points, centre = subject.points_ct(), subject.points_ct().mean(0)
+    rows = []
+    for i, frame in enumerate(tqdm(frames, f"{subject.name}: search", unit="start")):
+        truth = subject.T_camera_ct[i]
+        wanted = BINS_MM[-1] * (i + 0.5) / len(frames)
+        T_start = _with_error(truth, points, centre, wanted, i)
+        T, ms, agreement = _found(subject, model, frame, T_start)
+        space, across, _ = errors_mm(T, truth, points)
+        start = errors_mm(T_start, truth, points)[0]
+        rows.append({"start_mm": start, "mtre_mm": space, "across_mm": across, "ms": ms, "agreement": agreement})
+    return rows
+
+
+def _wide(subject: Subject, model: RegistrationModel, frames: list[FrameRecord]) -> list[dict[str, float]]:
+    """Starts up to 30 degrees about every axis, 100 mm in the plane and 60 mm in depth wrong."""
+    points, centre = subject.points_ct(), subject.points_ct().mean(0)
+    rows = []
+    for i, frame in enumerate(tqdm(frames, f"{subject.name}: wide search", unit="start")):
+        truth = subject.T_camera_ct[i]
+        T_start = next(starts(truth, centre, 30, 100, 60, 500 + i))
+        T, ms, agreement = _found(subject, model, frame, T_start)
+        space, across, _ = errors_mm(T, truth, points)
+        start = errors_mm(T_start, truth, points)[0]
+        rows.append({"start_mm": start, "mtre_mm": space, "across_mm": across, "ms": ms, "agreement": agreement})
+    return rows
+
+
+def _with_error(truth: Float, points: Float, centre: Float, wanted_mm: float, seed: int) -> Float:
+    """A start whose mean target error is what is wanted, half of it by rotation as far as 25 degrees go."""
+    rng = np.random.default_rng(seed)
+    turn, shift = rng.standard_normal(3), rng.standard_normal(3)
+    turn *= np.deg2rad(min(25.0, wanted_mm / 2)) / np.linalg.norm(turn)
+    shift /= np.linalg.norm(shift)
+    low, high = 0.0, 2.0 * wanted_mm + 1
+    T = truth
+    for _ in range(30):
+        middle = (low + high) / 2
+        T = inverse(moved_about(centre, np.concatenate([turn, middle * shift])) @ inverse(truth))
+        low, high = (low, middle) if errors_mm(T, truth, points)[0] > wanted_mm else (middle, high)
+    return T
+
+
+def _tracking(subject: Subject, rig: Rig, frames: list[FrameRecord], dose: float) -> dict[str, Any]:
+    """One jump of up to 5 mm and 3 degrees, then a few frames: errors, what is claimed, and time."""
+    points, stage = subject.points_ct(), rig.registration
+    rows, unsure = [], []
+    for i, frame in enumerate(tqdm(frames, f"{subject.name}: tracking at {dose:g} photons", unit="pose")):
+        truth = subject.T_camera_ct[i]
+        for far, spread in ((False, (1.7, 2.9, 2.9)), (True, (15.0, 30.0, 30.0))):
+            T = next(starts(truth, subject.case.target_ct, *spread, 900 + i))
+            result, status, ms = _followed(stage, frame, T)
+            if result is None:
+                unsure.append({"far": far, "status": status, "across_mm": None})
+                continue
+            space, across, along = errors_mm(result.T_camera_ct, truth, points)
+            unsure.append({"far": far, "status": status, "across_mm": across})
+            if far:
+                continue
+            target = subject.case.target_ct
+            off = transform_points(result.T_camera_ct, target) - transform_points(truth, target)
+            ray = transform_points(truth, target) / np.linalg.norm(transform_points(truth, target))
+            depth = float(off @ ray)
+            rows.append(
+                {
+                    "mtre_mm": space, "across_mm": across, "along_mm": along, "ms": ms,
+                    "held_across": bool(np.linalg.norm(off - depth * ray) < result.tre_image_mm),
+                    "held_depth": bool(abs(depth) < 1.96 * result.sigma[5]),
+                    "claimed_across_mm": result.tre_image_mm, "sigma_depth_mm": float(result.sigma[5]),
+                }
+            )  # fmt: skip
+    return {"photons": dose, "poses": rows, "judged": unsure}
+
+
+def _followed(stage: RegistrationStage, frame: FrameRecord, T: Float):
+    """What the stage says after a few frames that begin at a pose, as after a jump of the patient."""
+    assert frame.seen is not None
+    stage.adopt(T, frame)
+    times = []
+    for _ in range(_TRACKED_FRAMES):
+        frame.registration, frame.status = None, "searching"
+        begin = time.perf_counter()
+        stage.process(frame, Budget(1e6))
+        times.append((time.perf_counter() - begin) * 1000)
+        stage.idle()
+        stage.wait_for_background()
+    return frame.registration, frame.status, float(np.median(times))
+
+
+def _two_views(subject: Subject, model: RegistrationModel, frames: list[FrameRecord]) -> list[float]:
+    """Mean error in space of pairs of views 30 degrees or more apart, solved together from 2 mm and 2 degrees."""
+    from fluoronav.registration.offline import OfflineRegistration, View
+
+    points, errors = subject.points_ct(), []
+    for i in range(len(frames) - 1):
+        j = next((j for j in range(i + 1, len(frames)) if _apart_deg(subject, i, j) >= 30), None)
+        if j is None or len(errors) >= 10:
+            continue
+        views = []
+        for k in (i, j):
+            T, seen = subject.T_camera_ct[k], frames[k].seen
+            assert seen is not None
+            image = frames[k].pyramid[FINE_SIDE]
+            small = subject.camera.scaled(FINE_SIDE / subject.camera.cols)
+            views.append(View(Camera(small.rows, small.cols, small.K, T_camera_world=T), image, seen))
+        registration = OfflineRegistration(model.tissue.grid, model.bones.grid, views, segmented=False)
+        start = next(starts(subject.T_camera_ct[i], registration.centre_ct, 2, 2, 2, i))
+        found = registration.refine_near(start)
+        errors.append(errors_mm(found.views[0].T_camera_ct, subject.T_camera_ct[i], points)[0])
+    return errors
+
+
+def _apart_deg(subject: Subject, i: int, j: int) -> float:
+    a, b = (subject.T_camera_ct[k][2, :3] for k in (i, j))
+    return float(np.rad2deg(np.arccos(np.clip(a @ b, -1, 1))))
+
+
+def _wrist(folder: Path, count: int, say: Callable[[str], None]) -> dict[str, Any]:
+    """The real radius from random starts of up to 10 degrees and 10 mm, and from priors 25 degrees and 40 mm wrong."""
+    import tempfile
+
+    from fluoronav.case import read_volume
+
+    reference = json.loads((folder / "reference.json").read_text())
+    centre = np.mean(read_volume(folder / "radius.nrrd").corners_ct(), axis=0)
+    points = centre + np.random.default_rng(0).uniform(-0.35, 0.35, (40, 3)) * 2 * centre
+    out: dict[str, Any] = {"points": [], "auto": []}
+    rng = np.random.default_rng(POSE_SEED)
+    with tempfile.TemporaryDirectory() as temporary:
+        init = Path(temporary) / "init.json"
+        for time_point, cameras, auto, turn, shift, n in (
+            *((t, c, False, 10, 10, count // 2) for t in reference for c in ((1, 2), (1,), (2,))),
+            *((t, (1, 2), True, 25, 40, max(count // 8, 1)) for t in reference),
+        ):
+            say(f"wrist {time_point}, view {' and '.join(map(str, cameras))}{', auto' if auto else ''}")
+            truth = np.array(reference[time_point][f"T_camera_ct_cam0{cameras[0]}"])
+            for _ in range(n):
+                w, v = rng.standard_normal(3), rng.standard_normal(3)
+                share = 1.0 if auto else rng.uniform(0.3, 1)
+                twist = np.concatenate(
+                    [share * np.deg2rad(turn) * w / np.linalg.norm(w), share * shift * v / np.linalg.norm(v)]
+                )
+                T_start = inverse(moved_about(centre, twist) @ inverse(truth))
+                init.write_text(json.dumps({"T_camera_ct": T_start.tolist()}))
+                result = register_files(
+                    Request(
+                        folder / "radius.nrrd",
+                        [folder / f"frame{time_point}_cam{c}.tif" for c in cameras],
+                        [folder / f"cam{c}.yaml" for c in cameras],
+                        init,
+                        auto=auto,
+                    )
+                )
+                view = result["views"][0]
+                space, across, along = errors_mm(np.array(view["T_camera_ct"]), truth, points)
+                out["auto" if auto else "points"].append(
+                    {
+                        "time_point": time_point, "cameras": list(cameras), "accepted": result["accepted"],
+                        "mtre_mm": space, "across_mm": across, "along_mm": along, "ms": result["ms"],
+                        "held_depth": bool(along < 1.96 * view["sigma"][5]),
+                    }
+                )  # fmt: skip
+    return out
+
+
+def _together(subjects: list[dict[str, Any]]) -> dict[str, Any]:
+    """The figures that are asked for, over all subjects."""
+    searched = [r for s in subjects for r in s["search"]]
+    wide = [r for s in subjects for r in s["wide"]]
+    spine = [r for s in subjects if s["name"] != "ribs" for t in s["tracking"] if t["photons"] > 50 for r in t["poses"]]
+    every = [r for s in subjects for t in s["tracking"] for r in t["poses"]]
+    judged = [j for s in subjects for t in s["tracking"] for j in t["judged"]]
+    wrong = [j for j in judged if j["across_mm"] is not None and j["across_mm"] > 3]
+    good = [j for j in judged if j["across_mm"] is not None and j["across_mm"] < 1]
+    pairs = [e for s in subjects for e in s["two_views"]]
+    return {
+        "search_success": _share(searched),
+        "capture_range_mm": _capture_range(searched),
+        "by_start": [
+            {"to_mm": high, "success": _share(rows), "starts": len(rows)}
+            for high in BINS_MM
+            for rows in [[r for r in searched if high - 10 <= r["start_mm"] < high + 1e-6]]
+            if rows
+        ],
+        "search_ms": float(np.median([r["ms"] for r in searched + wide])),
+        "wide_success": _share(wide),
+        "wide_start_mm": float(np.median([r["start_mm"] for r in wide])),
+        "tracking_across_mm": {"median": _q(spine, "across_mm", 50), "p95": _q(spine, "across_mm", 95)},
+        "tracking_mtre_mm": {"median": _q(spine, "mtre_mm", 50), "p95": _q(spine, "mtre_mm", 95)},
+        "tracking_ms": _q(every, "ms", 50),
+        "two_views_mtre_mm": float(np.median(pairs)) if pairs else None,
+        "coverage": {
+            "image": float(np.mean([r["held_across"] for r in every])),
+            "depth": float(np.mean([r["held_depth"] for r in every])),
+        },
+        "acceptance": {
+            "wrong": len(wrong),
+            "wrong_called_tracking": float(np.mean([j["status"] == "tracking" for j in wrong])) if wrong else None,
+            "good": len(good),
+            "good_called_tracking": float(np.mean([j["status"] == "tracking" for j in good])) if good else None,
+            "thresholds": {"score": TRACKING_SCORE, "agreement": TRACKING_AGREEMENT},
+        },
+    }
+
+
+def _share(rows: list[dict[str, Any]]) -> float:
+    return float(np.mean([r["across_mm"] < SUCCESS_MM for r in rows]))
+
+
+def _capture_range(rows: list[dict[str, Any]]) -> float:
+    """The initial error up to which at least 95 % of the starts succeed."""
+    ranked = sorted(rows, key=lambda r: r["start_mm"])
+    success = np.cumsum([r["across_mm"] < SUCCESS_MM for r in ranked]) / np.arange(1, len(ranked) + 1)
+    reached = np.flatnonzero(success >= 0.95)
+    return float(ranked[reached[-1]]["start_mm"]) if len(reached) else 0.0
+
+
+def _q(rows: list[dict[str, Any]], key: str, percent: float) -> float:
+    return float(np.percentile([r[key] for r in rows], percent))
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures for people."""
+    lines = [
+        f"{'subject':10}{'found':>7}{'wide':>7}{'across med / 95 %':>20}{'in space':>10}{'at 20 ph.':>16}{'2 views':>9}"
+    ]
+    for s in result["subjects"]:
+        t, low = s["tracking"]
+        lines.append(
+            f"{s['name']:10}{_share(s['search']):7.0%}{_share(s['wide']):7.0%}"
+            f"{_q(t['poses'], 'across_mm', 50):11.2f} / {_q(t['poses'], 'across_mm', 95):4.2f} mm"
+            f"{_q(t['poses'], 'mtre_mm', 50):7.2f} mm"
+            f"{_q(low['poses'], 'across_mm', 50):8.2f} / {_q(low['poses'], 'across_mm', 95):4.2f}"
+            + (f"{np.median(s['two_views']):6.2f} mm" if s["two_views"] else "")
+        )
+    if "all" in result:
+        a, c = result["all"], result["all"]["acceptance"]
+        lines += [
+            f"search: {a['search_success']:.1%} within {SUCCESS_MM:g} mm across, capture range "
+            f"{a['capture_range_mm']:.0f} mm, {a['search_ms']:.0f} ms",
+            f"search from +-30 deg, +-100 mm and +-60 mm: {a['wide_success']:.1%}",
+            f"tracking (spine): {a['tracking_across_mm']['median']:.2f} mm across, 95 % "
+            f"{a['tracking_across_mm']['p95']:.2f}; {a['tracking_ms']:.1f} ms a frame",
+            f"bounds hold in {a['coverage']['image']:.1%} across and {a['coverage']['depth']:.1%} in depth",
+            f"wrong poses (over 3 mm) called tracking: {_percent(c['wrong_called_tracking'])} of {c['wrong']}; "
+            f"good ones: {_percent(c['good_called_tracking'])} of {c['good']}",
+        ]  # fmt: skip
+    if "wrist" in result:
+        for cameras in ([1, 2], [1], [2]):
+            rows = [r for r in result["wrist"]["points"] if r["cameras"] == cameras]
+            lines.append(
+                f"wrist, view {cameras}: {np.mean([r['mtre_mm'] < 0.3 for r in rows]):.0%} within 0.3 mm; across "
+                f"{_q(rows, 'across_mm', 50):.2f} mm, in space {_q(rows, 'mtre_mm', 50):.2f} mm, depth bound holds "
+                f"{np.mean([r['held_depth'] for r in rows]):.0%}, accepted "
+                f"{np.mean([r['accepted'] for r in rows]):.0%}, {_q(rows, 'ms', 50):.0f} ms"
+            )
+        auto = result["wrist"]["auto"]
+        lines.append(
+            f"wrist, --auto from 25 deg and 40 mm: {sum(r['mtre_mm'] < 1 for r in auto)} of {len(auto)} found, "
+            f"{sum(r['accepted'] and r['mtre_mm'] > 3 for r in auto)} wrong ones accepted, {_q(auto, 'ms', 50):.0f} ms"
+        )
+    return "\n".join(lines)
+
+
+def _percent(share: float | None) -> str:
+    return "none" if share is None else f"{share:.2%}"
