@@ -25,7 +25,9 @@ Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
 # Coarse to fine: side of the image (pixels), patch size, patches, iterations, hypotheses that are refined there.
-_ROUNDS = ((220, 11, 40, 6, None), (440, 11, 80, 6, 10), (880, 11, 120, 5, 4))
+_BONE_ROUNDS = ((220, 11, 40, 6, None), (440, 11, 80, 6, 10), (880, 11, 120, 5, 4))
+# A trunk lets few photons through: small patches of a fine image would be noise.
+_TRUNK_ROUNDS = ((128, 12, 50, 5, None), (256, 15, 150, 8, 6))
 # Of a small bone every bit counts: its patches overlap.
 _APART = 0.7
 # How wrong the start may be (1 sigma): what one view does not determine stays near it.
@@ -114,6 +116,7 @@ class OfflineRegistration:
         self, model: AttenuationGrid, bone: AttenuationGrid, views: list[View], *, segmented: bool = True
     ) -> None:
         self._views, self._segmented = views, segmented
+        self._rounds = _BONE_ROUNDS if segmented else _TRUNK_ROUNDS
         self._model, self._bones = Projector(model, threads=2), Projector(bone, threads=2)
         self._centre_ct = bone.centre_ct
         self._T_view_first = [np.eye(4)]
@@ -126,8 +129,8 @@ class OfflineRegistration:
                 )
             self._T_view_first.append(other @ inverse(first))
         self._levels = {
-            (side, v): PatchLevel(view.camera, side, size, count, _APART)
-            for side, size, count, _, _ in _ROUNDS
+            (side, v): PatchLevel(view.camera, side, size, count, _APART if segmented else 1.0)
+            for side, size, count, _, _ in self._rounds
             for v, view in enumerate(views)
         }
         self._images = {
@@ -195,12 +198,12 @@ class OfflineRegistration:
     def refine_near(self, T_camera_ct: Float) -> OfflineResult:
         """Refines one pose of the first view that is already good, without trying others."""
         hypothesis = self._at(np.array(T_camera_ct, dtype=np.float64), np.zeros(6))
-        for side, _, _, iterations, _ in _ROUNDS[1:]:
+        for side, _, _, iterations, _ in self._rounds[1:]:
             self._refine(hypothesis, side, iterations)
         return self._judged(hypothesis)
 
     def _best(self, hypotheses: list[_Hypothesis], progress: Callable[[str], None]) -> OfflineResult:
-        for side, _, _, iterations, keep in _ROUNDS:
+        for side, _, _, iterations, keep in self._rounds:
             hypotheses.sort(key=lambda h: -h.fit)
             hypotheses = hypotheses[:keep]
             progress(f"{len(hypotheses)} hypotheses at {side} pixels")
