@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 from fluoronav.case.dicom import read_dicom_series
 from fluoronav.case.file import CaseError
 
+_ASKEW = "not perpendicular to each other; resample it to an orthogonal grid first"
+
 
 @dataclass(frozen=True)
 class Volume:
@@ -111,7 +113,7 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1].strip()
             if "orthonormal" in str(error):
-                reason = "its axes are not perpendicular to each other; resample it to an orthogonal grid first"
+                reason = f"its axes are {_ASKEW}"
             raise CaseError(f"{path}: cannot be read as a volume: {reason}") from error
     return Volume(_checked(image, path), path)
 
@@ -129,6 +131,9 @@ def _checked(image: sitk.Image, path: Path) -> sitk.Image:
         raise CaseError(f"{path}: is {size[0]} x {size[1]} x {size[2]} voxels; a volume needs at least 2 on each axis")
     if not all(np.isfinite(spacing)) or min(spacing) <= 0 or max(spacing) > 20:
         raise CaseError(f"{path}: voxel spacing {spacing} mm is not usable; it must be above 0 and at most 20")
+    axes = np.array(image.GetDirection()).reshape(3, 3)
+    if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-3:
+        raise CaseError(f"{path}: its axes are {_ASKEW}")
     voxels = sitk.GetArrayViewFromImage(image)
     if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
         raise CaseError(f"{path}: {int((~np.isfinite(voxels)).sum())} voxels are not finite numbers (NaN or infinite)")
