@@ -111,7 +111,7 @@ def _found(
 ) -> tuple[Float, float, float]:
     """Pose, milliseconds and agreement of one search around a start."""
     centre = subject.points_ct().mean(0)
-    search = InitialSearch(model, subject.camera, [T_start], Spread(), centre)
+    search = InitialSearch(model, subject.camera, T_start, Spread(), centre)
     begin = time.perf_counter()
     assert frame.seen is not None
     hypothesis = search.search(frame.pyramid, frame.seen)
@@ -197,7 +197,7 @@ def _tracking(subject: Subject, rig: Rig, frames: list[FrameRecord], dose: float
 def _judged(subject: Subject, model: RegistrationModel, frames: list[FrameRecord], dose: float) -> list[dict[str, Any]]:
     """Poses in which Gauss-Newton settles from near and far starts, and whether each would be called tracking."""
     points, centre = subject.points_ct(), subject.points_ct().mean(0)
-    search = InitialSearch(model, subject.camera, [subject.T_camera_ct[0]], Spread(), centre)
+    search = InitialSearch(model, subject.camera, subject.T_camera_ct[0], Spread(), centre)
     rows = []
     for i, frame in enumerate(tqdm(frames, f"{subject.name}: acceptance at {dose:g} photons", unit="pose")):
         truth = subject.T_camera_ct[i]

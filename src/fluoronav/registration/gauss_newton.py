@@ -17,9 +17,11 @@ Float = NDArray[np.float64]
 
 # Relative damping of the scaled normal equations: enough to keep a direction that no patch sees from running away.
 _DAMPING = 1e-3
-# Neighbouring pixels share noise and model error, so a patch tells less than its pixels do: found on the embedded
-# case by comparing the covariance with the true errors (docs/registration.md).
+# How much a pixel tells, and the floors in confidence.py: found by comparing the covariance with the true errors of 400
+# registrations of five subjects at two doses (docs/registration.md); `bench registration` checks it on other poses.
 _INFORMATION_PER_PIXEL = 1.0
+# When a step is small: depth as a multiple of the tolerance, and the radius at which a rotation is judged.
+_DEPTH_TOLERANCE, _RADIUS_MM = 5.0, 30.0
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,8 @@ class PoseEstimate:
     iterations : int
     patches : int
         Patches that had a say.
+    settled : bool
+        The last step was small: it has arrived.
     """
 
     T_camera_ct: Float
@@ -45,6 +49,7 @@ class PoseEstimate:
     centre_ct: Float
     iterations: int
     patches: int
+    settled: bool = True
 
 
 def refine(
@@ -73,7 +78,8 @@ def refine(
     go_on : callable
         Asked before each iteration but the first; False ends the refinement (the time is up).
     tolerance_mm : float
-        A level ends when a step moves the centre by less.
+        A level ends when a step moves the centre by less in the image plane, by less than five times that in depth,
+        and points 30 mm off by less through its rotation.
 
     Returns
     -------
@@ -120,11 +126,12 @@ def refine_views(
     moved = np.zeros(6) if from_prior is None else np.array(from_prior, dtype=np.float64)  # to first order
     scores, used, done = [0.0] * len(poses), [0] * len(poses), 0
     information = np.zeros((6, 6))
+    settled = False
 
     def estimates() -> list[PoseEstimate]:
         centre = np.asarray(centre_ct, dtype=np.float64)
         return [
-            PoseEstimate(T, max(score, 0.0), information, centre, done, patches)
+            PoseEstimate(T, max(score, 0.0), information, centre, done, patches, settled)
             for T, score, patches in zip(poses, scores, used, strict=True)
         ]
 
@@ -166,6 +173,9 @@ def refine_views(
             motion = moved_about(centre_ct, step)
             poses = [inverse(motion @ inverse(T)) for T in poses]
             moved += step
-            if np.abs(step[3:]).max() < tolerance_mm and np.abs(step[:3]).max() < tolerance_mm / 50:
+            shift = np.abs(poses[0][:3, :3] @ step[3:])
+            still = shift[:2].max() < tolerance_mm and shift[2] < _DEPTH_TOLERANCE * tolerance_mm
+            settled = bool(still and np.abs(step[:3]).max() < tolerance_mm / _RADIUS_MM)
+            if settled:
                 break
     return estimates()

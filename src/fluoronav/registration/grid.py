@@ -26,6 +26,7 @@ Float32 = NDArray[np.float32]
 
 # Steps of the grid: Gauss-Newton at 64 pixels gets home from half of each.
 _STEP_DEG, _SCALE_STEP = 8.3, 0.07
+ORBIT_DEG = (0.0, 45.0, -45.0, 90.0, -90.0)
 # The grid reaches this much farther than the spread, so that a pose at its edge is not found by half a step's luck.
 _MARGIN = 1.1
 # Poses closer than this to a better one are the same hypothesis: degrees, mm in the plane, mm in depth.
@@ -220,6 +221,26 @@ class ViewGrid:
         T[:3, :3] = _onto_axis(ray).T @ exp_so3([0, 0, np.deg2rad(variant.turn_deg)]) @ R_frontal
         T[:3, 3] = ray * distance * variant.scale - T[:3, :3] @ self._centre_ct
         return T
+
+
+def orbit_priors(T_camera_ct: Float, centre_ct: Float) -> list[Float]:
+    """The prior, and what it would be at other orbital angles: AP to lateral on both sides.
+
+    For a fluoroscope that does not know its angle.
+
+    Parameters
+    ----------
+    T_camera_ct : ndarray, shape (4, 4)
+    centre_ct : ndarray, shape (3,)
+        Point that the arm turns about, LPS mm; the axis is the patient's long one.
+    """
+    priors = []
+    for angle in ORBIT_DEG:
+        turn = np.eye(4)
+        turn[:3, :3] = exp_so3([0, 0, np.deg2rad(angle)])
+        turn[:3, 3] = centre_ct - turn[:3, :3] @ centre_ct
+        priors.append(T_camera_ct @ turn)
+    return priors
 
 
 class Apart:

@@ -15,8 +15,9 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from fluoronav.case import Spread, Volume, read_volume
-from fluoronav.geometry import Camera, exp_so3, is_rigid
+from fluoronav.geometry import Camera, is_rigid
 from fluoronav.projector import AttenuationGrid, Projector
+from fluoronav.registration.grid import orbit_priors
 from fluoronav.registration.model import bone_grid, tissue_grid
 from fluoronav.registration.offline import OfflineRegistration, OfflineResult, View
 from fluoronav.registration.xray_file import XrayFileError, XrayFrame, read_xray
@@ -25,8 +26,6 @@ Float = NDArray[np.float64]
 
 _FADE_MM, _REACH_MM = 1.0, 200.0
 _FINEST_MM, _MOST_VOXELS = 0.3, 20e6
-# A fluoroscope that does not know its angle is looked for around the patient's long axis, AP to lateral on both sides.
-_ORBIT_DEG = (0.0, 45.0, -45.0, 90.0, -90.0)
 
 
 class RegisterError(ValueError):
@@ -106,8 +105,7 @@ def register_files(request: Request, progress: Callable[[str], None] = lambda te
     T_prior = _prior(request, frames, registration.centre_ct)
     start = time.perf_counter()
     if request.auto or request.orbit:
-        orbit = _ORBIT_DEG if request.orbit else (0.0,)
-        priors = [_turned(T_prior, registration.centre_ct, angle) for angle in orbit]
+        priors = orbit_priors(T_prior, registration.centre_ct) if request.orbit else [T_prior]
         result = registration.search(priors, Spread(), progress)
     else:
         result = registration.run(T_prior, progress)
@@ -192,14 +190,6 @@ def _prior(request: Request, frames: list[XrayFrame], centre_ct: Float) -> Float
     T[:3, :3] = geometry.R_camera_ct
     T[:3, 3] = np.array([0, 0, geometry.source_to_patient_mm]) - T[:3, :3] @ centre_ct
     return T
-
-
-def _turned(T_camera_ct: Float, centre_ct: Float, orbital_deg: float) -> Float:
-    """The pose with the C-arm turned about the patient's long axis through a point."""
-    turn = np.eye(4)
-    turn[:3, :3] = exp_so3([0, 0, np.deg2rad(orbital_deg)])
-    turn[:3, 3] = centre_ct - turn[:3, :3] @ centre_ct
-    return T_camera_ct @ turn
 
 
 def _read_init(path: Path) -> Float:

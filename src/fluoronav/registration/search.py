@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fluoronav.geometry import Camera, exp_so3
 from fluoronav.registration.agreement import Agreement
 from fluoronav.registration.gauss_newton import PoseEstimate, refine
-from fluoronav.registration.grid import Apart, Candidate, ViewGrid
+from fluoronav.registration.grid import Apart, Candidate, ViewGrid, orbit_priors
 from fluoronav.registration.model import RegistrationModel
 from fluoronav.registration.patches import PatchLevel
 
@@ -70,17 +70,17 @@ class _Workplace:
 
 
 class InitialSearch:
-    """Searches around one prior pose or several.
+    """Searches around a prior pose, or the whole orbit.
 
     Parameters
     ----------
     model : RegistrationModel
     camera : Camera
         At full resolution.
-    T_priors : sequence of ndarray, shape (4, 4)
+    T_prior : ndarray, shape (4, 4)
         Patient to camera, mm.
     spread : fluoronav.case.Spread
-        How far the nearest prior may be wrong.
+        How far the prior may be wrong.
     centre_ct : ndarray, shape (3,)
         What rotations turn about.
     """
@@ -89,17 +89,17 @@ class InitialSearch:
         self,
         model: RegistrationModel,
         camera: Camera,
-        T_priors: Sequence[Float],
+        T_prior: Float,
         spread,
         centre_ct: Float,
     ) -> None:
         self._model, self._bones = model.tissue, model.bones
         self._coarse_model, self._coarse_bones = model.coarse_tissue, model.coarse_bones
-        self._T_priors = list(T_priors)
+        self._T_prior = np.array(T_prior)
         self._centre_ct = np.asarray(centre_ct, dtype=np.float64)
         self._grid = ViewGrid(self._coarse_model, camera, self._centre_ct, spread, GRID_SIDE, GRID_SIGMA_PX)
-        self.agreement = Agreement(self._model, camera, COARSE_SIDE, self._T_priors[0])
-        self._first_agreement = Agreement(self._coarse_model, camera, GRID_SIDE, self._T_priors[0])
+        self.agreement = Agreement(self._model, camera, COARSE_SIDE, self._T_prior)
+        self._first_agreement = Agreement(self._coarse_model, camera, GRID_SIDE, self._T_prior)
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="search")
         self._places: SimpleQueue[_Workplace] = SimpleQueue()
         for _ in range(_THREADS):
@@ -116,7 +116,8 @@ class InitialSearch:
         pyramid: Pyramid,
         seen: NDArray[np.bool_],
         go_on: Callable[[], bool] = lambda: True,
-        progress: Callable[[str], None] = lambda text: None,
+        *,
+        orbit: bool = False,
     ) -> Hypothesis | None:
         """The best pose that the search finds, or None when it was abandoned.
 
@@ -127,15 +128,13 @@ class InitialSearch:
         seen : ndarray of bool
         go_on : callable
             False abandons the search.
-        progress : callable
-            Told what is being done.
+        orbit : bool
+            Look from other sides, too (:func:`.grid.orbit_priors`).
         """
         candidates: list[Candidate] = []
-        for k, T_prior in enumerate(self._T_priors):
-            progress(f"searching around view {k + 1} of {len(self._T_priors)}")
+        for T_prior in orbit_priors(self._T_prior, self._centre_ct) if orbit else [self._T_prior]:
             candidates += self._grid.candidates(T_prior, pyramid[GRID_SIDE], seen, self._pool, _KEPT_AT_64, go_on)
         candidates.sort(key=lambda c: -c.correlation)
-        progress("refining the best hypotheses")
         first = self._each(
             lambda place, c: self._settled(place, c.T_camera_ct, pyramid[GRID_SIDE], seen),
             candidates[:_KEPT_AT_64],

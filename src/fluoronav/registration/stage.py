@@ -31,7 +31,9 @@ Float = NDArray[np.float64]
 # Patches are placed anew when the pose has moved by this much since.
 _RECHOOSE_DEG, _RECHOOSE_MM = 1.5, 3.0
 # How much the pose may change from one frame to the next (1 sigma, camera axes): a deep breath is 10 mm/s.
-_MOTION_DEG, _MOTION_IN_PLANE_MM, _MOTION_DEPTH_MM = 0.4, 1.0, 1.0
+_MOTION_DEG, _MOTION_IN_PLANE_MM, _MOTION_DEPTH_MM = 1.5, 3.0, 3.0
+# Iterations at each resolution end when a step is smaller than this: a still patient costs one each, a jump several.
+_STILL_MM, _MOST_COARSE, _MOST_FINE = 0.3, 4, 3
 _LOST_AFTER_FRAMES = 2
 # How often the pose is held against the whole field, beside the frame path.
 _CHECK_EVERY_S = 1.0
@@ -73,8 +75,10 @@ class RegistrationStage:
         self._snapshot: tuple[dict[int, NDArray[np.float32]], NDArray[np.bool_]] | None = None
         self._placing: Future[None] | None = None
         self._settle = 0
+        self._failed_searches = 0
         self._iteration_ms = 6.0
         self._stopping = False
+        self._prepared = False
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         progress("registration: model")
@@ -85,7 +89,8 @@ class RegistrationStage:
             _Patches(PatchLevel(camera, COARSE_SIDE, 8, 60), PatchLevel(camera, FINE_SIDE, 9, 160), np.eye(4))
             for _ in range(2)
         ]
-        self._searcher = InitialSearch(model, camera, [case.prior.T_camera_ct()], case.prior.spread, case.target_ct)
+        self._searcher = InitialSearch(model, camera, case.prior.T_camera_ct(), case.prior.spread, case.target_ct)
+        self._prepared = True
         progress("registration: kernels (compiled once for this processor, then cached)")
         T = case.prior.T_camera_ct()
         self._place(self._sets[0], T, np.ones((COARSE_SIDE, COARSE_SIDE), bool))
@@ -124,18 +129,20 @@ class RegistrationStage:
             self._T_camera_ct @ np.append(self._centre_ct, 1) - patches.T_camera_ct @ np.append(self._centre_ct, 1)
         )[:3]
         turned = rotation_distance_deg(self._T_camera_ct, patches.T_camera_ct)
-        if np.linalg.norm(moved) > _RECHOOSE_MM or turned > _RECHOOSE_DEG:
-            self._placing = self._background.submit(self._place, self._sets[1], self._T_camera_ct, frame.seen.copy())
-        elif time.monotonic() - self._checked_at > _CHECK_EVERY_S and self._last is not None and self._last.age == 0:
+        # The check comes first when it is due: a pose that drifts would otherwise have its patches placed for ever.
+        if time.monotonic() - self._checked_at > _CHECK_EVERY_S and self._last is not None and self._last.age == 0:
             self._checked_at = time.monotonic()
             pose = PoseEstimate(self._T_camera_ct, self._last.score, np.eye(6), self._centre_ct, 0, 0)
             self._snapshot = _copied(frame)
             self._check = self._background.submit(self._doubt, pose, *self._snapshot)
+        elif np.linalg.norm(moved) > _RECHOOSE_MM or turned > _RECHOOSE_DEG:
+            self._placing = self._background.submit(self._place, self._sets[1], self._T_camera_ct, frame.seen.copy())
 
     def close(self) -> None:
         self._stopping = True
         self._background.shutdown(wait=True, cancel_futures=True)
-        self._searcher.close()
+        if self._prepared:
+            self._searcher.close()
 
     def restart(self, status: Status = "searching") -> None:
         """Forgets the pose and searches anew."""
@@ -168,8 +175,8 @@ class RegistrationStage:
         settling = self._settle > 0
         self._settle = max(self._settle - 1, 0)
         levels = [
-            (patches.coarse, frame.pyramid[COARSE_SIDE], 4 if settling else 1),
-            (patches.fine, frame.pyramid[FINE_SIDE], 2 if settling else 1),
+            (patches.coarse, frame.pyramid[COARSE_SIDE], _MOST_COARSE),
+            (patches.fine, frame.pyramid[FINE_SIDE], _MOST_FINE),
         ]
         start = time.perf_counter()
         estimate = refine(
@@ -179,6 +186,7 @@ class RegistrationStage:
             self._centre_ct,
             None if settling else self._motion_prior(T_camera_ct),
             lambda: budget.left_ms() > self._iteration_ms + _RESERVE_MS,
+            _STILL_MM,
         )
         spent = (time.perf_counter() - start) * 1000 / max(estimate.iterations, 1)
         self._iteration_ms += 0.1 * (spent - self._iteration_ms)
@@ -211,7 +219,7 @@ class RegistrationStage:
         space_mm, image_mm = error_bounds_mm(covariance, point_camera)
         sigma = np.sqrt(np.diag(covariance))
         sigma[:3] = np.rad2deg(sigma[:3])
-        sure = estimate.score >= TRACKING_SCORE and self._agreement >= TRACKING_AGREEMENT
+        sure = estimate.settled and estimate.score >= TRACKING_SCORE and self._agreement >= TRACKING_AGREEMENT
         self._status = "tracking" if sure else "degraded"
         self._last = RegistrationResult(estimate.T_camera_ct, min(estimate.score, 1.0), sigma, space_mm, image_mm, 0)
         frame.registration, frame.status = self._last, self._status
@@ -244,8 +252,12 @@ class RegistrationStage:
             self._search = self._background.submit(self._find, *self._snapshot)
 
     def _find(self, pyramid: dict[int, NDArray[np.float32]], seen: NDArray[np.bool_]) -> Hypothesis | None:
-        found = self._searcher.search(pyramid, seen, go_on=lambda: not self._stopping)
-        return None if found is None or found.agreement < LOST_AGREEMENT else self._caught_up(found)
+        # Around the prior, and when that has failed, every other time around the whole orbit.
+        orbit = self._failed_searches % 2 == 1
+        found = self._searcher.search(pyramid, seen, lambda: not self._stopping, orbit=orbit)
+        caught = None if found is None or found.agreement < LOST_AGREEMENT else self._caught_up(found)
+        self._failed_searches = 0 if caught is not None else self._failed_searches + 1
+        return caught
 
     def _doubt(
         self, pose: PoseEstimate, pyramid: dict[int, NDArray[np.float32]], seen: NDArray[np.bool_]
