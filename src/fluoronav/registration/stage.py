@@ -31,7 +31,9 @@ Float = NDArray[np.float64]
 # Patches are placed anew when the pose has moved by this much since.
 _RECHOOSE_DEG, _RECHOOSE_MM = 1.5, 3.0
 # How much the pose may change from one frame to the next (1 sigma, camera axes): a deep breath is 10 mm/s.
-_MOTION_DEG, _MOTION_IN_PLANE_MM, _MOTION_DEPTH_MM = 1.5, 3.0, 3.0
+_MOTION_DEG, _MOTION_IN_PLANE_MM, _MOTION_DEPTH_MM = 0.4, 1.0, 1.0
+# Beyond this the patient, or the arm, was moved.
+_JUMP_DEG, _JUMP_MM = 0.8, 1.0
 # Iterations at each resolution end when a step is smaller than this: a still patient costs one each, a jump several.
 _STILL_MM, _MOST_COARSE, _MOST_FINE = 0.3, 4, 3
 _LOST_AFTER_FRAMES = 2
@@ -179,15 +181,23 @@ class RegistrationStage:
             (patches.fine, frame.pyramid[FINE_SIDE], _MOST_FINE),
         ]
         start = time.perf_counter()
-        estimate = refine(
-            self._model,
-            levels,
-            T_camera_ct,
-            self._centre_ct,
-            None if settling else self._motion_prior(T_camera_ct),
-            lambda: budget.left_ms() > self._iteration_ms + _RESERVE_MS,
-            _STILL_MM,
-        )
+
+        def refined(T_start: Float, information: Float | None) -> PoseEstimate:
+            return refine(
+                self._model,
+                levels,
+                T_start,
+                self._centre_ct,
+                information,
+                lambda: budget.left_ms() > self._iteration_ms + _RESERVE_MS,
+                _STILL_MM,
+            )
+
+        estimate = refined(T_camera_ct, None if settling else self._motion_prior(T_camera_ct))
+        if not settling and self._has_jumped(estimate.T_camera_ct):
+            # More than a patient moves by breathing: what was expected of the motion only holds the pose back.
+            again = refined(estimate.T_camera_ct, None)
+            estimate = replace(again, iterations=again.iterations + estimate.iterations)
         spent = (time.perf_counter() - start) * 1000 / max(estimate.iterations, 1)
         self._iteration_ms += 0.1 * (spent - self._iteration_ms)
         self._latest = frame
@@ -230,6 +240,15 @@ class RegistrationStage:
         a = T_camera_ct[:3, :3] @ self._centre_ct + T_camera_ct[:3, 3]
         b = self._T_camera_ct[:3, :3] @ self._centre_ct + self._T_camera_ct[:3, 3]
         return bool(np.linalg.norm(a - b) < 25 and rotation_distance_deg(T_camera_ct, self._T_camera_ct) < 10)
+
+    def _has_jumped(self, T_camera_ct: Float) -> bool:
+        if self._T_camera_ct is None:
+            return False
+        a = T_camera_ct[:3, :3] @ self._centre_ct + T_camera_ct[:3, 3]
+        b = self._T_camera_ct[:3, :3] @ self._centre_ct + self._T_camera_ct[:3, 3]
+        return bool(
+            np.linalg.norm((a - b)[:2]) > _JUMP_MM or rotation_distance_deg(T_camera_ct, self._T_camera_ct) > _JUMP_DEG
+        )
 
     def _motion_prior(self, T_camera_ct: Float) -> Float:
         R = T_camera_ct[:3, :3]
