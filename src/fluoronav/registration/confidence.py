@@ -21,7 +21,7 @@ _FLOOR_IMAGE_MM = 0.1
 _FLOOR_DEPTH_MM = 1.75
 
 
-def covariance_in_camera(information: Float, T_camera_ct: Float) -> Float:
+def covariance_in_camera(information: Float, T_camera_ct: Float, views: int = 1) -> Float:
     """Covariance of the pose in camera axes, with the model's own error added.
 
     Parameters
@@ -29,6 +29,8 @@ def covariance_in_camera(information: Float, T_camera_ct: Float) -> Float:
     information : ndarray, shape (6, 6)
         Of the twist (w, v) about a point, CT axes, rad and mm.
     T_camera_ct : ndarray, shape (4, 4)
+    views : int
+        Seen from several sides, depth is as well known as the rest.
 
     Returns
     -------
@@ -41,7 +43,8 @@ def covariance_in_camera(information: Float, T_camera_ct: Float) -> Float:
     R = np.zeros((6, 6))
     R[:3, :3] = R[3:, 3:] = T_camera_ct[:3, :3]
     out = R @ covariance @ R.T
-    out[3:, 3:] += np.diag([_FLOOR_IMAGE_MM**2, _FLOOR_IMAGE_MM**2, _FLOOR_DEPTH_MM**2])
+    depth = _FLOOR_DEPTH_MM if views == 1 else _FLOOR_IMAGE_MM
+    out[3:, 3:] += np.diag([_FLOOR_IMAGE_MM**2, _FLOOR_IMAGE_MM**2, depth**2])
     return out
 
 

@@ -251,7 +251,8 @@ class OfflineRegistration:
         sigma, space, image = [], [], []
         for e in best.estimates:
             # The start's own spread belongs to what is known: without it one view's depth would be unbounded.
-            covariance = covariance_in_camera(e.information + self._start_information(e.T_camera_ct), e.T_camera_ct)
+            information = e.information + self._start_information(e.T_camera_ct)
+            covariance = covariance_in_camera(information, e.T_camera_ct, len(self._views))
             if len(self._views) == 1:
                 covariance[5, 5] += _START_MM**2  # held at the start's, so no better known than the start
             s = np.sqrt(np.diag(covariance))
