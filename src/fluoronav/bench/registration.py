@@ -26,6 +26,7 @@ from fluoronav.registration.confidence import TRACKING_AGREEMENT, TRACKING_SCORE
 from fluoronav.registration.model import RegistrationModel
 from fluoronav.registration.register import Request, register_files
 from fluoronav.registration.search import InitialSearch
+from fluoronav.registration.stage import STILL_MM
 
 Float = NDArray[np.float64]
 
@@ -205,10 +206,14 @@ def _judged(subject: Subject, model: RegistrationModel, frames: list[FrameRecord
         for k, spread in enumerate(_JUDGED_STARTS):
             T = next(starts(truth, centre, *spread, 7000 + 10 * i + k))
             found = search.refined(T, frame.pyramid, frame.seen)
+            before = T
             for _ in range(_JUDGED_ROUNDS - 1):
-                found = search.refined(found.estimate.T_camera_ct, frame.pyramid, frame.seen)
+                before = found.estimate.T_camera_ct
+                found = search.refined(before, frame.pyramid, frame.seen)
             T = found.estimate.T_camera_ct
-            sure = found.agreement >= TRACKING_AGREEMENT and found.estimate.score >= TRACKING_SCORE
+            # As in the stage: a pose that still moves is not called tracking.
+            settled = np.linalg.norm((transform_points(T, centre) - transform_points(before, centre))[:2]) < STILL_MM
+            sure = bool(settled and found.agreement >= TRACKING_AGREEMENT and found.estimate.score >= TRACKING_SCORE)
             rows.append({"across_mm": errors_mm(T, truth, points)[1], "agreement": found.agreement, "tracking": sure})
     search.close()
     return rows
