@@ -26,7 +26,6 @@ from fluoronav.registration.confidence import TRACKING_AGREEMENT, TRACKING_SCORE
 from fluoronav.registration.model import RegistrationModel
 from fluoronav.registration.register import Request, register_files
 from fluoronav.registration.search import InitialSearch
-from fluoronav.registration.stage import STILL_MM
 
 Float = NDArray[np.float64]
 
@@ -40,6 +39,8 @@ _TRACKED_FRAMES = 6
 # Starts of poses that are judged, from those that end right to those that hardly can.
 _JUDGED_STARTS = ((2, 2, 2), (8, 8, 15), (15, 25, 30), (25, 40, 40), (5, 25, 5), (5, 25, 5))
 _JUDGED_ROUNDS = 3
+# A round has 16 steps and new patches: what moves by more in one has not arrived.
+_MOVES_MM = 1.0
 
 
 class Rig:
@@ -212,9 +213,18 @@ def _judged(subject: Subject, model: RegistrationModel, frames: list[FrameRecord
                 found = search.refined(before, frame.pyramid, frame.seen)
             T = found.estimate.T_camera_ct
             # As in the stage: a pose that still moves is not called tracking.
-            settled = np.linalg.norm((transform_points(T, centre) - transform_points(before, centre))[:2]) < STILL_MM
-            sure = bool(settled and found.agreement >= TRACKING_AGREEMENT and found.estimate.score >= TRACKING_SCORE)
-            rows.append({"across_mm": errors_mm(T, truth, points)[1], "agreement": found.agreement, "tracking": sure})
+            moved = float(np.linalg.norm((transform_points(T, centre) - transform_points(before, centre))[:2]))
+            sure = bool(
+                moved < _MOVES_MM and found.agreement >= TRACKING_AGREEMENT and found.estimate.score >= TRACKING_SCORE
+            )
+            rows.append(
+                {
+                    "across_mm": errors_mm(T, truth, points)[1],
+                    "agreement": found.agreement,
+                    "moved_mm": moved,
+                    "tracking": sure,
+                }
+            )
     search.close()
     return rows
 

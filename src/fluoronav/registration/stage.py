@@ -35,7 +35,7 @@ _MOTION_DEG, _MOTION_IN_PLANE_MM, _MOTION_DEPTH_MM = 0.4, 1.0, 1.0
 # Beyond this the patient, or the arm, was moved.
 _JUMP_DEG, _JUMP_MM = 0.8, 1.0
 # Iterations at each resolution end when a step is smaller than this: a still patient costs one each, a jump several.
-STILL_MM, _MOST_COARSE, _MOST_FINE = 0.3, 4, 3
+_STILL_MM, _MOST_COARSE, _MOST_FINE = 0.3, 4, 3
 _LOST_AFTER_FRAMES = 2
 # How often the pose is held against the whole field, beside the frame path.
 _CHECK_EVERY_S = 1.0
@@ -190,7 +190,7 @@ class RegistrationStage:
                 self._centre_ct,
                 information,
                 lambda: budget.left_ms() > self._iteration_ms + _RESERVE_MS,
-                STILL_MM,
+                _STILL_MM,
             )
 
         estimate = refined(T_camera_ct, None if settling else self._motion_prior(T_camera_ct))
