@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import os
 import sys
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fluoronav import __version__
-from fluoronav.paths import shipped
+from fluoronav.paths import shipped, write_json
 
 _DESCRIPTION = """\
 Live fluoroscopy in, surgical guidance out, inside one frame period.
@@ -240,8 +239,7 @@ def _register(options: argparse.Namespace) -> None:
         frame=options.frame,
     )
     result = register_files(request, say)
-    options.json.parent.mkdir(parents=True, exist_ok=True)
-    options.json.write_text(json.dumps(result, indent=1) + "\n")
+    write_json(result, options.json)
     for view in result["views"]:
         print(
             f"{view['image']}: score {view['score']:.2f}, 95 % error {view['tre_image_mm']:.1f} mm across the ray, "
@@ -284,7 +282,7 @@ def _status(options: argparse.Namespace) -> int:
 def _bench_latency(options: argparse.Namespace) -> None:
     import tempfile
 
-    from fluoronav.bench.latency import draw_histogram, report, table, write_json
+    from fluoronav.bench.latency import draw_histogram, report, table
     from fluoronav.case import load_case
     from fluoronav.geometry import Camera
     from fluoronav.pipeline import load_launch
@@ -321,7 +319,8 @@ def _bench_registration(options: argparse.Namespace) -> None:
         options.data, tuple(options.subjects), options.poses, lambda text: print(text, file=sys.stderr, flush=True)
     )
     print(table(result))
-    _write(result, options.json)
+    write_json(result, options.json)
+    print(f"written: {options.json}")
 
 
 def _bench_peers(options: argparse.Namespace) -> None:
@@ -332,13 +331,8 @@ def _bench_peers(options: argparse.Namespace) -> None:
         load_case("embedded"), max(options.rounds, 1), lambda text: print(text, file=sys.stderr, flush=True)
     )
     print(table(result))
-    _write(result, options.json)
-
-
-def _write(result: object, path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
-    print(f"written: {path}")
+    write_json(result, options.json)
+    print(f"written: {options.json}")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Where files live: what ships with the package, and the cache on this computer."""
+"""Where files live: what ships with the package, the cache on this computer, and what a user asked to be written."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import platformdirs
@@ -25,3 +26,9 @@ def shipped(name: str) -> Path:
 def embedded_case() -> Path:
     """The case file of the embedded thoracic spine."""
     return _PACKAGE / "case" / "thoracic_spine" / "case.yaml"
+
+
+def write_json(result: object, path: Path) -> None:
+    """Writes figures where the user asked for them, making the folder if need be."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(result, indent=1) + "\n")

@@ -5,8 +5,8 @@ import json
 import numpy as np
 import pytest
 
-from fluoronav.bench.latency import draw_histogram, report, table, write_json
-from fluoronav.paths import shipped
+from fluoronav.bench.latency import draw_histogram, report, table
+from fluoronav.paths import shipped, write_json
 from fluoronav.pipeline import load_launch
 from fluoronav.simulation.picture import draw_overlay
 from fluoronav.simulation.rig import record, tracking_errors

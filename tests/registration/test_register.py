@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from fluoronav.bench.subjects import errors_mm
 from fluoronav.case import CaseError
 from fluoronav.cli import main
-from fluoronav.geometry import CameraError, inverse, moved_about, transform_points
+from fluoronav.geometry import CameraError, inverse, moved_about
 from fluoronav.registration.register import RegisterError, Request, XrayFileError, register_files
 
 SIZE = np.array([68, 86, 128]) * [0.39625, 0.39625, 0.625]
@@ -36,10 +37,7 @@ def start(T, rng, tmp_path, deg=8, mm=8):
 
 def errors(T, G):
     points = np.random.default_rng(0).uniform(0.15, 0.85, (40, 3)) * SIZE
-    a, b = transform_points(T, points), transform_points(G, points)
-    ray = b / np.linalg.norm(b, axis=1, keepdims=True)
-    across = (a - b) - ((a - b) * ray).sum(1, keepdims=True) * ray
-    return np.linalg.norm(a - b, axis=1).mean(), np.linalg.norm(across, axis=1).mean()
+    return errors_mm(T, G, points)[:2]
 
 
 def files(wrist, time_point, cameras):

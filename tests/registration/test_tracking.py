@@ -4,8 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
+from fluoronav.bench.subjects import errors_mm
 from fluoronav.enhancement import AttenuationStage
-from fluoronav.geometry import inverse, moved_about, transform_points
+from fluoronav.geometry import inverse, moved_about
 from fluoronav.records import Budget, FrameRecord
 from fluoronav.registration import RegistrationStage
 from fluoronav.simulation.detector import Detector, ImageChain
@@ -58,10 +59,8 @@ def rig(case, camera):
 
 
 def errors(case, T, truth):
-    a, b = transform_points(T, case.target_ct), transform_points(truth, case.target_ct)
-    ray = b / np.linalg.norm(b)
-    along = (a - b) @ ray
-    return np.linalg.norm(a - b - along * ray), abs(along)
+    """Across the ray and along it at the target, mm."""
+    return errors_mm(T, truth, case.target_ct[None])[1:]
 
 
 def test_the_pose_is_found_from_the_prior_alone_and_then_followed(rig, case, exposures):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 from importlib.metadata import version
 from pathlib import Path
@@ -125,11 +124,6 @@ def draw_histogram(recording: Recording, deadline_ms: float, path: Path) -> None
     axis.legend()
     figure.savefig(path, dpi=110)
     plt.close(figure)
-
-
-def write_json(result: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(result, indent=1) + "\n")
 
 
 def _cpu() -> str:

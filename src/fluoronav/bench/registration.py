@@ -6,6 +6,7 @@ Poses and exposures are others than those on which thresholds and the covariance
 from __future__ import annotations
 
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -17,13 +18,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fluoronav.bench.subjects import SUBJECTS, Subject, errors_mm, load_subject, starts
-from fluoronav.case import Spread
+from fluoronav.case import Spread, read_volume
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import inverse, moved_about, transform_points
 from fluoronav.records import Budget, FrameRecord
 from fluoronav.registration import RegistrationStage
 from fluoronav.registration.confidence import TRACKING_AGREEMENT, TRACKING_SCORE
 from fluoronav.registration.model import RegistrationModel
+from fluoronav.registration.offline import OfflineRegistration, View
 from fluoronav.registration.register import Request, register_files
 from fluoronav.registration.search import InitialSearch
 
@@ -87,11 +89,21 @@ def _subject(subject: Subject, say: Callable[[str], None]) -> dict[str, Any]:
     frames = {
         dose: [_kept(rig.frame(subject.counts(i, dose, 1))) for i in range(len(subject.beams))] for dose in _DOSES
     }
+    points, truths = subject.points_ct(), subject.T_camera_ct
+    centre = points.mean(0)
+
+    def sorted_start(i: int) -> Float:
+        wanted = BINS_MM[-1] * (i + 0.5) / len(truths)
+        return _with_error(truths[i], points, centre, wanted, i)
+
+    def wide_start(i: int) -> Float:
+        return next(starts(truths[i], centre, 30, 100, 60, 500 + i))
+
     try:
         return {
             "name": subject.name,
-            "search": _search(subject, model, frames[_DOSES[0]]),
-            "wide": _wide(subject, model, frames[_DOSES[0]]),
+            "search": _search(subject, model, frames[_DOSES[0]], "search", sorted_start),
+            "wide": _search(subject, model, frames[_DOSES[0]], "wide search", wide_start),
             "tracking": [_tracking(subject, rig, frames[dose], dose) for dose in _DOSES],
             "judged": [j for dose in _DOSES for j in _judged(subject, model, frames[dose], dose)],
             "two_views": _two_views(subject, model, frames[_DOSES[0]]),
@@ -108,47 +120,31 @@ def _kept(frame: FrameRecord) -> FrameRecord:
     return frame
 
 
-def _found(
-    subject: Subject, model: RegistrationModel, frame: FrameRecord, T_start: Float
-) -> tuple[Float, float, float]:
-    """Pose, milliseconds and agreement of one search around a start."""
-    centre = subject.points_ct().mean(0)
-    search = InitialSearch(model, subject.camera, T_start, Spread(), centre)
-    begin = time.perf_counter()
-    assert frame.seen is not None
-    hypothesis = search.search(frame.pyramid, frame.seen)
-    ms = (time.perf_counter() - begin) * 1000
-    search.close()
-    assert hypothesis is not None
-    return hypothesis.estimate.T_camera_ct, ms, hypothesis.agreement
-
-
-def _search(subject: Subject, model: RegistrationModel, frames: list[FrameRecord]) -> list[dict[str, float]]:
-    """Starts with an initial error of 0 to 60 mm, evenly."""
+def _search(
+    subject: Subject, model: RegistrationModel, frames: list[FrameRecord], kind: str, start: Callable[[int], Float]
+) -> list[dict[str, float]]:
+    """One search for each frame, around the start that `start` gives for its index."""
     points, centre = subject.points_ct(), subject.points_ct().mean(0)
     rows = []
-    for i, frame in enumerate(tqdm(frames, f"{subject.name}: search", unit="start")):
-        truth = subject.T_camera_ct[i]
-        wanted = BINS_MM[-1] * (i + 0.5) / len(frames)
-        T_start = _with_error(truth, points, centre, wanted, i)
-        T, ms, agreement = _found(subject, model, frame, T_start)
-        space, across, _ = errors_mm(T, truth, points)
-        start = errors_mm(T_start, truth, points)[0]
-        rows.append({"start_mm": start, "mtre_mm": space, "across_mm": across, "ms": ms, "agreement": agreement})
-    return rows
-
-
-def _wide(subject: Subject, model: RegistrationModel, frames: list[FrameRecord]) -> list[dict[str, float]]:
-    """Starts up to 30 degrees about every axis, 100 mm in the plane and 60 mm in depth wrong."""
-    points, centre = subject.points_ct(), subject.points_ct().mean(0)
-    rows = []
-    for i, frame in enumerate(tqdm(frames, f"{subject.name}: wide search", unit="start")):
-        truth = subject.T_camera_ct[i]
-        T_start = next(starts(truth, centre, 30, 100, 60, 500 + i))
-        T, ms, agreement = _found(subject, model, frame, T_start)
-        space, across, _ = errors_mm(T, truth, points)
-        start = errors_mm(T_start, truth, points)[0]
-        rows.append({"start_mm": start, "mtre_mm": space, "across_mm": across, "ms": ms, "agreement": agreement})
+    for i, frame in enumerate(tqdm(frames, f"{subject.name}: {kind}", unit="start")):
+        assert frame.seen is not None
+        truth, T_start = subject.T_camera_ct[i], start(i)
+        search = InitialSearch(model, subject.camera, T_start, Spread(), centre)
+        begin = time.perf_counter()
+        found = search.search(frame.pyramid, frame.seen)
+        ms = (time.perf_counter() - begin) * 1000
+        search.close()
+        assert found is not None
+        space, across, _ = errors_mm(found.estimate.T_camera_ct, truth, points)
+        rows.append(
+            {
+                "start_mm": errors_mm(T_start, truth, points)[0],
+                "mtre_mm": space,
+                "across_mm": across,
+                "ms": ms,
+                "agreement": found.agreement,
+            }
+        )
     return rows
 
 
@@ -205,9 +201,8 @@ def _judged(subject: Subject, model: RegistrationModel, frames: list[FrameRecord
         truth = subject.T_camera_ct[i]
         assert frame.seen is not None
         for k, spread in enumerate(_JUDGED_STARTS):
-            T = next(starts(truth, centre, *spread, 7000 + 10 * i + k))
+            T = before = next(starts(truth, centre, *spread, 7000 + 10 * i + k))
             found = search.refined(T, frame.pyramid, frame.seen)
-            before = T
             for _ in range(_JUDGED_ROUNDS - 1):
                 before = found.estimate.T_camera_ct
                 found = search.refined(before, frame.pyramid, frame.seen)
@@ -231,7 +226,6 @@ def _judged(subject: Subject, model: RegistrationModel, frames: list[FrameRecord
 
 def _followed(stage: RegistrationStage, frame: FrameRecord, T: Float):
     """What the stage says after a few frames that begin at a pose, as after a jump of the patient."""
-    assert frame.seen is not None
     stage.adopt(T, frame)
     times = []
     for _ in range(_TRACKED_FRAMES):
@@ -246,8 +240,6 @@ def _followed(stage: RegistrationStage, frame: FrameRecord, T: Float):
 
 def _two_views(subject: Subject, model: RegistrationModel, frames: list[FrameRecord]) -> list[float]:
     """Mean error in space of pairs of views 30 degrees or more apart, solved together from 2 mm and 2 degrees."""
-    from fluoronav.registration.offline import OfflineRegistration, View
-
     points, errors = subject.points_ct(), []
     for i in range(len(frames) - 1):
         j = next((j for j in range(i + 1, len(frames)) if _apart_deg(subject, i, j) >= 30), None)
@@ -275,10 +267,6 @@ def _apart_deg(subject: Subject, i: int, j: int) -> float:
 
 def _wrist(folder: Path, count: int, say: Callable[[str], None]) -> dict[str, Any]:
     """The real radius from random starts of up to 10 degrees and 10 mm, and from priors 25 degrees and 40 mm wrong."""
-    import tempfile
-
-    from fluoronav.case import read_volume
-
     reference = json.loads((folder / "reference.json").read_text())
     centre = np.mean(read_volume(folder / "radius.nrrd").corners_ct(), axis=0)
     points = centre + np.random.default_rng(0).uniform(-0.35, 0.35, (40, 3)) * 2 * centre

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.geometry import Camera, exp_so3
+from fluoronav.geometry import Camera, exp_so3, moved_about
 from fluoronav.projector import Projector, padded_rays
 from fluoronav.registration.agreement import locally_normalised
 
@@ -26,7 +26,7 @@ Float32 = NDArray[np.float32]
 
 # Steps of the grid: Gauss-Newton at 64 pixels gets home from half of each.
 _STEP_DEG, _SCALE_STEP = 8.3, 0.07
-ORBIT_DEG = (0.0, 45.0, -45.0, 90.0, -90.0)
+_ORBIT_DEG = (0.0, 45.0, -45.0, 90.0, -90.0)
 # The grid reaches this much farther than the spread, so that a pose at its edge is not found by half a step's luck.
 _MARGIN = 1.1
 # Poses closer than this to a better one are the same hypothesis: degrees, mm in the plane, mm in depth.
@@ -234,13 +234,7 @@ def orbit_priors(T_camera_ct: Float, centre_ct: Float) -> list[Float]:
     centre_ct : ndarray, shape (3,)
         Point that the arm turns about, LPS mm; the axis is the patient's long one.
     """
-    priors = []
-    for angle in ORBIT_DEG:
-        turn = np.eye(4)
-        turn[:3, :3] = exp_so3([0, 0, np.deg2rad(angle)])
-        turn[:3, 3] = centre_ct - turn[:3, :3] @ centre_ct
-        priors.append(T_camera_ct @ turn)
-    return priors
+    return [T_camera_ct @ moved_about(centre_ct, [0, 0, np.deg2rad(angle), 0, 0, 0]) for angle in _ORBIT_DEG]
 
 
 class Apart:

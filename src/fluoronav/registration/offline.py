@@ -20,6 +20,7 @@ from fluoronav.registration.confidence import TRACKING_AGREEMENT, covariance_in_
 from fluoronav.registration.gauss_newton import PoseEstimate, refine_views
 from fluoronav.registration.grid import ViewGrid
 from fluoronav.registration.patches import PatchLevel
+from fluoronav.registration.search import COARSE_SIDE, GRID_SIDE, GRID_SIGMA_PX
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -40,8 +41,7 @@ _TURN_DEG, _SHIFT_MM, _RANDOM_STARTS = 8.0, 8.0, 30
 ACCEPTED_FIT = 0.78
 # The search: side of the images that are matched and neighbourhood (pixels), for a bone alone and for a whole trunk;
 # how many hypotheses of each view are refined. On the wrist a good one was always among the first 84.
-_BONE_SEARCH, _TRUNK_SEARCH, _KEPT_OF_SEARCH = (192, 2.5), (64, 4.0), 90
-_AGREEMENT_SIDE = 128
+_BONE_SEARCH, _TRUNK_SEARCH, _KEPT_OF_SEARCH = (192, 2.5), (GRID_SIDE, GRID_SIGMA_PX), 90
 _TURNS_ABOUT_SHAFT_DEG = (0.0, 25.0, -25.0, 45.0, -45.0)
 _SHIFTS_ALONG_SHAFT_MM = (0.0, 9.0, -9.0, 17.0, -17.0)
 
@@ -276,8 +276,8 @@ class OfflineRegistration:
 
     def _agreement(self, v: int, T_camera_ct: Float) -> float:
         view = self._views[v]
-        agreement = Agreement(self._model, view.camera, _AGREEMENT_SIDE, T_camera_ct)
-        small = view.camera.scaled(_AGREEMENT_SIDE / max(view.camera.rows, view.camera.cols))
+        agreement = Agreement(self._model, view.camera, COARSE_SIDE, T_camera_ct)
+        small = view.camera.scaled(COARSE_SIDE / max(view.camera.rows, view.camera.cols))
         return agreement(T_camera_ct, _resized(view.attenuation, small), view.seen)
 
 

@@ -186,10 +186,9 @@ def _prior(request: Request, frames: list[XrayFrame], centre_ct: Float) -> Float
         raise RegisterError(f"{frames[0].path}: says nothing of where the C-arm stood: give a start pose with --init")
     if not (request.auto or request.orbit):
         raise RegisterError(f"{frames[0].path}: the header's pose is only a prior: add --auto, or a start with --init")
-    T = np.eye(4)
-    T[:3, :3] = geometry.R_camera_ct
-    T[:3, 3] = np.array([0, 0, geometry.source_to_patient_mm]) - T[:3, :3] @ centre_ct
-    return T
+    at_isocentre = np.eye(4)
+    at_isocentre[:3, 3] = -centre_ct
+    return geometry.T_camera_isocentre @ at_isocentre
 
 
 def _read_init(path: Path) -> Float:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.geometry import rotation_distance_deg
+from fluoronav.geometry import rotation_distance_deg, transform_points
 from fluoronav.records import Budget, FrameRecord, RegistrationResult, Status
 from fluoronav.registration.confidence import (
     LOST_AGREEMENT,
@@ -127,10 +127,7 @@ class RegistrationStage:
         busy = any(job is not None for job in (self._placing, self._search, self._check))
         if self._T_camera_ct is None or busy or frame is None or frame.seen is None:
             return
-        moved = (
-            self._T_camera_ct @ np.append(self._centre_ct, 1) - patches.T_camera_ct @ np.append(self._centre_ct, 1)
-        )[:3]
-        turned = rotation_distance_deg(self._T_camera_ct, patches.T_camera_ct)
+        moved, turned = self._change(patches.T_camera_ct, self._T_camera_ct)
         # The check comes first when it is due: a pose that drifts would otherwise have its patches placed for ever.
         if time.monotonic() - self._checked_at > _CHECK_EVERY_S and self._last is not None and self._last.age == 0:
             self._checked_at = time.monotonic()
@@ -194,7 +191,8 @@ class RegistrationStage:
             )
 
         estimate = refined(T_camera_ct, None if settling else self._motion_prior(T_camera_ct))
-        if not settling and self._has_jumped(estimate.T_camera_ct):
+        moved, turned = self._change(T_camera_ct, estimate.T_camera_ct)
+        if not settling and (np.linalg.norm(moved[:2]) > _JUMP_MM or turned > _JUMP_DEG):
             # More than a patient moves by breathing: what was expected of the motion only holds the pose back.
             again = refined(estimate.T_camera_ct, None)
             estimate = replace(again, iterations=again.iterations + estimate.iterations)
@@ -237,18 +235,13 @@ class RegistrationStage:
     def _moved_plausibly(self, T_camera_ct: Float) -> bool:
         if self._T_camera_ct is None or self._settle > 0:
             return True
-        a = T_camera_ct[:3, :3] @ self._centre_ct + T_camera_ct[:3, 3]
-        b = self._T_camera_ct[:3, :3] @ self._centre_ct + self._T_camera_ct[:3, 3]
-        return bool(np.linalg.norm(a - b) < 25 and rotation_distance_deg(T_camera_ct, self._T_camera_ct) < 10)
+        moved, turned = self._change(self._T_camera_ct, T_camera_ct)
+        return bool(np.linalg.norm(moved) < 25 and turned < 10)
 
-    def _has_jumped(self, T_camera_ct: Float) -> bool:
-        if self._T_camera_ct is None:
-            return False
-        a = T_camera_ct[:3, :3] @ self._centre_ct + T_camera_ct[:3, 3]
-        b = self._T_camera_ct[:3, :3] @ self._centre_ct + self._T_camera_ct[:3, 3]
-        return bool(
-            np.linalg.norm((a - b)[:2]) > _JUMP_MM or rotation_distance_deg(T_camera_ct, self._T_camera_ct) > _JUMP_DEG
-        )
+    def _change(self, T_before: Float, T_now: Float) -> tuple[Float, float]:
+        """From one pose to another: how the centre has moved in the camera's frame (mm), and the turn (degrees)."""
+        moved = transform_points(T_now, self._centre_ct) - transform_points(T_before, self._centre_ct)
+        return moved, rotation_distance_deg(T_before, T_now)
 
     def _motion_prior(self, T_camera_ct: Float) -> Float:
         R = T_camera_ct[:3, :3]

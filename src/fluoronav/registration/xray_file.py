@@ -38,17 +38,23 @@ class XrayGeometry:
     ----------
     camera : Camera
         ``T_camera_world`` is about the isocentre, with the patient's axes; it holds while the patient does not move.
-    R_camera_ct : ndarray, shape (3, 3)
-        Patient axes (LPS) to camera axes.
-    source_to_patient_mm : float
     mirrored : bool
         The file shows the patient as seen from the detector; its columns were reversed for the camera.
     """
 
     camera: Camera
-    R_camera_ct: Float
-    source_to_patient_mm: float
     mirrored: bool
+
+    @property
+    def R_camera_ct(self) -> Float:
+        """Patient axes (LPS) to camera axes, shape (3, 3)."""
+        return self.T_camera_isocentre[:3, :3]
+
+    @property
+    def T_camera_isocentre(self) -> Float:
+        """Patient axes about the isocentre to camera, shape (4, 4), mm."""
+        assert self.camera.T_camera_world is not None
+        return self.camera.T_camera_world
 
 
 @dataclass(frozen=True)
@@ -165,7 +171,6 @@ def _geometry(path: Path, dataset: pydicom.Dataset) -> XrayGeometry:
     y /= np.linalg.norm(y)
     x = np.cross(y, beam)  # right-handed: a camera at the source
     mirrored = bool(x @ right < 0)
-    R = np.stack([x, y, beam])
     K = np.array(
         [
             [to_detector / float(spacing[1]), 0, (cols - 1) / 2],
@@ -174,12 +179,12 @@ def _geometry(path: Path, dataset: pydicom.Dataset) -> XrayGeometry:
         ]
     )
     T = np.eye(4)
-    T[:3, :3], T[2, 3] = R, to_patient
+    T[:3, :3], T[2, 3] = np.stack([x, y, beam]), to_patient
     try:
         camera = Camera(rows, cols, K, T_camera_world=T, name=str(path))
     except CameraError as error:
         raise XrayFileError(str(error)) from error
-    return XrayGeometry(camera, R, to_patient, mirrored)
+    return XrayGeometry(camera, mirrored)
 
 
 def _number(path: Path, dataset: pydicom.Dataset, name: str, tag: str, *, positive: bool = True) -> float:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import cv2
 
-from fluoronav.bench.latency import draw_histogram, report, table, write_json
+from fluoronav.bench.latency import draw_histogram, report, table
 from fluoronav.case import load_case
 from fluoronav.geometry import Camera
+from fluoronav.paths import write_json
 from fluoronav.pipeline import load_launch
 from fluoronav.simulation.picture import draw_overlay
 from fluoronav.simulation.rig import Recording, record
