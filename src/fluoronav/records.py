@@ -13,6 +13,8 @@ from typing import Any, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from fluoronav.geometry import ArmJoints
+
 Float = NDArray[np.float64]
 Status = Literal["searching", "tracking", "degraded", "lost", "no_model"]
 Level = Literal["clear", "caution", "danger"]
@@ -147,6 +149,8 @@ class FrameRecord:
         stage that made them and are overwritten with the next frame.
     seen : ndarray of bool
         A small mask of what lies inside the aperture and between the blades.
+    joints : ArmJoints or None
+        Where the C-arm stood, when its grabber says so.
     """
 
     seq: int
@@ -156,6 +160,7 @@ class FrameRecord:
     bits: int
     inverse: bool
     open_beam: float | None
+    joints: ArmJoints | None = None
     pyramid: dict[int, NDArray[np.float32]] = field(default_factory=dict[int, NDArray[np.float32]])
     seen: NDArray[np.bool_] | None = None
     status: Status = "no_model"

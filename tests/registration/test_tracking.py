@@ -6,7 +6,7 @@ import pytest
 
 from fluoronav.bench.subjects import errors_mm
 from fluoronav.enhancement import AttenuationStage
-from fluoronav.geometry import inverse, moved_about
+from fluoronav.geometry import ArmJoints, inverse, moved_about
 from fluoronav.records import Budget, FrameRecord
 from fluoronav.registration import RegistrationStage
 from fluoronav.simulation.detector import Detector, ImageChain
@@ -39,9 +39,9 @@ class Rig:
         self.registration.prepare(case, camera)
         self.seq = 0
 
-    def show(self, counts, milliseconds=1000.0, wait=True):
+    def show(self, counts, milliseconds=1000.0, wait=True, joints=None):
         self.seq += 1
-        frame = FrameRecord(self.seq, 0, 0, counts, 16, False, None)
+        frame = FrameRecord(self.seq, 0, 0, counts, 16, False, None, joints)
         for stage in (self.attenuation, self.registration):
             stage.process(frame, Budget(milliseconds))
         self.registration.idle()
@@ -229,3 +229,70 @@ def test_a_change_of_gain_and_a_bolus_of_contrast_agent_do_not_move_the_pose(rig
         frame = rig.show(changed.astype(np.uint16))
         assert frame.registration is not None
         assert errors(case, frame.registration.T_camera_ct, truth)[0] < 1
+
+
+class Arm:
+    """Exposures of a patient who holds still from any angle of the C-arm."""
+
+    def __init__(self, case, camera):
+        self.case, self.camera = case, camera
+        self.anatomy = Anatomy(case, camera.scaled(0.5))
+        self.chain = ImageChain(Detector(), camera.rows, camera.cols, 3)
+        still = Scenario(anatomy_frames=1)
+        self.T_room_ct = (
+            inverse(still.joints(case)[0].T_camera_room(case.prior.source_to_isocentre_mm)) @ still.poses(case)[0]
+        )
+
+    def shot(self, orbital, seed=0):
+        joints = ArmJoints(orbital, 0.0)
+        T = joints.T_camera_room(self.case.prior.source_to_isocentre_mm) @ self.T_room_ct
+        beam = self.anatomy.transmission(*self.anatomy.paths(T))
+        beam = cv2.resize(beam, (self.camera.cols, self.camera.rows), interpolation=cv2.INTER_CUBIC)
+        return self.chain.counts(beam, seed), joints, T
+
+
+def test_the_c_arm_turns_and_the_views_sharpen_the_depth(rig, case, camera):
+    arm = Arm(case, camera)
+    alone, fused = [], []
+    for orbital in (0.0, 35.0, 0.0):
+        counts, joints, truth = arm.shot(orbital)
+        for _ in range(4):
+            frame = rig.show(counts, joints=joints)
+        assert frame.status == "tracking"
+        across, along = errors(case, frame.registration.T_camera_ct, truth)
+        assert across < 0.6
+        (fused if orbital == 0.0 and alone else alone).append(
+            (frame.registration.sigma[5], frame.registration.tre_mm, along)
+        )
+    assert fused[0][0] < 0.9 * alone[0][0] and fused[0][1] < 0.9 * alone[0][1]
+    assert fused[0][2] < 1.96 * fused[0][0]
+
+
+def test_joints_carry_the_pose_through_a_turn_that_no_tracking_could_follow(rig, case, camera):
+    arm = Arm(case, camera)
+    for orbital, joints_known in ((0.0, True), (30.0, True), (0.0, False)):
+        counts, joints, truth = arm.shot(orbital)
+        for _ in range(1 if orbital else 4):
+            frame = rig.show(counts, joints=joints if joints_known else None)
+        if orbital:  # the very first frame from the new side
+            assert frame.registration is not None
+            assert errors(case, frame.registration.T_camera_ct, truth)[0] < 1.0
+
+
+def test_joints_that_lie_cost_no_pose(rig, case, camera, exposures):
+    counts, truth = exposures[0]
+    for _ in range(4):
+        rig.show(counts, joints=ArmJoints(0.0, 0.0))
+    for orbital in (25.0, -40.0, 0.0):  # the picture stays as it is
+        frame = rig.show(counts, joints=ArmJoints(orbital, 10.0))
+        assert frame.registration is not None and frame.status in ("tracking", "degraded")
+        assert errors(case, frame.registration.T_camera_ct, truth)[0] < 1.0
+
+
+def test_a_search_looks_where_the_joints_say_that_the_arm_stands(rig, case, camera):
+    """From the side the prior is 80 degrees off: without the joints it takes two searches, the second a long one."""
+    counts, joints, truth = Arm(case, camera).shot(75.0)
+    for _ in range(5):
+        frame = rig.show(counts, joints=joints)
+    assert frame.status == "tracking"
+    assert errors(case, frame.registration.T_camera_ct, truth)[0] < 1.0

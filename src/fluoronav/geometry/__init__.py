@@ -6,7 +6,7 @@ integers. ``T_a_b`` maps points of frame b to frame a.
 """
 
 from fluoronav.geometry.camera import Camera, CameraError
-from fluoronav.geometry.carm import CArmPose
+from fluoronav.geometry.carm import ArmJoints, CArmPose
 from fluoronav.geometry.se3 import (
     adjoint,
     exp_se3,
@@ -22,6 +22,7 @@ from fluoronav.geometry.se3 import (
 )
 
 __all__ = [
+    "ArmJoints",
     "CArmPose",
     "Camera",
     "CameraError",

@@ -17,6 +17,10 @@ Float = NDArray[np.float64]
 Row3 = Annotated[list[float], Field(min_length=3, max_length=3)]
 Row4 = Annotated[list[float], Field(min_length=4, max_length=4)]
 
+# What an arm's own word for a change of view is worth (1 sigma) until its calibration says otherwise: isocentres wander
+# by a millimetre as the arm bends, encoders are set to a few tenths of a degree.
+ARM_DEG, ARM_MM = 0.3, 1.0
+
 
 class CameraError(ValueError):
     """A camera description that cannot be used; the text names the file and the field."""
@@ -36,6 +40,13 @@ class CameraFile(BaseModel):
     distortion: Annotated[list[float], Field(min_length=4, max_length=14)] | None = Field(
         default=None, description="OpenCV distortion coefficients k1 k2 p1 p2 [k3 ...]"
     )
+    arm_deg: float = Field(
+        default=ARM_DEG,
+        gt=0,
+        le=10,
+        description="error of a change of view as the arm's joints tell it, 1 sigma, degrees",
+    )
+    arm_mm: float = Field(default=ARM_MM, gt=0, le=50, description="the same for the isocentre, mm")
 
 
 @dataclass(frozen=True)
@@ -52,6 +63,8 @@ class Camera:
         OpenCV's coefficients; None is an undistorted image.
     T_camera_world : ndarray, shape (4, 4) or None
         For cameras that stand still in a common world frame.
+    arm_deg, arm_mm : float
+        How well the arm's joints tell the change from one view to another: the turn, and the isocentre; 1 sigma.
     """
 
     rows: int
@@ -59,6 +72,8 @@ class Camera:
     K: Float
     distortion: Float | None = None
     T_camera_world: Float | None = None
+    arm_deg: float = ARM_DEG
+    arm_mm: float = ARM_MM
     name: str = field(default="camera", compare=False)
 
     def __post_init__(self) -> None:
@@ -110,6 +125,8 @@ class Camera:
             K=np.array(f.K),
             distortion=None if f.distortion is None else np.array(f.distortion),
             T_camera_world=None if f.T_camera_world is None else np.array(f.T_camera_world),
+            arm_deg=f.arm_deg,
+            arm_mm=f.arm_mm,
             name=name,
         )
 

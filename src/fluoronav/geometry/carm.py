@@ -14,6 +14,34 @@ from fluoronav.geometry.se3 import exp_so3
 _R_CAMERA_CT_AT_ZERO = np.array([[1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]])
 
 
+@dataclass(frozen=True, slots=True)
+class ArmJoints:
+    """The C-arm's joints at one exposure, as its encoders say them: :class:`CArmPose` without a patient.
+
+    Attributes
+    ----------
+    orbital_deg, angular_deg, swivel_deg : float
+    source_to_isocentre_mm : float or None
+        None where it is not reported: what the case's prior says holds.
+    """
+
+    orbital_deg: float
+    angular_deg: float
+    swivel_deg: float = 0.0
+    source_to_isocentre_mm: float | None = None
+
+    def T_camera_room(self, source_to_isocentre_mm: float) -> NDArray[np.float64]:
+        """Room to camera, shape (4, 4), mm: origin at the isocentre, axes as the patient's at the case's prior.
+
+        Parameters
+        ----------
+        source_to_isocentre_mm : float
+            Used where the joints do not say it.
+        """
+        reach = self.source_to_isocentre_mm or source_to_isocentre_mm
+        return CArmPose((0, 0, 0), reach, self.orbital_deg, self.angular_deg, self.swivel_deg).T_camera_ct()
+
+
 @dataclass(frozen=True)
 class CArmPose:
     """A C-arm turned about an isocentre.

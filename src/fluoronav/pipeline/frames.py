@@ -174,7 +174,14 @@ class FrameLoop:
         delay_ms = self._delay_ms(header.t_acq, t_recv)
         budget = Budget(self._launch.deadline_ms - delay_ms)
         frame = FrameRecord(
-            header.seq, header.t_acq, t_recv, counts, header.bits, header.polarity == "inverse", header.i0
+            header.seq,
+            header.t_acq,
+            t_recv,
+            counts,
+            header.bits,
+            header.polarity == "inverse",
+            header.i0,
+            header.joints(),
         )
         dropped = self._account.take_up()
         stages = self._chain.process(frame, budget)

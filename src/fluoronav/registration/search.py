@@ -118,6 +118,7 @@ class InitialSearch:
         go_on: Callable[[], bool] = lambda: True,
         *,
         orbit: bool = False,
+        T_prior: Float | None = None,
     ) -> Hypothesis | None:
         """The best pose that the search finds, or None when it was abandoned.
 
@@ -130,10 +131,13 @@ class InitialSearch:
             False abandons the search.
         orbit : bool
             Look from other sides, too (:func:`.grid.orbit_priors`).
+        T_prior : ndarray, shape (4, 4), optional
+            Search around this pose instead.
         """
         candidates: list[Candidate] = []
-        for T_prior in orbit_priors(self._T_prior, self._centre_ct) if orbit else [self._T_prior]:
-            candidates += self._grid.candidates(T_prior, pyramid[GRID_SIDE], seen, self._pool, _KEPT_AT_64, go_on)
+        T_prior = self._T_prior if T_prior is None else T_prior
+        for T_around in orbit_priors(T_prior, self._centre_ct) if orbit else [T_prior]:
+            candidates += self._grid.candidates(T_around, pyramid[GRID_SIDE], seen, self._pool, _KEPT_AT_64, go_on)
         candidates.sort(key=lambda c: -c.correlation)
         first = self._each(
             lambda place, c: self._settled(place, c.T_camera_ct, pyramid[GRID_SIDE], seen),

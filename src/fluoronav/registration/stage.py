@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.geometry import rotation_distance_deg, transform_points
+from fluoronav.geometry import ArmJoints, inverse, rotation_distance_deg, transform_points
 from fluoronav.records import Budget, FrameRecord, RegistrationResult, Status
 from fluoronav.registration.confidence import (
     LOST_AGREEMENT,
@@ -21,10 +21,12 @@ from fluoronav.registration.confidence import (
     covariance_in_camera,
     error_bounds_mm,
 )
+from fluoronav.registration.finder import Finder, Snapshot
 from fluoronav.registration.gauss_newton import PoseEstimate, refine
 from fluoronav.registration.model import RegistrationModel
 from fluoronav.registration.patches import PatchLevel
 from fluoronav.registration.search import COARSE_SIDE, FINE_SIDE, Hypothesis, InitialSearch
+from fluoronav.registration.views import ViewMemory
 
 Float = NDArray[np.float64]
 
@@ -39,7 +41,6 @@ _STILL_MM, _MOST_COARSE, _MOST_FINE = 0.3, 4, 3
 _LOST_AFTER_FRAMES = 2
 # How often the pose is held against the whole field, beside the frame path.
 _CHECK_EVERY_S = 1.0
-_CATCH_UP_TRIES = 3
 # Left for the stages behind this one and for sending, ms.
 _RESERVE_MS = 3.0
 
@@ -74,12 +75,11 @@ class RegistrationStage:
         self._checked_at = 0.0
         self._agreement = 0.0
         self._latest: FrameRecord | None = None
-        self._snapshot: tuple[dict[int, NDArray[np.float32]], NDArray[np.bool_]] | None = None
         self._placing: Future[None] | None = None
         self._settle = 0
-        self._failed_searches = 0
+        self._T_camera_room: Float | None = None  # now, and when `_T_camera_ct` was measured
+        self._T_camera_room_then: Float | None = None
         self._iteration_ms = 6.0
-        self._stopping = False
         self._prepared = False
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
@@ -92,6 +92,11 @@ class RegistrationStage:
             for _ in range(2)
         ]
         self._searcher = InitialSearch(model, camera, case.prior.T_camera_ct(), case.prior.spread, case.target_ct)
+        self._source_to_isocentre_mm = case.prior.source_to_isocentre_mm
+        T_room_ct = np.eye(4)
+        T_room_ct[:3, 3] = -np.asarray(case.prior.isocentre_ct)
+        self._finder = Finder(self._searcher, T_room_ct, lambda T, seen: self._place(self._sets[1], T, seen))
+        self._views = ViewMemory(case.target_ct, camera.arm_deg, camera.arm_mm)
         self._prepared = True
         progress("registration: kernels (compiled once for this processor, then cached)")
         T = case.prior.T_camera_ct()
@@ -108,8 +113,9 @@ class RegistrationStage:
         self._take_placed_patches()
         self._take_check()
         self._take_search_result()
+        self._T_camera_room = self._room(frame.joints)
         if (self._search is not None or self._check is not None) and frame.seen is not None:
-            self._snapshot = _copied(frame)  # what the background job catches up with
+            self._finder.newest = Snapshot.of(frame, self._T_camera_room)  # what the background job catches up with
         if self._T_camera_ct is None:
             self._start_search(frame)
             frame.status = self._status
@@ -118,8 +124,15 @@ class RegistrationStage:
             self._last = replace(self._last, age=self._last.age + 1)
             frame.registration, frame.status = self._last, self._status
             return
-        estimate = self._track(frame, budget, self._T_camera_ct)
-        self._judge(frame, estimate)
+        T_start = self._expected(self._T_camera_ct)
+        estimate = self._track(frame, budget, T_start)
+        moved, turned = self._change(self._T_camera_ct, T_start)
+        if np.linalg.norm(moved) > _RECHOOSE_MM or turned > _RECHOOSE_DEG:
+            # A wrong word of the joints must not cost the pose: the picture says whether the arm has turned.
+            unmoved = self._track(frame, budget, self._T_camera_ct)
+            if unmoved.score > estimate.score:
+                estimate, T_start = unmoved, self._T_camera_ct
+        self._judge(frame, estimate, T_start)
 
     def idle(self) -> None:
         patches = self._sets[0]
@@ -132,19 +145,24 @@ class RegistrationStage:
         if time.monotonic() - self._checked_at > _CHECK_EVERY_S and self._last is not None and self._last.age == 0:
             self._checked_at = time.monotonic()
             pose = PoseEstimate(self._T_camera_ct, self._last.score, np.eye(6), self._centre_ct, 0, 0)
-            self._snapshot = _copied(frame)
-            self._check = self._background.submit(self._doubt, pose, *self._snapshot)
+            self._finder.newest = snapshot = Snapshot.of(frame, self._T_camera_room)
+            self._check = self._background.submit(self._finder.doubt, pose, snapshot)
         elif np.linalg.norm(moved) > _RECHOOSE_MM or turned > _RECHOOSE_DEG:
             self._placing = self._background.submit(self._place, self._sets[1], self._T_camera_ct, frame.seen.copy())
 
     def close(self) -> None:
-        self._stopping = True
+        if self._prepared:
+            self._finder.close()
         self._background.shutdown(wait=True, cancel_futures=True)
         if self._prepared:
             self._searcher.close()
 
     def restart(self, status: Status = "searching") -> None:
-        """Forgets the pose and searches anew."""
+        """Forgets the pose, and all that other views have said of it, and searches anew."""
+        self._views.clear()
+        self._lose(status)
+
+    def _lose(self, status: Status) -> None:
         self._T_camera_ct, self._last, self._poor_frames, self._status = None, None, 0, status
 
     def adopt(self, T_camera_ct: Float, frame: FrameRecord) -> None:
@@ -161,6 +179,7 @@ class RegistrationStage:
         self._search = self._check = self._placing = None
         self._place(self._sets[0], T_camera_ct, frame.seen)
         self._T_camera_ct, self._last, self._settle, self._poor_frames = T_camera_ct, None, 3, 0
+        self._T_camera_room_then = self._room(frame.joints)
         self._agreement, self._checked_at = 0.0, 0.0
 
     def wait_for_background(self) -> None:
@@ -201,17 +220,17 @@ class RegistrationStage:
         self._latest = frame
         return estimate
 
-    def _judge(self, frame: FrameRecord, estimate: PoseEstimate) -> None:
+    def _judge(self, frame: FrameRecord, estimate: PoseEstimate, T_start: Float) -> None:
         """Decides what the pose may be called, and whether it is still believed."""
         plausible = (
             np.isfinite(estimate.T_camera_ct).all()
             and estimate.patches >= MIN_PATCHES
             and estimate.score >= LOST_SCORE
-            and self._moved_plausibly(estimate.T_camera_ct)
+            and self._moved_plausibly(T_start, estimate.T_camera_ct)
         )
         self._poor_frames = 0 if plausible else self._poor_frames + 1
         if self._poor_frames >= _LOST_AFTER_FRAMES:
-            self.restart("lost")
+            self._lose("lost")
             self._start_search(frame)
             frame.status = "lost"
             return
@@ -221,21 +240,42 @@ class RegistrationStage:
                 self._last = replace(self._last, age=self._last.age + 1)
             frame.registration, frame.status = self._last, self._status
             return
-        self._T_camera_ct = estimate.T_camera_ct
-        covariance = covariance_in_camera(estimate.information, estimate.T_camera_ct)
-        point_camera = estimate.T_camera_ct[:3, :3] @ self._centre_ct + estimate.T_camera_ct[:3, 3]
+        self._T_camera_ct, self._T_camera_room_then = estimate.T_camera_ct, self._T_camera_room
+        sure = estimate.settled and estimate.score >= TRACKING_SCORE and self._agreement >= TRACKING_AGREEMENT
+        T_camera_ct, covariance = self._with_other_views(estimate, sure)
+        point_camera = transform_points(T_camera_ct, self._centre_ct)
         space_mm, image_mm = error_bounds_mm(covariance, point_camera)
         sigma = np.sqrt(np.diag(covariance))
         sigma[:3] = np.rad2deg(sigma[:3])
-        sure = estimate.settled and estimate.score >= TRACKING_SCORE and self._agreement >= TRACKING_AGREEMENT
         self._status = "tracking" if sure else "degraded"
-        self._last = RegistrationResult(estimate.T_camera_ct, min(estimate.score, 1.0), sigma, space_mm, image_mm, 0)
+        self._last = RegistrationResult(T_camera_ct, min(estimate.score, 1.0), sigma, space_mm, image_mm, 0)
         frame.registration, frame.status = self._last, self._status
 
-    def _moved_plausibly(self, T_camera_ct: Float) -> bool:
-        if self._T_camera_ct is None or self._settle > 0:
+    def _with_other_views(self, estimate: PoseEstimate, sure: bool) -> tuple[Float, Float]:
+        """The pose and its covariance (camera axes), with what is remembered of other views where the arm says them."""
+        T, T_camera_room = estimate.T_camera_ct, self._T_camera_room
+        alone = covariance_in_camera(estimate.information, T)
+        if T_camera_room is None:
+            return T, alone
+        fused = self._views.fuse(T_camera_room, T, alone)
+        if sure:
+            self._views.remember(T_camera_room, T, alone)
+        return fused.T_camera_ct, fused.covariance
+
+    def _room(self, joints: ArmJoints | None) -> Float | None:
+        return None if joints is None else joints.T_camera_room(self._source_to_isocentre_mm)
+
+    def _expected(self, T_camera_ct: Float) -> Float:
+        """The last pose, carried along with the C-arm where its joints are known."""
+        then, now = self._T_camera_room_then, self._T_camera_room
+        if then is None or now is None or np.array_equal(then, now):
+            return T_camera_ct
+        return now @ inverse(then) @ T_camera_ct
+
+    def _moved_plausibly(self, T_start: Float, T_camera_ct: Float) -> bool:
+        if self._settle > 0:
             return True
-        moved, turned = self._change(self._T_camera_ct, T_camera_ct)
+        moved, turned = self._change(T_start, T_camera_ct)
         return bool(np.linalg.norm(moved) < 25 and turned < 10)
 
     def _change(self, T_before: Float, T_now: Float) -> tuple[Float, float]:
@@ -260,48 +300,8 @@ class RegistrationStage:
 
     def _start_search(self, frame: FrameRecord) -> None:
         if self._search is None and frame.seen is not None:
-            self._snapshot = _copied(frame)
-            self._search = self._background.submit(self._find, *self._snapshot)
-
-    def _find(self, pyramid: dict[int, NDArray[np.float32]], seen: NDArray[np.bool_]) -> Hypothesis | None:
-        # Around the prior, and when that has failed, every other time around the whole orbit.
-        orbit = self._failed_searches % 2 == 1
-        found = self._searcher.search(pyramid, seen, lambda: not self._stopping, orbit=orbit)
-        caught = None if found is None or found.agreement < LOST_AGREEMENT else self._caught_up(found)
-        self._failed_searches = 0 if caught is not None else self._failed_searches + 1
-        return caught
-
-    def _doubt(
-        self, pose: PoseEstimate, pyramid: dict[int, NDArray[np.float32]], seen: NDArray[np.bool_]
-    ) -> Hypothesis | None:
-        """Holds the pose against the whole field; when that looks bad, tries the neighbours that it may belong to."""
-        here = Hypothesis(pose, self._searcher.agreement(pose.T_camera_ct, pyramid[COARSE_SIDE], seen))
-        if here.agreement >= TRACKING_AGREEMENT:
-            return here
-        better = self._searcher.second_opinion(here, pyramid, seen, lambda: not self._stopping)
-        if better is None or better is here:
-            return here
-        return self._caught_up(better) or here
-
-    def _caught_up(self, found: Hypothesis) -> Hypothesis | None:
-        """Carries a pose from the frame on which it was found, seconds ago, to the newest; None where that fails.
-
-        The patches for it are placed. It is believed on the newest frame or not at all.
-        """
-        for _ in range(_CATCH_UP_TRIES):
-            if self._snapshot is None or self._stopping:
-                return None
-            pyramid, seen = self._snapshot
-            found = self._searcher.refined(found.estimate.T_camera_ct, pyramid, seen)
-            e = found.estimate
-            if found.agreement >= TRACKING_AGREEMENT and e.score >= TRACKING_SCORE and e.patches >= MIN_PATCHES:
-                self._place(self._sets[1], e.T_camera_ct, seen)
-                return found
-            better = self._searcher.second_opinion(found, pyramid, seen, lambda: not self._stopping)
-            if better is None:
-                return None
-            found = better
-        return None
+            self._finder.newest = snapshot = Snapshot.of(frame, self._T_camera_room)
+            self._search = self._background.submit(self._finder.find, snapshot, self._views.T_room_ct())
 
     def _take_search_result(self) -> None:
         if self._search is None or not self._search.done():
@@ -315,6 +315,7 @@ class RegistrationStage:
         """Goes on from a pose whose patches have just been placed."""
         self._sets.reverse()
         self._T_camera_ct, self._settle, self._poor_frames = found.estimate.T_camera_ct, 3, 0
+        self._T_camera_room_then = self._finder.found_from
         self._agreement = found.agreement
 
     def _take_check(self) -> None:
@@ -325,7 +326,8 @@ class RegistrationStage:
         if found is None or self._T_camera_ct is None:
             return
         self._agreement = found.agreement
-        if found.estimate.patches:  # a neighbour was better
+        if found.estimate.patches:  # a neighbour was better, and what was remembered was wrong
+            self._views.clear()
             self._follow(found)
         elif found.agreement < LOST_AGREEMENT:
             self.restart("lost")
@@ -336,9 +338,3 @@ class RegistrationStage:
             self._placing = None
             if self._T_camera_ct is not None:
                 self._sets.reverse()
-
-
-def _copied(frame: FrameRecord) -> tuple[dict[int, NDArray[np.float32]], NDArray[np.bool_]]:
-    """The frame's pyramid and mask, for a background job: the originals are overwritten with the next frame."""
-    assert frame.seen is not None
-    return {side: image.copy() for side, image in frame.pyramid.items()}, frame.seen.copy()

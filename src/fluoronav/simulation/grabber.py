@@ -92,7 +92,10 @@ class Grabber:
             k = sequence.scenario.sequence_index(n)
             t_acq = time.time_ns()
             self._send_tools(k, t_acq)
-            parts = [topic, encode(header | {"seq": n, "t_acq": t_acq}), sequence.frames[k]]
+            arm = sequence.joints[k]
+            angles = {"orbital": arm.orbital_deg, "angular": arm.angular_deg, "swivel": arm.swivel_deg}
+            of_frame = {"seq": n, "t_acq": t_acq, "angles": angles, "sid_mm": arm.source_to_isocentre_mm}
+            parts = [topic, encode(header | of_frame), sequence.frames[k]]
             self._frames.send_multipart(parts, copy=False)
             self._note(n, t_acq, k)
             n += 1

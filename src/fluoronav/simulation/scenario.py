@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.case import Case
-from fluoronav.geometry import exp_so3, moved_about
+from fluoronav.geometry import ArmJoints, exp_so3, moved_about
 
 Float = NDArray[np.float64]
 
@@ -24,8 +24,8 @@ class Scenario:
     ----------
     anatomy_frames : int
         Distinct poses of the anatomy; the sequence has twice as many frames.
-    sweep_deg : float
-        Orbital travel of the C-arm.
+    sweep_deg, tilt_deg : float
+        Travel of the C-arm: orbital from one side to the other, angular forth and back.
     breath_mm : float
         Cranio-caudal amplitude of one breath, peak to peak.
     start_deg, start_mm : float
@@ -42,6 +42,7 @@ class Scenario:
 
     anatomy_frames: int = 150
     sweep_deg: float = 8.0
+    tilt_deg: float = 1.5
     breath_mm: float = 5.0
     start_deg: float = 7.0
     start_mm: float = 18.0
@@ -63,6 +64,19 @@ class Scenario:
         n %= 2 * self.frames
         return min(n, 2 * self.frames - 1 - n)
 
+    def joints(self, case: Case) -> list[ArmJoints]:
+        """Where the C-arm stands at each of the anatomy's poses."""
+        prior = case.prior
+        return [
+            ArmJoints(
+                prior.orbital_deg + self.sweep_deg * (s - 0.5),
+                prior.angular_deg + self.tilt_deg * b,
+                prior.swivel_deg,
+                prior.source_to_isocentre_mm,
+            )
+            for s, b in zip(*self._phases(), strict=True)
+        ]
+
     def poses(self, case: Case) -> Float:
         """``T_camera_ct`` of each of the anatomy's poses, shape (anatomy_frames, 4, 4), mm."""
         rng = np.random.default_rng(self.seed)
@@ -71,21 +85,24 @@ class Scenario:
         turn = np.deg2rad(self.start_deg) * axis / np.linalg.norm(axis)
         shift = rng.standard_normal(3)
         shift *= self.start_mm / np.linalg.norm(shift)
-        start = moved_about(centre, np.concatenate([turn, shift]))
-        T_camera_table = case.prior.T_camera_ct() @ start
-        # Zero speed at both ends, so that going back looks like a pause and not like a jolt.
-        phase = np.linspace(0, 1, self.anatomy_frames)
-        smooth = phase * phase * (3 - 2 * phase)
-        breath = (1 - np.cos(2 * np.pi * phase)) / 2
+        # The patient does not lie where the prior says, and breathes and drifts.
+        T_prior_ct = moved_about(centre, np.concatenate([turn, shift]))
+        T_room_prior = np.eye(4)
+        T_room_prior[:3, 3] = -centre
         poses = []
-        for s, b in zip(smooth, breath, strict=True):
-            arm = moved_about(centre, [0, np.deg2rad(1.5) * b, np.deg2rad(self.sweep_deg) * (s - 0.5), 0, 0, 0])
+        for arm, s, b in zip(self.joints(case), *self._phases(), strict=True):
             patient = moved_about(
                 centre,
                 [np.deg2rad(0.6) * b, 0, np.deg2rad(0.2) * b, 0.5 * s, -0.3 * self.breath_mm * b, -self.breath_mm * b],
             )
-            poses.append(T_camera_table @ arm @ patient)
+            T_camera_room = arm.T_camera_room(case.prior.source_to_isocentre_mm)
+            poses.append(T_camera_room @ T_room_prior @ T_prior_ct @ patient)
         return np.array(poses)
+
+    def _phases(self) -> tuple[Float, Float]:
+        """How far the sweep and the breath have got, 0 to 1; no speed at either end, so that going back is a pause."""
+        phase = np.linspace(0, 1, self.anatomy_frames)
+        return phase * phase * (3 - 2 * phase), (1 - np.cos(2 * np.pi * phase)) / 2
 
     def wire(self, case: Case) -> Float | None:
         """``T_ct_tool`` of each frame of the sequence, shape (frames, 4, 4), mm; None where the case has no plan.

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fluoronav.case import Case
-from fluoronav.geometry import Camera, transform_points
+from fluoronav.geometry import ArmJoints, Camera, transform_points
 from fluoronav.paths import cache_folder
 from fluoronav.projector import padded_rays
 from fluoronav.simulation.detector import Detector, ImageChain
 from fluoronav.simulation.scenario import Scenario
 from fluoronav.simulation.xray import Scan, transmission, wire_path_mm
 
-_VERSION = "sequence 4"
+_VERSION = "sequence 5"
 _KEPT_SEQUENCES = 4
 # The registration samples about every millimetre; the truth is sampled twice as finely, on the scan's own grid.
 _FINE_STEP_MM, _COARSE_STEP_MM, _RAMP_MM = 0.5, 1.5, 8.0
@@ -39,6 +39,8 @@ class Sequence:
     T_camera_ct : ndarray, shape (n, 4, 4)
         The truth, mm.
     T_ct_tool : ndarray, shape (n, 4, 4) or None
+    joints : tuple of ArmJoints
+        Where the C-arm stood, by frame.
     """
 
     frames: NDArray
@@ -46,6 +48,7 @@ class Sequence:
     T_ct_tool: NDArray[np.float64] | None
     scenario: Scenario
     bits: int
+    joints: tuple[ArmJoints, ...]
 
 
 def load_or_render(
@@ -79,7 +82,9 @@ def load_or_render(
         _render(case, camera, scenario, detector, folder, T_ct_tool, threads)
     (folder / "frames.npy").touch()
     frames = np.load(folder / "frames.npy", mmap_mode="r")
-    return Sequence(frames, T_camera_ct, T_ct_tool, scenario, detector.bits)
+    joints = scenario.joints(case)
+    by_frame = tuple(joints[scenario.anatomy_index(i)] for i in range(scenario.frames))
+    return Sequence(frames, T_camera_ct, T_ct_tool, scenario, detector.bits, by_frame)
 
 
 def _prune(root: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, field_validator
 
-from fluoronav.geometry import is_rigid
+from fluoronav.geometry import ArmJoints, is_rigid
 
 PROTOCOL_VERSION = 1
 MAX_SIDE = 8192
@@ -66,6 +66,13 @@ class FrameHeader(_Message):
     study: StrictStr | None = None
     series: StrictStr | None = None
     instance: StrictStr | None = None
+
+    def joints(self) -> ArmJoints | None:
+        """The C-arm's joints; None unless both of the angles that turn the beam are there."""
+        a = self.angles
+        if a is None or a.orbital is None or a.angular is None:
+            return None
+        return ArmJoints(a.orbital, a.angular, a.swivel or 0.0, self.sid_mm)
 
 
 class ToolPose(BaseModel):
