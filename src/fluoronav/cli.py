@@ -49,6 +49,10 @@ def _size(text: str) -> int:
     return value
 
 
+def _bone(text: str) -> int | Path:
+    return _count(text) if text.isdigit() else Path(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="fluoronav", description=_DESCRIPTION, formatter_class=_Formatter)
     parser.add_argument("--version", action="version", version=f"fluoronav {__version__}")
@@ -103,7 +107,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--frame", type=_count, default=1, help="which frame of a DICOM multi-frame image, from 1")
     what.add_argument("--labels", type=Path, help="label map of the CT, where only some bones move together")
-    what.add_argument("--bone", type=_count, nargs="+", default=[], help="their labels; several also get a pose each")
+    what.add_argument(
+        "--bone",
+        type=_bone,
+        nargs="+",
+        default=[],
+        help="which: labels, or volumes that hold one bone each (CT of the same frame, air around the bone); several "
+        "also get a pose each",
+    )
     start = register.add_argument_group("where to start")
     start.add_argument(
         "--init",

@@ -49,6 +49,14 @@ class RegistrationResult:
 
 
 @dataclass(frozen=True, slots=True)
+class ObjectPose:
+    """A rigid object of the case with a pose of its own; `age` as of the frame that it is reported with."""
+
+    name: str
+    registration: RegistrationResult
+
+
+@dataclass(frozen=True, slots=True)
 class Instrument:
     """An instrument: tip and tail in the image (pixels) and in the patient (LPS mm); None where unknown."""
 
@@ -165,6 +173,7 @@ class FrameRecord:
     seen: NDArray[np.bool_] | None = None
     status: Status = "no_model"
     registration: RegistrationResult | None = None
+    objects: tuple[ObjectPose, ...] = ()
     instruments: tuple[Instrument, ...] = ()
     distances: tuple[Distance, ...] = ()
     plan: tuple[PlanProgress, ...] = ()

@@ -10,6 +10,7 @@ import yaml
 from fluoronav.case import CaseError, load_case
 from fluoronav.case.distance import distance_field
 from fluoronav.paths import embedded_case
+from fluoronav.registration.model import object_grid
 
 GOOD = {
     "name": "test",
@@ -57,12 +58,41 @@ def test_a_case_is_loaded_from_its_folder(folder):
         ({"plan": [{"name": "a", "entry_ct": [0, 0, float("nan")], "target_ct": [0, 9, 0]}]}, "plan.0.entry_ct"),
         ({"tracker": {"reference": "m", "T_ct_reference": np.diag([1.0, 1, -1, 1]).tolist()}}, "rigid, right-handed"),
         ({"rigid": {"structures": ["skull"]}}, "'skull' is not one of the structures"),
+        ({"objects": [{"name": "L1", "structures": ["skull"]}]}, "objects.structures: 'skull' is not one of"),
+        ({"objects": [{"name": "L1"}]}, "give either `structures` or `volume`"),
+        ({"objects": [{"name": "L1", "structures": ["bone"], "volume": "a.nrrd"}]}, "give either"),
+        ({"objects": [{"name": "L1", "structures": ["bone"]}] * 2}, "'L1' is there twice"),
+        ({"objects": [{"name": "L1", "volume": "away.nrrd"}]}, "away.nrrd: no such file"),
     ],
 )
 def test_a_wrong_case_file_is_refused_by_key(folder, change, said):
     with pytest.raises(CaseError) as caught:
         load(folder, **change)
     assert said in str(caught.value)
+
+
+def test_an_object_is_named_by_a_label_or_is_a_volume_of_its_own(folder):
+    """The same bone both ways: cut out of the CT, counting from air, it is the same model."""
+    ct = sitk.ReadImage(str(folder / "ct.nrrd"))
+    cut = np.where(sitk.GetArrayFromImage(ct) > 0, 1900, 0)[3:9, 3:9, 3:9].astype(np.int16)
+    bone = sitk.GetImageFromArray(cut)
+    bone.SetOrigin((3, 3, 3))
+    sitk.WriteImage(bone, str(folder / "bone.nrrd"))
+    objects = [{"name": "label", "structures": ["bone"]}, {"name": "volume", "volume": "bone.nrrd"}]
+    case = load(folder, objects=objects)
+    assert [(o.name, o.labels) for o in case.objects] == [("label", (1,)), ("volume", ())]
+    by_label, by_volume = (object_grid(case, o, 1.0) for o in case.objects)
+    np.testing.assert_allclose(by_label.voxels, by_volume.voxels)
+    np.testing.assert_allclose(by_label.centre_ct, by_volume.centre_ct)
+
+
+def test_a_bone_volume_of_another_patient_is_refused(folder):
+    far = sitk.GetImageFromArray(np.pad(np.full((3, 3, 3), 1900, np.int16), 1))
+    far.SetOrigin((500, 0, 0))
+    sitk.WriteImage(far, str(folder / "far.nrrd"))
+    case = load(folder, objects=[{"name": "L1", "volume": "far.nrrd"}])
+    with pytest.raises(CaseError, match="objects: L1: .*has nothing where .*far.nrrd"):
+        object_grid(case, case.objects[0], 1.0)
 
 
 def test_a_scan_that_is_all_air_is_refused(folder):

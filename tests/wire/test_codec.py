@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from fluoronav.geometry import ArmJoints
 from fluoronav.wire import InvalidMessage, decode_frame, decode_request, decode_tools, encode
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -166,3 +167,18 @@ def test_a_tool_pose_that_is_no_rigid_motion_is_refused_by_name(pose):
 def test_a_request_of_an_unknown_kind_is_refused():
     with pytest.raises(InvalidMessage, match="op"):
         decode_request(encode({"v": 1, "id": 1, "op": "self.destruct", "args": {}}))
+
+
+@pytest.mark.parametrize(
+    ("angles", "joints"),
+    [
+        ({"orbital": 30.0, "angular": -5.0, "swivel": 2.0}, ArmJoints(30.0, -5.0, 2.0, 610.0)),
+        ({"orbital": 30.0, "angular": -5.0}, ArmJoints(30.0, -5.0, 0.0, 610.0)),
+        ({"orbital": 30.0}, None),  # half of the beam's direction is none
+        (None, None),
+    ],
+)
+def test_joints_are_known_when_both_angles_of_the_beam_are(angles, joints):
+    header = HEADER | {"angles": angles, "sid_mm": 610.0}
+    decoded, _ = decode_frame([b"frame/carm0", msgpack.packb(header), PIXELS.tobytes()])
+    assert decoded.joints() == joints

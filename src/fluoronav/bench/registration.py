@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from fluoronav.bench.bones import bench_bones, summary
 from fluoronav.bench.subjects import SUBJECTS, Subject, errors_mm, load_subject, starts
 from fluoronav.case import Spread, read_volume
 from fluoronav.enhancement import AttenuationStage
@@ -80,6 +81,9 @@ def bench_registration(
     result: dict[str, Any] = {"subjects": subjects}
     if subjects:
         result["all"] = _together(subjects)
+    if "embedded" in names:
+        rows = bench_bones(2 * poses, POSE_SEED)
+        result["bones"] = {"all": rows, **summary(rows)}
     if "wrist" in names:
         result["wrist"] = _wrist(data / "wrist", poses, say)
     return result
@@ -471,9 +475,20 @@ def table(result: dict[str, Any]) -> str:
         if f["pairs"]:
             lines.append(
                 f"a second view in the stream, joints 0.3 deg and 1 mm off: {f['mtre_mm']:.2f} mm in space, 95 % "
-                f"{f['mtre_p95_mm']:.2f} (alone {f['alone_mm']:.2f}, {f['alone_p95_mm']:.2f}); bound {f['bound_mm']:.1f} "
-                f"mm (alone {f['alone_bound_mm']:.1f}) holds in {f['held']:.1%} of {f['pairs']}"
+                f"{f['mtre_p95_mm']:.2f} (alone {f['alone_mm']:.2f}, {f['alone_p95_mm']:.2f}); bound "
+                f"{f['bound_mm']:.1f} mm (alone {f['alone_bound_mm']:.1f}) holds in {f['held']:.1%} of {f['pairs']}"
             )
+    if "bones" in result:
+        b = result["bones"]
+        lines.append(
+            "a pose for each bone, one view: "
+            + "; ".join(
+                f"{kind} {b[kind]['own_mm']:.2f} mm across, 95 % {b[kind]['own_p95_mm']:.2f} (common pose "
+                f"{b[kind]['common_mm']:.2f}), bound holds {b[kind]['held_across']:.0%} of {b[kind]['bones']}"
+                for kind in ("moved", "still")
+                if kind in b
+            )
+        )
     if "wrist" in result:
         for cameras in ([1, 2], [1], [2]):
             rows = [r for r in result["wrist"]["points"] if r["cameras"] == cameras]

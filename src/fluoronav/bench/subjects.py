@@ -89,7 +89,7 @@ def load_subject(name: str, poses: int, data: Path, seed: int = 11) -> Subject:
     """
     case = load_case("embedded") if name == "embedded" else load_case(_chest_case(name, data))
     camera = Camera.load(shipped("calibration/demo-carm.yaml"))
-    T_camera_ct = _poses(case, poses, seed)
+    T_camera_ct = view_poses(case, poses, seed)
     key = hashlib.sha256(json.dumps([_VERSION, case.id, camera.K.tolist(), T_camera_ct.tolist()]).encode()).hexdigest()
     path = cache_folder("subjects") / f"{name}-{key[:16]}.npy"
     if not path.exists():
@@ -127,7 +127,8 @@ def starts(
         yield inverse(moved_about(centre_ct, np.concatenate([R.T @ turn, R.T @ -shift])) @ inverse(truth))
 
 
-def _poses(case: Case, count: int, seed: int) -> Float:
+def view_poses(case: Case, count: int, seed: int) -> Float:
+    """``T_camera_ct`` of views that a spine surgeon takes, around the case's prior, shape (count, 4, 4), mm."""
     prior = case.prior
     rng = np.random.default_rng(seed)
     poses = []

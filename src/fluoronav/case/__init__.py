@@ -2,10 +2,11 @@
 
 from fluoronav.case.distance import DistanceField, sample_distance
 from fluoronav.case.file import CaseError, CaseFile, PriorPose, Spread, Tool, Trajectory
-from fluoronav.case.loading import Case, Structure, load_case
+from fluoronav.case.loading import Bones, Case, Structure, load_case
 from fluoronav.case.volume import Volume, read_volume
 
 __all__ = [
+    "Bones",
     "Case",
     "CaseError",
     "CaseFile",

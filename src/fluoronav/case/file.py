@@ -109,6 +109,22 @@ class Rigid(_Strict):
     structures: tuple[str, ...] = Field(min_length=1, description="names of structures; their bones are looked at")
 
 
+class RigidObject(_Strict):
+    """A bone, or several, with a pose of its own: named by the label map, or cut out into a volume of its own."""
+
+    name: str = Field(min_length=1, max_length=64)
+    structures: tuple[str, ...] = Field(default=(), description="names of structures that move together")
+    volume: Path | None = Field(
+        default=None, description="CT of this bone alone, air around it, in the patient frame of `ct`"
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> RigidObject:
+        if bool(self.structures) == (self.volume is not None):
+            raise ValueError("give either `structures` or `volume`")
+        return self
+
+
 class CaseFile(_Strict):
     """The content of ``case.yaml``; file names are relative to it."""
 
@@ -121,6 +137,7 @@ class CaseFile(_Strict):
     )
     structures: tuple[StructureEntry, ...] = ()
     rigid: Rigid | None = None
+    objects: tuple[RigidObject, ...] = Field(default=(), max_length=32, description="what gets a pose of its own, too")
     plan: tuple[Trajectory, ...] = ()
     tools: tuple[Tool, ...] = ()
     prior: PriorPose
@@ -130,6 +147,7 @@ class CaseFile(_Strict):
     def _consistent(self) -> CaseFile:
         for what, names in (
             ("structures", [s.name for s in self.structures]),
+            ("objects", [o.name for o in self.objects]),
             ("plan", [t.name for t in self.plan]),
             ("tools", [t.id for t in self.tools]),
         ):
@@ -138,10 +156,10 @@ class CaseFile(_Strict):
                 raise ValueError(f"{what}: {sorted(double)[0]!r} is there twice")
         if self.structures and self.labels is None:
             raise ValueError("structures need a label map: add `labels`")
-        if self.rigid:
-            unknown = set(self.rigid.structures) - {s.name for s in self.structures}
+        for where, bodies in (("rigid", [self.rigid] if self.rigid else []), ("objects", self.objects)):
+            unknown = {s for body in bodies for s in body.structures} - {s.name for s in self.structures}
             if unknown:
-                raise ValueError(f"rigid.structures: {sorted(unknown)[0]!r} is not one of the structures")
+                raise ValueError(f"{where}.structures: {sorted(unknown)[0]!r} is not one of the structures")
         return self
 
 

@@ -32,6 +32,15 @@ class Structure:
 
 
 @dataclass(frozen=True)
+class Bones:
+    """Bones that move as one body: labels of the label map, or a volume of their own (HU, air around them)."""
+
+    name: str
+    labels: tuple[int, ...]
+    volume: Volume | None = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Case:
     """One patient's case, loaded.
 
@@ -48,6 +57,7 @@ class Case:
     labels: Volume | None = field(repr=False)
     surroundings: Volume | None = field(repr=False)
     structures: tuple[Structure, ...] = field(repr=False)
+    objects: tuple[Bones, ...] = ()
 
     @property
     def plan(self) -> tuple[Trajectory, ...]:
@@ -115,6 +125,13 @@ def load_case(path: str | Path, cache: Path | None = None, progress: Callable[[s
             progress(f"distance field of {s.name}")
             structure_field = distance_field(aligned, s.label, cache)
             structures.append(Structure(s.name, s.label, s.color, s.caution_mm, s.danger_mm, structure_field))
+    objects = []
+    for o in file.objects:
+        own = tuple(s.label for s in structures if s.name in o.structures)
+        volume = None if o.volume is None else read_volume(folder / o.volume).hounsfield()[0]
+        if volume is not None:
+            digest.update(np.ascontiguousarray(volume.voxels).tobytes())
+        objects.append(Bones(o.name, own, volume))
     return Case(
         id=f"{file.name}@{digest.hexdigest()[:12]}",
         path=path,
@@ -123,6 +140,7 @@ def load_case(path: str | Path, cache: Path | None = None, progress: Callable[[s
         labels=labels,
         surroundings=None if file.surroundings is None else read_volume(folder / file.surroundings),
         structures=tuple(structures),
+        objects=tuple(objects),
     )
 
 

@@ -36,6 +36,21 @@ class Volume:
         """The voxels, shape (z, y, x); a copy, since SimpleITK's views do not keep their image alive."""
         return sitk.GetArrayFromImage(self.image)
 
+    def hounsfield(self) -> tuple[Volume, bool]:
+        """This volume in HU, and whether it is a segmented bone: that counts from air (0) over water (1000).
+
+        Raises
+        ------
+        CaseError
+            Every voxel has the same value.
+        """
+        low, high = float(self.voxels.min()), float(self.voxels.max())
+        if low == high:
+            raise CaseError(f"{self.path}: every voxel has the same value, {low:g}: there is nothing in it")
+        if low < 0:
+            return self, False
+        return Volume(sitk.Cast(self.image, sitk.sitkFloat32) - 1000.0, self.path), True
+
     def corners_ct(self) -> NDArray[np.float64]:
         """The eight outermost voxel centres, LPS mm, shape (8, 3)."""
         n = np.array(self.image.GetSize()) - 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -68,13 +69,23 @@ class OutlineModel:
             found.append(_Rim(structure.name, structure.color, curves))
         return found
 
-    def outlines(self, rims: list[_Rim], T_camera_ct: Float) -> tuple[Outline, ...]:
-        """Projects rims into the image, pixels to a tenth."""
+    def outlines(self, rims: list[_Rim], T_camera_ct: Float, own: Mapping[str, Float]) -> tuple[Outline, ...]:
+        """Projects rims into the image, pixels to a tenth.
+
+        Parameters
+        ----------
+        rims : list
+            From :meth:`rims`.
+        T_camera_ct : ndarray, shape (4, 4)
+        own : mapping
+            By structure: the pose of those that have one of their own.
+        """
         out = []
         for rim in rims:
             paths = []
+            T = own.get(rim.structure, T_camera_ct)
             for curve in rim.curves_ct:
-                uv = self._camera.project(transform_points(T_camera_ct, curve))
+                uv = self._camera.project(transform_points(T, curve))
                 if np.isfinite(uv).all():
                     paths.append(np.round(uv, 1))
             if paths:

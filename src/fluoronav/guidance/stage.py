@@ -50,6 +50,7 @@ class GuidanceStage:
         self._watched = [s for s in case.structures if s.caution_mm is not None]
         self.set_plan(case.plan)
         self._outlines = OutlineModel(case.structures, camera)
+        self._structures_of = {o.name: o.structures for o in case.file.objects}
         self._centre_ct = case.target_ct
         self._out = np.empty(4)
         for s in self._watched:
@@ -68,7 +69,8 @@ class GuidanceStage:
         frame.plan = tuple(self._progress(frame, *t) for t in self._plan)
         if frame.registration is not None:
             self._pose = frame.registration.T_camera_ct
-            frame.outlines = self._outlines.outlines(self._rims, self._pose)
+            own = {s: o.registration.T_camera_ct for o in frame.objects for s in self._structures_of[o.name]}
+            frame.outlines = self._outlines.outlines(self._rims, self._pose, own)
         self._watch_registration(frame)
         self._watch_instruments(frame)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fluoronav.records import Alert, FrameRecord
+from fluoronav.records import Alert, FrameRecord, RegistrationResult
 from fluoronav.wire.messages import PROTOCOL_VERSION
 
 
@@ -12,12 +12,22 @@ def _list(array) -> list[float] | None:
     return None if array is None else array.ravel().tolist()
 
 
+def _registration(r: RegistrationResult) -> dict[str, Any]:
+    return {
+        "T_camera_ct": _list(r.T_camera_ct),
+        "score": r.score,
+        "sigma": _list(r.sigma),
+        "tre_mm": r.tre_mm,
+        "tre_image_mm": r.tre_image_mm,
+        "age": r.age,
+    }
+
+
 def overlay_message(
     frame: FrameRecord, source: str, deadline_ms: float, dropped: dict[str, int], stages: dict[str, float], mode: str
 ) -> dict[str, Any]:
     """The overlay of a frame, but for ``t_sent`` and ``missed``, which are known when it leaves."""
-    r = frame.registration
-    return {
+    message: dict[str, Any] = {
         "v": PROTOCOL_VERSION,
         "source": source,
         "seq": frame.seq,
@@ -29,15 +39,7 @@ def overlay_message(
         "dropped": dropped,
         "stages": {name: round(ms, 3) for name, ms in stages.items()},
         "status": frame.status,
-        "registration": r
-        and {
-            "T_camera_ct": _list(r.T_camera_ct),
-            "score": r.score,
-            "sigma": _list(r.sigma),
-            "tre_mm": r.tre_mm,
-            "tre_image_mm": r.tre_image_mm,
-            "age": r.age,
-        },
+        "registration": None if frame.registration is None else _registration(frame.registration),
         "instruments": [
             {
                 "id": i.id,
@@ -81,6 +83,9 @@ def overlay_message(
         "models": {},
         "mode": mode,
     }
+    if frame.objects:
+        message["objects"] = [{"name": o.name} | _registration(o.registration) for o in frame.objects]
+    return message
 
 
 def alert_message(alert: Alert, source: str, seq: int, t_acq: int) -> dict[str, Any]:

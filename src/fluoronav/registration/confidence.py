@@ -5,6 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fluoronav.geometry import transform_points
+from fluoronav.records import RegistrationResult
+
 Float = NDArray[np.float64]
 
 # Scores of the fine level on the embedded case: right poses 0.6 and above at normal dose, wrong ones below 0.45.
@@ -67,6 +70,24 @@ def error_bounds_mm(covariance: Float, point_camera: Float) -> tuple[float, floa
     ray = point_camera / np.linalg.norm(point_camera)
     across = np.eye(3) - np.outer(ray, ray)
     return _radius95(np.linalg.eigvalsh(C)), _radius95(np.linalg.eigvalsh(across @ C @ across))
+
+
+def as_result(T_camera_ct: Float, score: float, covariance: Float, centre_ct: Float) -> RegistrationResult:
+    """A pose as it is reported.
+
+    Parameters
+    ----------
+    T_camera_ct : ndarray, shape (4, 4)
+    score : float
+    covariance : ndarray, shape (6, 6)
+        From :func:`covariance_in_camera`.
+    centre_ct : ndarray, shape (3,)
+        The point that it is about, LPS mm.
+    """
+    space_mm, image_mm = error_bounds_mm(covariance, transform_points(T_camera_ct, centre_ct))
+    sigma = np.sqrt(np.diag(covariance))
+    sigma[:3] = np.rad2deg(sigma[:3])
+    return RegistrationResult(T_camera_ct, min(score, 1.0), sigma, space_mm, image_mm, 0)
 
 
 def _radius95(variances: NDArray[np.floating]) -> float:

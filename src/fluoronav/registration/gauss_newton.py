@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.geometry import inverse, moved_about
-from fluoronav.projector import Projector
+from fluoronav.geometry import inverse, log_so3, moved_about, transform_points
 from fluoronav.registration.patches import PatchLevel
 from fluoronav.registration.similarity import normal_equations, normalise_patches, patch_correlations, patch_weights
 
@@ -22,6 +22,14 @@ _DAMPING = 1e-3
 _INFORMATION_PER_PIXEL = 1.0
 # When a step is small: depth as a multiple of the tolerance, and the radius at which a rotation is judged.
 _DEPTH_TOLERANCE, _RADIUS_MM = 5.0, 30.0
+
+
+class CastsRays(Protocol):
+    """What a refinement asks of its model; see :class:`fluoronav.projector.Projector`."""
+
+    def line_integrals_and_derivatives(
+        self, T_camera_ct: Float, directions: NDArray[np.float32], centre_ct: Float, out: NDArray[np.float32], /
+    ) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -53,20 +61,21 @@ class PoseEstimate:
 
 
 def refine(
-    projector: Projector,
+    projector: CastsRays,
     levels: Sequence[tuple[PatchLevel, NDArray[np.float32], int]],
     T_camera_ct: Float,
     centre_ct: Float,
     prior_information: Float | None = None,
     go_on: Callable[[], bool] = lambda: True,
     tolerance_mm: float = 0.01,
+    from_prior: Float | None = None,
 ) -> PoseEstimate:
     """Moves a pose to where the model fits the frame best.
 
     Parameters
     ----------
-    projector : Projector
-        Of the registration's model.
+    projector : CastsRays
+        A projector of the registration's model.
     levels : sequence of (PatchLevel, image, iterations)
         Coarse to fine; each with the frame's attenuation at its resolution and the most iterations to spend.
     T_camera_ct : ndarray, shape (4, 4)
@@ -80,17 +89,21 @@ def refine(
     tolerance_mm : float
         A level ends when a step moves the centre by less in the image plane, by less than five times that in depth,
         and points 30 mm off by less through its rotation.
+    from_prior : ndarray, shape (6,), optional
+        Twist from the prior's mean to the start, where they differ (:func:`twist_between`).
 
     Returns
     -------
     PoseEstimate
     """
     rounds = [([(level, image)], iterations) for level, image, iterations in levels]
-    return refine_views(projector, rounds, [T_camera_ct], centre_ct, prior_information, go_on, tolerance_mm)[0]
+    return refine_views(
+        projector, rounds, [T_camera_ct], centre_ct, prior_information, go_on, tolerance_mm, from_prior
+    )[0]
 
 
 def refine_views(
-    projector: Projector,
+    projector: CastsRays,
     rounds: Sequence[tuple[Sequence[tuple[PatchLevel, NDArray[np.float32]]], int]],
     T_cameras_ct: Sequence[Float],
     centre_ct: Float,
@@ -110,9 +123,6 @@ def refine_views(
         Coarse to fine; `views` holds a (PatchLevel, image) for each camera, in the order of `T_cameras_ct`.
     T_cameras_ct : sequence of ndarray, shape (4, 4)
         Start, one per view; their differences are the calibration and stay as they are.
-
-    from_prior : ndarray, shape (6,), optional
-        Twist from the prior's mean to the start, where they differ.
 
     Other parameters are those of :func:`refine`.
 
@@ -179,3 +189,21 @@ def refine_views(
             if settled:
                 break
     return estimates()
+
+
+def twist_between(T_prior: Float, T_now: Float, centre_ct: Float) -> Float:
+    """The camera's twist (w, v) about a point, CT axes, that leads from one pose to another, to first order.
+
+    Parameters
+    ----------
+    T_prior, T_now : ndarray, shape (4, 4)
+        Patient to camera, mm.
+    centre_ct : ndarray, shape (3,)
+
+    Returns
+    -------
+    ndarray, shape (6,)
+        rad and mm; the `from_prior` of :func:`refine_views`.
+    """
+    M = inverse(T_now) @ T_prior
+    return np.concatenate([log_so3(M[:3, :3]), transform_points(M, centre_ct) - centre_ct])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fluoronav.case import CaseError, Volume
 from fluoronav.projector import AttenuationGrid, Projector, attenuation_of_hu
 
 Float = NDArray[np.float64]
@@ -23,12 +25,16 @@ _REACH_MM, _FADE_MM = 200.0, 8.0
 
 @dataclass(frozen=True)
 class RegistrationModel:
-    """What the registration of one case casts rays through; the coarse ones are for the many poses of a search."""
+    """What the registration of one case casts rays through; the coarse ones are for the many poses of a search.
+
+    `objects` are bones with a pose of their own, by name.
+    """
 
     tissue: Projector
     bones: Projector
     coarse_tissue: Projector
     coarse_bones: Projector
+    objects: tuple[tuple[str, Projector], ...] = ()
 
     @classmethod
     def of_case(cls, case) -> RegistrationModel:
@@ -40,7 +46,8 @@ class RegistrationModel:
             tissue_grid(case.ct, bones.centre_ct, _REACH_MM, mm, _FADE_MM, case.surroundings)
             for mm in (_TISSUE_MM, _COARSE_TISSUE_MM)
         )
-        return cls(Projector(tissue), Projector(bones), Projector(coarse), Projector(coarse_bones))
+        objects = tuple((o.name, Projector(object_grid(case, o, _BONES_MM))) for o in case.objects)
+        return cls(Projector(tissue), Projector(bones), Projector(coarse), Projector(coarse_bones), objects)
 
 
 def tissue_grid(
@@ -82,7 +89,17 @@ def tissue_grid(
     return AttenuationGrid(attenuation_of_hu(hu) * _fade(hu.shape, fade_mm / spacing_mm), low, spacing_mm)
 
 
-def bone_grid(ct, labels, rigid_labels: tuple[int, ...], spacing_mm: float) -> AttenuationGrid:
+def object_grid(case, bones, spacing_mm: float) -> AttenuationGrid:
+    """:func:`bone_grid` of one :class:`fluoronav.case.Bones` of a case; raises CaseError where there is no bone."""
+    try:
+        return bone_grid(case.ct, case.labels, bones.labels, spacing_mm, [bones.volume] if bones.volume else [])
+    except ValueError as error:
+        raise CaseError(f"{case.path}: objects: {bones.name}: {error}") from error
+
+
+def bone_grid(
+    ct: Volume, labels: Volume | None, rigid_labels: tuple[int, ...], spacing_mm: float, volumes: Sequence[Volume] = ()
+) -> AttenuationGrid:
     """The attenuation above soft tissue of the bones that move as one body: where the model has structure of its own.
 
     Parameters
@@ -91,8 +108,10 @@ def bone_grid(ct, labels, rigid_labels: tuple[int, ...], spacing_mm: float) -> A
         HU.
     labels : fluoronav.case.Volume or None
     rigid_labels : tuple of int
-        The bones; empty: everything denser than 150 HU counts.
+        The bones; with no volumes either, everything denser than 150 HU counts.
     spacing_mm : float
+    volumes : sequence of fluoronav.case.Volume
+        Bones that were cut out of the CT, HU, in its frame; theirs is what is denser than 150 HU in them.
 
     Raises
     ------
@@ -101,14 +120,23 @@ def bone_grid(ct, labels, rigid_labels: tuple[int, ...], spacing_mm: float) -> A
     """
     corners = ct.corners_ct()
     low, high = corners.min(0), corners.max(0)
-    if rigid_labels and labels is not None:
+    named = labels if rigid_labels else None
+    if named is not None or volumes:
         # Only what will be kept is resampled: a whole trunk at 1 mm takes hundreds of megabytes.
-        first_ct, last_ct = labels.extent_ct(rigid_labels)
-        low, high = np.maximum(low, first_ct - _BONE_MARGIN_MM), np.minimum(high, last_ct + _BONE_MARGIN_MM)
+        extents = [] if named is None else [named.extent_ct(rigid_labels)]
+        extents += [(c.min(0), c.max(0)) for c in (v.corners_ct() for v in volumes)]
+        low = np.maximum(low, np.min([e[0] for e in extents], axis=0) - _BONE_MARGIN_MM)
+        high = np.minimum(high, np.max([e[1] for e in extents], axis=0) + _BONE_MARGIN_MM)
+    if not (high > low).all():
+        raise ValueError(f"{ct.path}: has nothing where {volumes[0].path if volumes else 'the bones are'} is")
     size = _size(low, high, spacing_mm)
     hu = ct.resampled(low, size, spacing_mm, -1024.0)
-    if rigid_labels and labels is not None:
-        bone = np.isin(labels.resampled(low, size, spacing_mm, 0, nearest=True), rigid_labels)
+    if named is not None or volumes:
+        bone = np.zeros(hu.shape, bool)
+        if named is not None:
+            bone |= np.isin(named.resampled(low, size, spacing_mm, 0, nearest=True), rigid_labels)
+        for volume in volumes:
+            bone |= volume.resampled(low, size, spacing_mm, -1024.0) > _BONE_HU
     else:
         bone = hu > _BONE_HU
     if not bone.any():
@@ -124,8 +152,9 @@ def bone_grid(ct, labels, rigid_labels: tuple[int, ...], spacing_mm: float) -> A
     )
 
 
-def _size(low: Float, high: Float, spacing_mm: float) -> tuple[int, ...]:
-    return tuple(np.maximum(np.floor((high - low) / spacing_mm + 1e-6).astype(int) + 1, 2))
+def _size(low: Float, high: Float, spacing_mm: float) -> tuple[int, int, int]:
+    x, y, z = np.maximum(np.floor((high - low) / spacing_mm + 1e-6).astype(int) + 1, 2).tolist()
+    return x, y, z
 
 
 def _fade(shape: tuple[int, ...], width: float) -> NDArray[np.float32]:

@@ -13,11 +13,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.geometry import Camera, inverse, log_so3, moved_about
+from fluoronav.geometry import Camera, inverse, moved_about
 from fluoronav.projector import AttenuationGrid, Projector
 from fluoronav.registration.agreement import Agreement
 from fluoronav.registration.confidence import TRACKING_AGREEMENT, covariance_in_camera, error_bounds_mm
-from fluoronav.registration.gauss_newton import PoseEstimate, refine_views
+from fluoronav.registration.gauss_newton import PoseEstimate, refine_views, twist_between
 from fluoronav.registration.grid import ViewGrid
 from fluoronav.registration.patches import PatchLevel
 from fluoronav.registration.search import COARSE_SIDE, GRID_SIDE, GRID_SIGMA_PX
@@ -31,7 +31,7 @@ _BONE_ROUNDS = ((220, 11, 40, 6, None), (440, 11, 80, 6, 10), (880, 11, 120, 5, 
 _TRUNK_ROUNDS = ((128, 12, 50, 5, None), (256, 15, 150, 8, 6))
 # Of a small bone every bit counts: its patches overlap.
 _APART = 0.7
-# How wrong the start may be (1 sigma): what one view does not determine stays near it.
+# How wrong a start may be (1 sigma).
 _START_DEG, _START_MM = 10.0, 10.0
 # One view of a small bone pulls its depth tens of mm away to follow what it does not model; it is held at the start's.
 _ONE_VIEW_DEPTH_MM = 2.0
@@ -110,12 +110,21 @@ class OfflineRegistration:
     segmented : bool
         The volume is a bone cut out of its surroundings. What a whole trunk shows can be compared with the whole frame,
         a bone's picture only where the bone is.
+    start_sigma : tuple of float
+        How wrong a start may be (1 sigma, degrees and mm): what the views do not determine stays near it.
     """
 
     def __init__(
-        self, model: AttenuationGrid, bone: AttenuationGrid, views: list[View], *, segmented: bool = True
+        self,
+        model: AttenuationGrid,
+        bone: AttenuationGrid,
+        views: list[View],
+        *,
+        segmented: bool = True,
+        start_sigma: tuple[float, float] = (_START_DEG, _START_MM),
     ) -> None:
         self._views, self._segmented = views, segmented
+        self._start_rad, self._start_mm = np.deg2rad(start_sigma[0]), start_sigma[1]
         self._rounds = _BONE_ROUNDS if segmented else _TRUNK_ROUNDS
         self._model, self._bones = Projector(model, threads=2), Projector(bone, threads=2)
         self._centre_ct = bone.centre_ct
@@ -227,24 +236,18 @@ class OfflineRegistration:
                 hypothesis.poses,
                 self._centre_ct,
                 self._start_information(hypothesis.poses[0], held=True),
-                from_prior=self._twist_from(hypothesis.T_start, hypothesis.poses[0]),
+                from_prior=twist_between(hypothesis.T_start, hypothesis.poses[0], self._centre_ct),
             )
             hypothesis.poses = [e.T_camera_ct for e in hypothesis.estimates]
         fits = [float(level.ncc[: level.count].clip(0).mean()) if level.count else 0.0 for level in levels]
         hypothesis.fit = float(np.mean(fits))
 
-    def _twist_from(self, T_prior: Float, T_now: Float) -> Float:
-        """The camera's twist about the centre, CT axes, from one pose of the first view to another (first order)."""
-        M = inverse(T_now) @ T_prior
-        w = log_so3(M[:3, :3])
-        return np.concatenate([w, M[:3, :3] @ self._centre_ct + M[:3, 3] - self._centre_ct])
-
     def _start_information(self, T_camera_ct: Float, held: bool = False) -> Float:
         information = np.zeros((6, 6))
-        information[:3, :3] = np.eye(3) / np.deg2rad(_START_DEG) ** 2
-        depth = _ONE_VIEW_DEPTH_MM if held and len(self._views) == 1 else _START_MM
+        information[:3, :3] = np.eye(3) / self._start_rad**2
+        depth = _ONE_VIEW_DEPTH_MM if held and len(self._views) == 1 else self._start_mm
         R = T_camera_ct[:3, :3]
-        information[3:, 3:] = R.T @ np.diag(1 / np.array([_START_MM, _START_MM, depth]) ** 2) @ R
+        information[3:, 3:] = R.T @ np.diag(1 / np.array([self._start_mm, self._start_mm, depth]) ** 2) @ R
         return information
 
     def _judged(self, best: _Hypothesis) -> OfflineResult:
@@ -254,7 +257,7 @@ class OfflineRegistration:
             information = e.information + self._start_information(e.T_camera_ct)
             covariance = covariance_in_camera(information, e.T_camera_ct, len(self._views))
             if len(self._views) == 1:
-                covariance[5, 5] += _START_MM**2  # held at the start's, so no better known than the start
+                covariance[5, 5] += self._start_mm**2  # held at the start's, so no better known than the start
             s = np.sqrt(np.diag(covariance))
             s[:3] = np.rad2deg(s[:3])
             point = e.T_camera_ct[:3, :3] @ self._centre_ct + e.T_camera_ct[:3, 3]

@@ -11,7 +11,6 @@ from typing import Any
 
 import cv2
 import numpy as np
-import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from fluoronav.case import Spread, Volume, read_volume
@@ -19,6 +18,7 @@ from fluoronav.geometry import Camera, is_rigid
 from fluoronav.projector import AttenuationGrid, Projector
 from fluoronav.registration.grid import orbit_priors
 from fluoronav.registration.model import bone_grid, tissue_grid
+from fluoronav.registration.objects import SEGMENT_DEG, SEGMENT_MM
 from fluoronav.registration.offline import OfflineRegistration, OfflineResult, View
 from fluoronav.registration.xray_file import XrayFileError, XrayFrame, read_xray
 
@@ -51,8 +51,9 @@ class Request:
         Not even the orbital angle is known.
     labels : Path or None
         Label map of the volume.
-    bones : tuple of int
-        Labels that are looked at; each gets its own pose, too, where there are several.
+    bones : tuple of int or Path
+        What is looked at: labels, or volumes of bones that were cut out of `volume`; each gets its own pose, too, where
+        there are several.
     overlay : Path or None
         PNG to write.
     frame : int
@@ -66,7 +67,7 @@ class Request:
     auto: bool = False
     orbit: bool = False
     labels: Path | None = None
-    bones: tuple[int, ...] = ()
+    bones: tuple[int | Path, ...] = ()
     overlay: Path | None = None
     frame: int = 1
 
@@ -78,8 +79,8 @@ def register_files(request: Request, progress: Callable[[str], None] = lambda te
     -------
     dict
         ``accepted``, ``reason``, ``ms`` and ``views``: per image ``T_camera_ct`` (4 x 4), ``score``, ``sigma`` (deg,
-        mm, camera axes), ``tre_mm``, ``tre_image_mm``, ``mirrored``; with several bones ``bones``: per bone ``label``,
-        ``accepted``, ``reason`` and ``views``.
+        mm, camera axes), ``tre_mm``, ``tre_image_mm``, ``mirrored``; with several bones ``bones``: per bone ``label``
+        or ``volume``, ``accepted``, ``reason`` and ``views``.
 
     Raises
     ------
@@ -89,13 +90,11 @@ def register_files(request: Request, progress: Callable[[str], None] = lambda te
         raise RegisterError(
             f"{len(request.images)} images but {len(request.cameras)} cameras: give one camera file per image, in order"
         )
-    if bool(request.bones) != (request.labels is not None):
-        raise RegisterError(
-            "--labels and --bone go together: a label map, and which of its labels are bones to look at"
-        )
+    if any(isinstance(b, int) for b in request.bones) != (request.labels is not None):
+        raise RegisterError("--labels and labels as --bone go together: a label map, and which of its labels are bones")
     frames = [read_xray(p, with_camera=bool(request.cameras), frame=request.frame) for p in request.images]
     views = _views(frames, [Camera.load(c) for c in request.cameras])
-    ct, segmented = _hounsfield(read_volume(request.volume))
+    ct, segmented = read_volume(request.volume).hounsfield()
     labels = None if request.labels is None else read_volume(request.labels)
     try:
         model, bones = _grids(ct, labels, request.bones)
@@ -114,13 +113,14 @@ def register_files(request: Request, progress: Callable[[str], None] = lambda te
     if len(request.bones) > 1:
         # Each bone starts where they all lie together and is held there by what it does not show itself.
         out["bones"] = []
-        for label, bone in zip(request.bones, bones[1:], strict=True):
-            progress(f"bone {label}")
-            own = OfflineRegistration(model, bone, views, segmented=segmented)
+        for bone, grid in zip(request.bones, bones[1:], strict=True):
+            progress(f"bone {bone}")
+            own = OfflineRegistration(model, grid, views, segmented=segmented, start_sigma=(SEGMENT_DEG, SEGMENT_MM))
             of_bone = own.refine_near(result.views[0].T_camera_ct)
             out["bones"].append(
                 {
-                    "label": label,
+                    "label": bone if isinstance(bone, int) else None,
+                    "volume": None if isinstance(bone, int) else str(bone),
                     "accepted": result.accepted and of_bone.accepted,
                     "reason": result.reason or of_bone.reason,
                     "views": _described(of_bone, frames),
@@ -168,13 +168,16 @@ def _views(frames: list[XrayFrame], cameras: list[Camera]) -> list[View]:
     return views
 
 
-def _grids(ct: Volume, labels: Volume | None, bones: tuple[int, ...]) -> tuple[AttenuationGrid, list[AttenuationGrid]]:
+def _grids(
+    ct: Volume, labels: Volume | None, bones: tuple[int | Path, ...]
+) -> tuple[AttenuationGrid, list[AttenuationGrid]]:
     """The tissue, the bones together, and where there are several, each alone."""
     extent = np.ptp(ct.corners_ct(), axis=0)
     voxels = float(np.prod(np.minimum(extent, 2 * _REACH_MM)))
     spacing = max(min(ct.image.GetSpacing()), _FINEST_MM, (voxels / _MOST_VOXELS) ** (1 / 3))
-    together = bone_grid(ct, labels, bones, spacing)
-    alone = [bone_grid(ct, labels, (label,), spacing) for label in bones] if len(bones) > 1 else []
+    parts = [((b,), []) if isinstance(b, int) else ((), [read_volume(b).hounsfield()[0]]) for b in bones]
+    together = bone_grid(ct, labels, sum((p[0] for p in parts), ()), spacing, [v for p in parts for v in p[1]])
+    alone = [bone_grid(ct, labels, own, spacing, volumes) for own, volumes in parts] if len(parts) > 1 else []
     return tissue_grid(ct, together.centre_ct, _REACH_MM, spacing, _FADE_MM), [together, *alone]
 
 
@@ -199,16 +202,6 @@ def _read_init(path: Path) -> Float:
     if not is_rigid(T):
         raise RegisterError(f"{path}: T_camera_ct is not a rigid, right-handed 4 x 4 motion")
     return T
-
-
-def _hounsfield(volume: Volume) -> tuple[Volume, bool]:
-    """The volume in HU, and whether it is a segmented bone: that counts from air (0) over water (1000)."""
-    low, high = float(volume.voxels.min()), float(volume.voxels.max())
-    if low == high:
-        raise RegisterError(f"{volume.path}: every voxel has the same value, {low:g}: there is nothing in it")
-    if low < 0:
-        return volume, False
-    return Volume(sitk.Cast(volume.image, sitk.sitkFloat32) - 1000.0, volume.path), True
 
 
 def _drawn(view: View, bone: NDArray[np.float32]) -> NDArray[np.uint8]:

@@ -18,12 +18,13 @@ from fluoronav.registration.confidence import (
     MIN_PATCHES,
     TRACKING_AGREEMENT,
     TRACKING_SCORE,
+    as_result,
     covariance_in_camera,
-    error_bounds_mm,
 )
 from fluoronav.registration.finder import Finder, Snapshot
 from fluoronav.registration.gauss_newton import PoseEstimate, refine
 from fluoronav.registration.model import RegistrationModel
+from fluoronav.registration.objects import Measured, ObjectPoses
 from fluoronav.registration.patches import PatchLevel
 from fluoronav.registration.search import COARSE_SIDE, FINE_SIDE, Hypothesis, InitialSearch
 from fluoronav.registration.views import ViewMemory
@@ -76,6 +77,7 @@ class RegistrationStage:
         self._agreement = 0.0
         self._latest: FrameRecord | None = None
         self._placing: Future[None] | None = None
+        self._measuring: Future[Measured] | None = None
         self._settle = 0
         self._T_camera_room: Float | None = None  # now, and when `_T_camera_ct` was measured
         self._T_camera_room_then: Float | None = None
@@ -97,6 +99,7 @@ class RegistrationStage:
         T_room_ct[:3, 3] = -np.asarray(case.prior.isocentre_ct)
         self._finder = Finder(self._searcher, T_room_ct, lambda T, seen: self._place(self._sets[1], T, seen))
         self._views = ViewMemory(case.target_ct, camera.arm_deg, camera.arm_mm)
+        self._objects = ObjectPoses(model.tissue, model.objects, camera)
         self._prepared = True
         progress("registration: kernels (compiled once for this processor, then cached)")
         T = case.prior.T_camera_ct()
@@ -113,6 +116,10 @@ class RegistrationStage:
         self._take_placed_patches()
         self._take_check()
         self._take_search_result()
+        if self._measuring is not None and self._measuring.done():
+            measured, self._measuring = self._measuring.result(), None
+            if self._T_camera_ct is not None:
+                self._objects.take(measured)
         self._T_camera_room = self._room(frame.joints)
         if (self._search is not None or self._check is not None) and frame.seen is not None:
             self._finder.newest = Snapshot.of(frame, self._T_camera_room)  # what the background job catches up with
@@ -137,7 +144,7 @@ class RegistrationStage:
     def idle(self) -> None:
         patches = self._sets[0]
         frame = self._latest
-        busy = any(job is not None for job in (self._placing, self._search, self._check))
+        busy = any(job is not None for job in (self._placing, self._search, self._check, self._measuring))
         if self._T_camera_ct is None or busy or frame is None or frame.seen is None:
             return
         moved, turned = self._change(patches.T_camera_ct, self._T_camera_ct)
@@ -149,6 +156,11 @@ class RegistrationStage:
             self._check = self._background.submit(self._finder.doubt, pose, snapshot)
         elif np.linalg.norm(moved) > _RECHOOSE_MM or turned > _RECHOOSE_DEG:
             self._placing = self._background.submit(self._place, self._sets[1], self._T_camera_ct, frame.seen.copy())
+        elif len(self._objects) and self._status == "tracking" and self._last is not None and self._last.age == 0:
+            image = frame.pyramid[FINE_SIDE].copy()
+            self._measuring = self._background.submit(
+                self._objects.measure, image, frame.seen.copy(), self._T_camera_ct
+            )
 
     def close(self) -> None:
         if self._prepared:
@@ -163,6 +175,7 @@ class RegistrationStage:
         self._lose(status)
 
     def _lose(self, status: Status) -> None:
+        self._objects.clear()
         self._T_camera_ct, self._last, self._poor_frames, self._status = None, None, 0, status
 
     def adopt(self, T_camera_ct: Float, frame: FrameRecord) -> None:
@@ -184,7 +197,7 @@ class RegistrationStage:
 
     def wait_for_background(self) -> None:
         """Returns when the background has nothing to do; for benches and tests, never on the frame path."""
-        for job in (self._search, self._check, self._placing):
+        for job in (self._search, self._check, self._placing, self._measuring):
             if job is not None:
                 job.exception()
 
@@ -243,13 +256,11 @@ class RegistrationStage:
         self._T_camera_ct, self._T_camera_room_then = estimate.T_camera_ct, self._T_camera_room
         sure = estimate.settled and estimate.score >= TRACKING_SCORE and self._agreement >= TRACKING_AGREEMENT
         T_camera_ct, covariance = self._with_other_views(estimate, sure)
-        point_camera = transform_points(T_camera_ct, self._centre_ct)
-        space_mm, image_mm = error_bounds_mm(covariance, point_camera)
-        sigma = np.sqrt(np.diag(covariance))
-        sigma[:3] = np.rad2deg(sigma[:3])
         self._status = "tracking" if sure else "degraded"
-        self._last = RegistrationResult(T_camera_ct, min(estimate.score, 1.0), sigma, space_mm, image_mm, 0)
+        self._last = as_result(T_camera_ct, estimate.score, covariance, self._centre_ct)
         frame.registration, frame.status = self._last, self._status
+        if len(self._objects):
+            frame.objects = self._objects.poses(T_camera_ct)
 
     def _with_other_views(self, estimate: PoseEstimate, sure: bool) -> tuple[Float, Float]:
         """The pose and its covariance (camera axes), with what is remembered of other views where the arm says them."""

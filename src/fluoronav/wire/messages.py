@@ -143,6 +143,12 @@ class Registration(BaseModel):
     age: Count
 
 
+class ObjectRegistration(Registration):
+    """A rigid object of the case that has a pose of its own."""
+
+    name: Name
+
+
 class Instrument(BaseModel):
     """One instrument, in the image and in the patient."""
 
@@ -201,6 +207,7 @@ class Overlay(_Message):
     stages: dict[str, Number]
     status: Literal["searching", "tracking", "degraded", "lost", "no_model"]
     registration: Registration | None
+    objects: list[ObjectRegistration] | None = None
     instruments: list[Instrument]
     distances: list[Distance]
     plan: list[PlanProgress]
