@@ -104,6 +104,23 @@ def test_a_mirrored_bone_is_not_accepted_in_two_views(wrist, tmp_path, time_poin
     assert not result["accepted"]
 
 
+@pytest.mark.parametrize("camera", [1, 2])
+@pytest.mark.parametrize("time_point", ["0099", "0158"])
+def test_a_mirrored_bone_is_not_accepted_in_one_view_either(wrist, tmp_path, time_point, camera):
+    """There it fits as well as the bone itself: what cannot be told must not be claimed."""
+    image = sitk.ReadImage(str(wrist / "radius.nrrd"))
+    mirrored = sitk.GetImageFromArray(sitk.GetArrayFromImage(image)[:, :, ::-1].copy())
+    mirrored.CopyInformation(image)
+    sitk.WriteImage(mirrored, str(tmp_path / "mirrored.nrrd"))
+    (tmp_path / "init.json").write_text(json.dumps({"T_camera_ct": truth(wrist, time_point, camera).tolist()}))
+    images, cameras = files(wrist, time_point, (camera,))
+    result = register_files(Request(tmp_path / "mirrored.nrrd", images, cameras, tmp_path / "init.json"))
+    assert not result["accepted"]
+    right = register_files(Request(wrist / "radius.nrrd", images, cameras, tmp_path / "init.json"))
+    assert right["accepted"] == (camera == 1)
+    assert right["accepted"] or "add a second view" in right["reason"]
+
+
 def test_wrong_files_are_refused_by_name(wrist, tmp_path, rng):
     images, cameras = files(wrist, "0158", (1, 2))
     init = start(truth(wrist, "0158", 1), rng, tmp_path)

@@ -74,6 +74,12 @@ class AttenuationGrid:
         if padded >= 2**31:
             raise ValueError(f"the attenuation grid {self.voxels.shape} is too large: crop it or use a coarser spacing")
 
+    def mirrored(self, x_ct: float) -> AttenuationGrid:
+        """The grid reflected in the sagittal plane at ``x_ct`` (mm): the same bone of the other side."""
+        last = self.origin_ct[0] + (self.voxels.shape[2] - 1) * self.spacing_mm
+        origin = np.array([2 * x_ct - last, *self.origin_ct[1:]])
+        return AttenuationGrid(np.ascontiguousarray(self.voxels[:, :, ::-1]), origin, self.spacing_mm)
+
     @cached_property
     def scale(self) -> float:
         """1/mm of one step of the 15-bit packed values."""

@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.geometry import Camera, inverse, moved_about
+from fluoronav.geometry import Camera, inverse, moved_about, transform_points
 from fluoronav.projector import AttenuationGrid, Projector
 from fluoronav.registration.agreement import Agreement
 from fluoronav.registration.confidence import TRACKING_AGREEMENT, covariance_in_camera, error_bounds_mm
 from fluoronav.registration.gauss_newton import PoseEstimate, refine_views, twist_between
-from fluoronav.registration.grid import ViewGrid
+from fluoronav.registration.grid import Apart, ViewGrid
 from fluoronav.registration.patches import PatchLevel
 from fluoronav.registration.search import COARSE_SIDE, GRID_SIDE, GRID_SIGMA_PX
 
@@ -37,13 +37,21 @@ _START_DEG, _START_MM = 10.0, 10.0
 _ONE_VIEW_DEPTH_MM = 2.0
 _TURN_DEG, _SHIFT_MM, _RANDOM_STARTS = 8.0, 8.0, 30
 # Mean correlation over all patches, none left out. On the wrist: right poses 0.81 to 0.86, wrong ones below 0.7, a
-# mirrored radius 0.73 in two views (but 0.82 in the second view alone, which cannot tell).
+# mirrored radius 0.73 in two views.
 ACCEPTED_FIT = 0.78
+# In one view a bone must fit by so much better than its mirror image. On the wrist: 0.024 and 0.016 in the first view;
+# in the second the mirror image fits as well as the bone (0.806 beside 0.805, 0.806 beside 0.809), and cannot be told.
+CLEARER_THAN_MIRROR = 0.01
 # The search: side of the images that are matched and neighbourhood (pixels), for a bone alone and for a whole trunk;
 # how many hypotheses of each view are refined. On the wrist a good one was always among the first 84.
 _BONE_SEARCH, _TRUNK_SEARCH, _KEPT_OF_SEARCH = (192, 2.5), (GRID_SIDE, GRID_SIGMA_PX), 90
 _TURNS_ABOUT_SHAFT_DEG = (0.0, 25.0, -25.0, 45.0, -45.0)
 _SHIFTS_ALONG_SHAFT_MM = (0.0, 9.0, -9.0, 17.0, -17.0)
+_SHIFTS_BESIDE_SHAFT_MM = (10.0, 18.0)
+# Places are looked around, best first, until one is accepted; not those so close to one that was. Hypotheses this close
+# have settled in the same place.
+_BESIDE_DEG, _BESIDE_MM = 8.0, 3.0
+_MOST_LOOKS, _SAME_DEG, _SAME_MM = 4, 2.0, 1.0
 
 
 @dataclass(frozen=True)
@@ -126,6 +134,7 @@ class OfflineRegistration:
         self._views, self._segmented = views, segmented
         self._start_rad, self._start_mm = np.deg2rad(start_sigma[0]), start_sigma[1]
         self._rounds = _BONE_ROUNDS if segmented else _TRUNK_ROUNDS
+        self._grids = model, bone
         self._model, self._bones = Projector(model, threads=2), Projector(bone, threads=2)
         self._centre_ct = bone.centre_ct
         self._T_view_first = [np.eye(4)]
@@ -163,7 +172,7 @@ class OfflineRegistration:
             Told what is being done.
         """
         T_first = np.array(T_camera_ct, dtype=np.float64)
-        return self._best([self._at(T_first, twist) for twist in _starts()], progress)
+        return self._told_from_mirror_image(self._judged(self._from(T_first, progress)[0]), progress)
 
     def search(
         self, T_priors: Sequence[Float], spread, progress: Callable[[str], None] = lambda text: None
@@ -190,19 +199,17 @@ class OfflineRegistration:
                     candidates = grid.candidates(T_view, image, view.seen, pool, _KEPT_OF_SEARCH)
                     of_view += [(c.correlation, inverse(self._T_view_first[v]) @ c.T_camera_ct) for c in candidates]
                 found += sorted(of_view, key=lambda f: -f[0])[:_KEPT_OF_SEARCH]
-        result = self._best([self._at(T, np.zeros(6)) for _, T in found], progress)
-        if result.accepted:
-            return result
-        # Along and around a shaft there are local optima 10 to 20 mm and 20 to 40 degrees apart: look around.
-        progress("looking around the best")
-        axis = _long_axis(self._bones.grid)
-        shaft = [
-            np.concatenate([np.deg2rad(turn) * axis, shift * axis])
-            for turn in _TURNS_ABOUT_SHAFT_DEG
-            for shift in _SHIFTS_ALONG_SHAFT_MM
-        ]
-        around = [self._at(result.views[0].T_camera_ct, twist) for twist in (*_starts(), *shaft)]
-        return max(result, self._best(around, progress), key=lambda r: (r.accepted, r.fit))
+        best = self._refined([self._at(T, np.zeros(6)) for _, T in found], progress)
+        around_it = [*_starts(), *_elsewhere(_axes(self._bones.grid))]
+        apart = Apart(self._centre_ct, _BESIDE_DEG, _BESIDE_MM, _BESIDE_MM)
+        for k in range(_MOST_LOOKS):
+            unseen = next((h for h in best if apart.is_new(h.poses[0])), None)
+            if unseen is None or self._judged(best[0]).accepted:
+                break
+            progress(f"looking around, {k + 1} of at most {_MOST_LOOKS}")
+            around = self._refined([self._at(unseen.poses[0], twist) for twist in around_it], progress)
+            best = self._different([*best, *around])
+        return self._told_from_mirror_image(self._judged(best[0]), progress)
 
     def refine_near(self, T_camera_ct: Float) -> OfflineResult:
         """Refines one pose of the first view that is already good, without trying others."""
@@ -211,14 +218,45 @@ class OfflineRegistration:
             self._refine(hypothesis, side, iterations)
         return self._judged(hypothesis)
 
-    def _best(self, hypotheses: list[_Hypothesis], progress: Callable[[str], None]) -> OfflineResult:
+    def _from(self, T_first: Float, progress: Callable[[str], None]) -> list[_Hypothesis]:
+        return self._refined([self._at(T_first, twist) for twist in _starts()], progress)
+
+    def _told_from_mirror_image(self, result: OfflineResult, progress: Callable[[str], None]) -> OfflineResult:
+        """The result, or that it is not accepted: in one view a bone of the other side may fit just as well.
+
+        Seen from far away, a bone and its reflection in the image plane look alike; only perspective tells them apart.
+        """
+        if not (result.accepted and self._segmented and len(self._views) == 1):
+            return result
+        progress("comparing with the mirror image")
+        x_ct = float(self._centre_ct[0])
+        model, bone = (grid.mirrored(x_ct) for grid in self._grids)
+        other = OfflineRegistration(model, bone, self._views)
+        T = result.views[0].T_camera_ct
+        ray = T[:3, :3].T @ transform_points(T, self._centre_ct)
+        start = T @ _reflection(ray, self._centre_ct) @ _reflection(np.array([1.0, 0, 0]), self._centre_ct)
+        fit = other._from(start, progress)[0].fit
+        if result.fit - fit >= CLEARER_THAN_MIRROR:
+            return result
+        reason = (
+            f"the model fits with {result.fit:.2f}, its mirror image with {fit:.2f}: from this view alone it cannot be "
+            "told whether the volume is mirrored; add a second view"
+        )
+        return replace(result, accepted=False, reason=reason)
+
+    def _refined(self, hypotheses: list[_Hypothesis], progress: Callable[[str], None]) -> list[_Hypothesis]:
+        """Those that are left at the finest resolution, best first."""
         for side, _, _, iterations, keep in self._rounds:
-            hypotheses.sort(key=lambda h: -h.fit)
-            hypotheses = hypotheses[:keep]
+            hypotheses = self._different(hypotheses)[:keep]
             progress(f"{len(hypotheses)} hypotheses at {side} pixels")
             for hypothesis in hypotheses:
                 self._refine(hypothesis, side, iterations)
-        return self._judged(max(hypotheses, key=lambda h: h.fit))
+        return self._different(hypotheses)
+
+    def _different(self, hypotheses: list[_Hypothesis]) -> list[_Hypothesis]:
+        """Best first; those that have settled in the same place are one, or they would crowd out all others."""
+        apart = Apart(self._centre_ct, _SAME_DEG, _SAME_MM, _SAME_MM)
+        return [h for h in sorted(hypotheses, key=lambda h: -h.fit) if apart.is_new(h.poses[0])]
 
     def _at(self, T_first: Float, twist: Float) -> _Hypothesis:
         first = inverse(moved_about(self._centre_ct, twist) @ inverse(T_first))
@@ -292,10 +330,35 @@ def _starts() -> list[Float]:
     return [np.zeros(6), *axes, *random]
 
 
-def _long_axis(bone: AttenuationGrid) -> Float:
-    """Direction in which the bone is longest, CT axes, shape (3,)."""
+def _axes(bone: AttenuationGrid) -> Float:
+    """Principal axes of the bone, CT axes, columns of a (3, 3); the long one is the last."""
     at = np.argwhere(bone.voxels > 0)[:, ::-1].astype(np.float64)
-    return np.linalg.eigh(np.cov(at.T))[1][:, -1]
+    return np.linalg.eigh(np.cov(at.T))[1]
+
+
+def _elsewhere(axes: Float) -> list[Float]:
+    """Twists to the places where a bone fits nearly as well: along and about its shaft, and on the bone beside it."""
+    shaft = axes[:, 2]
+    along = [
+        np.concatenate([np.deg2rad(turn) * shaft, shift * shaft])
+        for turn in _TURNS_ABOUT_SHAFT_DEG
+        for shift in _SHIFTS_ALONG_SHAFT_MM
+    ]
+    beside = [
+        np.concatenate([np.zeros(3), shift * (np.cos(angle) * axes[:, 0] + np.sin(angle) * axes[:, 1])])
+        for angle in np.arange(8) * np.pi / 4
+        for shift in _SHIFTS_BESIDE_SHAFT_MM
+    ]
+    return along + beside
+
+
+def _reflection(normal: Float, point: Float) -> Float:
+    """Reflection in the plane through a point, shape (4, 4); not a motion."""
+    n = normal / np.linalg.norm(normal)
+    T = np.eye(4)
+    T[:3, :3] -= 2 * np.outer(n, n)
+    T[:3, 3] = point - T[:3, :3] @ point
+    return T
 
 
 def _resized(image: Float32, camera: Camera) -> Float32:
