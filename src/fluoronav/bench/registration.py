@@ -36,7 +36,7 @@ from fluoronav.registration.search import Hypothesis, InitialSearch
 Float = NDArray[np.float64]
 
 # The bench's own poses; the calibration had others.
-POSE_SEED = 23
+POSE_SEED = 29
 SUCCESS_MM, BINS_MM = 2.0, (10, 20, 30, 40, 50, 60, 70)
 _DOSES = (80.0, 20.0)
 # One jump of up to 5 mm and 3 degrees: turn about every axis (degrees), shift in the plane and in depth (mm).
