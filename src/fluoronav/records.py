@@ -72,6 +72,41 @@ class Instrument:
 
 
 @dataclass(frozen=True, slots=True)
+class Detection:
+    """An instrument as the picture alone shows it.
+
+    Attributes
+    ----------
+    id : str
+        Stable from frame to frame.
+    kind : str
+    score : float
+        0 to 1.
+    tip_px, tail_px, direction : ndarray, shape (2,)
+        (column, row); the direction points from the tail to the tip; the tail is where it leaves the view or ends.
+    width_px : float
+    sigma_px, sigma_deg : float
+        Of the tip and of the direction, 1 sigma.
+    bend_px : float
+        How far the axis stands off its chord; 0 where it is straight.
+    age : int
+        Frames since it was seen.
+    """
+
+    id: str
+    kind: str
+    score: float
+    tip_px: Float
+    tail_px: Float
+    direction: Float
+    width_px: float
+    sigma_px: float
+    sigma_deg: float
+    bend_px: float
+    age: int
+
+
+@dataclass(frozen=True, slots=True)
 class Distance:
     """From an instrument's tip to a structure's surface, mm; negative inside."""
 
@@ -157,6 +192,10 @@ class FrameRecord:
         stage that made them and are overwritten with the next frame.
     seen : ndarray of bool
         A small mask of what lies inside the aperture and between the blades.
+    dark : float
+        Counts without X-rays.
+    models : dict
+        SHA-256 by name of the models that had a part in it.
     joints : ArmJoints or None
         Where the C-arm stood, when its grabber says so.
     """
@@ -171,14 +210,17 @@ class FrameRecord:
     joints: ArmJoints | None = None
     pyramid: dict[int, NDArray[np.float32]] = field(default_factory=dict[int, NDArray[np.float32]])
     seen: NDArray[np.bool_] | None = None
+    dark: float = 0.0
     status: Status = "no_model"
     registration: RegistrationResult | None = None
     objects: tuple[ObjectPose, ...] = ()
+    detections: tuple[Detection, ...] = ()
     instruments: tuple[Instrument, ...] = ()
     distances: tuple[Distance, ...] = ()
     plan: tuple[PlanProgress, ...] = ()
     outlines: tuple[Outline, ...] = ()
     alerts: list[Alert] = field(default_factory=list[Alert])
+    models: dict[str, str] = field(default_factory=dict[str, str])
 
 
 class Stage(Protocol):

@@ -61,6 +61,7 @@ class AttenuationStage:
             np.subtract(np.float32(np.log(open_beam)), out, out=out)
         frame.pyramid = self._attenuation
         frame.seen = self._seen
+        frame.dark = self._dark
 
     def idle(self) -> None: ...
 

@@ -80,7 +80,7 @@ def overlay_message(
             {"structure": o.structure, "color": o.color, "paths": [path.tolist() for path in o.paths]}
             for o in frame.outlines
         ],
-        "models": {},
+        "models": frame.models,
         "mode": mode,
     }
     if frame.objects:

@@ -72,13 +72,13 @@ def screw(
     return _solid("screw", np.where(s < thread_mm, threaded, head))
 
 
-def needle(diameter_mm: float, wall_mm: float, length_mm: float, hub_mm: float = 0.0) -> Metal:
-    """A cannula: hollow, bevelled at the tip, with a hub of plastic that hardly shows."""
+def needle(diameter_mm: float, wall_mm: float, length_mm: float) -> Metal:
+    """A cannula: hollow, bevelled at the tip; its hub is plastic and does not show."""
     s = _along(length_mm)
     bevel = np.clip(s / (2.0 * diameter_mm), 0.1, 1)
     outer = diameter_mm / 2 * bevel
     inner = np.maximum(diameter_mm / 2 - wall_mm, 0) * bevel
-    return Metal("needle", outer.astype(np.float32), inner.astype(np.float32), hub_mm)
+    return Metal("needle", outer.astype(np.float32), inner.astype(np.float32))
 
 
 def axis_points(metal: Metal, tip: Float, direction: Float, side: Float, pieces: int = 24) -> Float:
@@ -95,7 +95,8 @@ def axis_points(metal: Metal, tip: Float, direction: Float, side: Float, pieces:
     """
     n = 1 if metal.bend_mm == 0 else pieces
     t = np.linspace(0, 1, n + 1)[:, None]
-    return tip - t * metal.length_mm * direction + 4 * t * (1 - t) * metal.bend_mm * side
+    axis = tip - t * metal.length_mm * direction + 4 * t * (1 - t) * metal.bend_mm * side
+    return axis.astype(np.float64)
 
 
 def steel_mm(metal: Metal, points_camera: Float, camera: Camera, out: Float32) -> NDArray[np.int64]:
@@ -128,7 +129,7 @@ def steel_mm(metal: Metal, points_camera: Float, camera: Camera, out: Float32) -
 
 
 def _along(length_mm: float) -> Float:
-    return np.arange(round(length_mm / _PROFILE_STEP_MM) + 1) * _PROFILE_STEP_MM
+    return np.arange(round(length_mm / _PROFILE_STEP_MM) + 1, dtype=np.float64) * _PROFILE_STEP_MM
 
 
 def _solid(kind: str, radius: Float, bend_mm: float = 0.0) -> Metal:

@@ -1,0 +1,198 @@
+"""Where an instrument lies to a fraction of a pixel, measured on the frame as it came.
+
+The network says where to look; what is reported is measured at full resolution: the axis by the centre of the shadow in
+profiles across it, the tip by where the shadow begins along it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Float = NDArray[np.float64]
+
+_REACH_PX, _HALF_PX, _ALONG_STEP_PX = 320.0, 22, 4.0
+# Along the axis about the tip: where it is looked for, and how long its point may be.
+_ALONG = np.arange(-40.0, 25.0)
+_TIPS, _RAMPS = np.arange(-30.0, 18.0, 0.5), np.array([1.0, 3.0, 6.0, 10.0, 15.0, 21.0, 28.0])
+_LEAST_SHADOW = 0.1
+# Profiles whose shadow lies farther than this from the line (robust sigmas) belong to something else.
+_OUTLIER = 2.5
+# A middle that stands off the chord by this much, and by so many sigmas, is a bend.
+_BENT_PX, _BENT_SIGMAS = 3.0, 5.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An instrument at full resolution.
+
+    Attributes
+    ----------
+    tip_px, direction : ndarray, shape (2,)
+        (column, row); the unit direction points from the tail to the tip.
+    tail_px : ndarray, shape (2,)
+        Where it leaves the view, or ends.
+    width_px : float
+        Width of its shadow.
+    sigma_px : float
+        Of the tip, 1 sigma.
+    sigma_deg : float
+        Of the direction.
+    bend_px : float
+        How far the axis stands off the chord over the part that was measured; 0 where it is straight.
+    """
+
+    tip_px: Float
+    direction: Float
+    tail_px: Float
+    width_px: float
+    sigma_px: float
+    sigma_deg: float
+    bend_px: float
+
+
+def measure(counts: NDArray, path_px: Float, dark: float, inverse: bool = False) -> Measured | None:
+    """Refines a path; None where no shadow is found along it.
+
+    Parameters
+    ----------
+    counts : ndarray of uint8 or uint16, shape (rows, cols)
+    path_px : ndarray, shape (n, 2)
+        (column, row) from the tip on, right to a few pixels.
+    dark : float
+        Counts without X-rays.
+    inverse : bool
+        Dark means more X-rays.
+    """
+    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(path_px, axis=0), axis=1))])
+    reach = min(float(length[-1]), _REACH_PX)
+    if reach < 40:
+        return None
+    s = np.arange(6.0, reach - 4, _ALONG_STEP_PX)
+    centre = np.stack([np.interp(s, length, path_px[:, k]) for k in (0, 1)], axis=1)
+    # The chord of the path's first part gives the direction in which profiles are taken.
+    chord = path_px[0] - np.array([np.interp(reach, length, path_px[:, k]) for k in (0, 1)])
+    direction = chord / np.linalg.norm(chord)
+    normal = np.array([-direction[1], direction[0]])
+    across = np.arange(-_HALF_PX, _HALF_PX + 1, dtype=np.float64)
+    shadow = _shadow(counts, centre[:, None] + across[None, :, None] * normal, dark, inverse)
+    # A running mean along the shaft: five profiles are one measurement.
+    shadow = cv2.blur(shadow, (1, 5), borderType=cv2.BORDER_REPLICATE)
+    flank = np.minimum(np.median(shadow[:, :6], 1), np.median(shadow[:, -6:], 1))[:, None]
+    depth = np.clip(shadow - flank, 0, None)
+    offset, width, strong = _centres(depth, across)
+    if strong.sum() < 6:
+        return None
+    place = centre + offset[:, None] * normal
+    u = (place - centre.mean(0)) @ direction
+    v = (place - centre.mean(0)) @ normal
+    kept = strong.copy()
+    line, sigma = np.zeros(2), 1.0
+    for _ in range(4):
+        line = np.polyfit(u[kept], v[kept], 1)
+        off = v - np.polyval(line, u)
+        sigma = max(1.4826 * float(np.median(np.abs(off[kept]))), 0.05)
+        now = strong & (np.abs(off) < max(_OUTLIER * sigma, 0.7))
+        if now.sum() < 6:
+            break
+        kept = now
+    bend = 0.0
+    if kept.sum() >= 10:
+        curve, cov = np.polyfit(u[kept], v[kept], 2, cov=True)
+        half = (u[kept].max() - u[kept].min()) / 2
+        if abs(curve[0]) * half**2 > _BENT_PX and abs(curve[0]) > _BENT_SIGMAS * np.sqrt(cov[0, 0]):
+            bend = float(curve[0] * half**2)
+            # Near the tip the tangent counts.
+            front = u[kept].max()
+            line = np.array([2 * curve[0] * front + curve[1], 0.0])
+            line[1] = np.polyval(curve, front) - line[0] * front
+    axis = direction + line[0] * normal
+    axis /= np.linalg.norm(axis)
+    origin = centre.mean(0) + line[1] * normal
+    width_px = float(np.median(width[kept])) if kept.any() else float(width[strong].mean())
+    at_tip = origin + axis * ((path_px[0] - origin) @ axis)
+    moved, sigma_tip = _tip(counts, at_tip, axis, width_px, dark, inverse)
+    if moved is None:
+        return None
+    tip = at_tip + moved * axis
+    spread = float(u[kept].max() - u[kept].min()) if kept.any() else reach
+    # Five profiles share their noise.
+    sigma_deg = float(np.rad2deg(sigma / max(spread, 1) * np.sqrt(12 * 5 / max(int(kept.sum()), 1))))
+    return Measured(tip, axis, path_px[-1], width_px, sigma_tip, sigma_deg, bend)
+
+
+def _shadow(counts: NDArray, at: Float, dark: float, inverse: bool) -> Float:
+    """Minus the logarithm of what is seen at places (column, row), shape of `at` without its last axis."""
+    x, y = (np.ascontiguousarray(at[..., k], dtype=np.float32) for k in (0, 1))
+    seen = cv2.remap(counts, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    value = seen.astype(np.float64)
+    value = cv2.blur(value, (3, 1))  # across the shaft, which is wider
+    full = float(np.iinfo(counts.dtype).max)
+    value = (full - value if inverse else value) - dark
+    return -np.log(np.maximum(value, 1e-4 * full))
+
+
+def _centres(depth: Float, across: Float) -> tuple[Float, Float, NDArray[np.bool_]]:
+    """Of each profile: the shadow's centre, its width, and whether there is one."""
+    peak = depth[:, 6:-6].max(1)
+    at = depth[:, 6:-6].argmax(1) + 6
+    strong = peak > max(0.12, 0.4 * float(np.median(peak)))
+    half = depth > 0.5 * peak[:, None]
+    n = len(across)
+    offset, width = np.zeros(len(depth)), np.ones(len(depth))
+    for k in np.flatnonzero(strong):
+        left = right = int(at[k])
+        while left > 0 and half[k, left - 1]:
+            left -= 1
+        while right < n - 1 and half[k, right + 1]:
+            right += 1
+        # To a fraction: where the profile crosses one half.
+        a, b = float(left), float(right)
+        level = 0.5 * peak[k]
+        if left > 0:
+            a -= (depth[k, left] - level) / max(depth[k, left] - depth[k, left - 1], 1e-9)
+        if right < n - 1:
+            b += (depth[k, right] - level) / max(depth[k, right] - depth[k, right + 1], 1e-9)
+        width[k] = b - a
+        offset[k] = (a + b) / 2 + across[0]
+        strong[k] = left > 1 and right < n - 2
+    return offset, width, strong
+
+
+def _tip(
+    counts: NDArray, at: Float, axis: Float, width_px: float, dark: float, inverse: bool
+) -> tuple[float | None, float]:
+    """How far the tip lies beyond a point of the axis (pixels along it), and the error of that, 1 sigma."""
+    normal = np.array([-axis[1], axis[0]])
+    core = np.array([-1.0, -0.5, 0.0, 0.5, 1.0]) * min(max(width_px / 11, 0.5), 1.5)
+    beside = width_px / 2 + 2.5 + np.arange(5)
+
+    def strip(offsets: NDArray) -> NDArray:
+        places = at + _ALONG[:, None, None] * axis + offsets[None, :, None] * normal
+        return _shadow(counts, places, dark, inverse).mean(1)
+
+    profile = strip(core) - np.minimum(strip(-beside), strip(beside))
+    centred = profile - profile.mean()
+    explained = _SHAPES @ centred
+    best = int(explained.argmax())
+    begins, ramp = _TIPS[best // len(_RAMPS)], _RAMPS[best % len(_RAMPS)]
+    shape = np.clip((begins - _ALONG) / ramp, 0, 1)
+    height, base = np.polyfit(shape, profile, 1)
+    noise = float(np.std(profile - height * shape - base))
+    if height < max(_LEAST_SHADOW, 1.5 * noise):
+        return None, np.inf
+    # The shadow of a slender point sinks into the noise before it ends.
+    return float(begins), float(np.hypot(0.5, ramp * noise / height))
+
+
+def _shapes() -> Float:
+    """Every profile that a tip may have (its place, and the length of its point), mean-free and of unit norm."""
+    shapes = np.clip((_TIPS[:, None, None] - _ALONG) / _RAMPS[:, None], 0, 1).reshape(-1, len(_ALONG))
+    shapes -= shapes.mean(1, keepdims=True)
+    return shapes / np.linalg.norm(shapes, axis=1, keepdims=True)
+
+
+_SHAPES = _shapes()

@@ -1,0 +1,106 @@
+"""Which instrument of this frame is which of the frame before."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluoronav.records import Detection
+
+Float = NDArray[np.float64]
+
+# From one frame to the next (pixels of a 1024 image, degrees): a drill that is moved fast, at 30 frames a second.
+_NEAR_PX, _NEAR_DEG = 70.0, 14.0
+# Seen so often before it is shown, carried on so long when it is not seen, and how its error grows meanwhile (pixels).
+_HITS_TO_SHOW, _FRAMES_CARRIED, _GROWS_PX = 2, 8, 4.0
+_KIND_MEMORY = 30
+
+
+@dataclass
+class _Track:
+    id: str
+    last: Detection
+    velocity: Float
+    hits: int = 1
+    missed: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+
+
+class IdentityTracker:
+    """Follows instruments from frame to frame by where their tips and axes are.
+
+    Parameters
+    ----------
+    scale : float
+        Pixels of the frame for one of a 1024 image.
+    """
+
+    def __init__(self, scale: float) -> None:
+        self._near_px, self._grows_px = _NEAR_PX * scale, _GROWS_PX * scale
+        self._tracks: list[_Track] = []
+        self._made = 0
+
+    def update(self, found: list[Detection]) -> tuple[Detection, ...]:
+        """Takes what was found in a frame; returns what to show, with identities.
+
+        An instrument that is not found is carried on along its motion for a quarter of a second, with its age and a
+        growing error, and then is gone.
+        """
+        pairs = sorted(
+            (cost, t, k)
+            for t, track in enumerate(self._tracks)
+            for k, detection in enumerate(found)
+            if (cost := self._cost(track, detection)) is not None
+        )
+        taken_tracks: set[int] = set()
+        taken: set[int] = set()
+        for _, t, k in pairs:
+            if t in taken_tracks or k in taken:
+                continue
+            taken_tracks.add(t)
+            taken.add(k)
+            track, now = self._tracks[t], found[k]
+            moved = (now.tip_px - track.last.tip_px) / (track.missed + 1)
+            track.velocity = 0.5 * track.velocity + 0.5 * moved
+            track.hits, track.missed = track.hits + 1, 0
+            self._vote(track, now)
+        for t, track in enumerate(self._tracks):
+            if t not in taken_tracks:
+                track.missed += 1
+        for k, detection in enumerate(found):
+            if k not in taken:
+                self._made += 1
+                track = _Track(f"image-{self._made}", detection, np.zeros(2))
+                self._vote(track, detection)
+                self._tracks.append(track)
+        # One that was never shown is dropped at once: a false alarm seldom comes twice.
+        self._tracks = [t for t in self._tracks if t.missed <= (_FRAMES_CARRIED if t.hits >= _HITS_TO_SHOW else 0)]
+        return tuple(self._shown(t) for t in self._tracks if t.hits >= _HITS_TO_SHOW)
+
+    def _vote(self, track: _Track, now: Detection) -> None:
+        if sum(track.kinds.values()) > _KIND_MEMORY:
+            track.kinds = Counter({k: n // 2 for k, n in track.kinds.items()})
+        track.kinds[now.kind] += 1
+        track.last = replace(now, id=track.id, kind=track.kinds.most_common(1)[0][0])
+
+    def _cost(self, track: _Track, now: Detection) -> float | None:
+        off = float(np.linalg.norm(track.last.tip_px + track.velocity * (track.missed + 1) - now.tip_px))
+        turn = float(np.rad2deg(np.arccos(np.clip(track.last.direction @ now.direction, -1, 1))))
+        if off > self._near_px * (1 + 0.3 * track.missed) or turn > _NEAR_DEG:
+            return None
+        return off / self._near_px + turn / _NEAR_DEG
+
+    def _shown(self, track: _Track) -> Detection:
+        if track.missed == 0:
+            return track.last
+        shift = track.velocity * track.missed
+        return replace(
+            track.last,
+            tip_px=track.last.tip_px + shift,
+            tail_px=track.last.tail_px + shift,
+            sigma_px=float(np.hypot(track.last.sigma_px, self._grows_px * track.missed)),
+            age=track.missed,
+        )

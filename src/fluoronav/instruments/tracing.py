@@ -1,0 +1,142 @@
+"""From the network's maps to instruments: a tip, and the line that runs from it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from fluoronav.instruments.network_input import KINDS, MAPS
+
+Float = NDArray[np.float64]
+Float32 = NDArray[np.float32]
+
+TIP, TAIL = MAPS.index("tip"), MAPS.index("tail")
+# A peak of the tip map counts from here on; the score of an instrument is the tip's times the line's.
+_LEAST_TIP, _LEAST_SCORE = 0.2, 0.25
+_TIPS_APART_PX, _MOST = 3, 6
+# A line is followed in steps of one pixel of the grid, turning by so much at the most, until it fades for so long.
+_TURN_DEG, _FADED, _FADED_FOR, _SHORTEST_PX, _LONGEST_PX = 8.0, 0.25, 5, 7, 190
+_ANGLES = 120
+
+
+@dataclass(frozen=True)
+class Trace:
+    """An instrument on the grid of the maps.
+
+    Attributes
+    ----------
+    kind : str
+    score : float
+        0 to 1.
+    path : ndarray, shape (n, 2)
+        (column, row) from the tip on, a point every pixel.
+    """
+
+    kind: str
+    score: float
+    path: Float
+
+
+def trace_instruments(maps: Float32) -> list[Trace]:
+    """Instruments in the maps, best first.
+
+    Parameters
+    ----------
+    maps : ndarray of float32, shape (6, rows, cols)
+        Probabilities, as :data:`fluoronav.instruments.network_input.MAPS` names them.
+    """
+    line = maps[: len(KINDS)].max(0)
+    found: list[Trace] = []
+    for tip, probability in _peaks(maps[TIP]):
+        path = _follow(line, tip[0], tip[1], np.deg2rad(_TURN_DEG))
+        if len(path) < _SHORTEST_PX:
+            continue
+        at = np.rint(path[1:]).astype(int)
+        along = maps[: len(KINDS), at[:, 1], at[:, 0]]
+        score = float(np.sqrt(probability * along.max(0).mean()))
+        if score >= _LEAST_SCORE:
+            found.append(Trace(KINDS[int(along.mean(1).argmax())], score, path))
+    found.sort(key=lambda t: -t.score)
+    kept: list[Trace] = []
+    for trace in found:
+        # Both ends of one line may look like tips: the better one has it.
+        if not any(_same_line(trace, other) for other in kept):
+            kept.append(trace)
+    return kept[:_MOST]
+
+
+def _peaks(tips: Float32) -> list[tuple[Float, float]]:
+    """Places (column, row; to a fraction) and values of the peaks."""
+    size = 2 * _TIPS_APART_PX + 1
+    highest = cv2.dilate(tips, np.ones((size, size), np.uint8))
+    rows, cols = np.nonzero((tips == highest) & (tips > _LEAST_TIP))
+    out = []
+    for r, c in zip(rows.tolist(), cols.tolist(), strict=True):
+        here = tips[max(r - 1, 0) : r + 2, max(c - 1, 0) : c + 2]
+        weight = here / here.sum()
+        y = np.arange(max(r - 1, 0), max(r - 1, 0) + here.shape[0])
+        x = np.arange(max(c - 1, 0), max(c - 1, 0) + here.shape[1])
+        out.append((np.array([float(weight.sum(0) @ x), float(weight.sum(1) @ y)]), float(tips[r, c])))
+    out.sort(key=lambda p: -p[1])
+    return out[: 2 * _MOST]
+
+
+def _same_line(trace: Trace, other: Trace) -> bool:
+    """Whether most of a trace runs along another, or both begin in one place."""
+    d = np.linalg.norm(trace.path[:, None] - other.path[None], axis=-1).min(1)
+    return bool((d < 2.0).mean() > 0.6) or bool(np.linalg.norm(trace.path[0] - other.path[0]) < _TIPS_APART_PX)
+
+
+@njit(cache=True, nogil=True)
+def _at(image, x, y):
+    rows, cols = image.shape
+    if x < 0 or y < 0 or x > cols - 1.001 or y > rows - 1.001:
+        return 0.0
+    i, j = int(y), int(x)
+    fy, fx = y - i, x - j
+    top = image[i, j] * (1 - fx) + image[i, j + 1] * fx
+    low = image[i + 1, j] * (1 - fx) + image[i + 1, j + 1] * fx
+    return top * (1 - fy) + low * fy
+
+
+@njit(cache=True, nogil=True)
+def _follow(line, x, y, turn):
+    """The path from a tip along a line; the tip alone where no line begins."""
+    best, angle = -1.0, 0.0
+    for k in range(_ANGLES):
+        a = 2 * np.pi * k / _ANGLES
+        total = 0.0
+        for step in range(1, 13):
+            total += min(_at(line, x + step * np.cos(a), y + step * np.sin(a)), 0.7)
+        if total > best:
+            best, angle = total, a
+    path = np.empty((_LONGEST_PX + 1, 2))
+    path[0, 0], path[0, 1] = x, y
+    n, faded = 1, 0
+    while n <= _LONGEST_PX:
+        best, chosen = -1.0, angle
+        for k in range(-2, 3):
+            a = angle + 0.5 * k * turn
+            # Straight on where it makes no difference.
+            value = (
+                _at(line, x + np.cos(a), y + np.sin(a))
+                + _at(line, x + 3 * np.cos(a), y + 3 * np.sin(a))
+                - 0.02 * abs(k)
+            )
+            if value > best:
+                best, chosen = value, a
+        angle = chosen
+        x, y = x + np.cos(angle), y + np.sin(angle)
+        value = _at(line, x, y)
+        faded = faded + 1 if value < _FADED else 0
+        if x < 0 or y < 0 or x > line.shape[1] - 1 or y > line.shape[0] - 1:
+            break
+        path[n, 0], path[n, 1] = x, y
+        n += 1
+        if faded >= _FADED_FOR:
+            break
+    return path[: max(n - faded, 1)]

@@ -1,0 +1,325 @@
+"""Random scenes with instruments in front of real anatomy, and with what looks like instruments and is not.
+
+For training the detector and for measuring it; a scene says where every tip and axis is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fluoronav.geometry import Camera
+from fluoronav.simulation.detector import Detector, ImageChain
+from fluoronav.simulation.metal import Metal, axis_points, drill, k_wire, needle, screw, steel_mm
+from fluoronav.simulation.xray import transmission
+
+Float = NDArray[np.float64]
+Float32 = NDArray[np.float32]
+
+# Where a tip may be, from the source (mm), and how steeply an instrument may stand to the image plane.
+_NEAREST_MM, _FARTHEST_MM, _STEEPEST_DEG = 480.0, 760.0, 65.0
+_TAILS_IN_VIEW = 0.1
+_COUNTS = (0.12, 0.5, 0.26, 0.12)  # scenes with 0, 1, 2, 3 instruments
+
+
+@dataclass(frozen=True)
+class Placed:
+    """An instrument of a scene.
+
+    Attributes
+    ----------
+    metal : Metal
+    points_camera : ndarray, shape (n, 3)
+        Its axis from the tip on, mm.
+    axis_px : ndarray, shape (m, 2)
+        The part of the axis that is in view, from the tip on, (column, row), a point every pixel or so.
+    """
+
+    metal: Metal
+    points_camera: Float
+    axis_px: Float
+
+    @property
+    def kind(self) -> str:
+        return self.metal.kind
+
+
+@dataclass(frozen=True)
+class Background:
+    """Anatomy in the beam: water and bone in each ray's way, g/cm2, at half the camera's resolution."""
+
+    water: Float32
+    bone: Float32
+
+
+ShapeMaker = Callable[[np.random.Generator], Metal]
+
+
+def training_shape(rng: np.random.Generator) -> Metal:
+    """An instrument of any kind, of sizes that are in use."""
+    kind = rng.integers(4)
+    if kind == 0:
+        bent = 0.0 if rng.random() < 0.7 else rng.uniform(1.5, 12)
+        return k_wire(rng.choice([1.2, 1.4, 1.6, 1.8, 2.0, 2.4, 3.0]), rng.uniform(60, 280), rng.uniform(2, 7), bent)
+    if kind == 1:
+        d = rng.uniform(2.0, 5.0)
+        return drill(d, rng.uniform(70, 200), rng.uniform(20, 70), rng.uniform(1.5, 3) * d, d * rng.uniform(0.9, 1.4))
+    if kind == 2:
+        d = rng.uniform(4.0, 7.5)
+        return screw(d, rng.uniform(25, 55), rng.uniform(1.8, 3.2), rng.uniform(9, 14), rng.uniform(5, 9), 220)
+    d = rng.uniform(1.2, 3.4)
+    return needle(d, d * rng.uniform(0.1, 0.25), rng.uniform(60, 180))
+
+
+def unseen_shape(rng: np.random.Generator) -> Metal:
+    """Instruments of sizes between and beyond those of :func:`training_shape`."""
+    kind = rng.integers(4)
+    if kind == 0:
+        bent = 0.0 if rng.random() < 0.7 else rng.uniform(2, 9)
+        return k_wire(rng.choice([1.5, 1.7, 2.2, 2.7]), rng.uniform(80, 250), rng.uniform(1.5, 5), bent)
+    if kind == 1:
+        d = rng.choice([2.7, 3.2, 4.5])
+        return drill(d, rng.uniform(80, 160), rng.uniform(25, 50), 2.2 * d, d)
+    if kind == 2:
+        return screw(rng.choice([5.0, 6.2]), rng.choice([30.0, 40.0, 50.0]), 2.75, 12.5, rng.uniform(5.5, 10), 220)
+    d = rng.choice([1.27, 2.1, 3.05])
+    return needle(d, 0.18 * d, rng.uniform(70, 150))
+
+
+class SceneMaker:
+    """Makes exposures for one camera.
+
+    Parameters
+    ----------
+    camera : Camera
+        Of the exposures; training uses half the resolution, since the detector sees a quarter of it.
+    backgrounds : list of Background
+        At half of this camera's resolution, or at its own.
+    shape : callable
+        Draws an instrument.
+    """
+
+    def __init__(self, camera: Camera, backgrounds: list[Background], shape: ShapeMaker = training_shape) -> None:
+        self.camera, self._backgrounds, self._shape = camera, backgrounds, shape
+        self._chains: dict[tuple[float, int], ImageChain] = {}
+
+    def scene(
+        self, rng: np.random.Generator, photons: float | None = None, count: int | None = None
+    ) -> tuple[NDArray[np.uint16], tuple[Placed, ...], NDArray[np.bool_]]:
+        """One exposure.
+
+        Parameters
+        ----------
+        rng : Generator
+        photons : float, optional
+            Mean detected photons a pixel of a 1024 x 1024 image; by default 15 to 150.
+        count : int, optional
+            How many instruments; by default 0 to 3.
+
+        Returns
+        -------
+        counts : ndarray of uint16, shape (rows, cols)
+        instruments : tuple of Placed
+        seen : ndarray of bool
+            Inside aperture and blades.
+        """
+        camera = self.camera
+        photons = float(np.exp(rng.uniform(np.log(15), np.log(150)))) if photons is None else photons
+        chain = self._chain(photons, int(rng.integers(6)))
+        count = int(rng.choice(len(_COUNTS), p=_COUNTS)) if count is None else count
+        background = self._backgrounds[rng.integers(len(self._backgrounds))]
+        water, bone = _varied(background, rng, (camera.cols, camera.rows))
+        steel = np.zeros((camera.rows, camera.cols), np.float32)
+        placed: list[Placed] = []
+        while len(placed) < count:
+            one = self._placed(rng, chain.seen)
+            if one is not None:
+                steel_mm(one.metal, one.points_camera, camera, steel)
+                placed.append(one)
+        _distract(rng, camera, steel, chain.seen)
+        if rng.random() < 0.3:  # the hand, or the patient, moves during the pulse
+            steel = _moved(steel, rng, camera.cols / 1024)
+        beam = np.empty(steel.size, np.float32)
+        transmission(water.ravel(), bone.ravel(), steel.ravel(), beam)
+        counts = chain.counts(beam.reshape(steel.shape), int(rng.integers(30000)))
+        return counts, tuple(placed), chain.seen
+
+    def _chain(self, photons: float, kind: int) -> ImageChain:
+        """A detector; a pixel of a smaller image collects more photons."""
+        key = (round(photons, -1) or 15.0, kind)
+        if key not in self._chains:
+            rng = np.random.default_rng(kind)
+            settings = Detector(
+                photons=key[0] * (1024 / self.camera.cols) ** 2,
+                collimator_share=rng.uniform(0.7, 1.2),
+                aperture_share=rng.choice([0.98, 0.9, 1.5]),
+                scatter_to_primary=rng.uniform(0.2, 0.5),
+                blur_sigma_px=rng.uniform(0.7, 1.2),
+            )
+            self._chains[key] = ImageChain(settings, self.camera.rows, self.camera.cols, kind)
+        return self._chains[key]
+
+    def _placed(self, rng: np.random.Generator, seen: NDArray[np.bool_]) -> Placed | None:
+        camera, metal = self.camera, self._shape(rng)
+        margin = 0.06
+        tip_px = rng.uniform([margin * camera.cols, margin * camera.rows], [(1 - margin) * camera.cols] * 2)
+        if not seen[int(tip_px[1]), int(tip_px[0])]:
+            return None
+        tip = camera.rays(tip_px) * rng.uniform(_NEAREST_MM, _FARTHEST_MM)
+        around = rng.uniform(0, 2 * np.pi)
+        steep = np.deg2rad(rng.uniform(-_STEEPEST_DEG, _STEEPEST_DEG))
+        direction = np.array([np.cos(around) * np.cos(steep), np.sin(around) * np.cos(steep), np.sin(steep)])
+        side = np.cross(direction, rng.standard_normal(3))
+        points = axis_points(metal, tip, direction, side / np.linalg.norm(side))
+        if (points[:, 2] < 100).any():
+            return None
+        axis_px = visible_axis_px(points, camera, seen)
+        if len(axis_px) == 0:
+            return None
+        # A tail in view is rare: a hand or a driver holds it, out of the field.
+        if np.linalg.norm(axis_px[-1] - camera.project(points[-1])) < 2 and rng.random() > _TAILS_IN_VIEW:
+            return None
+        # What shows less than this nobody would call an instrument.
+        return Placed(metal, points, axis_px) if len(axis_px) * 1024 / camera.cols > 60 else None
+
+
+def visible_axis_px(points_camera: Float, camera: Camera, seen: NDArray[np.bool_]) -> Float:
+    """The projected axis from the tip to where it leaves the view, about a point every pixel, shape (m, 2)."""
+    uv = camera.project(points_camera)
+    pieces = []
+    for k in range(len(uv) - 1):
+        n = max(int(np.linalg.norm(uv[k + 1] - uv[k])), 1)
+        t = np.arange(n)[:, None] / n
+        pieces.append(camera.project(points_camera[k] + t * (points_camera[k + 1] - points_camera[k])))
+    axis = np.concatenate([*pieces, uv[-1:]])
+    at = np.rint(axis).astype(int)
+    inside = (at >= 0).all(1) & (at[:, 0] < camera.cols) & (at[:, 1] < camera.rows)
+    inside[inside] = seen[at[inside, 1], at[inside, 0]]
+    leaves = np.flatnonzero(~inside)
+    return axis[: leaves[0]] if len(leaves) else axis
+
+
+def _varied(background: Background, rng: np.random.Generator, size: tuple[int, int]) -> tuple[Float32, Float32]:
+    """The anatomy mirrored, thicker or thinner, and at the camera's size."""
+    flip = rng.integers(4)
+    thick, dense = rng.uniform(0.75, 1.25), rng.uniform(0.8, 1.2)
+    out = []
+    for image, share in ((background.water, thick), (background.bone, thick * dense)):
+        if flip:
+            image = cv2.flip(image.astype(np.float32), int(flip) - 2)
+        out.append(np.maximum(cv2.resize(image.astype(np.float32) * share, size, interpolation=cv2.INTER_CUBIC), 0))
+    return out[0], out[1]
+
+
+def _moved(steel: Float32, rng: np.random.Generator, scale: float) -> Float32:
+    """Blurred along a line of up to 8 pixels of a 1024 image."""
+    n = int(rng.uniform(2, 8) * scale) | 1
+    if n < 3:
+        return steel
+    kernel = np.zeros((n, n), np.float32)
+    angle = rng.uniform(0, np.pi)
+    c = n // 2
+    off = c * np.array([np.cos(angle), np.sin(angle)])
+    cv2.line(kernel, tuple(np.rint(c - off).astype(int).tolist()), tuple(np.rint(c + off).astype(int).tolist()), 1.0)
+    return np.asarray(cv2.filter2D(steel, -1, kernel / kernel.sum()), dtype=np.float32)
+
+
+def _distract(rng: np.random.Generator, camera: Camera, steel: Float32, seen: NDArray[np.bool_]) -> None:
+    """Adds what is metal, or looks like it, and is no instrument; mm of steel."""
+    scale = camera.cols / 1024
+    shift = 4  # cv2 draws to a sixteenth of a pixel
+
+    def place() -> Float:
+        return rng.uniform(0.05, 0.95, 2) * [camera.cols, camera.rows]
+
+    def line(points: Float, width: float, mm: float) -> None:
+        layer = np.zeros_like(steel)
+        at = np.rint(points * 2**shift).astype(np.int32)
+        cv2.polylines(layer, [at], False, float(mm), max(round(width * scale), 1), cv2.LINE_AA, shift)
+        np.maximum(steel, layer, out=layer)
+        steel[...] = layer
+
+    if rng.random() < 0.25:  # staples or clips
+        for _ in range(rng.integers(1, 9)):
+            c, angle = place(), rng.uniform(0, np.pi)
+            along = rng.uniform(8, 22) * scale * np.array([np.cos(angle), np.sin(angle)])
+            across = np.array([-along[1], along[0]]) * rng.uniform(0, 0.6)
+            line(
+                np.array([c - along + across, c - along, c + along, c + along + across]),
+                rng.uniform(2, 4),
+                rng.uniform(0.4, 1.0),
+            )
+    if rng.random() < 0.25:  # ECG leads: a thin curved cable that crosses the field, and an electrode
+        t = np.linspace(0, 1, 40)[:, None]
+        a, b, c, d = (rng.uniform(-0.2, 1.2, 2) * [camera.cols, camera.rows] for _ in range(4))
+        curve = (1 - t) ** 3 * a + 3 * t * (1 - t) ** 2 * b + 3 * t * t * (1 - t) * c + t**3 * d
+        line(curve, rng.uniform(2, 4), rng.uniform(0.1, 0.4))
+        if rng.random() < 0.6:
+            layer = np.zeros_like(steel)
+            cv2.circle(
+                layer,
+                tuple(np.rint(place()).astype(int).tolist()),
+                round(rng.uniform(10, 25) * scale),
+                rng.uniform(0.1, 0.6),
+                -1,
+                cv2.LINE_AA,
+            )
+            steel += layer
+    if rng.random() < 0.3:  # beads
+        for _ in range(rng.integers(1, 12)):
+            layer = np.zeros_like(steel)
+            cv2.circle(
+                layer,
+                tuple(np.rint(place()).astype(int).tolist()),
+                max(round(rng.uniform(2, 8) * scale), 1),
+                rng.uniform(0.5, 3),
+                -1,
+                cv2.LINE_AA,
+            )
+            steel += layer
+    if rng.random() < 0.25:  # letters of lead
+        drawn = np.zeros(steel.shape, np.uint8)
+        text = "".join(rng.choice(list("LRABCDKT0123456789"), rng.integers(1, 4)))
+        at = tuple(np.rint(place()).astype(int).tolist())
+        size, thick = rng.uniform(0.8, 3) * scale, max(round(rng.uniform(3, 8) * scale), 1)
+        cv2.putText(drawn, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, 255, thick, cv2.LINE_AA)
+        layer = drawn.astype(np.float32) * np.float32(rng.uniform(0.5, 2.5) / 255)
+        if rng.random() < 0.5:
+            layer = cv2.flip(layer, 1)
+        steel += layer
+    if rng.random() < 0.25:  # implants: rods with round ends, plates with holes, screws without a driver
+        _implants(rng, camera, steel, scale, place)
+    if rng.random() < 0.2:  # the edge of a retractor or of the table
+        layer = np.zeros_like(steel)
+        c, angle, w, h = place(), rng.uniform(0, np.pi), rng.uniform(60, 400) * scale, rng.uniform(300, 900) * scale
+        box = cv2.boxPoints(((float(c[0]), float(c[1])), (float(w), float(h)), float(np.rad2deg(angle))))
+        cv2.fillPoly(layer, [np.rint(box).astype(np.int32)], rng.uniform(0.05, 6.0), cv2.LINE_AA)
+        # Never over the whole of the picture's middle: the instruments would be hidden and still be asked for.
+        if (layer[seen] > 0).mean() < 0.12 and not (layer[steel > 0.3] > 0).any():
+            steel += layer
+
+
+def _implants(
+    rng: np.random.Generator, camera: Camera, steel: Float32, scale: float, place: Callable[[], Float]
+) -> None:
+    c, angle = place(), rng.uniform(0, np.pi)
+    along = np.array([np.cos(angle), np.sin(angle)])
+    half = rng.uniform(40, 200) * scale
+    width = rng.uniform(14, 26) * scale
+    layer = np.zeros_like(steel)
+    ends = [tuple(np.rint(c + s * half * along).astype(int).tolist()) for s in (-1, 1)]
+    if rng.random() < 0.5:
+        cv2.line(layer, ends[0], ends[1], rng.uniform(2, 5), max(round(width), 1), cv2.LINE_AA)
+        # Both ends leave the field of anything that could be a tip: they carry a head.
+        for end in ends:
+            cv2.circle(layer, end, round(1.2 * width), rng.uniform(4, 8), -1, cv2.LINE_AA)
+    else:
+        cv2.line(layer, ends[0], ends[1], rng.uniform(1, 3), max(round(1.8 * width), 1), cv2.LINE_AA)
+        for s in np.linspace(-0.8, 0.8, rng.integers(3, 7)):
+            hole = tuple(np.rint(c + s * half * along).astype(int).tolist())
+            cv2.circle(layer, hole, max(round(0.5 * width), 1), 0.0, -1, cv2.LINE_AA)
+    steel += layer
