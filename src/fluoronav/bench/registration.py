@@ -21,13 +21,14 @@ from fluoronav.bench.bones import bench_bones, summary
 from fluoronav.bench.subjects import SUBJECTS, Subject, errors_mm, load_subject, starts
 from fluoronav.case import Spread, read_volume
 from fluoronav.enhancement import AttenuationStage
-from fluoronav.geometry import ArmJoints, Camera, inverse, moved_about, transform_points
+from fluoronav.geometry import ArmJoints, Camera, inverse, moved_about, rotation_distance_deg, transform_points
 from fluoronav.records import Budget, FrameRecord, RegistrationResult
 from fluoronav.registration import RegistrationStage
 from fluoronav.registration.confidence import (
     TRACKING_AGREEMENT,
     TRACKING_SCORE,
 )
+from fluoronav.registration.gauss_newton import DEPTH_TOLERANCE, RADIUS_MM
 from fluoronav.registration.model import RegistrationModel
 from fluoronav.registration.offline import OfflineRegistration, View
 from fluoronav.registration.register import Request, register_files
@@ -227,14 +228,19 @@ def _judged(subject: Subject, model: RegistrationModel, frames: list[FrameRecord
 
 
 def _rested(search: InitialSearch, T: Float, frame: FrameRecord, centre_ct: Float) -> tuple[Hypothesis, float]:
-    """A pose refined with new patches until it moves no more, or not to be waited for; and its last move, mm."""
+    """A pose refined with new patches until it moves no more, or not to be waited for; and how it moved last.
+
+    The move is judged as the stage does, in the plane, in depth and by its turn, and stated as mm in the plane.
+    """
     assert frame.seen is not None
     moved, found = np.inf, search.refined(T, frame.pyramid, frame.seen)
     for _ in range(_JUDGED_ROUNDS):
         before = found.estimate.T_camera_ct
         found = search.refined(before, frame.pyramid, frame.seen)
-        shift = transform_points(found.estimate.T_camera_ct, centre_ct) - transform_points(before, centre_ct)
-        moved = float(np.linalg.norm(shift[:2]))
+        now = found.estimate.T_camera_ct
+        shift = transform_points(now, centre_ct) - transform_points(before, centre_ct)
+        turn = np.deg2rad(rotation_distance_deg(now, before)) * RADIUS_MM
+        moved = max(float(np.linalg.norm(shift[:2])), abs(float(shift[2])) / DEPTH_TOLERANCE, turn)
         if moved < _RESTS_MM:
             break
     return found, moved

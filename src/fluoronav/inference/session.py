@@ -52,8 +52,8 @@ class Model:
         self.sha256 = hashlib.sha256(content).hexdigest()
         if self.sha256 != entry["sha256"]:
             raise ModelError(
-                f"{path}: its SHA-256 is {self.sha256[:12]}..., the manifest says {str(entry['sha256'])[:12]}...: it is "
-                "not the file that was approved; restore it, or approve it by its hash in manifest.json"
+                f"{path}: its SHA-256 is {self.sha256[:12]}..., the manifest says {str(entry['sha256'])[:12]}...: it "
+                "is not the file that was approved; restore it, or approve it by its hash in manifest.json"
             )
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = _THREADS

@@ -21,7 +21,7 @@ _DAMPING = 1e-3
 # registrations of five subjects at two doses (docs/registration.md); `bench registration` checks it on other poses.
 _INFORMATION_PER_PIXEL = 1.0
 # When a step is small: depth as a multiple of the tolerance, and the radius at which a rotation is judged.
-_DEPTH_TOLERANCE, _RADIUS_MM = 5.0, 30.0
+DEPTH_TOLERANCE, RADIUS_MM = 5.0, 30.0
 
 
 class CastsRays(Protocol):
@@ -184,8 +184,8 @@ def refine_views(
             poses = [inverse(motion @ inverse(T)) for T in poses]
             moved += step
             shift = np.abs(poses[0][:3, :3] @ step[3:])
-            still = shift[:2].max() < tolerance_mm and shift[2] < _DEPTH_TOLERANCE * tolerance_mm
-            settled = bool(still and np.abs(step[:3]).max() < tolerance_mm / _RADIUS_MM)
+            still = shift[:2].max() < tolerance_mm and shift[2] < DEPTH_TOLERANCE * tolerance_mm
+            settled = bool(still and np.abs(step[:3]).max() < tolerance_mm / RADIUS_MM)
             if settled:
                 break
     return estimates()
