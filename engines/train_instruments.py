@@ -228,10 +228,13 @@ def main() -> None:
         frame=x.numpy().astype(np.float16),
         maps=program(x.half().float()).detach().numpy(),
     )
+    sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
+    shapes = {"inputs": {"frame": [1, 2, SIDE, SIDE]}, "outputs": {"maps": [1, len(MAPS), GRID, GRID]}}
+    write_json({path.name: {"sha256": sha256, **shapes}}, options.out / "manifest.json")
     write_json(
         {
             "model": path.name,
-            "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
+            "sha256": sha256,
             "weights": weights,
             "seed": SEED,
             "scenes": len(inputs),

@@ -159,6 +159,15 @@ def _parser() -> argparse.ArgumentParser:
         "--subjects", nargs="+", default=["embedded", "T5", "T8", "T11", "ribs", "wrist"], help="what is measured"
     )
     registration.add_argument("--json", type=Path, default=Path("out/registration.json"), help="write the figures here")
+    instruments = verb(
+        "instruments",
+        "detection and tips of instruments on exposures that training never saw",
+        _bench_instruments,
+        bench,
+    )
+    instruments.add_argument("--data", type=Path, default=Path("../shared/data"), help="holds chest/, knee/ and wrist/")
+    instruments.add_argument("--frames", type=_count, default=400, help="exposures at each dose")
+    instruments.add_argument("--json", type=Path, default=Path("out/instruments.json"), help="write the figures here")
     peers = verb("peers", "the projector beside RTK's and DiffDRR's (extra `peers`)", _bench_peers, bench)
     peers.add_argument("--rounds", type=_count, default=20, help="turns that each projector takes")
     peers.add_argument("--json", type=Path, default=Path("out/peers.json"), help="write the figures here")
@@ -329,6 +338,15 @@ def _bench_registration(options: argparse.Namespace) -> None:
     result = bench_registration(
         options.data, tuple(options.subjects), options.poses, lambda text: print(text, file=sys.stderr, flush=True)
     )
+    print(table(result))
+    write_json(result, options.json)
+    print(f"written: {options.json}")
+
+
+def _bench_instruments(options: argparse.Namespace) -> None:
+    from fluoronav.bench.instruments import bench_instruments, table
+
+    result = bench_instruments(options.data, options.frames, lambda text: print(text, file=sys.stderr, flush=True))
     print(table(result))
     write_json(result, options.json)
     print(f"written: {options.json}")

@@ -18,7 +18,7 @@ def cache_folder(kind: str) -> Path:
 
 
 def shipped(name: str) -> Path:
-    """A file of ``launch/`` or ``calibration/``: inside the installed package, or at the root of a checkout."""
+    """A file of ``launch/``, ``calibration/`` or ``engines/``: in the installed package, or in a checkout."""
     installed = _PACKAGE / name
     return installed if installed.exists() else _PACKAGE.parents[1] / name
 

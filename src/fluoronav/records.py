@@ -107,8 +107,26 @@ class Detection:
 
 
 @dataclass(frozen=True, slots=True)
+class Drift:
+    """How far the external tracker is from what the pictures show.
+
+    Attributes
+    ----------
+    size_mm : float
+    steady : bool
+        It holds still, or wanders slowly.
+    corrected : bool
+        It is taken out of the tracker's positions.
+    """
+
+    size_mm: float
+    steady: bool
+    corrected: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Distance:
-    """From an instrument's tip to a structure's surface, mm; negative inside."""
+    """From an instrument, tip or shaft, to a structure's surface where it comes nearest, mm; negative inside."""
 
     instrument: str
     structure: str
@@ -215,6 +233,7 @@ class FrameRecord:
     registration: RegistrationResult | None = None
     objects: tuple[ObjectPose, ...] = ()
     detections: tuple[Detection, ...] = ()
+    drift: Drift | None = None
     instruments: tuple[Instrument, ...] = ()
     distances: tuple[Distance, ...] = ()
     plan: tuple[PlanProgress, ...] = ()

@@ -1,6 +1,6 @@
 """What is known before the first frame: CT, structures with their thresholds, plan, tools and the prior pose."""
 
-from fluoronav.case.distance import DistanceField, sample_distance
+from fluoronav.case.distance import DistanceField, sample_distance, sample_distances
 from fluoronav.case.file import CaseError, CaseFile, PriorPose, Spread, Tool, Trajectory
 from fluoronav.case.loading import Bones, Case, Structure, load_case
 from fluoronav.case.volume import Volume, read_volume
@@ -20,4 +20,5 @@ __all__ = [
     "load_case",
     "read_volume",
     "sample_distance",
+    "sample_distances",
 ]

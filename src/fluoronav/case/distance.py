@@ -51,7 +51,7 @@ class DistanceField:
         """
         points = np.ascontiguousarray(points_ct, dtype=np.float64).reshape(-1, 3)
         out = np.empty((len(points), 4))
-        _sample_distances(self.hundredths, self.origin_ct, self.spacing_mm, points, out)
+        sample_distances(self.hundredths, self.origin_ct, self.spacing_mm, points, out)
         return out[:, 0], out[:, 1:]
 
 
@@ -105,7 +105,8 @@ def sample_distance(hundredths, origin, spacing, point, out):
 
 
 @njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
-def _sample_distances(hundredths, origin, spacing, points, out):
+def sample_distances(hundredths, origin, spacing, points, out):
+    """:func:`sample_distance` of every point: points (n, 3), out (n, 4)."""
     for i in range(points.shape[0]):
         sample_distance(hundredths, origin, spacing, points[i], out[i])
 

@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.case import sample_distance
+from fluoronav.case import sample_distances
 from fluoronav.geometry import rotation_distance_deg, transform_points
 from fluoronav.guidance.alerts import AlertBook, proximity_level
 from fluoronav.guidance.outlines import OutlineModel
@@ -20,10 +20,15 @@ Float = NDArray[np.float64]
 # 95 % one-sided bound of a normal error, and what the segmentation adds to it (half a voxel, 1 sigma).
 _ONE_SIDED_95 = 1.645
 _SEGMENTATION_SIGMA_MM = 0.35
+# Where along an instrument distances are taken (mm from the tip), and the error of its axis, 1 sigma.
+_ALONG_MM = np.arange(0.0, 152.0, 2.0)
+_AXIS_SIGMA_RAD = float(np.deg2rad(0.3))
 _RIM_TURN_DEG, _RIM_SHIFT_MM = 1.5, 8.0
 # An instrument is missed after this long, so that one hidden exposure alarms nobody.
 _INSTRUMENT_LOST_FRAMES = 15
 _LOST_FRAMES = 2
+# A tracker's drift is said from here on, and over below there.
+_DRIFT_SAID_MM, _DRIFT_OVER_MM = 1.0, 0.7
 
 
 class GuidanceStage:
@@ -52,9 +57,10 @@ class GuidanceStage:
         self._outlines = OutlineModel(case.structures, camera)
         self._structures_of = {o.name: o.structures for o in case.file.objects}
         self._centre_ct = case.target_ct
-        self._out = np.empty(4)
+        self._tools = {t.id: t for t in case.tools}
+        self._out = np.empty((len(_ALONG_MM), 4))
         for s in self._watched:
-            sample_distance(s.field.hundredths, s.field.origin_ct, s.field.spacing_mm, np.zeros(3), self._out)
+            sample_distances(s.field.hundredths, s.field.origin_ct, s.field.spacing_mm, np.zeros((1, 3)), self._out[:1])
         self._unseen = {}
 
     def set_plan(self, plan) -> None:
@@ -73,6 +79,7 @@ class GuidanceStage:
             frame.outlines = self._outlines.outlines(self._rims, self._pose, own)
         self._watch_registration(frame)
         self._watch_instruments(frame)
+        self._watch_drift(frame)
 
     def idle(self) -> None:
         if self._pose is None or self._looking is not None:
@@ -96,20 +103,34 @@ class GuidanceStage:
     def _distances(self, frame: FrameRecord, instrument: Instrument) -> list[Distance]:
         if instrument.tip_ct is None:
             return []
-        sigma = float(np.hypot(instrument.sigma_mm, _SEGMENTATION_SIGMA_MM))
+        points, radii, sigmas = self._along(instrument)
         found = []
         for s in self._watched:
             assert s.caution_mm is not None and s.danger_mm is not None
-            sample_distance(s.field.hundredths, s.field.origin_ct, s.field.spacing_mm, instrument.tip_ct, self._out)
-            distance = float(self._out[0])
-            lower = distance - _ONE_SIDED_95 * sigma
+            out = self._out[: len(points)]
+            sample_distances(s.field.hundredths, s.field.origin_ct, s.field.spacing_mm, points, out)
+            lower_bounds = out[:, 0] - radii - _ONE_SIDED_95 * sigmas
+            k = int(lower_bounds.argmin())
+            distance, lower = float(out[k, 0] - radii[k]), float(lower_bounds[k])
             key = (instrument.id, s.name)
             level = proximity_level(lower, s.caution_mm, s.danger_mm, self._levels.get(key, "clear"))
             self._levels[key] = level
             self._alert_proximity(frame, instrument.id, s, distance, lower, level)
-            nearest = instrument.tip_ct - distance * self._out[1:]
+            nearest = points[k] - out[k, 0] * out[k, 1:]
             found.append(Distance(instrument.id, s.name, distance, lower, nearest, level))
         return found
+
+    def _along(self, instrument: Instrument) -> tuple[Float, Float, Float]:
+        """Points of an instrument's axis from the tip on, its radius there, and their errors (1 sigma)."""
+        assert instrument.tip_ct is not None
+        tool = self._tools.get(instrument.id)
+        steps = _ALONG_MM[:1]
+        if tool is not None and instrument.axis_ct is not None:
+            steps = _ALONG_MM[tool.length_mm >= _ALONG_MM]
+        axis = np.zeros(3) if instrument.axis_ct is None else instrument.axis_ct
+        radii = np.where(steps > 0, 0.0 if tool is None else tool.diameter_mm / 2, 0.0)
+        sigmas = np.sqrt(instrument.sigma_mm**2 + (_AXIS_SIGMA_RAD * steps) ** 2 + _SEGMENTATION_SIGMA_MM**2)
+        return instrument.tip_ct - steps[:, None] * axis, radii, sigmas
 
     def _alert_proximity(
         self, frame: FrameRecord, instrument: str, s, distance: float, lower: float, level: Level
@@ -170,8 +191,29 @@ class GuidanceStage:
         if alert is not None:
             frame.alerts.append(alert)
 
+    def _watch_drift(self, frame: FrameRecord) -> None:
+        drift = frame.drift
+        if drift is None:
+            return
+        size = f"{drift.size_mm:.1f} mm"
+        if not drift.corrected:
+            text = f"the tracker is {size} off what the pictures show and is not believed: check its markers"
+            alert = self.alerts.hold("tracker_drift", "high", time.time_ns(), text)
+        elif drift.size_mm > _DRIFT_SAID_MM:
+            text = f"the tracker has drifted by {size}; its positions are corrected"
+            alert = self.alerts.hold("tracker_drift", "low", time.time_ns(), text)
+        elif drift.size_mm < _DRIFT_OVER_MM:
+            alert = self.alerts.end("tracker_drift", "the tracker agrees with the pictures again")
+        else:
+            alert = None
+        if alert is not None:
+            frame.alerts.append(alert)
+
     def _watch_instruments(self, frame: FrameRecord) -> None:
+        # One that only the picture shows leaves the field every other minute: nobody is alarmed by that.
         for instrument in frame.instruments:
+            if instrument.origin == "image":
+                continue
             self._unseen[instrument.id] = 0
             alert = self.alerts.end("instrument_lost", f"{instrument.id} is seen again", instrument=instrument.id)
             if alert is not None:

@@ -1,5 +1,7 @@
-"""Where the instruments are; for now as an external tracker sees them."""
+"""Where the instruments are: in the picture, as an external tracker sees them, and both together."""
 
-from fluoronav.instruments.tracker import InstrumentStage, ToolTrack
+from fluoronav.instruments.detection import DetectionStage
+from fluoronav.instruments.stage import InstrumentStage
+from fluoronav.instruments.tracker import ToolTrack
 
-__all__ = ["InstrumentStage", "ToolTrack"]
+__all__ = ["DetectionStage", "InstrumentStage", "ToolTrack"]

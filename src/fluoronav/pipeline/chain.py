@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.guidance import GuidanceStage
-from fluoronav.instruments import InstrumentStage
+from fluoronav.instruments import DetectionStage, InstrumentStage
 from fluoronav.records import Budget, FrameRecord, Stage
 from fluoronav.registration import RegistrationStage
 
@@ -20,6 +20,7 @@ S = TypeVar("S")
 STAGES: dict[str, Callable[[], Stage]] = {
     "attenuation": AttenuationStage,
     "registration": RegistrationStage,
+    "detection": DetectionStage,
     "instruments": InstrumentStage,
     "guidance": GuidanceStage,
 }

@@ -10,9 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from fluoronav.wire import DEFAULT_ENDPOINTS
 
-StageName = Literal["attenuation", "registration", "instruments", "guidance"]
+StageName = Literal["attenuation", "registration", "detection", "instruments", "guidance"]
 # A stage reads what these have written.
-_NEEDS: dict[str, tuple[str, ...]] = {"registration": ("attenuation",)}
+_NEEDS: dict[str, tuple[str, ...]] = {"registration": ("attenuation",), "detection": ("attenuation",)}
 
 
 class LaunchError(ValueError):

@@ -1,0 +1,204 @@
+"""The instrument detector on exposures that its training never saw: another region, other shapes, several doses.
+
+And on real X-rays of a knee and a wrist, which show beads and edges but no instrument.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from fluoronav.bench.subjects import load_subject, view_poses
+from fluoronav.enhancement import AttenuationStage
+from fluoronav.geometry import Camera
+from fluoronav.instruments import DetectionStage
+from fluoronav.paths import cache_folder, shipped
+from fluoronav.records import Budget, Detection, FrameRecord
+from fluoronav.registration.xray_file import read_xray
+from fluoronav.simulation.instrument_scenes import Background, Placed, SceneMaker, unseen_shape
+from fluoronav.simulation.metal import KINDS
+from fluoronav.simulation.sequence import Anatomy
+
+Float = NDArray[np.float64]
+
+SEED, _VIEWS = 97, 16
+DOSES = (80.0, 20.0)
+# A detection is of an instrument when its tip is this close and its axis too (pixels of 1024, degrees).
+_SAME_PX, _SAME_DEG = 40.0, 10.0
+_REAL = (*(f"knee/frame{t}_cam{c}.tif" for t in ("0138", "0180") for c in (1, 2)),
+         *(f"wrist/frame{t}_cam{c}.tif" for t in ("0099", "0158") for c in (1, 2)))  # fmt: skip
+# Each real frame is shown mirrored, turned, darker and noisier, too.
+_REAL_VARIANTS = 25
+
+
+def bench_instruments(data: Path, frames: int, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    """Measures detection and tip, by kind and dose.
+
+    Parameters
+    ----------
+    data : Path
+        Holds ``chest/``, ``knee/`` and ``wrist/``.
+    frames : int
+        Exposures at each dose.
+    """
+    camera = Camera.load(shipped("calibration/demo-carm.yaml"))
+    maker = SceneMaker(camera, unseen_backgrounds(data, camera), unseen_shape)
+    stage, attenuation = DetectionStage(), AttenuationStage()
+    stage.prepare(None, camera)
+    by_dose = []
+    for dose in DOSES:
+        rng = np.random.default_rng(SEED + round(dose))
+        rows: list[dict[str, Any]] = []
+        false, times = 0, []
+        for _ in tqdm(range(frames), f"exposures at {dose:g} photons", unit="frame"):
+            counts, placed, _ = maker.scene(rng, dose)
+            frame = FrameRecord(0, 0, 0, counts, 16, False, None)
+            attenuation.prepare(None, camera)
+            attenuation.process(frame, Budget(1e6))
+            begin = time.perf_counter()
+            found = stage.find(frame)
+            times.append((time.perf_counter() - begin) * 1000)
+            matched, extra = compared(found, placed)
+            rows += matched
+            false += extra
+        by_dose.append(_figures(rows, false / frames, dose) | {"ms": float(np.median(times)), "instruments": rows})
+    say("real X-rays without instruments")
+    normal, low = by_dose
+    return {
+        "tip_px": normal["tip_px"],
+        "direction_deg": normal["direction_deg"],
+        "detection_rate": normal["detection_rate"],
+        "false_per_frame": normal["false_per_frame"],
+        "ms": normal["ms"],
+        "by_dose": [normal, low],
+        "real": _real(data, stage),
+    }
+
+
+def unseen_backgrounds(data: Path, camera: Camera) -> list[Background]:
+    """Views of T11, cached."""
+    path = cache_folder("subjects") / f"instruments-T11-{SEED}-{_VIEWS}.npz"
+    if not path.exists():
+        case = load_subject("T11", 1, data).case
+        anatomy = Anatomy(case, camera.scaled(0.5))
+        paths = [anatomy.paths(T) for T in tqdm(view_poses(case, _VIEWS, SEED), "anatomy: T11", unit="view")]
+        np.savez(
+            path, water=np.array([p[0] for p in paths], np.float16), bone=np.array([p[1] for p in paths], np.float16)
+        )
+    kept = np.load(path)
+    return [Background(w, b) for w, b in zip(kept["water"], kept["bone"], strict=True)]
+
+
+def compared(found: list[Detection], placed: tuple[Placed, ...]) -> tuple[list[dict[str, Any]], int]:
+    """One row for each instrument of a scene, and how many detections are of none."""
+    left, rows = list(range(len(found))), []
+    for p in placed:
+        tip = p.axis_px[0]
+        ahead = p.axis_px[min(len(p.axis_px) - 1, 40 if p.metal.bend_mm else 300)]
+        direction = (tip - ahead) / np.linalg.norm(tip - ahead)
+        row: dict[str, Any] = {"kind": p.kind, "found": False, "visible_px": len(p.axis_px), "bend_mm": p.metal.bend_mm}
+        best, least = None, _SAME_PX
+        for k in left:
+            off = float(np.linalg.norm(found[k].tip_px - tip))
+            turn = float(np.rad2deg(np.arccos(np.clip(found[k].direction @ direction, -1, 1))))
+            if off < least and turn < _SAME_DEG:
+                best, least = k, off
+        if best is not None:
+            left.remove(best)
+            d = found[best]
+            row |= {
+                "found": True,
+                "tip_px": least,
+                "direction_deg": float(np.rad2deg(np.arccos(np.clip(d.direction @ direction, -1, 1)))),
+                "called": d.kind,
+                "sigma_px": d.sigma_px,
+                "score": d.score,
+                "called_bent": d.bend_px != 0,
+            }
+        rows.append(row)
+    return rows, len(left)
+
+
+def _figures(rows: list[dict[str, Any]], false_per_frame: float, dose: float) -> dict[str, Any]:
+    def of(those: list[dict[str, Any]]) -> dict[str, Any]:
+        hit = [r for r in those if r["found"]]
+
+        def q(key: str, percent: float) -> float | None:
+            return float(np.percentile([r[key] for r in hit], percent)) if hit else None
+
+        return {
+            "instruments": len(those),
+            "detection_rate": len(hit) / max(len(those), 1),
+            "tip_px": {"median": q("tip_px", 50), "p95": q("tip_px", 95)},
+            "direction_deg": q("direction_deg", 50),
+            "kind_right": float(np.mean([r["kind"] == r["called"] for r in hit])) if hit else None,
+            "held": float(np.mean([r["tip_px"] < 2.45 * r["sigma_px"] for r in hit])) if hit else None,
+        }
+
+    whole = of(rows)
+    whole["count"] = whole.pop("instruments")
+    return whole | {
+        "photons": dose,
+        "false_per_frame": false_per_frame,
+        "kinds": {kind: of([r for r in rows if r["kind"] == kind]) for kind in KINDS},
+    }
+
+
+def _real(data: Path, stage: DetectionStage) -> dict[str, Any]:
+    """False alarms on real frames, each as it is and altered."""
+    rng, alarms, shown = np.random.default_rng(SEED), 0, 0
+    by_file: dict[str, int] = {}
+    for name in tqdm([n for n in _REAL if (data / n).exists()], "real X-rays", unit="file"):
+        attenuation_of_file = read_xray(data / name, with_camera=True).attenuation
+        side = max(attenuation_of_file.shape)
+        rows, cols = attenuation_of_file.shape
+        camera = Camera(rows, cols, np.array([[4.0 * side, 0, cols / 2], [0, 4.0 * side, rows / 2], [0, 0, 1]]))
+        stage.prepare(None, camera)
+        attenuation = AttenuationStage()
+        beam = np.exp(-attenuation_of_file)
+        beam /= beam.max()
+        for k in range(_REAL_VARIANTS):
+            picture = beam
+            if k:
+                picture = np.rot90(beam[:, ::-1] if k % 2 else beam, 2 * int(rng.integers(2)))
+                photons = np.exp(rng.uniform(np.log(200), np.log(3000)))
+                picture = rng.poisson(picture * photons) / photons * rng.uniform(0.6, 1)
+            counts = np.clip(picture * 60000, 0, 65535).astype(np.uint16)
+            frame = FrameRecord(0, 0, 0, np.ascontiguousarray(counts), 16, False, None)
+            attenuation.prepare(None, camera)
+            attenuation.process(frame, Budget(1e6))
+            found = len(stage.find(frame))
+            by_file[name] = by_file.get(name, 0) + found
+            alarms, shown = alarms + found, shown + 1
+    return {"frames": shown, "false": alarms, "by_file": by_file}
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures for people."""
+
+    def px(value: float | None) -> str:
+        return "-" if value is None else f"{value:.2f}"
+
+    lines = [
+        f"{'photons':>8} {'kind':8}{'shown':>6}{'found':>8}{'tip med / 95 %':>18}{'direction':>11}{'kind right':>12}"
+    ]
+    for dose in result["by_dose"]:
+        for kind, f in (("all", dose | {"instruments": dose["count"]}), *dose["kinds"].items()):
+            right = "-" if f["kind_right"] is None else f"{f['kind_right']:.0%}"
+            lines.append(
+                f"{dose['photons']:8g} {kind:8}{f['instruments']:6}{f['detection_rate']:8.1%}"
+                f"{px(f['tip_px']['median']):>9} / {px(f['tip_px']['p95'])} px{px(f['direction_deg']):>9}°{right:>12}"
+            )
+    lines += [
+        "false instruments a frame: "
+        + ", ".join(f"{d['false_per_frame']:.4f} at {d['photons']:g} photons" for d in result["by_dose"]),
+        f"real frames without instruments: {result['real']['false']} false in {result['real']['frames']}",
+        f"{result['ms']:.1f} ms a frame",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,87 @@
+"""Tips and axes at full resolution, on exposures of instruments whose place is known."""
+
+import numpy as np
+import pytest
+
+from fluoronav.geometry import Camera
+from fluoronav.instruments.edges import measure
+from fluoronav.simulation.instrument_scenes import Background, Placed, SceneMaker, visible_axis_px
+from fluoronav.simulation.metal import axis_points, drill, k_wire, needle, screw, steel_mm
+
+SHAPES = {
+    "k-wire": k_wire(2.0, 220, 4),
+    "drill": drill(3.2, 220, 40, 7, 3.2),
+    "screw": screw(5.5, 40, 2.5, 12, 6, 220),
+    "needle": needle(2.1, 0.4, 220),
+}
+
+
+def exposed(camera, metal, angle, photons=80.0, seed=0):
+    """An exposure of one instrument before 20 cm of water, and where it is."""
+    water = np.full((camera.rows, camera.cols), 20.0, np.float32)
+    maker = SceneMaker(camera, [Background(water, np.zeros_like(water))])
+    tip = camera.rays([530.0, 480.0]) * 620.0
+    direction = np.array([np.cos(angle), np.sin(angle), 0.25])
+    direction /= np.linalg.norm(direction)
+    side = np.cross(direction, [0, 0, 1.0])
+    points = axis_points(metal, tip, direction, side / np.linalg.norm(side))
+    seen = np.ones((camera.rows, camera.cols), bool)
+    placed = Placed(metal, points, visible_axis_px(points, camera, seen))
+    steel = np.zeros_like(water)
+    steel_mm(metal, points, camera, steel)
+    chain = maker._chain(photons, 0)
+    from fluoronav.simulation.xray import transmission
+
+    beam = np.empty(steel.size, np.float32)
+    transmission(water.ravel(), np.zeros(steel.size, np.float32), steel.ravel(), beam)
+    counts = chain.counts(beam.reshape(steel.shape), seed)
+    return counts, placed, float(np.percentile(counts[~chain.seen], 10)) if (~chain.seen).any() else 0.0
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+def test_the_tip_is_found_to_a_pixel_or_two_and_the_axis_to_a_fraction_of_a_degree(camera, rng, kind):
+    tips, turns = [], []
+    for k, angle in enumerate(np.linspace(0.2, 6.0, 8)):
+        counts, placed, dark = exposed(camera, SHAPES[kind], angle, seed=k)
+        rough = placed.axis_px[::8] + rng.normal(0, 2.0, 2)  # as the network says it
+        found = measure(counts, rough, dark)
+        assert found is not None
+        truth = placed.axis_px[0] - placed.axis_px[min(300, len(placed.axis_px) - 1)]
+        truth /= np.linalg.norm(truth)
+        tips.append(np.linalg.norm(found.tip_px - placed.axis_px[0]))
+        turns.append(np.rad2deg(np.arccos(min(found.direction @ truth, 1))))
+        assert found.bend_px == 0
+    assert np.median(tips) < 2.0 and np.median(turns) < 0.3
+
+
+def test_an_inverse_picture_and_eight_bits_make_no_difference(camera):
+    counts, placed, dark = exposed(camera, SHAPES["k-wire"], 1.0)
+    found = measure(counts, placed.axis_px[::8], dark)
+    other = measure(65535 - counts, placed.axis_px[::8], dark, inverse=True)
+    np.testing.assert_allclose(found.tip_px, other.tip_px, atol=0.05)
+    coarse = measure((counts >> 8).astype(np.uint8), placed.axis_px[::8], dark / 256)
+    assert np.linalg.norm(found.tip_px - coarse.tip_px) < 1.5
+
+
+def test_a_bent_wire_is_called_bent(camera):
+    counts, placed, dark = exposed(camera, k_wire(2.0, 220, 4, bend_mm=12), 1.0)
+    found = measure(counts, placed.axis_px[::8], dark)
+    assert found is not None and abs(found.bend_px) > 3
+
+
+def test_where_there_is_nothing_nothing_is_measured(camera, rng):
+    counts = rng.poisson(4000, (camera.rows, camera.cols)).astype(np.uint16)
+    path = np.array([400.0, 300.0]) + np.arange(0, 300, 8)[:, None] * np.array([0.6, 0.8])
+    assert measure(counts, path, 0.0) is None
+    assert measure(counts, path[:3], 0.0) is None
+
+
+@pytest.mark.parametrize(("diameter", "expected"), [(2.0, 2.0), (4.0, 4.0)])
+def test_a_wire_holds_back_as_much_as_a_ray_crosses(diameter, expected):
+    camera = Camera(256, 256, np.array([[800.0, 0, 127.5], [0, 800.0, 127.5], [0, 0, 1]]))
+    metal = k_wire(diameter, 200, 0.5)
+    points = axis_points(metal, np.array([0, 0, 500.0]), np.array([0, -1.0, 0]), np.array([1.0, 0, 0]))
+    steel = np.zeros((256, 256), np.float32)
+    steel_mm(metal, points, camera, steel)
+    assert steel[180].max() == pytest.approx(expected, rel=0.05)  # through the middle, square to the axis
+    assert steel[100].max() == 0  # beyond the tip

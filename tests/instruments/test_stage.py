@@ -1,0 +1,135 @@
+"""Tracker and picture together: one estimate for each instrument, and what the tracker has drifted."""
+
+import numpy as np
+import pytest
+
+from fluoronav.geometry import exp_se3, transform_points
+from fluoronav.guidance import GuidanceStage
+from fluoronav.instruments import InstrumentStage
+from fluoronav.records import Budget, Detection, FrameRecord, RegistrationResult, ToolSample
+
+MS = 1_000_000
+
+
+class Theatre:
+    """A tool before the camera, a tracker that is `drift_mm` off (CT axes), and a detector that errs by `sigma_px`."""
+
+    def __init__(self, case, camera, rng, drift_mm=(0, 0, 0), sigma_px=0.7):
+        self.case, self.camera, self.rng = case, camera, rng
+        self.drift, self.sigma_px = np.array(drift_mm, float), sigma_px
+        self.instruments, self.guidance = InstrumentStage(), GuidanceStage()
+        self.instruments.prepare(case, camera)
+        self.guidance.prepare(case, camera)
+        self.T_ct_tool = exp_se3([0.9, 0.1, 0, *(np.array(case.target_ct) + [20, 0, 5])])
+        self.T_camera_ct = case.prior.T_camera_ct()
+        self.k = 0
+
+    def frame(self, visible=True, tracked=True, registered=True):
+        self.k += 1
+        t = self.k * 33 * MS
+        T_tracker_ct = exp_se3([0.3, 0.2, 0.1, 100, -200, 1500])
+        T_reference = np.array(self.case.file.tracker.T_ct_reference)
+        off = np.eye(4)
+        off[:3, 3] = self.drift
+        if tracked:
+            tool = T_tracker_ct @ off @ self.T_ct_tool
+            tool[:3, 3] += self.rng.normal(0, 0.1, 3)
+            for name, T in (("patient_reference", T_tracker_ct @ T_reference), ("kwire", tool)):
+                self.instruments.observe(ToolSample(name, t, T, 0.2))
+        frame = FrameRecord(self.k, t, 0, np.zeros((2, 2), np.uint16), 16, False, None)
+        if registered:
+            frame.status = "tracking"
+            frame.registration = RegistrationResult(self.T_camera_ct, 0.9, np.full(6, 0.1), 1.5, 0.4, 0)
+        tip, tail = self.truth()
+        if visible:
+            noise = self.rng.normal(0, self.sigma_px, 2)
+            direction = (tip - tail) / np.linalg.norm(tip - tail)
+            d = Detection("image-1", "k-wire", 0.9, tip + noise, tail, direction, 7.0, self.sigma_px, 0.1, 0.0, 0)
+            frame.detections = (d,)
+        self.instruments.process(frame, Budget(30))
+        self.guidance.process(frame, Budget(30))
+        self.guidance._background.submit(lambda: None).result()
+        return frame
+
+    def truth(self):
+        ends = transform_points(self.T_ct_tool, [[0, 0, 0], [0, 0, -150.0]])
+        return self.camera.project(transform_points(self.T_camera_ct, ends))
+
+    def across_mm(self, instrument):
+        off = instrument.tip_ct - self.T_ct_tool[:3, 3]
+        return np.linalg.norm((self.T_camera_ct[:3, :3] @ off)[:2])
+
+
+@pytest.fixture
+def theatre(case, camera, rng):
+    made = []
+
+    def make(**settings):
+        made.append(Theatre(case, camera, rng, **settings))
+        return made[-1]
+
+    yield make
+    for t in made:
+        t.guidance.close()
+
+
+def test_what_both_see_is_one_instrument_and_its_tip_is_where_the_picture_shows_it(theatre):
+    t = theatre()
+    for _ in range(5):
+        frame = t.frame()
+    (tool,) = frame.instruments
+    assert tool.id == "kwire" and tool.origin == "fused" and tool.age == 0
+    assert t.across_mm(tool) < 0.5
+    uv = t.camera.project(transform_points(t.T_camera_ct, tool.tip_ct))
+    assert np.linalg.norm(uv - tool.tip_px) < 3
+
+
+def test_a_drift_of_2_mm_is_said_within_30_frames_and_corrected_when_the_picture_is_gone_too(theatre):
+    t = theatre()
+    for _ in range(20):
+        t.frame()
+    t.drift = np.array([1.6, 0.0, -1.2])
+    said = None
+    for k in range(60):
+        frame = t.frame()
+        for alert in frame.alerts:
+            if alert.kind == "tracker_drift" and said is None:
+                said = k, alert
+    assert said is not None and said[0] <= 30
+    assert said[1].priority == "low" and "corrected" in said[1].text
+    hidden = t.frame(visible=False)
+    (tool,) = hidden.instruments
+    assert tool.origin == "tracker" and t.across_mm(tool) < 0.7
+    t.drift = np.zeros(3)
+    ended = [a for _ in range(80) for a in t.frame().alerts if a.kind == "tracker_drift"]
+    assert [a.state for a in ended] == ["cleared"]
+
+
+def test_a_tracker_that_is_6_mm_off_is_not_believed_and_that_is_said_loudly(theatre):
+    t = theatre(drift_mm=(4.5, 0, 4.0))
+    alerts = [a for _ in range(40) for a in t.frame().alerts if a.kind == "tracker_drift"]
+    assert alerts[-1].priority == "high" and "not believed" in alerts[-1].text
+    (tool,) = t.frame().instruments
+    assert t.across_mm(tool) < 1.0
+    assert tool.sigma_mm > 4  # along the ray nothing else is known
+
+
+def test_an_instrument_that_only_the_picture_shows_has_no_place_in_space(theatre):
+    t = theatre()
+    frame = t.frame(tracked=False)
+    (seen,) = frame.instruments
+    assert seen.origin == "image" and seen.id == "image-1" and seen.tip_ct is None
+    assert frame.distances == ()
+    gone = [t.frame(tracked=False, visible=False) for _ in range(30)]
+    assert not any(a.kind == "instrument_lost" for f in gone for a in f.alerts)
+
+
+def test_without_a_registration_the_picture_moves_no_tool(theatre):
+    t = theatre(drift_mm=(2, 0, 0))
+    for _ in range(20):
+        frame = t.frame(registered=False)
+    by_id = {i.id: i for i in frame.instruments}
+    assert by_id["kwire"].origin == "tracker" and by_id["image-1"].origin == "image"
+    assert frame.drift is None
+    off = by_id["kwire"].tip_ct - t.T_ct_tool[:3, 3]
+    assert np.linalg.norm(off - [2, 0, 0]) < 0.6
