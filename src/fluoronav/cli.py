@@ -166,6 +166,7 @@ def _parser() -> argparse.ArgumentParser:
         bench,
     )
     instruments.add_argument("--data", type=Path, default=Path("../shared/data"), help="holds chest/, knee/ and wrist/")
+    instruments.add_argument("--approaches", type=_count, default=10000, help="simulated approaches for the alerts")
     instruments.add_argument("--frames", type=_count, default=400, help="exposures at each dose")
     instruments.add_argument("--json", type=Path, default=Path("out/instruments.json"), help="write the figures here")
     peers = verb("peers", "the projector beside RTK's and DiffDRR's (extra `peers`)", _bench_peers, bench)
@@ -346,7 +347,9 @@ def _bench_registration(options: argparse.Namespace) -> None:
 def _bench_instruments(options: argparse.Namespace) -> None:
     from fluoronav.bench.instruments import bench_instruments, table
 
-    result = bench_instruments(options.data, options.frames, lambda text: print(text, file=sys.stderr, flush=True))
+    result = bench_instruments(
+        options.data, options.frames, options.approaches, lambda text: print(text, file=sys.stderr, flush=True)
+    )
     print(table(result))
     write_json(result, options.json)
     print(f"written: {options.json}")

@@ -123,3 +123,15 @@ def test_an_instrument_that_disappears_is_missed(stage, case):
         stage.process(frame, Budget(30))
         kinds += [a.state for a in frame.alerts if a.kind == "instrument_lost"]
     assert kinds == ["raised", "cleared"]
+
+
+def test_a_trembling_tip_at_a_threshold_raises_one_alert(stage, case, rng):
+    aorta = next(s for s in case.structures if s.name == "aorta")
+    at = np.argwhere(np.abs(aorta.field.hundredths - 650) < 20)[0]  # 6.5 mm off; caution from 6 mm on
+    tip = aorta.field.origin_ct + at[::-1] * aorta.field.spacing_mm
+    raised = []
+    for n in range(200):
+        frame = record(case, tip + rng.normal(0, 0.5, 3), axis_ct=(0.0, 0.0, 1.0), seq=n)
+        stage.process(frame, Budget(30))
+        raised += [a for a in frame.alerts if a.structure == "aorta" and a.state == "raised"]
+    assert len(raised) <= 1

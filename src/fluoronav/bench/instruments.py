@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from fluoronav.bench.alerts import bench_alerts
 from fluoronav.bench.subjects import load_subject, view_poses
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import Camera
@@ -37,7 +38,9 @@ _REAL = (*(f"knee/frame{t}_cam{c}.tif" for t in ("0138", "0180") for c in (1, 2)
 _REAL_VARIANTS = 25
 
 
-def bench_instruments(data: Path, frames: int, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+def bench_instruments(
+    data: Path, frames: int, approaches: int, say: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
     """Measures detection and tip, by kind and dose.
 
     Parameters
@@ -46,6 +49,8 @@ def bench_instruments(data: Path, frames: int, say: Callable[[str], None] = lamb
         Holds ``chest/``, ``knee/`` and ``wrist/``.
     frames : int
         Exposures at each dose.
+    approaches : int
+        Of :func:`.alerts.bench_alerts`.
     """
     camera = Camera.load(shipped("calibration/demo-carm.yaml"))
     maker = SceneMaker(camera, unseen_backgrounds(data, camera), unseen_shape)
@@ -78,6 +83,7 @@ def bench_instruments(data: Path, frames: int, say: Callable[[str], None] = lamb
         "ms": normal["ms"],
         "by_dose": [normal, low],
         "real": _real(data, stage),
+        "alerts": bench_alerts(approaches, SEED),
     }
 
 
@@ -185,6 +191,7 @@ def table(result: dict[str, Any]) -> str:
     def px(value: float | None) -> str:
         return "-" if value is None else f"{value:.2f}"
 
+    a = result["alerts"]
     lines = [
         f"{'photons':>8} {'kind':8}{'shown':>6}{'found':>8}{'tip med / 95 %':>18}{'direction':>11}{'kind right':>12}"
     ]
@@ -200,5 +207,7 @@ def table(result: dict[str, Any]) -> str:
         + ", ".join(f"{d['false_per_frame']:.4f} at {d['photons']:g} photons" for d in result["by_dose"]),
         f"real frames without instruments: {result['real']['false']} false in {result['real']['frames']}",
         f"{result['ms']:.1f} ms a frame",
+        f"proximity alerts over {a['approaches']} approaches: {a['missed']:.2%} missed of {a['due']}, {a['late']:.2%} more "
+        f"than a frame late, {a['false']:.2%} false of {a['raised']}, flutter in {a['flutter']:.2%}",
     ]
     return "\n".join(lines)

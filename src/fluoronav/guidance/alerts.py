@@ -8,6 +8,7 @@ from fluoronav.records import Alert, Level, Priority
 
 # A proximity alert clears only when the distance has grown this far beyond its threshold again.
 HYSTERESIS_MM = 0.5
+LEVELS: tuple[Level, ...] = ("clear", "caution", "danger")
 
 
 class AlertBook:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fluoronav.case import sample_distances
 from fluoronav.geometry import rotation_distance_deg, transform_points
-from fluoronav.guidance.alerts import AlertBook, proximity_level
+from fluoronav.guidance.alerts import LEVELS, AlertBook, proximity_level
 from fluoronav.guidance.outlines import OutlineModel
 from fluoronav.records import Budget, Distance, FrameRecord, Instrument, Level, PlanProgress
 
@@ -20,6 +20,8 @@ Float = NDArray[np.float64]
 # 95 % one-sided bound of a normal error, and what the segmentation adds to it (half a voxel, 1 sigma).
 _ONE_SIDED_95 = 1.645
 _SEGMENTATION_SIGMA_MM = 0.35
+# A level falls after so many frames below it.
+_CALM_FRAMES = 15
 # Where along an instrument distances are taken (mm from the tip), and the error of its axis, 1 sigma.
 _ALONG_MM = np.arange(0.0, 152.0, 2.0)
 _AXIS_SIGMA_RAD = float(np.deg2rad(0.3))
@@ -44,7 +46,7 @@ class GuidanceStage:
         self._rims: list = []
         self._rims_for: Float | None = None
         self._pose: Float | None = None
-        self._levels: dict[tuple[str, str], Level] = {}
+        self._levels: dict[tuple[str, str], tuple[Level, int]] = {}
         self._unseen: dict[str, int] = {}
         self._was_tracking = False
         self._lost_frames = 0
@@ -113,12 +115,21 @@ class GuidanceStage:
             k = int(lower_bounds.argmin())
             distance, lower = float(out[k, 0] - radii[k]), float(lower_bounds[k])
             key = (instrument.id, s.name)
-            level = proximity_level(lower, s.caution_mm, s.danger_mm, self._levels.get(key, "clear"))
-            self._levels[key] = level
+            level = self._level(key, lower, s.caution_mm, s.danger_mm)
             self._alert_proximity(frame, instrument.id, s, distance, lower, level)
             nearest = points[k] - out[k, 0] * out[k, 1:]
             found.append(Distance(instrument.id, s.name, distance, lower, nearest, level))
         return found
+
+    def _level(self, key: tuple[str, str], lower_mm: float, caution_mm: float, danger_mm: float) -> Level:
+        """Rises at once; falls only when it has been lower for a while, or a trembling hand would make it flutter."""
+        before, calm = self._levels.get(key, ("clear", 0))
+        now = proximity_level(lower_mm, caution_mm, danger_mm, before)
+        if LEVELS.index(now) < LEVELS.index(before) and calm + 1 < _CALM_FRAMES:
+            self._levels[key] = before, calm + 1
+            return before
+        self._levels[key] = now, 0
+        return now
 
     def _along(self, instrument: Instrument) -> tuple[Float, Float, Float]:
         """Points of an instrument's axis from the tip on, its radius there, and their errors (1 sigma)."""
