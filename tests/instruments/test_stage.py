@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fluoronav.geometry import exp_se3, transform_points
+from fluoronav.geometry import CArmPose, exp_se3, transform_points
 from fluoronav.guidance import GuidanceStage
 from fluoronav.instruments import InstrumentStage
 from fluoronav.records import Budget, Detection, FrameRecord, RegistrationResult, ToolSample
@@ -133,3 +133,33 @@ def test_without_a_registration_the_picture_moves_no_tool(theatre):
     assert frame.drift is None
     off = by_id["kwire"].tip_ct - t.T_ct_tool[:3, 3]
     assert np.linalg.norm(off - [2, 0, 0]) < 0.6
+
+
+def test_an_instrument_that_is_seen_from_two_sides_gets_a_place_in_space(theatre, case):
+    t = theatre()
+    for _ in range(10):
+        assert t.frame(tracked=False).instruments[0].tip_ct is None
+    t.T_camera_ct = turned(case, 40.0)
+    for _ in range(4):
+        (seen,) = t.frame(tracked=False).instruments
+    assert seen.origin == "image" and seen.tip_ct is not None
+    off = np.linalg.norm(seen.tip_ct - t.T_ct_tool[:3, 3])
+    assert off < 1.0 and off < 3 * seen.sigma_mm
+    assert seen.axis_ct @ t.T_ct_tool[:3, 2] > np.cos(np.deg2rad(3))
+    assert t.frame(tracked=False).distances  # it is watched now
+
+
+def test_one_that_moved_between_the_views_gets_none(theatre, case):
+    t = theatre()
+    for _ in range(10):
+        t.frame(tracked=False)
+    t.T_camera_ct = turned(case, 40.0)
+    t.T_ct_tool[:3, 3] += [0, 0, 5.0]  # across both beams
+    for _ in range(4):
+        (seen,) = t.frame(tracked=False).instruments
+        assert seen.tip_ct is None
+
+
+def turned(case, orbital):
+    p = case.prior
+    return CArmPose(p.isocentre_ct, p.source_to_isocentre_mm, orbital, 5.0).T_camera_ct()

@@ -17,8 +17,8 @@ from fluoronav.records import Budget, FrameRecord, Instrument
 Float = NDArray[np.float64]
 
 _FPS = 30.0
-# An alert is for nothing when the true distance is beyond its threshold by more than so many sigmas of the measured one;
-# a bound of 95 % comes early by 1.6 of them on average.
+# An alert is for nothing when the true distance is beyond its threshold by more than so many sigmas of the measured
+# one; a bound of 95 % comes early by 1.6 of them on average.
 _FOR_NOTHING_SIGMAS = 4.0
 _SEGMENTATION_SIGMA_MM = 0.35
 

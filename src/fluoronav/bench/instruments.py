@@ -207,7 +207,7 @@ def table(result: dict[str, Any]) -> str:
         + ", ".join(f"{d['false_per_frame']:.4f} at {d['photons']:g} photons" for d in result["by_dose"]),
         f"real frames without instruments: {result['real']['false']} false in {result['real']['frames']}",
         f"{result['ms']:.1f} ms a frame",
-        f"proximity alerts over {a['approaches']} approaches: {a['missed']:.2%} missed of {a['due']}, {a['late']:.2%} more "
-        f"than a frame late, {a['false']:.2%} false of {a['raised']}, flutter in {a['flutter']:.2%}",
+        f"proximity alerts over {a['approaches']} approaches: {a['missed']:.2%} missed of {a['due']}, {a['late']:.2%} "
+        f"more than a frame late, {a['false']:.2%} false of {a['raised']}, flutter in {a['flutter']:.2%}",
     ]
     return "\n".join(lines)

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from fluoronav.geometry import inverse, transform_points
 from fluoronav.instruments.drift import DriftFilter
+from fluoronav.instruments.sightings import SightingMemory
+from fluoronav.instruments.space import Sighting
 from fluoronav.instruments.tracker import ToolTrack
 from fluoronav.records import Budget, Detection, FrameRecord, Instrument, RegistrationResult, ToolSample
 
@@ -46,6 +48,8 @@ class InstrumentStage:
         self._same_px = _SAME_PX * max(camera.rows, camera.cols) / 1024
         self._reference = case.file.tracker
         self._drift = DriftFilter()
+        self._sightings = SightingMemory(camera)
+        self._centre_ct = case.target_ct
         wanted = [t.id for t in case.tools] + ([self._reference.reference] if self._reference else [])
         self._tracks = {name: ToolTrack() for name in wanted}
         if self._reference:
@@ -69,7 +73,7 @@ class InstrumentStage:
                 left = [d for d in left if d is not seen]
                 found.append(self._fused(instrument, seen, frame.registration))
         frame.drift = self._drift.drift
-        frame.instruments = (*found, *(_of_picture(d) for d in left))
+        frame.instruments = (*found, *(self._of_picture(frame, d, left) for d in left))
 
     def idle(self) -> None: ...
 
@@ -117,6 +121,24 @@ class InstrumentStage:
                 best, least = d, off
         return best
 
+    def _of_picture(self, frame: FrameRecord, d: Detection, others: list[Detection]) -> Instrument:
+        """An instrument that only the picture shows: one view says on which ray its tip is, another where on it."""
+        placed = None
+        r = frame.registration
+        # From one view to another the kind is what names it: two of a kind could be taken for one another.
+        alone = sum(o.kind == d.kind for o in others) == 1
+        if r is not None and frame.status == "tracking" and d.age == 0 and alone:
+            depth = float(transform_points(r.T_camera_ct, self._centre_ct)[2])
+            error_px = r.tre_image_mm / _SIGMAS_95 * self._camera.focal_px / depth
+            turn_deg = float(np.hypot(d.sigma_deg, r.sigma[2]))
+            sighting = Sighting(r.T_camera_ct, d.tip_px, d.direction, float(np.hypot(d.sigma_px, error_px)), turn_deg)
+            placed = self._sightings.place(frame.t_acq, d.kind, sighting)
+        if placed is None:
+            return Instrument(d.id, d.kind, d.tip_px, d.tail_px, None, None, d.sigma_px, "image", d.age)
+        return Instrument(
+            d.id, d.kind, d.tip_px, d.tail_px, placed.tip_ct, placed.axis_ct, placed.sigma_mm, "image", d.age
+        )
+
     def _corrected(self, frame: FrameRecord, instrument: Instrument) -> Instrument:
         """A tool that the picture does not show now, moved by what the tracker is known to have drifted."""
         offset = self._drift.offset_ct
@@ -159,8 +181,3 @@ class InstrumentStage:
             origin="fused",
             age=0,
         )
-
-
-def _of_picture(d: Detection) -> Instrument:
-    """An instrument that only the picture shows: one view says on which ray its tip is, not where on it."""
-    return Instrument(d.id, d.kind, d.tip_px, d.tail_px, None, None, d.sigma_px, "image", d.age)
