@@ -61,13 +61,18 @@ def test_a_proximity_alert_leaves_with_the_frame_in_which_the_threshold_is_passe
 
 
 def test_the_distance_that_is_sent_is_the_true_one(recording, case):
+    """Of tip or shaft, whichever comes nearest, less the wire's radius."""
     cord = next(s for s in case.structures if s.name == "spinal_cord")
+    wire = case.tools[0]
+    along = np.arange(0, wire.length_mm + 1, 1.0)
     differences = []
     for _, overlay in recording.overlays:
         for d in overlay["distances"]:
             if d["structure"] == "spinal_cord":
-                tip = np.array(recording.truth[overlay["seq"]]["T_ct_tool"])[:3, 3]
-                differences.append(abs(d["distance_mm"] - cord.field.sample(tip)[0][0]))
+                T = np.array(recording.truth[overlay["seq"]]["T_ct_tool"])
+                distances = cord.field.sample(T[:3, 3] - along[:, None] * T[:3, 2])[0]
+                distances[1:] -= wire.diameter_mm / 2
+                differences.append(abs(d["distance_mm"] - distances.min()))
     assert len(differences) > FRAMES / 2
     assert np.percentile(differences, 95) < 0.5
 
