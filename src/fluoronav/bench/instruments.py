@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -39,7 +40,11 @@ _REAL_VARIANTS = 25
 
 
 def bench_instruments(
-    data: Path, frames: int, approaches: int, say: Callable[[str], None] = lambda text: None
+    data: Path,
+    frames: int,
+    approaches: int,
+    say: Callable[[str], None] = lambda text: None,
+    pictures: Path | None = None,
 ) -> dict[str, Any]:
     """Measures detection and tip, by kind and dose.
 
@@ -51,12 +56,14 @@ def bench_instruments(
         Exposures at each dose.
     approaches : int
         Of :func:`.alerts.bench_alerts`.
+    pictures : Path, optional
+        Folder for sheets of exposures that went right and that went wrong.
     """
     camera = Camera.load(shipped("calibration/demo-carm.yaml"))
     maker = SceneMaker(camera, unseen_backgrounds(data, camera), unseen_shape)
     stage, attenuation = DetectionStage(), AttenuationStage()
     stage.prepare(None, camera)
-    by_dose = []
+    by_dose, right, wrong = [], [], []
     for dose in DOSES:
         rng = np.random.default_rng(SEED + round(dose))
         rows: list[dict[str, Any]] = []
@@ -72,7 +79,18 @@ def bench_instruments(
             matched, extra = compared(found, placed)
             rows += matched
             false += extra
+            good = extra == 0 and all(r["found"] for r in matched)
+            sheet = right if good and placed else wrong
+            if (placed or extra) and len(sheet) < 8 and not (good and len(right) >= 4 and dose == DOSES[0]):
+                sheet.append(picture(counts, found, placed))
         by_dose.append(_figures(rows, false / frames, dose) | {"ms": float(np.median(times)), "instruments": rows})
+    for name, sheet in (("right", right), ("wrong", wrong)):
+        if sheet and pictures is not None:
+            pictures.mkdir(parents=True, exist_ok=True)
+            small = [cv2.resize(s, (420, 420), interpolation=cv2.INTER_AREA) for s in sheet[:8]]
+            small += [np.zeros_like(small[0])] * (-len(small) % 4)
+            rows_of_4 = [np.hstack(small[k : k + 4]) for k in range(0, len(small), 4)]
+            cv2.imwrite(str(pictures / f"instruments-{name}.jpg"), np.vstack(rows_of_4), [cv2.IMWRITE_JPEG_QUALITY, 85])
     say("real X-rays without instruments")
     normal, low = by_dose
     return {
@@ -129,6 +147,27 @@ def compared(found: list[Detection], placed: tuple[Placed, ...]) -> tuple[list[d
             }
         rows.append(row)
     return rows, len(left)
+
+
+def picture(counts: NDArray[np.uint16], found: list[Detection], placed: tuple[Placed, ...]) -> NDArray[np.uint8]:
+    """A frame with what was found (yellow: axis, tip and kind) and what is there (red: tips)."""
+    shown = np.log(np.maximum(counts.astype(np.float64), 1))
+    low, high = np.percentile(shown, [5, 99.5])
+    grey = np.clip(255 * (shown - low) / max(high - low, 1e-6), 0, 255).astype(np.uint8)
+    image = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
+    for p in placed:
+        cv2.drawMarker(image, _at(p.axis_px[0]), (60, 60, 255), cv2.MARKER_TILTED_CROSS, 34, 2, cv2.LINE_AA)
+    for d in found:
+        cv2.line(image, _at(d.tip_px), _at(d.tip_px - 160 * d.direction), (60, 220, 255), 2, cv2.LINE_AA)
+        cv2.circle(image, _at(d.tip_px), 12, (60, 220, 255), 2, cv2.LINE_AA)
+        at = _at(d.tip_px + [18, -12])
+        cv2.putText(image, f"{d.kind} {d.score:.2f}", at, cv2.FONT_HERSHEY_SIMPLEX, 1.1, (60, 220, 255), 2, cv2.LINE_AA)
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _at(uv: Float) -> tuple[int, int]:
+    x, y = np.rint(uv).astype(int).tolist()
+    return x, y
 
 
 def _figures(rows: list[dict[str, Any]], false_per_frame: float, dose: float) -> dict[str, Any]:

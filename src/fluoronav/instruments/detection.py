@@ -77,7 +77,7 @@ class DetectionStage:
         found = []
         for trace in trace_instruments(self._model.output[0]):
             path = (trace.path + 0.5) * self._to_frame - 0.5
-            m = measure(frame.counts, path, frame.dark, frame.inverse)
+            m = measure(frame.counts, path, frame.dark, frame.inverse, trace.kind)
             if m is not None:
                 found.append(
                     Detection(

@@ -14,7 +14,9 @@ from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
 
-_REACH_PX, _HALF_PX, _ALONG_STEP_PX = 320.0, 22, 4.0
+_REACH_PX, _ALONG_STEP_PX = 320.0, 4.0
+# Half the length of a profile: the shadow, and what is beside it; a screw and its head are wider than all else.
+_HALF_PX, _HALF_OF_SCREW_PX = 22, 42
 # Along the axis about the tip: where it is looked for, and how long its point may be.
 _ALONG = np.arange(-40.0, 25.0)
 _TIPS, _RAMPS = np.arange(-30.0, 18.0, 0.5), np.array([1.0, 3.0, 6.0, 10.0, 15.0, 21.0, 28.0])
@@ -54,7 +56,9 @@ class Measured:
     bend_px: float
 
 
-def measure(counts: NDArray, path_px: Float, dark: float, inverse: bool = False) -> Measured | None:
+def measure(
+    counts: NDArray, path_px: Float, dark: float, inverse: bool = False, kind: str = "k-wire"
+) -> Measured | None:
     """Refines a path; None where no shadow is found along it.
 
     Parameters
@@ -66,7 +70,10 @@ def measure(counts: NDArray, path_px: Float, dark: float, inverse: bool = False)
         Counts without X-rays.
     inverse : bool
         Dark means more X-rays.
+    kind : str
+        Says how wide a shadow to expect.
     """
+    half_px = _HALF_OF_SCREW_PX if kind == "screw" else _HALF_PX
     length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(path_px, axis=0), axis=1))])
     reach = min(float(length[-1]), _REACH_PX)
     if reach < 40:
@@ -77,7 +84,7 @@ def measure(counts: NDArray, path_px: Float, dark: float, inverse: bool = False)
     chord = path_px[0] - np.array([np.interp(reach, length, path_px[:, k]) for k in (0, 1)])
     direction = chord / np.linalg.norm(chord)
     normal = np.array([-direction[1], direction[0]])
-    across = np.arange(-_HALF_PX, _HALF_PX + 1, dtype=np.float64)
+    across = np.arange(-half_px, half_px + 1, dtype=np.float64)
     shadow = _shadow(counts, centre[:, None] + across[None, :, None] * normal, dark, inverse)
     # A running mean along the shaft: five profiles are one measurement.
     shadow = cv2.blur(shadow, (1, 5), borderType=cv2.BORDER_REPLICATE)
