@@ -16,7 +16,7 @@ Float32 = NDArray[np.float32]
 
 TIP, TAIL = MAPS.index("tip"), MAPS.index("tail")
 # A peak of the tip map counts from here on; the score of an instrument is the tip's times the line's.
-_LEAST_TIP, _LEAST_SCORE = 0.2, 0.25
+_LEAST_TIP, _LEAST_SCORE = 0.2, 0.35
 _TIPS_APART_PX, _MOST = 3, 6
 # A line is followed in steps of one pixel of the grid, turning by so much at the most, until it fades for so long.
 _TURN_DEG, _FADED, _FADED_FOR, _SHORTEST_PX, _LONGEST_PX = 8.0, 0.25, 5, 7, 190

@@ -1,0 +1,149 @@
+"""From maps to instruments with identities, and drift; the network itself is judged by `bench instruments`."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from fluoronav.inference import Model, ModelError
+from fluoronav.inference.session import engine
+from fluoronav.instruments.drift import DriftFilter
+from fluoronav.instruments.identity import IdentityTracker
+from fluoronav.instruments.tracing import trace_instruments
+from fluoronav.records import Detection
+
+
+def maps_of(*lines):
+    """Maps as the network would make them: (kind index, tip, tail, sagitta)."""
+    y, x = np.mgrid[:128, :128].astype(np.float64)
+    maps = np.zeros((6, 128, 128), np.float32)
+    for kind, tip, tail, sagitta in lines:
+        tip, tail = np.array(tip, float), np.array(tail, float)
+        t = np.linspace(0, 1, 200)[:, None]
+        normal = np.array([tail[1] - tip[1], tip[0] - tail[0]]) / np.linalg.norm(tail - tip)
+        axis = tip + t * (tail - tip) + 4 * t * (1 - t) * sagitta * normal
+        d2 = ((x[..., None] - axis[:, 0]) ** 2 + (y[..., None] - axis[:, 1]) ** 2).min(-1)
+        maps[kind] = np.maximum(maps[kind], 0.9 * np.exp(-d2 / 1.3))
+        maps[4] = np.maximum(maps[4], 0.9 * np.exp(-((x - tip[0]) ** 2 + (y - tip[1]) ** 2) / 2.4))
+        maps[5] = np.maximum(maps[5], 0.9 * np.exp(-((x - tail[0]) ** 2 + (y - tail[1]) ** 2) / 2.4))
+    return maps
+
+
+def test_crossing_instruments_are_told_apart_and_named():
+    found = trace_instruments(maps_of((0, (60, 40), (10, 120), 0), (2, (80, 60), (20, 20), 0)))
+    assert sorted(t.kind for t in found) == ["k-wire", "screw"]
+    for trace in found:
+        tip, tail = ((60, 40), (10, 120)) if trace.kind == "k-wire" else ((80, 60), (20, 20))
+        assert np.linalg.norm(trace.path[0] - tip) < 0.7
+        assert np.linalg.norm(trace.path[-1] - tail) < 4
+
+
+def test_a_bent_wire_is_followed():
+    (trace,) = trace_instruments(maps_of((0, (100, 30), (20, 100), 12)))
+    assert np.linalg.norm(trace.path[-1] - (20, 100)) < 5
+
+
+def test_a_bead_is_no_instrument_and_one_line_is_one_instrument():
+    bead = maps_of()
+    bead[4, 40, 40] = 0.95
+    assert trace_instruments(bead) == []
+    both_ends = maps_of((0, (60, 40), (10, 120), 0))
+    both_ends[4] = np.maximum(both_ends[4], 0.6 * both_ends[5])
+    (trace,) = trace_instruments(both_ends)
+    assert np.linalg.norm(trace.path[0] - (60, 40)) < 0.7
+
+
+def seen(x, y, angle=0.0, kind="k-wire"):
+    direction = np.array([np.cos(angle), np.sin(angle)])
+    tip = np.array([x, y], float)
+    return Detection("", kind, 0.9, tip, tip - 300 * direction, direction, 7.0, 0.7, 0.1, 0.0, 0)
+
+
+def test_identities_stay_with_their_instruments_when_they_cross():
+    tracker, ids = IdentityTracker(1.0), []
+    for k in range(30):
+        a, b = seen(100 + 10 * k, 200, 0.0), seen(400, 50 + 10 * k, np.pi / 2)
+        shown = tracker.update([b, a] if k % 2 else [a, b])
+        if shown:
+            ids.append(tuple(sorted((d.id, bool(abs(d.direction[0]) > 0.5)) for d in shown)))
+    assert len(set(ids)) == 1 and len(ids[0]) == 2
+
+
+def test_one_is_shown_when_seen_twice_carried_on_for_a_while_and_then_gone():
+    tracker = IdentityTracker(1.0)
+    assert tracker.update([seen(100, 100)]) == ()
+    (first,) = tracker.update([seen(104, 100)])
+    assert first.age == 0
+    errors, places = [], []
+    for k in range(1, 9):
+        (d,) = tracker.update([])
+        assert d.age == k and d.id == first.id
+        errors.append(d.sigma_px)
+        places.append(d.tip_px[0])
+    assert np.all(np.diff(errors) > 0) and np.all(np.diff(places) > 0)
+    assert tracker.update([]) == ()
+
+
+def test_a_false_alarm_of_one_frame_is_never_shown():
+    tracker = IdentityTracker(1.0)
+    for k in range(10):
+        assert tracker.update([seen(100 * k, 900 - 90 * k, 0.7 * k)] if k % 2 else []) == ()
+
+
+def test_a_drift_of_2_mm_is_noticed_within_30_frames_and_corrected_to_under_07_mm(rng):
+    true, R = np.array([1.5, 0.6, -1.2]), np.eye(3)
+    drift, noticed = DriftFilter(), None
+    for k in range(60):
+        drift.predict()
+        off = R[:2] @ true if k >= 20 else np.zeros(2)
+        drift.update(R, off + rng.normal(0, 0.3, 2), 0.3)
+        if k >= 20 and noticed is None and drift.drift.size_mm > 1.0:
+            noticed = k - 20
+        if noticed is not None and k > 50:
+            assert drift.drift.corrected
+            assert np.linalg.norm(R[:2] @ (drift.offset_ct - true)) < 0.7
+    assert noticed is not None and noticed <= 30
+    # What the view does not show is not made up.
+    assert abs(drift.offset_ct[2]) < 0.1
+
+
+def test_a_drift_that_is_large_or_jumps_about_is_not_corrected(rng):
+    for offset in (lambda k: np.array([6.0, 0]), lambda k: 3.0 * rng.standard_normal(2)):
+        drift = DriftFilter()
+        for k in range(60):
+            drift.predict()
+            drift.update(np.eye(3), offset(k) + rng.normal(0, 0.2, 2), 0.2)
+        assert not drift.drift.corrected
+        assert not drift.offset_ct.any()
+
+
+def test_a_model_is_loaded_by_its_hash_or_not_at_all(tmp_path):
+    for name in ("instruments.onnx", "manifest.json"):
+        shutil.copy(engine(name), tmp_path)
+    path = tmp_path / "instruments.onnx"
+    assert Model(path).provider == "CPUExecutionProvider"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"instruments.onnx: its SHA-256 is .* not the file that was approved"):
+        Model(path)
+    shutil.copy(engine("instruments.onnx"), tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["instruments.onnx"]["inputs"]["frame"] = [1, 2, 512, 512]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ModelError, match=r"frame has shape \[1, 2, 256, 256\], the manifest says"):
+        Model(path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ModelError, match="by its hash or not at all"):
+        Model(path)
+    with pytest.raises(ModelError, match="no such file"):
+        Model(tmp_path / "other.onnx")
+
+
+def test_the_network_says_what_it_said_where_it_was_trained():
+    model = Model(engine("instruments.onnx"))
+    kept = np.load(engine("instruments.parity.npz"))
+    model.input[...] = kept["frame"].astype(np.float32)
+    model.run()
+    np.testing.assert_allclose(model.output, kept["maps"], atol=1e-4)
