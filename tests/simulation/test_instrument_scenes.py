@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from fluoronav.instruments.network_input import KINDS
 from fluoronav.simulation.instrument_scenes import Background, SceneMaker, training_shape, unseen_shape
-from fluoronav.simulation.metal import KINDS
 
 
 @pytest.fixture

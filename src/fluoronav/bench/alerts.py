@@ -67,9 +67,9 @@ def bench_alerts(approaches: int, seed: int) -> dict[str, Any]:
             frame.instruments = (tool,)
             stage.process(frame, Budget(30))
             levels = {d.structure: d.level for d in frame.distances}
+            true_mm = {w.name: _true_distance(case, w, tip, axis) for w in watched}
             for w in watched:
-                true = _true_distance(case, w, tip, axis)
-                if true <= (w.danger_mm or 0) and w.name not in due_since:
+                if true_mm[w.name] <= (w.danger_mm or 0) and w.name not in due_since:
                     due_since[w.name] = k
                     due += 1
                 if w.name in due_since and w.name not in reached and levels[w.name] == "danger":
@@ -79,12 +79,12 @@ def bench_alerts(approaches: int, seed: int) -> dict[str, Any]:
             for alert in frame.alerts:
                 if alert.kind != "proximity" or alert.state not in ("raised", "changed"):
                     continue
-                w = next(w for w in watched if w.name == alert.structure)
+                name = str(alert.structure)
                 raised += 1
-                beyond = _true_distance(case, w, tip, axis) - float(alert.threshold_mm or 0)
+                beyond = true_mm[name] - float(alert.threshold_mm or 0)
                 false += beyond > _FOR_NOTHING_SIGMAS * claimed
                 if alert.state == "raised":
-                    raises[w.name] = raises.get(w.name, 0) + 1
+                    raises[name] = raises.get(name, 0) + 1
         # One that was due in the last frame or two had no time to be late.
         missed += sum(1 for name, k in due_since.items() if name not in reached and k < len(tips) - 2)
         due -= sum(1 for name, k in due_since.items() if name not in reached and k >= len(tips) - 2)

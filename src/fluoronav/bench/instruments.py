@@ -20,11 +20,11 @@ from fluoronav.bench.subjects import load_subject, view_poses
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import Camera
 from fluoronav.instruments import DetectionStage
+from fluoronav.instruments.network_input import KINDS
 from fluoronav.paths import cache_folder, shipped
 from fluoronav.records import Budget, Detection, FrameRecord
 from fluoronav.registration.xray_file import read_xray
 from fluoronav.simulation.instrument_scenes import Background, Placed, SceneMaker, unseen_shape
-from fluoronav.simulation.metal import KINDS
 from fluoronav.simulation.sequence import Anatomy
 
 Float = NDArray[np.float64]

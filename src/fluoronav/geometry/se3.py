@@ -202,6 +202,25 @@ def transform_points(T_a_b: ArrayLike, points_b: ArrayLike) -> Float:
     return np.asarray(points_b, dtype=np.float64) @ T_a_b[:3, :3].T + T_a_b[:3, 3]
 
 
+def moved_in_camera(T_camera_ct: ArrayLike, centre_ct: ArrayLike, R: ArrayLike, shift: ArrayLike) -> Float:
+    """A pose after turning the patient about a point and shifting it, both in camera axes.
+
+    Parameters
+    ----------
+    T_camera_ct : array_like, shape (4, 4)
+    centre_ct : array_like, shape (3,)
+        Stays where it is but for the shift; mm.
+    R : array_like, shape (3, 3)
+    shift : array_like, shape (3,)
+        mm.
+    """
+    T = np.array(T_camera_ct, dtype=np.float64)
+    centre = transform_points(T, centre_ct)
+    T[:3, :3] = np.asarray(R) @ T[:3, :3]
+    T[:3, 3] = centre + np.asarray(shift) - T[:3, :3] @ np.asarray(centre_ct)
+    return T
+
+
 def rotation_distance_deg(T_a_b: ArrayLike, T_a_c: ArrayLike) -> float:
     """Angle of the rotation between two poses, in degrees."""
     R = np.asarray(T_a_b, dtype=np.float64)[:3, :3].T @ np.asarray(T_a_c, dtype=np.float64)[:3, :3]

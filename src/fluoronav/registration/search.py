@@ -16,7 +16,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.geometry import Camera, exp_so3
+from fluoronav.geometry import Camera, exp_so3, moved_in_camera
 from fluoronav.registration.agreement import Agreement
 from fluoronav.registration.gauss_newton import PoseEstimate, refine
 from fluoronav.registration.grid import Apart, Candidate, ViewGrid, orbit_priors
@@ -177,7 +177,7 @@ class InitialSearch:
             The one that agrees best with the frame, or None when the check was abandoned.
         """
         around = [
-            self._moved(best.estimate.T_camera_ct, exp_so3(np.deg2rad(turn)), np.array(shift))
+            moved_in_camera(best.estimate.T_camera_ct, self._centre_ct, exp_so3(np.deg2rad(turn)), shift)
             for turn, shift in _NEIGHBOURS
         ]
         coarse = self._each(lambda place, T: self._refined(place, T, pyramid, seen, False), around, go_on)
@@ -241,11 +241,3 @@ class InitialSearch:
         apart = Apart(self._centre_ct, _SAME_DEG, _SAME_IN_PLANE_MM, _SAME_DEPTH_MM)
         ranked = sorted(found, key=lambda h: -h.agreement)
         return [h for h in ranked if apart.is_new(h.estimate.T_camera_ct)][:keep]
-
-    def _moved(self, T_camera_ct: Float, R_camera: Float, shift_camera: Float) -> Float:
-        """The pose after turning the patient about the centre, in camera axes, and shifting it."""
-        T = np.array(T_camera_ct)
-        c = T[:3, :3] @ self._centre_ct + T[:3, 3]
-        T[:3, :3] = R_camera @ T[:3, :3]
-        T[:3, 3] = c + shift_camera - T[:3, :3] @ self._centre_ct
-        return T

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.geometry import exp_so3, inverse, log_so3, transform_points
+from fluoronav.geometry import exp_so3, inverse, log_so3, moved_in_camera, rotation_distance_deg, transform_points
 
 Float = NDArray[np.float64]
 
@@ -111,7 +111,9 @@ class ViewMemory:
             return Fused(T_camera_ct, covariance, 0)
         together = np.linalg.inv(information)
         gain = covariance @ np.linalg.inv(covariance + together + arm / 2)
-        return Fused(self._shifted(T_camera_ct, gain @ together @ vector), covariance - gain @ covariance, used)
+        off = gain @ together @ vector
+        T = moved_in_camera(T_camera_ct, self._centre_ct, exp_so3(off[:3]), off[3:])
+        return Fused(T, covariance - gain @ covariance, used)
 
     def remember(self, T_camera_room: Float, T_camera_ct: Float, covariance: Float) -> None:
         """Keeps what a view alone says, in place of what was seen from there before.
@@ -143,19 +145,13 @@ class ViewMemory:
 
     def _rests(self, before: Float, now: Float) -> bool:
         """Whether the arm has not turned, nor carried the source away, since."""
-        turned = np.rad2deg(np.linalg.norm(log_so3(now[:3, :3] @ before[:3, :3].T)))
+        turned = rotation_distance_deg(before, now)
         return bool(turned < _AT_REST_DEG and np.linalg.norm(now[:3, 3] - before[:3, 3]) < _AT_REST_MM)
 
     def _difference(self, T_from: Float, T_to: Float) -> Float:
         """(rotation, shift of the centre) that lead from one pose to another, camera axes, rad and mm, shape (6,)."""
         shift = transform_points(T_to, self._centre_ct) - transform_points(T_from, self._centre_ct)
         return np.concatenate([log_so3(T_to[:3, :3] @ T_from[:3, :3].T), shift])
-
-    def _shifted(self, T_camera_ct: Float, off: Float) -> Float:
-        T = np.array(T_camera_ct)
-        T[:3, :3] = exp_so3(off[:3]) @ T[:3, :3]
-        T[:3, 3] = transform_points(T_camera_ct, self._centre_ct) + off[3:] - T[:3, :3] @ self._centre_ct
-        return T
 
     def _arm_covariance(self, T_camera_room: Float, T_camera_ct: Float) -> Float:
         """Of the change of view as the joints tell it; a turn moves what lies off the isocentre."""

@@ -18,7 +18,6 @@ from fluoronav.geometry import Camera
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
-KINDS = ("k-wire", "drill", "screw", "needle")
 _PROFILE_STEP_MM = 0.2
 
 
@@ -29,7 +28,7 @@ class Metal:
     Attributes
     ----------
     kind : str
-        One of KINDS.
+        One of :data:`fluoronav.instruments.network_input.KINDS`.
     outer_mm, inner_mm : ndarray of float32, shape (n,)
         Radii every 0.2 mm from the tip on.
     bend_mm : float
