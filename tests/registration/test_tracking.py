@@ -231,6 +231,31 @@ def test_a_change_of_gain_and_a_bolus_of_contrast_agent_do_not_move_the_pose(rig
         assert errors(case, frame.registration.T_camera_ct, truth)[0] < 1
 
 
+@pytest.mark.parametrize("share", [0.2, 0.4])
+def test_a_frame_that_is_partly_saturated_keeps_the_pose_and_one_that_is_wholly_saturated_gives_none(
+    rig, case, exposures, share
+):
+    counts, truth = exposures[1]
+    rig.show(counts)
+    frame = rig.show(counts)
+    rig.registration.adopt(truth, frame)
+    frame = rig.show(counts)
+    seen = cv2.resize(frame.seen.astype(np.uint8), counts.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    bright = counts.astype(float) * 65535 / np.quantile(counts[seen], 1 - share)
+    over = np.minimum(bright, 65535).astype(np.uint16)
+    assert (over[seen] == 65535).mean() > 0.9 * share
+    for _ in range(3):
+        frame = rig.show(over)
+        assert frame.status in ("tracking", "degraded")
+        assert errors(case, frame.registration.T_camera_ct, truth)[0] < 1
+    for _ in range(3):
+        frame = rig.show(np.full_like(counts, 65535))
+        assert frame.registration is None or frame.status != "tracking"
+    for _ in range(3):
+        frame = rig.show(counts)
+    assert frame.status == "tracking" and errors(case, frame.registration.T_camera_ct, truth)[0] < 1
+
+
 class Arm:
     """Exposures of a patient who holds still from any angle of the C-arm."""
 
