@@ -3,8 +3,9 @@
     pip install -e '.[cpu,train]'
     python engines/train_instruments.py --data ../shared/data --out engines
 
-Anatomy: the embedded case and, where DATA has the full chest CT, T5 and the left ribs. `bench instruments` uses T11 and
-other shapes. Everything is seeded; the curve is in instruments.training.json.
+Anatomy: the embedded case and, where DATA has the full chest CT, T5, T8 and the left ribs; and limbs made of simple
+bodies. `bench instruments` uses T11, other shapes and real X-rays. Everything is seeded; the curve is in
+instruments.training.json.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ from fluoronav.geometry import Camera
 from fluoronav.instruments.network_input import GRID, KINDS, MAPS, SIDE, network_input
 from fluoronav.paths import shipped, write_json
 from fluoronav.records import Budget, FrameRecord
-from fluoronav.simulation.instrument_scenes import Background, SceneMaker
+from fluoronav.simulation.instrument_scenes import Background, SceneMaker, limb
 from fluoronav.simulation.sequence import Anatomy
 
 SEED = 20261125
-SUBJECTS = ("embedded", "T5", "ribs")
+SUBJECTS = ("embedded", "T5", "T8", "ribs")
 _CAMERA_SIDE = 512
+_LIMBS, _BEHIND = 0.3, 0.25  # shares of scenes in front of limbs, and of examples with another scene behind them
 _LINE_SIGMA, _TIP_SIGMA = 0.8, 1.1  # of the targets, pixels of the 128 grid
 
 
@@ -68,26 +70,36 @@ def block(a: int, b: int, size: int, stride: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(a, b, size, stride, size // 2, bias=False), nn.BatchNorm2d(b), nn.ReLU())
 
 
-def scenes(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, list]:
-    """Inputs (n, 2, 256, 256) as float16, and for each its instruments: (kind, axis in pixels of the grid)."""
+def scenes(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Inputs (n, 2, 256, 256) as float16, the maps that belong to them (n, 6, 128, 128) in 255ths, and the number of
+    instruments of each."""
     seed, count, backgrounds = args
     cv2.setNumThreads(1)
     camera = Camera.load(shipped("calibration/demo-carm.yaml")).scaled(_CAMERA_SIDE / 1024)
-    maker, rng = SceneMaker(camera, backgrounds), np.random.default_rng(seed)
+    rng = np.random.default_rng(seed)
+    limbs = [limb(rng, camera) for _ in range(12)]
+    makers = [SceneMaker(camera, backgrounds), SceneMaker(camera, limbs)]
     stage = AttenuationStage()
-    inputs, truths = np.empty((count, 2, SIDE, SIDE), np.float16), []
+    inputs = np.empty((count, 2, SIDE, SIDE), np.float16)
+    maps, counted = np.empty((count, len(MAPS), GRID, GRID), np.uint8), np.zeros(count, np.int64)
     one = np.empty((2, SIDE, SIDE), np.float32)
     for k in range(count):
-        counts, placed, _ = maker.scene(rng)
-        stage.prepare(None, camera)
-        frame = FrameRecord(0, 0, 0, counts, 16, False, None)
-        stage.process(frame, Budget(1e6))
-        assert frame.seen is not None
+        while True:
+            counts, placed, seen = makers[int(rng.random() < _LIMBS)].scene(rng)
+            stage.prepare(None, camera)
+            frame = FrameRecord(0, 0, 0, counts, 16, False, None)
+            stage.process(frame, Budget(1e6))
+            assert frame.seen is not None
+            # Where a thick limb in the open beam passes for the aperture's rim, its instruments cannot be asked for.
+            inside = cv2.resize(seen.astype(np.uint8), frame.seen.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+            if frame.seen[inside].mean() > 0.93:
+                break
         network_input(frame.pyramid[SIDE], frame.seen, one)
         inputs[k] = one
         scale = GRID / _CAMERA_SIDE
-        truths.append([(KINDS.index(p.kind), ((p.axis_px + 0.5) * scale - 0.5).astype(np.float32)) for p in placed])
-    return inputs, truths
+        truth = [(KINDS.index(p.kind), ((p.axis_px + 0.5) * scale - 0.5).astype(np.float32)) for p in placed]
+        maps[k], counted[k] = np.rint(255 * targets(truth)), len(placed)
+    return inputs, maps, counted
 
 
 def backgrounds(data: Path, count: int) -> list[Background]:
@@ -104,16 +116,11 @@ def backgrounds(data: Path, count: int) -> list[Background]:
     return out
 
 
-def targets(truth: list, flip: bool, turns: int) -> np.ndarray:
-    """The maps, shape (6, 128, 128), for a scene that is mirrored and turned by quarters."""
+def targets(truth: list[tuple[int, np.ndarray]]) -> np.ndarray:
+    """The maps, shape (6, 128, 128), of instruments (kind, axis in pixels of the grid from the tip on)."""
     out = np.zeros((len(MAPS), GRID, GRID), np.float32)
     y, x = np.mgrid[:GRID, :GRID].astype(np.float32)
-    for kind, axis in truth:
-        uv = axis.copy()
-        if flip:
-            uv[:, 0] = GRID - 1 - uv[:, 0]
-        for _ in range(turns):  # as np.rot90
-            uv = np.stack([uv[:, 1], GRID - 1 - uv[:, 0]], axis=1)
+    for kind, uv in truth:
         fine = np.full((4 * GRID, 4 * GRID), 255, np.uint8)
         cv2.polylines(fine, [np.rint((uv + 0.5) * 4 - 0.5).astype(np.int32)], False, 0, 1)
         distance = (
@@ -126,6 +133,32 @@ def targets(truth: list, flip: bool, turns: int) -> np.ndarray:
     return out
 
 
+def varied(image: np.ndarray, maps: np.ndarray, behind: np.ndarray | None, rng: np.random.Generator) -> tuple:
+    """A scene mirrored, turned, at another size and contrast, and with another scene's anatomy added to it.
+
+    Attenuations of what lies one behind the other add up, so the sum of two inputs is an input, but for its noise.
+    """
+    frame, wanted = image.astype(np.float32), maps.astype(np.float32) * np.float32(1 / 255)
+    if rng.random() < 0.5:
+        frame, wanted = frame[:, :, ::-1], wanted[:, :, ::-1]
+    turns = int(rng.integers(4))
+    frame, wanted = np.rot90(frame, turns, (1, 2)), np.rot90(wanted, turns, (1, 2))
+    if rng.random() < 0.6:
+        turn, size = float(rng.uniform(-45, 45)), float(np.exp(rng.uniform(-0.2, 0.3)))
+        out = []
+        for stack, side in ((frame, SIDE), (wanted, GRID)):
+            M = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), turn, size)
+            whole = cv2.warpAffine(np.ascontiguousarray(stack.transpose(1, 2, 0)), M, (side, side))
+            out.append(whole.transpose(2, 0, 1))
+        frame, wanted = out
+    frame = frame * np.exp(rng.normal(0, 0.25, (2, 1, 1))).astype(np.float32)
+    if behind is not None:
+        frame = np.where(frame == 0, frame, frame + behind.astype(np.float32) * np.float32(rng.uniform(0.2, 0.8)))
+    if rng.random() < 0.3:
+        frame[0] += rng.normal(0, rng.uniform(0.02, 0.2), (SIDE, SIDE)).astype(np.float32) * (frame[0] != 0)
+    return frame, wanted
+
+
 def loss_of(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Focal loss on soft targets (CornerNet's, Law and Deng 2018), tips and tails weighing more than lines."""
     p = torch.sigmoid(logits)
@@ -135,26 +168,27 @@ def loss_of(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (focal * weight).sum((1, 2, 3)).mean() / 100
 
 
-def train(inputs: np.ndarray, truths: list, minutes: float, curve: list[dict]) -> Detector:
+def train(
+    inputs: np.ndarray, maps: np.ndarray, counted: np.ndarray, minutes: float, curve: list[dict], out: Path
+) -> Detector:
     torch.manual_seed(SEED)
     rng = np.random.default_rng(SEED)
     # bfloat16 and channels last: three times the steps on the same two cores.
     model = Detector().to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-3)
     held, batch = max(len(inputs) // 20, 16), 16
+    # Without an aperture: a wire that leaves the view behind it would seem to end in it.
+    whole = (inputs[:, 1] != 0).mean((1, 2)) > 0.97
+    empty = np.flatnonzero((counted == 0) & whole & (np.arange(len(inputs)) >= held))
     start, seen, running = time.monotonic(), 0, []
     bar = tqdm(total=100, desc="training", unit="%")
     while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
             group["lr"] = 2e-3 * min(1.0, seen / 4000 + 0.05) * 0.5 * (1 + np.cos(np.pi * share))
-        chosen = rng.integers(held, len(inputs), batch)
         x, y = np.empty((batch, 2, SIDE, SIDE), np.float32), np.empty((batch, len(MAPS), GRID, GRID), np.float32)
-        for k, i in enumerate(chosen):
-            flip, turns = bool(rng.integers(2)), int(rng.integers(4))
-            image = inputs[i][:, :, ::-1] if flip else inputs[i]
-            gain = np.array([np.exp(rng.normal(0, 0.25)), np.exp(rng.normal(0, 0.25))], np.float32)[:, None, None]
-            x[k] = np.rot90(image, turns, (1, 2)).astype(np.float32) * gain
-            y[k] = targets(truths[i], flip, turns)
+        for k, i in enumerate(rng.integers(held, len(inputs), batch)):
+            behind = inputs[rng.choice(empty)] if rng.random() < _BEHIND else None
+            x[k], y[k] = varied(inputs[i], maps[i], behind, rng)
         frames = torch.from_numpy(x).contiguous(memory_format=torch.channels_last)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             logits = model(frames)
@@ -164,23 +198,24 @@ def train(inputs: np.ndarray, truths: list, minutes: float, curve: list[dict]) -
         optimiser.step()
         seen += batch
         running.append(loss.item())
-        if len(running) == 100:
+        if len(running) == 200:
             curve.append(
-                {"examples": seen, "loss": float(np.mean(running)), "held_loss": held_loss(model, inputs, truths, held)}
+                {"examples": seen, "loss": float(np.mean(running)), "held_loss": held_loss(model, inputs, maps, held)}
             )
             bar.set_postfix(loss=curve[-1]["loss"], held=curve[-1]["held_loss"])
             running = []
+            write_json({"curve": curve}, out)
         bar.update(int(100 * share) - bar.n)
     return model
 
 
 @torch.no_grad()
-def held_loss(model: Detector, inputs: np.ndarray, truths: list, held: int) -> float:
+def held_loss(model: Detector, inputs: np.ndarray, maps: np.ndarray, held: int) -> float:
     model.eval()
     out = []
     for a in range(0, min(held, 128), 16):
-        y = np.stack([targets(t, False, 0) for t in truths[a : a + 16]])
-        out.append(loss_of(model(torch.from_numpy(inputs[a : a + 16].astype(np.float32))), torch.from_numpy(y)).item())
+        wanted = torch.from_numpy(maps[a : a + 16].astype(np.float32) / 255)
+        out.append(loss_of(model(torch.from_numpy(inputs[a : a + 16].astype(np.float32))), wanted).item())
     model.train()
     return float(np.mean(out))
 
@@ -205,20 +240,19 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(2)
     if options.cache and options.cache.exists():
-        kept = np.load(options.cache, allow_pickle=True)
-        inputs, truths = kept["inputs"], list(kept["truths"])
+        kept = np.load(options.cache)
+        inputs, maps, counted = kept["inputs"], kept["maps"], kept["counted"]
     else:
         anatomy = backgrounds(options.data, options.views)
         work = [(SEED + k, 100, anatomy) for k in range(max(options.scenes // 100, 1))]
         with ProcessPoolExecutor(2) as pool:
             done = list(tqdm(pool.map(scenes, work), "scenes", len(work), unit="hundred"))
-        inputs, truths = np.concatenate([d[0] for d in done]), [t for d in done for t in d[1]]
+        inputs, maps, counted = (np.concatenate(parts) for parts in zip(*done, strict=True))
         if options.cache:
-            boxed = np.empty(len(truths), object)
-            boxed[:] = truths
-            np.savez(options.cache, inputs=inputs, truths=boxed)
+            np.savez(options.cache, inputs=inputs, maps=maps, counted=counted)
     curve: list[dict] = []
-    model = train(inputs, truths, options.minutes, curve).eval()
+    record = options.out / "instruments.training.json"
+    model = train(inputs, maps, counted, options.minutes, curve, record).eval()
     path = options.out / "instruments.onnx"
     example = torch.zeros(1, 2, SIDE, SIDE)
     program = Probabilities(model).eval()
@@ -246,7 +280,7 @@ def main() -> None:
             "torch": torch.__version__,
             "curve": curve,
         },
-        options.out / "instruments.training.json",
+        record,
     )
     print(json.dumps({"weights": weights, "bytes": path.stat().st_size, **curve[-1]} if curve else {}))
 

@@ -49,6 +49,13 @@ def _size(text: str) -> int:
     return value
 
 
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+        raise argparse.ArgumentTypeError(f"{text} is not HOST:PORT")
+    return host, int(port)
+
+
 def _bone(text: str) -> int | Path:
     return _count(text) if text.isdigit() else Path(text)
 
@@ -131,6 +138,41 @@ def _parser() -> argparse.ArgumentParser:
     )
     register.add_argument("--json", type=Path, required=True, help="write the result here")
     register.add_argument("--overlay", type=Path, help="draw the model's outline on the first image (PNG)")
+
+    calibrate = verbs.add_parser("calibrate", help="find what a case or camera file has to say").add_subparsers(
+        dest="what", required=True
+    )
+    pivot = verb(
+        "pivot",
+        "find a tracked tool's tip in its marker's frame: stand the tip in a dimple and tilt the tool to all sides",
+        _calibrate_pivot,
+        calibrate,
+    )
+    pivot.add_argument("--tool", required=True, help="id under which the tracker reports it")
+    pivot.add_argument("--seconds", type=_positive, default=15.0, help="how long to tilt it, s")
+    pivot.add_argument(
+        "--spin-seconds",
+        type=float,
+        default=0.0,
+        help="then spin it about its shaft for so long, s: finds the axis, too",
+    )
+    pivot.add_argument("--endpoint", default="tcp://127.0.0.1:5553", help="where the tracker publishes tool/*")
+    pivot.add_argument("--json", type=Path, default=Path("out/pivot.json"), help="write the result here")
+
+    bridge = verbs.add_parser("bridge", help="speak another protocol").add_subparsers(dest="what", required=True)
+    igtl = verb(
+        "igtl",
+        "publish the TRANSFORM and TDATA of an OpenIGTLink server (PLUS, a tracker) as tool/* (extra `igtl`)",
+        _bridge_igtl,
+        bridge,
+    )
+    igtl.add_argument("--tracker", type=_host_and_port, default="127.0.0.1:18944", help="the server, HOST:PORT")
+    igtl.add_argument(
+        "--tool", nargs="+", default=[], metavar="DEVICE=ID", help="tool ids, for example StylusToTracker=kwire"
+    )
+    igtl.add_argument("--error-mm", type=_positive, default=0.3, help="error of the tracker, 1 sigma, mm")
+    igtl.add_argument("--source", default="igtl", help="name under which the tools are published")
+    igtl.add_argument("--endpoint", default="tcp://127.0.0.1:5553", help="ZeroMQ endpoint to bind")
 
     status = verb("status", "ask a running pipeline how it is; exit 0 when it is ready or running", _status)
     status.add_argument("--endpoint", default="tcp://127.0.0.1:5552", help="the pipeline's request endpoint")
@@ -267,6 +309,51 @@ def _register(options: argparse.Namespace) -> None:
             f"{view['tre_mm']:.1f} mm in space"
         )
     print(f"{'accepted' if result['accepted'] else 'NOT accepted: ' + result['reason']} after {result['ms']:.0f} ms")
+
+
+def _calibrate_pivot(options: argparse.Namespace) -> None:
+    from fluoronav.instruments.pivot import pivot_calibration, spin_axis
+    from fluoronav.instruments.tool_stream import collect_poses
+
+    poses = collect_poses(options.endpoint, options.tool, options.seconds, "tilt the tool about its tip")
+    found = pivot_calibration(poses)
+    tip = [round(x, 3) for x in found.tip_mm.tolist()]
+    result = {
+        "tool": options.tool, "tip_mm": tip, "sigma_mm": found.sigma_mm.tolist(), "rms_mm": found.rms_mm,
+        "spread_deg": found.spread_deg, "poses": found.poses, "outliers": found.outliers,
+    }  # fmt: skip
+    print(
+        f"tip at {tip} mm in the marker's frame, within {2 * found.sigma_mm.max():.2f} mm (95 %); it strayed by "
+        f"{found.rms_mm:.2f} mm (rms) in {found.poses} poses, {found.outliers} of which were left out"
+    )
+    print(f"in the case's or the tool's file:\n  tip_mm: {tip}")
+    if options.spin_seconds > 0:
+        spun = collect_poses(options.endpoint, options.tool, options.spin_seconds, "spin the tool about its shaft")
+        result["axis"] = [round(x, 5) for x in spin_axis(spun, found.tip_mm).tolist()]
+        print(f"  axis: {result['axis']}")
+    write_json(result, options.json)
+
+
+def _bridge_igtl(options: argparse.Namespace) -> None:
+    import signal
+    import threading
+
+    try:
+        from fluoronav.display.igtl_tracker import TrackerBridge
+    except ImportError as error:
+        raise RuntimeError(f"needs the extra `igtl`: pip install 'fluoronav[igtl]' ({error})") from error
+    names = dict(pair.partition("=")[::2] for pair in options.tool)
+    if not all(names.values()):
+        raise ValueError("--tool takes DEVICE=ID, for example StylusToTracker=kwire")
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    host, port = options.tracker
+    bridge = TrackerBridge(host, port, options.endpoint, options.source, names, options.error_mm)
+    print(f"publishing tool/{options.source} at {options.endpoint} from {host}:{port}", flush=True)
+    bridge.run(stop.is_set)
+    bridge.close()
+    print(", ".join(f"{n} {what}" for what, n in bridge.counts.items()) or "nothing sent")
 
 
 def _status(options: argparse.Namespace) -> int:

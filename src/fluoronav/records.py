@@ -58,7 +58,11 @@ class ObjectPose:
 
 @dataclass(frozen=True, slots=True)
 class Instrument:
-    """An instrument: tip and tail in the image (pixels) and in the patient (LPS mm); None where unknown."""
+    """An instrument: tip and tail in the image (pixels) and in the patient (LPS mm); None where unknown.
+
+    `method` says how an instrument that only pictures show was placed in the patient: ``two_views`` that agree, or the
+    ``width`` of its shadow in one (then `sigma_mm` is centimetres along the ray).
+    """
 
     id: str
     kind: str
@@ -69,6 +73,7 @@ class Instrument:
     sigma_mm: float
     origin: Literal["image", "tracker", "fused"]
     age: int
+    method: Literal["two_views", "width"] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +131,17 @@ class Drift:
 
 @dataclass(frozen=True, slots=True)
 class Distance:
-    """From an instrument, tip or shaft, to a structure's surface where it comes nearest, mm; negative inside."""
+    """From an instrument to a structure, or to a region that no instrument may enter.
+
+    Attributes
+    ----------
+    distance_mm, lower_mm : float
+        Tip or shaft to the surface where it comes nearest, negative inside, and its 95 % lower bound.
+    ahead_mm : float or None
+        How far the instrument may go on in its direction before it can touch it; None where it does not.
+    contact_s : float or None
+        Seconds to contact at the speed of the last frames; None while it does not come nearer.
+    """
 
     instrument: str
     structure: str
@@ -134,6 +149,8 @@ class Distance:
     lower_mm: float
     nearest_ct: Float
     level: Level
+    ahead_mm: float | None = None
+    contact_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +229,8 @@ class FrameRecord:
         A small mask of what lies inside the aperture and between the blades.
     dark : float
         Counts without X-rays.
+    tool_faults : dict
+        By tool, in words: why the tracker's poses of it are not believed.
     models : dict
         SHA-256 by name of the models that had a part in it.
     joints : ArmJoints or None
@@ -234,6 +253,7 @@ class FrameRecord:
     objects: tuple[ObjectPose, ...] = ()
     detections: tuple[Detection, ...] = ()
     drift: Drift | None = None
+    tool_faults: dict[str, str] = field(default_factory=dict[str, str])
     instruments: tuple[Instrument, ...] = ()
     distances: tuple[Distance, ...] = ()
     plan: tuple[PlanProgress, ...] = ()

@@ -7,8 +7,9 @@ import pytest
 import SimpleITK as sitk
 import yaml
 
-from fluoronav.case import CaseError, load_case
+from fluoronav.case import CaseError, NoGo, load_case
 from fluoronav.case.distance import distance_field
+from fluoronav.geometry import is_rigid
 from fluoronav.paths import embedded_case
 from fluoronav.registration.model import object_grid
 
@@ -29,6 +30,10 @@ def folder(tmp_path):
     sitk.WriteImage(sitk.GetImageFromArray(ct), str(tmp_path / "ct.nrrd"))
     sitk.WriteImage(sitk.GetImageFromArray((ct > 0).astype(np.uint8)), str(tmp_path / "labels.nrrd"))
     return tmp_path
+
+
+TOOL = {"id": "drill", "kind": "drill", "diameter_mm": 2, "length_mm": 100}
+NO_GO = {"name": "plexus", "caution_mm": 5, "danger_mm": 2, "sphere": {"centre_ct": [0, 0, 0], "radius_mm": 4}}
 
 
 def load(folder, **change):
@@ -63,12 +68,73 @@ def test_a_case_is_loaded_from_its_folder(folder):
         ({"objects": [{"name": "L1", "structures": ["bone"], "volume": "a.nrrd"}]}, "give either"),
         ({"objects": [{"name": "L1", "structures": ["bone"]}] * 2}, "'L1' is there twice"),
         ({"objects": [{"name": "L1", "volume": "away.nrrd"}]}, "away.nrrd: no such file"),
+        ({"tools": [TOOL | {"length_mm": 1}]}, "length_mm 1 must be larger than diameter_mm 2"),
+        ({"tools": [TOOL | {"length_mm": -5}]}, "tools.0.length_mm"),
+        ({"tools": [TOOL | {"axis": [0, 0, 0]}]}, "axis must be a unit vector"),
+        ({"tools": [TOOL | {"tip_mm": [0, 0, 9000]}]}, "more than 1 m from the marker"),
+        ({"tools": [TOOL | {"profile": [[0, 0], [50, 1]]}]}, "profile ends at 50 mm, but length_mm is 100"),
+        ({"tools": [TOOL | {"profile": [[0, 0], [60, 1], [60, 1], [100, 1]]}]}, "go up in its first column"),
+        ({"tools": [TOOL | {"profile": [[0, 0], [100, -1]]}]}, "a radius below 0"),
+        ({"tools": [TOOL | {"profile": [[0, 4], [100, 4]]}]}, "none fits diameter_mm"),
+        ({"tools": [{"id": "a", "file": "away.yaml"}]}, "away.yaml: cannot be read"),
+        ({"no_go": [NO_GO | {"danger_mm": 9}]}, "caution_mm must be larger"),
+        ({"no_go": [{k: v for k, v in NO_GO.items() if k != "sphere"}]}, "give one of `sphere`"),
+        ({"no_go": [NO_GO | {"name": "bone"}]}, "structures and no_go: 'bone' is there twice"),
+        ({"no_go": [NO_GO | {"sphere": {"centre_ct": [0, 0, 0], "radius_mm": -1}}]}, "no_go.0.sphere.radius_mm"),
     ],
 )
 def test_a_wrong_case_file_is_refused_by_key(folder, change, said):
     with pytest.raises(CaseError) as caught:
         load(folder, **change)
     assert said in str(caught.value)
+
+
+def test_a_tool_file_gives_the_geometry_and_the_case_the_id(folder):
+    profile = [[0, 0.1], [3, 1.0], [60, 1.0], [60.5, 3.0], [100, 3.0]]
+    geometry = {"kind": "drill", "diameter_mm": 2.0, "length_mm": 100, "profile": profile, "tip_mm": [1, 2, 150]}
+    (folder / "drill.yaml").write_text(yaml.safe_dump(geometry))
+    case = load(folder, tools=[{"id": "left drill", "file": "drill.yaml", "axis": [0, 0.6, 0.8]}])
+    (tool,) = case.tools
+    assert tool.id == "left drill" and tool.kind == "drill"
+    np.testing.assert_allclose(tool.radii_mm(np.array([0.0, 1.55, 30.0, 80.0])), [0.1, 0.565, 1.0, 3.0], atol=1e-9)
+    T = tool.T_tool_tip()
+    np.testing.assert_allclose(T[:3, 3], [1, 2, 150])
+    np.testing.assert_allclose(T[:3, 2], [0, 0.6, 0.8])
+    assert is_rigid(T)
+    (folder / "drill.yaml").write_text(yaml.safe_dump(geometry | {"diameter_mm": 500}))
+    with pytest.raises(CaseError, match=r"drill\.yaml: diameter_mm"):
+        load(folder, tools=[{"id": "left drill", "file": "drill.yaml"}])
+
+
+@pytest.mark.parametrize(
+    ("shape", "points", "distances"),
+    [
+        ({"sphere": {"centre_ct": [1, 0, 0], "radius_mm": 2}}, [[1, 0, 0], [5, 0, 0], [1, 2, 0]], [-2, 2, 0]),
+        (
+            {"capsule": {"from_ct": [0, 0, 0], "to_ct": [10, 0, 0], "radius_mm": 1}},
+            [[5, 4, 0], [13, 4, 0], [5, 0, 0]],
+            [3, 4, -1],
+        ),
+        (
+            {"box": {"low_ct": [0, 0, 0], "high_ct": [10, 4, 4]}},
+            [[13, 8, 2], [5, 1, 2], [-2, 2, 2], [5, 2, 2]],
+            [5, -1, 2, -2],
+        ),
+    ],
+)
+def test_distances_to_regions_that_no_instrument_may_enter(shape, points, distances):
+    region = NoGo(name="a", caution_mm=5, danger_mm=2, **shape)
+    points = np.array(points, float)
+    out, ahead = np.empty((len(points), 4)), np.empty((len(points), 4))
+    region.distances(points, out)
+    np.testing.assert_allclose(out[:, 0], distances, atol=1e-9)
+    # The direction is that in which the distance grows by one for every mm.
+    unit = np.linalg.norm(out[:, 1:], axis=1) > 0.5
+    region.distances(points + 1e-4 * out[:, 1:], ahead)
+    np.testing.assert_allclose((ahead[unit, 0] - out[unit, 0]) / 1e-4, 1, atol=1e-3)
+    low, high = region.bounds_ct()
+    inside = points[out[:, 0] < 0]
+    assert ((inside > low) & (inside < high)).all()
 
 
 def test_an_object_is_named_by_a_label_or_is_a_volume_of_its_own(folder):

@@ -1,8 +1,11 @@
 """Guidance on the embedded case: distances against the truth, alerts in the very frame, outlines on the bone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
+from fluoronav.case import NoGo
 from fluoronav.geometry import transform_points
 from fluoronav.guidance import GuidanceStage
 from fluoronav.records import Budget, FrameRecord, Instrument, RegistrationResult
@@ -135,3 +138,108 @@ def test_a_trembling_tip_at_a_threshold_raises_one_alert(stage, case, rng):
         stage.process(frame, Budget(30))
         raised += [a for a in frame.alerts if a.structure == "aorta" and a.state == "raised"]
     assert len(raised) <= 1
+
+
+def moving(stage, case, tips, axis, t0=0, kind="tracker", fps=30):
+    """Frames in which the tip is at one place after another."""
+    frames = []
+    for n, tip in enumerate(tips):
+        frame = record(case, tip, axis, seq=n)
+        frame.t_acq = t0 + int(n * 1e9 / fps)
+        frame.instruments = tuple(dataclasses.replace(i, origin=kind) for i in frame.instruments)
+        stage.process(frame, Budget(30))
+        frames.append(frame)
+    return frames
+
+
+def test_the_way_ahead_and_the_time_to_contact_are_those_of_a_straight_approach(stage, case, rng):
+    """At 20 mm/s straight at the cord: what is left shrinks by as much, and the alert says when it comes."""
+    cord = next(s for s in case.structures if s.name == "spinal_cord")
+    inside = np.argwhere(cord.field.hundredths < -300)
+    index = inside[np.abs(inside[:, 0] - len(cord.field.hundredths) // 2).argmin()]
+    centre = cord.field.origin_ct + index[::-1] * cord.field.spacing_mm
+    axis = np.array([0.0, -1.0, 0.0])
+    tips = [centre - (30 - 20 / 30 * n) * axis + rng.normal(0, 0.05, 3) for n in range(30)]
+    frames = moving(stage, case, tips, axis)
+    ways = [next(d for d in f.distances if d.structure == "spinal_cord") for f in frames]
+    # Straight ahead: the way is the distance less the error of the place that is reached.
+    for d in ways[:20]:
+        assert d.ahead_mm is not None and d.ahead_mm < d.distance_mm + 2
+    fell = ways[5].ahead_mm - ways[20].ahead_mm
+    assert fell == pytest.approx(10.0, abs=0.7)
+    assert ways[20].contact_s == pytest.approx(ways[20].distance_mm / 20, rel=0.15)
+    assert ways[2].contact_s is None  # too few frames to say
+    texts = [a.text for f in frames for a in f.alerts if a.structure == "spinal_cord"]
+    assert texts and all("s at this speed" in t for t in texts)
+
+
+def test_nothing_is_ahead_of_an_instrument_that_points_away_or_stands_still(stage, case):
+    cord = next(s for s in case.structures if s.name == "spinal_cord")
+    inside = np.argwhere(cord.field.hundredths < -300)
+    index = inside[np.abs(inside[:, 0] - len(cord.field.hundredths) // 2).argmin()]
+    centre = cord.field.origin_ct + index[::-1] * cord.field.spacing_mm
+    away = np.array([0.0, 1.0, 0.0])
+    frames = moving(stage, case, [centre + 30 * away] * 15, away)
+    d = next(d for d in frames[-1].distances if d.structure == "spinal_cord")
+    assert d.ahead_mm is None and d.contact_s is None
+
+
+def test_a_region_that_was_drawn_is_watched_and_outlined_like_a_structure(case, camera):
+    target = np.array(case.target_ct)
+    region = NoGo(name="keep out", caution_mm=6, danger_mm=2, sphere={"centre_ct": target.tolist(), "radius_mm": 8.0})
+    mine = dataclasses.replace(case, file=case.file.model_copy(update={"no_go": (region,)}))
+    stage = GuidanceStage()
+    stage.prepare(mine, camera)
+    side = np.array([1.0, 0, 0])
+    alerts = []
+    for off in (30.0, 13.0, 9.0, 2.0):
+        frame = record(mine, target + off * side, -side, T=case.prior.T_camera_ct())
+        stage.process(frame, Budget(30))
+        alerts += [(off, a.priority) for a in frame.alerts if a.structure == "keep out"]
+    assert alerts == [(13.0, "medium"), (9.0, "high")]
+    d = next(d for d in frame.distances if d.structure == "keep out")
+    assert d.distance_mm < 0
+    stage.idle()
+    stage._looking.result()
+    frame = record(mine, T=case.prior.T_camera_ct())
+    stage.process(frame, Budget(30))
+    outline = next(o for o in frame.outlines if o.structure == "keep out")
+    centre = camera.project(transform_points(case.prior.T_camera_ct(), target))
+    depth = transform_points(case.prior.T_camera_ct(), target)[2]
+    radii = np.linalg.norm(np.concatenate(outline.paths) - centre, axis=1)
+    assert np.median(radii) == pytest.approx(8 * camera.focal_px / depth, rel=0.05)
+    stage.close()
+
+
+@pytest.mark.parametrize("origin", ["image", "tracker"])
+def test_an_alert_of_an_instrument_that_is_gone_is_ended_and_says_so(stage, case, origin):
+    cord = next(s for s in case.structures if s.name == "spinal_cord")
+    inside = np.argwhere(cord.field.hundredths < -300)
+    centre = cord.field.origin_ct + inside[len(inside) // 2][::-1] * cord.field.spacing_mm
+    (first,) = moving(stage, case, [centre], (0.0, -1.0, 0.0), kind=origin)
+    assert any(a.kind == "proximity" and a.state == "raised" for a in first.alerts)
+    ended = []
+    for n in range(40):
+        frame = record(case, seq=n)
+        stage.process(frame, Budget(30))
+        ended += [(n, a) for a in frame.alerts if a.kind == "proximity" and a.structure == "spinal_cord"]
+    assert [(n, a.state) for n, a in ended] == [(14, "cleared")] and "is not seen" in ended[0][1].text
+
+
+def test_an_instrument_that_is_roughly_placed_has_no_distances(stage, case):
+    frame = record(case, case.target_ct)
+    frame.instruments = tuple(dataclasses.replace(i, sigma_mm=40.0) for i in frame.instruments)
+    stage.process(frame, Budget(30))
+    assert frame.distances == () and frame.alerts == []
+
+
+def test_why_a_tool_is_not_believed_is_in_the_alert(stage, case):
+    texts = []
+    for n in range(30):
+        frame = record(case, case.target_ct if n < 3 else None, seq=n)
+        frame.tool_faults = {"kwire": "its pose repeats to the last bit"} if n >= 3 else {}
+        stage.process(frame, Budget(30))
+        texts += [a.text for a in frame.alerts if a.kind == "instrument_lost"]
+    assert texts == [
+        "kwire is no longer seen by the tracker (its pose repeats to the last bit); its distances are unknown"
+    ]

@@ -1,5 +1,7 @@
 """Tracker and picture together: one estimate for each instrument, and what the tracker has drifted."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -33,8 +35,10 @@ class Theatre:
         off[:3, 3] = self.drift
         if tracked:
             tool = T_tracker_ct @ off @ self.T_ct_tool
-            tool[:3, 3] += self.rng.normal(0, 0.1, 3)
-            for name, T in (("patient_reference", T_tracker_ct @ T_reference), ("kwire", tool)):
+            marker = T_tracker_ct @ T_reference
+            for T in (tool, marker):
+                T[:3, 3] += self.rng.normal(0, 0.07, 3)
+            for name, T in (("patient_reference", marker), ("kwire", tool)):
                 self.instruments.observe(ToolSample(name, t, T, 0.2))
         frame = FrameRecord(self.k, t, 0, np.zeros((2, 2), np.uint16), 16, False, None)
         if registered:
@@ -44,7 +48,9 @@ class Theatre:
         if visible:
             noise = self.rng.normal(0, self.sigma_px, 2)
             direction = (tip - tail) / np.linalg.norm(tip - tail)
-            d = Detection("image-1", "k-wire", 0.9, tip + noise, tail, direction, 7.0, self.sigma_px, 0.1, 0.0, 0)
+            depth = (self.T_camera_ct @ self.T_ct_tool)[2, 3]
+            width = np.sqrt(0.75) * self.case.tools[0].diameter_mm * self.camera.focal_px / depth
+            d = Detection("image-1", "k-wire", 0.9, tip + noise, tail, direction, width, self.sigma_px, 0.1, 0.0, 0)
             frame.detections = (d,)
         self.instruments.process(frame, Budget(30))
         self.guidance.process(frame, Budget(30))
@@ -114,11 +120,16 @@ def test_a_tracker_that_is_6_mm_off_is_not_believed_and_that_is_said_loudly(thea
     assert tool.sigma_mm > 4  # along the ray nothing else is known
 
 
-def test_an_instrument_that_only_the_picture_shows_has_no_place_in_space(theatre):
+def test_an_instrument_that_one_picture_shows_has_a_ray_and_a_rough_depth_and_no_distances(theatre):
     t = theatre()
     frame = t.frame(tracked=False)
     (seen,) = frame.instruments
-    assert seen.origin == "image" and seen.id == "image-1" and seen.tip_ct is None
+    assert seen.origin == "image" and seen.id == "image-1" and seen.method == "width"
+    # The shadow's width says the depth to centimetres, and the error says so; across the ray it is exact.
+    off = t.T_camera_ct[:3, :3] @ (seen.tip_ct - t.T_ct_tool[:3, 3])
+    assert seen.sigma_mm > 20 and abs(off[2]) < 2.5 * seen.sigma_mm
+    uv = t.camera.project(transform_points(t.T_camera_ct, seen.tip_ct))
+    assert np.linalg.norm(uv - seen.tip_px) < 0.1
     assert frame.distances == ()
     gone = [t.frame(tracked=False, visible=False) for _ in range(30)]
     assert not any(a.kind == "instrument_lost" for f in gone for a in f.alerts)
@@ -138,7 +149,7 @@ def test_without_a_registration_the_picture_moves_no_tool(theatre):
 def test_an_instrument_that_is_seen_from_two_sides_gets_a_place_in_space(theatre, case):
     t = theatre()
     for _ in range(10):
-        assert t.frame(tracked=False).instruments[0].tip_ct is None
+        assert t.frame(tracked=False).instruments[0].method == "width"
     t.T_camera_ct = turned(case, 40.0)
     for _ in range(4):
         (seen,) = t.frame(tracked=False).instruments
@@ -157,7 +168,43 @@ def test_one_that_moved_between_the_views_gets_none(theatre, case):
     t.T_ct_tool[:3, 3] += [0, 0, 5.0]  # across both beams
     for _ in range(4):
         (seen,) = t.frame(tracked=False).instruments
-        assert seen.tip_ct is None
+        assert seen.method == "width"
+
+
+def test_without_a_marker_on_the_patient_the_pictures_tell_where_it_is(case, camera, rng):
+    """The tool is moved about before the C-arm; then the tracker alone places it, with the error that is claimed."""
+    known = np.array(case.file.tracker.T_ct_reference)
+    tracker = case.file.tracker.model_copy(update={"T_ct_reference": None})
+    mine = dataclasses.replace(case, file=case.file.model_copy(update={"tracker": tracker}))
+    t = Theatre(mine, camera, rng)
+    t.case = case  # the theatre knows
+    stage = t.instruments
+    placed = []
+    for k in range(60):
+        axis = np.array([0.0, -1.0, 0.2]) + rng.normal(0, 0.4, 3)
+        axis /= np.linalg.norm(axis)
+        x = np.cross([0.0, 0, 1], axis)
+        x /= np.linalg.norm(x)
+        T = np.eye(4)
+        T[:3, :3] = np.stack([x, np.cross(axis, x), axis], axis=1)
+        T[:3, 3] = np.array(case.target_ct) + rng.normal(0, 25, 3)
+        t.T_ct_tool = T
+        for _ in range(2):
+            frame = t.frame()
+        placed += [i.origin for i in frame.instruments]
+        stage.idle()
+        if stage._marker._solving is not None:
+            stage._marker._solving.result()
+        if k == 3:
+            assert placed == ["image"] * 4
+    found = stage._marker.found
+    assert found is not None and np.linalg.norm(found.T_ct_reference[:3, 3] - known[:3, 3]) < 3
+    hidden = t.frame(visible=False)
+    (tool,) = hidden.instruments
+    off = np.linalg.norm(tool.tip_ct - t.T_ct_tool[:3, 3])
+    assert tool.origin == "tracker" and off < 3 * tool.sigma_mm and tool.sigma_mm < 1.5
+    t.guidance.close()
+    stage.close()
 
 
 def turned(case, orbital):

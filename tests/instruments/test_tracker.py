@@ -14,14 +14,27 @@ def sample(t_ms, x=0.0, visible=True, tool="kwire"):
     return ToolSample(tool, t_ms * MS, exp_se3([0, 0, 0, x, 0, 0]) if visible else None, 0.2)
 
 
-def test_a_pose_is_interpolated_between_samples_and_held_after_the_last():
+def test_a_pose_is_interpolated_between_samples_and_goes_on_after_the_last_with_a_growing_error():
     track = ToolTrack()
     track.add(sample(0, 0))
     track.add(sample(20, 10))
-    T, _, age = track.pose_at(5 * MS)
-    assert T[0, 3] == pytest.approx(2.5) and age == 0
-    T, _, age = track.pose_at(50 * MS)
-    assert T[0, 3] == pytest.approx(10) and age == 30 * MS
+    between = track.pose_at(5 * MS)
+    assert between.T_tracker_tool[0, 3] == pytest.approx(2.5) and between.age_ns == 0
+    ahead = [track.pose_at(t * MS) for t in (30, 50, 90)]
+    # 0.5 mm a millisecond; predicted for 50 ms and held then.
+    assert [p.T_tracker_tool[0, 3] for p in ahead] == pytest.approx([15, 25, 35])
+    assert [p.age_ns for p in ahead] == [10 * MS, 30 * MS, 70 * MS]
+    errors = [between.error_mm, *(p.error_mm for p in ahead)]
+    assert errors == sorted(errors) and errors[0] == 0.2 and errors[-1] > 3
+    assert track.pose_at(125 * MS) is None
+
+
+def test_a_tool_that_is_held_still_is_not_moved_by_its_noise(rng):
+    track = ToolTrack()
+    for k in range(20):
+        track.add(sample(16 * k, float(rng.normal(0, 0.1))))
+    held = track.pose_at((16 * 19 + 40) * MS)
+    assert abs(held.T_tracker_tool[0, 3]) < 0.4
 
 
 def test_a_stale_a_hidden_and_a_future_pose_are_none():
@@ -34,11 +47,34 @@ def test_a_stale_a_hidden_and_a_future_pose_are_none():
     assert track.pose_at(115 * MS) is None
 
 
+def test_a_jump_is_kept_aside_until_others_agree_with_it():
+    track = ToolTrack()
+    assert track.add(sample(0, 0)) and track.add(sample(16, 0.1))
+    assert not track.add(sample(32, 400))
+    assert "jumps" in track.fault
+    assert track.add(sample(48, 0.2)) and track.fault == ""
+    assert track.pose_at(48 * MS).T_tracker_tool[0, 3] == pytest.approx(0.2)
+    # A stand that was pushed: the third sample in a row is believed, and nothing is interpolated across the jump.
+    assert [track.add(sample(64 + 16 * k, 400 + 0.1 * k)) for k in range(4)] == [False, False, True, True]
+    assert track.pose_at(112 * MS).T_tracker_tool[0, 3] == pytest.approx(400.3, abs=0.5)
+    assert track.rejected == {"jumped": 3}
+
+
+def test_a_sender_that_hangs_and_repeats_a_pose_under_new_times_is_found_out():
+    track = ToolTrack()
+    taken = [track.add(sample(16 * k, 7.0)) for k in range(60)]
+    assert taken.index(False) == 15 and not any(taken[15:])
+    assert "repeats" in track.fault and track.rejected["frozen"] == 45
+    assert track.pose_at(16 * 60 * MS) is None  # no frozen tip that looks alive
+    assert track.add(sample(16 * 60, 7.1)) and track.fault == ""
+
+
 def test_a_sample_that_goes_back_in_time_or_repeats_is_refused():
     track = ToolTrack()
     assert track.add(sample(10))
     assert not track.add(sample(10))
     assert not track.add(sample(5))
+    assert track.rejected == {"out_of_order": 2} and "go back" in track.fault
 
 
 def test_the_tip_is_where_the_tracker_says_however_patient_and_tracker_move(case, camera, rng):
@@ -47,7 +83,7 @@ def test_the_tip_is_where_the_tracker_says_however_patient_and_tracker_move(case
     T_ct_reference = np.array(case.file.tracker.T_ct_reference)
     T_ct_tool = exp_se3([0.3, 0.1, 0, 5, 80, -150])
     for k in range(1, 5):
-        T_tracker_ct = exp_se3(rng.normal(0, [0.5, 0.5, 0.5, 300, 300, 300]))
+        T_tracker_ct = exp_se3(rng.normal(0, [0.01, 0.01, 0.01, 5, 5, 5]))
         for tool, T in (("patient_reference", T_tracker_ct @ T_ct_reference), ("kwire", T_tracker_ct @ T_ct_tool)):
             stage.observe(ToolSample(tool, k * 30 * MS, T, 0.1))
         frame = FrameRecord(k, k * 30 * MS, 0, np.zeros((2, 2), np.uint16), 16, False, None)

@@ -1,8 +1,11 @@
 """What is known before the first frame: CT, structures with their thresholds, plan, tools and the prior pose."""
 
 from fluoronav.case.distance import DistanceField, sample_distance, sample_distances
-from fluoronav.case.file import CaseError, CaseFile, PriorPose, Spread, Tool, Trajectory
+from fluoronav.case.file import CaseFile, PriorPose, Spread, Trajectory
 from fluoronav.case.loading import Bones, Case, Structure, load_case
+from fluoronav.case.no_go import NoGo
+from fluoronav.case.schema import CaseError
+from fluoronav.case.tool import Tool
 from fluoronav.case.volume import Volume, read_volume
 
 __all__ = [
@@ -11,6 +14,7 @@ __all__ = [
     "CaseError",
     "CaseFile",
     "DistanceField",
+    "NoGo",
     "PriorPose",
     "Spread",
     "Structure",

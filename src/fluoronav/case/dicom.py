@@ -14,7 +14,7 @@ import pydicom
 import SimpleITK as sitk
 from pydicom.errors import InvalidDicomError
 
-from fluoronav.case.file import CaseError
+from fluoronav.case.schema import CaseError
 
 _GEOMETRY_TOLERANCE_MM = 0.05
 

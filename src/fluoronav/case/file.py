@@ -3,31 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import Field, ValidationError, field_validator, model_validator
 
+from fluoronav.case.no_go import NoGo
+from fluoronav.case.schema import CaseError, Color, Name, Point, Strict
+from fluoronav.case.tool import Tool
 from fluoronav.geometry import CArmPose, is_rigid
 
-Point = Annotated[tuple[float, float, float], Field(description="x, y, z in LPS mm")]
 
-
-class CaseError(ValueError):
-    """A case that cannot be used; the text names the file, what is wrong and what to do."""
-
-
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-
-class StructureEntry(_Strict):
+class StructureEntry(Strict):
     """One anatomical structure of the label map."""
 
-    name: str = Field(min_length=1, max_length=64)
+    name: Name
     label: int = Field(gt=0, description="its value in the label map")
-    color: str = Field(default="#ffffff", pattern=r"^#[0-9a-fA-F]{6}$")
+    color: Color = "#ffffff"
     caution_mm: float | None = Field(default=None, gt=0)
     danger_mm: float | None = Field(default=None, gt=0)
 
@@ -40,10 +33,10 @@ class StructureEntry(_Strict):
         return self
 
 
-class Trajectory(_Strict):
+class Trajectory(Strict):
     """A planned straight path."""
 
-    name: str = Field(min_length=1, max_length=64)
+    name: Name
     entry_ct: Point
     target_ct: Point
     radius_mm: float = Field(default=2.5, gt=0, le=20)
@@ -55,16 +48,7 @@ class Trajectory(_Strict):
         return self
 
 
-class Tool(_Strict):
-    """The geometry of an instrument. In its own frame the tip is the origin and the shaft runs along -z."""
-
-    id: str = Field(min_length=1, max_length=64)
-    kind: str = Field(min_length=1, max_length=64)
-    diameter_mm: float = Field(gt=0, le=50)
-    length_mm: float = Field(gt=0, le=1000)
-
-
-class Spread(_Strict):
+class Spread(Strict):
     """How far the true pose may lie from the prior."""
 
     rotation_deg: float = Field(default=30, gt=0, le=180)
@@ -72,7 +56,7 @@ class Spread(_Strict):
     depth_mm: float = Field(default=60, gt=0, le=300)
 
 
-class PriorPose(_Strict):
+class PriorPose(Strict):
     """Where the C-arm stands before any registration, as its joints say it."""
 
     isocentre_ct: Point
@@ -89,30 +73,32 @@ class PriorPose(_Strict):
         ).T_camera_ct()
 
 
-class Tracker(_Strict):
+class Tracker(Strict):
     """The external tracker's reference marker, fixed to the patient."""
 
     reference: str = Field(description="id under which the tracker reports the marker")
-    T_ct_reference: list[list[float]] = Field(description="marker to patient, 4 x 4")
+    T_ct_reference: list[list[float]] | None = Field(
+        default=None, description="marker to patient, 4 x 4; without it, it is found from the pictures"
+    )
 
     @field_validator("T_ct_reference")
     @classmethod
-    def _rigid(cls, value: list[list[float]]) -> list[list[float]]:
-        if [len(row) for row in value] != [4] * 4 or not is_rigid(value):
+    def _rigid(cls, value: list[list[float]] | None) -> list[list[float]] | None:
+        if value is not None and ([len(row) for row in value] != [4] * 4 or not is_rigid(value)):
             raise ValueError("must be a rigid, right-handed 4 x 4 matrix")
         return value
 
 
-class Rigid(_Strict):
+class Rigid(Strict):
     """What moves as one body with the registration."""
 
     structures: tuple[str, ...] = Field(min_length=1, description="names of structures; their bones are looked at")
 
 
-class RigidObject(_Strict):
+class RigidObject(Strict):
     """A bone, or several, with a pose of its own: named by the label map, or cut out into a volume of its own."""
 
-    name: str = Field(min_length=1, max_length=64)
+    name: Name
     structures: tuple[str, ...] = Field(default=(), description="names of structures that move together")
     volume: Path | None = Field(
         default=None, description="CT of this bone alone, air around it, in the patient frame of `ct`"
@@ -125,10 +111,10 @@ class RigidObject(_Strict):
         return self
 
 
-class CaseFile(_Strict):
+class CaseFile(Strict):
     """The content of ``case.yaml``; file names are relative to it."""
 
-    name: str = Field(min_length=1, max_length=64)
+    name: Name
     ct: Path = Field(description="DICOM folder, NRRD or NIfTI")
     ct_series: str | None = Field(default=None, description="SeriesInstanceUID, where the folder holds several")
     labels: Path | None = Field(default=None, description="label map on any grid of the same patient frame")
@@ -138,6 +124,7 @@ class CaseFile(_Strict):
     structures: tuple[StructureEntry, ...] = ()
     rigid: Rigid | None = None
     objects: tuple[RigidObject, ...] = Field(default=(), max_length=32, description="what gets a pose of its own, too")
+    no_go: tuple[NoGo, ...] = Field(default=(), max_length=64, description="regions that no instrument may enter")
     plan: tuple[Trajectory, ...] = ()
     tools: tuple[Tool, ...] = ()
     prior: PriorPose
@@ -146,7 +133,7 @@ class CaseFile(_Strict):
     @model_validator(mode="after")
     def _consistent(self) -> CaseFile:
         for what, names in (
-            ("structures", [s.name for s in self.structures]),
+            ("structures and no_go", [s.name for s in (*self.structures, *self.no_go)]),
             ("objects", [o.name for o in self.objects]),
             ("plan", [t.name for t in self.plan]),
             ("tools", [t.id for t in self.tools]),
@@ -189,7 +176,29 @@ def read_case_file(path: Path) -> CaseFile:
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise CaseError(f"{path}: must hold a mapping of keys, not {type(content).__name__}")
+    if isinstance(content.get("tools"), list):
+        content["tools"] = [_with_its_file(path, k, tool) for k, tool in enumerate(content["tools"])]
     try:
         return CaseFile.model_validate(content)
     except ValidationError as error:
         raise CaseError(f"{path}: {describe(error)}") from error
+
+
+def _with_its_file(case: Path, index: int, tool: Any) -> Any:
+    """A tool of the case with what its tool file says; the case's own keys win."""
+    if not isinstance(tool, dict) or "file" not in tool:
+        return tool
+    own = dict(tool)
+    name = own.pop("file")
+    if not isinstance(name, str):
+        raise CaseError(f"{case}: tools.{index}.file: must be the name of a YAML file")
+    path = case.parent / name
+    geometry = read_yaml(path)
+    if not isinstance(geometry, dict):
+        raise CaseError(f"{path}: must hold a mapping of keys, not {type(geometry).__name__}")
+    whole = {"id": "?"} | geometry | own
+    try:
+        Tool.model_validate(whole)
+    except ValidationError as error:
+        raise CaseError(f"{path}: {describe(error)}") from error
+    return whole

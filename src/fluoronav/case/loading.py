@@ -10,8 +10,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
-from fluoronav.case.distance import DistanceField, distance_field
-from fluoronav.case.file import CaseError, CaseFile, PriorPose, Tool, Trajectory, read_case_file
+from fluoronav.case.distance import DistanceField, distance_field, sample_distances
+from fluoronav.case.file import CaseFile, PriorPose, Trajectory, read_case_file
+from fluoronav.case.no_go import NoGo
+from fluoronav.case.schema import CaseError
+from fluoronav.case.tool import Tool
 from fluoronav.case.volume import Volume, read_volume
 from fluoronav.paths import cache_folder, embedded_case
 
@@ -29,6 +32,10 @@ class Structure:
     caution_mm: float | None
     danger_mm: float | None
     field: DistanceField = field(repr=False)
+
+    def distances(self, points_ct: np.ndarray, out: np.ndarray) -> None:
+        """Signed distances to the surface and unit vectors away from it: points (n, 3) LPS mm, out (n, 4)."""
+        sample_distances(self.field.hundredths, self.field.origin_ct, self.field.spacing_mm, points_ct, out)
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,11 @@ class Case:
     @property
     def tools(self) -> tuple[Tool, ...]:
         return self.file.tools
+
+    @property
+    def watched(self) -> tuple[Structure | NoGo, ...]:
+        """What has thresholds: structures, and regions that no instrument may enter."""
+        return (*(s for s in self.structures if s.caution_mm is not None), *self.file.no_go)
 
     @property
     def prior(self) -> PriorPose:

@@ -11,7 +11,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from fluoronav.case.dicom import read_dicom_series
-from fluoronav.case.file import CaseError
+from fluoronav.case.schema import CaseError
 
 _ASKEW = "not perpendicular to each other; resample it to an orthogonal grid first"
 

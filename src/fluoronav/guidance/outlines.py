@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.case import DistanceField, Structure
+from fluoronav.case import NoGo, Structure
 from fluoronav.geometry import Camera, transform_points
 from fluoronav.records import Outline
 
@@ -17,25 +17,41 @@ Float = NDArray[np.float64]
 _SIDE = 256
 _POINT_STEP_MM = 1.0
 _MAX_POINTS = 60000
+_MOST_STEPS = 120
 
 
-def surface_points(field: DistanceField, step_mm: float = _POINT_STEP_MM) -> Float:
-    """Points on a structure's surface, LPS mm, about ``step_mm`` apart, shape (n, 3).
+def surface_points(obstacle: Structure | NoGo) -> Float:
+    """Points on a surface, LPS mm, about a millimetre apart (farther on large no-go regions), shape (n, 3).
 
-    Grid points near the surface are moved along the gradient of the distance by the distance.
+    Points of a grid near the surface are moved along the gradient of the distance by the distance.
     """
-    inside = np.argwhere(field.hundredths < 0)
-    if len(inside) == 0:
+    bounds = _bounds_ct(obstacle)
+    if bounds is None:
         return np.empty((0, 3))
-    low = field.origin_ct + (inside.min(0)[::-1] - 1) * field.spacing_mm
-    high = field.origin_ct + (inside.max(0)[::-1] + 1) * field.spacing_mm
+    low, high = bounds
+    step_mm = max(_POINT_STEP_MM, float((high - low).max()) / _MOST_STEPS)
     axes = [np.arange(a, b + step_mm, step_mm) for a, b in zip(low, high, strict=True)]
     points = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, 3)
-    distance, gradient = field.sample(points)
-    near = np.abs(distance) < 0.9 * step_mm
-    found = points[near] - distance[near, None] * gradient[near]
+    out = np.empty((len(points), 4))
+    obstacle.distances(points, out)
+    near = np.abs(out[:, 0]) < 0.9 * step_mm
+    found = points[near] - out[near, :1] * out[near, 1:]
     keep = np.linspace(0, len(found) - 1, min(len(found), _MAX_POINTS)).astype(int)
     return found[keep]
+
+
+def _bounds_ct(obstacle: Structure | NoGo) -> tuple[Float, Float] | None:
+    """Corners of a box around it; None where there is nothing in it."""
+    if isinstance(obstacle, NoGo):
+        return obstacle.bounds_ct()
+    field = obstacle.field
+    inside = np.argwhere(field.hundredths < 0)
+    if len(inside) == 0:
+        return None
+    return (
+        field.origin_ct + (inside.min(0)[::-1] - 1) * field.spacing_mm,
+        field.origin_ct + (inside.max(0)[::-1] + 1) * field.spacing_mm,
+    )
 
 
 @dataclass
@@ -55,8 +71,8 @@ class OutlineModel:
     the silhouette, and a frame only has to project them.
     """
 
-    def __init__(self, structures: tuple[Structure, ...], camera: Camera) -> None:
-        self._surfaces = [(s, surface_points(s.field)) for s in structures]
+    def __init__(self, structures: Sequence[Structure | NoGo], camera: Camera) -> None:
+        self._surfaces = [(s, surface_points(s)) for s in structures]
         self._camera = camera
         self._scale = _SIDE / max(camera.rows, camera.cols)
         self._small = camera.scaled(self._scale)

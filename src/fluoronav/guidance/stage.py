@@ -9,16 +9,16 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.case import sample_distances
+from fluoronav.case import NoGo, Structure
 from fluoronav.geometry import rotation_distance_deg, transform_points
 from fluoronav.guidance.alerts import LEVELS, AlertBook, proximity_level
+from fluoronav.guidance.approach import AHEAD_MM, ONE_SIDED_95, ClosingSpeed, ahead_mm
 from fluoronav.guidance.outlines import OutlineModel
 from fluoronav.records import Budget, Distance, FrameRecord, Instrument, Level, PlanProgress
 
 Float = NDArray[np.float64]
 
-# 95 % one-sided bound of a normal error, and what the segmentation adds to it (half a voxel, 1 sigma).
-_ONE_SIDED_95 = 1.645
+# What the segmentation adds to an error (half a voxel, 1 sigma).
 _SEGMENTATION_SIGMA_MM = 0.35
 # A level falls after so many frames below it.
 _CALM_FRAMES = 15
@@ -29,6 +29,9 @@ _RIM_TURN_DEG, _RIM_SHIFT_MM = 1.5, 8.0
 # An instrument is missed after this long, so that one hidden exposure alarms nobody.
 _INSTRUMENT_LOST_FRAMES = 15
 _LOST_FRAMES = 2
+# An instrument whose place is less well known than this (1 sigma) has no distances: every structure on its ray would
+# be alarmed.
+_PLACED_MM = 6.0
 # A tracker's drift is said from here on, and over below there.
 _DRIFT_SAID_MM, _DRIFT_OVER_MM = 1.0, 0.7
 
@@ -47,23 +50,27 @@ class GuidanceStage:
         self._rims_for: Float | None = None
         self._pose: Float | None = None
         self._levels: dict[tuple[str, str], tuple[Level, int]] = {}
+        self._closing: dict[tuple[str, str], ClosingSpeed] = {}
         self._unseen: dict[str, int] = {}
+        self._gone: dict[tuple[str, str], int] = {}
         self._was_tracking = False
         self._lost_frames = 0
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         progress("guidance: surfaces")
         self._camera = camera
-        self._watched = [s for s in case.structures if s.caution_mm is not None]
+        self._watched = case.watched
         self.set_plan(case.plan)
-        self._outlines = OutlineModel(case.structures, camera)
+        self._outlines = OutlineModel((*case.structures, *case.file.no_go), camera)
         self._structures_of = {o.name: o.structures for o in case.file.objects}
         self._centre_ct = case.target_ct
         self._tools = {t.id: t for t in case.tools}
         self._out = np.empty((len(_ALONG_MM), 4))
+        self._out_ahead = np.empty((len(AHEAD_MM), 4))
         for s in self._watched:
-            sample_distances(s.field.hundredths, s.field.origin_ct, s.field.spacing_mm, np.zeros((1, 3)), self._out[:1])
+            s.distances(np.zeros((1, 3)), self._out[:1])  # compiles
         self._unseen = {}
+        self._closing = {}
 
     def set_plan(self, plan) -> None:
         """Changes which trajectories are shown."""
@@ -81,6 +88,7 @@ class GuidanceStage:
             frame.outlines = self._outlines.outlines(self._rims, self._pose, own)
         self._watch_registration(frame)
         self._watch_instruments(frame)
+        self._end_what_is_gone(frame)
         self._watch_drift(frame)
 
     def idle(self) -> None:
@@ -103,22 +111,28 @@ class GuidanceStage:
             self._looking = None
 
     def _distances(self, frame: FrameRecord, instrument: Instrument) -> list[Distance]:
-        if instrument.tip_ct is None:
+        if instrument.tip_ct is None or instrument.sigma_mm > _PLACED_MM:
             return []
         points, radii, sigmas = self._along(instrument)
+        widest = float(radii.max())
+        further = np.hypot(sigmas[0], _AXIS_SIGMA_RAD * AHEAD_MM)
         found = []
         for s in self._watched:
             assert s.caution_mm is not None and s.danger_mm is not None
             out = self._out[: len(points)]
-            sample_distances(s.field.hundredths, s.field.origin_ct, s.field.spacing_mm, points, out)
-            lower_bounds = out[:, 0] - radii - _ONE_SIDED_95 * sigmas
+            s.distances(points, out)
+            lower_bounds = out[:, 0] - radii - ONE_SIDED_95 * sigmas
             k = int(lower_bounds.argmin())
             distance, lower = float(out[k, 0] - radii[k]), float(lower_bounds[k])
             key = (instrument.id, s.name)
             level = self._level(key, lower, s.caution_mm, s.danger_mm)
-            self._alert_proximity(frame, instrument.id, s, distance, lower, level)
+            contact_s = self._closing.setdefault(key, ClosingSpeed()).contact_s(frame.t_acq, distance)
+            self._alert_proximity(frame, instrument.id, s, distance, lower, level, contact_s)
             nearest = points[k] - out[k, 0] * out[k, 1:]
-            found.append(Distance(instrument.id, s.name, distance, lower, nearest, level))
+            ahead = None
+            if instrument.axis_ct is not None:
+                ahead = ahead_mm(s, instrument.tip_ct, instrument.axis_ct, widest, further, self._out_ahead)
+            found.append(Distance(instrument.id, s.name, distance, lower, nearest, level, ahead, contact_s))
         return found
 
     def _level(self, key: tuple[str, str], lower_mm: float, caution_mm: float, danger_mm: float) -> Level:
@@ -139,12 +153,19 @@ class GuidanceStage:
         if tool is not None and instrument.axis_ct is not None:
             steps = _ALONG_MM[tool.length_mm >= _ALONG_MM]
         axis = np.zeros(3) if instrument.axis_ct is None else instrument.axis_ct
-        radii = np.where(steps > 0, 0.0 if tool is None else tool.diameter_mm / 2, 0.0)
+        radii = np.zeros(len(steps)) if tool is None else tool.radii_mm(steps)
         sigmas = np.sqrt(instrument.sigma_mm**2 + (_AXIS_SIGMA_RAD * steps) ** 2 + _SEGMENTATION_SIGMA_MM**2)
         return instrument.tip_ct - steps[:, None] * axis, radii, sigmas
 
     def _alert_proximity(
-        self, frame: FrameRecord, instrument: str, s, distance: float, lower: float, level: Level
+        self,
+        frame: FrameRecord,
+        instrument: str,
+        s: Structure | NoGo,
+        distance: float,
+        lower: float,
+        level: Level,
+        contact_s: float | None,
     ) -> None:
         name = s.name.replace("_", " ")
         where = {"instrument": instrument, "structure": s.name, "distance_mm": distance, "lower_mm": lower}
@@ -152,11 +173,12 @@ class GuidanceStage:
             alert = self.alerts.end("proximity", f"{instrument} is clear of the {name} again", **where)
         else:
             danger = level == "danger"
+            soon = "" if contact_s is None else f", in {contact_s:.1f} s at this speed"
             alert = self.alerts.hold(
                 "proximity",
                 "high" if danger else "medium",
                 time.time_ns(),
-                f"{instrument} is {max(distance, 0):.1f} mm from the {name} (at least {max(lower, 0):.1f} mm)"
+                f"{instrument} is {max(distance, 0):.1f} mm from the {name} (at least {max(lower, 0):.1f} mm){soon}"
                 if distance > 0
                 else f"{instrument} is inside the {name}",
                 threshold_mm=s.danger_mm if danger else s.caution_mm,
@@ -235,7 +257,26 @@ class GuidanceStage:
                 continue
             self._unseen[name] += 1
             if self._unseen[name] == _INSTRUMENT_LOST_FRAMES:
-                text = f"{name} is no longer seen by the tracker; its distances are unknown"
+                fault = frame.tool_faults.get(name)
+                why = "" if fault is None else f" ({fault})"
+                text = f"{name} is no longer seen by the tracker{why}; its distances are unknown"
                 alert = self.alerts.hold("instrument_lost", "medium", time.time_ns(), text, instrument=name)
                 if alert is not None:
                     frame.alerts.append(alert)
+
+    def _end_what_is_gone(self, frame: FrameRecord) -> None:
+        """An open alert of an instrument without distances says what was, not what is."""
+        here = {(d.instrument, d.structure) for d in frame.distances}
+        for key in [k for k in self._levels if k not in here]:
+            self._gone[key] = self._gone.get(key, 0) + 1
+            if self._gone[key] < _INSTRUMENT_LOST_FRAMES:
+                continue
+            del self._levels[key], self._gone[key]
+            self._closing.pop(key, None)
+            name, structure = key
+            text = f"{name} is not seen: its distance from the {structure.replace('_', ' ')} is unknown"
+            alert = self.alerts.end("proximity", text, instrument=name, structure=structure)
+            if alert is not None:
+                frame.alerts.append(alert)
+        for key in here:
+            self._gone.pop(key, None)

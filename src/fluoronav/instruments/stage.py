@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,28 +12,32 @@ from numpy.typing import NDArray
 from fluoronav.geometry import inverse, transform_points
 from fluoronav.instruments.drift import DriftFilter
 from fluoronav.instruments.sightings import SightingMemory
-from fluoronav.instruments.space import Sighting
+from fluoronav.instruments.space import InSpace, Sighting, from_width
 from fluoronav.instruments.tracker import ToolTrack
+from fluoronav.instruments.tracker_registration import Pair, TrackerRegistration
 from fluoronav.records import Budget, Detection, FrameRecord, Instrument, RegistrationResult, ToolSample
 
 Float = NDArray[np.float64]
 
 # Beyond the newest sample the last pose is held; further than this it counts as aged.
-_FRESH_NS = 40_000_000
+_FRESH_NS, _TEACHES_NS = 40_000_000, 5_000_000
 _DEFAULT_ERROR_MM = 0.3
 # A tool and what the picture shows are the same when tip (pixels of a 1024 image) and axis (degrees) are this close.
 _SAME_PX, _SAME_DEG = 60.0, 12.0
 # 95 % of a circular normal error lie within so many sigmas.
 _SIGMAS_95 = 2.45
+# Of a shadow's width: its edges are blurred, and a shaft may be a few percent off its name; 1 sigma.
+_SIGMA_WIDTH_PX = 0.4
 
 
 class InstrumentStage:
     """Puts the case's tools into the patient and into the image.
 
-    A tool's own frame has its origin at the tip and z along the shaft towards the tip. The tracker sees the tool and a
-    reference marker that is fixed to the patient, so neither the patient nor the tracker has to hold still:
-    ``T_ct_tool = T_ct_reference inverse(T_tracker_reference) T_tracker_tool``. Where the picture shows the same tool,
-    the tip moves onto the ray on which it is seen, and what remains between the two is the tracker's drift.
+    The tracker sees the tool and a reference marker that is fixed to the patient, so neither the patient nor the
+    tracker has to hold still: ``T_ct_tool = T_ct_reference inverse(T_tracker_reference) T_tracker_tool``. Where the
+    case does not say where the marker is on the patient, it is found from pictures of the tool. Where the picture
+    shows the same tool, the tip moves onto the ray on which it is seen, and what remains between the two is the
+    tracker's drift.
     """
 
     name = "instruments"
@@ -40,7 +45,7 @@ class InstrumentStage:
 
     def __init__(self) -> None:
         self._tracks: dict[str, ToolTrack] = {}
-        self.rejected = 0
+        self._marker: TrackerRegistration | None = None
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         self._tools = case.tools
@@ -52,20 +57,37 @@ class InstrumentStage:
         self._centre_ct = case.target_ct
         wanted = [t.id for t in case.tools] + ([self._reference.reference] if self._reference else [])
         self._tracks = {name: ToolTrack() for name in wanted}
-        if self._reference:
+        self._T_tool_tip = {t.id: t.T_tool_tip() for t in case.tools}
+        # One tool of a kind: what the picture shows of that kind is as thick as it is.
+        kinds = [t.kind for t in case.tools]
+        self._diameters_mm = {t.kind: t.diameter_mm for t in case.tools if kinds.count(t.kind) == 1}
+        self.close()
+        self._T_ct_reference: Float | None = None
+        if self._reference is not None and self._reference.T_ct_reference is None:
+            self._marker = TrackerRegistration(camera)
+        elif self._reference is not None:
             self._T_ct_reference = np.array(self._reference.T_ct_reference, dtype=np.float64)
 
     def observe(self, sample: ToolSample) -> None:
-        """Takes a tracker's sample; unknown tools are ignored, samples that go back in time counted."""
+        """Takes a tracker's sample; unknown tools are ignored, what cannot be believed is counted by reason."""
         track = self._tracks.get(sample.tool)
-        if track is not None and not track.add(sample):
-            self.rejected += 1
+        if track is not None:
+            track.add(sample)
+
+    @property
+    def rejected(self) -> dict[str, int]:
+        """Samples that were not believed, by reason."""
+        total: Counter[str] = Counter()
+        for track in list(self._tracks.values()):
+            total.update(track.rejected)
+        return dict(total)
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
         left = list(frame.detections)
         self._drift.predict()
+        tracked = self._tracked(frame, left)
         found = []
-        for instrument in self._tracked(frame):
+        for instrument in tracked:
             seen = self._seen(instrument, left)
             if seen is None or frame.registration is None:
                 found.append(self._corrected(frame, instrument))
@@ -73,39 +95,69 @@ class InstrumentStage:
                 left = [d for d in left if d is not seen]
                 found.append(self._fused(instrument, seen, frame.registration))
         frame.drift = self._drift.drift
+        frame.tool_faults = {name: track.fault for name, track in self._tracks.items() if track.fault}
         frame.instruments = (*found, *(self._of_picture(frame, d, left) for d in left))
 
-    def idle(self) -> None: ...
+    def idle(self) -> None:
+        if self._marker is not None:
+            self._marker.idle()
 
-    def close(self) -> None: ...
+    def close(self) -> None:
+        if self._marker is not None:
+            self._marker.close()
+            self._marker = None
 
-    def _tracked(self, frame: FrameRecord) -> list[Instrument]:
+    def _tracked(self, frame: FrameRecord, detections: list[Detection]) -> list[Instrument]:
         """The tools that the tracker sees, as it sees them."""
         if self._reference is None:
             return []
-        marker = self._tracks[self._reference.reference].pose_at(frame.t_acq)
+        marker = self._tracks[self._reference.reference].pose_at(frame.t_acq, _DEFAULT_ERROR_MM)
         if marker is None:
             return []
-        T_tracker_reference, marker_error, marker_age = marker
-        T_ct_tracker = self._T_ct_reference @ inverse(T_tracker_reference)
-        found = []
+        T_reference_tracker = inverse(marker.T_tracker_tool)
+        seen = []
         for tool in self._tools:
-            seen = self._tracks[tool.id].pose_at(frame.t_acq)
-            if seen is None:
-                continue
-            T_tracker_tool, error, age = seen
-            T_ct_tool = T_ct_tracker @ T_tracker_tool
+            pose = self._tracks[tool.id].pose_at(frame.t_acq, _DEFAULT_ERROR_MM)
+            if pose is not None:
+                seen.append((tool, pose, T_reference_tracker @ pose.T_tracker_tool @ self._T_tool_tip[tool.id]))
+        if self._marker is not None:
+            # A predicted pose teaches what was predicted.
+            if len(seen) == 1 and max(seen[0][1].age_ns, marker.age_ns) < _TEACHES_NS:
+                self._learn(frame, seen[0][2], detections)
+            self._T_ct_reference = None if self._marker.found is None else self._marker.found.T_ct_reference
+        if self._T_ct_reference is None:
+            return []
+        found = []
+        for tool, pose, T_reference_tip in seen:
+            T_ct_tip = self._T_ct_reference @ T_reference_tip
             # Copies, so that kernels see contiguous arrays and were compiled for them.
-            tip_ct, axis_ct = T_ct_tool[:3, 3].copy(), T_ct_tool[:3, 2].copy()
+            tip_ct, axis_ct = T_ct_tip[:3, 3].copy(), T_ct_tip[:3, 2].copy()
             tip_px = tail_px = None
             if frame.registration is not None:
                 ends = np.stack([tip_ct, tip_ct - tool.length_mm * axis_ct])
                 uv = self._camera.project(transform_points(frame.registration.T_camera_ct, ends))
                 tip_px, tail_px = (p if np.isfinite(p).all() else None for p in uv)
-            sigma = float(np.hypot(error or _DEFAULT_ERROR_MM, marker_error or _DEFAULT_ERROR_MM))
-            aged = 1 if max(age, marker_age) > _FRESH_NS else 0
+            sigma = float(np.hypot(pose.error_mm, marker.error_mm))
+            if self._marker is not None and self._marker.found is not None:
+                sigma = float(np.hypot(sigma, self._marker.found.sigma_mm(tip_ct)))
+            aged = 1 if max(pose.age_ns, marker.age_ns) > _FRESH_NS else 0
             found.append(Instrument(tool.id, tool.kind, tip_px, tail_px, tip_ct, axis_ct, sigma, "tracker", aged))
         return found
+
+    def _learn(self, frame: FrameRecord, T_reference_tip: Float, detections: list[Detection]) -> None:
+        """Picture and tracker show one tool at one moment: a pair for the marker's place on the patient."""
+        fresh = [d for d in detections if d.age == 0]
+        if self._marker is None or len(fresh) != 1 or frame.registration is None or frame.status != "tracking":
+            return
+        seen = self._sighting(frame.registration, fresh[0])
+        self._marker.add(Pair(seen, T_reference_tip[:3, 3].copy(), T_reference_tip[:3, 2].copy()))
+
+    def _sighting(self, r: RegistrationResult, d: Detection) -> Sighting:
+        """A detection in a registered view, with the registration's error across the ray in its sigmas."""
+        depth = float(transform_points(r.T_camera_ct, self._centre_ct)[2])
+        error_px = r.tre_image_mm / _SIGMAS_95 * self._camera.focal_px / depth
+        turn_deg = float(np.hypot(d.sigma_deg, r.sigma[2]))
+        return Sighting(r.T_camera_ct, d.tip_px, d.direction, float(np.hypot(d.sigma_px, error_px)), turn_deg)
 
     def _seen(self, instrument: Instrument, detections: list[Detection]) -> Detection | None:
         """The detection that shows a tracked tool; fresh ones only, since a carried-on one shows nothing."""
@@ -122,21 +174,25 @@ class InstrumentStage:
         return best
 
     def _of_picture(self, frame: FrameRecord, d: Detection, others: list[Detection]) -> Instrument:
-        """An instrument that only the picture shows: one view says on which ray its tip is, another where on it."""
-        placed = None
+        """An instrument that only the picture shows: one view says on which ray its tip is, another where on it.
+
+        With one view only, and a tool of known thickness, the width of its shadow says to centimetres where on the ray.
+        """
+        placed: InSpace | None = None
         r = frame.registration
         # From one view to another the kind is what names it: two of a kind could be taken for one another.
         alone = sum(o.kind == d.kind for o in others) == 1
         if r is not None and frame.status == "tracking" and d.age == 0 and alone:
-            depth = float(transform_points(r.T_camera_ct, self._centre_ct)[2])
-            error_px = r.tre_image_mm / _SIGMAS_95 * self._camera.focal_px / depth
-            turn_deg = float(np.hypot(d.sigma_deg, r.sigma[2]))
-            sighting = Sighting(r.T_camera_ct, d.tip_px, d.direction, float(np.hypot(d.sigma_px, error_px)), turn_deg)
+            sighting = self._sighting(r, d)
             placed = self._sightings.place(frame.t_acq, d.kind, sighting)
+            diameter_mm = self._diameters_mm.get(d.kind)
+            if placed is None and diameter_mm is not None and d.width_px > 2:
+                placed = from_width(self._camera, sighting, d.width_px, diameter_mm, _SIGMA_WIDTH_PX)
         if placed is None:
             return Instrument(d.id, d.kind, d.tip_px, d.tail_px, None, None, d.sigma_px, "image", d.age)
+        method = "two_views" if placed.views > 1 else "width"
         return Instrument(
-            d.id, d.kind, d.tip_px, d.tail_px, placed.tip_ct, placed.axis_ct, placed.sigma_mm, "image", d.age
+            d.id, d.kind, d.tip_px, d.tail_px, placed.tip_ct, placed.axis_ct, placed.sigma_mm, "image", d.age, method
         )
 
     def _corrected(self, frame: FrameRecord, instrument: Instrument) -> Instrument:

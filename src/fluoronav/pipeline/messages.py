@@ -51,6 +51,7 @@ def overlay_message(
                 "sigma_mm": i.sigma_mm,
                 "origin": i.origin,
                 "age": i.age,
+                "method": i.method,
             }
             for i in frame.instruments
         ],
@@ -62,6 +63,8 @@ def overlay_message(
                 "lower_mm": d.lower_mm,
                 "nearest_ct": _list(d.nearest_ct),
                 "level": d.level,
+                "ahead_mm": d.ahead_mm,
+                "contact_s": d.contact_s,
             }
             for d in frame.distances
         ],

@@ -193,7 +193,7 @@ class Watch:
             "frames": frames,
             "invalid_by_field": invalid_by,
             "tools_invalid": loop.tools_invalid if loop else 0,
-            "tools_out_of_order": instruments.rejected if instruments else 0,
+            "tools_rejected": instruments.rejected if instruments else {},
             "clock_offset_ms": loop.clock_offset_ms if loop else 0.0,
             "engine": chain.engines if chain else {},
             "case": self._case.id if self._case else "",

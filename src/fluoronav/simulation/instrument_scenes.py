@@ -90,6 +90,54 @@ def unseen_shape(rng: np.random.Generator) -> Metal:
     return needle(d, 0.18 * d, rng.uniform(70, 150))
 
 
+def limb(rng: np.random.Generator, camera: Camera) -> Background:
+    """A limb in the open beam: soft tissue, and one to three long bones or a cluster of small ones in it.
+
+    Bodies of revolution, not anatomy: what the detector is to learn from it are sharp cortical edges, edges against
+    air, and marrow canals, which look like shafts.
+    """
+    water, bone = (np.zeros((camera.rows, camera.cols), np.float32) for _ in range(2))
+    centre = camera.rays(rng.uniform(0.25, 0.75, 2) * [camera.cols, camera.rows]) * rng.uniform(550, 750)
+    along = _near_plane(rng, 25.0)
+    across = np.cross(along, [0.0, 0.0, 1.0])
+    across /= np.linalg.norm(across)
+
+    def body(radius: NDArray, canal: NDArray, middle: Float, direction: Float, out: Float32, share: float) -> None:
+        metal = Metal("limb", radius.astype(np.float32), canal.astype(np.float32))
+        points = axis_points(metal, middle + 0.5 * metal.length_mm * direction, direction, across)
+        mm = np.zeros_like(out)
+        if (points[:, 2] > 120).all():
+            steel_mm(metal, points, camera, mm)
+        out += np.float32(share) * mm
+
+    s = np.linspace(-1, 1, 1500)
+    flesh = rng.uniform(14, 42)
+    body(flesh * (1 + rng.uniform(-0.25, 0.25) * s + rng.uniform(0, 0.3) * s**2), 0 * s, centre, along, water, 0.105)
+    if rng.random() < 0.35:  # a wrist or a foot
+        for _ in range(rng.integers(4, 12)):
+            n = int(rng.uniform(40, 130))
+            t = np.linspace(-1, 1, n)
+            r = 0.1 * n * rng.uniform(0.6, 1.2) * np.sqrt(np.clip(1 - t**2, 0.01, 1))
+            at = centre + rng.uniform(-0.8, 0.8) * flesh * across + rng.uniform(-35, 35) * along
+            turned = along + rng.normal(0, 0.6, 3)
+            body(r, np.clip(r - rng.uniform(1, 2), 0, None), at, turned / np.linalg.norm(turned), bone, 0.16)
+    for _ in range(rng.integers(1, 4)):
+        n = int(rng.uniform(400, 1500))
+        t = np.linspace(-1, 1, n)
+        r = rng.uniform(3, min(15, 0.5 * flesh)) * (1 + rng.uniform(0, 1.2) * np.abs(t) ** rng.integers(4, 12))
+        r *= np.clip((1 - np.abs(t)) * rng.uniform(8, 40), 0.05, 1) ** 0.5
+        at = centre + rng.uniform(-0.7, 0.7) * flesh * across + rng.uniform(-80, 80) * along
+        turned = along + rng.normal(0, 0.08, 3)
+        body(r, r * rng.uniform(0.3, 0.8), at, turned / np.linalg.norm(turned), bone, rng.uniform(0.1, 0.19))
+    return Background(water, bone)
+
+
+def _near_plane(rng: np.random.Generator, steepest_deg: float) -> Float:
+    """A unit vector near the image plane."""
+    around, steep = rng.uniform(0, 2 * np.pi), np.deg2rad(rng.uniform(-steepest_deg, steepest_deg))
+    return np.array([np.cos(around) * np.cos(steep), np.sin(around) * np.cos(steep), np.sin(steep)])
+
+
 class SceneMaker:
     """Makes exposures for one camera.
 
@@ -170,9 +218,7 @@ class SceneMaker:
         if not seen[int(tip_px[1]), int(tip_px[0])]:
             return None
         tip = camera.rays(tip_px) * rng.uniform(_NEAREST_MM, _FARTHEST_MM)
-        around = rng.uniform(0, 2 * np.pi)
-        steep = np.deg2rad(rng.uniform(-_STEEPEST_DEG, _STEEPEST_DEG))
-        direction = np.array([np.cos(around) * np.cos(steep), np.sin(around) * np.cos(steep), np.sin(steep)])
+        direction = _near_plane(rng, _STEEPEST_DEG)
         side = np.cross(direction, rng.standard_normal(3))
         points = axis_points(metal, tip, direction, side / np.linalg.norm(side))
         if (points[:, 2] < 100).any():
@@ -269,6 +315,10 @@ def _distract(rng: np.random.Generator, camera: Camera, steel: Float32, seen: ND
                 cv2.LINE_AA,
             )
             steel += layer
+    if rng.random() < 0.15:  # a straight wire or rail that crosses the whole field has no tip
+        c, angle = place(), rng.uniform(0, np.pi)
+        far = 2.0 * camera.cols * np.array([np.cos(angle), np.sin(angle)])
+        line(np.array([c - far, c + far]), rng.uniform(3, 14), rng.uniform(0.3, 3))
     if rng.random() < 0.3:  # beads
         for _ in range(rng.integers(1, 12)):
             layer = np.zeros_like(steel)
@@ -291,8 +341,8 @@ def _distract(rng: np.random.Generator, camera: Camera, steel: Float32, seen: ND
         if rng.random() < 0.5:
             layer = cv2.flip(layer, 1)
         steel += layer
-    if rng.random() < 0.25:  # implants: rods with round ends, plates with holes, screws without a driver
-        _implants(rng, camera, steel, scale, place)
+    for _ in range(rng.integers(1, 4) if rng.random() < 0.3 else 0):
+        _implant(rng, steel, scale, place)
     if rng.random() < 0.2:  # the edge of a retractor or of the table
         layer = np.zeros_like(steel)
         c, angle, w, h = place(), rng.uniform(0, np.pi), rng.uniform(60, 400) * scale, rng.uniform(300, 900) * scale
@@ -303,23 +353,31 @@ def _distract(rng: np.random.Generator, camera: Camera, steel: Float32, seen: ND
             steel += layer
 
 
-def _implants(
-    rng: np.random.Generator, camera: Camera, steel: Float32, scale: float, place: Callable[[], Float]
-) -> None:
+def _implant(rng: np.random.Generator, steel: Float32, scale: float, place: Callable[[], Float]) -> None:
+    """A rod with heads or with plain round ends, a plate with holes, or a screw that stays."""
     c, angle = place(), rng.uniform(0, np.pi)
     along = np.array([np.cos(angle), np.sin(angle)])
     half = rng.uniform(40, 200) * scale
     width = rng.uniform(14, 26) * scale
     layer = np.zeros_like(steel)
-    ends = [tuple(np.rint(c + s * half * along).astype(int).tolist()) for s in (-1, 1)]
-    if rng.random() < 0.5:
-        cv2.line(layer, ends[0], ends[1], rng.uniform(2, 5), max(round(width), 1), cv2.LINE_AA)
-        # Both ends leave the field of anything that could be a tip: they carry a head.
-        for end in ends:
-            cv2.circle(layer, end, round(1.2 * width), rng.uniform(4, 8), -1, cv2.LINE_AA)
-    else:
-        cv2.line(layer, ends[0], ends[1], rng.uniform(1, 3), max(round(1.8 * width), 1), cv2.LINE_AA)
+
+    def at(s: float) -> tuple[int, int]:
+        x, y = np.rint(c + s * half * along).astype(int).tolist()
+        return x, y
+
+    kind = rng.integers(3)
+    if kind == 0:
+        cv2.line(layer, at(-1), at(1), rng.uniform(2, 5), max(round(width), 1), cv2.LINE_AA)
+        if rng.random() < 0.7:
+            for end in (-1, 1):
+                cv2.circle(layer, at(end), round(1.2 * width), rng.uniform(4, 8), -1, cv2.LINE_AA)
+    elif kind == 1:
+        cv2.line(layer, at(-1), at(1), rng.uniform(1, 3), max(round(1.8 * width), 1), cv2.LINE_AA)
         for s in np.linspace(-0.8, 0.8, rng.integers(3, 7)):
-            hole = tuple(np.rint(c + s * half * along).astype(int).tolist())
-            cv2.circle(layer, hole, max(round(0.5 * width), 1), 0.0, -1, cv2.LINE_AA)
+            cv2.circle(layer, at(s), max(round(0.5 * width), 1), 0.0, -1, cv2.LINE_AA)
+    else:
+        half = min(half, 110 * scale)
+        for s in np.linspace(-1, 0.8, 24):
+            cv2.circle(layer, at(s), max(round((0.9 + 0.2 * s) * width * (0.75 + 0.25 * (s * 30 % 2))), 1), 4.0, -1)
+        cv2.circle(layer, at(1), round(1.5 * width), rng.uniform(5, 9), -1, cv2.LINE_AA)
     steel += layer

@@ -161,10 +161,11 @@ class Instrument(BaseModel):
     sigma_mm: Number
     origin: Literal["image", "tracker", "fused"]
     age: Count
+    method: Literal["two_views", "width"] | None = None
 
 
 class Distance(BaseModel):
-    """How far an instrument's tip is from a structure's surface."""
+    """How far an instrument, tip or shaft, is from a structure's surface, and from touching it on its way."""
 
     instrument: Name
     structure: Name
@@ -172,6 +173,8 @@ class Distance(BaseModel):
     lower_mm: Number
     nearest_ct: Point
     level: Literal["clear", "caution", "danger"]
+    ahead_mm: Number | None = None
+    contact_s: Number | None = None
 
 
 class PlanProgress(BaseModel):

@@ -1,0 +1,71 @@
+"""The geometry of an instrument, as a case file or a tool file gives it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from fluoronav.case.schema import Name, Strict
+
+Float = NDArray[np.float64]
+
+
+class Tool(Strict):
+    """An instrument as a body of revolution, in the frame in which the tracker reports it.
+
+    Attributes
+    ----------
+    tip_mm, axis : tuple
+        The tip, and the direction from the tail to the tip. By default the frame has its origin at the tip and z along
+        the shaft towards it; `fluoronav calibrate pivot` finds them for any other marker.
+    profile : tuple of (s, radius)
+        Radius at a distance from the tip, mm; without one the tool is a cylinder with a point.
+    """
+
+    id: Name
+    kind: Name
+    diameter_mm: float = Field(gt=0, le=50, description="of the shaft")
+    length_mm: float = Field(gt=0, le=1000)
+    tip_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    axis: tuple[float, float, float] = (0.0, 0.0, 1.0)
+    profile: tuple[tuple[float, float], ...] = Field(default=(), max_length=200, description="[mm from tip, radius]")
+
+    @model_validator(mode="after")
+    def _possible(self) -> Tool:
+        if self.length_mm <= self.diameter_mm:
+            raise ValueError(f"length_mm {self.length_mm:g} must be larger than diameter_mm {self.diameter_mm:g}")
+        if not 0.9 < np.linalg.norm(self.axis) < 1.1:
+            raise ValueError("axis must be a unit vector, from the tail to the tip")
+        if np.linalg.norm(self.tip_mm) > 1000:
+            raise ValueError("tip_mm is more than 1 m from the marker")
+        if self.profile:
+            self._possible_profile()
+        return self
+
+    def _possible_profile(self) -> None:
+        s, r = np.array(self.profile).T
+        if s[0] != 0 or len(s) < 2 or (np.diff(s) <= 0).any():
+            raise ValueError("profile must begin at 0, have two points or more, and go up in its first column")
+        if abs(s[-1] - self.length_mm) > 0.5:
+            raise ValueError(f"profile ends at {s[-1]:g} mm, but length_mm is {self.length_mm:g}")
+        if (r < 0).any() or r.max() > 25:
+            raise ValueError("profile has a radius below 0 or above 25 mm")
+        if not r.min() <= self.diameter_mm / 2 <= r.max() + 1e-6:
+            raise ValueError(f"profile has radii of {r.min():g} to {r.max():g} mm: none fits diameter_mm")
+
+    def radii_mm(self, along_mm: Float) -> Float:
+        """Radius at distances from the tip, shape as given."""
+        if self.profile:
+            s, r = np.array(self.profile).T
+            return np.interp(along_mm, s, r)
+        return np.where(along_mm > 0, self.diameter_mm / 2, 0.0)
+
+    def T_tool_tip(self) -> Float:
+        """From the tip's frame (origin at the tip, z from the tail to it) to the tool's, shape (4, 4), mm."""
+        z = np.array(self.axis) / np.linalg.norm(self.axis)
+        x = np.cross([0.0, 1.0, 0.0] if abs(z[1]) < 0.9 else [1.0, 0.0, 0.0], z)
+        x /= np.linalg.norm(x)
+        T = np.eye(4)
+        T[:3, 0], T[:3, 1], T[:3, 2], T[:3, 3] = x, np.cross(z, x), z, self.tip_mm
+        return T
