@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from fluoronav.geometry import exp_se3, transform_points
 from fluoronav.instruments.network_input import KINDS
-from fluoronav.simulation.instrument_scenes import Background, SceneMaker, training_shape, unseen_shape
+from fluoronav.simulation.instrument_scenes import Background, SceneMaker, limb, training_shape, unseen_shape
 
 
 @pytest.fixture
@@ -41,3 +42,34 @@ def test_the_bench_has_other_shapes_than_training_of_every_kind():
         {round(2 * float(m.outer_mm.max()), 2) for m in those if m.kind == "k-wire"} for those in (trained, unseen)
     ]
     assert not wires[0] & wires[1]
+
+
+def test_a_sequence_moves_the_instruments_a_little_from_frame_to_frame_and_nothing_else(maker):
+    rng = np.random.default_rng(2)
+    shots = list(maker.sequence(rng, 6, photons=100.0, count=2))
+    assert len(shots) == 6 and all(len(placed) == 2 for _, placed in shots)
+    for n in range(2):
+        tips = np.array([placed[n].points_camera[0] for _, placed in shots])
+        steps = np.linalg.norm(np.diff(tips, axis=0), axis=1)
+        assert 0 < steps.max() < 1.5
+        lengths = [np.linalg.norm(np.diff(placed[n].points_camera, axis=0), axis=1).sum() for _, placed in shots]
+        np.testing.assert_allclose(lengths, lengths[0], rtol=1e-6)
+
+
+def test_a_pair_shows_one_instrument_from_two_sides(maker):
+    turn = exp_se3([0, 0.7, 0, 0, 0, 0])
+    turn[:3, 3] = np.array([0, 0, 620]) - turn[:3, :3] @ [0, 0, 620]
+    (_, first), (_, second) = maker.pair(np.random.default_rng(5), turn, photons=100.0)
+    np.testing.assert_allclose(transform_points(turn, first.points_camera), second.points_camera)
+    np.testing.assert_allclose(maker.camera.project(second.points_camera[0]), second.axis_px[0], atol=1e-6)
+
+
+def test_a_limb_leaves_the_open_beam_and_has_dense_edges(maker):
+    shares = []
+    for seed in range(8):
+        b = limb(np.random.default_rng(seed), maker.camera)
+        assert np.isfinite(b.water).all() and (b.water >= 0).all() and (b.bone >= 0).all()
+        shares.append([(b.water > 0).mean(), (b.bone > 0).mean()])
+        assert b.water.max() < 15 and b.bone.max() < 8  # g/cm2: a thigh, a femur's shaft along its length
+    water, bone = np.array(shares).T
+    assert (water > 0.05).sum() >= 6 and (water < 0.98).all() and (bone > 0.01).sum() >= 6

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fluoronav.bench.alerts import bench_alerts
+from fluoronav.bench.instruments_in_space import depths, drift, identities
 from fluoronav.bench.subjects import load_subject, view_poses
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import Camera
@@ -37,6 +38,7 @@ _REAL = (*(f"knee/frame{t}_cam{c}.tif" for t in ("0138", "0180") for c in (1, 2)
          *(f"wrist/frame{t}_cam{c}.tif" for t in ("0099", "0158") for c in (1, 2)))  # fmt: skip
 # Each real frame is shown mirrored, turned, darker and noisier, too.
 _REAL_VARIANTS = 25
+_DRIFTS = 50
 
 
 def bench_instruments(
@@ -76,7 +78,7 @@ def bench_instruments(
             begin = time.perf_counter()
             found = stage.find(frame)
             times.append((time.perf_counter() - begin) * 1000)
-            matched, extra = compared(found, placed)
+            matched, extra = compared(found, placed, camera.focal_px)
             rows += matched
             false += extra
             good = extra == 0 and all(r["found"] for r in matched)
@@ -95,12 +97,16 @@ def bench_instruments(
     normal, low = by_dose
     return {
         "tip_px": normal["tip_px"],
+        "tip_mm": normal["tip_mm"],
         "direction_deg": normal["direction_deg"],
         "detection_rate": normal["detection_rate"],
         "false_per_frame": normal["false_per_frame"],
         "ms": normal["ms"],
         "by_dose": [normal, low],
         "real": _real(data, stage),
+        "identities": [identities(maker, max(frames // 20, 1), 40, dose, SEED) for dose in DOSES],
+        "depth_mm": depths(maker, max(frames // 2, 1), DOSES[0], SEED),
+        "drift": drift(_DRIFTS, SEED),
         "alerts": bench_alerts(approaches, SEED),
     }
 
@@ -119,7 +125,7 @@ def unseen_backgrounds(data: Path, camera: Camera) -> list[Background]:
     return [Background(w, b) for w, b in zip(kept["water"], kept["bone"], strict=True)]
 
 
-def compared(found: list[Detection], placed: tuple[Placed, ...]) -> tuple[list[dict[str, Any]], int]:
+def compared(found: list[Detection], placed: tuple[Placed, ...], focal_px: float) -> tuple[list[dict[str, Any]], int]:
     """One row for each instrument of a scene, and how many detections are of none."""
     left, rows = list(range(len(found))), []
     for p in placed:
@@ -139,6 +145,7 @@ def compared(found: list[Detection], placed: tuple[Placed, ...]) -> tuple[list[d
             row |= {
                 "found": True,
                 "tip_px": least,
+                "tip_mm": least * float(p.points_camera[0, 2]) / focal_px,
                 "direction_deg": float(np.rad2deg(np.arccos(np.clip(d.direction @ direction, -1, 1)))),
                 "called": d.kind,
                 "sigma_px": d.sigma_px,
@@ -181,6 +188,7 @@ def _figures(rows: list[dict[str, Any]], false_per_frame: float, dose: float) ->
             "instruments": len(those),
             "detection_rate": len(hit) / max(len(those), 1),
             "tip_px": {"median": q("tip_px", 50), "p95": q("tip_px", 95)},
+            "tip_mm": {"median": q("tip_mm", 50), "p95": q("tip_mm", 95)},
             "direction_deg": q("direction_deg", 50),
             "kind_right": float(np.mean([r["kind"] == r["called"] for r in hit])) if hit else None,
             "held": float(np.mean([r["tip_px"] < 2.45 * r["sigma_px"] for r in hit])) if hit else None,
@@ -245,6 +253,22 @@ def table(result: dict[str, Any]) -> str:
         "false instruments a frame: "
         + ", ".join(f"{d['false_per_frame']:.4f} at {d['photons']:g} photons" for d in result["by_dose"]),
         f"real frames without instruments: {result['real']['false']} false in {result['real']['frames']}",
+        f"tip at its own depth: median {px(result['tip_mm']['median'])} mm, 95 % {px(result['tip_mm']['p95'])}",
+        *(
+            f"moving, {i['photons']:g} photons, {i['frames']} frames: {i['shown']:.1%} shown, {i['switches']} changes "
+            f"of identity, {i['false_per_frame']:.4f} false a frame"
+            for i in result["identities"]
+        ),
+        *(
+            f"tip in space by {name.replace('_', ' ')}: median {d['mm']['median']:.2f} mm, 95 % {d['mm']['p95']:.2f} "
+            f"(claimed {d['sigma_mm']:.2f}, 1 sigma; held {d['held']:.0%} of {d['count']})"
+            for name, d in result["depth_mm"].items()
+            if d["mm"] is not None
+        ),
+        f"drift of 2 mm: noticed after {result['drift']['noticed_frames']['median']:.0f} frames (at most "
+        f"{result['drift']['noticed_frames']['max']}), then {result['drift']['corrected_mm']['median']:.2f} mm, 95 % "
+        f"{result['drift']['corrected_mm']['p95']:.2f}; unnoticed {result['drift']['unnoticed']} of "
+        f"{result['drift']['runs']}",
         f"{result['ms']:.1f} ms a frame",
         f"proximity alerts over {a['approaches']} approaches: {a['missed']:.2%} missed of {a['due']}, {a['late']:.2%} "
         f"more than a frame late, {a['false']:.2%} false of {a['raised']}, flutter in {a['flutter']:.2%}",

@@ -45,8 +45,9 @@ _JUMP = (1.7, 2.9, 2.9)
 _TRACKED_FRAMES = 6
 # Starts of poses that are judged, from those that end right to those that hardly can.
 _JUDGED_STARTS = ((2, 2, 2), (8, 8, 15), (15, 25, 30), (25, 40, 40), (5, 25, 5), (5, 25, 5)) * 2
-# Each is followed as the stage would, round after round with new patches, until it rests; what moves on has no say.
-_JUDGED_ROUNDS, _RESTS_MM = 8, 0.3
+# Each is followed as the stage would, round after round with new patches, until it rests; what still moves after a
+# second of frames has no say.
+_JUDGED_ROUNDS, _RESTS_MM = 29, 0.3
 
 
 class Rig:

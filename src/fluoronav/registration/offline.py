@@ -45,6 +45,8 @@ CLEARER_THAN_MIRROR = 0.01
 # The search: side of the images that are matched and neighbourhood (pixels), for a bone alone and for a whole trunk;
 # how many hypotheses of each view are refined. On the wrist a good one was always among the first 84.
 _BONE_SEARCH, _TRUNK_SEARCH, _KEPT_OF_SEARCH = (192, 2.5), (GRID_SIDE, GRID_SIGMA_PX), 90
+# Of several views: so many of each are also tried at the depth where the other views show them.
+_DEPTHS_OF, _DEPTH_STEP_MM = 40, 8.0
 _TURNS_ABOUT_SHAFT_DEG = (0.0, 25.0, -25.0, 45.0, -45.0)
 _SHIFTS_ALONG_SHAFT_MM = (0.0, 9.0, -9.0, 17.0, -17.0)
 _SHIFTS_BESIDE_SHAFT_MM = (10.0, 18.0)
@@ -187,7 +189,7 @@ class OfflineRegistration:
         progress : callable
         """
         side, sigma_px = _BONE_SEARCH if self._segmented else _TRUNK_SEARCH
-        found: list[tuple[float, Float]] = []
+        found: list[Float] = []
         with ThreadPoolExecutor(2) as pool:
             for v, view in enumerate(self._views):
                 grid = ViewGrid(self._model, view.camera, self._centre_ct, spread, side, sigma_px)
@@ -198,8 +200,12 @@ class OfflineRegistration:
                     T_view = self._T_view_first[v] @ T_prior
                     candidates = grid.candidates(T_view, image, view.seen, pool, _KEPT_OF_SEARCH)
                     of_view += [(c.correlation, inverse(self._T_view_first[v]) @ c.T_camera_ct) for c in candidates]
-                found += sorted(of_view, key=lambda f: -f[0])[:_KEPT_OF_SEARCH]
-        best = self._refined([self._at(T, np.zeros(6)) for _, T in found], progress)
+                best_of_view = [T for _, T in sorted(of_view, key=lambda f: -f[0])[:_KEPT_OF_SEARCH]]
+                found += best_of_view
+                if len(self._views) > 1:
+                    progress(f"view {v + 1} of {len(self._views)}: depths by the other views")
+                    found += [self._at_its_depth(T, v, spread.depth_mm) for T in best_of_view[:_DEPTHS_OF]]
+        best = self._refined([self._at(T, np.zeros(6)) for T in found], progress)
         around_it = [*_starts(), *_elsewhere(_axes(self._bones.grid))]
         apart = Apart(self._centre_ct, _BESIDE_DEG, _BESIDE_MM, _BESIDE_MM)
         for k in range(_MOST_LOOKS):
@@ -210,6 +216,35 @@ class OfflineRegistration:
             around = self._refined([self._at(unseen.poses[0], twist) for twist in around_it], progress)
             best = self._different([*best, *around])
         return self._told_from_mirror_image(self._judged(best[0]), progress)
+
+    def _at_its_depth(self, T_first: Float, v: int, depth_mm: float) -> Float:
+        """A pose that view v found, moved along that view's ray to where the other views show it.
+
+        One view hardly knows the depth, and the other views' optimum lies millimetres wide: what is 20 mm off there
+        settles on the bone beside.
+        """
+        others = [k for k in range(len(self._views)) if k != v]
+        side, _, _, _, _ = self._rounds[0]
+        T_view = self._T_view_first[v] @ T_first
+        at = transform_points(T_view, self._centre_ct)
+        best, highest = T_first, -1.0
+        for step in np.arange(-depth_mm, depth_mm + 1, _DEPTH_STEP_MM):
+            moved = T_view.copy()
+            moved[:3, 3] += step * at / np.linalg.norm(at)
+            first = inverse(self._T_view_first[v]) @ moved
+            fit = 0.0
+            for k in others:
+                level, T = self._levels[side, k], self._T_view_first[k] @ first
+                level.choose(self._bones, T, self._views[k].seen)
+                if level.count:
+                    refine_views(
+                        self._model, [([(level, self._images[side, k])], 1)], [T], self._centre_ct,
+                        self._start_information(T),
+                    )  # fmt: skip
+                    fit += float(level.ncc[: level.count].clip(0).mean())
+            if fit > highest:
+                best, highest = first, fit
+        return best
 
     def refine_near(self, T_camera_ct: Float) -> OfflineResult:
         """Refines one pose of the first view that is already good, without trying others."""

@@ -5,14 +5,14 @@ For training the detector and for measuring it; a scene says where every tip and
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.geometry import Camera
+from fluoronav.geometry import Camera, exp_se3, transform_points
 from fluoronav.simulation.detector import Detector, ImageChain
 from fluoronav.simulation.metal import Metal, axis_points, drill, k_wire, needle, screw, steel_mm
 from fluoronav.simulation.xray import transmission
@@ -175,26 +175,105 @@ class SceneMaker:
         seen : ndarray of bool
             Inside aperture and blades.
         """
-        camera = self.camera
+        chain, water, bone, placed = self._setup(rng, photons, count)
+        steel = self._steel(placed)
+        _distract(rng, self.camera, steel, chain.seen)
+        if rng.random() < 0.3:  # the hand, or the patient, moves during the pulse
+            steel = _moved(steel, rng, self.camera.cols / 1024)
+        return self._exposed(chain, water, bone, steel, int(rng.integers(30000))), placed, chain.seen
+
+    def sequence(
+        self, rng: np.random.Generator, frames: int, photons: float | None = None, count: int | None = None
+    ) -> Iterator[tuple[NDArray[np.uint16], tuple[Placed, ...]]]:
+        """Exposures in which the instruments are moved as by a hand, before one background.
+
+        Parameters
+        ----------
+        rng : Generator
+        frames : int
+        photons, count
+            As for :meth:`scene`.
+
+        Yields
+        ------
+        counts : ndarray of uint16, shape (rows, cols)
+        instruments : tuple of Placed
+            In one order; one that has left the view has an empty axis.
+        """
+        chain, water, bone, placed = self._setup(rng, photons, count)
+        before = self._steel(placed)
+        others = before.copy()
+        _distract(rng, self.camera, others, chain.seen)
+        others -= before
+        ways = [_hand(rng) for _ in placed]
+        for k in range(frames):
+            now = tuple(self._at(p, way(k)) for p, way in zip(placed, ways, strict=True))
+            yield self._exposed(chain, water, bone, self._steel(now) + others, int(rng.integers(30000))), now
+
+    def pair(
+        self, rng: np.random.Generator, T_second_first: Float, photons: float | None = None
+    ) -> tuple[tuple[NDArray[np.uint16], Placed], tuple[NDArray[np.uint16], Placed]]:
+        """One instrument that holds still, from two sides: exposures, and where it is in each camera's frame.
+
+        Parameters
+        ----------
+        rng : Generator
+        T_second_first : ndarray, shape (4, 4)
+            From the first camera's frame to the second's, mm.
+        photons : float, optional
+            As for :meth:`scene`. The anatomy behind it is another in each view.
+        """
+        while True:
+            first, second = self._setup(rng, photons, 1), self._setup(rng, photons, 0)
+            (one,) = first[3]
+            points = transform_points(T_second_first, one.points_camera)
+            if (points[:, 2] < 100).any():
+                continue
+            other = Placed(one.metal, points, visible_axis_px(points, self.camera, second[0].seen))
+            if len(other.axis_px) * 1024 / self.camera.cols > 60:
+                break
+        shots = []
+        for (chain, water, bone, _), placed in ((first, one), (second, other)):
+            steel = self._steel((placed,))
+            _distract(rng, self.camera, steel, chain.seen)
+            shots.append((self._exposed(chain, water, bone, steel, int(rng.integers(30000))), placed))
+        return shots[0], shots[1]
+
+    def _setup(
+        self, rng: np.random.Generator, photons: float | None, count: int | None
+    ) -> tuple[ImageChain, Float32, Float32, tuple[Placed, ...]]:
+        """Detector, anatomy (water and bone) and instruments."""
         photons = float(np.exp(rng.uniform(np.log(15), np.log(150)))) if photons is None else photons
         chain = self._chain(photons, int(rng.integers(6)))
         count = int(rng.choice(len(_COUNTS), p=_COUNTS)) if count is None else count
         background = self._backgrounds[rng.integers(len(self._backgrounds))]
-        water, bone = _varied(background, rng, (camera.cols, camera.rows))
-        steel = np.zeros((camera.rows, camera.cols), np.float32)
+        water, bone = _varied(background, rng, (self.camera.cols, self.camera.rows))
         placed: list[Placed] = []
         while len(placed) < count:
             one = self._placed(rng, chain.seen)
             if one is not None:
-                steel_mm(one.metal, one.points_camera, camera, steel)
                 placed.append(one)
-        _distract(rng, camera, steel, chain.seen)
-        if rng.random() < 0.3:  # the hand, or the patient, moves during the pulse
-            steel = _moved(steel, rng, camera.cols / 1024)
+        return chain, water, bone, tuple(placed)
+
+    def _steel(self, placed: tuple[Placed, ...]) -> Float32:
+        steel = np.zeros((self.camera.rows, self.camera.cols), np.float32)
+        for one in placed:
+            steel_mm(one.metal, one.points_camera, self.camera, steel)
+        return steel
+
+    def _at(self, placed: Placed, motion: Float) -> Placed:
+        """An instrument moved by a motion about its first tip."""
+        tip = placed.points_camera[0]
+        points = transform_points(motion, placed.points_camera - tip) + tip
+        seen = np.ones((self.camera.rows, self.camera.cols), bool)
+        return Placed(placed.metal, points, visible_axis_px(points, self.camera, seen))
+
+    def _exposed(
+        self, chain: ImageChain, water: Float32, bone: Float32, steel: Float32, seed: int
+    ) -> NDArray[np.uint16]:
         beam = np.empty(steel.size, np.float32)
         transmission(water.ravel(), bone.ravel(), steel.ravel(), beam)
-        counts = chain.counts(beam.reshape(steel.shape), int(rng.integers(30000)))
-        return counts, tuple(placed), chain.seen
+        return chain.counts(beam.reshape(steel.shape), seed)
 
     def _chain(self, photons: float, kind: int) -> ImageChain:
         """A detector; a pixel of a smaller image collects more photons."""
@@ -259,6 +338,17 @@ def _varied(background: Background, rng: np.random.Generator, size: tuple[int, i
             image = cv2.flip(image.astype(np.float32), int(flip) - 2)
         out.append(np.maximum(cv2.resize(image.astype(np.float32) * share, size, interpolation=cv2.INTER_CUBIC), 0))
     return out[0], out[1]
+
+
+def _hand(rng: np.random.Generator) -> Callable[[int], Float]:
+    """A way of a few millimetres and degrees, at up to 30 mm/s and 30 frames a second: motions by frame, (4, 4)."""
+    amplitude = np.concatenate([np.deg2rad(rng.uniform(-2, 2, 3)), rng.uniform(-8, 8, 3)])
+    turns, phase = rng.uniform(0.1, 0.5, 6) / 30, rng.uniform(0, 2 * np.pi, 6)
+
+    def at(frame: int) -> Float:
+        return exp_se3(amplitude * (np.sin(2 * np.pi * turns * frame + phase) - np.sin(phase)))
+
+    return at
 
 
 def _moved(steel: Float32, rng: np.random.Generator, scale: float) -> Float32:
