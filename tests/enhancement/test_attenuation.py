@@ -64,6 +64,16 @@ def test_the_aperture_is_seen_and_what_is_dark_inside_it_stays():
     assert seen[64, 64] and seen[64, 20] and not seen[2, 2] and not seen[64, 1]
 
 
+def test_a_dark_limb_that_crosses_the_field_from_rim_to_rim_is_seen(rng):
+    y, x = np.mgrid[:128, :128] / 128 - 0.5
+    inside = np.hypot(x, y) < 0.45
+    counts = np.where(inside, 4000.0, 20.0) + rng.normal(0, 5, inside.shape)
+    counts[inside & (np.abs(x + 0.3 * y) < 0.1)] = 100  # as dark beside the open beam as what lies behind a blade
+    seen = seen_mask(counts.astype(np.float32))
+    assert seen[inside & (np.hypot(x, y) < 0.4)].all()
+    assert not seen[np.hypot(x, y) > 0.47].any()
+
+
 def test_real_frames_keep_their_round_field(shared_data):
     import cv2
 
