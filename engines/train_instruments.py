@@ -251,38 +251,30 @@ def main() -> None:
         if options.cache:
             np.savez(options.cache, inputs=inputs, maps=maps, counted=counted)
     curve: list[dict] = []
-    record = options.out / "instruments.training.json"
-    model = train(inputs, maps, counted, options.minutes, curve, record).eval()
-    path = options.out / "instruments.onnx"
-    example = torch.zeros(1, 2, SIDE, SIDE)
-    program = Probabilities(model).eval()
-    torch.onnx.export(
-        program, (example,), path, input_names=["frame"], output_names=["maps"], dynamo=True, external_data=False
-    )
-    weights = sum(p.numel() for p in model.parameters())
-    x = torch.from_numpy(inputs[:1].astype(np.float32))
-    np.savez_compressed(
-        options.out / "instruments.parity.npz",
-        frame=x.numpy().astype(np.float16),
-        maps=program(x.half().float()).detach().numpy(),
-    )
+    model = train(inputs, maps, counted, options.minutes, curve, options.out / "instruments.training.json").eval()
+    record = {"seed": SEED, "scenes": len(inputs), "minutes": options.minutes, "curve": curve}
+    print(exported(Probabilities(model), "instruments", "frame", "maps", inputs[:1], record, options.out))
+
+
+def exported(
+    program: nn.Module, name: str, given: str, made: str, example: np.ndarray, record: dict, folder: Path
+) -> str:
+    """Writes model, manifest entry, parity example and training record; returns what to print."""
+    path, program = folder / f"{name}.onnx", program.eval()
+    x = torch.from_numpy(example.astype(np.float32))
+    torch.onnx.export(program, (x,), path, input_names=[given], output_names=[made], dynamo=True, external_data=False)
+    with torch.no_grad():
+        out = program(x)
+    np.savez_compressed(folder / f"{name}.parity.npz", given=x.numpy().astype(np.float16), made=out.numpy())
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-    shapes = {"inputs": {"frame": [1, 2, SIDE, SIDE]}, "outputs": {"maps": [1, len(MAPS), GRID, GRID]}}
-    write_json({path.name: {"sha256": sha256, **shapes}}, options.out / "manifest.json")
-    write_json(
-        {
-            "model": path.name,
-            "sha256": sha256,
-            "weights": weights,
-            "seed": SEED,
-            "scenes": len(inputs),
-            "minutes": options.minutes,
-            "torch": torch.__version__,
-            "curve": curve,
-        },
-        record,
-    )
-    print(json.dumps({"weights": weights, "bytes": path.stat().st_size, **curve[-1]} if curve else {}))
+    manifest = folder / "manifest.json"
+    entries = json.loads(manifest.read_text()) if manifest.exists() else {}
+    shapes = {"inputs": {given: list(x.shape)}, "outputs": {made: list(out.shape)}}
+    write_json(entries | {path.name: {"sha256": sha256, **shapes}}, manifest)
+    weights = sum(p.numel() for p in program.parameters())
+    whole = {"model": path.name, "sha256": sha256, "weights": weights, "torch": torch.__version__, **record}
+    write_json(whole, folder / f"{name}.training.json")
+    return json.dumps({"weights": weights, "bytes": path.stat().st_size, **(record["curve"] or [{}])[-1]})
 
 
 if __name__ == "__main__":

@@ -174,6 +174,32 @@ def _parser() -> argparse.ArgumentParser:
     igtl.add_argument("--source", default="igtl", help="name under which the tools are published")
     igtl.add_argument("--endpoint", default="tcp://127.0.0.1:5553", help="ZeroMQ endpoint to bind")
 
+    engines = verbs.add_parser("engines", help="the networks' engines").add_subparsers(dest="what", required=True)
+    build = verb(
+        "build",
+        "compile every network ahead of time for GPUs, into the cache; a start in the OR never compiles",
+        _engines_build,
+        engines,
+    )
+    build.add_argument(
+        "--engine", choices=("tensorrt-rtx", "tensorrt"), default="tensorrt-rtx", help="for which runtime"
+    )
+    build.add_argument(
+        "--target",
+        nargs="+",
+        default=["this"],
+        help="compute capabilities such as sm89, `this` GPU, or `all` that TensorRT-RTX builds for without one",
+    )
+    build.add_argument("--case", help="also the registration step for this case: `embedded`, a case.yaml or its folder")
+    verify = verb(
+        "verify",
+        "run every network on an engine and on the CPU: largest difference, latency and memory",
+        _engines_verify,
+        engines,
+    )
+    verify.add_argument("--engine", default="cpu", help="cpu, openvino, cuda, tensorrt or tensorrt-rtx")
+    verify.add_argument("--json", type=Path, default=Path("out/engines.json"), help="write the figures here")
+
     status = verb("status", "ask a running pipeline how it is; exit 0 when it is ready or running", _status)
     status.add_argument("--endpoint", default="tcp://127.0.0.1:5552", help="the pipeline's request endpoint")
     status.add_argument("--timeout", type=_positive, default=2.0, help="s")
@@ -354,6 +380,37 @@ def _bridge_igtl(options: argparse.Namespace) -> None:
     bridge.run(stop.is_set)
     bridge.close()
     print(", ".join(f"{n} {what}" for what, n in bridge.counts.items()) or "nothing sent")
+
+
+def _engines_build(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from fluoronav.inference.cache import TARGETS, keep
+    from fluoronav.inference.manifest import approved, shipped_models
+    from fluoronav.inference.tensorrt import build, this_gpu
+
+    targets = list(TARGETS) if options.target == ["all"] else options.target
+    targets = [this_gpu() if t == "this" else t for t in targets]
+    models = [approved(path) for path in shipped_models()]
+    if options.case:
+        from fluoronav.case import load_case
+        from fluoronav.registration.graph_backend import step_models_of_case
+
+        models += step_models_of_case(load_case(options.case))
+    work = [(model, target) for model in models for target in targets]
+    for model, target in (bar := tqdm(work, unit="engine")):
+        bar.set_description(f"{model.path.name} for {target}")
+        key, content = build(model, options.engine, target)
+        tqdm.write(f"{keep(key, content)}  {len(content) / 1e6:.1f} MB")
+
+
+def _engines_verify(options: argparse.Namespace) -> int:
+    from fluoronav.inference.verify import table, verify
+
+    result = verify(options.engine)
+    print(table(result))
+    write_json(result, options.json)
+    return 0 if all(m["within"] for m in result["models"]) else 1
 
 
 def _status(options: argparse.Namespace) -> int:

@@ -229,6 +229,8 @@ class FrameRecord:
         A small mask of what lies inside the aperture and between the blades.
     dark : float
         Counts without X-rays.
+    engine_fault : str
+        Why a network does not run on what the launch file asks for; empty when it does.
     tool_faults : dict
         By tool, in words: why the tracker's poses of it are not believed.
     models : dict
@@ -253,6 +255,7 @@ class FrameRecord:
     objects: tuple[ObjectPose, ...] = ()
     detections: tuple[Detection, ...] = ()
     drift: Drift | None = None
+    engine_fault: str = ""
     tool_faults: dict[str, str] = field(default_factory=dict[str, str])
     instruments: tuple[Instrument, ...] = ()
     distances: tuple[Distance, ...] = ()

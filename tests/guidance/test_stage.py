@@ -243,3 +243,13 @@ def test_why_a_tool_is_not_believed_is_in_the_alert(stage, case):
     assert texts == [
         "kwire is no longer seen by the tracker (its pose repeats to the last bit); its distances are unknown"
     ]
+
+
+def test_a_network_that_does_not_run_where_it_should_is_an_alert_until_it_does(stage, case):
+    states = []
+    for n, fault in enumerate(["", "instruments.onnx: a GPU failed; the CPU goes on", "instruments.onnx: ...", ""]):
+        frame = record(case, seq=n)
+        frame.engine_fault = fault
+        stage.process(frame, Budget(30))
+        states += [(n, a.state, a.kind) for a in frame.alerts]
+    assert states == [(1, "raised", "latency"), (3, "cleared", "latency")]

@@ -1,13 +1,7 @@
 """From maps to instruments with identities, and drift; the network itself is judged by `bench instruments`."""
 
-import json
-import shutil
-
 import numpy as np
-import pytest
 
-from fluoronav.inference import Model, ModelError
-from fluoronav.inference.session import engine
 from fluoronav.instruments.drift import DriftFilter
 from fluoronav.instruments.identity import IdentityTracker
 from fluoronav.instruments.tracing import trace_instruments
@@ -116,34 +110,3 @@ def test_a_drift_that_is_large_or_jumps_about_is_not_corrected(rng):
             drift.update(np.eye(3), offset(k) + rng.normal(0, 0.2, 2), 0.2)
         assert not drift.drift.corrected
         assert not drift.offset_ct.any()
-
-
-def test_a_model_is_loaded_by_its_hash_or_not_at_all(tmp_path):
-    for name in ("instruments.onnx", "manifest.json"):
-        shutil.copy(engine(name), tmp_path)
-    path = tmp_path / "instruments.onnx"
-    assert Model(path).provider == "CPUExecutionProvider"
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(ModelError, match=r"instruments.onnx: its SHA-256 is .* not the file that was approved"):
-        Model(path)
-    shutil.copy(engine("instruments.onnx"), tmp_path)
-    manifest = json.loads((tmp_path / "manifest.json").read_text())
-    manifest["instruments.onnx"]["inputs"]["frame"] = [1, 2, 512, 512]
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(ModelError, match=r"frame has shape \[1, 2, 256, 256\], the manifest says"):
-        Model(path)
-    (tmp_path / "manifest.json").write_text("{}")
-    with pytest.raises(ModelError, match="by its hash or not at all"):
-        Model(path)
-    with pytest.raises(ModelError, match="no such file"):
-        Model(tmp_path / "other.onnx")
-
-
-def test_the_network_says_what_it_said_where_it_was_trained():
-    model = Model(engine("instruments.onnx"))
-    kept = np.load(engine("instruments.parity.npz"))
-    model.input[...] = kept["frame"].astype(np.float32)
-    model.run()
-    np.testing.assert_allclose(model.output, kept["maps"], atol=1e-4)

@@ -15,9 +15,15 @@ class AlertBook:
     """The alerts that are open, each under a key such as ``("proximity", "kwire", "aorta")``.
 
     Ids are stable through an alert's life; a condition that comes back is a new alert.
+
+    Parameters
+    ----------
+    prefix : str
+        Before every id, where several books send by one socket.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prefix: str = "") -> None:
+        self._prefix = prefix
         self._open: dict[tuple[str | None, ...], Alert] = {}
         self._count = 0
 
@@ -43,8 +49,8 @@ class AlertBook:
             self._count += 1
             name = "/".join(x for x in key if x)
             alert = Alert(
-                f"{name}/{self._count}", t, "raised", priority, kind, instrument, structure, distance_mm, lower_mm,
-                threshold_mm, text,
+                f"{self._prefix}{name}/{self._count}", t, "raised", priority, kind, instrument, structure, distance_mm,
+                lower_mm, threshold_mm, text,
             )  # fmt: skip
         else:
             alert = replace(

@@ -90,6 +90,7 @@ class GuidanceStage:
         self._watch_instruments(frame)
         self._end_what_is_gone(frame)
         self._watch_drift(frame)
+        self._watch_engines(frame)
 
     def idle(self) -> None:
         if self._pose is None or self._looking is not None:
@@ -239,6 +240,14 @@ class GuidanceStage:
             alert = self.alerts.end("tracker_drift", "the tracker agrees with the pictures again")
         else:
             alert = None
+        if alert is not None:
+            frame.alerts.append(alert)
+
+    def _watch_engines(self, frame: FrameRecord) -> None:
+        if frame.engine_fault:
+            alert = self.alerts.hold("latency", "medium", time.time_ns(), frame.engine_fault)
+        else:
+            alert = self.alerts.end("latency", "the networks run as asked for again")
         if alert is not None:
             frame.alerts.append(alert)
 

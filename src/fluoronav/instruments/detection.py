@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
-import cv2
 import numpy as np
+from numpy.typing import NDArray
 
-from fluoronav.inference.session import Model, engine
-from fluoronav.instruments.edges import measure
+from fluoronav.inference import InferenceSettings, Model, engine
 from fluoronav.instruments.identity import IdentityTracker
-from fluoronav.instruments.network_input import GRID, SIDE, network_input
-from fluoronav.instruments.tracing import trace_instruments
+from fluoronav.instruments.network_input import KINDS
+from fluoronav.instruments.proposals import Proposer
+from fluoronav.instruments.strips import MOST, SHIFT_SCALE_PX, strip
 from fluoronav.records import Budget, Detection, FrameRecord
 
 # Left for the stages behind this one and for sending, ms.
 _RESERVE_MS = 2.0
+# Finds of the first network that get a second look, and what that must say; chosen on scenes like those of training.
+_LEAST_PROPOSED, _LEAST_SCORE = 0.15, 0.5
+_LEAST_SIGMA_PX = 0.3
 
 
 class DetectionStage:
@@ -26,26 +30,26 @@ class DetectionStage:
 
     name = "detection"
 
-    def __init__(self) -> None:
+    def __init__(self, inference: InferenceSettings | None = None) -> None:
+        self._inference = inference or InferenceSettings()
         self.engine = "none"
         self._needs_ms = 6.0
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         progress("detection: model")
-        self._model = Model(engine("instruments.onnx"))
-        self.engine = f"onnxruntime {self._model.provider}"
+        self._proposer = Proposer(camera.rows, camera.cols, self._inference)
+        self._judge = Model(engine("instrument-strips.onnx"), self._inference)
+        self.engine = self._proposer.model.provider
         self._longest = max(camera.rows, camera.cols)
-        self._to_frame = self._longest / GRID
         self._identity = IdentityTracker(self._longest / 1024)
         for _ in range(3):
-            self._model.run()
-        blank = np.zeros((6, GRID, GRID), np.float32)
-        blank[0, 20:100, 64] = blank[4, 20, 64] = 0.9
-        for trace in trace_instruments(blank):  # compiles
-            measure(np.full((self._longest, self._longest), 9, np.uint16), trace.path * self._to_frame, 0.0)
+            self._judge.run()
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
-        frame.models["instruments"] = self._model.sha256
+        frame.models["instruments"] = self._proposer.model.sha256
+        frame.models["instrument-strips"] = self._judge.sha256
+        self.engine = self._proposer.model.provider
+        frame.engine_fault = self._proposer.model.fault or self._judge.fault
         left = budget.left_ms()
         if left < self._needs_ms + _RESERVE_MS or frame.seen is None:
             frame.detections = self._identity.update([])
@@ -62,30 +66,29 @@ class DetectionStage:
             With its pyramid.
         """
         assert frame.seen is not None
-        image = frame.pyramid[SIDE]
-        target = self._model.input[0]
-        if image.shape == (SIDE, SIDE):
-            network_input(image, frame.seen, target)
-        else:  # a picture that is not square fills the upper left; the rest is dark
-            rows, cols = image.shape
-            square = np.zeros((SIDE, SIDE), np.float32)
-            square[:rows, :cols] = image
-            seen = np.zeros((SIDE, SIDE), bool)
-            seen[:rows, :cols] = cv2.resize(frame.seen.astype(np.uint8), (cols, rows), interpolation=cv2.INTER_NEAREST)
-            network_input(square, seen, target)
-        self._model.run()
-        found = []
-        for trace in trace_instruments(self._model.output[0]):
-            path = (trace.path + 0.5) * self._to_frame - 0.5
-            m = measure(frame.counts, path, frame.dark, frame.inverse, trace.kind)
-            if m is not None:
-                found.append(
-                    Detection(
-                        "", trace.kind, trace.score, m.tip_px, m.tail_px, m.direction, m.width_px, m.sigma_px,
-                        m.sigma_deg, m.bend_px, 0,
-                    )
-                )  # fmt: skip
-        return found
+        weak = self._proposer.find(frame, _LEAST_PROPOSED)[:MOST]
+        if not weak:
+            return []
+        strips = self._judge.input
+        strips[...] = 0
+        for k, d in enumerate(weak):
+            strip(frame.counts, frame.seen, d.tip_px, d.direction, frame.dark, frame.inverse, strips[k])
+        self._judge.run()
+        found = [self._judged(d, said) for d, said in zip(weak, self._judge.output, strict=False)]
+        return sorted((d for d in found if d.score >= _LEAST_SCORE), key=lambda d: -d.score)
+
+    def _judged(self, d: Detection, said: NDArray[np.float32]) -> Detection:
+        """A find with what the second look says of it: whether it is one, of which kind, and where its tip is."""
+        scale = self._longest / 1024
+        shift, sigma = SHIFT_SCALE_PX * scale * float(said[5]), SHIFT_SCALE_PX * scale * float(np.exp(said[6]))
+        return replace(
+            d,
+            kind=KINDS[int(said[1:5].argmax())],
+            score=float(1 / (1 + np.exp(-np.clip(said[0], -30, 30)))),
+            tip_px=d.tip_px + shift * d.direction,
+            # Of a Laplace error: root two times its scale.
+            sigma_px=float(np.hypot(_LEAST_SIGMA_PX * scale, np.sqrt(2) * sigma)),
+        )
 
     def idle(self) -> None: ...
 

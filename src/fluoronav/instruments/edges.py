@@ -85,7 +85,7 @@ def measure(
     direction = chord / np.linalg.norm(chord)
     normal = np.array([-direction[1], direction[0]])
     across = np.arange(-half_px, half_px + 1, dtype=np.float64)
-    shadow = _shadow(counts, centre[:, None] + across[None, :, None] * normal, dark, inverse)
+    shadow = shadow_at(counts, centre[:, None] + across[None, :, None] * normal, dark, inverse)
     # A running mean along the shaft: five profiles are one measurement.
     shadow = cv2.blur(shadow, (1, 5), borderType=cv2.BORDER_REPLICATE)
     flank = np.minimum(np.median(shadow[:, :6], 1), np.median(shadow[:, -6:], 1))[:, None]
@@ -131,7 +131,7 @@ def measure(
     return Measured(tip, axis, path_px[-1], width_px, sigma_tip, sigma_deg, bend)
 
 
-def _shadow(counts: NDArray, at: Float, dark: float, inverse: bool) -> Float:
+def shadow_at(counts: NDArray, at: Float, dark: float, inverse: bool) -> Float:
     """Minus the logarithm of what is seen at places (column, row), shape of `at` without its last axis."""
     x, y = (np.ascontiguousarray(at[..., k], dtype=np.float32) for k in (0, 1))
     seen = cv2.remap(counts, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
@@ -179,7 +179,7 @@ def _tip(
 
     def strip(offsets: NDArray) -> NDArray:
         places = at + _ALONG[:, None, None] * axis + offsets[None, :, None] * normal
-        return _shadow(counts, places, dark, inverse).mean(1)
+        return shadow_at(counts, places, dark, inverse).mean(1)
 
     profile = strip(core) - np.minimum(strip(-beside), strip(beside))
     centred = profile - profile.mean()

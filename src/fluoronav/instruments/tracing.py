@@ -16,7 +16,7 @@ Float32 = NDArray[np.float32]
 
 TIP, TAIL = MAPS.index("tip"), MAPS.index("tail")
 # A peak of the tip map counts from here on; the score of an instrument is the tip's times the line's.
-_LEAST_TIP, _LEAST_SCORE = 0.2, 0.35
+_LEAST_TIP, LEAST_SCORE = 0.1, 0.35
 _TIPS_APART_PX, _MOST = 3, 6
 # A line is followed in steps of one pixel of the grid, turning by so much at the most, until it fades for so long.
 _TURN_DEG, _FADED, _FADED_FOR, _SHORTEST_PX, _LONGEST_PX = 8.0, 0.25, 5, 7, 190
@@ -41,13 +41,15 @@ class Trace:
     path: Float
 
 
-def trace_instruments(maps: Float32) -> list[Trace]:
+def trace_instruments(maps: Float32, least_score: float = LEAST_SCORE) -> list[Trace]:
     """Instruments in the maps, best first.
 
     Parameters
     ----------
     maps : ndarray of float32, shape (6, rows, cols)
         Probabilities, as :data:`fluoronav.instruments.network_input.MAPS` names them.
+    least_score : float
+        Weaker ones are left out.
     """
     line = maps[: len(KINDS)].max(0)
     found: list[Trace] = []
@@ -58,7 +60,7 @@ def trace_instruments(maps: Float32) -> list[Trace]:
         at = np.rint(path[1:]).astype(int)
         along = maps[: len(KINDS), at[:, 1], at[:, 0]]
         score = float(np.sqrt(probability * along.max(0).mean()))
-        if score >= _LEAST_SCORE:
+        if score >= least_score:
             found.append(Trace(KINDS[int(along.mean(1).argmax())], score, path))
     found.sort(key=lambda t: -t.score)
     kept: list[Trace] = []

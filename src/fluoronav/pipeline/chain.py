@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.guidance import GuidanceStage
+from fluoronav.inference import InferenceSettings
 from fluoronav.instruments import DetectionStage, InstrumentStage
 from fluoronav.records import Budget, FrameRecord, Stage
 from fluoronav.registration import RegistrationStage
@@ -17,12 +18,12 @@ log = logging.getLogger("fluoronav")
 
 S = TypeVar("S")
 
-STAGES: dict[str, Callable[[], Stage]] = {
-    "attenuation": AttenuationStage,
+STAGES: dict[str, Callable[[InferenceSettings], Stage]] = {
+    "attenuation": lambda _: AttenuationStage(),
     "registration": RegistrationStage,
     "detection": DetectionStage,
-    "instruments": InstrumentStage,
-    "guidance": GuidanceStage,
+    "instruments": lambda _: InstrumentStage(),
+    "guidance": lambda _: GuidanceStage(),
 }
 
 
@@ -33,8 +34,8 @@ class Chain:
     `health`, logged once a second at the most, and the chain goes on.
     """
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.stages = [STAGES[name]() for name in names]
+    def __init__(self, names: tuple[str, ...], inference: InferenceSettings | None = None) -> None:
+        self.stages = [STAGES[name](inference or InferenceSettings()) for name in names]
         self.milliseconds = {stage.name: 0.0 for stage in self.stages}
         self.failures = 0
         self.last_failure = ""

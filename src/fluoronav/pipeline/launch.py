@@ -8,6 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from fluoronav.inference import InferenceSettings
 from fluoronav.wire import DEFAULT_ENDPOINTS
 
 StageName = Literal["attenuation", "registration", "detection", "instruments", "guidance"]
@@ -44,6 +45,7 @@ class LaunchFile(BaseModel):
     max_future_ms: float = Field(default=100, ge=0, description="how far a frame's clock may run ahead of ours")
     queue_frames: int = Field(default=8, ge=1, le=64, description="frames that may wait before the oldest is lost")
     stages: tuple[StageName, ...] = ("attenuation", "registration", "instruments", "guidance")
+    inference: InferenceSettings = InferenceSettings()
     endpoints: Endpoints = Endpoints()
 
     @field_validator("stages")

@@ -83,7 +83,7 @@ class Service:
         publisher = Publisher(out, self._launch.source)
         watch = Watch(self._launch, router, publisher, self.stop)
         watch.start()
-        chain = Chain(self._launch.stages)
+        chain = Chain(self._launch.stages, self._launch.inference)
         try:
             start = time.monotonic()
             camera = Camera.load(self._launch.camera)

@@ -53,7 +53,7 @@ class Watch:
         self, launch: LaunchFile, router: zmq.Socket[bytes], publisher: Publisher, stop: Callable[[], None]
     ) -> None:
         self._launch, self._router, self._publisher, self._stop = launch, router, publisher, stop
-        self._alerts = AlertBook()
+        self._alerts = AlertBook("watch:")
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._ending = threading.Event()
         self._state = "starting"

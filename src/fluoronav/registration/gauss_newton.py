@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from functools import partial
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,11 +26,59 @@ DEPTH_TOLERANCE, RADIUS_MM = 5.0, 30.0
 
 
 class CastsRays(Protocol):
-    """What a refinement asks of its model; see :class:`fluoronav.projector.Projector`."""
+    """A model whose equations the CPU's kernels form; see :class:`fluoronav.projector.Projector`."""
 
     def line_integrals_and_derivatives(
         self, T_camera_ct: Float, directions: NDArray[np.float32], centre_ct: Float, out: NDArray[np.float32], /
     ) -> None: ...
+
+
+@dataclass(frozen=True)
+class Equations:
+    """What one view says of the next step.
+
+    Attributes
+    ----------
+    information : ndarray, shape (6, 6)
+    gradient : ndarray, shape (6,)
+        Right-hand side of the normal equations, scaled as the information is.
+    score : float
+        Weighted mean correlation.
+    patches : int
+        That have a say.
+    """
+
+    information: Float
+    gradient: Float
+    score: float
+    patches: int
+
+
+@runtime_checkable
+class FormsEquations(Protocol):
+    """A model that forms the equations by itself; see :class:`fluoronav.registration.graph_backend.GraphBackend`."""
+
+    def equations(self, level: PatchLevel, T_camera_ct: Float, centre_ct: Float, /) -> Equations | None: ...
+
+
+def kernel_equations(projector: CastsRays, level: PatchLevel, T_camera_ct: Float, centre_ct: Float) -> Equations | None:
+    """The equations of one view by the CPU's kernels; None where no patch has a say.
+
+    Writes the level's ``model``, ``ncc`` and ``weights``.
+    """
+    n = level.count
+    ncc, weights = level.ncc[:n], level.weights[:n]
+    projector.line_integrals_and_derivatives(T_camera_ct, level.directions, centre_ct, level.model)
+    patch_correlations(level.frame_hat, level.model[0], level.size, ncc)
+    patch_weights(ncc, weights)
+    total = float(weights.sum())
+    if total <= 0:
+        return None
+    A, g = np.zeros((6, 6)), np.zeros(6)
+    cost = normal_equations(level.frame_hat, level.model, level.size, weights, level.scratch, A, g)
+    noise = max(cost / (total * (level.size**2 - 2)), 1e-9)
+    scale = _INFORMATION_PER_PIXEL / noise
+    return Equations(A * scale, g * scale, float(weights @ ncc) / total, int(np.count_nonzero(weights)))
 
 
 @dataclass(frozen=True)
@@ -61,7 +110,7 @@ class PoseEstimate:
 
 
 def refine(
-    projector: CastsRays,
+    projector: CastsRays | FormsEquations,
     levels: Sequence[tuple[PatchLevel, NDArray[np.float32], int]],
     T_camera_ct: Float,
     centre_ct: Float,
@@ -74,8 +123,8 @@ def refine(
 
     Parameters
     ----------
-    projector : CastsRays
-        A projector of the registration's model.
+    projector : CastsRays or FormsEquations
+        Of the registration's model.
     levels : sequence of (PatchLevel, image, iterations)
         Coarse to fine; each with the frame's attenuation at its resolution and the most iterations to spend.
     T_camera_ct : ndarray, shape (4, 4)
@@ -103,7 +152,7 @@ def refine(
 
 
 def refine_views(
-    projector: CastsRays,
+    projector: CastsRays | FormsEquations,
     rounds: Sequence[tuple[Sequence[tuple[PatchLevel, NDArray[np.float32]]], int]],
     T_cameras_ct: Sequence[Float],
     centre_ct: Float,
@@ -132,7 +181,7 @@ def refine_views(
         One per view, with the view's own score; the information is that of all views together.
     """
     poses = [np.array(T, dtype=np.float64) for T in T_cameras_ct]
-    A, g = np.zeros((6, 6)), np.zeros(6)
+    form = projector.equations if isinstance(projector, FormsEquations) else partial(kernel_equations, projector)
     moved = np.zeros(6) if from_prior is None else np.array(from_prior, dtype=np.float64)  # to first order
     scores, used, done = [0.0] * len(poses), [0] * len(poses), 0
     information = np.zeros((6, 6))
@@ -154,23 +203,13 @@ def refine_views(
                 break
             information, gradient = np.zeros((6, 6)), np.zeros(6)
             for v, (level, _) in enumerate(views):
-                n = level.count
-                ncc, weights = level.ncc[:n], level.weights[:n]
                 scores[v], used[v] = 0.0, 0
-                if n == 0:
+                said = form(level, poses[v], centre_ct) if level.count else None
+                if said is None:
                     continue
-                projector.line_integrals_and_derivatives(poses[v], level.directions, centre_ct, level.model)
-                patch_correlations(level.frame_hat, level.model[0], level.size, ncc)
-                patch_weights(ncc, weights)
-                total = float(weights.sum())
-                if total <= 0:
-                    continue
-                cost = normal_equations(level.frame_hat, level.model, level.size, weights, level.scratch, A, g)
-                scores[v] = float(weights @ ncc) / total
-                used[v] = int(np.count_nonzero(weights))
-                noise = max(cost / (total * (level.size**2 - 2)), 1e-9)
-                information += A * (_INFORMATION_PER_PIXEL / noise)
-                gradient += g * (_INFORMATION_PER_PIXEL / noise)
+                scores[v], used[v] = said.score, said.patches
+                information += said.information
+                gradient += said.gradient
             done += 1
             if not any(used):
                 return estimates()

@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.geometry import ArmJoints, inverse, rotation_distance_deg, transform_points
+from fluoronav.inference import InferenceSettings
+from fluoronav.projector import Projector
 from fluoronav.records import Budget, FrameRecord, RegistrationResult, Status
 from fluoronav.registration.confidence import (
     LOST_AGREEMENT,
@@ -23,6 +25,8 @@ from fluoronav.registration.confidence import (
 )
 from fluoronav.registration.finder import Finder, Snapshot
 from fluoronav.registration.gauss_newton import PoseEstimate, refine
+from fluoronav.registration.graph import dominant_axis
+from fluoronav.registration.graph_backend import TRACKING_PATCHES, GraphBackend
 from fluoronav.registration.model import RegistrationModel
 from fluoronav.registration.objects import Measured, ObjectPoses
 from fluoronav.registration.patches import PatchLevel
@@ -64,7 +68,8 @@ class RegistrationStage:
 
     name = "registration"
 
-    def __init__(self) -> None:
+    def __init__(self, inference: InferenceSettings | None = None) -> None:
+        self._inference = inference or InferenceSettings()
         self.engine = "cpu (numba)"
         self._background = ThreadPoolExecutor(1, thread_name_prefix="registration")
         self._T_camera_ct: Float | None = None
@@ -88,9 +93,12 @@ class RegistrationStage:
         progress("registration: model")
         model = RegistrationModel.of_case(case)
         self._model, self._bones = model.tissue, model.bones
+        self._steps: Projector | GraphBackend = self._model
         self._centre_ct = case.target_ct
+        (coarse_count, coarse_size), (fine_count, fine_size) = TRACKING_PATCHES
+        coarse, fine = (coarse_size, coarse_count), (fine_size, fine_count)
         self._sets = [
-            _Patches(PatchLevel(camera, COARSE_SIDE, 8, 60), PatchLevel(camera, FINE_SIDE, 9, 160), np.eye(4))
+            _Patches(PatchLevel(camera, COARSE_SIDE, *coarse), PatchLevel(camera, FINE_SIDE, *fine), np.eye(4))
             for _ in range(2)
         ]
         self._searcher = InitialSearch(model, camera, case.prior.T_camera_ct(), case.prior.spread, case.target_ct)
@@ -108,7 +116,12 @@ class RegistrationStage:
             (level, np.ones((level.camera.rows, level.camera.cols), np.float32), 1)
             for level in (self._sets[0].coarse, self._sets[0].fine)
         ]
-        estimate = refine(self._model, levels, T, self._centre_ct)
+        if self._inference.registration == "graph":
+            self._steps = GraphBackend(self._model.grid, self._inference)
+            for level, _, _ in levels:
+                self._steps.prepare(level, dominant_axis(T))
+            self.engine = f"{self._steps.provider} (graph)"
+        estimate = refine(self._steps, levels, T, self._centre_ct)
         covariance_in_camera(estimate.information, T)
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
@@ -213,7 +226,7 @@ class RegistrationStage:
 
         def refined(T_start: Float, information: Float | None) -> PoseEstimate:
             return refine(
-                self._model,
+                self._steps,
                 levels,
                 T_start,
                 self._centre_ct,

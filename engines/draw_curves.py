@@ -1,0 +1,37 @@
+"""Draws the training curves of engines/*.training.json to docs/images/instruments-training.png.
+
+pip install -e '.[bench]'
+python engines/draw_curves.py
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+
+HERE = Path(__file__).parent
+
+
+def main() -> None:
+    records = sorted(HERE.glob("*.training.json"), reverse=True)
+    figure, panels = plt.subplots(1, len(records), figsize=(5 * len(records), 3.4), squeeze=False)
+    for panel, path in zip(panels[0], records, strict=True):
+        record = json.loads(path.read_text())
+        seen = [p["examples"] / 1000 for p in record["curve"]]
+        panel.plot(seen, [p["loss"] for p in record["curve"]], label="training")
+        panel.plot(seen, [p["held_loss"] for p in record["curve"]], label="scenes never trained on")
+        panel.set(title=record["model"], xlabel="thousand examples", ylabel="loss")
+        panel.set_ylim(top=max(p["held_loss"] for p in record["curve"][len(seen) // 20 :]) * 1.1)
+        panel.grid(alpha=0.3)
+        panel.legend()
+    figure.tight_layout()
+    figure.savefig(HERE.parent / "docs" / "images" / "instruments-training.png", dpi=110)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,196 @@
+"""Trains the network that takes a second look at each find, and writes engines/instrument-strips.onnx.
+
+    python engines/train_strips.py --data ../shared/data --out engines
+
+Its examples are the finds of engines/instruments.onnx, wrong ones included, on scenes as those that it was trained on
+but at full resolution; so it is trained after it. Everything is seeded; the curve is in
+instrument-strips.training.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from concurrent.futures import ProcessPoolExecutor
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import nn
+from tqdm import tqdm
+from train_instruments import backgrounds, block, exported  # beside this file
+
+from fluoronav.bench.instruments import compared
+from fluoronav.enhancement import AttenuationStage
+from fluoronav.geometry import Camera
+from fluoronav.instruments.network_input import KINDS
+from fluoronav.instruments.proposals import Proposer
+from fluoronav.instruments.strips import COLS, OUTPUTS, ROWS, SHIFT_SCALE_PX, strip
+from fluoronav.paths import shipped
+from fluoronav.records import Budget, FrameRecord
+from fluoronav.simulation.instrument_scenes import Background, SceneMaker, limb
+
+SEED = 20261126
+# Finds this weak are looked at, too; the stage is stricter.
+_LEAST_SCORE = 0.1
+_LIMBS = 0.4
+# How the strips of one find are jittered: pixels along and across the axis, degrees; and how many there are.
+_JITTER_PX, _ACROSS_PX, _JITTER_DEG, _STRIPS = 8.0, 1.5, 0.6, 3
+NO_KIND = -1
+
+
+class Judge(nn.Module):
+    """Four halvings, and one look at what is left; all of it convolutions, which every engine has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            block(2, 16, 5, 2), block(16, 24, 3, 2), block(24, 24, 3, 1), block(24, 40, 3, 2), block(40, 40, 3, 1),
+            block(40, 56, 3, 2), nn.Conv2d(56, 48, (ROWS // 16, COLS // 16)), nn.ReLU(), nn.Dropout(0.2),
+            nn.Conv2d(48, OUTPUTS, 1),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x)[:, :, 0, 0]
+
+
+def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.ndarray]:
+    """Strips (n, 2, 48, 128) as float16, and what they are: kind or -1, and the tip's shift in pixels, (n, 2)."""
+    seed, count, of_chest = args
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng(seed)
+    camera = Camera.load(shipped("calibration/demo-carm.yaml"))
+    half = camera.scaled(0.5)
+    makers = [SceneMaker(camera, of_chest), SceneMaker(camera, [limb(rng, half) for _ in range(8)])]
+    proposer, attenuation = Proposer(camera.rows, camera.cols), AttenuationStage()
+    strips, truths = [], []
+    one = np.empty((2, ROWS, COLS), np.float32)
+    for _ in range(count):
+        counts, placed, _ = makers[int(rng.random() < _LIMBS)].scene(rng)
+        frame = FrameRecord(0, 0, 0, counts, 16, False, None)
+        attenuation.prepare(None, camera)
+        attenuation.process(frame, Budget(1e6))
+        assert frame.seen is not None
+        for d in proposer.find(frame, _LEAST_SCORE):
+            true = next((p for p in placed if compared([d], (p,), camera.focal_px)[0][0]["found"]), None)
+            for _ in range(_STRIPS):
+                turn = np.deg2rad(rng.normal(0, _JITTER_DEG))
+                axis = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ d.direction
+                across = np.array([-axis[1], axis[0]])
+                tip = d.tip_px + rng.normal(0, _JITTER_PX) * axis + rng.normal(0, _ACROSS_PX) * across
+                strip(counts, frame.seen, tip, axis, frame.dark, False, one)
+                strips.append(one.astype(np.float16))
+                if true is None:
+                    truths.append((NO_KIND, 0.0))
+                else:
+                    truths.append((KINDS.index(true.kind), float((true.axis_px[0] - tip) @ axis)))
+    return np.array(strips, np.float16).reshape(-1, 2, ROWS, COLS), np.array(truths, np.float64).reshape(-1, 2)
+
+
+def loss_of(out: torch.Tensor, kind: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+    real = kind >= 0
+    loss = nn.functional.binary_cross_entropy_with_logits(out[:, 0], real.float())
+    if real.any():
+        loss = loss + 0.5 * nn.functional.cross_entropy(out[real, 1:5], kind[real])
+        # A Laplace likelihood: the error is learned with the shift, and an outlier counts once.
+        off = (out[real, 5] - shift[real] / SHIFT_SCALE_PX).abs()
+        log_b = out[real, 6].clamp(-4, 3)
+        loss = loss + 0.5 * (off * torch.exp(-log_b) + log_b).mean()
+    return loss
+
+
+def varied(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Strips mirrored, with another contrast, noise and shading, and some cut off where the field might have ended."""
+    n = len(x)
+    flipped = rng.random(n) < 0.5
+    x[flipped] = x[flipped, :, ::-1]
+    x[:, 0] *= np.exp(rng.normal(0, 0.2, (n, 1, 1)))
+    x[:, 0] += rng.normal(0, 1, x[:, 0].shape) * (0.2 * rng.random((n, 1, 1)) ** 2)
+    slope = rng.normal(0, 0.4, (n, 2, 1, 1)) * (rng.random((n, 1, 1, 1)) < 0.5)
+    x[:, 0] += slope[:, 0] * np.linspace(-1, 1, ROWS)[:, None] + slope[:, 1] * np.linspace(-1, 1, COLS)
+    ends = rng.integers(COLS // 2, 3 * COLS, n)[:, None, None]
+    x[:, 1] *= np.arange(COLS) < ends
+    x[:, 0] *= x[:, 1]
+    return x
+
+
+def train(strips: np.ndarray, truths: np.ndarray, minutes: float, curve: list[dict]) -> Judge:
+    torch.manual_seed(SEED)
+    rng = np.random.default_rng(SEED)
+    model = Judge()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
+    kinds, shifts = torch.from_numpy(truths[:, 0].astype(np.int64)), torch.from_numpy(truths[:, 1].astype(np.float32))
+    held, batch = len(strips) // 10, 64
+    real, not_real = (held + np.flatnonzero(which) for which in (truths[held:, 0] >= 0, truths[held:, 0] < 0))
+    start, seen, running = time.monotonic(), 0, []
+    bar = tqdm(total=100, desc="training", unit="%")
+    while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
+        for group in optimiser.param_groups:
+            group["lr"] = 2e-3 * min(1.0, seen / 6400 + 0.05) * 0.5 * (1 + np.cos(np.pi * share))
+        chosen = np.concatenate([rng.choice(real, batch // 2), rng.choice(not_real, batch // 2)])
+        x = varied(strips[chosen].astype(np.float32), rng)
+        loss = loss_of(model(torch.from_numpy(x)), kinds[chosen], shifts[chosen])
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        seen += batch
+        running.append(loss.item())
+        if len(running) == 100:
+            curve.append({"examples": seen, "loss": float(np.mean(running)), **held_out(model, strips, truths, held)})
+            bar.set_postfix(curve[-1])
+            running = []
+        bar.update(int(100 * share) - bar.n)
+    return model
+
+
+@torch.no_grad()
+def held_out(model: Judge, strips: np.ndarray, truths: np.ndarray, held: int) -> dict[str, float]:
+    """On scenes that were not trained on: loss, share of instruments lost when one wrong find in 50 is let through."""
+    model.eval()
+    shown = strips[:held].astype(np.float32)
+    out = torch.cat([model(torch.from_numpy(shown[a : a + 256])) for a in range(0, held, 256)])
+    model.train()
+    kind, shift = torch.from_numpy(truths[:held, 0].astype(np.int64)), torch.from_numpy(truths[:held, 1]).float()
+    real = kind >= 0
+    limit = torch.quantile(out[~real, 0], 0.98)
+    return {
+        "held_loss": float(loss_of(out, kind, shift)),
+        "held_lost": float((out[real, 0] < limit).float().mean()),
+        "held_kind_right": float((out[real, 1:5].argmax(1) == kind[real]).float().mean()),
+        "held_tip_px": float((SHIFT_SCALE_PX * out[real, 5] - shift[real]).abs().median()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder that may hold chest/")
+    parser.add_argument("--out", type=Path, default=Path("engines"))
+    parser.add_argument("--scenes", type=int, default=4000)
+    parser.add_argument("--views", type=int, default=24, help="views of each subject")
+    parser.add_argument("--minutes", type=float, default=12)
+    parser.add_argument("--cache", type=Path, help="keep the strips here (.npz), or read them")
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+    if options.cache and options.cache.exists():
+        kept = np.load(options.cache)
+        strips, truths = kept["strips"], kept["truths"]
+    else:
+        anatomy = backgrounds(options.data, options.views)
+        work = [(SEED + k, 50, anatomy) for k in range(max(options.scenes // 50, 1))]
+        with ProcessPoolExecutor(2) as pool:
+            done = list(tqdm(pool.map(examples, work), "scenes", len(work), unit="fifty"))
+        strips, truths = (np.concatenate(parts) for parts in zip(*done, strict=True))
+        if options.cache:
+            np.savez(options.cache, strips=strips, truths=truths)
+    curve: list[dict] = []
+    model = train(strips, truths, options.minutes, curve).eval()
+    record = {
+        "seed": SEED, "strips": len(strips), "instruments": int((truths[:, 0] >= 0).sum()),
+        "minutes": options.minutes, "curve": curve,
+    }  # fmt: skip
+    print(exported(model, "instrument-strips", "strips", "judgements", strips[:6], record, options.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""Which files may be loaded: those whose hash and shapes the manifest beside them states."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from fluoronav.paths import shipped
+
+Shapes = dict[str, list[int]]
+
+
+class ModelError(ValueError):
+    """A model that cannot be used; the text names the file, what is wrong and what to do."""
+
+
+@dataclass(frozen=True)
+class Approved:
+    """A model file that is the one that was approved."""
+
+    path: Path
+    content: bytes
+    sha256: str
+    inputs: Shapes
+    outputs: Shapes
+
+
+def engine(name: str) -> Path:
+    """A model that ships with the package."""
+    return shipped(f"engines/{name}")
+
+
+def shipped_models() -> list[Path]:
+    """Every model of the manifest that ships with the package."""
+    manifest = engine("manifest.json")
+    return [manifest.parent / name for name in json.loads(manifest.read_text())]
+
+
+def approved(path: Path) -> Approved:
+    """Reads a model and holds it against ``manifest.json`` beside it.
+
+    Raises
+    ------
+    ModelError
+        No such file, or another hash than the manifest says.
+    """
+    manifest = path.parent / "manifest.json"
+    if not path.exists():
+        raise ModelError(f"{path}: no such file")
+    try:
+        entry = json.loads(manifest.read_text())[path.name]
+        wanted, inputs, outputs = str(entry["sha256"]), entry["inputs"], entry["outputs"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"{manifest}: says nothing of {path.name}: a model is loaded by its hash or not at all"
+        ) from error
+    content = path.read_bytes()
+    sha256 = hashlib.sha256(content).hexdigest()
+    if sha256 != wanted:
+        raise ModelError(
+            f"{path}: its SHA-256 is {sha256[:12]}..., the manifest says {wanted[:12]}...: it is not the file that was "
+            "approved; restore it, or approve it by its hash in manifest.json"
+        )
+    return Approved(path, content, sha256, inputs, outputs)

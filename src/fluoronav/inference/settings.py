@@ -1,0 +1,26 @@
+"""What runs the networks, chosen once in the launch file."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Engine = Literal["cpu", "openvino", "cuda", "tensorrt", "tensorrt-rtx"]
+# What `auto` tries, in this order; on a computer without a GPU the first three are quickly out.
+AUTO_ORDER: tuple[Engine, ...] = ("tensorrt-rtx", "tensorrt", "cuda", "openvino", "cpu")
+
+
+class InferenceSettings(BaseModel):
+    """``inference`` in a launch file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    engine: Literal[Engine, "auto"] = Field(default="cpu", description="what runs the networks")
+    fallback: Literal["allow", "warn", "refuse"] = Field(
+        default="warn", description="when that cannot be had, or fails in the stream: use the CPU, say so, or stop"
+    )
+    threads: int = Field(default=2, ge=1, le=64, description="of the CPU")
+    registration: Literal["kernel", "graph"] = Field(
+        default="kernel", description="tracking by the CPU's kernel, or by the same step as a graph on `engine`"
+    )

@@ -1,0 +1,71 @@
+"""What the first network takes for instruments: its maps traced, and measured at full resolution."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+
+from fluoronav.inference import InferenceSettings, Model, engine
+from fluoronav.instruments.edges import measure
+from fluoronav.instruments.network_input import GRID, SIDE, network_input
+from fluoronav.instruments.tracing import trace_instruments
+from fluoronav.records import Detection, FrameRecord
+
+
+class Proposer:
+    """Finds candidates in frames of one size.
+
+    Parameters
+    ----------
+    rows, cols : int
+        Of the frames.
+    inference : InferenceSettings, optional
+        The CPU by default.
+    """
+
+    def __init__(self, rows: int, cols: int, inference: InferenceSettings | None = None) -> None:
+        self.model = Model(engine("instruments.onnx"), inference)
+        longest = max(rows, cols)
+        self._to_frame = longest / GRID
+        for _ in range(3):
+            self.model.run()
+        blank = np.zeros((6, GRID, GRID), np.float32)
+        blank[0, 20:100, 64] = blank[4, 20, 64] = 0.9
+        for trace in trace_instruments(blank):  # compiles
+            measure(np.full((longest, longest), 9, np.uint16), trace.path * self._to_frame, 0.0)
+
+    def find(self, frame: FrameRecord, least_score: float) -> list[Detection]:
+        """Candidates in a frame, best first, without identities.
+
+        Parameters
+        ----------
+        frame : FrameRecord
+            With its pyramid.
+        least_score : float
+            0 to 1.
+        """
+        assert frame.seen is not None
+        image = frame.pyramid[SIDE]
+        target = self.model.input[0]
+        if image.shape == (SIDE, SIDE):
+            network_input(image, frame.seen, target)
+        else:  # a picture that is not square fills the upper left; the rest is dark
+            rows, cols = image.shape
+            square = np.zeros((SIDE, SIDE), np.float32)
+            square[:rows, :cols] = image
+            seen = np.zeros((SIDE, SIDE), bool)
+            seen[:rows, :cols] = cv2.resize(frame.seen.astype(np.uint8), (cols, rows), interpolation=cv2.INTER_NEAREST)
+            network_input(square, seen, target)
+        self.model.run()
+        found = []
+        for trace in trace_instruments(self.model.output[0], least_score):
+            path = (trace.path + 0.5) * self._to_frame - 0.5
+            m = measure(frame.counts, path, frame.dark, frame.inverse, trace.kind)
+            if m is not None:
+                found.append(
+                    Detection(
+                        "", trace.kind, trace.score, m.tip_px, m.tail_px, m.direction, m.width_px, m.sigma_px,
+                        m.sigma_deg, m.bend_px, 0,
+                    )
+                )  # fmt: skip
+        return found

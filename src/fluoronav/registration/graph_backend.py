@@ -1,0 +1,136 @@
+"""Tracking by the registration step as a graph, on whatever engine runs it."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluoronav.inference import InferenceSettings, ModelError
+from fluoronav.inference.manifest import Approved
+from fluoronav.inference.model import opened
+from fluoronav.inference.sessions import Session, Unavailable
+from fluoronav.projector import AttenuationGrid
+from fluoronav.registration.gauss_newton import Equations
+from fluoronav.registration.graph import dominant_axis, pose_inputs, slices_of, step_graph
+from fluoronav.registration.model import RegistrationModel
+from fluoronav.registration.patches import PatchLevel
+
+Float = NDArray[np.float64]
+Float32 = NDArray[np.float32]
+
+_VOLUME = ("volume", "slope_u", "slope_v")
+# Patches and pixels along a side, at the coarse and at the fine resolution of tracking.
+TRACKING_PATCHES = ((60, 8), (160, 9))
+_OUTPUTS = ("model", "information", "gradient", "ncc", "weights")
+
+
+def step_model(grid: AttenuationGrid, dominant: int, patches: int, size: int) -> tuple[Approved, dict[str, Float32]]:
+    """The graph for a grid, as a model that engines can be built from, and its volume inputs.
+
+    Parameters
+    ----------
+    grid : AttenuationGrid
+    dominant : int
+        0, 1 or 2.
+    patches, size : int
+        Of the patch level.
+    """
+    volume = slices_of(grid, dominant)
+    slices, _, rows, cols = volume["volume"].shape
+    content = step_graph((slices, rows, cols), patches, size)
+    n = patches * size * size
+    inputs = {name: list(a.shape) for name, a in volume.items()} | {
+        "T_camera_ct": [4, 4], "axes": [3, 3], "parity": [1], "centre": [3], "spacing": [1], "rays": [2, n],
+        "frame_hat": [patches, size * size], "valid": [patches],
+    }  # fmt: skip
+    outputs = {"model": [7, n], "information": [6, 6], "gradient": [6], "ncc": [patches], "weights": [patches]}
+    # Made here, from this program's own code: its hash is that of what it is.
+    name = f"registration-step-{slices}x{rows}x{cols}-{patches}x{size}.onnx"
+    return Approved(Path(name), content, hashlib.sha256(content).hexdigest(), inputs, outputs), volume
+
+
+def step_models_of_case(case) -> list[Approved]:
+    """The graphs that tracking a case may need: its two patch levels, along each axis.
+
+    Parameters
+    ----------
+    case : Case
+    """
+    grid = RegistrationModel.of_case(case).tissue.grid
+    return [step_model(grid, axis, *patches)[0] for axis in range(3) for patches in TRACKING_PATCHES]
+
+
+@dataclass
+class _Step:
+    session: Session
+    given: dict[str, Float32]
+    made: dict[str, Float32]
+
+
+class GraphBackend:
+    """Forms the equations of :func:`fluoronav.registration.gauss_newton.refine_views` by a graph.
+
+    Parameters
+    ----------
+    grid : AttenuationGrid
+        Of the registration's model.
+    inference : InferenceSettings
+        Its engine; `auto` and fall-backs end at the CPU's ONNX provider.
+
+    Raises
+    ------
+    ModelError
+        From :meth:`prepare`: the engine cannot be had and a fall-back is refused.
+    """
+
+    def __init__(self, grid: AttenuationGrid, inference: InferenceSettings) -> None:
+        self._grid, self._inference = grid, inference
+        self._steps: dict[tuple[int, int, int], _Step] = {}
+        self.provider = "none"
+
+    def prepare(self, level: PatchLevel, dominant: int) -> None:
+        """Loads the graph for a level's patches and one axis; done before the first frame for what is expected."""
+        model, volume = step_model(self._grid, dominant, level.capacity, level.size)
+        given = volume | {k: np.zeros(s, np.float32) for k, s in model.inputs.items() if k not in volume}
+        made = {name: np.zeros(model.outputs[name], np.float32) for name in _OUTPUTS}
+        settings = self._inference
+        wanted = "cpu" if settings.engine == "auto" else settings.engine
+        try:
+            session = opened(model, wanted, settings.threads, given, made, _VOLUME)
+        except (Unavailable, ModelError) as error:
+            if settings.fallback == "refuse" or wanted == "cpu":
+                raise ModelError(f"registration step: inference.engine {wanted}: {error}") from error
+            session = opened(model, "cpu", settings.threads, given, made, _VOLUME)
+        self.provider = session.provider
+        self._steps[dominant, level.capacity, level.size] = _Step(session, given, made)
+
+    def equations(self, level: PatchLevel, T_camera_ct: Float, centre_ct: Float) -> Equations | None:
+        """The equations of one view; None where no patch has a say. Writes the level's ``ncc`` and ``weights``."""
+        key = dominant_axis(T_camera_ct), level.capacity, level.size
+        if key not in self._steps:  # the C-arm has turned past the diagonal
+            self.prepare(level, key[0])
+        step = self._steps[key]
+        given, made, n = step.given, step.made, level.count
+        used = n * level.size**2
+        for name, value in pose_inputs(self._grid, T_camera_ct, centre_ct, key[0]).items():
+            given[name][...] = value
+        given["rays"][:, :used] = level.directions[:, :used]
+        given["rays"][:, used:] = level.directions[:, :1]
+        given["frame_hat"][:n] = level.frame_hat[:used].reshape(n, -1)
+        given["frame_hat"][n:] = 0
+        given["valid"][:] = np.arange(len(given["valid"])) < n
+        step.session.run()
+        level.ncc[:n], level.weights[:n] = made["ncc"][:n], made["weights"][:n]
+        total = float(level.weights[:n].sum())
+        if total <= 0:
+            return None
+        score = float(level.weights[:n] @ level.ncc[:n]) / total
+        information = made["information"].astype(np.float64)
+        return Equations(
+            (information + information.T) / 2, made["gradient"].astype(np.float64), score,
+            int(np.count_nonzero(level.weights[:n])),
+        )  # fmt: skip

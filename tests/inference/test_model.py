@@ -1,0 +1,145 @@
+"""Networks as files: only the approved ones, on the engine that was asked for, or on the CPU and saying so."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from fluoronav.inference import InferenceSettings, Model, ModelError, engine
+from fluoronav.inference.cache import TARGETS, EngineKey, built_engine, keep
+from fluoronav.inference.manifest import approved, shipped_models
+from fluoronav.inference.verify import table, verify
+
+
+def test_a_model_is_loaded_by_its_hash_or_not_at_all(tmp_path):
+    for name in ("instruments.onnx", "manifest.json"):
+        shutil.copy(engine(name), tmp_path)
+    path = tmp_path / "instruments.onnx"
+    assert Model(path).provider == "onnxruntime CPUExecutionProvider"
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"instruments.onnx: its SHA-256 is .* not the file that was approved"):
+        Model(path)
+    shutil.copy(engine("instruments.onnx"), tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["instruments.onnx"]["inputs"]["frame"] = [1, 2, 512, 512]
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(ModelError, match=r"frame has shape \[1, 2, 256, 256\], the manifest says"):
+        Model(path)
+    (tmp_path / "manifest.json").write_text("{}")
+    with pytest.raises(ModelError, match="by its hash or not at all"):
+        Model(path)
+    with pytest.raises(ModelError, match="no such file"):
+        Model(tmp_path / "other.onnx")
+
+
+@pytest.mark.parametrize("name", ["instruments", "instrument-strips"])
+def test_a_network_says_what_it_said_where_it_was_trained(name):
+    model = Model(engine(f"{name}.onnx"))
+    kept = np.load(engine(f"{name}.parity.npz"))
+    model.input[...] = kept["given"].astype(np.float32)
+    model.run()
+    np.testing.assert_allclose(model.output, kept["made"], atol=1e-3)
+
+
+def test_what_cannot_be_had_is_refused_or_said_or_passed_over_as_the_settings_ask(caplog):
+    path = engine("instruments.onnx")
+    with pytest.raises(ModelError, match=r"instruments.onnx: inference.engine cuda: this ONNX Runtime has no CUDA"):
+        Model(path, InferenceSettings(engine="cuda", fallback="refuse"))
+    warned = Model(path, InferenceSettings(engine="cuda", fallback="warn"))
+    assert "CPUExecutionProvider" in warned.provider and "cuda was asked for and the CPU is used" in warned.fault
+    assert "cuda was asked for" in caplog.text
+    allowed = Model(path, InferenceSettings(engine="cuda", fallback="allow"))
+    assert "CPUExecutionProvider" in allowed.provider and allowed.fault == ""
+
+
+def test_a_session_that_breaks_in_mid_stream_costs_no_frame():
+    """A GPU that vanishes: a stand-in for its session, since there is none here, that fails from the third frame on."""
+    path = engine("instruments.onnx")
+    model, reference = Model(path), Model(path)
+
+    class Vanishing:
+        provider = "a GPU"
+        runs = 0
+
+        def run(self):
+            self.runs += 1
+            if self.runs > 2:
+                raise RuntimeError("CUDA says cudaErrorDeviceUnavailable")
+
+    model._session, model._spare, model.provider = Vanishing(), model._session, "a GPU"
+    x = np.random.default_rng(0).normal(0, 0.5, model.input.shape).astype(np.float32)
+    for k in range(5):
+        model.input[...] = reference.input[...] = x
+        model.run()
+        assert (model.fault == "") == (k < 2)
+    reference.run()
+    np.testing.assert_allclose(model.output, reference.output)
+    assert "cudaErrorDeviceUnavailable" in model.fault and "CPU" in model.provider
+    refusing = Model(path, InferenceSettings(fallback="refuse"))
+    refusing._session, refusing._spare = Vanishing(), refusing._session
+    refusing._session.runs = 5
+    with pytest.raises(RuntimeError, match="cudaErrorDeviceUnavailable"):
+        refusing.run()
+
+
+def test_auto_takes_the_first_engine_that_there_is_and_says_which():
+    model = Model(engine("instruments.onnx"), InferenceSettings(engine="auto"))
+    assert "OpenVINO" in model.provider or "CPUExecutionProvider" in model.provider
+    assert model.fault == ""
+
+
+def test_openvino_says_what_the_cpu_says():
+    pytest.importorskip("onnxruntime_ep_openvino", reason="the extra `openvino` is not installed")
+    result = verify("openvino")
+    assert [m["name"] for m in result["models"]] == [p.name for p in shipped_models()]
+    assert all(m["within"] and "OpenVINO" in m["provider"] for m in result["models"])
+    assert "TOO FAR" not in table(result)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    monkeypatch.setattr("fluoronav.inference.cache.cache_folder", lambda kind: tmp_path)
+    return tmp_path
+
+
+def test_a_missing_a_stale_and_a_damaged_engine_are_refused_by_name_with_the_command(cache):
+    model = approved(engine("instruments.onnx"))
+
+    def refused(said, version="1.7", target="sm89"):
+        with pytest.raises(ModelError, match=said) as caught:
+            built_engine(model, "tensorrt-rtx", version, target)
+        assert f"fluoronav engines build --engine tensorrt-rtx --target {target}" in str(caught.value)
+
+    refused("instruments.onnx: has no tensorrt-rtx engine for sm89")
+    keep(EngineKey("instruments", model.sha256, "tensorrt-rtx", "1.6", "sm89"), b"built before an update")
+    refused("stale: built for version 1.6, not 1.7")
+    refused("stale: built for target sm89, not sm75", target="sm75")
+    keep(EngineKey("instruments", "0" * 64, "tensorrt-rtx", "1.7", "sm86"), b"of another model")
+    refused("stale: built for model 000000000000, not", target="sm86")
+    path = keep(EngineKey("instruments", model.sha256, "tensorrt-rtx", "1.7", "sm89"), b"an engine")
+    assert built_engine(model, "tensorrt-rtx", "1.7", "sm89") == b"an engine"
+    path.write_bytes(b"half an eng")
+    refused("is damaged")
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_every_network_is_built_for_every_gpu_without_one(cache, target):
+    pytest.importorskip("tensorrt_rtx", reason="the extra `rtx` is not installed")
+    from fluoronav.inference.tensorrt import build
+
+    for path in shipped_models():
+        key, content = build(approved(path), "tensorrt-rtx", target)
+        assert key.target == target and len(content) > 100_000
+        keep(key, content)
+        assert built_engine(approved(path), "tensorrt-rtx", key.version, target) == content
+
+
+def test_a_target_that_does_not_exist_is_refused(cache):
+    pytest.importorskip("tensorrt_rtx", reason="the extra `rtx` is not installed")
+    from fluoronav.inference.tensorrt import build
+
+    with pytest.raises(ModelError, match="'sm42' is unknown to TensorRT-RTX .* it knows sm"):
+        build(approved(engine("instruments.onnx")), "tensorrt-rtx", "sm42")
