@@ -53,9 +53,12 @@ class Pipeline:
     def _listen(self):
         while not self.ending.is_set():
             if self.sub.poll(50):
-                topic, header = self.sub.recv_multipart()
+                topic, header, *payload = self.sub.recv_multipart()
+                message = msgpack.unpackb(header)
+                if payload:
+                    message["payload"] = payload[0]
                 with self.lock:
-                    self.heard.append((time.time_ns(), topic.split(b"/")[0].decode(), msgpack.unpackb(header)))
+                    self.heard.append((time.time_ns(), topic.split(b"/")[0].decode(), message))
 
     def messages(self, kind, since=0):
         with self.lock:

@@ -10,7 +10,7 @@ import pytest
 import yaml
 import zmq
 
-from tests.live.conftest import Pipeline
+from tests.live.conftest import SIZE, Pipeline
 
 ROOT = Path(__file__).parents[2]
 CLI = [sys.executable, "-m", "fluoronav.cli"]
@@ -37,6 +37,21 @@ def test_a_stop_request_ends_it_cleanly_and_status_says_how_it_was(tmp_path):
     pipeline.close()
     asked = cli("status", "--endpoint", pipeline.endpoints["requests"], "--timeout", "0.3")
     assert asked.returncode == 1 and "is `fluoronav run` running?" in asked.stderr
+
+
+def test_the_picture_for_the_display_leaves_after_its_overlay(tmp_path):
+    pipeline = Pipeline(tmp_path, stages=["attenuation", "registration", "view"]).ready()
+    for _ in range(3):
+        overlay = pipeline.frame()
+        view = pipeline.wait(lambda: [v for v in pipeline.messages("view") if v["seq"] == pipeline.seq], 10, "picture")[
+            0
+        ]
+        assert view["t_acq"] == overlay["t_acq"] and (view["rows"], view["cols"]) == (SIZE, SIZE)
+        assert view["dtype"] == "u1" and len(view["payload"]) == SIZE * SIZE and len(set(view["payload"])) > 50
+    with pipeline.lock:
+        order = [k for _, k, m in pipeline.heard if k in ("overlay", "view")]
+    assert order == ["overlay", "view"] * 3
+    pipeline.close()
 
 
 def test_an_endpoint_in_use_is_named(tmp_path):

@@ -1,5 +1,6 @@
 """From what the detector counted to what the registration and the display read."""
 
 from fluoronav.enhancement.attenuation import AttenuationStage
+from fluoronav.enhancement.view import Picture, ViewStage
 
-__all__ = ["AttenuationStage"]
+__all__ = ["AttenuationStage", "Picture", "ViewStage"]

@@ -106,7 +106,7 @@ class OrtSession:
             return
         given, made = self._kept
         for name, value in zip(made, self._session.run(list(made), dict(given)), strict=True):
-            made[name][...] = value
+            made[name][...] = np.asarray(value)
 
 
 def check_shapes(model: Approved, shapes: dict[str, list[int]]) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from fluoronav.enhancement import AttenuationStage
+from fluoronav.enhancement import AttenuationStage, ViewStage
 from fluoronav.guidance import GuidanceStage
 from fluoronav.inference import InferenceSettings
 from fluoronav.instruments import DetectionStage, InstrumentStage
@@ -24,6 +24,7 @@ STAGES: dict[str, Callable[[InferenceSettings], Stage]] = {
     "detection": DetectionStage,
     "instruments": lambda _: InstrumentStage(),
     "guidance": lambda _: GuidanceStage(),
+    "view": lambda _: ViewStage(),
 }
 
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 import zmq
+from numpy.typing import NDArray
 
+from fluoronav.enhancement import Picture, ViewStage
 from fluoronav.instruments import InstrumentStage
 from fluoronav.pipeline.accounting import FrameAccount
 from fluoronav.pipeline.chain import Chain
@@ -20,6 +22,7 @@ from fluoronav.pipeline.launch import LaunchFile
 from fluoronav.pipeline.messages import alert_message, overlay_message
 from fluoronav.records import Budget, FrameRecord, ToolSample
 from fluoronav.wire import FrameHeader, InvalidMessage, decode_frame, decode_tools, encode
+from fluoronav.wire.messages import PROTOCOL_VERSION
 
 log = logging.getLogger("fluoronav")
 
@@ -39,8 +42,10 @@ class Publisher:
         self._lock = threading.Lock()
         self._topics = {kind: f"{kind}/{source}".encode() for kind in ("overlay", "alert", "health", "view")}
 
-    def send(self, kind: str, message: dict[str, Any]) -> None:
-        parts = [self._topics[kind], encode(message)]
+    def send(self, kind: str, message: dict[str, Any], payload: NDArray[np.uint8] | None = None) -> None:
+        parts: list[Any] = [self._topics[kind], encode(message)]
+        if payload is not None:
+            parts.append(payload.tobytes())  # the array is overwritten with the next one
         with self._lock:
             self._socket.send_multipart(parts)
 
@@ -80,6 +85,9 @@ class FrameLoop:
         self._frames.connect(launch.endpoints.frames)
         self._wake = context.socket(zmq.PAIR)
         self._wake.connect(wake_endpoint)
+        view = chain.find(ViewStage)
+        if view is not None:
+            view.on_picture = self._send_picture
         self._tools = None
         self._instruments = chain.find(InstrumentStage)
         if launch.endpoints.tools is not None and self._instruments is not None:
@@ -200,6 +208,15 @@ class FrameLoop:
         self.busy_since = 0.0
         self._chain.idle()
         self._collect_garbage()
+
+    def _send_picture(self, picture: Picture) -> None:
+        """The display's picture, from the thread that makes it."""
+        rows, cols = picture.pixels.shape
+        header = {
+            "v": PROTOCOL_VERSION, "source": self._launch.source, "seq": picture.seq, "t_acq": picture.t_acq,
+            "rows": rows, "cols": cols, "dtype": "u1", "bits": 8, "polarity": "counts",
+        }  # fmt: skip
+        self._publisher.send("view", header, picture.pixels)
 
     def _delay_ms(self, t_acq: int, t_recv: int) -> float:
         """Exposure to reception, without what the two clocks differ by.

@@ -11,9 +11,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from fluoronav.inference import InferenceSettings
 from fluoronav.wire import DEFAULT_ENDPOINTS
 
-StageName = Literal["attenuation", "registration", "detection", "instruments", "guidance"]
+StageName = Literal["attenuation", "registration", "detection", "instruments", "guidance", "view"]
 # A stage reads what these have written.
-_NEEDS: dict[str, tuple[str, ...]] = {"registration": ("attenuation",), "detection": ("attenuation",)}
+_NEEDS: dict[str, tuple[str, ...]] = {
+    "registration": ("attenuation",),
+    "detection": ("attenuation",),
+    "view": ("attenuation",),
+}
 
 
 class LaunchError(ValueError):

@@ -1,0 +1,81 @@
+"""The picture for the display, made when the overlay has left, on the second core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluoronav.enhancement.contrast import DisplayPicture
+from fluoronav.enhancement.temporal import TemporalFilter
+from fluoronav.records import Budget, FrameRecord
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One enhanced frame; `pixels` are valid until the next one is made."""
+
+    seq: int
+    t_acq: int
+    pixels: NDArray[np.uint8]
+
+
+class ViewStage:
+    """Filters each frame over time and brings out its contrast, beside the frame path.
+
+    A frame that arrives while the last one is still being made is left out of the picture, and counted in `skipped`.
+    """
+
+    name = "view"
+    engine = "cpu"
+
+    def __init__(self) -> None:
+        self.on_picture: Callable[[Picture], None] = lambda picture: None
+        self.skipped = 0
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="view")
+        self._making: Future[None] | None = None
+        self._next: FrameRecord | None = None
+
+    def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
+        progress("view: kernels")
+        shape = camera.rows, camera.cols
+        self._temporal, self._display = TemporalFilter(*shape), DisplayPicture(*shape)
+        self._counts = np.zeros(shape, np.uint16)
+        for dtype in (np.uint8, np.uint16):  # compiles for both
+            TemporalFilter(*shape)(np.full(shape, 100, dtype), 0.0)
+        self._display(self._temporal(self._counts, 0.0))
+        self._temporal = TemporalFilter(*shape)
+
+    def process(self, frame: FrameRecord, budget: Budget) -> None:
+        self._next = frame
+
+    def idle(self) -> None:
+        frame, self._next = self._next, None
+        if frame is None:
+            return
+        if self._making is not None:
+            if not self._making.done():
+                self.skipped += 1
+                return
+            self._making.result()  # nothing that failed is passed over
+        # A copy: the frame's memory is the message's.
+        counts = np.array(frame.counts)
+        if frame.inverse:
+            np.subtract(counts.dtype.type(2**frame.bits - 1), counts, out=counts)
+        seen = None if frame.seen is None else frame.seen.copy()
+        self._making = self._worker.submit(self._make, frame.seq, frame.t_acq, counts, frame.dark, seen)
+
+    def close(self) -> None:
+        self._worker.shutdown(wait=True, cancel_futures=True)
+
+    def wait(self) -> None:
+        """Returns when the picture at hand is made; for benches and tests."""
+        if self._making is not None:
+            self._making.result()
+
+    def _make(self, seq: int, t_acq: int, counts: NDArray, dark: float, seen: NDArray[np.bool_] | None) -> None:
+        picture = self._display(self._temporal(counts, dark, seen), seen)
+        self.on_picture(Picture(seq, t_acq, picture))
