@@ -159,6 +159,18 @@ def _parser() -> argparse.ArgumentParser:
     pivot.add_argument("--endpoint", default="tcp://127.0.0.1:5553", help="where the tracker publishes tool/*")
     pivot.add_argument("--json", type=Path, default=Path("out/pivot.json"), help="write the result here")
 
+    detector = verb(
+        "detector",
+        "measure a flat panel's offset, gain and dead pixels, for `detector` in the camera file",
+        _calibrate_detector,
+        calibrate,
+    )
+    detector.add_argument(
+        "--dark", type=Path, nargs="+", required=True, help="frames without X-rays (TIFF, PNG), ten or more"
+    )
+    detector.add_argument("--flat", type=Path, nargs="+", required=True, help="frames of the open beam, ten or more")
+    detector.add_argument("--out", type=Path, required=True, help="write the calibration here (.npz)")
+
     bridge = verbs.add_parser("bridge", help="speak another protocol").add_subparsers(dest="what", required=True)
     igtl = verb(
         "igtl",
@@ -358,6 +370,32 @@ def _calibrate_pivot(options: argparse.Namespace) -> None:
         result["axis"] = [round(x, 5) for x in spin_axis(spun, found.tip_mm).tolist()]
         print(f"  axis: {result['axis']}")
     write_json(result, options.json)
+
+
+def _calibrate_detector(options: argparse.Namespace) -> None:
+    import cv2
+    import numpy as np
+    from tqdm import tqdm
+
+    from fluoronav.enhancement import DetectorCalibration, DetectorError
+
+    def stack(paths: list[Path], what: str) -> np.ndarray:
+        images = []
+        for path in tqdm(paths, what, unit="frame"):
+            image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+            if image is None or image.ndim != 2:
+                raise DetectorError(f"{path}: cannot be read as a grey picture")
+            if images and image.shape != images[0].shape:
+                raise DetectorError(f"{path}: is {image.shape[1]} x {image.shape[0]} pixels, the first frame is not")
+            images.append(image)
+        return np.stack(images)
+
+    found = DetectorCalibration.of_frames(stack(options.dark, "dark"), stack(options.flat, "flat"))
+    found.save(options.out)
+    print(
+        f"offset {found.offset.mean():.1f} counts, gain varies by {100 * found.gain[~found.dead].std():.2f} % "
+        f"(1 sigma), {found.dead.sum()} dead pixels; written: {options.out}"
+    )
 
 
 def _bridge_igtl(options: argparse.Namespace) -> None:

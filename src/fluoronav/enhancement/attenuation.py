@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.enhancement.aperture import seen_mask
+from fluoronav.enhancement.detector import DetectorCalibration, DetectorCorrection, DetectorError
 from fluoronav.records import Budget, FrameRecord
 
 SIDES = (256, 128, 64)
@@ -18,7 +19,10 @@ _MASK_EVERY_FRAMES = 15
 
 
 class AttenuationStage:
-    """Bins the counts, subtracts the dark level and takes the logarithm.
+    """Corrects the detector, bins the counts, subtracts the dark level and takes the logarithm.
+
+    Where the camera file names a calibration of the detector, `frame.counts` is the corrected frame from here on. The
+    image is not undistorted: rays are cast through the distorted pixels instead, which loses nothing.
 
     Counts are binned before the logarithm: at 20 photons a pixel the logarithm of a mean is right and the mean of
     logarithms is not. The dark level is what the detector reads outside the aperture, where there is one.
@@ -28,6 +32,7 @@ class AttenuationStage:
     engine = "cpu"
 
     def __init__(self) -> None:
+        self._detector: DetectorCorrection | None = None
         self._dark = 0.0
         self._seen: NDArray[np.bool_] | None = None
         self._frames = 0
@@ -41,10 +46,24 @@ class AttenuationStage:
         self._counts = {side: np.zeros(shape, np.float32) for side, shape in self._shapes.items()}
         self._attenuation = {side: np.zeros(shape, np.float32) for side, shape in self._shapes.items()}
         self._binned = np.zeros(self._shapes[SIDES[0]], np.uint16)
+        self._detector = None
+        if camera.detector is not None:
+            progress("attenuation: detector calibration")
+            calibration = DetectorCalibration.load(camera.detector)
+            if calibration.offset.shape != (camera.rows, camera.cols):
+                raise DetectorError(
+                    f"{camera.detector}: is for {calibration.offset.shape[1]} x {calibration.offset.shape[0]} pixels, "
+                    f"the camera has {camera.cols} x {camera.rows}"
+                )
+            self._detector = DetectorCorrection(calibration)
+            for dtype in (np.uint8, np.uint16):
+                self._detector(np.zeros((camera.rows, camera.cols), dtype), 8)  # compiles
         self._full = np.zeros((camera.rows, camera.cols), np.float32)
         self._frames = 0
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
+        if self._detector is not None:
+            frame.counts = self._detector(frame.counts, frame.bits)
         counts = self._bin(frame)
         if self._frames % _MASK_EVERY_FRAMES == 0:
             self._look_around(counts)

@@ -47,6 +47,10 @@ class CameraFile(BaseModel):
         description="error of a change of view as the arm's joints tell it, 1 sigma, degrees",
     )
     arm_mm: float = Field(default=ARM_MM, gt=0, le=50, description="the same for the isocentre, mm")
+    detector: str | None = Field(
+        default=None,
+        description="offset, gain and dead pixels: a file of `fluoronav calibrate detector`, relative to this",
+    )
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,8 @@ class Camera:
         For cameras that stand still in a common world frame.
     arm_deg, arm_mm : float
         How well the arm's joints tell the change from one view to another: the turn, and the isocentre; 1 sigma.
+    detector : Path or None
+        The detector's calibration.
     """
 
     rows: int
@@ -74,6 +80,7 @@ class Camera:
     T_camera_world: Float | None = None
     arm_deg: float = ARM_DEG
     arm_mm: float = ARM_MM
+    detector: Path | None = None
     name: str = field(default="camera", compare=False)
 
     def __post_init__(self) -> None:
@@ -127,6 +134,7 @@ class Camera:
             T_camera_world=None if f.T_camera_world is None else np.array(f.T_camera_world),
             arm_deg=f.arm_deg,
             arm_mm=f.arm_mm,
+            detector=None if f.detector is None else Path(name).parent / f.detector,
             name=name,
         )
 
