@@ -249,6 +249,15 @@ def _parser() -> argparse.ArgumentParser:
     instruments.add_argument("--approaches", type=_count, default=10000, help="simulated approaches for the alerts")
     instruments.add_argument("--frames", type=_count, default=400, help="exposures at each dose")
     instruments.add_argument("--json", type=Path, default=Path("out/instruments.json"), help="write the figures here")
+    enhancement = verb(
+        "enhancement",
+        "noise, edges and ghosts of the display's picture by dose, beside other filters",
+        _bench_enhancement,
+        bench,
+    )
+    enhancement.add_argument("--data", type=Path, default=Path("../shared/data"), help="holds knee/ and wrist/")
+    enhancement.add_argument("--frames", type=_count, default=24, help="frames of each run, 10 at least")
+    enhancement.add_argument("--json", type=Path, default=Path("out/enhancement.json"), help="write the figures here")
     peers = verb("peers", "the projector beside RTK's and DiffDRR's (extra `peers`)", _bench_peers, bench)
     peers.add_argument("--rounds", type=_count, default=20, help="turns that each projector takes")
     peers.add_argument("--json", type=Path, default=Path("out/peers.json"), help="write the figures here")
@@ -536,6 +545,15 @@ def _bench_instruments(options: argparse.Namespace) -> None:
     print(table(result))
     write_json(result, options.json)
     print(f"written: {options.json}, and sheets of what went right and wrong beside it")
+
+
+def _bench_enhancement(options: argparse.Namespace) -> None:
+    from fluoronav.bench.enhancement import bench_enhancement, table
+
+    result = bench_enhancement(options.data, max(options.frames, 10), options.json.parent)
+    print(table(result))
+    write_json(result, options.json)
+    print(f"written: {options.json}, and a sheet of pictures beside it")
 
 
 def _bench_peers(options: argparse.Namespace) -> None:

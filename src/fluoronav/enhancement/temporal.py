@@ -74,9 +74,9 @@ class TemporalFilter:
         self._before = np.array(counts) if self._before is None else self._before
         np.copyto(self._before, counts)
         self._frames += 1
-        _looked_up(counts, self._table, self._x)
-        self._follow_shift()
-        _differences(self._x, self._memory, self._difference)
+        _looked_up(counts, self._table, self._memory, self._x, self._difference)
+        if self._follow_shift():
+            np.subtract(self._x, self._memory, out=self._difference)
         cv2.blur(self._difference, (_WINDOW, _WINDOW), dst=self._moved)
         _blend(self._x, self._memory, self._worth, self._moved, np.float32(_WINDOW))
         return self._memory
@@ -92,40 +92,37 @@ class TemporalFilter:
         self._worth[:] = 0
         self._small = None
 
-    def _follow_shift(self) -> None:
+    def _follow_shift(self) -> bool:
+        """Moves the memory with the picture; False where that was not needed."""
         small = np.asarray(cv2.resize(self._x, (_SHIFT_SIDE, _SHIFT_SIDE), interpolation=cv2.INTER_AREA), np.float32)
         before, self._small = self._small, small
         if before is None:
-            return
+            return False
         (dx, dy), response = cv2.phaseCorrelate(before, small, self._window)
         scale = self._x.shape[1] / _SHIFT_SIDE
         dx, dy = dx * scale, dy * scale
         size = float(np.hypot(dx, dy))
         if size < _LEAST_SHIFT_PX or response < 0.1:
-            return
+            return False
         if size > _MOST_SHIFT_PX:
             self._worth[:] = 0
-            return
+            return False
         M = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
         shape = self._x.shape[::-1]
         for image in (self._memory, self._worth):
             cv2.warpAffine(image, M, shape, dst=self._moved, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
             np.copyto(image, self._moved)
         np.maximum(self._worth, 0, out=self._worth)
+        return True
 
 
 @njit(**_OPTIONS)
-def _looked_up(counts, table, out):
+def _looked_up(counts, table, memory, x, difference):
     for i in range(counts.shape[0]):
         for j in range(counts.shape[1]):
-            out[i, j] = table[counts[i, j]]
-
-
-@njit(**_OPTIONS)
-def _differences(x, memory, out):
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            out[i, j] = x[i, j] - memory[i, j]
+            value = table[counts[i, j]]
+            x[i, j] = value
+            difference[i, j] = value - memory[i, j]
 
 
 @njit(**_OPTIONS)
