@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from fluoronav.enhancement.contrast import DisplayPicture
 from fluoronav.enhancement.noise import NoiseModel, estimated_noise
+from fluoronav.enhancement.spatial import LocalWiener
 from fluoronav.enhancement.temporal import TemporalFilter
 from fluoronav.enhancement.view import ViewStage
 from fluoronav.records import Budget, FrameRecord
@@ -72,6 +73,19 @@ def test_a_wire_that_moves_leaves_no_ghost_and_is_as_dark_as_it_is(rng):
     ghost = (out - without)[before].mean()
     assert abs(ghost) < 0.1 * contrast
     assert (out - without)[on_wire].mean() == pytest.approx((now - without)[on_wire].mean(), rel=0.1)
+
+
+def test_what_noise_is_left_is_smoothed_and_edges_stay(rng):
+    """A step of 12 sigmas in the memory of five frames: flat parts lose most of their noise, the step loses nothing."""
+    clean = np.where(np.arange(SIDE) < SIDE // 2, 40.0, 52.0) * np.ones((SIDE, 1))
+    worth = np.full((SIDE, SIDE), 5.0, np.float32)
+    noisy = (clean + rng.normal(0, 1 / np.sqrt(5), clean.shape)).astype(np.float32)
+    out = LocalWiener(SIDE, SIDE)(noisy, worth)
+    flat = np.abs(np.arange(SIDE) - SIDE // 2) > 12
+    assert (out - clean)[:, flat].std() < 0.45 * (noisy - clean)[:, flat].std()
+    beside = slice(SIDE // 2 - 1, SIDE // 2 + 1)
+    step = (out[:, beside][:, 1] - out[:, beside][:, 0]).mean()
+    assert step == pytest.approx(12.0, abs=0.6)
 
 
 def test_the_memory_follows_a_shift_of_the_whole_picture(rng):

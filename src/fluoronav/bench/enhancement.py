@@ -20,6 +20,7 @@ from tqdm import tqdm
 from fluoronav.bench.subjects import load_subject, view_poses
 from fluoronav.enhancement.contrast import DisplayPicture
 from fluoronav.enhancement.noise import NoiseModel
+from fluoronav.enhancement.spatial import LocalWiener
 from fluoronav.enhancement.temporal import TemporalFilter
 from fluoronav.geometry import Camera
 from fluoronav.paths import shipped
@@ -147,8 +148,12 @@ def _filters(seen: NDArray[np.bool_], dark: float) -> dict[str, Callable[[], Fil
     """Each a maker, since some have a memory."""
 
     def ours() -> Filter:
-        temporal = TemporalFilter(*seen.shape)
-        return lambda counts, stabilised, dark: _restabilised(temporal, counts, stabilised, dark, seen)
+        temporal, spatial = TemporalFilter(*seen.shape), LocalWiener(*seen.shape)
+
+        def run(counts: NDArray[np.uint16], stabilised: Float32, dark: float) -> Float32:
+            return spatial(_restabilised(temporal, counts, stabilised, dark, seen), temporal.worth)
+
+        return run
 
     def recursive() -> Filter:
         memory: list[Float32] = []

@@ -81,6 +81,11 @@ class TemporalFilter:
         _blend(self._x, self._memory, self._worth, self._moved, np.float32(_WINDOW))
         return self._memory
 
+    @property
+    def worth(self) -> Float32:
+        """How many frames the memory is worth, by pixel: its noise variance is 1 over that."""
+        return self._worth
+
     def _differs(self, found: NoiseModel) -> bool:
         now = self.model
         return now is None or not 0.8 < found.gain / now.gain < 1.25 or abs(found.dark - now.dark) > 20 * now.gain

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.enhancement.contrast import DisplayPicture
+from fluoronav.enhancement.spatial import LocalWiener
 from fluoronav.enhancement.temporal import TemporalFilter
 from fluoronav.records import Budget, FrameRecord
 
@@ -42,12 +43,12 @@ class ViewStage:
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         progress("view: kernels")
         shape = camera.rows, camera.cols
-        self._temporal, self._display = TemporalFilter(*shape), DisplayPicture(*shape)
-        self._counts = np.zeros(shape, np.uint16)
+        self._spatial, self._display = LocalWiener(*shape), DisplayPicture(*shape)
         for dtype in (np.uint8, np.uint16):  # compiles for both
             TemporalFilter(*shape)(np.full(shape, 100, dtype), 0.0)
-        self._display(self._temporal(self._counts, 0.0))
         self._temporal = TemporalFilter(*shape)
+        blank = np.zeros(shape, np.float32)
+        self._display(self._spatial(blank, blank))
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
         self._next = frame
@@ -77,5 +78,6 @@ class ViewStage:
             self._making.result()
 
     def _make(self, seq: int, t_acq: int, counts: NDArray, dark: float, seen: NDArray[np.bool_] | None) -> None:
-        picture = self._display(self._temporal(counts, dark, seen), seen)
+        smooth = self._spatial(self._temporal(counts, dark, seen), self._temporal.worth)
+        picture = self._display(smooth, seen)
         self.on_picture(Picture(seq, t_acq, picture))
