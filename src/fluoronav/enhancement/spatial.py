@@ -20,9 +20,9 @@ _NOISE_MARGIN = 1.0
 class LocalWiener:
     """Draws each pixel to its window's mean as far as the window's variance is what the noise explains.
 
-    Lee's filter (IEEE PAMI 2:165, 1980): ``mean + (v - n) / v * (x - mean)``, with v the variance in the window and n that
-    of the noise, known here for each pixel from how many frames the memory is worth. An edge's variance is far above the
-    noise, so it is left as it is.
+    Lee's filter (IEEE PAMI 2:165, 1980): ``mean + (v - n) / v * (x - mean)``, with v the variance in the window and n
+    that of the noise, known here for each pixel from how many frames the memory is worth. An edge's variance is far
+    above the noise, so it is left as it is.
 
     Parameters
     ----------
