@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fluoronav.bench.subjects import load_subject, view_poses
+from fluoronav.enhancement.aperture import seen_mask
 from fluoronav.enhancement.contrast import DisplayPicture
 from fluoronav.enhancement.noise import NoiseModel
 from fluoronav.enhancement.spatial import LocalWiener
@@ -268,7 +269,8 @@ def _draw(sheet: list[NDArray[np.uint8]], data: Path, path: Path) -> None:
         beam = np.exp(-attenuation)
         counts = np.clip(beam / beam.max() * 60000, 0, 65535).astype(np.uint16)
         rows, cols = counts.shape
-        shown = DisplayPicture(rows, cols)(np.sqrt(counts.astype(np.float32)))
+        small = cv2.resize(counts.astype(np.float32), (128, 128), interpolation=cv2.INTER_AREA)
+        shown = DisplayPicture(rows, cols)(np.sqrt(counts.astype(np.float32)), seen_mask(small))
         pair = (counts / 257).astype(np.uint8), shown
         tiles += [cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in pair]
     tiles += [np.zeros((side, side), np.uint8)] * (-len(tiles) % 4)

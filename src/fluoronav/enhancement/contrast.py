@@ -22,6 +22,7 @@ _GAMMA, _STEEPEST, _STEPS = 0.5, 2.2, 1024
 # Thin dark things, as instruments are, gain so much more.
 _METAL = 1.35
 _LOW, _HIGH = 0.5, 99.7  # percentiles of the display's range, inside the aperture
+_OPEN, _LEAST = 0.985, 0.05  # brighter than this share of the brightest is open beam, if so much is left without it
 
 
 class DisplayPicture:
@@ -60,7 +61,10 @@ class DisplayPicture:
         if not inside.any():
             self._out[:] = 0
             return self._out
-        low, high = np.percentile(small[inside], [_LOW, _HIGH])
+        # The open beam, saturated or nearly, would take the range from what stands in it.
+        ranged = small[inside]
+        ranged = ranged[ranged < _OPEN * ranged.max()] if np.mean(ranged < _OPEN * ranged.max()) > _LEAST else ranged
+        low, high = np.percentile(ranged, [_LOW, _HIGH])
         span = max(float(high - low), 1e-6)
         # The mean stands in for what is outside, or the aperture's rim would rule the filters near it.
         filled = np.where(inside, small, np.float32(small[inside].mean()))
