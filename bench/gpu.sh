@@ -16,8 +16,7 @@ for engine in cpu cuda tensorrt tensorrt-rtx; do
   "$run" engines verify --engine "$engine" --json "$folder/verify-$engine.json" || echo "$engine: not verified"
 done
 for engine in cpu tensorrt-rtx; do
-  sed "s|^stages:.*|stages: [attenuation, registration, detection, instruments, guidance]\ninference: {engine: $engine, fallback: refuse}|" \
-    launch/demo.yaml > launch/.gpu-bench.yaml
+  sed "s|engine: auto.*|engine: $engine\n  fallback: refuse|" launch/demo.yaml > launch/.gpu-bench.yaml
   "$run" bench latency --frames 1500 --launch launch/.gpu-bench.yaml --json "$folder/latency-$engine.json" \
     || echo "$engine: no latency"
 done

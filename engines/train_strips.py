@@ -26,17 +26,25 @@ from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import Camera
 from fluoronav.instruments.network_input import KINDS
 from fluoronav.instruments.proposals import Proposer
-from fluoronav.instruments.strips import COLS, OUTPUTS, ROWS, SHIFT_SCALE_PX, strip
+from fluoronav.instruments.strips import (
+    ACROSS_SCALE_PX,
+    COLS,
+    OUTPUTS,
+    ROWS,
+    SHIFT_SCALE_PX,
+    TURN_SCALE_DEG,
+    strip,
+)
 from fluoronav.paths import shipped
 from fluoronav.records import Budget, FrameRecord
-from fluoronav.simulation.instrument_scenes import Background, SceneMaker, limb
+from fluoronav.simulation.instrument_scenes import Background, Placed, SceneMaker, limb
 
 SEED = 20261126
 # Finds this weak are looked at, too; the stage is stricter.
 _LEAST_SCORE = 0.1
 _LIMBS = 0.4
 # How the strips of one find are jittered: pixels along and across the axis, degrees; and how many there are.
-_JITTER_PX, _ACROSS_PX, _JITTER_DEG, _STRIPS = 8.0, 1.5, 0.6, 3
+_JITTER_PX, _ACROSS_PX, _JITTER_DEG, _STRIPS = 8.0, 2.0, 0.9, 4
 NO_KIND = -1
 
 
@@ -56,7 +64,7 @@ class Judge(nn.Module):
 
 
 def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.ndarray]:
-    """Strips (n, 2, 48, 128) as float16, and what they are: kind or -1, and the tip's shift in pixels, (n, 2)."""
+    """Strips (n, 2, 48, 128) as float16, and what they are (n, 4): kind or -1, and as :func:`_truth` says."""
     seed, count, of_chest = args
     cv2.setNumThreads(1)
     rng = np.random.default_rng(seed)
@@ -81,14 +89,22 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
                 tip = d.tip_px + rng.normal(0, _JITTER_PX) * axis + rng.normal(0, _ACROSS_PX) * across
                 strip(counts, frame.seen, tip, axis, frame.dark, False, one)
                 strips.append(one.astype(np.float16))
-                if true is None:
-                    truths.append((NO_KIND, 0.0))
-                else:
-                    truths.append((KINDS.index(true.kind), float((true.axis_px[0] - tip) @ axis)))
-    return np.array(strips, np.float16).reshape(-1, 2, ROWS, COLS), np.array(truths, np.float64).reshape(-1, 2)
+                truths.append((NO_KIND, 0.0, 0.0, 0.0) if true is None else _truth(true, tip, axis))
+    return np.array(strips, np.float16).reshape(-1, 2, ROWS, COLS), np.array(truths, np.float64).reshape(-1, 4)
 
 
-def loss_of(out: torch.Tensor, kind: torch.Tensor, shift: torch.Tensor) -> torch.Tensor:
+def _truth(placed: Placed, tip: np.ndarray, axis: np.ndarray) -> tuple[float, float, float, float]:
+    """Kind, how far the true tip lies along and across the axis (pixels), and how far the true axis is turned (deg)."""
+    off = placed.axis_px[0] - tip
+    ahead = placed.axis_px[min(len(placed.axis_px) - 1, 40 if placed.metal.bend_mm else 300)]
+    true = placed.axis_px[0] - ahead
+    normal = np.array([-axis[1], axis[0]])
+    turn = np.rad2deg(np.arctan2(true @ normal, true @ axis))
+    return KINDS.index(placed.kind), float(off @ axis), float(off @ normal), float(turn)
+
+
+def loss_of(out: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    kind, (shift, across, turn) = truth[:, 0].long(), truth[:, 1:].T
     real = kind >= 0
     loss = nn.functional.binary_cross_entropy_with_logits(out[:, 0], real.float())
     if real.any():
@@ -97,11 +113,15 @@ def loss_of(out: torch.Tensor, kind: torch.Tensor, shift: torch.Tensor) -> torch
         off = (out[real, 5] - shift[real] / SHIFT_SCALE_PX).abs()
         log_b = out[real, 6].clamp(-4, 3)
         loss = loss + 0.5 * (off * torch.exp(-log_b) + log_b).mean()
+        huber = nn.functional.smooth_l1_loss
+        loss = loss + 0.3 * huber(out[real, 7], across[real] / ACROSS_SCALE_PX)
+        loss = loss + 0.3 * huber(out[real, 8], (turn[real] / TURN_SCALE_DEG).clamp(-3, 3))
     return loss
 
 
-def varied(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Strips mirrored, with another contrast, noise and shading, and some cut off where the field might have ended."""
+def varied(x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Strips mirrored, with another contrast, noise and shading, some cut off where the field might have ended; and
+    which were mirrored."""
     n = len(x)
     flipped = rng.random(n) < 0.5
     x[flipped] = x[flipped, :, ::-1]
@@ -112,7 +132,7 @@ def varied(x: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     ends = rng.integers(COLS // 2, 3 * COLS, n)[:, None, None]
     x[:, 1] *= np.arange(COLS) < ends
     x[:, 0] *= x[:, 1]
-    return x
+    return x, flipped
 
 
 def train(strips: np.ndarray, truths: np.ndarray, minutes: float, curve: list[dict]) -> Judge:
@@ -120,7 +140,7 @@ def train(strips: np.ndarray, truths: np.ndarray, minutes: float, curve: list[di
     rng = np.random.default_rng(SEED)
     model = Judge()
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
-    kinds, shifts = torch.from_numpy(truths[:, 0].astype(np.int64)), torch.from_numpy(truths[:, 1].astype(np.float32))
+    wanted = torch.from_numpy(truths.astype(np.float32))
     held, batch = len(strips) // 10, 64
     real, not_real = (held + np.flatnonzero(which) for which in (truths[held:, 0] >= 0, truths[held:, 0] < 0))
     start, seen, running = time.monotonic(), 0, []
@@ -129,8 +149,10 @@ def train(strips: np.ndarray, truths: np.ndarray, minutes: float, curve: list[di
         for group in optimiser.param_groups:
             group["lr"] = 2e-3 * min(1.0, seen / 6400 + 0.05) * 0.5 * (1 + np.cos(np.pi * share))
         chosen = np.concatenate([rng.choice(real, batch // 2), rng.choice(not_real, batch // 2)])
-        x = varied(strips[chosen].astype(np.float32), rng)
-        loss = loss_of(model(torch.from_numpy(x)), kinds[chosen], shifts[chosen])
+        x, flipped = varied(strips[chosen].astype(np.float32), rng)
+        truth = wanted[chosen].clone()
+        truth[torch.from_numpy(flipped), 2:] *= -1
+        loss = loss_of(model(torch.from_numpy(x)), truth)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -151,14 +173,16 @@ def held_out(model: Judge, strips: np.ndarray, truths: np.ndarray, held: int) ->
     shown = strips[:held].astype(np.float32)
     out = torch.cat([model(torch.from_numpy(shown[a : a + 256])) for a in range(0, held, 256)])
     model.train()
-    kind, shift = torch.from_numpy(truths[:held, 0].astype(np.int64)), torch.from_numpy(truths[:held, 1]).float()
+    truth = torch.from_numpy(truths[:held]).float()
+    kind, shift = truth[:, 0].long(), truth[:, 1]
     real = kind >= 0
     limit = torch.quantile(out[~real, 0], 0.98)
     return {
-        "held_loss": float(loss_of(out, kind, shift)),
+        "held_loss": float(loss_of(out, truth)),
         "held_lost": float((out[real, 0] < limit).float().mean()),
         "held_kind_right": float((out[real, 1:5].argmax(1) == kind[real]).float().mean()),
         "held_tip_px": float((SHIFT_SCALE_PX * out[real, 5] - shift[real]).abs().median()),
+        "held_turn_deg": float((TURN_SCALE_DEG * out[real, 8] - truth[real, 3]).abs().median()),
     }
 
 

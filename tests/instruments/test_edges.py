@@ -72,8 +72,11 @@ def test_a_bent_wire_is_called_bent(camera):
 def test_where_there_is_nothing_nothing_is_measured(camera, rng):
     counts = rng.poisson(4000, (camera.rows, camera.cols)).astype(np.uint16)
     path = np.array([400.0, 300.0]) + np.arange(0, 300, 8)[:, None] * np.array([0.6, 0.8])
-    assert measure(counts, path, 0.0) is None
-    assert measure(counts, path[:3], 0.0) is None
+    # Nothing can be measured: what comes back is the path's own, with an error that says so.
+    rough = measure(counts, path, 0.0)
+    assert rough.width_px == 0 and rough.sigma_px >= 8 and rough.sigma_deg > 0.4
+    assert np.linalg.norm(rough.tip_px - path[0]) < 1 and rough.direction @ [-0.6, -0.8] > 0.999
+    assert measure(counts, path[:3], 0.0) is None  # too short to be anything
 
 
 @pytest.mark.parametrize(("diameter", "expected"), [(2.0, 2.0), (4.0, 4.0)])

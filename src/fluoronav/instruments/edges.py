@@ -25,6 +25,8 @@ _LEAST_SHADOW = 0.1
 _OUTLIER = 2.5
 # A middle that stands off the chord by this much, and by so many sigmas, is a bend.
 _BENT_PX, _BENT_SIGMAS = 3.0, 5.0
+# Errors of what is taken from the path because the picture is too noisy to measure it.
+_PATH_SIGMA_PX, _LOST_TIP_SIGMA_PX = 2.0, 8.0
 
 
 @dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Measured:
     tail_px : ndarray, shape (2,)
         Where it leaves the view, or ends.
     width_px : float
-        Width of its shadow.
+        Width of its shadow; 0 where it could not be measured.
     sigma_px : float
         Of the tip, 1 sigma.
     sigma_deg : float
@@ -59,7 +61,7 @@ class Measured:
 def measure(
     counts: NDArray, path_px: Float, dark: float, inverse: bool = False, kind: str = "k-wire"
 ) -> Measured | None:
-    """Refines a path; None where no shadow is found along it.
+    """Refines a path; None where it is too short. What cannot be measured is taken from the path, with its error.
 
     Parameters
     ----------
@@ -91,14 +93,14 @@ def measure(
     flank = np.minimum(np.median(shadow[:, :6], 1), np.median(shadow[:, -6:], 1))[:, None]
     depth = np.clip(shadow - flank, 0, None)
     offset, width, strong = _centres(depth, across)
-    if strong.sum() < 6:
-        return None
     place = centre + offset[:, None] * normal
     u = (place - centre.mean(0)) @ direction
     v = (place - centre.mean(0)) @ normal
     kept = strong.copy()
-    line, sigma = np.zeros(2), 1.0
-    for _ in range(4):
+    # Where too few profiles show a shadow, the path's own middle line has to do.
+    path_v = (centre - centre.mean(0)) @ normal
+    line, sigma = np.polyfit((centre - centre.mean(0)) @ direction, path_v, 1), _PATH_SIGMA_PX
+    for _ in range(4 if strong.sum() >= 6 else 0):
         line = np.polyfit(u[kept], v[kept], 1)
         off = v - np.polyval(line, u)
         sigma = max(1.4826 * float(np.median(np.abs(off[kept]))), 0.05)
@@ -119,11 +121,11 @@ def measure(
     axis = direction + line[0] * normal
     axis /= np.linalg.norm(axis)
     origin = centre.mean(0) + line[1] * normal
-    width_px = float(np.median(width[kept])) if kept.any() else float(width[strong].mean())
+    width_px = float(np.median(width[kept])) if kept.any() else 0.0
     at_tip = origin + axis * ((path_px[0] - origin) @ axis)
     moved, sigma_tip = _tip(counts, at_tip, axis, width_px, dark, inverse)
-    if moved is None:
-        return None
+    if moved is None:  # its end is lost in the noise: about where the path begins
+        moved, sigma_tip = 0.0, _LOST_TIP_SIGMA_PX
     tip = at_tip + moved * axis
     spread = float(u[kept].max() - u[kept].min()) if kept.any() else reach
     # Five profiles share their noise.

@@ -19,9 +19,10 @@ _ACROSS_STEP_PX, _ALONG_STEP_PX, _AHEAD_PX = 2.0, 2.5, 50.0  # pixels of a 1024 
 _SCALE, _CLIP = 0.5, 4.0
 MOST = 6  # strips of one frame
 # What the network says of a strip: log-odds that it is an instrument, those of each kind, how far the tip lies farther
-# along the axis (in _SHIFT_SCALE pixels), and the logarithm of that one's error.
-OUTPUTS = 7
-SHIFT_SCALE_PX = 8.0
+# along the axis (in SHIFT_SCALE_PX) and the logarithm of that one's error, how far across it (ACROSS_SCALE_PX), and how
+# far the axis is turned (TURN_SCALE_DEG, from the direction towards the normal).
+OUTPUTS = 9
+SHIFT_SCALE_PX, ACROSS_SCALE_PX, TURN_SCALE_DEG = 8.0, 3.0, 1.5
 
 _ACROSS = (np.arange(ROWS) - (ROWS - 1) / 2) * _ACROSS_STEP_PX
 _BEHIND = np.arange(COLS) * _ALONG_STEP_PX - _AHEAD_PX
