@@ -21,7 +21,7 @@ def seen_mask(counts: NDArray[np.float32]) -> NDArray[np.bool_]:
     Returns
     -------
     ndarray of bool, the same shape
-        False outside the convex hull of what is lit, and within 2 pixels of that. Apertures and blades leave a convex
+        False outside the convex hull of what is lit, and within 3 pixels of that. Apertures and blades leave a convex
         field; what is dark inside of it, or juts into it from the rim, is a limb or an implant.
     """
     dark_level = float(np.percentile(counts, 0.5))
@@ -34,5 +34,5 @@ def seen_mask(counts: NDArray[np.float32]) -> NDArray[np.bool_]:
     hull = cv2.convexHull(np.stack([cols, rows], axis=1).astype(np.int32))
     inside = np.zeros(counts.shape, np.uint8)
     cv2.fillConvexPoly(inside, hull, 1)
-    grown = cv2.dilate(1 - inside, np.ones((5, 5), np.uint8))
+    grown = cv2.dilate(1 - inside, np.ones((7, 7), np.uint8))
     return grown == 0

@@ -23,12 +23,14 @@ _LEAST_SIGMA_PX = 0.3
 # Looked at again where the tip turned out to be: the second answer is the better one.
 _LOOKS = 2
 _ROUGH_DEG = 0.4
+_FORGETS = 0.97
 
 
 class DetectionStage:
     """Finds K-wires, drills, screws and needles in each frame.
 
-    Without time for it the instruments of the last frames are carried on with their age.
+    Without time for it, and while the patient is searched for, the instruments of the last frames are carried on with
+    their age.
     """
 
     name = "detection"
@@ -36,7 +38,7 @@ class DetectionStage:
     def __init__(self, inference: InferenceSettings | None = None) -> None:
         self._inference = inference or InferenceSettings()
         self.engine = "none"
-        self._needs_ms = 6.0
+        self._needs_ms, self._varies_ms = 6.0, 1.0
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         progress("detection: model")
@@ -54,11 +56,17 @@ class DetectionStage:
         self.engine = self._proposer.model.provider
         frame.engine_fault = self._proposer.model.fault or self._judge.fault
         left = budget.left_ms()
-        if left < self._needs_ms + _RESERVE_MS or frame.seen is None:
+        # A search has both cores, and what is seen could not be placed in the patient yet.
+        busy = frame.status == "searching"
+        if busy or left < self._needs_ms + 2 * self._varies_ms + _RESERVE_MS or frame.seen is None:
             frame.detections = self._identity.update([])
+            # One slow frame must not end it for good.
+            self._needs_ms, self._varies_ms = self._needs_ms * _FORGETS, self._varies_ms * _FORGETS
             return
         frame.detections = self._identity.update(self.find(frame))
-        self._needs_ms += 0.1 * (left - budget.left_ms() - self._needs_ms)
+        took = left - budget.left_ms()
+        self._varies_ms += 0.1 * (abs(took - self._needs_ms) - self._varies_ms)
+        self._needs_ms += 0.1 * (took - self._needs_ms)
 
     def find(self, frame: FrameRecord) -> list[Detection]:
         """What is in one frame, best first, without identities.
