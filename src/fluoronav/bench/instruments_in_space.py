@@ -12,7 +12,7 @@ from fluoronav.case import load_case
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import Camera, exp_se3, transform_points
 from fluoronav.instruments import DetectionStage, InstrumentStage
-from fluoronav.instruments.space import Sighting, from_width, triangulated
+from fluoronav.instruments.space import SIGMA_WIDTH_PX, Sighting, from_width, triangulated
 from fluoronav.paths import shipped
 from fluoronav.records import Budget, Detection, FrameRecord, RegistrationResult, ToolSample
 from fluoronav.simulation.instrument_scenes import Placed, SceneMaker
@@ -22,7 +22,6 @@ Float = NDArray[np.float64]
 _SAME_PX = 40.0
 _TWO_VIEWS_DEG = (30.0, 60.0)
 _ISOCENTRE_MM = np.array([0.0, 0.0, 620.0])
-_SIGMA_WIDTH_PX = 0.4
 _DRIFT_MM, _STEADY_FRAMES, _DRIFT_FRAMES = 2.0, 20, 60
 
 
@@ -111,7 +110,7 @@ def depths(maker: SceneMaker, count: int, photons: float, seed: int) -> dict[str
             metal = pair[0][1].metal
             diameter = 2 * float(metal.outer_mm[len(metal.outer_mm) // 2])
             if metal.kind in ("k-wire", "needle") and d.width_px > 2:
-                placed = from_width(camera, s, d.width_px, diameter, _SIGMA_WIDTH_PX)
+                placed = from_width(camera, s, d.width_px, diameter, SIGMA_WIDTH_PX)
                 one.append((float(np.linalg.norm(placed.tip_ct - truth)), placed.sigma_mm))
         if all(x is not None for x in sightings):
             space = triangulated(camera, [x for x in sightings if x is not None])

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fluoronav.geometry import inverse, transform_points
 from fluoronav.instruments.drift import DriftFilter
 from fluoronav.instruments.sightings import SightingMemory
-from fluoronav.instruments.space import InSpace, Sighting, from_width
+from fluoronav.instruments.space import SIGMA_WIDTH_PX, InSpace, Sighting, from_width
 from fluoronav.instruments.tracker import ToolTrack
 from fluoronav.instruments.tracker_registration import Pair, TrackerRegistration
 from fluoronav.records import Budget, Detection, FrameRecord, Instrument, RegistrationResult, ToolSample
@@ -26,8 +26,7 @@ _DEFAULT_ERROR_MM = 0.3
 _SAME_PX, _SAME_DEG = 60.0, 12.0
 # 95 % of a circular normal error lie within so many sigmas.
 _SIGMAS_95 = 2.45
-# Of a shadow's width: its edges are blurred, and a shaft may be a few percent off its name; 1 sigma.
-_SIGMA_WIDTH_PX = 0.4
+_EXPLAINED_SIGMAS = 2.0
 
 
 class InstrumentStage:
@@ -187,7 +186,7 @@ class InstrumentStage:
             placed = self._sightings.place(frame.t_acq, d.kind, sighting)
             diameter_mm = self._diameters_mm.get(d.kind)
             if placed is None and diameter_mm is not None and d.width_px > 2:
-                placed = from_width(self._camera, sighting, d.width_px, diameter_mm, _SIGMA_WIDTH_PX)
+                placed = from_width(self._camera, sighting, d.width_px, diameter_mm, SIGMA_WIDTH_PX)
         if placed is None:
             return Instrument(d.id, d.kind, d.tip_px, d.tail_px, None, None, d.sigma_px, "image", d.age)
         method = "two_views" if placed.views > 1 else "width"
@@ -223,6 +222,10 @@ class InstrumentStage:
         off = ray[:2] * tracked[2] - tracked[:2]
         # A tracker that has drifted and cannot be corrected has no say.
         sigma = instrument.sigma_mm if drift is None or drift.corrected else max(drift.size_mm, instrument.sigma_mm)
+        # A picture that is farther off than both errors explain is wrong itself, or shows something else: it has less of
+        # a say the farther it is.
+        expected = _EXPLAINED_SIGMAS * float(np.hypot(sigma, sigma_picture))
+        sigma_picture *= max(1.0, (float(np.linalg.norm(off)) / expected) ** 2)
         share = sigma**2 / (sigma**2 + sigma_picture**2)
         tracked[:2] += share * off
         across = np.sqrt(share) * sigma_picture
