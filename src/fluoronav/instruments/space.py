@@ -15,8 +15,8 @@ Float = NDArray[np.float64]
 # The half-width of a round shaft's shadow is where its chord is half of the longest: 0.866 of its diameter.
 _WIDTH_OF_DIAMETER = float(np.sqrt(0.75))
 _LEAST_ANGLE_DEG = 10.0
-# Of a shadow's width, 1 sigma: its edges are blurred, and where the shaft is measured it is nearer or farther than the tip.
-# With 0.4 the bench's bound held in 67 %.
+# Of a shadow's width, 1 sigma: its edges are blurred, and where the shaft is measured it is nearer or farther than the
+# tip. With 0.4 the bench's bound held in 67 %.
 SIGMA_WIDTH_PX = 1.0
 
 

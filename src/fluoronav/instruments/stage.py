@@ -222,8 +222,8 @@ class InstrumentStage:
         off = ray[:2] * tracked[2] - tracked[:2]
         # A tracker that has drifted and cannot be corrected has no say.
         sigma = instrument.sigma_mm if drift is None or drift.corrected else max(drift.size_mm, instrument.sigma_mm)
-        # A picture that is farther off than both errors explain is wrong itself, or shows something else: it has less of
-        # a say the farther it is.
+        # A picture that is farther off than both errors explain is wrong itself, or shows something else: the farther
+        # it is, the less it has to say.
         expected = _EXPLAINED_SIGMAS * float(np.hypot(sigma, sigma_picture))
         sigma_picture *= max(1.0, (float(np.linalg.norm(off)) / expected) ** 2)
         share = sigma**2 / (sigma**2 + sigma_picture**2)
