@@ -20,6 +20,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import onnx
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -256,6 +257,18 @@ def main() -> None:
     print(exported(Probabilities(model), "instruments", "frame", "maps", inputs[:1], record, options.out))
 
 
+def strip_metadata(path: Path) -> None:
+    """Takes out what the exporter notes of the source it traced: paths of the machine that it ran on."""
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.doc_string = ""
+        if hasattr(part, "metadata_props"):
+            del part.metadata_props[:]
+    onnx.save(model, path)
+
+
 def exported(
     program: nn.Module, name: str, given: str, made: str, example: np.ndarray, record: dict, folder: Path
 ) -> str:
@@ -263,6 +276,7 @@ def exported(
     path, program = folder / f"{name}.onnx", program.eval()
     x = torch.from_numpy(example.astype(np.float32))
     torch.onnx.export(program, (x,), path, input_names=[given], output_names=[made], dynamo=True, external_data=False)
+    strip_metadata(path)
     with torch.no_grad():
         out = program(x)
     np.savez_compressed(folder / f"{name}.parity.npz", given=x.numpy().astype(np.float16), made=out.numpy())
