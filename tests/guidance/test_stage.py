@@ -19,6 +19,14 @@ def stage(case, camera):
     stage.close()
 
 
+def middle_of(structure):
+    """A point well inside of a structure, half-way up, LPS mm."""
+    field = structure.field
+    inside = np.argwhere(field.hundredths < -300)
+    index = inside[np.abs(inside[:, 0] - len(field.hundredths) // 2).argmin()]
+    return field.origin_ct + index[::-1] * field.spacing_mm
+
+
 def record(case, tip_ct=None, axis_ct=(0.0, -1.0, 0.0), T=None, seq=1, status="tracking"):
     frame = FrameRecord(seq, 0, 0, np.zeros((4, 4), np.uint16), 16, False, None)
     if T is not None:
@@ -33,9 +41,7 @@ def record(case, tip_ct=None, axis_ct=(0.0, -1.0, 0.0), T=None, seq=1, status="t
 def test_an_alert_leaves_with_the_frame_in_which_the_threshold_is_passed(stage, case):
     cord = next(s for s in case.structures if s.name == "spinal_cord")
     aim = np.array(case.plan[0].entry_ct)
-    inside = np.argwhere(cord.field.hundredths < -300)
-    index = inside[np.abs(inside[:, 0] - len(cord.field.hundredths) // 2).argmin()]
-    centre = cord.field.origin_ct + index[::-1] * cord.field.spacing_mm
+    centre = middle_of(cord)
     levels, alerts = [], []
     for n, share in enumerate(np.linspace(0, 1, 60)):
         frame = record(case, aim + share * (centre - aim), seq=n)
@@ -54,9 +60,7 @@ def test_an_alert_leaves_with_the_frame_in_which_the_threshold_is_passed(stage, 
 
 def test_a_shaft_that_comes_close_is_told_although_the_tip_is_far_away(stage, case):
     cord = next(s for s in case.structures if s.name == "spinal_cord")
-    inside = np.argwhere(cord.field.hundredths < -300)
-    index = inside[np.abs(inside[:, 0] - len(cord.field.hundredths) // 2).argmin()]
-    centre = cord.field.origin_ct + index[::-1] * cord.field.spacing_mm
+    centre = middle_of(cord)
     axis = np.array([1.0, 0, 0])
     frame = record(case, centre + 45 * axis, axis)  # through the canal and out on the other side
     stage.process(frame, Budget(30))
@@ -155,9 +159,7 @@ def moving(stage, case, tips, axis, t0=0, kind="tracker", fps=30):
 def test_the_way_ahead_and_the_time_to_contact_are_those_of_a_straight_approach(stage, case, rng):
     """At 20 mm/s straight at the cord: what is left shrinks by as much, and the alert says when it comes."""
     cord = next(s for s in case.structures if s.name == "spinal_cord")
-    inside = np.argwhere(cord.field.hundredths < -300)
-    index = inside[np.abs(inside[:, 0] - len(cord.field.hundredths) // 2).argmin()]
-    centre = cord.field.origin_ct + index[::-1] * cord.field.spacing_mm
+    centre = middle_of(cord)
     axis = np.array([0.0, -1.0, 0.0])
     tips = [centre - (30 - 20 / 30 * n) * axis + rng.normal(0, 0.05, 3) for n in range(30)]
     frames = moving(stage, case, tips, axis)
@@ -175,9 +177,7 @@ def test_the_way_ahead_and_the_time_to_contact_are_those_of_a_straight_approach(
 
 def test_nothing_is_ahead_of_an_instrument_that_points_away_or_stands_still(stage, case):
     cord = next(s for s in case.structures if s.name == "spinal_cord")
-    inside = np.argwhere(cord.field.hundredths < -300)
-    index = inside[np.abs(inside[:, 0] - len(cord.field.hundredths) // 2).argmin()]
-    centre = cord.field.origin_ct + index[::-1] * cord.field.spacing_mm
+    centre = middle_of(cord)
     away = np.array([0.0, 1.0, 0.0])
     frames = moving(stage, case, [centre + 30 * away] * 15, away)
     d = next(d for d in frames[-1].distances if d.structure == "spinal_cord")

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from fluoronav.case import load_case
 from fluoronav.enhancement import AttenuationStage
-from fluoronav.geometry import Camera, exp_se3, transform_points
+from fluoronav.geometry import Camera, exp_se3, moved_about, transform_points
 from fluoronav.instruments import DetectionStage, InstrumentStage
 from fluoronav.instruments.space import SIGMA_WIDTH_PX, Sighting, from_width, triangulated
 from fluoronav.paths import shipped
@@ -96,7 +96,7 @@ def depths(maker: SceneMaker, count: int, photons: float, seed: int) -> dict[str
 
     for _ in tqdm(range(count), "tips from two views", unit="pair"):
         turn = np.deg2rad(rng.choice([-1, 1]) * rng.uniform(*_TWO_VIEWS_DEG))
-        T_second_first = _about(_ISOCENTRE_MM, exp_se3([0, turn, 0, 0, 0, 0]))
+        T_second_first = moved_about(_ISOCENTRE_MM, [0, turn, 0, 0, 0, 0])
         pair = maker.pair(rng, T_second_first, photons)
         found = [looked(counts, p) for counts, p in pair]
         truth = pair[0][1].points_camera[0]
@@ -187,12 +187,6 @@ def _tracked_frame(
         frame.detections = (d,)
     stage.process(frame, Budget(30))
     return frame
-
-
-def _about(point: Float, motion: Float) -> Float:
-    to, back = np.eye(4), np.eye(4)
-    to[:3, 3], back[:3, 3] = point, -point
-    return to @ motion @ back
 
 
 def _inside(p: Placed, camera: Camera) -> bool:

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.geometry import Camera, exp_se3, inverse, transform_points
+from fluoronav.geometry import Camera, inverse, moved_about, transform_points
 from fluoronav.instruments.space import Sighting
 
 Float = NDArray[np.float64]
@@ -97,7 +97,7 @@ def reference_pose(camera: Camera, pairs: list[Pair]) -> ReferencePose | None:
         if not np.isfinite(information).all() or np.linalg.cond(_scaled(information)) > 1e8:
             return None
         step = -np.linalg.solve(information + 1e-9 * np.diag(np.diag(information)), J.T @ (weight * r))
-        T = _about(centre_ct, np.asarray(step, np.float64)) @ T
+        T = moved_about(centre_ct, step) @ T
         if np.abs(step[:3]).max() < 1e-6 and np.abs(step[3:]).max() < 1e-4:
             break
     r = _residuals(camera, pairs, T)
@@ -200,14 +200,8 @@ def _moved(camera: Camera, pairs: list[Pair], T: Float, centre_ct: Float, k: int
     h = 1e-5 if k < 3 else 1e-3
     step = np.zeros(6)
     step[k] = h
-    ahead = _residuals(camera, pairs, _about(centre_ct, step) @ T)
-    return (ahead - _residuals(camera, pairs, _about(centre_ct, -step) @ T)) / (2 * h)
-
-
-def _about(centre_ct: Float, twist: Float) -> Float:
-    to, back = np.eye(4), np.eye(4)
-    to[:3, 3], back[:3, 3] = centre_ct, -centre_ct
-    return to @ exp_se3(twist) @ back
+    ahead = _residuals(camera, pairs, moved_about(centre_ct, step) @ T)
+    return (ahead - _residuals(camera, pairs, moved_about(centre_ct, -step) @ T)) / (2 * h)
 
 
 def _scaled(information: Float) -> Float:

@@ -41,6 +41,11 @@ def padded_rays(rays_camera: ArrayLike) -> tuple[Float32, int]:
     return directions, count
 
 
+def dominant_axis(T_camera_ct: ArrayLike) -> int:
+    """The patient axis that the central ray is most parallel to: 0, 1 or 2 for x, y or z."""
+    return int(np.argmax(np.abs(np.asarray(T_camera_ct)[2, :3])))
+
+
 class Projector:
     """Casts rays through one attenuation grid.
 
@@ -127,7 +132,7 @@ class Projector:
         """Dominant axis; camera directions and source in padded voxel axes (u, v, k); slices beyond the source."""
         T_ct_camera = inverse(T_camera_ct)
         R, source_ct = T_ct_camera[:3, :3], T_ct_camera[:3, 3]
-        dominant = int(np.argmax(np.abs(R[:, 2])))
+        dominant = dominant_axis(T_camera_ct)
         order = list(AXES[dominant])
         source = ((source_ct - self.grid.padded_origin_ct) / self.grid.spacing_mm)[order].astype(np.float32)
         slices = self._packed[dominant].shape[0]

@@ -57,7 +57,7 @@ def pose_inputs(grid: AttenuationGrid, T_camera_ct: Float, centre_ct: Float, dom
     centre_ct : ndarray, shape (3,)
         Point that the twist turns about, LPS mm.
     dominant : int
-        Axis that the central ray is most parallel to (:func:`dominant_axis`).
+        Axis that the central ray is most parallel to (:func:`fluoronav.projector.dominant_axis`).
 
     Returns
     -------
@@ -77,11 +77,6 @@ def pose_inputs(grid: AttenuationGrid, T_camera_ct: Float, centre_ct: Float, dom
         "centre": (np.asarray(centre_ct) - grid.padded_origin_ct).astype(np.float32),
         "spacing": np.array([grid.spacing_mm], np.float32),
     }
-
-
-def dominant_axis(T_camera_ct: Float) -> int:
-    """The patient axis that the central ray is most parallel to: 0, 1 or 2."""
-    return int(np.argmax(np.abs(T_camera_ct[2, :3])))
 
 
 def step_graph(shape: tuple[int, int, int], patches: int, size: int) -> bytes:

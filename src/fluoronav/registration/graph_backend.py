@@ -13,9 +13,9 @@ from fluoronav.inference import InferenceSettings, ModelError
 from fluoronav.inference.manifest import Approved
 from fluoronav.inference.model import opened
 from fluoronav.inference.sessions import Session, Unavailable
-from fluoronav.projector import AttenuationGrid
+from fluoronav.projector import AttenuationGrid, dominant_axis
 from fluoronav.registration.gauss_newton import Equations
-from fluoronav.registration.graph import dominant_axis, pose_inputs, slices_of, step_graph
+from fluoronav.registration.graph import pose_inputs, slices_of, step_graph
 from fluoronav.registration.model import RegistrationModel
 from fluoronav.registration.patches import PatchLevel
 
@@ -79,7 +79,7 @@ class GraphBackend:
     grid : AttenuationGrid
         Of the registration's model.
     inference : InferenceSettings
-        Its engine; `auto` and fall-backs end at the CPU's ONNX provider.
+        Its engine; `auto` and a fall-back mean the CPU's ONNX provider.
 
     Raises
     ------

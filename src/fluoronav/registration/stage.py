@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from fluoronav.geometry import ArmJoints, inverse, rotation_distance_deg, transform_points
 from fluoronav.inference import InferenceSettings
-from fluoronav.projector import Projector
+from fluoronav.projector import Projector, dominant_axis
 from fluoronav.records import Budget, FrameRecord, RegistrationResult, Status
 from fluoronav.registration.confidence import (
     LOST_AGREEMENT,
@@ -25,7 +25,6 @@ from fluoronav.registration.confidence import (
 )
 from fluoronav.registration.finder import Finder, Snapshot
 from fluoronav.registration.gauss_newton import PoseEstimate, refine
-from fluoronav.registration.graph import dominant_axis
 from fluoronav.registration.graph_backend import TRACKING_PATCHES, GraphBackend
 from fluoronav.registration.model import RegistrationModel
 from fluoronav.registration.objects import Measured, ObjectPoses
