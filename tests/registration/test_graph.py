@@ -113,8 +113,24 @@ def test_the_stage_tracks_with_the_graph_when_the_launch_file_says_so(case, came
 
 def test_an_engine_that_cannot_be_had_is_refused_by_name(problem):
     settings = InferenceSettings(engine="cuda", fallback="refuse", registration="graph")
-    with pytest.raises(ModelError, match="registration step: inference.engine cuda"):
+    with pytest.raises(ModelError, match="registration-step-.*: inference.engine cuda"):
         GraphBackend(problem.model.tissue.grid, settings).prepare(problem.level, 1)
+
+
+def test_a_gpu_that_vanishes_costs_no_step_and_is_said(problem):
+    backend = GraphBackend(problem.model.tissue.grid, InferenceSettings(registration="graph"))
+    problem.normalise()
+    before = backend.equations(problem.level, problem.start, problem.centre)
+
+    class Vanished:
+        def run(self):
+            raise RuntimeError("CUDA says cudaErrorDeviceUnavailable")
+
+    (step,) = backend._steps.values()
+    step.runner._session, step.runner._spare = Vanished(), step.runner._session
+    after = backend.equations(problem.level, problem.start, problem.centre)
+    np.testing.assert_array_equal(before.information, after.information)
+    assert "cudaErrorDeviceUnavailable" in backend.fault and "CPU" in backend.provider
 
 
 def test_the_graph_of_a_case_is_the_same_whenever_it_is_made(case, problem):

@@ -1,32 +1,18 @@
-"""One graph, on whatever the settings ask for, with the CPU behind it."""
+"""A network in a file, with one input and one output of fixed shapes."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
 
-from fluoronav.inference.manifest import Approved, ModelError, approved
-from fluoronav.inference.sessions import Arrays, OrtSession, Session, Unavailable
-from fluoronav.inference.settings import AUTO_ORDER, Engine, InferenceSettings
-from fluoronav.inference.tensorrt import TensorRtSession
-
-log = logging.getLogger("fluoronav")
+from fluoronav.inference.manifest import approved
+from fluoronav.inference.runner import Runner
+from fluoronav.inference.settings import InferenceSettings
 
 
-def opened(
-    model: Approved, engine: Engine, threads: int, given: Arrays, made: Arrays, resident: Collection[str] = ()
-) -> Session:
-    """A session on one engine, without a fall-back; see :class:`OrtSession` and :class:`TensorRtSession`."""
-    if engine in ("tensorrt", "tensorrt-rtx"):
-        return TensorRtSession(model, engine, given, made, resident)
-    return OrtSession(model, engine, threads, given, made, resident)
-
-
-class Model:
-    """One graph with one input and one output of fixed shapes.
+class Model(Runner):
+    """A verified network, and the arrays that it reads and writes.
 
     Parameters
     ----------
@@ -40,10 +26,6 @@ class Model:
     input, output : ndarray of float32
         Written before, and read after, each :meth:`run`; allocated once.
     sha256 : str
-    provider : str
-        What it truly runs on.
-    fault : str
-        Why it does not run on what was asked for; empty when it does, or when nobody wants to know.
 
     Raises
     ------
@@ -53,59 +35,8 @@ class Model:
     """
 
     def __init__(self, path: Path, settings: InferenceSettings | None = None) -> None:
-        self._settings = settings or InferenceSettings()
         model = approved(path)
-        self.name, self.sha256, self.fault = path.name, model.sha256, ""
+        self.sha256 = model.sha256
         ((given, in_shape),), ((made, out_shape),) = model.inputs.items(), model.outputs.items()
         self.input, self.output = np.zeros(in_shape, np.float32), np.zeros(out_shape, np.float32)
-        self._arrays = {given: self.input}, {made: self.output}
-        if self._settings.engine == "auto":
-            self._session = self._first_of(model)
-        else:
-            self._session = self._asked_for(model, self._settings.engine)
-        self.provider = self._session.provider
-        # Ready for the frame in which a GPU vanishes.
-        self._spare: Session | None = None
-        if not isinstance(self._session, OrtSession) or not self.provider.endswith("CPUExecutionProvider"):
-            self._spare = self._opened(model, "cpu")
-
-    def run(self) -> None:
-        """`input` to `output`; when an engine fails it is given up, and the CPU does this very frame."""
-        try:
-            self._session.run()
-        except Exception as error:
-            if self._spare is None or self._settings.fallback == "refuse":
-                raise
-            self.fault = f"{self.name}: {self.provider} failed ({str(error).splitlines()[0][:120]}); the CPU goes on"
-            log.error(self.fault)
-            self._session, self._spare = self._spare, None
-            self.provider = self._session.provider
-            self._session.run()
-
-    def _opened(self, model: Approved, engine: Engine) -> Session:
-        return opened(model, engine, self._settings.threads, *self._arrays)
-
-    def _first_of(self, model: Approved) -> Session:
-        """What `auto` means: the first engine of the order that this computer has."""
-        for engine in AUTO_ORDER:
-            try:
-                return self._opened(model, engine)
-            except Unavailable as error:
-                log.info("%s: not on %s: %s", self.name, engine, error)
-            except ModelError as error:
-                if engine == "cpu":
-                    raise
-                # A GPU that is there and has no engine yet: said, since somebody can put it right.
-                log.warning("%s", error)
-        raise ModelError(f"{model.path}: nothing runs it")
-
-    def _asked_for(self, model: Approved, engine: Engine) -> Session:
-        try:
-            return self._opened(model, engine)
-        except (Unavailable, ModelError) as error:
-            if engine == "cpu" or self._settings.fallback == "refuse":
-                raise ModelError(f"{self.name}: inference.engine {engine}: {error}") from error
-            if self._settings.fallback == "warn":
-                self.fault = f"{self.name}: {engine} was asked for and the CPU is used: {error}"
-                log.warning(self.fault)
-        return self._opened(model, "cpu")
+        super().__init__(model, settings or InferenceSettings(), {given: self.input}, {made: self.output})

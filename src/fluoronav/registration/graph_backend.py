@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.inference import InferenceSettings, ModelError
+from fluoronav.inference import InferenceSettings
 from fluoronav.inference.manifest import Approved
-from fluoronav.inference.model import opened
-from fluoronav.inference.sessions import Session, Unavailable
+from fluoronav.inference.runner import Runner
 from fluoronav.projector import AttenuationGrid, dominant_axis
 from fluoronav.registration.gauss_newton import Equations
 from fluoronav.registration.graph import pose_inputs, slices_of, step_graph
@@ -66,7 +65,7 @@ def step_models_of_case(case) -> list[Approved]:
 
 @dataclass
 class _Step:
-    session: Session
+    runner: Runner
     given: dict[str, Float32]
     made: dict[str, Float32]
 
@@ -79,7 +78,12 @@ class GraphBackend:
     grid : AttenuationGrid
         Of the registration's model.
     inference : InferenceSettings
-        Its engine; `auto` and a fall-back mean the CPU's ONNX provider.
+        Its engine and fall-back, as for the networks.
+
+    Attributes
+    ----------
+    provider, fault : str
+        As of :class:`fluoronav.inference.runner.Runner`: of the step that ran last.
 
     Raises
     ------
@@ -90,23 +94,16 @@ class GraphBackend:
     def __init__(self, grid: AttenuationGrid, inference: InferenceSettings) -> None:
         self._grid, self._inference = grid, inference
         self._steps: dict[tuple[int, int, int], _Step] = {}
-        self.provider = "none"
+        self.provider, self.fault = "none", ""
 
     def prepare(self, level: PatchLevel, dominant: int) -> None:
         """Loads the graph for a level's patches and one axis; done before the first frame for what is expected."""
         model, volume = step_model(self._grid, dominant, level.capacity, level.size)
         given = volume | {k: np.zeros(s, np.float32) for k, s in model.inputs.items() if k not in volume}
         made = {name: np.zeros(model.outputs[name], np.float32) for name in _OUTPUTS}
-        settings = self._inference
-        wanted = "cpu" if settings.engine == "auto" else settings.engine
-        try:
-            session = opened(model, wanted, settings.threads, given, made, _VOLUME)
-        except (Unavailable, ModelError) as error:
-            if settings.fallback == "refuse" or wanted == "cpu":
-                raise ModelError(f"registration step: inference.engine {wanted}: {error}") from error
-            session = opened(model, "cpu", settings.threads, given, made, _VOLUME)
-        self.provider = session.provider
-        self._steps[dominant, level.capacity, level.size] = _Step(session, given, made)
+        runner = Runner(model, self._inference, given, made, _VOLUME)
+        self.provider, self.fault = runner.provider, runner.fault
+        self._steps[dominant, level.capacity, level.size] = _Step(runner, given, made)
 
     def equations(self, level: PatchLevel, T_camera_ct: Float, centre_ct: Float) -> Equations | None:
         """The equations of one view; None where no patch has a say. Writes the level's ``ncc`` and ``weights``."""
@@ -123,7 +120,8 @@ class GraphBackend:
         given["frame_hat"][:n] = level.frame_hat[:used].reshape(n, -1)
         given["frame_hat"][n:] = 0
         given["valid"][:] = np.arange(len(given["valid"])) < n
-        step.session.run()
+        step.runner.run()
+        self.provider, self.fault = step.runner.provider, step.runner.fault or self.fault
         level.ncc[:n], level.weights[:n] = made["ncc"][:n], made["weights"][:n]
         total = float(level.weights[:n].sum())
         if total <= 0:

@@ -6,13 +6,14 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.geometry import ArmJoints, inverse, rotation_distance_deg, transform_points
 from fluoronav.inference import InferenceSettings
-from fluoronav.projector import Projector, dominant_axis
+from fluoronav.projector import Projector
 from fluoronav.records import Budget, FrameRecord, RegistrationResult, Status
 from fluoronav.registration.confidence import (
     LOST_AGREEMENT,
@@ -117,13 +118,17 @@ class RegistrationStage:
         ]
         if self._inference.registration == "graph":
             self._steps = GraphBackend(self._model.grid, self._inference)
-            for level, _, _ in levels:
-                self._steps.prepare(level, dominant_axis(T))
+            # For each axis: the C-arm may turn past a diagonal in mid-stream, and nothing is loaded there.
+            for (level, _, _), axis in product(levels, range(3)):
+                self._steps.prepare(level, axis)
             self.engine = f"{self._steps.provider} (graph)"
         estimate = refine(self._steps, levels, T, self._centre_ct)
         covariance_in_camera(estimate.information, T)
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
+        if isinstance(self._steps, GraphBackend):
+            self.engine = f"{self._steps.provider} (graph)"
+            frame.engine_fault = frame.engine_fault or self._steps.fault
         # In the order of their submission: after a stall several may be done, and a pose was lost in between.
         self._take_placed_patches()
         self._take_check()

@@ -1,0 +1,106 @@
+"""A graph on whatever the settings ask for, with the CPU behind it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Collection
+
+from fluoronav.inference.manifest import Approved, ModelError
+from fluoronav.inference.sessions import Arrays, OrtSession, Session, Unavailable
+from fluoronav.inference.settings import AUTO_ORDER, Engine, InferenceSettings
+from fluoronav.inference.tensorrt import TensorRtSession
+
+log = logging.getLogger("fluoronav")
+
+
+def opened(
+    model: Approved, engine: Engine, threads: int, given: Arrays, made: Arrays, resident: Collection[str] = ()
+) -> Session:
+    """A session on one engine, without a fall-back; see :class:`OrtSession` and :class:`TensorRtSession`."""
+    if engine in ("tensorrt", "tensorrt-rtx"):
+        return TensorRtSession(model, engine, given, made, resident)
+    return OrtSession(model, engine, threads, given, made, resident)
+
+
+class Runner:
+    """Runs one graph between arrays that stay where they are.
+
+    Parameters
+    ----------
+    model : Approved
+    settings : InferenceSettings
+    given, made : dict of str to ndarray
+        Inputs and outputs by name.
+    resident : collection of str
+        Inputs that never change, and may stay on the GPU.
+
+    Attributes
+    ----------
+    provider : str
+        What it truly runs on.
+    fault : str
+        Why it does not run on what was asked for; empty when it does, or when nobody wants to know.
+
+    Raises
+    ------
+    ModelError
+        What was asked for cannot be had and a fall-back is refused.
+    """
+
+    def __init__(
+        self,
+        model: Approved,
+        settings: InferenceSettings,
+        given: Arrays,
+        made: Arrays,
+        resident: Collection[str] = (),
+    ) -> None:
+        self._settings, self._arrays, self._resident = settings, (given, made), resident
+        self.name, self.fault = model.path.name, ""
+        self._session = self._first_of(model) if settings.engine == "auto" else self._asked_for(model, settings.engine)
+        self.provider = self._session.provider
+        # Ready for the frame in which a GPU vanishes.
+        self._spare: Session | None = None
+        if not isinstance(self._session, OrtSession) or not self.provider.endswith("CPUExecutionProvider"):
+            self._spare = self._opened(model, "cpu")
+
+    def run(self) -> None:
+        """Inputs to outputs; when an engine fails it is given up, and the CPU does this very frame."""
+        try:
+            self._session.run()
+        except Exception as error:
+            if self._spare is None or self._settings.fallback == "refuse":
+                raise
+            self.fault = f"{self.name}: {self.provider} failed ({str(error).splitlines()[0][:120]}); the CPU goes on"
+            log.error(self.fault)
+            self._session, self._spare = self._spare, None
+            self.provider = self._session.provider
+            self._session.run()
+
+    def _opened(self, model: Approved, engine: Engine) -> Session:
+        return opened(model, engine, self._settings.threads, *self._arrays, self._resident)
+
+    def _first_of(self, model: Approved) -> Session:
+        """What `auto` means: the first engine of the order that this computer has."""
+        for engine in AUTO_ORDER:
+            try:
+                return self._opened(model, engine)
+            except Unavailable as error:
+                log.info("%s: not on %s: %s", self.name, engine, error)
+            except ModelError as error:
+                if engine == "cpu":
+                    raise
+                # A GPU that is there and has no engine yet: said, since somebody can put it right.
+                log.warning("%s", error)
+        raise ModelError(f"{model.path}: nothing runs it")
+
+    def _asked_for(self, model: Approved, engine: Engine) -> Session:
+        try:
+            return self._opened(model, engine)
+        except (Unavailable, ModelError) as error:
+            if engine == "cpu" or self._settings.fallback == "refuse":
+                raise ModelError(f"{self.name}: inference.engine {engine}: {error}") from error
+            if self._settings.fallback == "warn":
+                self.fault = f"{self.name}: {engine} was asked for and the CPU is used: {error}"
+                log.warning(self.fault)
+        return self._opened(model, "cpu")
