@@ -38,9 +38,12 @@ class NoiseModel:
 
         Murtagh, Starck and Bijaoui, Astron. Astrophys. Suppl. 112:179, 1995.
         """
-        x = np.asarray(counts, np.float64)
-        inside = self.gain * (x - self.dark) + 0.375 * self.gain**2 + self.floor
-        return 2 / self.gain * np.sqrt(np.maximum(inside, 0))
+        scale, slope, offset = self.root()
+        return scale * np.sqrt(np.maximum(slope * np.asarray(counts, np.float64) + offset, 0))
+
+    def root(self) -> tuple[float, float, float]:
+        """Scale, slope and offset of :meth:`stabilised`: ``scale * sqrt(slope * counts + offset)``."""
+        return 2 / self.gain, self.gain, 0.375 * self.gain**2 + self.floor - self.gain * self.dark
 
     def counts(self, stabilised: NDArray) -> NDArray[np.float64]:
         """The inverse of :meth:`stabilised` (the algebraic one)."""

@@ -15,11 +15,13 @@ _OPTIONS = {"fastmath": True, "error_model": "numpy", "nogil": True, "boundschec
 
 # Share of the newest frame where nothing moves: noise falls to sqrt(a / (2 - a)), 0.42 of a frame's.
 _NEWEST = 0.3
-# A difference that the noise explains up to here, and no more from there on (sigmas of a 5 x 5 mean).
-_STILL, _MOVED = 1.8, 3.6
-_WINDOW = 5
-# The whole picture is moved when it has shifted by more than this (pixels), and begun anew beyond that.
-_LEAST_SHIFT_PX, _MOST_SHIFT_PX, _SHIFT_SIDE = 0.3, 24.0, 256
+# A difference that the noise explains up to here, and no more from there on (sigmas of a sum over 5 x 5 pixels).
+_STILL, _MOVED = 1.2, 2.2
+_RADIUS = 2
+_RING = 2 * _RADIUS + 2  # rows of differences that are kept: the window's, and the one that leaves it
+# The whole picture is moved when it has shifted by more than this (pixels), and begun anew beyond that. It is not looked
+# for while a small picture differs from the last one by little more than the noise.
+_LEAST_SHIFT_PX, _MOST_SHIFT_PX, _SHIFT_SIDE, _RESTLESS = 0.3, 24.0, 256, 1.3
 _MODEL_EVERY_FRAMES = 60
 
 
@@ -36,15 +38,17 @@ class TemporalFilter:
     """
 
     def __init__(self, rows: int, cols: int) -> None:
-        self._x, self._difference = (np.zeros((rows, cols), np.float32) for _ in range(2))
         self._memory, self._moved = (np.zeros((rows, cols), np.float32) for _ in range(2))
         # How many frames the memory is worth, for each pixel: its noise is 1 / sqrt of that.
         self._worth = np.zeros((rows, cols), np.float32)
-        self._table = np.zeros(65536, np.float32)
+        self._ring = np.zeros((_RING, cols), np.float32)
+        self._sums = np.zeros(cols + 2 * _RADIUS, np.float32)
+        self._small_shape = tuple(max(round(n * _SHIFT_SIDE / max(rows, cols)), 1) for n in (rows, cols))
         self._small: Float32 | None = None
-        self._window = cv2.createHanningWindow((_SHIFT_SIDE, _SHIFT_SIDE), cv2.CV_32F)
+        self._window = cv2.createHanningWindow(self._small_shape[::-1], cv2.CV_32F)
         self._before: NDArray | None = None
         self._frames = 0
+        self._used = NoiseModel(1.0, 0.0, 1.0)
         self.model: NoiseModel | None = None
 
     def __call__(self, counts: NDArray, dark: float, seen: NDArray[np.bool_] | None = None) -> Float32:
@@ -63,22 +67,24 @@ class TemporalFilter:
         ndarray of float32, shape (rows, cols)
             Stabilised counts; the memory itself, valid until the next call.
         """
-        if self._before is not None and (self.model is None or self._frames % _MODEL_EVERY_FRAMES == 1):
+        if self._before is not None:
             found = estimated_noise(self._before, counts, dark, seen)
+            self._before = None
             if found is not None and self._differs(found):
-                self._adopt(found)
-        if self.model is None:
+                self.model = found
+                self._begin_anew(found)
+        elif self.model is None:
             # Until a second frame has told: as if every count were a photon.
-            self._adopt(NoiseModel(1.0, dark, 1.0))
-            self.model = None
-        self._before = np.array(counts) if self._before is None else self._before
-        np.copyto(self._before, counts)
+            self._begin_anew(NoiseModel(1.0, dark, 1.0))
+        if self.model is None or self._frames % _MODEL_EVERY_FRAMES == 0:
+            self._before = np.array(counts)
         self._frames += 1
-        _looked_up(counts, self._table, self._memory, self._x, self._difference)
-        if self._follow_shift():
-            np.subtract(self._x, self._memory, out=self._difference)
-        cv2.blur(self._difference, (_WINDOW, _WINDOW), dst=self._moved)
-        _blend(self._x, self._memory, self._worth, self._moved, np.float32(_WINDOW))
+        self._follow_shift(counts)
+        scale, slope, offset = self._used.root()
+        _blend(
+            counts, np.float32(scale), np.float32(slope), np.float32(offset), self._memory, self._worth, self._ring,
+            self._sums,
+        )  # fmt: skip
         return self._memory
 
     @property
@@ -90,60 +96,90 @@ class TemporalFilter:
         now = self.model
         return now is None or not 0.8 < found.gain / now.gain < 1.25 or abs(found.dark - now.dark) > 20 * now.gain
 
-    def _adopt(self, model: NoiseModel) -> None:
-        """Begins anew with another noise model: what was stabilised by the old one cannot be compared."""
-        self.model = model
-        self._table[:] = model.stabilised(np.arange(65536))
+    def _begin_anew(self, model: NoiseModel) -> None:
+        """With another noise model: what was stabilised by the old one cannot be compared."""
+        self._used = model
         self._worth[:] = 0
         self._small = None
 
-    def _follow_shift(self) -> bool:
-        """Moves the memory with the picture; False where that was not needed."""
-        small = np.asarray(cv2.resize(self._x, (_SHIFT_SIDE, _SHIFT_SIDE), interpolation=cv2.INTER_AREA), np.float32)
+    def _follow_shift(self, counts: NDArray) -> None:
+        """Moves the memory with the picture."""
+        binned = cv2.resize(counts, self._small_shape[::-1], interpolation=cv2.INTER_AREA)
+        small = self._used.stabilised(binned).astype(np.float32)
         before, self._small = self._small, small
         if before is None:
-            return False
+            return
+        # A small pixel's noise is that of a pixel over the root of how many it is the mean of; twice, in a difference.
+        expected = np.sqrt(2.0 * small.size / counts.size)
+        if float(np.sqrt(np.mean((small - before) ** 2))) < _RESTLESS * max(expected, 0.05):
+            return
         (dx, dy), response = cv2.phaseCorrelate(before, small, self._window)
-        scale = self._x.shape[1] / _SHIFT_SIDE
+        scale = counts.shape[1] / small.shape[1]
         dx, dy = dx * scale, dy * scale
         size = float(np.hypot(dx, dy))
         if size < _LEAST_SHIFT_PX or response < 0.1:
-            return False
+            return
         if size > _MOST_SHIFT_PX:
             self._worth[:] = 0
-            return False
+            return
         M = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
-        shape = self._x.shape[::-1]
+        shape = counts.shape[::-1]
         for image in (self._memory, self._worth):
             cv2.warpAffine(image, M, shape, dst=self._moved, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
             np.copyto(image, self._moved)
         np.maximum(self._worth, 0, out=self._worth)
-        return True
 
 
 @njit(**_OPTIONS)
-def _looked_up(counts, table, memory, x, difference):
-    for i in range(counts.shape[0]):
-        for j in range(counts.shape[1]):
-            value = table[counts[i, j]]
-            x[i, j] = value
-            difference[i, j] = value - memory[i, j]
+def _blend(counts, scale, slope, offset, memory, worth, ring, sums):
+    """Memory towards the frame: by 1 / (n + 1) at first, by _NEWEST in the long run, wholly where something moved.
+
+    Row by row, so that what is read stays in the processor's nearest cache: differences of the window's rows lie in
+    `ring`, their sums by column in `sums`, with the window's radius to either side.
+    """
+    rows, cols = counts.shape
+    ring[:] = 0
+    sums[:] = 0
+    for i in range(rows + _RADIUS):
+        if i < rows:
+            leaves = ring[(i + 1) % _RING]
+            _differences(counts[i], scale, slope, offset, memory[i], leaves, ring[i % _RING], sums)
+        else:
+            _taken_off(ring[(i + 1) % _RING], sums)
+        k = i - _RADIUS
+        if k >= 0:
+            for j in range(_RADIUS):
+                sums[j] = sums[_RADIUS]
+                sums[cols + _RADIUS + j] = sums[cols + _RADIUS - 1]
+            in_window = min(k + _RADIUS, rows - 1) - max(k - _RADIUS, 0) + 1
+            sigmas = np.float32(1 / np.sqrt(in_window * (2 * _RADIUS + 1)))
+            _blend_row(ring[k % _RING], sums, sigmas, memory[k], worth[k])
 
 
 @njit(**_OPTIONS)
-def _blend(x, memory, worth, mean_difference, window):
-    """Memory towards the frame: by 1 / (n + 1) at first, by _NEWEST in the long run, wholly where something moved."""
-    still, moved = np.float32(_STILL), np.float32(_MOVED)
-    newest = np.float32(_NEWEST)
+def _differences(counts, scale, slope, offset, memory, leaves, difference, sums):
+    zero = np.float32(0)
+    for j in range(counts.shape[0]):
+        d = scale * np.sqrt(max(np.float32(counts[j]) * slope + offset, zero)) - memory[j]
+        sums[j + _RADIUS] += d - leaves[j]
+        difference[j] = d
+
+
+@njit(**_OPTIONS)
+def _taken_off(leaves, sums):
+    for j in range(leaves.shape[0]):
+        sums[j + _RADIUS] -= leaves[j]
+
+
+@njit(**_OPTIONS)
+def _blend_row(difference, sums, sigmas, memory, worth):
+    zero, one, newest = np.float32(0), np.float32(1), np.float32(_NEWEST)
     most = np.float32((2 - _NEWEST) / _NEWEST)
-    for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            n = worth[i, j]
-            # Noise of the difference of frame and memory, in the mean over the window.
-            sigma = np.sqrt(np.float32(1) + np.float32(1) / max(n, np.float32(1))) / window
-            z = abs(mean_difference[i, j]) / sigma
-            trust = min(max((moved - z) / (moved - still), np.float32(0)), np.float32(1))
-            n = n * trust
-            share = max(np.float32(1) / (n + np.float32(1)), newest)
-            memory[i, j] += share * (x[i, j] - memory[i, j])
-            worth[i, j] = min(n + np.float32(1), most)
+    moved, per_sigma = np.float32(_MOVED), np.float32(1 / (_MOVED - _STILL))
+    for j in range(difference.shape[0]):
+        n = worth[j]
+        # The noise of a difference of frame and memory has the variance 1 + 1 / n.
+        z = abs(sums[j] + sums[j + 1] + sums[j + 2] + sums[j + 3] + sums[j + 4]) * sigmas * np.sqrt(n / (n + one))
+        n *= min(max((moved - z) * per_sigma, zero), one)
+        memory[j] += max(one / (n + one), newest) * difference[j]
+        worth[j] = min(n + one, most)
