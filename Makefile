@@ -10,7 +10,7 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fluoronav needs Python 3.11 or newer; name one with PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,bench,igtl,dev]'
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,bench,igtl,display,dev]'
 	touch $@
 
 demo: setup

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 import os
 import sys
@@ -73,7 +74,8 @@ def _parser() -> argparse.ArgumentParser:
     demo = verb("demo", "run the whole loop on the embedded case and leave a picture and a report", _demo)
     demo.add_argument("--seconds", type=_positive, default=20.0, help="how long to stream, s")
     demo.add_argument("--out", type=Path, default=Path("out"), help="folder for what it leaves")
-    demo.add_argument("--no-display", action="store_true", help="only write files (this version has no web display)")
+    demo.add_argument("--no-display", action="store_true", help="only write files, serve no page")
+    demo.add_argument("--port", type=int, default=8765, help="port of the navigation display; 0 for any that is free")
 
     run = verb("run", "run the pipeline described by a launch file, until SIGTERM or Ctrl-C", _run)
     run.add_argument("launch", type=Path, help="launch file (YAML), for example launch/demo.yaml")
@@ -170,6 +172,18 @@ def _parser() -> argparse.ArgumentParser:
     )
     detector.add_argument("--flat", type=Path, nargs="+", required=True, help="frames of the open beam, ten or more")
     detector.add_argument("--out", type=Path, required=True, help="write the calibration here (.npz)")
+
+    display = verb(
+        "display",
+        "the navigation display: a web page for any number of browsers, beside the pipeline or on another computer "
+        "(extra `display`)",
+        _display,
+    )
+    display.add_argument(
+        "launch", nargs="?", type=Path, default=None, help="launch file of the pipeline (default: the demo's)"
+    )
+    display.add_argument("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 for other computers")
+    display.add_argument("--port", type=int, default=8765, help="port to serve at; 0 for any that is free")
 
     bridge = verbs.add_parser("bridge", help="speak another protocol").add_subparsers(dest="what", required=True)
     igtl = verb(
@@ -285,7 +299,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _demo(options: argparse.Namespace) -> None:
     from fluoronav.simulation.demo import run_demo
 
-    run_demo(shipped("launch/demo.yaml"), options.seconds, options.out)
+    port = options.port
+    if options.no_display or importlib.util.find_spec("aiohttp") is None:
+        if not options.no_display:
+            print("no page is served: it needs the extra `display`: pip install 'fluoronav[display]'", file=sys.stderr)
+        port = None
+    run_demo(shipped("launch/demo.yaml"), options.seconds, options.out, port)
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -405,6 +424,28 @@ def _calibrate_detector(options: argparse.Namespace) -> None:
         f"offset {found.offset.mean():.1f} counts, gain varies by {100 * found.gain[~found.dead].std():.2f} % "
         f"(1 sigma), {found.dead.sum()} dead pixels; written: {options.out}"
     )
+
+
+def _display(options: argparse.Namespace) -> None:
+    try:
+        from fluoronav.display.hub import Hub
+        from fluoronav.display.server import DisplayServer, serve
+    except ImportError as error:
+        raise RuntimeError(f"needs the extra `display`: pip install 'fluoronav[display]' ({error})") from error
+    from fluoronav.geometry import Camera
+    from fluoronav.pipeline import load_launch
+
+    launch = load_launch(options.launch or shipped("launch/demo.yaml"))
+    server = DisplayServer(
+        Hub(launch.endpoints.out, launch.endpoints.frames), launch.endpoints.requests,
+        Camera.load(launch.camera).focal_px,
+    )  # fmt: skip
+
+    def started(port: int) -> None:
+        address = f"http://{options.host}:{port}/"
+        print(f"watch:   {address}\ncontrol: {address}?key={server.control_key}", flush=True)
+
+    serve(server, options.host, options.port, started)
 
 
 def _bridge_igtl(options: argparse.Namespace) -> None:

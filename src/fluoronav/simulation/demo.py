@@ -20,8 +20,18 @@ from fluoronav.simulation.sequence import load_or_render
 _FPS = 30.0
 
 
-def run_demo(launch_path: Path, seconds: float, out: Path) -> None:
-    """Runs the loop on the embedded case and leaves a picture, a latency report and the overlays in a folder."""
+def run_demo(launch_path: Path, seconds: float, out: Path, display_port: int | None = None) -> None:
+    """Runs the loop on the embedded case and leaves a picture, a latency report and the overlays in a folder.
+
+    Parameters
+    ----------
+    launch_path : Path
+    seconds : float
+        How long to stream.
+    out : Path
+    display_port : int, optional
+        Where to serve the navigation display meanwhile.
+    """
     out.mkdir(parents=True, exist_ok=True)
 
     def say(text: str) -> None:
@@ -33,7 +43,9 @@ def run_demo(launch_path: Path, seconds: float, out: Path) -> None:
     say(f"case {case.id}: {len(case.structures)} structures, {len(case.plan)} planned trajectories")
     sequence = load_or_render(case, camera)
     say(f"starting the pipeline and streaming {seconds:g} s at {_FPS:g} frames a second")
-    recording = record(launch.model_dump(mode="json"), round(seconds * _FPS), _FPS, progress=say)
+    recording = record(
+        launch.model_dump(mode="json"), round(seconds * _FPS), _FPS, progress=say, display_port=display_port
+    )
     result = report(recording, case.target_ct, launch.deadline_ms)
     text = table(result)
     write_json(result, out / "latency.json")

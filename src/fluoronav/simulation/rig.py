@@ -117,6 +117,7 @@ def record(
     transport: str = "tcp",
     progress: Callable[[str], None] = lambda text: None,
     size: int = 1024,
+    display_port: int | None = None,
 ) -> Recording:
     """Starts everything, streams, stops everything.
 
@@ -128,6 +129,8 @@ def record(
     transport : {"tcp", "ipc"}
     size : int
         Pixels along a side; the camera is scaled to it.
+    display_port : int, optional
+        Where the navigation display is served meanwhile; it prints its addresses. 0 takes a free port.
 
     Raises
     ------
@@ -145,6 +148,9 @@ def record(
         log = (folder / "pipeline.log").open("w+")
         subscriber = Subscriber(endpoints["out"])
         start = time.monotonic()
+        display = None
+        if display_port is not None:
+            display = subprocess.Popen([*cli, "display", str(path), "--port", str(display_port)])
         pipeline = subprocess.Popen([*cli, "run", str(path)], stderr=log)
         grabber = None
         try:
@@ -172,7 +178,7 @@ def record(
             out.cpu_percent = watched.cpu_percent()
             time.sleep(1.3)  # the last overlay, and one more health
         finally:
-            for process in (grabber, pipeline):
+            for process in (grabber, pipeline, display):
                 if process is not None and process.poll() is None:
                     process.terminate()
                     try:

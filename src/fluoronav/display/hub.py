@@ -1,0 +1,181 @@
+"""What the pipeline sends, for any number of viewers, each of which gets the newest it can take."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import struct
+import time
+from collections import OrderedDict, deque
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgpack
+import zmq
+import zmq.asyncio
+
+_KEPT_OVERLAYS = 6  # a viewer that is slower than this many frames misses overlays, never alerts
+_MOST_ALERTS = 256
+Message = bytes
+
+
+def packed(topic: str, header: dict[str, Any], payload: bytes = b"") -> Message:
+    """One binary WebSocket message: length of the head (uint32, little-endian), the head as JSON, pixels."""
+    head = json.dumps({**header, "topic": topic}, separators=(",", ":"), allow_nan=False).encode()
+    head += b" " * (-len(head) % 4)  # so that 16 bit pixels are aligned
+    return struct.pack("<I", len(head)) + head + payload
+
+
+@dataclass(eq=False)
+class Viewer:
+    """What waits for one browser."""
+
+    picture: Message | None = None
+    overlays: deque[Message] = field(default_factory=lambda: deque(maxlen=_KEPT_OVERLAYS))
+    said: deque[Message] = field(default_factory=lambda: deque(maxlen=_MOST_ALERTS))
+    skipped: int = 0
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def offer_picture(self, message: Message) -> None:
+        self.skipped += self.picture is not None
+        self.picture = message
+        self.wake.set()
+
+    def offer_overlay(self, message: Message) -> None:
+        self.overlays.append(message)
+        self.wake.set()
+
+    def say(self, message: Message) -> None:
+        self.said.append(message)
+        self.wake.set()
+
+    async def next(self, timeout_s: float) -> list[Message]:
+        """What has come, alerts first; empty after a silence."""
+        try:
+            await asyncio.wait_for(self.wake.wait(), timeout_s)
+        except TimeoutError:
+            return []
+        self.wake.clear()
+        out = [*self.said, *self.overlays]
+        self.said.clear()
+        self.overlays.clear()
+        if self.picture is not None:
+            out.append(self.picture)
+            self.picture = None
+        return out
+
+
+class Hub:
+    """Subscribes to a pipeline and hands on what it says.
+
+    Parameters
+    ----------
+    out, frames : str
+        Endpoints of the pipeline's publisher and of the grabber. The picture is the enhanced one (``view/*``) while it
+        comes, and otherwise the frame itself.
+    """
+
+    def __init__(self, out: str, frames: str) -> None:
+        self._endpoints = out, frames
+        self.viewers: set[Viewer] = set()
+        self.open_alerts: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self.health: dict[str, Any] = {}
+        self.last_heard = 0.0
+        self.invalid = 0
+        self._last_view = 0.0
+
+    async def run(self) -> None:
+        """Until it is cancelled. A pipeline that dies and comes back is heard again by itself."""
+        context = zmq.asyncio.Context.instance()
+        said, frames = context.socket(zmq.SUB), context.socket(zmq.SUB)
+        try:
+            for socket, endpoint, topics, held in (
+                (said, self._endpoints[0], ("overlay/", "alert/", "health/", "view/"), 64),
+                (frames, self._endpoints[1], ("frame/",), 2),
+            ):
+                socket.setsockopt(zmq.RCVHWM, held)
+                socket.setsockopt(zmq.LINGER, 0)
+                socket.setsockopt(zmq.MAXMSGSIZE, 2**28)
+                for topic in topics:
+                    socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
+                socket.connect(endpoint)
+            await asyncio.gather(self._listen(said), self._listen(frames))
+        finally:
+            said.close()
+            frames.close()
+
+    async def _listen(self, socket: zmq.asyncio.Socket) -> None:
+        while True:
+            parts = await socket.recv_multipart()
+            try:
+                self.take(parts)
+            except (ValueError, LookupError, TypeError, msgpack.UnpackException):
+                self.invalid += 1
+
+    def take(self, parts: list[bytes]) -> None:
+        """One message of the wire protocol.
+
+        Raises
+        ------
+        ValueError, KeyError, TypeError
+            It is not one.
+        """
+        kind = parts[0].decode().split("/", 1)[0]
+        header = msgpack.unpackb(parts[1], raw=False)
+        if not isinstance(header, dict) or header.get("v") != 1:
+            raise ValueError("another version of the protocol")
+        now = time.monotonic()
+        if kind == "frame":
+            if now - self._last_view > 0.5:
+                self._picture(header, parts[2], inverse=header.get("polarity") == "inverse")
+            return
+        self.last_heard = now
+        if kind == "view":
+            self._last_view = now
+            self._picture(header, parts[2], inverse=False)
+        elif kind == "overlay":
+            int(header["seq"])
+            message = packed("overlay", header)
+            for viewer in self.viewers:
+                viewer.offer_overlay(message)
+        elif kind in ("alert", "health"):
+            self._remember(kind, header)
+            self.say(kind, header)
+
+    def say(self, kind: str, header: dict[str, Any]) -> None:
+        """Tells every viewer something that must not be lost."""
+        message = packed(kind, header)
+        for viewer in self.viewers:
+            viewer.say(message)
+
+    def greet(self, viewer: Viewer) -> None:
+        """A viewer that has just come hears what stands."""
+        if self.health:
+            viewer.say(packed("health", self.health))
+        for alert in self.open_alerts.values():
+            viewer.say(packed("alert", alert))
+
+    def _remember(self, kind: str, header: dict[str, Any]) -> None:
+        if kind == "health":
+            self.health = header
+            return
+        if header["state"] == "cleared":
+            self.open_alerts.pop(header["id"], None)
+        else:
+            self.open_alerts[header["id"]] = header
+            while len(self.open_alerts) > _MOST_ALERTS:
+                self.open_alerts.popitem(last=False)
+
+    def _picture(self, header: dict[str, Any], pixels: bytes, inverse: bool) -> None:
+        rows, cols, dtype = int(header["rows"]), int(header["cols"]), header.get("dtype", "u1")
+        if len(pixels) != rows * cols * (2 if dtype == "u2" else 1):
+            raise ValueError("pixels and size disagree")
+        shown = {
+            "seq": int(header["seq"]), "t_acq": header["t_acq"], "rows": rows, "cols": cols, "dtype": dtype,
+            "bits": int(header.get("bits", 8)), "inverse": inverse,
+        }  # fmt: skip
+        if not self.viewers:
+            return
+        message = packed("picture", shown, pixels)
+        for viewer in self.viewers:
+            viewer.offer_picture(message)

@@ -1,0 +1,284 @@
+// Puts the parts together: what has come is drawn at the next refresh of the screen, each overlay on its own frame.
+
+import { Alarms } from "./alarms.js";
+import { Layers } from "./layers.js";
+import { Numbers } from "./numbers.js";
+import { Picture } from "./picture.js";
+import { Stream } from "./stream.js";
+import { text } from "./strings.js";
+
+const find = (id) => document.getElementById(id);
+const LOST_MS = 450; // silence after which what is shown is called old
+const KEPT_OVERLAYS = 32, WAIT_FOR_OVERLAY_MS = 120, OLD_FRAMES = 2;
+const LOUPE_ZOOM = 4;
+
+const picture = new Picture(find("picture"));
+const layers = new Layers(find("layers"));
+const numbers = new Numbers();
+const alarms = new Alarms(find("alarms"), find("log").querySelector("ol"), acknowledge);
+
+const state = {
+  overlays: new Map(), // seq -> {overlay, received}
+  newest: null, // the newest overlay
+  shown: null, // header of the picture that is shown
+  waiting: null, // [header, buffer, offset, received]: the newest picture, not yet drawn
+  pictureAt: -Infinity,
+  overlayAt: -Infinity,
+  link: { heard: true },
+  frozen: false,
+  changed: false,
+  loupe: true,
+  measuring: false,
+  user: "",
+};
+// For benches and tests: from an overlay's arrival to the frame that shows it, ms.
+const stats = { drawn: 0, overlayToPixels: [], pictures: 0, firstPictureAt: 0, shownSeq: null, overlaySeq: null, strength: 1 };
+window.fluoronav = { stats, state, alarms, layers, picture };
+
+const stream = new Stream({
+  hello(header) {
+    find("role").textContent = text.role[header.role];
+    document.body.dataset.role = header.role;
+    layers.camera = header.camera;
+    state.case = null;
+    alarms.forgetAll();
+  },
+  picture(header, buffer, offset, received) {
+    state.waiting = [header, buffer, offset, received];
+    state.pictureAt = received;
+    stats.pictures++;
+  },
+  overlay(header, _buffer, _offset, received) {
+    if (state.newest && header.seq < state.newest.seq && header.seq > state.newest.seq - 1000) {
+      // Out of order: kept for its own frame, but the numbers stay those of the newest.
+    } else state.newest = header;
+    state.overlays.set(header.seq, { overlay: header, received });
+    while (state.overlays.size > KEPT_OVERLAYS) state.overlays.delete(state.overlays.keys().next().value);
+    state.overlayAt = received;
+    state.changed = true;
+  },
+  alert: (header) => alarms.take(header),
+  health(header) {
+    find("mode").textContent = text.mode[header.mode];
+    find("mode").className = header.mode;
+    find("latency").textContent = text.latency(header.latency_ms.p50.toFixed(0));
+    if (header.case && header.case !== state.case) readCase(header.case);
+  },
+  link(header) {
+    state.link = header;
+  },
+});
+
+async function readCase(id) {
+  state.case = id;
+  const reply = await stream.ask("case.info");
+  if (!reply.ok) {
+    state.case = null; // asked again with the next health
+    return;
+  }
+  find("case").textContent = reply.result.name;
+  if (layers.camera) layers.camera.target_ct = reply.result.plan[0]?.target_ct ?? null;
+  state.redraw = true;
+}
+
+async function request(op, args) {
+  if (!state.user) state.user = prompt(text.askName) ?? "";
+  const reply = await stream.ask(op, args, state.user);
+  if (!reply.ok) say(text.refused(reply.error.text));
+  return reply;
+}
+
+function acknowledge(id) {
+  return request("alert.acknowledge", { alert: id });
+}
+
+let saidUntil = 0;
+function say(words) {
+  find("age").textContent = words;
+  saidUntil = performance.now() + 4000;
+}
+
+// What is wrong with what is shown: [title, detail], or null.
+function lost(now) {
+  if (now - stream.heardAt > LOST_MS) return [text.connectionLost, text.connectionDetail];
+  if (state.overlayAt === -Infinity && state.pictureAt === -Infinity) return [text.waiting, text.waitingDetail];
+  if (!state.link.heard) return [text.pipelineLost, text.pipelineDetail];
+  const silent = now - Math.max(state.pictureAt, state.overlayAt);
+  if (silent > LOST_MS) return [text.stale, text.staleDetail(Math.round(silent / 100) * 100)];
+  return null;
+}
+
+function takePicture(now) {
+  if (!state.waiting || state.frozen) return false;
+  const [header, buffer, offset, received] = state.waiting;
+  // The overlay of a raw frame comes some ms after it: it is waited for, but not for long.
+  const own = state.overlays.get(header.seq);
+  if (!own && now - received < WAIT_FOR_OVERLAY_MS) return false;
+  state.waiting = null;
+  state.shown = header;
+  picture.take(header, buffer, offset);
+  stats.firstPictureAt ||= now;
+  return true;
+}
+
+function refresh(now) {
+  requestAnimationFrame(refresh);
+  now = performance.now();
+  const wrong = lost(now);
+  const came = takePicture(now);
+  if (came || state.changed || state.redraw) draw(now);
+  state.redraw = false;
+  showLost(wrong, now);
+  if (wrong) numbers.show(state.newest ?? EMPTY, true);
+}
+
+const EMPTY = { status: "lost", registration: null, plan: [], distances: [] };
+
+function draw() {
+  fit();
+  picture.draw();
+  const seq = state.shown?.seq ?? null;
+  const own = state.overlays.get(seq);
+  let entry = own;
+  // Without its own overlay a frame shows the last one before it, faded, and says how old that is.
+  if (!own && seq !== null)
+    for (const [k, e] of state.overlays) if (k < seq && (!entry || k > entry.overlay.seq)) entry = e;
+  const age = entry && seq !== null ? seq - entry.overlay.seq : 0;
+  stats.strength = age > OLD_FRAMES ? 0.35 : 1;
+  const [rows, cols] = state.shown ? [state.shown.rows, state.shown.cols] : [1024, 1024];
+  layers.draw(entry?.overlay, rows, cols, stats.strength);
+  if (state.loupe && entry) loupe(entry.overlay, rows, cols);
+  else find("loupe").hidden = true;
+  if (state.newest) numbers.show(state.newest, false);
+  find("view").dataset.note = state.frozen ? text.frozen : age > OLD_FRAMES ? text.overlayOld(age) : "";
+  if (entry && entry.overlay.seq !== stats.overlaySeq) {
+    stats.overlayToPixels.push(performance.now() - entry.received);
+    if (stats.overlayToPixels.length > 20000) stats.overlayToPixels.shift();
+  }
+  stats.drawn++;
+  stats.shownSeq = seq;
+  stats.overlaySeq = entry?.overlay.seq ?? null;
+  state.changed = false;
+}
+
+function showLost(wrong, now) {
+  const box = find("lost");
+  const words = wrong ? wrong.join("\n") : "";
+  if (box.dataset.words !== words) {
+    box.dataset.words = words;
+    box.hidden = !wrong;
+    box.replaceChildren();
+    for (const [k, line] of (wrong ?? []).entries()) {
+      const p = document.createElement(k ? "p" : "h1");
+      p.textContent = line;
+      box.append(p);
+    }
+  }
+  document.body.classList.toggle("lost", Boolean(wrong));
+  const started = state.pictureAt > -Infinity || state.overlayAt > -Infinity;
+  alarms.sound(Boolean(wrong) && started);
+  if (now > saidUntil) {
+    const paused = alarms.pausedFor;
+    find("age").textContent = paused ? text.soundPaused(paused)
+      : alarms.audio ? text.age(Math.max(now - Math.max(state.pictureAt, 0), 0).toFixed(0)) : text.soundBlocked;
+  }
+}
+
+// The canvases take the screen's own pixels.
+function fit() {
+  const box = find("view").getBoundingClientRect();
+  const [rows, cols] = state.shown ? [state.shown.rows, state.shown.cols] : [1, 1];
+  const scale = Math.min(box.width / cols, box.height / rows);
+  for (const canvas of [find("picture"), find("layers")]) {
+    const [width, height] = [Math.round(cols * scale * devicePixelRatio), Math.round(rows * scale * devicePixelRatio)];
+    if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
+    canvas.style.width = `${cols * scale}px`;
+    canvas.style.height = `${rows * scale}px`;
+  }
+}
+
+function loupe(overlay, rows, cols) {
+  const canvas = find("loupe");
+  const tip = overlay.instruments.find((i) => i.tip_px)?.tip_px;
+  canvas.hidden = !tip;
+  if (!tip) return;
+  const c = canvas.getContext("2d");
+  const from = find("picture");
+  const perPx = from.width / cols;
+  const side = canvas.width / LOUPE_ZOOM;
+  const [x, y] = [(tip[0] + 0.5) * perPx - side / 2, ((tip[1] + 0.5) * from.height) / rows - side / 2];
+  c.fillRect(0, 0, canvas.width, canvas.height);
+  for (const source of [from, find("layers")]) c.drawImage(source, x, y, side, side, 0, 0, canvas.width, canvas.height);
+}
+
+// Controls
+
+function button(name, action, pressed) {
+  const element = document.createElement("button");
+  element.textContent = text.tools[name];
+  element.id = `tool-${name}`;
+  if (pressed !== undefined) element.setAttribute("aria-pressed", pressed);
+  element.onclick = () => {
+    const now = element.getAttribute("aria-pressed");
+    if (now !== null) element.setAttribute("aria-pressed", now !== "true");
+    action(now !== "true");
+    state.redraw = true;
+  };
+  find("tools").append(element);
+}
+for (const name of ["outlines", "plan", "instruments"]) button(name, (on) => (layers.on[name] = on), true);
+button("loupe", (on) => (state.loupe = on), true);
+button("freeze", (on) => (state.frozen = on), false);
+button("measure", (on) => {
+  state.measuring = on;
+  layers.measure = [];
+}, false);
+button("window", () => (picture.window = null));
+button("screenshot", screenshot);
+button("sound", () => alarms.pause());
+button("log", () => find("log").showModal());
+for (const [name, op] of [["restart", "registration.start"], ["accept", "registration.accept"], ["reject", "registration.reject"]])
+  button(name, () => request(op, {}));
+for (const name of ["restart", "accept", "reject"]) find(`tool-${name}`).classList.add("control");
+find("log").querySelector("h2").textContent = text.tools.log;
+find("log").querySelector("button").textContent = text.close;
+
+function screenshot() {
+  const canvas = document.createElement("canvas");
+  const from = find("picture");
+  [canvas.width, canvas.height] = [from.width, from.height];
+  const c = canvas.getContext("2d");
+  c.drawImage(from, 0, 0);
+  c.drawImage(find("layers"), 0, 0);
+  const link = document.createElement("a");
+  link.download = `fluoronav-${state.shown?.seq ?? 0}.png`;
+  link.href = canvas.toDataURL("image/png");
+  link.click();
+}
+
+let held = null;
+find("view").addEventListener("pointerdown", (event) => {
+  held = [event.clientX, event.clientY];
+  if (!state.measuring || !state.shown) return;
+  const box = find("layers").getBoundingClientRect();
+  const at = [((event.clientX - box.left) / box.width) * state.shown.cols - 0.5, ((event.clientY - box.top) / box.height) * state.shown.rows - 0.5];
+  layers.measure = layers.measure.length === 1 ? [...layers.measure, at] : [at];
+  state.redraw = true;
+});
+addEventListener("pointerup", () => (held = null));
+addEventListener("pointermove", (event) => {
+  if (!held || state.measuring) return;
+  picture.drag(event.clientX - held[0], event.clientY - held[1]);
+  held = [event.clientX, event.clientY];
+  state.redraw = true;
+});
+addEventListener("resize", () => (state.redraw = true));
+addEventListener("keydown", (event) => {
+  const name = { o: "outlines", p: "plan", i: "instruments", " ": "freeze", m: "measure", s: "screenshot", l: "log" }[event.key];
+  if (name && !event.ctrlKey && !event.metaKey && event.target === document.body) {
+    event.preventDefault();
+    find(`tool-${name}`).click();
+  }
+});
+
+requestAnimationFrame(refresh);

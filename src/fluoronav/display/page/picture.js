@@ -1,0 +1,106 @@
+// The frame on the browser's GPU: counts as they came, window and level in the shader.
+
+const VERTEX = `#version 300 es
+out vec2 at;
+void main() {
+  vec2 corner = vec2(gl_VertexID & 1, gl_VertexID >> 1);
+  at = vec2(corner.x, 1.0 - corner.y);
+  gl_Position = vec4(2.0 * corner - 1.0, 0.0, 1.0);
+}`;
+// Integer textures are not filtered by the GPU, so four texels are blended here.
+const FRAGMENT = `#version 300 es
+precision highp float;
+precision highp usampler2D;
+uniform usampler2D frame;
+uniform vec2 size;
+uniform float low, high;
+in vec2 at;
+out vec4 colour;
+float counts(ivec2 p) { return float(texelFetch(frame, clamp(p, ivec2(0), ivec2(size) - 1), 0).r); }
+void main() {
+  vec2 p = at * size - 0.5;
+  ivec2 i = ivec2(floor(p));
+  vec2 f = fract(p);
+  float value = mix(mix(counts(i), counts(i + ivec2(1, 0)), f.x), mix(counts(i + ivec2(0, 1)), counts(i + ivec2(1, 1)), f.x), f.y);
+  colour = vec4(vec3((value - low) / (high - low)), 1.0);
+}`;
+
+export class Picture {
+  constructor(canvas) {
+    this.canvas = canvas;
+    const gl = canvas.getContext("webgl2", { antialias: false, alpha: false, preserveDrawingBuffer: true });
+    if (!gl) throw new Error("This browser has no WebGL 2, which the picture needs.");
+    this.gl = gl;
+    this.rows = this.cols = 0;
+    this.window = null; // [low, high] as shares of full scale, once somebody has dragged
+    this.range = [0, 1];
+    canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
+    canvas.addEventListener("webglcontextrestored", () => this.prepare());
+    this.prepare();
+  }
+
+  prepare() {
+    const gl = this.gl;
+    const program = gl.createProgram();
+    for (const [kind, source] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
+      const shader = gl.createShader(kind);
+      gl.shaderSource(shader, source);
+      gl.compileShader(shader);
+      gl.attachShader(program, shader);
+    }
+    gl.linkProgram(program);
+    if (!gl.getProgramParameter(program, gl.LINK_STATUS)) throw new Error(gl.getProgramInfoLog(program));
+    gl.useProgram(program);
+    this.at = Object.fromEntries(["size", "low", "high"].map((name) => [name, gl.getUniformLocation(program, name)]));
+    this.rows = this.cols = 0;
+  }
+
+  // Takes a frame's pixels to the GPU.
+  take(header, buffer, offset) {
+    const gl = this.gl;
+    const wide = header.dtype === "u2";
+    const pixels = wide ? new Uint16Array(buffer, offset) : new Uint8Array(buffer, offset);
+    const kind = wide ? [gl.R16UI, gl.UNSIGNED_SHORT] : [gl.R8UI, gl.UNSIGNED_BYTE];
+    gl.pixelStorei(gl.UNPACK_ALIGNMENT, wide ? 2 : 1);
+    if (header.rows !== this.rows || header.cols !== this.cols || this.internal !== kind[0]) {
+      [this.rows, this.cols, this.internal] = [header.rows, header.cols, kind[0]];
+      gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
+      gl.texStorage2D(gl.TEXTURE_2D, 1, kind[0], this.cols, this.rows);
+      for (const side of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, side, gl.NEAREST);
+      this.measured = 0;
+    }
+    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, this.cols, this.rows, gl.RED_INTEGER, kind[1], pixels);
+    this.full = 2 ** header.bits - 1;
+    this.inverse = header.inverse;
+    if (!(this.measured++ % 30)) this.range = rangeOf(pixels, this.full);
+  }
+
+  draw() {
+    if (!this.rows) return;
+    const gl = this.gl;
+    const [low, high] = this.window ?? this.range;
+    gl.viewport(0, 0, this.canvas.width, this.canvas.height);
+    gl.uniform2f(this.at.size, this.cols, this.rows);
+    gl.uniform1f(this.at.low, (this.inverse ? high : low) * this.full);
+    gl.uniform1f(this.at.high, (this.inverse ? low : high) * this.full);
+    gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
+  }
+
+  // Sideways widens the window, up and down moves it, as on every viewer.
+  drag(dx, dy) {
+    const [low, high] = this.window ?? this.range;
+    const width = Math.max((high - low) * (1 + dx / 300), 0.002);
+    const level = (low + high) / 2 + (dy / 600) * (high - low);
+    this.window = [level - width / 2, level + width / 2];
+  }
+}
+
+// The 1st and the 99th percentile of a sample, as shares of full scale.
+function rangeOf(pixels, full) {
+  const sample = [];
+  for (let k = 0; k < pixels.length; k += 97) sample.push(pixels[k]);
+  sample.sort((a, b) => a - b);
+  const at = (share) => sample[Math.floor(share * (sample.length - 1))] / full;
+  const [low, high] = [at(0.01), at(0.99)];
+  return high > low ? [low, high] : [low, low + 0.01];
+}

@@ -1,0 +1,50 @@
+// The connection: messages in, requests out, and back again when it breaks.
+
+const KEY = new URLSearchParams(location.search).get("key") ?? "";
+
+export class Stream {
+  constructor(handlers) {
+    this.handlers = handlers; // topic -> function(header, pixels, received)
+    this.waiting = new Map();
+    this.number = 0;
+    this.heardAt = -Infinity;
+    this.pause = 250;
+    this.open();
+  }
+
+  open() {
+    const scheme = location.protocol === "https:" ? "wss" : "ws";
+    const socket = new WebSocket(`${scheme}://${location.host}/stream?key=${encodeURIComponent(KEY)}`);
+    socket.binaryType = "arraybuffer";
+    this.socket = socket;
+    socket.onmessage = (event) => {
+      const received = performance.now();
+      this.heardAt = received;
+      this.pause = 250;
+      const size = new DataView(event.data).getUint32(0, true);
+      const header = JSON.parse(new TextDecoder().decode(new Uint8Array(event.data, 4, size)));
+      if (header.topic === "reply") this.answered(header);
+      else this.handlers[header.topic]?.(header, event.data, 4 + size, received);
+    };
+    socket.onclose = () => {
+      for (const answer of this.waiting.values()) answer({ ok: false, error: { code: "closed", text: "connection lost" } });
+      this.waiting.clear();
+      setTimeout(() => this.open(), this.pause);
+      this.pause = Math.min(this.pause * 1.5, 2000);
+    };
+  }
+
+  answered(reply) {
+    this.waiting.get(reply.id)?.(reply);
+    this.waiting.delete(reply.id);
+  }
+
+  // A promise of the reply; it never fails, a refusal is a reply.
+  ask(op, args = {}, user = "") {
+    if (this.socket.readyState !== WebSocket.OPEN)
+      return Promise.resolve({ ok: false, error: { code: "closed", text: "not connected" } });
+    const id = ++this.number;
+    this.socket.send(JSON.stringify({ id, op, args, user }));
+    return new Promise((done) => this.waiting.set(id, done));
+  }
+}

@@ -1,0 +1,118 @@
+"""A real headless Chromium, the display's real server, and a stand-in for the pipeline's sockets."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import yaml
+from tests.display.pipeline_stand_in import SIDE, StandIn, health, overlay
+
+ROOT = Path(__file__).parents[2]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+# Without a GPU the browser draws in software; the rest keeps it from calling home.
+FLAGS = [
+    "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
+    "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
+    "--autoplay-policy=no-user-gesture-required",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def browser():
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `dev`)")
+    if CHROMIUM is None:
+        if os.environ.get("CI"):
+            pytest.fail("Chromium is not installed")
+        pytest.skip("Chromium is not installed")
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+class Display:
+    """The server's process, the addresses that it printed, and a stream of frames that it listens to."""
+
+    def __init__(self, folder: Path, stand_in: StandIn) -> None:
+        launch = yaml.safe_load((ROOT / "launch" / "demo.yaml").read_text())
+        launch["endpoints"] |= stand_in.endpoints
+        launch["camera"] = str(ROOT / "calibration" / "demo-carm.yaml")
+        (folder / "launch.yaml").write_text(yaml.safe_dump(launch))
+        command = [sys.executable, "-m", "fluoronav.cli", "display", str(folder / "launch.yaml"), "--port", "0"]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.watch, self.control = (self.process.stdout.readline().split()[1] for _ in range(2))
+        self.stand_in = stand_in
+        self.k, self.changes = 0, {}
+        self.streaming, self._ending = True, False
+        self._thread = threading.Thread(target=self._stream, daemon=True)
+        self._thread.start()
+
+    def _stream(self) -> None:
+        while not self._ending:
+            self.stand_in.answer()
+            if self.streaming:
+                self.next()
+                if self.k % 8 == 0:
+                    self.stand_in.say("health", health(mode=self.changes.get("mode", "live")))
+            time.sleep(0.033)
+
+    def next(self, with_overlay: bool = True, side: int = SIDE) -> None:
+        """One more frame."""
+        self.k += 1
+        self.stand_in.picture(self.k, side)
+        if with_overlay:
+            self.stand_in.say("overlay", overlay(self.k, **self.changes))
+
+    def show(self, page, **changes) -> None:
+        """Changes what the overlays say, and waits until the page shows it."""
+        self.changes = changes
+        self.until(page, f"fluoronav.stats.overlaySeq > {self.k + 1} && !document.body.classList.contains('lost')")
+
+    def until(self, page, condition: str, seconds: float = 30) -> None:
+        """Waits until something holds in the page (its content security policy forbids Playwright's own way)."""
+        end = time.monotonic() + seconds
+        while not page.evaluate(f"Boolean({condition})"):
+            assert time.monotonic() < end, f"never came true: {condition}"
+            page.wait_for_timeout(30)
+
+    def open(self, browser, address: str | None = None, size=(1280, 720)):
+        page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+        self.stumbled: list[str] = []
+        page.on("pageerror", lambda error: self.stumbled.append(str(error)))
+        page.on("dialog", lambda dialog: dialog.accept("Dr. Test"))
+        page.goto(address or self.control)
+        self.until(page, "fluoronav.stats.shownSeq !== null && fluoronav.layers.camera?.target_ct")
+        return page
+
+    def close(self) -> None:
+        self._ending = True
+        self._thread.join()
+        self.process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(5)
+        self.process.kill()
+        assert not getattr(self, "stumbled", []), "the page stumbled"
+
+
+@pytest.fixture
+def stand_in():
+    s = StandIn()
+    yield s
+    s.close()
+
+
+@pytest.fixture
+def display(tmp_path, stand_in):
+    pytest.importorskip("aiohttp", reason="the extra `display` is not installed")
+    d = Display(tmp_path, stand_in)
+    yield d
+    d.close()

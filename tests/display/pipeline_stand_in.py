@@ -1,0 +1,118 @@
+"""Messages as a pipeline sends them, from one process, for tests of the display alone: 512 x 512 frames with a grid."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import Any
+
+import msgpack
+import numpy as np
+import zmq
+
+from fluoronav.wire import encode
+
+SIDE = 512
+SOURCE = "carm0"
+
+
+def frame(k: int, side: int = SIDE) -> np.ndarray:
+    """16 bit counts: a ramp with a dark band that moves."""
+    y, x = np.mgrid[:side, :side]
+    counts = 8000 + 40000 * x / side - 5000 * (np.abs(y - (40 + 3 * k) % side) < 6)
+    return counts.astype("<u2")
+
+
+def overlay(k: int, **changes: Any) -> dict[str, Any]:
+    now = time.time_ns()
+    registration = {
+        "T_camera_ct": [1.0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, 800, 0, 0, 0, 1], "score": 0.9, "sigma": [0.1] * 6,
+        "tre_mm": 3.1, "tre_image_mm": 0.6, "age": 0,
+    }  # fmt: skip
+    instrument = {
+        "id": "kwire", "kind": "k-wire", "tip_px": [300.0, 200.0], "tail_px": [420.0, 80.0], "tip_ct": [1.0, 2.0, 0.0],
+        "axis_ct": [0.0, 0.0, 1.0], "sigma_mm": 0.5, "origin": "fused", "age": 0,
+    }  # fmt: skip
+    distance = {
+        "instrument": "kwire", "structure": "spinal_cord", "distance_mm": 6.2, "lower_mm": 4.9,
+        "nearest_ct": [0, 0, 0], "level": "clear", "ahead_mm": None, "contact_s": None,
+    }  # fmt: skip
+    plan = {
+        "trajectory": "T5 left", "entry_px": [340.0, 160.0], "target_px": [250.0, 260.0], "angle_deg": 1.5,
+        "lateral_mm": 0.8, "depth_left_mm": 21.4,
+    }  # fmt: skip
+    box = [[100.0, 100.0], [200.0, 100.0], [200.0, 180.0], [100.0, 180.0]]
+    return {
+        "v": 1, "source": SOURCE, "seq": k, "t_acq": now, "t_recv": now, "t_sent": now, "deadline_ms": 33.3,
+        "missed": False, "dropped": {"network": 0, "overload": 0, "invalid": 0}, "stages": {"registration": 9.0},
+        "status": "tracking", "registration": registration, "instruments": [instrument], "distances": [distance],
+        "plan": [plan], "outlines": [{"structure": "T5", "color": "#00ff00", "paths": [box]}], "models": {},
+        "mode": "live",
+    } | changes  # fmt: skip
+
+
+def alert(number: int, priority: str, state: str = "raised", text: str = "kwire is 0.8 mm from the spinal cord"):
+    return {
+        "v": 1, "source": SOURCE, "id": f"a{number}", "seq": 1, "t_acq": time.time_ns(), "t_raised": time.time_ns(),
+        "state": state, "priority": priority, "kind": "proximity", "instrument": "kwire", "structure": "spinal_cord",
+        "distance_mm": 0.8, "lower_mm": 0.1, "threshold_mm": 1.0, "text": text,
+    }  # fmt: skip
+
+
+def health(**changes: Any) -> dict[str, Any]:
+    return {
+        "v": 1, "source": SOURCE, "t": time.time_ns(), "state": "running", "fps_in": 30.0, "fps_out": 30.0,
+        "latency_ms": {"p50": 14.0, "p99": 19.0, "max": 25.0},
+        "frames": {"received": 1, "processed": 1, "network": 0, "overload": 0, "invalid": 0, "missed": 0},
+        "clock_offset_ms": 0.0, "engine": {}, "case": "thoracic", "mode": "live", "version": "0",
+    } | changes  # fmt: skip
+
+
+class StandIn:
+    """Binds the pipeline's and the grabber's sockets; answers requests."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        context = zmq.Context.instance()
+        self.out, self.frames, self.requests = (
+            context.socket(zmq.PUB),
+            context.socket(zmq.PUB),
+            context.socket(zmq.ROUTER),
+        )
+        for socket in (self.out, self.frames, self.requests):
+            socket.setsockopt(zmq.LINGER, 0)
+        self.endpoints = {
+            name: f"tcp://127.0.0.1:{socket.bind_to_random_port('tcp://127.0.0.1')}"
+            for name, socket in (("out", self.out), ("frames", self.frames), ("requests", self.requests))
+        }
+        self.asked: list[dict[str, Any]] = []
+
+    def say(self, kind: str, header: dict[str, Any], payload: bytes | None = None) -> None:
+        parts = [f"{kind}/{SOURCE}".encode(), encode(header)]
+        self.send(parts if payload is None else [*parts, payload], self.frames if kind == "frame" else self.out)
+
+    def send(self, parts: list[bytes], socket: zmq.Socket | None = None) -> None:
+        with self._lock:
+            (socket or self.out).send_multipart(parts)
+
+    def picture(self, k: int, side: int = SIDE) -> None:
+        header = {
+            "v": 1, "source": SOURCE, "seq": k, "t_acq": time.time_ns(), "rows": side, "cols": side, "dtype": "u2",
+            "bits": 16,
+        }  # fmt: skip
+        self.say("frame", header, frame(k, side).tobytes())
+
+    def answer(self) -> None:
+        """Answers what has been asked."""
+        while self.requests.poll(0):
+            *envelope, body = self.requests.recv_multipart()
+            asked = msgpack.unpackb(body)
+            self.asked.append(asked)
+            result: dict[str, Any] = {}
+            if asked["op"] == "case.info":
+                result = {"name": "Thoracic spine", "plan": [{"name": "T5 left", "target_ct": [0.0, 0.0, 0.0]}]}
+            self.requests.send_multipart([*envelope, encode({"v": 1, "id": asked["id"], "ok": True, "result": result})])
+
+    def close(self) -> None:
+        for socket in (self.out, self.frames, self.requests):
+            socket.close()

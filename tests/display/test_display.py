@@ -1,0 +1,322 @@
+"""The navigation display in a real browser: every layer, number and alarm, and every way to lose them."""
+
+import asyncio
+import json
+import os
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.display.pipeline_stand_in import alert, overlay
+
+SHOTS = os.environ.get("FLUORONAV_SCREENSHOTS")  # a folder: the pictures of the docs are made there
+
+
+def outside(coroutine):
+    """Runs a coroutine in a thread of its own: Playwright has this one's event loop."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, coroutine).result()
+
+
+def shot(page, name):
+    if SHOTS:
+        Path(SHOTS).mkdir(parents=True, exist_ok=True)
+        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
+
+
+def drawn(page):
+    """What is drawn on the layers, (rows, cols, 4), and canvas pixels to a pixel of the frame."""
+    width, height, data = page.evaluate(
+        """() => { const c = document.getElementById('layers');
+        return [c.width, c.height, Array.from(c.getContext('2d').getImageData(0, 0, c.width, c.height).data)]; }"""
+    )
+    return np.array(data, np.uint8).reshape(height, width, 4), width / 512
+
+
+def only(page, layer):
+    for name in ("outlines", "plan", "instruments"):
+        button = page.locator(f"#tool-{name}")
+        if (button.get_attribute("aria-pressed") == "true") != (name == layer):
+            button.click()
+
+
+def test_layers_are_drawn_where_they_belong_to_a_pixel(browser, display):
+    page = display.open(browser)
+    one = overlay(0)["instruments"][0] | {"tail_px": None}
+    plan = overlay(0)["plan"][0] | {"entry_px": [250.0, 260.0]}
+    shown = {"instruments": [one], "plan": [plan], "registration": overlay(0)["registration"]}
+
+    def centre(layer):
+        only(page, layer)
+        display.show(page, **shown)
+        image, scale = drawn(page)
+        image[-70:, :260] = 0  # the scale bar
+        rows, cols = np.nonzero(image[..., 3] > 60)
+        box = np.array([cols.min(), cols.max() + 1, rows.min(), rows.max() + 1]) / scale - 0.5
+        return box, scale
+
+    box, _ = centre("outlines")
+    assert np.abs(box - [100, 200, 100, 180]).max() < 1.5  # half the line's width, and less than a pixel
+    for layer, (x, y) in (("instruments", (300, 200)), ("plan", (250, 260))):
+        box, _ = centre(layer)
+        assert (box[0] + box[1]) / 2 == pytest.approx(x, abs=1) and (box[2] + box[3]) / 2 == pytest.approx(y, abs=1)
+    box, _ = centre("instruments")
+    focal = page.evaluate("fluoronav.layers.camera.focal_px")
+    assert box[1] - box[0] == pytest.approx(2 * 2.45 * 0.5 * focal / 800, abs=3)  # the 95 % error of 0.5 mm at 800 mm
+    image, scale = drawn(page)
+    bar = np.nonzero(image[-60:, :400, 3].max(0) > 60)[0]
+    assert (np.ptp(bar) / scale) % (focal / 800) < 4  # whole millimetres at the target
+
+
+def test_the_frame_is_shown_with_its_window_and_a_drag_changes_it(browser, display):
+    page = display.open(browser, size=(1000, 700))
+    display.show(page)
+
+    def row():
+        return page.evaluate(
+            """() => { const p = fluoronav.picture, gl = p.gl, out = new Uint8Array(4 * p.canvas.width);
+            p.draw(); gl.readPixels(0, 20, p.canvas.width, 1, gl.RGBA, gl.UNSIGNED_BYTE, out);
+            return Array.from(out).filter((_, k) => k % 4 === 0); }"""
+        )
+
+    before = np.array(row())
+    assert before[2] < 8 and before[-3] > 247 and (np.diff(before) >= 0).all()  # the ramp, from black to white
+    page.mouse.move(300, 400)
+    page.mouse.down()
+    page.mouse.move(500, 400)
+    page.mouse.up()
+    assert np.ptp(np.array(row())[2:-2]) < 200  # a wider window: less contrast
+    page.locator("#tool-window").click()
+    np.testing.assert_array_equal(row(), before)
+
+
+def test_numbers_say_what_the_overlay_says(browser, display):
+    page = display.open(browser)
+    display.show(page)
+    seen = {name: page.locator(f"#{name}").inner_text() for name in ("registration", "depth", "bullseye", "nearest")}
+    assert "Tracking" in seen["registration"] and "0.6 mm across" in seen["registration"]
+    assert "21.4 mm left" in seen["depth"] and "0.8 mm beside, 1.5° off" in seen["bullseye"]
+    assert "6.2 mm" in seen["nearest"] and "at least 4.9 mm" in seen["nearest"] and "spinal cord" in seen["nearest"]
+    assert page.locator("#case").inner_text() == "Thoracic spine" and page.locator("#mode").inner_text() == "LIVE"
+    near = overlay(0)["distances"][0] | {"distance_mm": 0.8, "lower_mm": -0.3, "level": "danger", "contact_s": 1.2}
+    far = overlay(0)["plan"][0] | {"depth_left_mm": -1.25}
+    display.show(page, distances=[near], plan=[far], status="lost", registration=None, mode="shadow")
+    assert "1.3 mm PAST" in page.locator("#depth").inner_text() or "1.2 mm PAST" in page.locator("#depth").inner_text()
+    assert "contact in 1.2 s" in page.locator("#nearest").inner_text()
+    assert page.locator("#nearest").get_attribute("data-level") == "danger"
+    assert "Do not navigate" in page.locator("#registration").inner_text()
+    display.show(page, instruments=[], distances=[], plan=[])
+    assert "No instrument" in page.locator("#nearest").inner_text()
+
+
+@pytest.mark.parametrize(
+    ("priority", "pulses", "fastest", "slowest"), [("high", 10, 1.4, 2.8), ("medium", 3, 0.4, 0.8), ("low", 2, 0, 0)]
+)
+def test_an_alarm_has_its_colour_flash_words_and_burst(browser, display, priority, pulses, fastest, slowest):
+    page = display.open(browser)
+    display.stand_in.say("alert", alert(7, priority))
+    display.until(page, "document.querySelector('.alarm')")
+    row = page.locator(".alarm")
+    assert priority in row.get_attribute("class") and "0.8 mm from the spinal cord" in row.inner_text()
+    assert priority.upper() in row.inner_text()
+    style = "getComputedStyle(document.querySelector('.alarm'))"
+    seconds = page.evaluate(f"{style}.animationName === 'none' ? 0 : parseFloat({style}.animationDuration)")
+    assert (seconds == 0) if not slowest else fastest <= 1 / seconds <= slowest
+    own = f"fluoronav.alarms.bursts.find((b) => b.priority === '{priority}')"
+    display.until(page, own)
+    assert page.evaluate(own)["pulses"] == pulses
+    shot(page, f"alarm-{priority}")
+    display.stand_in.say("alert", alert(7, priority, "cleared"))
+    display.until(page, "!document.querySelector('.alarm')")
+    assert page.locator("#log li").count() == 2
+
+
+def test_an_acknowledged_alarm_is_still_and_quiet_and_has_a_name_to_it(browser, display):
+    page = display.open(browser)
+    display.stand_in.say("alert", alert(1, "medium"))
+    display.stand_in.say("alert", alert(2, "high", text="tip in the cord"))
+    display.until(page, "document.querySelectorAll('.alarm').length === 2")
+    assert "tip in the cord" in page.locator(".alarm").first.inner_text()  # the worst is first
+    page.locator(".alarm button").first.click()
+    display.until(page, "fluoronav.state.user")
+    while not (asked := [a for a in display.stand_in.asked if a["op"] == "alert.acknowledge"]):
+        page.wait_for_timeout(30)
+    asked = asked[0]
+    assert asked["args"] == {"alert": "a2"} and asked["user"] == "Dr. Test"
+    display.stand_in.say("alert", alert(2, "high", "acknowledged", "tip in the cord"))
+    display.until(page, "document.querySelector('.alarm.high.acknowledged')")
+    page.locator("#tool-sound").click()
+    count = page.evaluate("fluoronav.alarms.bursts.length")
+    display.show(page)
+    assert (
+        page.evaluate("fluoronav.alarms.bursts.length") == count and page.evaluate("fluoronav.alarms.pausedFor") > 110
+    )
+
+
+def test_who_only_watches_may_not_control(browser, display):
+    page = display.open(browser, display.watch)
+    display.stand_in.say("alert", alert(1, "high"))
+    display.until(page, "document.querySelector('.alarm')")
+    assert page.locator(".alarm button").is_hidden() and page.locator("#tool-restart").is_hidden()
+    assert page.locator("#role").inner_text() == "watching only"
+
+    async def ask():
+        import aiohttp
+
+        async with aiohttp.ClientSession() as session, session.ws_connect(display.watch + "stream") as socket:
+            for text in ('{"id": 1, "op": "mode.set", "args": {"mode": "shadow"}}', "]["):
+                await socket.send_str(text)
+            replies = []
+            while len(replies) < 2:
+                data = (await socket.receive(10)).data
+                head = json.loads(data[4 : 4 + int.from_bytes(data[:4], "little")])
+                replies += [head] if head["topic"] == "reply" else []
+            return replies
+
+    refused, broken = outside(ask())
+    assert refused["error"]["code"] == "forbidden" and broken["error"]["code"] == "invalid"
+    assert not any(a["op"] == "mode.set" for a in display.stand_in.asked)
+
+
+def test_an_old_overlay_fades_and_says_so_and_a_late_one_belongs_to_its_own_frame(browser, display):
+    page = display.open(browser)
+    display.show(page)
+    display.streaming = False
+    page.wait_for_timeout(100)
+    for _ in range(6):
+        display.next(with_overlay=False)
+        page.wait_for_timeout(40)
+    display.until(page, f"fluoronav.stats.shownSeq === {display.k}")
+    assert page.evaluate("fluoronav.stats.strength") < 0.5
+    assert "6 frames old" in page.locator("#view").get_attribute("data-note")
+    display.stand_in.say("overlay", overlay(display.k - 3))  # late, and newer than what is shown
+    display.until(page, f"fluoronav.stats.overlaySeq === {display.k - 3}")
+    display.stand_in.say("overlay", overlay(display.k - 5))  # out of order
+    page.wait_for_timeout(200)
+    assert page.evaluate("fluoronav.state.newest.seq") == display.k - 3
+    assert page.evaluate("fluoronav.stats.overlaySeq") == display.k - 3
+    display.streaming = True
+    display.show(page)
+    assert page.evaluate("fluoronav.stats.strength") == 1
+
+
+def test_silence_is_unmistakable_and_ends_without_a_reload(browser, display):
+    page = display.open(browser)
+    display.show(page)
+    display.streaming = False
+    display.until(page, "document.getElementById('lost').innerText.includes('Picture is old')")
+    assert "mm" not in page.locator("#depth .number").inner_text()
+    assert "Do not" in page.locator("#registration").inner_text()
+    display.until(page, "document.getElementById('lost').innerText.includes('Guidance has stopped')")
+    display.until(page, "fluoronav.alarms.bursts.some((b) => b.priority === 'high')")
+    shot(page, "lost")
+    display.streaming = True
+    display.show(page)
+    assert page.locator("#lost").is_hidden() and "Tracking" in page.locator("#registration").inner_text()
+
+
+def test_a_broken_connection_says_so(browser, display):
+    page = display.open(browser)
+    display.show(page)
+    display.process.kill()
+    display.until(page, "document.getElementById('lost').innerText.includes('Connection lost')")
+    assert "Do not" in page.locator("#registration").inner_text()
+
+
+def test_a_picture_of_another_size_an_overlay_without_its_picture_and_nonsense(browser, display):
+    page = display.open(browser)
+    display.show(page)
+    display.streaming = False
+    page.wait_for_timeout(100)
+    display.k += 1
+    display.stand_in.say("overlay", overlay(display.k))
+    for _ in range(5):
+        display.next(side=320)
+        page.wait_for_timeout(40)
+    display.until(page, f"fluoronav.stats.shownSeq === {display.k}")
+    assert page.evaluate("fluoronav.picture.rows") == 320
+    for parts in (
+        [b"overlay/carm0", b"\xc1"],
+        [b"view/carm0", b""],
+        [b"alert/carm0"],
+        [b"overlay/carm0", b"\x80", b"x"],
+    ):
+        display.stand_in.send(parts)
+    display.streaming = True
+    display.show(page)
+    assert page.evaluate("fluoronav.picture.rows") == 512
+
+
+def test_sixteen_watch_the_seventeenth_is_told_and_one_that_reads_nothing_slows_nobody(browser, display):
+    page = display.open(browser)
+
+    async def crowd():
+        import aiohttp
+
+        async with aiohttp.ClientSession() as session:
+            idle = [await session.ws_connect(display.watch + "stream", max_msg_size=0) for _ in range(15)]
+            with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
+                await session.ws_connect(display.watch + "stream")
+            await asyncio.sleep(2)
+            for socket in idle:
+                await socket.close()
+
+    page_count = page.evaluate("fluoronav.stats.pictures")
+    outside(crowd())
+    display.show(page)
+    assert page.evaluate("fluoronav.stats.pictures") > page_count + 10
+
+
+def test_controls_freeze_measure_and_switch_layers(browser, display):
+    page = display.open(browser)
+    display.show(page)
+    page.locator("#tool-freeze").click()
+    frozen = page.evaluate("fluoronav.stats.shownSeq")
+    page.wait_for_timeout(300)
+    assert page.evaluate("fluoronav.stats.shownSeq") == frozen
+    assert page.locator("#view").get_attribute("data-note") == "FROZEN"
+    page.keyboard.press("Tab")
+    page.locator("#tool-freeze").click()
+    display.show(page)
+    page.locator("#tool-measure").click()
+    box = page.locator("#layers").bounding_box()
+    per_px = box["width"] / 512
+    for x in (150.5, 250.5):
+        page.mouse.click(box["x"] + x * per_px, box["y"] + 300.5 * per_px)
+    (a, b) = page.evaluate("fluoronav.layers.measure")
+    assert b[0] - a[0] == pytest.approx(100, abs=1.5) and a[1] == pytest.approx(300, abs=1.5)
+    display.show(page)
+    shot(page, "display-stand-in")
+
+
+@pytest.mark.parametrize("size", [(1920, 1080), (3840, 2160)])
+def test_it_fits_the_screens_of_an_or_and_fingers_in_gloves(browser, display, size):
+    page = display.open(browser, size=size)
+    display.stand_in.say("alert", alert(1, "high"))
+    display.show(page)
+    assert page.evaluate(
+        "document.documentElement.scrollHeight <= innerHeight && document.documentElement.scrollWidth <= innerWidth"
+    )
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('aside .card, footer button')].map((e) => e.getBoundingClientRect().toJSON())"
+    )
+    assert all(b["left"] >= 0 and b["right"] <= size[0] and b["bottom"] <= size[1] for b in boxes)
+    buttons = [b for b in boxes if b["height"] < 100]
+    assert all(b["height"] >= 0.037 * size[1] for b in buttons)  # 12 mm on a 27 inch screen
+
+
+def test_a_page_of_another_site_and_unknown_files_are_refused(display):
+    async def ask():
+        import aiohttp
+
+        async with aiohttp.ClientSession() as session:
+            with pytest.raises(aiohttp.WSServerHandshakeError, match="403"):
+                await session.ws_connect(display.watch + "stream", headers={"Origin": "http://elsewhere.example"})
+            for path in ("page/..%2fserver.py", "page/nothing.js", "page/hub.py"):
+                async with session.get(display.watch + path) as answer:
+                    assert answer.status == 404
+            async with session.get(display.watch) as answer:
+                assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
+
+    outside(ask())
