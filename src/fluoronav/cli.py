@@ -272,6 +272,17 @@ def _parser() -> argparse.ArgumentParser:
     enhancement.add_argument("--data", type=Path, default=Path("../shared/data"), help="holds knee/ and wrist/")
     enhancement.add_argument("--frames", type=_count, default=24, help="frames of each run, 10 at least")
     enhancement.add_argument("--json", type=Path, default=Path("out/enhancement.json"), help="write the figures here")
+    display = verb(
+        "display",
+        "overlay received to pixels drawn, in Chromium drawing in software: from recorded messages, and beside the "
+        "running pipeline (needs playwright and chromium)",
+        _bench_display,
+        bench,
+    )
+    display.add_argument("--launch", type=Path, default=shipped("launch/demo.yaml"), help="launch file (YAML)")
+    display.add_argument("--seconds", type=_positive, default=60.0, help="of each of the two runs, s")
+    display.add_argument("--viewers", type=_count, default=3, help="pages open at once, fed from recorded messages")
+    display.add_argument("--json", type=Path, default=Path("out/display.json"), help="write the figures here")
     peers = verb("peers", "the projector beside RTK's and DiffDRR's (extra `peers`)", _bench_peers, bench)
     peers.add_argument("--rounds", type=_count, default=20, help="turns that each projector takes")
     peers.add_argument("--json", type=Path, default=Path("out/peers.json"), help="write the figures here")
@@ -595,6 +606,16 @@ def _bench_enhancement(options: argparse.Namespace) -> None:
     print(table(result))
     write_json(result, options.json)
     print(f"written: {options.json}, and a sheet of pictures beside it")
+
+
+def _bench_display(options: argparse.Namespace) -> None:
+    from fluoronav.bench.display import bench_display, table
+
+    result = bench_display(
+        options.launch, options.seconds, options.viewers, lambda text: print(text, file=sys.stderr, flush=True)
+    )
+    print(table(result))
+    write_json(result, options.json)
 
 
 def _bench_peers(options: argparse.Namespace) -> None:

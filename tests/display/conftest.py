@@ -52,6 +52,7 @@ class Display:
         self.watch, self.control = (self.process.stdout.readline().split()[1] for _ in range(2))
         self.stand_in = stand_in
         self.k, self.changes = 0, {}
+        self._pages, self._stumbled = [], []
         self.streaming, self._ending = True, False
         self._thread = threading.Thread(target=self._stream, daemon=True)
         self._thread.start()
@@ -86,8 +87,8 @@ class Display:
 
     def open(self, browser, address: str | None = None, size=(1280, 720)):
         page = browser.new_page(viewport={"width": size[0], "height": size[1]})
-        self.stumbled: list[str] = []
-        page.on("pageerror", lambda error: self.stumbled.append(str(error)))
+        self._pages.append(page)
+        page.on("pageerror", lambda error: self._stumbled.append(str(error)))
         page.on("dialog", lambda dialog: dialog.accept("Dr. Test"))
         page.goto(address or self.control)
         self.until(page, "fluoronav.stats.shownSeq !== null && fluoronav.layers.camera?.target_ct")
@@ -100,7 +101,9 @@ class Display:
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(5)
         self.process.kill()
-        assert not getattr(self, "stumbled", []), "the page stumbled"
+        for page in self._pages:
+            page.close()
+        assert not self._stumbled, "the page stumbled"
 
 
 @pytest.fixture
