@@ -3,6 +3,10 @@
     pip install -e '.[cpu,train]'
     python engines/train_instruments.py --data ../shared/data --out engines
 
+and on from there, on other scenes, at a lower rate:
+
+    python engines/train_instruments.py --data ../shared/data --out engines --on-from engines/instruments.onnx
+
 Anatomy: the embedded case and, where DATA has the full chest CT, T5, T8 and the left ribs; and limbs made of simple
 bodies. `bench instruments` uses T11, other shapes and real X-rays. Everything is seeded; the curve is in
 instruments.training.json.
@@ -22,6 +26,7 @@ import cv2
 import numpy as np
 import onnx
 import torch
+from onnx import numpy_helper
 from torch import nn
 from tqdm import tqdm
 
@@ -69,6 +74,18 @@ class Detector(nn.Module):
 
 def block(a: int, b: int, size: int, stride: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(a, b, size, stride, size // 2, bias=False), nn.BatchNorm2d(b), nn.ReLU())
+
+
+def load_weights(model: Detector, path: Path) -> None:
+    """Takes the weights of an exported model; its normalisations are in its convolutions already, and stay there."""
+    kept = {i.name: numpy_helper.to_array(i) for i in onnx.load(path).graph.initializer}
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, nn.Sequential) and len(layer) == 3 and isinstance(layer[1], nn.BatchNorm2d):
+            layer[1] = nn.Identity()
+            layer[0].weight.data = torch.from_numpy(kept[f"model.{name}.0.weight"].copy())
+            layer[0].bias = nn.Parameter(torch.from_numpy(kept[f"model.{name}.0.weight_bias"].copy()))
+    model.head.weight.data = torch.from_numpy(kept["model.head.weight"].copy())
+    model.head.bias.data = torch.from_numpy(kept["model.head.bias"].copy())
 
 
 def scenes(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -170,13 +187,13 @@ def loss_of(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def train(
-    inputs: np.ndarray, maps: np.ndarray, counted: np.ndarray, minutes: float, curve: list[dict], out: Path
-) -> Detector:
-    torch.manual_seed(SEED)
+    model: Detector, highest_rate: float, inputs: np.ndarray, maps: np.ndarray, counted: np.ndarray, minutes: float,
+    curve: list[dict], out: Path,
+) -> Detector:  # fmt: skip
     rng = np.random.default_rng(SEED)
     # bfloat16 and channels last: three times the steps on the same two cores.
-    model = Detector().to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-3)
+    model = model.to(memory_format=torch.channels_last)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=highest_rate, weight_decay=1e-3)
     held, batch = max(len(inputs) // 20, 16), 16
     # Without an aperture: a wire that leaves the view behind it would seem to end in it.
     whole = (inputs[:, 1] != 0).mean((1, 2)) > 0.97
@@ -185,7 +202,7 @@ def train(
     bar = tqdm(total=100, desc="training", unit="%")
     while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
-            group["lr"] = 2e-3 * min(1.0, seen / 4000 + 0.05) * 0.5 * (1 + np.cos(np.pi * share))
+            group["lr"] = rate(highest_rate, seen / 4000, share)
         x, y = np.empty((batch, 2, SIDE, SIDE), np.float32), np.empty((batch, len(MAPS), GRID, GRID), np.float32)
         for k, i in enumerate(rng.integers(held, len(inputs), batch)):
             behind = inputs[rng.choice(empty)] if rng.random() < _BEHIND else None
@@ -206,8 +223,14 @@ def train(
             bar.set_postfix(loss=curve[-1]["loss"], held=curve[-1]["held_loss"])
             running = []
             write_json({"curve": curve}, out)
+            torch.save(model.state_dict(), out.with_suffix(".checkpoint.pt"))
         bar.update(int(100 * share) - bar.n)
     return model
+
+
+def rate(highest: float, warmed: float, share: float) -> float:
+    """A learning rate that rises while `warmed` goes to 1, and falls as a cosine over the training's share."""
+    return highest * min(1.0, warmed + 0.05) * 0.5 * (1 + float(np.cos(np.pi * share)))
 
 
 @torch.no_grad()
@@ -238,6 +261,9 @@ def main() -> None:
     parser.add_argument("--views", type=int, default=24, help="views of each subject")
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--cache", type=Path, help="keep the scenes here (.npz), or read them")
+    parser.add_argument("--on-from", type=Path, help="instruments.onnx to go on from")
+    parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate; 6e-4 to go on")
+    parser.add_argument("--seed", type=int, default=SEED, help="of the scenes")
     options = parser.parse_args()
     torch.set_num_threads(2)
     if options.cache and options.cache.exists():
@@ -245,15 +271,23 @@ def main() -> None:
         inputs, maps, counted = kept["inputs"], kept["maps"], kept["counted"]
     else:
         anatomy = backgrounds(options.data, options.views)
-        work = [(SEED + k, 100, anatomy) for k in range(max(options.scenes // 100, 1))]
+        work = [(options.seed + k, 100, anatomy) for k in range(max(options.scenes // 100, 1))]
         with ProcessPoolExecutor(2) as pool:
             done = list(tqdm(pool.map(scenes, work), "scenes", len(work), unit="hundred"))
         inputs, maps, counted = (np.concatenate(parts) for parts in zip(*done, strict=True))
         if options.cache:
             np.savez(options.cache, inputs=inputs, maps=maps, counted=counted)
+    torch.manual_seed(SEED)
+    model, before = Detector(), []
+    record_path = options.out / "instruments.training.json"
+    if options.on_from:
+        load_weights(model, options.on_from)
+        earlier = json.loads(options.on_from.with_suffix(".training.json").read_text())
+        before = [*earlier.get("before", []), {k: v for k, v in earlier.items() if k != "before"}]
     curve: list[dict] = []
-    model = train(inputs, maps, counted, options.minutes, curve, options.out / "instruments.training.json").eval()
-    record = {"seed": SEED, "scenes": len(inputs), "minutes": options.minutes, "curve": curve}
+    given = inputs, maps, counted, options.minutes, curve, record_path
+    model = train(model, options.rate, *given).eval()
+    record = {"seed": options.seed, "scenes": len(inputs), "minutes": options.minutes, "curve": curve, "before": before}
     print(exported(Probabilities(model), "instruments", "frame", "maps", inputs[:1], record, options.out))
 
 

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
-from train_instruments import backgrounds, block, exported  # beside this file
+from train_instruments import backgrounds, block, exported, rate  # beside this file
 
 from fluoronav.bench.instruments import compared
 from fluoronav.enhancement import AttenuationStage
@@ -29,6 +29,7 @@ from fluoronav.instruments.proposals import Proposer
 from fluoronav.instruments.strips import (
     ACROSS_SCALE_PX,
     COLS,
+    MOST,
     OUTPUTS,
     ROWS,
     SHIFT_SCALE_PX,
@@ -147,7 +148,7 @@ def train(strips: np.ndarray, truths: np.ndarray, minutes: float, curve: list[di
     bar = tqdm(total=100, desc="training", unit="%")
     while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
-            group["lr"] = 2e-3 * min(1.0, seen / 6400 + 0.05) * 0.5 * (1 + np.cos(np.pi * share))
+            group["lr"] = rate(2e-3, seen / 6400, share)
         chosen = np.concatenate([rng.choice(real, batch // 2), rng.choice(not_real, batch // 2)])
         x, flipped = varied(strips[chosen].astype(np.float32), rng)
         truth = wanted[chosen].clone()
@@ -213,7 +214,7 @@ def main() -> None:
         "seed": SEED, "strips": len(strips), "instruments": int((truths[:, 0] >= 0).sum()),
         "minutes": options.minutes, "curve": curve,
     }  # fmt: skip
-    print(exported(model, "instrument-strips", "strips", "judgements", strips[:6], record, options.out))
+    print(exported(model, "instrument-strips", "strips", "judgements", strips[:MOST], record, options.out))
 
 
 if __name__ == "__main__":

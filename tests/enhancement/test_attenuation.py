@@ -74,6 +74,28 @@ def test_a_dark_limb_that_crosses_the_field_from_rim_to_rim_is_seen(rng):
     assert not seen[np.hypot(x, y) > 0.47].any()
 
 
+def test_a_dark_spine_at_the_image_s_border_is_seen_where_there_is_no_aperture(rng):
+    y, x = np.mgrid[:128, :128] / 128 - 0.5
+    spine = np.exp(-((x - 0.1 * np.sin(9 * y)) ** 2) / 0.01)
+    counts = 4000 * np.exp(-3.0 * spine * (y + 0.6)) + 300 + rng.normal(0, 5, x.shape)
+    assert seen_mask(counts.astype(np.float32)).all()
+
+
+@pytest.mark.parametrize("turn_deg", [0, 25, 90])
+def test_blades_that_leak_in_the_open_beam_bound_the_field_and_what_crosses_the_rim_is_seen(rng, turn_deg):
+    y, x = np.mgrid[:128, :128] / 128 - 0.5
+    c, s = np.cos(np.deg2rad(turn_deg)), np.sin(np.deg2rad(turn_deg))
+    across, along = c * x + s * y, c * y - s * x
+    inside = (np.hypot(x, y) < 0.49) & (np.abs(across) < 0.36)
+    beam = np.where(along > 0, 30000.0, 3000.0)
+    beam[(np.abs(along) < 0.03) & (across > 0.1)] = 500  # a driver that comes in over a blade
+    beam *= np.where(np.abs(across) < 0.36, 1, 0.02) * (np.hypot(x, y) < 0.49)
+    seen = seen_mask((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32))
+    deep = (np.hypot(x, y) < 0.46) & (np.abs(across) < 0.33)
+    assert (seen & ~inside).mean() < 0.002
+    assert seen[deep].all()
+
+
 def test_real_frames_keep_their_round_field(shared_data):
     import cv2
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from fluoronav.instruments.detection import on_one_line
 from fluoronav.instruments.drift import DriftFilter
 from fluoronav.instruments.identity import IdentityTracker
 from fluoronav.instruments.tracing import trace_instruments
@@ -38,14 +39,22 @@ def test_a_bent_wire_is_followed():
     assert np.linalg.norm(trace.path[-1] - (20, 100)) < 5
 
 
-def test_a_bead_is_no_instrument_and_one_line_is_one_instrument():
+def test_a_bead_is_no_instrument_and_both_ends_of_a_line_may_be_its_tip():
     bead = maps_of()
     bead[4, 40, 40] = 0.95
     assert trace_instruments(bead) == []
     both_ends = maps_of((0, (60, 40), (10, 120), 0))
     both_ends[4] = np.maximum(both_ends[4], 0.6 * both_ends[5])
-    (trace,) = trace_instruments(both_ends)
-    assert np.linalg.norm(trace.path[0] - (60, 40)) < 0.7
+    one, other = trace_instruments(both_ends)
+    assert np.linalg.norm(one.path[0] - (60, 40)) < 0.7
+    assert np.linalg.norm(other.path[0] - (10, 120)) < 0.7
+
+
+def test_a_line_has_one_tip_and_crossing_and_neighbouring_lines_have_their_own():
+    wire, again, reverse = seen(500, 500), seen(520, 503), seen(205, 500, np.pi)
+    assert on_one_line(again, wire, 1.0) and on_one_line(reverse, wire, 1.0)
+    for other in (seen(500, 530), seen(500, 500, 0.3), seen(900, 500), seen(350, 650, np.pi / 2)):
+        assert not on_one_line(other, wire, 1.0)
 
 
 def seen(x, y, angle=0.0, kind="k-wire"):

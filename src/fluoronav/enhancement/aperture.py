@@ -1,4 +1,9 @@
-"""Where in the image there is anything to see: inside the aperture and between the collimator's blades."""
+"""Where in the image there is anything to see: inside the aperture and between the collimator's blades.
+
+A C-arm's field is a disc cut off by straight blades. Its rim is found where the logarithm of the signal drops on the
+way out, and shapes are fitted to it: a limb, the spine or an instrument that reaches the rim is as dark as what lies
+behind a blade, but is neither round nor straight along the rim.
+"""
 
 from __future__ import annotations
 
@@ -6,44 +11,198 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-# Lit regions smaller than this are noise, or what shines through beside a blade.
-_LEAST_SHARE = 0.01
-# So far inside the field (pixels of a 128 image) darkness is a limb's or an implant's, not a blade's.
-_RIM_PX = 6
+Float = NDArray[np.float64]
+Float32 = NDArray[np.float32]
+
+_RAYS, _STEPS = 360, 112
+# A drop of the signal to less than a third within so many steps of a ray, to less than this share of the median.
+_DROP, _REACH, _BEHIND_SHARE = 1.4, 2, 0.35
+# Signals below this share of the upper ones are nothing: noise of the dark level.
+_FLOOR_SHARE = 0.01
+# A side of the field is held by so many rim points (of a ray each), this well (share of the image's longer side).
+_LEAST_POINTS, _OFF_SHARE = 14, 0.9 / 128
+_MOST_SIDES, _TRIALS = 9, 160
+_LIT_SHARE, _LIT_INSIDE = 0.5, 0.985
+# Pixels of a 128 image by which the field is made smaller: the penumbra.
+_MARGIN = 1.6
+# Without signal, connected with the image's border, not explained by the rim, and of this share of the image: not seen
+# either. (The darkest half percent passes for the dark level where there is no aperture.) So far inside the convex hull
+# of what is lit (pixels of a 128 image) darkness is a limb's or an implant's, though.
+_NOTHING_SHARE, _LEAST_NOTHING, _RIM_PX, _LEAST_LIT = 0.04, 0.015, 6, 0.01
+_LEAST_OUTSIDE = 0.02
 
 
-def seen_mask(counts: NDArray[np.float32]) -> NDArray[np.bool_]:
+def seen_mask(counts: Float32) -> NDArray[np.bool_]:
     """What lies inside the aperture and between the blades.
 
     Parameters
     ----------
     counts : ndarray of float32, shape (rows, cols)
-        A small version of the frame, bright = more X-ray.
+        A small version of the frame (128 pixels, say), bright = more X-ray.
 
     Returns
     -------
     ndarray of bool, the same shape
-        False in the dark region that is connected to the image's border, and within 2 pixels of it; but not well inside
-        the convex hull of what is lit: apertures and blades leave a convex field, so what is dark there is a limb that
-        crosses the open beam, or metal.
     """
-    dark_level = float(np.percentile(counts, 0.5))
-    threshold = dark_level + 0.2 * (float(np.median(counts)) - dark_level)
-    _, region = cv2.connectedComponents((counts <= threshold).astype(np.uint8), connectivity=4)
+    dark = float(np.percentile(counts, 0.5))
+    signal = np.maximum(cv2.blur(counts, (3, 3)) - np.float32(dark), 0)
+    median = float(np.median(counts)) - dark
+    lit = _large(signal > _LIT_SHARE * median)
+    distance = _field(signal, median, lit)
+    inside = distance > _MARGIN * max(counts.shape) / 128
+    nothing = (signal <= _NOTHING_SHARE * median) & (distance > 0)
+    _, region = cv2.connectedComponents((nothing | (distance <= 0)).astype(np.uint8), connectivity=4)
     border = np.unique(np.concatenate([region[0], region[-1], region[:, 0], region[:, -1]]))
-    outside = np.isin(region, border[border > 0])
-    grown = cv2.dilate(outside.astype(np.uint8), np.ones((5, 5), np.uint8))
-    return (grown == 0) | _inside_hull(counts > threshold)
+    unexplained = nothing & np.isin(region, border[border > 0])
+    # Narrow ones are instruments that reach the rim.
+    unexplained = cv2.morphologyEx(unexplained.astype(np.uint8), cv2.MORPH_OPEN, np.ones((9, 9), np.uint8)) > 0
+    if unexplained.mean() < _LEAST_NOTHING:
+        return inside
+    return inside & (~unexplained | _well_inside(lit))
 
 
-def _inside_hull(lit: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Well inside the convex hull of the large lit regions."""
+def dark_level(counts: Float32, seen: NDArray[np.bool_]) -> float:
+    """What the detector reads without X-rays, where there is enough outside the field to tell; else 0.
+
+    Parameters
+    ----------
+    counts : ndarray of float32, shape (rows, cols)
+        As for :func:`seen_mask`.
+    seen : ndarray of bool, the same shape
+    """
+    outside = counts[~seen]
+    return float(np.percentile(outside, 10)) if outside.size > _LEAST_OUTSIDE * counts.size else 0.0
+
+
+def _field(signal: Float32, median: float, lit: NDArray[np.bool_]) -> Float:
+    """How far each pixel lies inside the field that the rim's shapes bound, pixels; large where there is no rim."""
+    rows, cols = signal.shape
+    distance = np.full(signal.shape, float(max(rows, cols)))
+    if not lit.any():
+        return distance
+    left = _rim(signal, median, lit)
+    lit_at = np.argwhere(lit)[::4, ::-1].astype(np.float64)
+    off = _OFF_SHARE * max(rows, cols)
+    y, x = np.mgrid[:rows, :cols]
+    rng = np.random.default_rng(0)
+    round_found = False
+    for _ in range(_MOST_SIDES):
+        fits = [_line(left, lit_at, off)]
+        if not round_found:
+            fits.append(_circle(left, lit_at, off, rng))
+        shape, held = max(fits, key=lambda fit: int(fit[1].sum()))
+        if held.sum() < _LEAST_POINTS:
+            break
+        left = left[~held]
+        round_found |= len(shape) == 4
+        np.minimum(distance, _depth(shape, x, y), out=distance)
+    return distance
+
+
+def _rim(signal: Float32, median: float, lit: NDArray[np.bool_]) -> Float:
+    """Places (column, row) where the signal drops to nothing on the way out from the middle of what is lit."""
+    rows, cols = signal.shape
+    at = np.argwhere(lit).mean(0)[::-1]
+    reach = float(np.hypot(rows, cols))
+    top = float(np.percentile(signal, 90))
+    log = np.log(signal + np.float32(_FLOOR_SHARE * top + 1e-3)).astype(np.float32)
+    step = reach / _STEPS
+    # Beyond the image nothing drops: the last pixel goes on.
+    polar = cv2.warpPolar(
+        cv2.copyMakeBorder(log, rows, rows, cols, cols, cv2.BORDER_REPLICATE),
+        (_STEPS, _RAYS), (float(at[0]) + cols, float(at[1]) + rows), reach, cv2.WARP_POLAR_LINEAR | cv2.INTER_LINEAR,
+    )  # fmt: skip
+    drop = polar[:, : -2 * _REACH] - polar[:, 2 * _REACH :]
+    behind = polar[:, 2 * _REACH :] < np.log(_BEHIND_SHARE * median + _FLOOR_SHARE * top + 1e-3)
+    edge = (drop > _DROP) & behind & (drop >= cv2.dilate(drop, np.ones((1, 5), np.uint8)))
+    angle = 2 * np.pi * np.arange(_RAYS) / _RAYS
+    # Leaded blades leak: behind a bright one the aperture's own rim shows, too, so a ray may have several.
+    ray, k = np.nonzero(edge)
+    points = at + ((k + _REACH) * step)[:, None] * np.stack([np.cos(angle), np.sin(angle)], axis=1)[ray]
+    in_image = (points > 0.5).all(1) & (points[:, 0] < cols - 1.5) & (points[:, 1] < rows - 1.5)
+    return points[in_image]
+
+
+def _line(points: Float, lit: Float, off: float) -> tuple[Float, NDArray[np.bool_]]:
+    """The line (a normal that points inwards, and its offset) that holds the most points, and which."""
+    none = np.zeros(3), np.zeros(len(points), bool)
+    if len(points) < _LEAST_POINTS:
+        return none
+    angle = np.deg2rad(np.arange(0, 180, 1.0))
+    normal = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    along = points @ normal.T
+    bins = np.floor(along / (2 * off)).astype(np.int64)
+    bins -= bins.min()
+    size = int(bins.max()) + 2
+    held = np.bincount((bins + size * np.arange(len(angle))).ravel(), minlength=size * len(angle)).reshape(-1, size)
+    pairs = held[:, :-1] + held[:, 1:]
+    for _ in range(4):  # what is lit lies on one side of a blade: other lines are passed over
+        a, b = np.unravel_index(int(pairs.argmax()), pairs.shape)
+        near = (bins[:, a] == b) | (bins[:, a] == b + 1)
+        if near.sum() < _LEAST_POINTS:
+            return none
+        chosen = points[near]
+        middle = chosen.mean(0)
+        n = np.linalg.svd(chosen - middle, full_matrices=False)[2][1]
+        if ((lit - middle) @ n).mean() < 0:
+            n = -n
+        if ((lit - middle) @ n > -1.5 * off).mean() > _LIT_INSIDE:
+            return np.array([*n, middle @ n]), np.abs((points - middle) @ n) < 1.3 * off
+        pairs[max(a - 6, 0) : a + 7] = 0
+    return none
+
+
+def _circle(points: Float, lit: Float, off: float, rng: np.random.Generator) -> tuple[Float, NDArray[np.bool_]]:
+    """The circle (centre, radius, 0) that holds the most points, and which."""
+    none = np.zeros(4), np.zeros(len(points), bool)
+    if len(points) < _LEAST_POINTS:
+        return none
+    three = points[rng.integers(len(points), size=(_TRIALS, 3))]
+    a, b = three[:, 1] - three[:, 0], three[:, 2] - three[:, 0]
+    cross = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
+    wide = np.abs(cross) > 4 * off**2 * 100
+    if not wide.any():
+        return none
+    three, a, b, cross = three[wide], a[wide], b[wide], cross[wide]
+    aa, bb = (a**2).sum(1), (b**2).sum(1)
+    from_first = np.stack([b[:, 1] * aa - a[:, 1] * bb, a[:, 0] * bb - b[:, 0] * aa], 1) / (2 * cross[:, None])
+    centre = three[:, 0] + from_first
+    radius = np.linalg.norm(three[:, 0] - centre, axis=1)
+    miss = np.abs(np.linalg.norm(points[None] - centre[:, None], axis=2) - radius[:, None])
+    k = int((miss < off).sum(1).argmax())
+    held = miss[k] < off
+    c, r = centre[k], float(radius[k])
+    for _ in range(2):  # least squares (Kasa)
+        if held.sum() < _LEAST_POINTS:
+            return none
+        u = points[held]
+        q = np.linalg.lstsq(np.column_stack([2 * u, np.ones(len(u))]), (u**2).sum(1), rcond=None)[0]
+        c, r = q[:2], float(np.sqrt(max(q[2] + q[:2] @ q[:2], 0)))
+        held = np.abs(np.linalg.norm(points - c, axis=1) - r) < off
+    if (np.linalg.norm(lit - c, axis=1) < r + 1.5 * off).mean() < _LIT_INSIDE:
+        return none
+    return np.array([*c, r, 0.0]), held
+
+
+def _depth(shape: Float, x: NDArray, y: NDArray) -> Float:
+    """How far pixels lie inside a shape."""
+    if len(shape) == 4:
+        return shape[2] - np.hypot(x - shape[0], y - shape[1])
+    return shape[0] * x + shape[1] * y - shape[2]
+
+
+def _large(lit: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """The large regions of what is lit."""
     _, region, stats, _ = cv2.connectedComponentsWithStats(lit.astype(np.uint8), connectivity=4)
-    large = np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= _LEAST_SHARE * lit.size) + 1
+    return np.isin(region, np.flatnonzero(stats[1:, cv2.CC_STAT_AREA] >= _LEAST_LIT * lit.size) + 1)
+
+
+def _well_inside(lit: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Well inside the convex hull of what is lit."""
     inside = np.zeros(lit.shape, np.uint8)
-    if len(large):
-        rows, cols = np.nonzero(np.isin(region, large))
-        hull = cv2.convexHull(np.stack([cols, rows], axis=1).astype(np.int32))
+    if lit.any():
+        outlines, _ = cv2.findContours(lit.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+        hull = cv2.convexHull(np.concatenate(outlines))
         cv2.fillConvexPoly(inside, hull, 1)
     reach = max(round(_RIM_PX * max(lit.shape) / 128), 1)
     ring = cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.enhancement.aperture import seen_mask
+from fluoronav.enhancement.aperture import dark_level, seen_mask
 from fluoronav.enhancement.detector import DetectorCalibration, DetectorCorrection, DetectorError
 from fluoronav.records import Budget, FrameRecord
 
@@ -111,5 +111,4 @@ class AttenuationStage:
     def _look_around(self, counts: dict[int, NDArray[np.float32]]) -> None:
         small = counts[SIDES[1]]
         self._seen = seen_mask(small)
-        outside = small[~self._seen]
-        self._dark = float(np.percentile(outside, 10)) if outside.size > 0.02 * small.size else 0.0
+        self._dark = dark_level(small, self._seen)

@@ -23,6 +23,8 @@ _LEAST_SIGMA_PX = 0.3
 # Looked at again where the tip turned out to be: the second answer is the better one.
 _LOOKS = 2
 _ROUGH_DEG = 0.4
+# Two finds are of one line when their axes differ by less than this (6 degrees, pixels of a 1024 image).
+_SAME_AXIS_COS, _SAME_AXIS_PX = 0.9945, 10.0
 _FORGETS = 0.97
 
 
@@ -54,7 +56,7 @@ class DetectionStage:
         frame.models["instruments"] = self._proposer.model.sha256
         frame.models["instrument-strips"] = self._judge.sha256
         self.engine = self._proposer.model.provider
-        frame.engine_fault = self._proposer.model.fault or self._judge.fault
+        frame.engine_fault = frame.engine_fault or self._proposer.model.fault or self._judge.fault
         left = budget.left_ms()
         # A search has both cores, and what is seen could not be placed in the patient yet.
         busy = frame.status == "searching"
@@ -83,7 +85,12 @@ class DetectionStage:
         found = weak
         for _ in range(_LOOKS):
             found = self._looked_at(frame, found)
-        return sorted((d for d in found if d.score >= _LEAST_SCORE), key=lambda d: -d.score)
+        kept: list[Detection] = []
+        for d in sorted((d for d in found if d.score >= _LEAST_SCORE), key=lambda d: -d.score):
+            # Both ends of a line may have been proposed as its tip: the likelier one has it.
+            if not any(on_one_line(d, other, self._longest / 1024) for other in kept):
+                kept.append(d)
+        return kept
 
     def _looked_at(self, frame: FrameRecord, finds: list[Detection]) -> list[Detection]:
         """The finds as the second network sees them."""
@@ -120,3 +127,16 @@ class DetectionStage:
     def idle(self) -> None: ...
 
     def close(self) -> None: ...
+
+
+def on_one_line(d: Detection, other: Detection, scale: float) -> bool:
+    """Whether two finds lie along each other: the same axis either way round, and the same stretch of it."""
+    if abs(float(d.direction @ other.direction)) < _SAME_AXIS_COS:
+        return False
+    ends = np.stack([d.tip_px, d.tail_px]) - other.tip_px
+    normal = np.array([-other.direction[1], other.direction[0]])
+    if np.abs(ends.mean(0) @ normal) > _SAME_AXIS_PX * scale:
+        return False
+    along, reach = ends @ other.direction, float((other.tail_px - other.tip_px) @ other.direction)
+    shared = min(along.max(), max(reach, 0.0)) - max(along.min(), min(reach, 0.0))
+    return bool(shared > 0.5 * min(np.ptp(along), abs(reach)))

@@ -17,9 +17,9 @@ Float32 = NDArray[np.float32]
 TIP, TAIL = MAPS.index("tip"), MAPS.index("tail")
 # A peak of the tip map counts from here on; the score of an instrument is the tip's times the line's.
 _LEAST_TIP, LEAST_SCORE = 0.1, 0.35
-_TIPS_APART_PX, _MOST = 3, 6
+_TIPS_APART_PX, _MOST = 3, 8
 # A line is followed in steps of one pixel of the grid, turning by so much at the most, until it fades for so long.
-_TURN_DEG, _FADED, _FADED_FOR, _SHORTEST_PX, _LONGEST_PX = 8.0, 0.25, 5, 7, 190
+_TURN_DEG, _FADED, _FADED_FOR, _SHORTEST_PX, _LONGEST_PX = 8.0, 0.25, 5, 5, 190
 _ANGLES = 120
 
 
@@ -65,8 +65,8 @@ def trace_instruments(maps: Float32, least_score: float = LEAST_SCORE) -> list[T
     found.sort(key=lambda t: -t.score)
     kept: list[Trace] = []
     for trace in found:
-        # Both ends of one line may look like tips: the better one has it.
-        if not any(_same_line(trace, other) for other in kept):
+        # Both ends of one line may look like tips: which it is, the second look says.
+        if not any(_same_trace(trace, other) for other in kept):
             kept.append(trace)
     return kept[:_MOST]
 
@@ -87,10 +87,12 @@ def _peaks(tips: Float32) -> list[tuple[Float, float]]:
     return out[: 2 * _MOST]
 
 
-def _same_line(trace: Trace, other: Trace) -> bool:
-    """Whether most of a trace runs along another, or both begin in one place."""
-    d = np.linalg.norm(trace.path[:, None] - other.path[None], axis=-1).min(1)
-    return bool((d < 2.0).mean() > 0.6) or bool(np.linalg.norm(trace.path[0] - other.path[0]) < _TIPS_APART_PX)
+def _same_trace(trace: Trace, other: Trace) -> bool:
+    """Whether both begin in one place, or most of a trace runs along another in the same sense."""
+    apart = np.linalg.norm(trace.path[:, None] - other.path[None], axis=-1)
+    along = float((trace.path[-1] - trace.path[0]) @ (other.path[-1] - other.path[0])) > 0
+    begins_together = bool(np.linalg.norm(trace.path[0] - other.path[0]) < _TIPS_APART_PX)
+    return begins_together or (along and bool((apart.min(1) < 2.0).mean() > 0.6))
 
 
 @njit(cache=True, nogil=True)

@@ -16,7 +16,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 
-from fluoronav.enhancement.aperture import seen_mask
+from fluoronav.enhancement.aperture import dark_level, seen_mask
 from fluoronav.geometry import Camera, CameraError
 
 Float = NDArray[np.float64]
@@ -148,8 +148,10 @@ def _dicom(path: Path, dataset: pydicom.Dataset, with_camera: bool, frame: int) 
 def _of_counts(path: Path, counts: Float32, full: float) -> tuple[Float32, NDArray[np.bool_]]:
     if float(counts.std()) == 0:
         raise XrayFileError(f"{path}: every pixel has the same value: there is nothing to register to")
-    small = cv2.resize(counts, (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA)
-    return -np.log(np.maximum(counts, 1) / full), seen_mask(np.asarray(small, dtype=np.float32))
+    small = np.asarray(cv2.resize(counts, (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA), dtype=np.float32)
+    seen = seen_mask(small)
+    dark = dark_level(small, seen)
+    return -np.log(np.maximum(counts - np.float32(dark), 1) / (full - dark)), seen
 
 
 def _geometry(path: Path, dataset: pydicom.Dataset) -> XrayGeometry:

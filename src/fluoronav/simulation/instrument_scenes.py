@@ -405,6 +405,8 @@ def _distract(rng: np.random.Generator, camera: Camera, steel: Float32, seen: ND
                 cv2.LINE_AA,
             )
             steel += layer
+    for _ in range(rng.integers(1, 4) if rng.random() < 0.25 else 0):
+        line(_cable(rng, place(), camera.cols), rng.uniform(2, 9), rng.uniform(0.1, 1.5))
     if rng.random() < 0.15:  # a straight wire or rail that crosses the whole field has no tip
         c, angle = place(), rng.uniform(0, np.pi)
         far = 2.0 * camera.cols * np.array([np.cos(angle), np.sin(angle)])
@@ -441,6 +443,23 @@ def _distract(rng: np.random.Generator, camera: Camera, steel: Float32, seen: ND
         # Never over the whole of the picture's middle: the instruments would be hidden and still be asked for.
         if (layer[seen] > 0).mean() < 0.12 and not (layer[steel > 0.3] > 0).any():
             steel += layer
+
+
+def _cable(rng: np.random.Generator, start: Float, cols: int) -> Float:
+    """A cable that lies about, (n, 2) px: nearly straight pieces, sharp bends between them, and now and then a loop."""
+    points, heading = [start], rng.uniform(0, 2 * np.pi)
+    for _ in range(rng.integers(2, 9)):
+        length, steps = rng.uniform(0.03, 0.35) * cols, 12
+        turn = 2 * np.pi * rng.choice([-1, 1]) if rng.random() < 0.2 else rng.normal(0, 0.25)
+        for _ in range(steps):
+            heading += turn / steps
+            points.append(points[-1] + length / steps * np.array([np.cos(heading), np.sin(heading)]))
+        bend, steps = rng.choice([-1, 1]) * rng.uniform(0.3, 2.8), int(rng.integers(1, 8))
+        radius = rng.uniform(0.002, 0.03) * cols
+        for _ in range(steps):
+            heading += bend / steps
+            points.append(points[-1] + radius * abs(bend) / steps * np.array([np.cos(heading), np.sin(heading)]))
+    return np.array(points)
 
 
 def _implant(rng: np.random.Generator, steel: Float32, scale: float, place: Callable[[], Float]) -> None:
