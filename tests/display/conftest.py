@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import shutil
-import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -15,14 +11,12 @@ import pytest
 import yaml
 from tests.display.pipeline_stand_in import SIDE, StandIn, health, overlay
 
+from fluoronav.bench.display import CHROMIUM_FLAGS, DisplayProcess, find_chromium
+
 ROOT = Path(__file__).parents[2]
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-# Without a GPU the browser draws in software; the rest keeps it from calling home.
-FLAGS = [
-    "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
-    "--autoplay-policy=no-user-gesture-required",
-]  # fmt: skip
+CHROMIUM = find_chromium()
+# Tests hear what a surgeon hears after the first touch.
+FLAGS = [*CHROMIUM_FLAGS, "--autoplay-policy=no-user-gesture-required"]
 
 
 @pytest.fixture(scope="session")
@@ -46,10 +40,8 @@ class Display:
         launch["endpoints"] |= stand_in.endpoints
         launch["camera"] = str(ROOT / "calibration" / "demo-carm.yaml")
         (folder / "launch.yaml").write_text(yaml.safe_dump(launch))
-        command = [sys.executable, "-m", "fluoronav.cli", "display", str(folder / "launch.yaml"), "--port", "0"]
-        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert self.process.stdout is not None
-        self.watch, self.control = (self.process.stdout.readline().split()[1] for _ in range(2))
+        self.server = DisplayProcess(folder / "launch.yaml")
+        self.watch, self.control = self.server.watch, self.server.control
         self.stand_in = stand_in
         self.k, self.changes = 0, {}
         self._pages, self._stumbled = [], []
@@ -97,10 +89,7 @@ class Display:
     def close(self) -> None:
         self._ending = True
         self._thread.join()
-        self.process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self.process.wait(5)
-        self.process.kill()
+        self.server.close()
         for page in self._pages:
             page.close()
         assert not self._stumbled, "the page stumbled"

@@ -221,7 +221,7 @@ def test_silence_is_unmistakable_and_ends_without_a_reload(browser, display):
 def test_a_broken_connection_says_so(browser, display):
     page = display.open(browser)
     display.show(page)
-    display.process.kill()
+    display.server.process.kill()
     display.until(page, "document.getElementById('lost').innerText.includes('Connection lost')")
     assert "Do not" in page.locator("#registration").inner_text()
 

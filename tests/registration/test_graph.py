@@ -6,6 +6,7 @@ import pytest
 from fluoronav.geometry import inverse, moved_about, transform_points
 from fluoronav.inference import InferenceSettings, ModelError
 from fluoronav.registration.gauss_newton import kernel_equations, refine
+from fluoronav.registration.graph import slices_of
 from fluoronav.registration.graph_backend import GraphBackend, step_model, step_models_of_case
 from fluoronav.registration.model import RegistrationModel
 from fluoronav.registration.patches import PatchLevel
@@ -134,7 +135,7 @@ def test_a_gpu_that_vanishes_costs_no_step_and_is_said(problem):
 
 
 def test_the_graph_of_a_case_is_the_same_whenever_it_is_made(case, problem):
-    once, again = (step_model(problem.model.tissue.grid, 1, 20, 9)[0] for _ in range(2))
+    once, again = (step_model(slices_of(problem.model.tissue.grid, 1), 20, 9) for _ in range(2))
     assert once.sha256 == again.sha256  # or an engine that was built ahead would never be found
     assert len({m.sha256 for m in step_models_of_case(case)}) == 6
 
@@ -145,5 +146,5 @@ def test_the_graph_is_built_for_gpus(case, target):
     from fluoronav.inference.tensorrt import build
 
     grid = RegistrationModel.of_case(case).tissue.grid
-    _, content = build(step_model(grid, 1, 160, 9)[0], "tensorrt-rtx", target)
+    _, content = build(step_model(slices_of(grid, 1), 160, 9), "tensorrt-rtx", target)
     assert len(content) > 10_000

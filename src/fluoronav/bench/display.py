@@ -24,7 +24,8 @@ from fluoronav.simulation.sequence import load_or_render
 from fluoronav.wire import encode
 
 _SIZE = {"width": 1280, "height": 720}
-_FLAGS = [
+# Without a GPU the browser draws in software; the rest keeps it from calling home.
+CHROMIUM_FLAGS = [
     "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",
 ]  # fmt: skip
@@ -60,7 +61,7 @@ def bench_display(
         from playwright.sync_api import sync_playwright
     except ImportError as error:
         raise RuntimeError("needs Playwright: pip install playwright") from error
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    chromium = find_chromium()
     if chromium is None:
         raise RuntimeError("needs Chromium: apt-get install chromium")
     launch = load_launch(launch_path).model_dump(mode="json")
@@ -68,7 +69,7 @@ def bench_display(
     recording = record(launch, 300, 30.0)
     frames = load_or_render(load_case(launch["case"]), Camera.load(launch["camera"])).frames
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as name:
-        browser = playwright.chromium.launch(executable_path=chromium, args=_FLAGS)
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
         out: dict[str, Any] = {"viewers": viewers, "seconds": seconds, "size": _SIZE}
         out["recorded"] = _recorded(browser, launch, recording, frames, seconds, viewers, Path(name))
         say("beside the running pipeline")
@@ -88,7 +89,7 @@ def _recorded(
     for socket, endpoint in ((pictures, endpoints["frames"]), (said, endpoints["out"])):
         socket.setsockopt(zmq.LINGER, 0)
         socket.bind(endpoint)
-    server = _Server(path)
+    server = DisplayProcess(path)
     try:
         pages = [browser.new_page(viewport=_SIZE) for _ in range(viewers)]
         source = launch["source"]
@@ -108,7 +109,7 @@ def _recorded(
             if not opened and k > 10:
                 opened = True
                 for page in pages:
-                    page.goto(server.address)
+                    page.goto(server.control)
             elapsed = time.monotonic() - begin
             if opened and not settled and elapsed > _SETTLING_S:
                 settled = True
@@ -188,16 +189,36 @@ def _wait_for(done: Callable[[], bool], seconds: float) -> None:
         time.sleep(0.3)
 
 
-class _Server:
+def find_chromium() -> str | None:
+    """The system's Chromium; None where there is none."""
+    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+
+
+class DisplayProcess:
+    """`fluoronav display` at a free port.
+
+    Parameters
+    ----------
+    launch : Path
+
+    Attributes
+    ----------
+    watch, control : str
+        The addresses that it printed.
+    """
+
     def __init__(self, launch: Path) -> None:
         command = [sys.executable, "-m", "fluoronav.cli", "display", str(launch), "--port", "0"]
-        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert self._process.stdout is not None
-        self.address = self._process.stdout.readline().split()[-1]
+        self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        assert self.process.stdout is not None
+        self.watch, self.control = (self.process.stdout.readline().split()[1] for _ in range(2))
 
     def close(self) -> None:
-        self._process.terminate()
-        self._process.wait(5)
+        self.process.terminate()
+        try:
+            self.process.wait(5)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
 
 
 def table(result: dict[str, Any]) -> str:

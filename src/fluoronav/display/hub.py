@@ -135,6 +135,8 @@ class Hub:
             self._picture(header, parts[2], inverse=False)
         elif kind == "overlay":
             int(header["seq"])
+            if not self.viewers:
+                return
             message = packed("overlay", header)
             for viewer in self.viewers:
                 viewer.offer_overlay(message)

@@ -33,7 +33,8 @@ ROLES: dict[str, frozenset[str]] = {
     ),
 }  # fmt: skip
 MOST_VIEWERS = 16
-_HEARD_EVERY_S, _SILENT_S, _REPLY_S = 0.2, 0.4, 2.0
+# Health comes once a second.
+_HEARD_EVERY_S, _SILENT_S, _REPLY_S = 0.2, 1.4, 2.0
 _MOST_BYTES = 65536
 _SECURITY = {
     "Content-Security-Policy": "default-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; "
@@ -81,7 +82,7 @@ class DisplayServer:
         while True:
             await asyncio.sleep(_HEARD_EVERY_S)
             silent = time.monotonic() - self.hub.last_heard if self.hub.last_heard else None
-            link = {"heard": silent is not None and silent < _SILENT_S + 1.0, "silent_s": silent}
+            link = {"heard": silent is not None and silent < _SILENT_S, "silent_s": silent}
             self.hub.say("link", link)
 
     async def _page(self, request: web.Request) -> web.Response:

@@ -21,7 +21,7 @@ _DROP, _REACH, _BEHIND_SHARE = 1.4, 2, 0.35
 _FLOOR_SHARE = 0.01
 # A side of the field is held by so many rim points (of a ray each), this well (share of the image's longer side).
 _LEAST_POINTS, _OFF_SHARE = 14, 0.9 / 128
-_MOST_SIDES, _TRIALS = 9, 160
+_MOST_SIDES, _TRIALS, _WIDE = 9, 160, 20
 _LIT_SHARE, _LIT_INSIDE = 0.5, 0.985
 # Pixels of a 128 image by which the field is made smaller: the penumbra.
 _MARGIN = 1.6
@@ -160,7 +160,7 @@ def _circle(points: Float, lit: Float, off: float, rng: np.random.Generator) -> 
     three = points[rng.integers(len(points), size=(_TRIALS, 3))]
     a, b = three[:, 1] - three[:, 0], three[:, 2] - three[:, 0]
     cross = a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0]
-    wide = np.abs(cross) > 4 * off**2 * 100
+    wide = np.abs(cross) > (_WIDE * off) ** 2  # three points that nearly lie on a line tell nothing
     if not wide.any():
         return none
     three, a, b, cross = three[wide], a[wide], b[wide], cross[wide]

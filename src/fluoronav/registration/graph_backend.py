@@ -27,18 +27,16 @@ TRACKING_PATCHES = ((60, 8), (160, 9))
 _OUTPUTS = ("model", "information", "gradient", "ncc", "weights")
 
 
-def step_model(grid: AttenuationGrid, dominant: int, patches: int, size: int) -> tuple[Approved, dict[str, Float32]]:
-    """The graph for a grid, as a model that engines can be built from, and its volume inputs.
+def step_model(volume: dict[str, Float32], patches: int, size: int) -> Approved:
+    """The graph for a volume, as a model that engines can be built from.
 
     Parameters
     ----------
-    grid : AttenuationGrid
-    dominant : int
-        0, 1 or 2.
+    volume : dict of str to ndarray
+        Of :func:`.graph.slices_of`, along one axis.
     patches, size : int
         Of the patch level.
     """
-    volume = slices_of(grid, dominant)
     slices, _, rows, cols = volume["volume"].shape
     content = step_graph((slices, rows, cols), patches, size)
     n = patches * size * size
@@ -49,7 +47,7 @@ def step_model(grid: AttenuationGrid, dominant: int, patches: int, size: int) ->
     outputs = {"model": [7, n], "information": [6, 6], "gradient": [6], "ncc": [patches], "weights": [patches]}
     # Made here, from this program's own code: its hash is that of what it is.
     name = f"registration-step-{slices}x{rows}x{cols}-{patches}x{size}.onnx"
-    return Approved(Path(name), content, hashlib.sha256(content).hexdigest(), inputs, outputs), volume
+    return Approved(Path(name), content, hashlib.sha256(content).hexdigest(), inputs, outputs)
 
 
 def step_models_of_case(case) -> list[Approved]:
@@ -60,7 +58,8 @@ def step_models_of_case(case) -> list[Approved]:
     case : Case
     """
     grid = RegistrationModel.of_case(case).tissue.grid
-    return [step_model(grid, axis, *patches)[0] for axis in range(3) for patches in TRACKING_PATCHES]
+    volumes = [slices_of(grid, axis) for axis in range(3)]
+    return [step_model(volume, *patches) for volume in volumes for patches in TRACKING_PATCHES]
 
 
 @dataclass
@@ -94,11 +93,15 @@ class GraphBackend:
     def __init__(self, grid: AttenuationGrid, inference: InferenceSettings) -> None:
         self._grid, self._inference = grid, inference
         self._steps: dict[tuple[int, int, int], _Step] = {}
+        self._volumes: dict[int, dict[str, Float32]] = {}
         self.provider, self.fault = "none", ""
 
     def prepare(self, level: PatchLevel, dominant: int) -> None:
         """Loads the graph for a level's patches and one axis; done before the first frame for what is expected."""
-        model, volume = step_model(self._grid, dominant, level.capacity, level.size)
+        if dominant not in self._volumes:  # both levels of tracking read it
+            self._volumes[dominant] = slices_of(self._grid, dominant)
+        volume = self._volumes[dominant]
+        model = step_model(volume, level.capacity, level.size)
         given = volume | {k: np.zeros(s, np.float32) for k, s in model.inputs.items() if k not in volume}
         made = {name: np.zeros(model.outputs[name], np.float32) for name in _OUTPUTS}
         runner = Runner(model, self._inference, given, made, _VOLUME)

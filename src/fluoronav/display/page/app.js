@@ -49,9 +49,9 @@ const stream = new Stream({
     stats.pictures++;
   },
   overlay(header, _buffer, _offset, received) {
-    if (state.newest && header.seq < state.newest.seq && header.seq > state.newest.seq - 1000) {
-      // Out of order: kept for its own frame, but the numbers stay those of the newest.
-    } else state.newest = header;
+    // Out of order: kept for its own frame, but the numbers stay those of the newest. A grabber that begins anew counts anew.
+    const newest = state.newest?.seq ?? -1;
+    if (header.seq >= newest || header.seq <= newest - 1000) state.newest = header;
     state.overlays.set(header.seq, { overlay: header, received });
     while (state.overlays.size > KEPT_OVERLAYS) state.overlays.delete(state.overlays.keys().next().value);
     state.overlayAt = received;
@@ -121,15 +121,16 @@ function takePicture(now) {
   return true;
 }
 
-function refresh(now) {
+function refresh() {
   requestAnimationFrame(refresh);
-  now = performance.now();
+  const now = performance.now();
   const wrong = lost(now);
   const came = takePicture(now);
-  if (came || state.changed || state.redraw) draw(now);
-  state.redraw = false;
+  const anew = came || state.changed || state.redraw;
+  if (anew) draw();
+  if (wrong || (anew && state.newest)) numbers.show(state.newest ?? EMPTY, Boolean(wrong));
+  state.redraw = state.changed = false;
   showLost(wrong, now);
-  if (wrong) numbers.show(state.newest ?? EMPTY, true);
 }
 
 const EMPTY = { status: "lost", registration: null, plan: [], distances: [] };
@@ -138,10 +139,9 @@ function draw() {
   fit();
   picture.draw();
   const seq = state.shown?.seq ?? null;
-  const own = state.overlays.get(seq);
-  let entry = own;
+  let entry = state.overlays.get(seq);
   // Without its own overlay a frame shows the last one before it, faded, and says how old that is.
-  if (!own && seq !== null)
+  if (!entry && seq !== null)
     for (const [k, e] of state.overlays) if (k < seq && (!entry || k > entry.overlay.seq)) entry = e;
   const age = entry && seq !== null ? seq - entry.overlay.seq : 0;
   stats.strength = age > OLD_FRAMES ? 0.35 : 1;
@@ -149,7 +149,6 @@ function draw() {
   layers.draw(entry?.overlay, rows, cols, stats.strength);
   if (state.loupe && entry) loupe(entry.overlay, rows, cols);
   else find("loupe").hidden = true;
-  if (state.newest) numbers.show(state.newest, false);
   find("view").dataset.note = state.frozen ? text.frozen : age > OLD_FRAMES ? text.overlayOld(age) : "";
   if (entry && entry.overlay.seq !== stats.overlaySeq) {
     stats.overlayToPixels.push(performance.now() - entry.received);
@@ -158,7 +157,6 @@ function draw() {
   stats.drawn++;
   stats.shownSeq = seq;
   stats.overlaySeq = entry?.overlay.seq ?? null;
-  state.changed = false;
 }
 
 function showLost(wrong, now) {

@@ -1,5 +1,7 @@
 // What is drawn over the frame: outlines, plan, instruments, scale bar.
 
+import { text } from "./strings.js";
+
 const SHAFT = "#ffb000"; // amber and blue are told apart by every kind of colour vision
 const PLAN = "#5cc8ff";
 const LEVEL = { danger: "#ff5a36", caution: "#ffd23f", clear: "#7fe0a8" };
@@ -109,7 +111,7 @@ export class Layers {
     c.lineWidth = 2 * this.px;
     this.path([[x, y - 5 * this.px], [x, y], [x + mm * perMm, y], [x + mm * perMm, y - 5 * this.px]], false);
     c.font = `${15 * this.px}px sans-serif`;
-    c.fillText(`${mm} mm`, x, y - 9 * this.px);
+    c.fillText(text.mm(mm), x, y - 9 * this.px);
   }
 
   measured(overlay) {
@@ -128,7 +130,7 @@ export class Layers {
       const perMm = this.pxPerMm(overlay, null);
       const length = Math.hypot(b[0] - a[0], b[1] - a[1]);
       c.font = `${18 * this.px}px sans-serif`;
-      const said = perMm ? `${(length / perMm).toFixed(1)} mm` : `${length.toFixed(0)} px`;
+      const said = perMm ? text.mm((length / perMm).toFixed(1)) : text.px(length.toFixed(0));
       c.fillText(said, b[0] + 8 * this.px, b[1]);
     }
   }

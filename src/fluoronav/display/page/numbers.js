@@ -71,7 +71,7 @@ export class Numbers {
     const all = lost ? [] : overlay.distances;
     const d = all.reduce((a, b) => (!a || b.lower_mm < a.lower_mm ? b : a), null);
     card.dataset.level = d ? d.level : "none";
-    card.querySelector(".number").textContent = d ? `${d.distance_mm.toFixed(1)} mm` : "–";
+    card.querySelector(".number").textContent = d ? text.mm(d.distance_mm.toFixed(1)) : "–";
     const contact = d?.contact_s != null && d.contact_s < 10 ? `, ${text.contact(d.contact_s.toFixed(1))}` : "";
     card.querySelector(".detail").textContent = d
       ? `${text.distance(d.instrument, d.structure.replaceAll("_", " "))}, ${text.atLeast(d.lower_mm.toFixed(1))}${contact}`

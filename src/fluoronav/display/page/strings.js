@@ -23,7 +23,6 @@ export const text = {
   mode: { live: "LIVE", shadow: "SHADOW: not for guidance" },
   role: { watch: "watching only", control: "controlling" },
   overlayOld: (n) => `Guidance is ${n} frames old`,
-  overlayMissing: "No guidance for this picture",
   connectionLost: "Connection lost",
   connectionDetail: "This screen no longer hears its server. What is shown is old. Trying to reconnect.",
   pipelineLost: "Guidance has stopped",
@@ -32,10 +31,8 @@ export const text = {
   staleDetail: (ms) => `No new frame for ${ms} ms. Do not navigate by this screen.`,
   waiting: "Waiting for the first frame",
   waitingDetail: "Start the grabber, or step on the pedal.",
-  registrationLost: "Registration lost",
   priority: { high: "HIGH", medium: "MEDIUM", low: "LOW" },
   acknowledge: "Acknowledge",
-  acknowledged: (user) => (user ? `acknowledged by ${user}` : "acknowledged"),
   tools: {
     outlines: "Outlines", plan: "Plan", instruments: "Instruments", loupe: "Magnifier", freeze: "Freeze",
     screenshot: "Screenshot", measure: "Measure", window: "Reset window", sound: "Pause alarm sound (120 s)", log: "Alarm log",
@@ -47,6 +44,6 @@ export const text = {
   close: "Close",
   askName: "Your name, for the record:",
   refused: (why) => `Not done: ${why}`,
-  scale: (mm) => `${mm} mm`,
-  distanceOf: (mm) => `${mm} mm`,
+  mm: (n) => `${n} mm`,
+  px: (n) => `${n} px`,
 };
