@@ -45,7 +45,7 @@ class Display:
         self.stand_in = stand_in
         self.k, self.changes = 0, {}
         self._pages, self._stumbled = [], []
-        self.streaming, self._ending = True, False
+        self.streaming, self.with_overlays, self._ending = True, True, False
         self._thread = threading.Thread(target=self._stream, daemon=True)
         self._thread.start()
 
@@ -53,7 +53,7 @@ class Display:
         while not self._ending:
             self.stand_in.answer()
             if self.streaming:
-                self.next()
+                self.next(self.with_overlays)
                 if self.k % 8 == 0:
                     self.stand_in.say("health", health(mode=self.changes.get("mode", "live")))
             time.sleep(0.033)

@@ -202,6 +202,22 @@ def test_an_old_overlay_fades_and_says_so_and_a_late_one_belongs_to_its_own_fram
     assert page.evaluate("fluoronav.stats.strength") == 1
 
 
+def test_a_frame_is_shown_with_its_overlay_although_that_comes_after_the_next_frame(browser, display):
+    page = display.open(browser)
+    display.show(page)
+    display.streaming = False
+    page.wait_for_timeout(100)
+    pairs = page.evaluate("fluoronav.stats.overlayToPixels.length")
+    for _ in range(30):
+        display.next(with_overlay=False)
+        display.stand_in.say("overlay", overlay(display.k - 1))
+        page.wait_for_timeout(40)
+        assert page.evaluate(
+            "fluoronav.stats.overlaySeq === fluoronav.stats.shownSeq && fluoronav.stats.strength === 1"
+        )
+    assert page.evaluate("fluoronav.stats.overlayToPixels.length") > pairs + 5
+
+
 def test_silence_is_unmistakable_and_ends_without_a_reload(browser, display):
     page = display.open(browser)
     display.show(page)
@@ -216,6 +232,22 @@ def test_silence_is_unmistakable_and_ends_without_a_reload(browser, display):
     display.show(page)
     display.until(page, "document.getElementById('lost').hidden")
     display.until(page, "document.getElementById('registration').innerText.includes('Tracking')")
+
+
+def test_numbers_do_not_stay_when_pictures_go_on_without_guidance(browser, display):
+    page = display.open(browser)
+    display.show(page)
+    display.with_overlays = False
+    display.until(page, "!document.querySelector('#depth .number').innerText.includes('mm')")
+    shown = page.evaluate("fluoronav.stats.shownSeq")
+    display.until(page, f"fluoronav.stats.shownSeq > {shown + 10}")  # the picture goes on
+    assert "Do not" in page.locator("#registration").inner_text()
+    assert "mm" not in page.locator("#nearest .number").inner_text()
+    assert "frames old" in page.locator("#view").get_attribute("data-note")
+    assert page.locator("#lost").is_hidden()  # the picture itself is live
+    display.with_overlays = True
+    display.show(page)
+    display.until(page, "document.querySelector('#depth .number').innerText.includes('21.4 mm')")
 
 
 def test_a_broken_connection_says_so(browser, display):

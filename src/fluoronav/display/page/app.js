@@ -9,7 +9,7 @@ import { text } from "./strings.js";
 
 const find = (id) => document.getElementById(id);
 const LOST_MS = 450; // silence after which what is shown is called old
-const KEPT_OVERLAYS = 32, WAIT_FOR_OVERLAY_MS = 120, OLD_FRAMES = 2;
+const KEPT_OVERLAYS = 32, WAIT_FOR_OVERLAY_MS = 120, MOST_WAITING = 8, OLD_FRAMES = 2;
 const LOUPE_ZOOM = 4;
 
 const picture = new Picture(find("picture"));
@@ -21,7 +21,7 @@ const state = {
   overlays: new Map(), // seq -> {overlay, received}
   newest: null, // the newest overlay
   shown: null, // header of the picture that is shown
-  waiting: null, // [header, buffer, offset, received]: the newest picture, not yet drawn
+  waiting: [], // [header, buffer, offset, received]: pictures not yet drawn, the newest last
   pictureAt: -Infinity,
   overlayAt: -Infinity,
   link: { heard: true },
@@ -44,7 +44,8 @@ const stream = new Stream({
     alarms.forgetAll();
   },
   picture(header, buffer, offset, received) {
-    state.waiting = [header, buffer, offset, received];
+    state.waiting.push([header, buffer, offset, received]);
+    if (state.waiting.length > MOST_WAITING) state.waiting.shift();
     state.pictureAt = received;
     stats.pictures++;
   },
@@ -109,12 +110,15 @@ function lost(now) {
 }
 
 function takePicture(now) {
-  if (!state.waiting || state.frozen) return false;
-  const [header, buffer, offset, received] = state.waiting;
-  // The overlay of a raw frame comes some ms after it: it is waited for, but not for long.
-  const own = state.overlays.get(header.seq);
-  if (!own && now - received < WAIT_FOR_OVERLAY_MS) return false;
-  state.waiting = null;
+  if (state.frozen) state.waiting = [];
+  if (!state.waiting.length) return false;
+  // The overlay of a raw frame comes some ms after it, maybe when the next frame is there: the newest frame that has its
+  // overlay is shown. Where none comes the newest is shown without, or the picture would stand still and look alive.
+  let k = state.waiting.findLastIndex(([header]) => state.overlays.has(header.seq));
+  if (k < 0 && now - state.waiting[0][3] > WAIT_FOR_OVERLAY_MS) k = state.waiting.length - 1;
+  if (k < 0) return false;
+  const [header, buffer, offset] = state.waiting[k];
+  state.waiting.splice(0, k + 1);
   state.shown = header;
   picture.take(header, buffer, offset);
   stats.firstPictureAt ||= now;
@@ -128,7 +132,9 @@ function refresh() {
   const came = takePicture(now);
   const anew = came || state.changed || state.redraw;
   if (anew) draw();
-  if (wrong || (anew && state.newest)) numbers.show(state.newest ?? EMPTY, Boolean(wrong));
+  // Pictures may go on while guidance has ended: then the numbers must not stay.
+  const unguided = Boolean(wrong) || now - state.overlayAt > LOST_MS;
+  if (unguided || anew) numbers.show(state.newest ?? EMPTY, unguided);
   state.redraw = state.changed = false;
   showLost(wrong, now);
 }
