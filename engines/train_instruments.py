@@ -34,7 +34,7 @@ from tqdm import tqdm
 from fluoronav.bench.subjects import load_subject, view_poses
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import Camera
-from fluoronav.instruments.network_input import GRID, KINDS, MAPS, SIDE, network_input
+from fluoronav.instruments.network_input import GRID, KINDS, MAPS, SIDE, Field
 from fluoronav.paths import shipped, write_json
 from fluoronav.records import Budget, FrameRecord
 from fluoronav.simulation.instrument_scenes import Background, SceneMaker, limb
@@ -113,7 +113,7 @@ def scenes(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.ndar
             inside = cv2.resize(seen.astype(np.uint8), frame.seen.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
             if frame.seen[inside].mean() > 0.93:
                 break
-        network_input(frame.pyramid[SIDE], frame.seen, one)
+        Field(frame.seen).write(frame.pyramid[SIDE], one)
         inputs[k] = one
         scale = GRID / _CAMERA_SIDE
         truth = [(KINDS.index(p.kind), ((p.axis_px + 0.5) * scale - 0.5).astype(np.float32)) for p in placed]

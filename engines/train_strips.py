@@ -21,15 +21,14 @@ from torch import nn
 from tqdm import tqdm
 from train_instruments import backgrounds, block, exported, rate  # beside this file
 
-from fluoronav.bench.instruments import compared
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import Camera
 from fluoronav.instruments.network_input import KINDS
 from fluoronav.instruments.proposals import Proposer
 from fluoronav.instruments.strips import (
     ACROSS_SCALE_PX,
+    AT_ONCE,
     COLS,
-    MOST,
     OUTPUTS,
     ROWS,
     SHIFT_SCALE_PX,
@@ -40,12 +39,19 @@ from fluoronav.paths import shipped
 from fluoronav.records import Budget, FrameRecord
 from fluoronav.simulation.instrument_scenes import Background, Placed, SceneMaker, limb
 
-SEED = 20261126
+SEED = 20261127
 # Finds this weak are looked at, too; the stage is stricter.
 _LEAST_SCORE = 0.1
 _LIMBS = 0.4
-# How the strips of one find are jittered: pixels along and across the axis, degrees; and how many there are.
-_JITTER_PX, _ACROSS_PX, _JITTER_DEG, _STRIPS = 8.0, 2.0, 0.9, 4
+# How the strips of one find are jittered: pixels along and across the axis, degrees; and how many there are. Some are
+# moved farther: a traced line may run on beyond a tip, or end before it.
+_JITTER_PX, _FAR_PX, _FAR_SHARE = 8.0, 25.0, 0.3
+_ACROSS_PX, _JITTER_DEG, _STRIPS = 2.0, 0.9, 3
+# A strip is of an instrument when its tip lies so far along the strip's axis (the strip shows 50 px ahead), at most so
+# far across it, and the axes differ by less than this; of none when it is off by more than the second pair, or the tip
+# is the other end; in between it is not shown.
+_AHEAD_PX, _BEHIND_PX, _OFF_PX, _OFF_DEG = 45.0, 110.0, 14.0, 10.0
+_APART_PX, _APART_DEG = 25.0, 20.0
 NO_KIND = -1
 
 
@@ -55,9 +61,9 @@ class Judge(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            block(2, 16, 5, 2), block(16, 24, 3, 2), block(24, 24, 3, 1), block(24, 40, 3, 2), block(40, 40, 3, 1),
-            block(40, 56, 3, 2), nn.Conv2d(56, 48, (ROWS // 16, COLS // 16)), nn.ReLU(), nn.Dropout(0.2),
-            nn.Conv2d(48, OUTPUTS, 1),
+            block(2, 24, 5, 2), block(24, 32, 3, 2), block(32, 32, 3, 1), block(32, 48, 3, 2), block(48, 48, 3, 1),
+            block(48, 64, 3, 2), nn.Conv2d(64, 64, (ROWS // 16, COLS // 16)), nn.ReLU(), nn.Dropout(0.2),
+            nn.Conv2d(64, OUTPUTS, 1),
         )  # fmt: skip
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -82,26 +88,37 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
         attenuation.process(frame, Budget(1e6))
         assert frame.seen is not None
         for d in proposer.find(frame, _LEAST_SCORE):
-            true = next((p for p in placed if compared([d], (p,), camera.focal_px)[0][0]["found"]), None)
             for _ in range(_STRIPS):
                 turn = np.deg2rad(rng.normal(0, _JITTER_DEG))
                 axis = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ d.direction
                 across = np.array([-axis[1], axis[0]])
-                tip = d.tip_px + rng.normal(0, _JITTER_PX) * axis + rng.normal(0, _ACROSS_PX) * across
+                far = _FAR_PX if rng.random() < _FAR_SHARE else _JITTER_PX
+                tip = d.tip_px + rng.normal(0, far) * axis + rng.normal(0, _ACROSS_PX) * across
+                truth = _truth(placed, tip, axis)
+                if truth is None:
+                    continue
                 strip(counts, frame.seen, tip, axis, frame.dark, False, one)
                 strips.append(one.astype(np.float16))
-                truths.append((NO_KIND, 0.0, 0.0, 0.0) if true is None else _truth(true, tip, axis))
+                truths.append(truth)
     return np.array(strips, np.float16).reshape(-1, 2, ROWS, COLS), np.array(truths, np.float64).reshape(-1, 4)
 
 
-def _truth(placed: Placed, tip: np.ndarray, axis: np.ndarray) -> tuple[float, float, float, float]:
-    """Kind, how far the true tip lies along and across the axis (pixels), and how far the true axis is turned (deg)."""
-    off = placed.axis_px[0] - tip
-    ahead = placed.axis_px[min(len(placed.axis_px) - 1, 40 if placed.metal.bend_mm else 300)]
-    true = placed.axis_px[0] - ahead
-    normal = np.array([-axis[1], axis[0]])
-    turn = np.rad2deg(np.arctan2(true @ normal, true @ axis))
-    return KINDS.index(placed.kind), float(off @ axis), float(off @ normal), float(turn)
+def _truth(placed: tuple[Placed, ...], tip: np.ndarray, axis: np.ndarray) -> tuple[float, float, float, float] | None:
+    """Kind, how far the true tip lies along and across the axis (pixels), and how far the true axis is turned (deg).
+
+    None where it can be said neither that it is an instrument nor that it is none.
+    """
+    normal, doubtful = np.array([-axis[1], axis[0]]), False
+    for p in placed:
+        off = p.axis_px[0] - tip
+        along, across = float(off @ axis), float(off @ normal)
+        true = p.axis_px[0] - p.axis_px[min(len(p.axis_px) - 1, 40 if p.metal.bend_mm else 300)]
+        turn = float(np.rad2deg(np.arctan2(true @ normal, true @ axis)))
+        if -_BEHIND_PX < along < _AHEAD_PX and abs(across) < _OFF_PX and abs(turn) < _OFF_DEG:
+            return KINDS.index(p.kind), along, across, turn
+        here = np.abs((p.axis_px - tip) @ normal).min() if abs(along) < 2 * _BEHIND_PX else np.inf
+        doubtful |= bool(here < _APART_PX and abs(turn) < _APART_DEG)
+    return None if doubtful else (NO_KIND, 0.0, 0.0, 0.0)
 
 
 def loss_of(out: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -191,9 +208,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that may hold chest/")
     parser.add_argument("--out", type=Path, default=Path("engines"))
-    parser.add_argument("--scenes", type=int, default=4000)
+    parser.add_argument("--scenes", type=int, default=12000)
     parser.add_argument("--views", type=int, default=24, help="views of each subject")
-    parser.add_argument("--minutes", type=float, default=12)
+    parser.add_argument("--minutes", type=float, default=40)
     parser.add_argument("--cache", type=Path, help="keep the strips here (.npz), or read them")
     options = parser.parse_args()
     torch.set_num_threads(2)
@@ -214,7 +231,7 @@ def main() -> None:
         "seed": SEED, "strips": len(strips), "instruments": int((truths[:, 0] >= 0).sum()),
         "minutes": options.minutes, "curve": curve,
     }  # fmt: skip
-    print(exported(model, "instrument-strips", "strips", "judgements", strips[:MOST], record, options.out))
+    print(exported(model, "instrument-strips", "strips", "judgements", strips[:AT_ONCE], record, options.out))
 
 
 if __name__ == "__main__":

@@ -132,7 +132,10 @@ def compared(found: list[Detection], placed: tuple[Placed, ...], focal_px: float
         tip = p.axis_px[0]
         ahead = p.axis_px[min(len(p.axis_px) - 1, 40 if p.metal.bend_mm else 300)]
         direction = (tip - ahead) / np.linalg.norm(tip - ahead)
-        row: dict[str, Any] = {"kind": p.kind, "found": False, "visible_px": len(p.axis_px), "bend_mm": p.metal.bend_mm}
+        row: dict[str, Any] = {
+            "kind": p.kind, "found": False, "visible_px": len(p.axis_px), "bend_mm": p.metal.bend_mm,
+            "tip_hidden": p.tip_hidden,
+        }  # fmt: skip
         best, least = None, _SAME_PX
         for k in left:
             off = float(np.linalg.norm(found[k].tip_px - tip))
@@ -180,6 +183,7 @@ def _at(uv: Float) -> tuple[int, int]:
 def _figures(rows: list[dict[str, Any]], false_per_frame: float, dose: float) -> dict[str, Any]:
     def of(those: list[dict[str, Any]]) -> dict[str, Any]:
         hit = [r for r in those if r["found"]]
+        in_sight = [r for r in those if not r["tip_hidden"]]
 
         def q(key: str, percent: float) -> float | None:
             return float(np.percentile([r[key] for r in hit], percent)) if hit else None
@@ -187,6 +191,8 @@ def _figures(rows: list[dict[str, Any]], false_per_frame: float, dose: float) ->
         return {
             "instruments": len(those),
             "detection_rate": len(hit) / max(len(those), 1),
+            # Of those whose tip does not lie behind thicker metal.
+            "detection_rate_tip_in_sight": sum(r["found"] for r in in_sight) / max(len(in_sight), 1),
             "tip_px": {"median": q("tip_px", 50), "p95": q("tip_px", 95)},
             "tip_mm": {"median": q("tip_mm", 50), "p95": q("tip_mm", 95)},
             "direction_deg": q("direction_deg", 50),
@@ -240,13 +246,14 @@ def table(result: dict[str, Any]) -> str:
 
     a = result["alerts"]
     lines = [
-        f"{'photons':>8} {'kind':8}{'shown':>6}{'found':>8}{'tip med / 95 %':>18}{'direction':>11}{'kind right':>12}"
+        f"{'photons':>8} {'kind':8}{'shown':>6}{'found':>8}{'tip in sight':>14}{'tip med / 95 %':>18}{'direction':>11}{'kind right':>12}"
     ]
     for dose in result["by_dose"]:
         for kind, f in (("all", dose | {"instruments": dose["count"]}), *dose["kinds"].items()):
             right = "-" if f["kind_right"] is None else f"{f['kind_right']:.0%}"
             lines.append(
                 f"{dose['photons']:8g} {kind:8}{f['instruments']:6}{f['detection_rate']:8.1%}"
+                f"{f['detection_rate_tip_in_sight']:14.1%}"
                 f"{px(f['tip_px']['median']):>9} / {px(f['tip_px']['p95'])} px{px(f['direction_deg']):>9}°{right:>12}"
             )
     lines += [

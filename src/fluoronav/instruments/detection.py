@@ -17,8 +17,9 @@ from fluoronav.records import Budget, Detection, FrameRecord
 
 # Left for the stages behind this one and for sending, ms.
 _RESERVE_MS = 2.0
-# Finds of the first network that get a second look, and what that must say; chosen on scenes like those of training.
-_LEAST_PROPOSED, _LEAST_SCORE = 0.15, 0.8
+# Finds of the first network that get a second look, and what that must say of a new one, and of one that goes on where
+# an instrument was; chosen on scenes like those of training.
+_LEAST_PROPOSED, _LEAST_SCORE, _LEAST_FOLLOWED = 0.15, 0.8, 0.3
 _LEAST_SIGMA_PX = 0.3
 # Looked at again where the tip turned out to be: the second answer is the better one.
 _LOOKS = 2
@@ -65,18 +66,20 @@ class DetectionStage:
             # One slow frame must not end it for good.
             self._needs_ms, self._varies_ms = self._needs_ms * _FORGETS, self._varies_ms * _FORGETS
             return
-        frame.detections = self._identity.update(self.find(frame))
+        frame.detections = self._identity.update(self.find(frame, _LEAST_FOLLOWED), _LEAST_SCORE)
         took = left - budget.left_ms()
         self._varies_ms += 0.1 * (abs(took - self._needs_ms) - self._varies_ms)
         self._needs_ms += 0.1 * (took - self._needs_ms)
 
-    def find(self, frame: FrameRecord) -> list[Detection]:
+    def find(self, frame: FrameRecord, least_score: float = _LEAST_SCORE) -> list[Detection]:
         """What is in one frame, best first, without identities.
 
         Parameters
         ----------
         frame : FrameRecord
             With its pyramid.
+        least_score : float
+            What the second look must say, 0 to 1; by default as for an instrument that nobody has seen before.
         """
         assert frame.seen is not None
         weak = self._proposer.find(frame, _LEAST_PROPOSED)[:MOST]
@@ -86,7 +89,7 @@ class DetectionStage:
         for _ in range(_LOOKS):
             found = self._looked_at(frame, found)
         kept: list[Detection] = []
-        for d in sorted((d for d in found if d.score >= _LEAST_SCORE), key=lambda d: -d.score):
+        for d in sorted((d for d in found if d.score >= least_score), key=lambda d: -d.score):
             # Both ends of a line may have been proposed as its tip: the likelier one has it.
             if not any(on_one_line(d, other, self._longest / 1024) for other in kept):
                 kept.append(d)
@@ -95,12 +98,15 @@ class DetectionStage:
     def _looked_at(self, frame: FrameRecord, finds: list[Detection]) -> list[Detection]:
         """The finds as the second network sees them."""
         assert frame.seen is not None
-        strips = self._judge.input
-        strips[...] = 0
-        for k, d in enumerate(finds):
-            strip(frame.counts, frame.seen, d.tip_px, d.direction, frame.dark, frame.inverse, strips[k])
-        self._judge.run()
-        return [self._judged(d, said) for d, said in zip(finds, self._judge.output, strict=False)]
+        strips, out = self._judge.input, []
+        for first in range(0, len(finds), len(strips)):
+            some = finds[first : first + len(strips)]
+            strips[len(some) :] = 0
+            for k, d in enumerate(some):
+                strip(frame.counts, frame.seen, d.tip_px, d.direction, frame.dark, frame.inverse, strips[k])
+            self._judge.run()
+            out += [self._judged(d, said) for d, said in zip(some, self._judge.output, strict=False)]
+        return out
 
     def _judged(self, d: Detection, said: NDArray[np.float32]) -> Detection:
         """A find with what the second look says of it: whether it is one, of which kind, and where its tip is."""

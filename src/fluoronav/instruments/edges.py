@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
@@ -92,17 +93,17 @@ def measure(
     shadow = cv2.blur(shadow, (1, 5), borderType=cv2.BORDER_REPLICATE)
     flank = np.minimum(np.median(shadow[:, :6], 1), np.median(shadow[:, -6:], 1))[:, None]
     depth = np.clip(shadow - flank, 0, None)
-    offset, width, strong = _centres(depth, across)
+    offset, width, strong = _centres(depth, across[0])
     place = centre + offset[:, None] * normal
     u = (place - centre.mean(0)) @ direction
     v = (place - centre.mean(0)) @ normal
     kept = strong.copy()
     # Where too few profiles show a shadow, the path's own middle line has to do.
     path_v = (centre - centre.mean(0)) @ normal
-    line, sigma = np.polyfit((centre - centre.mean(0)) @ direction, path_v, 1), _PATH_SIGMA_PX
+    line, sigma = _line((centre - centre.mean(0)) @ direction, path_v), _PATH_SIGMA_PX
     for _ in range(4 if strong.sum() >= 6 else 0):
-        line = np.polyfit(u[kept], v[kept], 1)
-        off = v - np.polyval(line, u)
+        line = _line(u[kept], v[kept])
+        off = v - (line[0] * u + line[1])
         sigma = max(1.4826 * float(np.median(np.abs(off[kept]))), 0.05)
         now = strong & (np.abs(off) < max(_OUTLIER * sigma, 0.7))
         if now.sum() < 6:
@@ -116,8 +117,8 @@ def measure(
             bend = float(curve[0] * half**2)
             # Near the tip the tangent counts.
             front = u[kept].max()
-            line = np.array([2 * curve[0] * front + curve[1], 0.0])
-            line[1] = np.polyval(curve, front) - line[0] * front
+            slope = 2 * curve[0] * front + curve[1]
+            line = slope, float(np.polyval(curve, front)) - slope * front
     axis = direction + line[0] * normal
     axis /= np.linalg.norm(axis)
     origin = centre.mean(0) + line[1] * normal
@@ -144,31 +145,46 @@ def shadow_at(counts: NDArray, at: Float, dark: float, inverse: bool) -> Float:
     return -np.log(np.maximum(value, 1e-4 * full))
 
 
-def _centres(depth: Float, across: Float) -> tuple[Float, Float, NDArray[np.bool_]]:
+def _line(x: Float, y: Float) -> tuple[float, float]:
+    """Slope and intercept of the straight line through points."""
+    mx, my = float(x.mean()), float(y.mean())
+    dx = x - mx
+    slope = float(dx @ (y - my)) / max(float(dx @ dx), 1e-12)
+    return slope, my - slope * mx
+
+
+def _centres(depth: Float, first: float) -> tuple[Float, Float, NDArray[np.bool_]]:
     """Of each profile: the shadow's centre, its width, and whether there is one."""
-    peak = depth[:, 6:-6].max(1)
-    at = depth[:, 6:-6].argmax(1) + 6
+    core = depth[:, 6:-6]
+    peak, at = core.max(1), core.argmax(1) + 6
     strong = peak > max(0.12, 0.4 * float(np.median(peak)))
-    half = depth > 0.5 * peak[:, None]
-    n = len(across)
     offset, width = np.zeros(len(depth)), np.ones(len(depth))
-    for k in np.flatnonzero(strong):
-        left = right = int(at[k])
-        while left > 0 and half[k, left - 1]:
+    _half_widths(depth, peak, at, first, strong, offset, width)
+    return offset, width, strong
+
+
+@njit(cache=True, nogil=True)
+def _half_widths(depth, peak, at, first, strong, offset, width):
+    """Centre and width at half the height of each profile that is strong; no longer strong if it runs off its end."""
+    rows, n = depth.shape
+    for k in range(rows):
+        if not strong[k]:
+            continue
+        level = 0.5 * peak[k]
+        left = right = at[k]
+        while left > 0 and depth[k, left - 1] > level:
             left -= 1
-        while right < n - 1 and half[k, right + 1]:
+        while right < n - 1 and depth[k, right + 1] > level:
             right += 1
         # To a fraction: where the profile crosses one half.
         a, b = float(left), float(right)
-        level = 0.5 * peak[k]
         if left > 0:
             a -= (depth[k, left] - level) / max(depth[k, left] - depth[k, left - 1], 1e-9)
         if right < n - 1:
             b += (depth[k, right] - level) / max(depth[k, right] - depth[k, right + 1], 1e-9)
         width[k] = b - a
-        offset[k] = (a + b) / 2 + across[0]
+        offset[k] = (a + b) / 2 + first
         strong[k] = left > 1 and right < n - 2
-    return offset, width, strong
 
 
 def _tip(
@@ -189,7 +205,7 @@ def _tip(
     best = int(explained.argmax())
     begins, ramp = _TIPS[best // len(_RAMPS)], _RAMPS[best % len(_RAMPS)]
     shape = np.clip((begins - _ALONG) / ramp, 0, 1)
-    height, base = np.polyfit(shape, profile, 1)
+    height, base = _line(shape, profile)
     noise = float(np.std(profile - height * shape - base))
     if height < max(_LEAST_SHADOW, 1.5 * noise):
         return None, np.inf

@@ -43,9 +43,17 @@ class IdentityTracker:
         self._tracks: list[_Track] = []
         self._made = 0
 
-    def update(self, found: list[Detection]) -> tuple[Detection, ...]:
+    def update(self, found: list[Detection], least_new: float = 0.0) -> tuple[Detection, ...]:
         """Takes what was found in a frame; returns what to show, with identities.
 
+        Parameters
+        ----------
+        found : list of Detection
+        least_new : float
+            Score from which on one that goes on from nothing is the beginning of something.
+
+        Notes
+        -----
         An instrument that is not found is carried on along its motion for a quarter of a second, with its age and a
         growing error, and then is gone.
         """
@@ -71,7 +79,7 @@ class IdentityTracker:
             if t not in taken_tracks:
                 track.missed += 1
         for k, detection in enumerate(found):
-            if k not in taken:
+            if k not in taken and detection.score >= least_new:
                 self._made += 1
                 track = _Track(f"image-{self._made}", detection, np.zeros(2))
                 self._vote(track, detection)

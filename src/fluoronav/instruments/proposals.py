@@ -7,7 +7,7 @@ import numpy as np
 
 from fluoronav.inference import InferenceSettings, Model, engine
 from fluoronav.instruments.edges import measure
-from fluoronav.instruments.network_input import GRID, SIDE, network_input
+from fluoronav.instruments.network_input import GRID, SIDE, Field
 from fluoronav.instruments.tracing import trace_instruments
 from fluoronav.records import Detection, FrameRecord
 
@@ -27,6 +27,8 @@ class Proposer:
         self.model = Model(engine("instruments.onnx"), inference)
         longest = max(rows, cols)
         self._to_frame = longest / GRID
+        self._field: Field | None = None
+        self._seen: np.ndarray | None = None
         for _ in range(3):
             self.model.run()
         blank = np.zeros((6, GRID, GRID), np.float32)
@@ -46,16 +48,9 @@ class Proposer:
         """
         assert frame.seen is not None
         image = frame.pyramid[SIDE]
-        target = self.model.input[0]
-        if image.shape == (SIDE, SIDE):
-            network_input(image, frame.seen, target)
-        else:  # a picture that is not square fills the upper left; the rest is dark
-            rows, cols = image.shape
-            square = np.zeros((SIDE, SIDE), np.float32)
-            square[:rows, :cols] = image
-            seen = np.zeros((SIDE, SIDE), bool)
-            seen[:rows, :cols] = cv2.resize(frame.seen.astype(np.uint8), (cols, rows), interpolation=cv2.INTER_NEAREST)
-            network_input(square, seen, target)
+        if self._field is None or self._seen is not frame.seen:  # a new one is estimated twice a second
+            self._seen, self._field = frame.seen, Field(_square(frame.seen, image.shape))
+        self._field.write(_square(image, image.shape), self.model.input[0])
         self.model.run()
         found = []
         for trace in trace_instruments(self.model.output[0], least_score):
@@ -69,3 +64,13 @@ class Proposer:
                     )
                 )  # fmt: skip
         return found
+
+
+def _square(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """As the network's input is; what is not square fills the upper left, and the rest is 0."""
+    rows, cols = shape
+    if rows == cols:
+        return picture
+    square = np.zeros((SIDE, SIDE), np.float32)
+    square[:rows, :cols] = cv2.resize(picture.astype(np.float32), (cols, rows), interpolation=cv2.INTER_NEAREST)
+    return square

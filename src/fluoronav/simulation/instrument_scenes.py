@@ -6,7 +6,7 @@ For training the detector and for measuring it; a scene says where every tip and
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -23,6 +23,7 @@ Float32 = NDArray[np.float32]
 # Where a tip may be, from the source (mm), and how steeply an instrument may stand to the image plane.
 _NEAREST_MM, _FARTHEST_MM, _STEEPEST_DEG = 480.0, 760.0, 65.0
 _TAILS_IN_VIEW = 0.1
+_TIP_PX = 24  # so much of an axis is its tip, pixels of a 1024 image
 _COUNTS = (0.12, 0.5, 0.26, 0.12)  # scenes with 0, 1, 2, 3 instruments
 
 
@@ -37,11 +38,14 @@ class Placed:
         Its axis from the tip on, mm.
     axis_px : ndarray, shape (m, 2)
         The part of the axis that is in view, from the tip on, (column, row), a point every pixel or so.
+    tip_hidden : bool
+        Other metal in the way of the beam through its tip is thicker than the tip itself.
     """
 
     metal: Metal
     points_camera: Float
     axis_px: Float
+    tip_hidden: bool = False
 
     @property
     def kind(self) -> str:
@@ -178,6 +182,7 @@ class SceneMaker:
         chain, water, bone, placed = self._setup(rng, photons, count)
         steel = self._steel(placed)
         _distract(rng, self.camera, steel, chain.seen)
+        placed = tuple(replace(one, tip_hidden=self._tip_hidden(one, steel)) for one in placed)
         if rng.random() < 0.3:  # the hand, or the patient, moves during the pulse
             steel = _moved(steel, rng, self.camera.cols / 1024)
         return self._exposed(chain, water, bone, steel, int(rng.integers(30000))), placed, chain.seen
@@ -260,6 +265,12 @@ class SceneMaker:
         for one in placed:
             steel_mm(one.metal, one.points_camera, self.camera, steel)
         return steel
+
+    def _tip_hidden(self, placed: Placed, steel: Float32) -> bool:
+        own = self._steel((placed,))
+        tip = np.rint(placed.axis_px[: max(round(_TIP_PX * self.camera.cols / 1024), 1)]).astype(int)
+        alone = float(own[tip[:, 1], tip[:, 0]].mean())
+        return float(steel[tip[:, 1], tip[:, 0]].mean()) > 2 * alone
 
     def _at(self, placed: Placed, motion: Float) -> Placed:
         """An instrument moved by a motion about its first tip."""
@@ -407,6 +418,11 @@ def _distract(rng: np.random.Generator, camera: Camera, steel: Float32, seen: ND
             steel += layer
     for _ in range(rng.integers(1, 4) if rng.random() < 0.25 else 0):
         line(_cable(rng, place(), camera.cols), rng.uniform(2, 9), rng.uniform(0.1, 1.5))
+    for _ in range(rng.integers(1, 4) if rng.random() < 0.2 else 0):  # plugs, and what comes out of them
+        at = place()
+        _plug(rng, steel, scale, at)
+        if rng.random() < 0.7:
+            line(_cable(rng, at, camera.cols), rng.uniform(2, 6), rng.uniform(0.1, 0.6))
     if rng.random() < 0.15:  # a straight wire or rail that crosses the whole field has no tip
         c, angle = place(), rng.uniform(0, np.pi)
         far = 2.0 * camera.cols * np.array([np.cos(angle), np.sin(angle)])
@@ -460,6 +476,28 @@ def _cable(rng: np.random.Generator, start: Float, cols: int) -> Float:
             heading += bend / steps
             points.append(points[-1] + radius * abs(bend) / steps * np.array([np.cos(heading), np.sin(heading)]))
     return np.array(points)
+
+
+def _plug(rng: np.random.Generator, steel: Float32, scale: float, at: Float) -> None:
+    """A plug or a circuit board: rows of pins, a shell, crumbs of solder."""
+    half = rng.uniform(20, 60) * scale * np.array([1, rng.uniform(0.25, 0.8)])
+    angle = rng.uniform(0, np.pi)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    layer = np.zeros_like(steel)
+
+    def box(middle: Float, size: Float, mm: float) -> None:
+        corners = (middle + size * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])) @ turn.T + at
+        cv2.fillPoly(layer, [np.rint(corners * 16).astype(np.int32)], float(mm), cv2.LINE_AA, 4)
+
+    box(np.zeros(2), half, rng.uniform(0, 0.4))
+    pins = rng.integers(3, 12)
+    for row in np.linspace(-0.6, 0.6, rng.integers(1, 4)):
+        for x in np.linspace(-0.85, 0.85, pins):
+            size = half * [rng.uniform(0.3, 0.7) / pins, rng.uniform(0.1, 0.35)]
+            box(half * [x, row], np.maximum(size, 0.7), rng.uniform(0.2, 2))
+    for _ in range(rng.integers(0, 12)):
+        box(half * rng.uniform(-1, 1, 2), half * rng.uniform(0.03, 0.2, 2), rng.uniform(0.2, 2))
+    steel += layer
 
 
 def _implant(rng: np.random.Generator, steel: Float32, scale: float, place: Callable[[], Float]) -> None:
