@@ -185,6 +185,12 @@ def _parser() -> argparse.ArgumentParser:
     display.add_argument("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 for other computers")
     display.add_argument("--port", type=int, default=8765, help="port to serve at; 0 for any that is free")
 
+    audit = verbs.add_parser("audit", help="trails of who asked for what").add_subparsers(dest="what", required=True)
+    verify = verb(
+        "verify", "check that nobody has changed a trail; the folder is in the launch file", _audit_verify, audit
+    )
+    verify.add_argument("trails", type=Path, nargs="+", help="files, or folders that hold *.jsonl")
+
     bridge = verbs.add_parser("bridge", help="speak another protocol").add_subparsers(dest="what", required=True)
     igtl = verb(
         "igtl",
@@ -443,13 +449,15 @@ def _display(options: argparse.Namespace) -> None:
         from fluoronav.display.server import DisplayServer, serve
     except ImportError as error:
         raise RuntimeError(f"needs the extra `display`: pip install 'fluoronav[display]' ({error})") from error
+    from fluoronav.audit import AuditTrail
+    from fluoronav.case import load_case
     from fluoronav.geometry import Camera
     from fluoronav.pipeline import load_launch
 
     launch = load_launch(options.launch or shipped("launch/demo.yaml"))
     server = DisplayServer(
-        Hub(launch.endpoints.out, launch.endpoints.frames), launch.endpoints.requests,
-        Camera.load(launch.camera).focal_px,
+        Hub(launch.endpoints.out, launch.endpoints.frames), launch.endpoints.requests, Camera.load(launch.camera),
+        lambda: load_case(launch.case), AuditTrail(launch.audit_folder, "display"),
     )  # fmt: skip
 
     def started(port: int) -> None:
@@ -457,6 +465,16 @@ def _display(options: argparse.Namespace) -> None:
         print(f"watch:   {address}\ncontrol: {address}?key={server.control_key}", flush=True)
 
     serve(server, options.host, options.port, started)
+
+
+def _audit_verify(options: argparse.Namespace) -> None:
+    from fluoronav.audit import AuditError, verify_trail
+
+    files = [f for t in options.trails for f in (sorted(t.glob("*.jsonl")) if t.is_dir() else [t])]
+    if not files:
+        raise AuditError(f"{options.trails[0]}: holds no trail (*.jsonl)")
+    for file in files:
+        print(f"{file}: {verify_trail(file)} events, unchanged")
 
 
 def _bridge_igtl(options: argparse.Namespace) -> None:

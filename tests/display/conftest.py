@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.display.pipeline_stand_in import SIDE, StandIn, health, overlay
+from tests.display.pipeline_stand_in import CASE, SIDE, StandIn, health, overlay
 
 from fluoronav.bench.display import CHROMIUM_FLAGS, DisplayProcess, find_chromium
 
@@ -38,12 +38,13 @@ class Display:
     def __init__(self, folder: Path, stand_in: StandIn) -> None:
         launch = yaml.safe_load((ROOT / "launch" / "demo.yaml").read_text())
         launch["endpoints"] |= stand_in.endpoints
+        launch["audit"] = str(folder / "audit")
         launch["camera"] = str(ROOT / "calibration" / "demo-carm.yaml")
         (folder / "launch.yaml").write_text(yaml.safe_dump(launch))
         self.server = DisplayProcess(folder / "launch.yaml")
         self.watch, self.control = self.server.watch, self.server.control
         self.stand_in = stand_in
-        self.k, self.changes = 0, {}
+        self.k, self.changes, self.case_id = 0, {}, CASE.id
         self._pages, self._stumbled = [], []
         self.streaming, self.with_overlays, self._ending = True, True, False
         self._thread = threading.Thread(target=self._stream, daemon=True)
@@ -55,7 +56,7 @@ class Display:
             if self.streaming:
                 self.next(self.with_overlays)
                 if self.k % 8 == 0:
-                    self.stand_in.say("health", health(mode=self.changes.get("mode", "live")))
+                    self.stand_in.say("health", health(mode=self.changes.get("mode", "live"), case=self.case_id))
             time.sleep(0.033)
 
     def next(self, with_overlay: bool = True, side: int = SIDE) -> None:

@@ -10,8 +10,10 @@ import msgpack
 import numpy as np
 import zmq
 
+from fluoronav.case import load_case
 from fluoronav.wire import encode
 
+CASE = load_case("embedded")
 SIDE = 512
 SOURCE = "carm0"
 
@@ -64,7 +66,7 @@ def health(**changes: Any) -> dict[str, Any]:
         "v": 1, "source": SOURCE, "t": time.time_ns(), "state": "running", "fps_in": 30.0, "fps_out": 30.0,
         "latency_ms": {"p50": 14.0, "p99": 19.0, "max": 25.0},
         "frames": {"received": 1, "processed": 1, "network": 0, "overload": 0, "invalid": 0, "missed": 0},
-        "clock_offset_ms": 0.0, "engine": {}, "case": "thoracic", "mode": "live", "version": "0",
+        "clock_offset_ms": 0.0, "engine": {}, "case": CASE.id, "mode": "live", "version": "0",
     } | changes  # fmt: skip
 
 
@@ -110,7 +112,10 @@ class StandIn:
             self.asked.append(asked)
             result: dict[str, Any] = {}
             if asked["op"] == "case.info":
-                result = {"name": "Thoracic spine", "plan": [{"name": "T5 left", "target_ct": [0.0, 0.0, 0.0]}]}
+                result = {
+                    "name": "Thoracic spine", "no_go": ["forbidden"],
+                    "plan": [{"name": name, "target_ct": [0.0, 0.0, 0.0]} for name in ("T5 left", "T5 right")],
+                }  # fmt: skip
             self.requests.send_multipart([*envelope, encode({"v": 1, "id": asked["id"], "ok": True, "result": result})])
 
     def close(self) -> None:

@@ -36,7 +36,7 @@ def drawn(page):
 
 
 def only(page, layer):
-    for name in ("outlines", "plan", "instruments"):
+    for name in ("outlines", "no_go", "plan", "instruments"):
         button = page.locator(f"#tool-{name}")
         if (button.get_attribute("aria-pressed") == "true") != (name == layer):
             button.click()
@@ -52,7 +52,7 @@ def test_layers_are_drawn_where_they_belong_to_a_pixel(browser, display):
         only(page, layer)
         display.show(page, **shown)
         image, scale = drawn(page)
-        image[-70:, :260] = 0  # the scale bar
+        image[-70:, :260] = image[-130:, -130:] = 0  # the scale bar, and which way the patient lies
         rows, cols = np.nonzero(image[..., 3] > 60)
         box = np.array([cols.min(), cols.max() + 1, rows.min(), rows.max() + 1]) / scale - 0.5
         return box, scale
@@ -333,7 +333,10 @@ def test_it_fits_the_screens_of_an_or_and_fingers_in_gloves(browser, display, si
     assert page.evaluate(f"{root}.scrollHeight <= innerHeight && {root}.scrollWidth <= innerWidth")
 
     def boxes(selector):
-        js = f"[...document.querySelectorAll('{selector}')].map((e) => e.getBoundingClientRect().toJSON())"
+        js = (
+            f"[...document.querySelectorAll('{selector}')].filter((e) => !e.hidden)"
+            ".map((e) => e.getBoundingClientRect().toJSON())"
+        )
         return page.evaluate(js)
 
     (view,) = boxes("#view")

@@ -246,7 +246,8 @@ def table(result: dict[str, Any]) -> str:
 
     a = result["alerts"]
     lines = [
-        f"{'photons':>8} {'kind':8}{'shown':>6}{'found':>8}{'tip in sight':>14}{'tip med / 95 %':>18}{'direction':>11}{'kind right':>12}"
+        f"{'photons':>8} {'kind':8}{'shown':>6}{'found':>8}{'tip in sight':>14}{'tip med / 95 %':>18}"
+        f"{'direction':>11}{'kind right':>12}"
     ]
     for dose in result["by_dose"]:
         for kind, f in (("all", dose | {"instruments": dose["count"]}), *dose["kinds"].items()):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gzip
 import json
 import logging
 import secrets
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import resources
 from socket import create_server
 from typing import Any
@@ -18,18 +20,22 @@ import zmq
 import zmq.asyncio
 from aiohttp import WSMsgType, web
 
+from fluoronav.audit import AuditError, AuditTrail
+from fluoronav.case import Case, CaseError
+from fluoronav.display.case_view import camera_head, case_head, ct_box, surfaces
 from fluoronav.display.hub import Hub, Viewer, packed
+from fluoronav.geometry import Camera
 from fluoronav.wire.messages import PROTOCOL_VERSION
 
 log = logging.getLogger("fluoronav")
 
 PAGE = resources.files("fluoronav.display") / "page"
-# What a viewer may ask of the pipeline, by role; `watch` only looks.
+# What a viewer may ask, by role; `watch` only looks. All but the last goes on to the pipeline; a moment is noted here.
 ROLES: dict[str, frozenset[str]] = {
     "watch": frozenset({"status", "case.info"}),
     "control": frozenset(
         {"status", "case.info", "alert.acknowledge", "plan.set", "mode.set", "registration.start",
-         "registration.accept", "registration.reject"}
+         "registration.accept", "registration.reject", "moment.mark"}
     ),
 }  # fmt: skip
 MOST_VIEWERS = 16
@@ -53,21 +59,32 @@ class DisplayServer:
     hub : Hub
     requests : str
         Endpoint of the pipeline's requests.
-    focal_px : float
-        Of the C-arm's camera, for scale bar and uncertainty.
+    camera : Camera
+        Of the C-arm.
+    load_case : callable
+        Returns the case, for the 3D view; called when somebody looks at it.
+    trail : AuditTrail
+        Takes marked moments, and requests that were refused for want of the key.
     control_key : str, optional
         Who has it may control; a new one is drawn by default.
     """
 
-    def __init__(self, hub: Hub, requests: str, focal_px: float, control_key: str | None = None) -> None:
+    def __init__(
+        self, hub: Hub, requests: str, camera: Camera, load_case: Callable[[], Case], trail: AuditTrail,
+        control_key: str | None = None,
+    ) -> None:  # fmt: skip
         self.hub = hub
-        self._camera = {"focal_px": focal_px}
+        self._camera = camera_head(camera)
+        self._load_case, self._trail = load_case, trail
+        self._case: asyncio.Task[dict[str, bytes]] | None = None
         self._requests = requests
         self.control_key = control_key or secrets.token_urlsafe(12)
         self.app = web.Application(client_max_size=_MOST_BYTES, middlewares=[_secured])
         self.app.router.add_get("/", self._page)
         self.app.router.add_get("/stream", self._stream)
         self.app.router.add_get("/page/{name}", self._file)
+        for address in ("/case", "/case/surfaces", "/case/ct"):
+            self.app.router.add_get(address, partial(self._of_case, address))
         self.app.cleanup_ctx.append(self._background)
 
     async def _background(self, app: web.Application):
@@ -96,6 +113,17 @@ class DisplayServer:
         if "/" in name or name.startswith(".") or suffix not in kinds or not file.is_file():
             raise web.HTTPNotFound(text=f"no such file: {name[:80]}")
         return web.Response(text=file.read_text("utf-8"), content_type=kinds[suffix])
+
+    async def _of_case(self, address: str, request: web.Request) -> web.Response:
+        """The case in space; made once, when somebody first looks at it."""
+        if self._case is None or (self._case.done() and self._case.exception()):
+            self._case = asyncio.create_task(asyncio.to_thread(_packed_case, self._load_case))
+        try:
+            parts = await asyncio.shield(self._case)
+        except (CaseError, OSError) as error:
+            raise web.HTTPServiceUnavailable(text=str(error)[:400]) from error
+        kind = "application/json" if address == "/case" else "application/octet-stream"
+        return web.Response(body=parts[address], content_type=kind, headers={"Content-Encoding": "gzip"})
 
     def _role(self, request: web.Request) -> str:
         key = request.query.get("key", "")
@@ -134,10 +162,25 @@ class DisplayServer:
             args, user = dict(asked.get("args") or {}), str(asked.get("user") or "")
         except (ValueError, KeyError, TypeError):
             return _refused(asked_id, "invalid", "a request is {id, op, args, user} as JSON")
+        told = {"op": op[:64], "args": args, "user": user[:64], "role": role}
         if op not in ROLES[role]:
             log.warning("display: %s was asked for by a viewer that may not (%s)", op[:40], role)
-            return _refused(asked_id, "forbidden", f"{op}: this screen only watches; open the controlling address")
+            return await self._noted(asked_id, {"event": "forbidden", **told}) or _refused(
+                asked_id, "forbidden", f"{op}: this screen only watches; open the controlling address"
+            )
+        if op == "moment.mark":
+            now = {"case": self.hub.health.get("case"), "mode": self.hub.health.get("mode")}
+            done = {"id": asked_id, "ok": True, "result": {}, "error": None}
+            return await self._noted(asked_id, {"event": "marked", **told, **now}) or done
         return await self._passed_on({"v": PROTOCOL_VERSION, "id": asked_id, "op": op, "args": args, "user": user[:64]})
+
+    async def _noted(self, asked_id: Any, event: dict[str, Any]) -> dict[str, Any] | None:
+        """Keeps an event; the refusal where that fails."""
+        try:
+            await asyncio.to_thread(self._trail.add, event)
+        except AuditError as error:
+            return _refused(asked_id, "storage", str(error))
+        return None
 
     async def _passed_on(self, request: dict[str, Any]) -> dict[str, Any]:
         socket = zmq.asyncio.Context.instance().socket(zmq.DEALER)
@@ -153,6 +196,12 @@ class DisplayServer:
         finally:
             socket.close()
         return {k: reply.get(k) for k in ("id", "ok", "result", "error")}
+
+
+def _packed_case(load: Callable[[], Case]) -> dict[str, bytes]:
+    case = load()
+    made = {"/case": json.dumps(case_head(case)).encode(), "/case/surfaces": surfaces(case), "/case/ct": ct_box(case)}
+    return {address: gzip.compress(content, 1) for address, content in made.items()}
 
 
 def _refused(request_id: Any, code: str, text: str) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
+from fluoronav.audit import audit_folder
 from fluoronav.inference import InferenceSettings
 from fluoronav.wire import DEFAULT_ENDPOINTS
 
@@ -49,8 +50,16 @@ class LaunchFile(BaseModel):
     max_future_ms: float = Field(default=100, ge=0, description="how far a frame's clock may run ahead of ours")
     queue_frames: int = Field(default=8, ge=1, le=64, description="frames that may wait before the oldest is lost")
     stages: tuple[StageName, ...] = ("attenuation", "registration", "instruments", "guidance")
+    audit: str | None = Field(
+        default=None, description="folder for the trail of requests; the user's state folder by default"
+    )
     inference: InferenceSettings = InferenceSettings()
     endpoints: Endpoints = Endpoints()
+
+    @property
+    def audit_folder(self) -> Path:
+        """Where the trail of requests is kept."""
+        return Path(self.audit) if self.audit else audit_folder()
 
     @field_validator("stages")
     @classmethod
@@ -91,4 +100,5 @@ def load_launch(path: str | Path) -> LaunchFile:
         raise LaunchError(f"{path}: {where}: {text}") from error
     folder = path.resolve().parent
     case = launch.case if launch.case == "embedded" else str(folder / launch.case)
-    return launch.model_copy(update={"case": case, "camera": str(folder / launch.camera)})
+    audit = str(folder / launch.audit) if launch.audit else None
+    return launch.model_copy(update={"case": case, "camera": str(folder / launch.camera), "audit": audit})

@@ -12,6 +12,7 @@ import numpy as np
 import zmq
 
 from fluoronav import __version__
+from fluoronav.audit import AuditError, AuditTrail
 from fluoronav.case import Case
 from fluoronav.guidance import AlertBook, GuidanceStage
 from fluoronav.instruments import InstrumentStage
@@ -28,6 +29,8 @@ log = logging.getLogger("fluoronav")
 
 _HEALTH_EVERY_S = 1.0
 _STUCK_AFTER_S = 1.0
+# Requests that change nothing; all others are kept.
+_NOT_KEPT = frozenset({"status", "case.info"})
 
 
 class RequestError(ValueError):
@@ -54,6 +57,7 @@ class Watch:
     ) -> None:
         self._launch, self._router, self._publisher, self._stop = launch, router, publisher, stop
         self._alerts = AlertBook("watch:")
+        self._trail = AuditTrail(launch.audit_folder, f"pipeline-{launch.source}")
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._ending = threading.Event()
         self._state = "starting"
@@ -227,13 +231,42 @@ class Watch:
             try:
                 request = decode_request(body)
                 reply["id"] = request.id
-                reply["result"] = self._grant(request)
-                reply["ok"] = True
+                reply |= self._granted_and_kept(request)
             except InvalidMessage as error:
                 reply["error"] = {"code": "invalid", "text": str(error)}
-            except RequestError as error:
-                reply["error"] = {"code": error.code, "text": str(error)}
             self._router.send_multipart([*envelope, encode(reply)], zmq.NOBLOCK)
+
+    def _granted_and_kept(self, request: Request) -> dict[str, Any]:
+        """The reply's ``ok`` and ``result`` or ``error``; what cannot be kept is not done."""
+        try:
+            if request.op not in _NOT_KEPT:
+                self._trail.add({"event": "asked", **self._circumstances(request)})
+            reply = {"ok": True, "result": self._grant(request)}
+        except RequestError as error:
+            reply = {"ok": False, "error": {"code": error.code, "text": str(error)}}
+            if request.op not in _NOT_KEPT:
+                self._trail.add({"event": "refused", "id": request.id, "why": str(error)})
+        except AuditError as error:
+            self._send(self._alerts.hold("storage", "medium", time.time_ns(), str(error)))
+            return {"ok": False, "error": {"code": "storage", "text": str(error)}}
+        if self._alerts.is_open("storage"):
+            self._send(self._alerts.end("storage", "the audit trail is written again"))
+        return reply
+
+    def _circumstances(self, request: Request) -> dict[str, Any]:
+        loop = self._loop
+        registration = self._chain.find(RegistrationStage) if self._chain else None
+        latest = registration.latest if registration else None
+        return {
+            "id": request.id,
+            "op": request.op,
+            "args": request.args,
+            "user": request.user,
+            "case": self._case.id if self._case else "",
+            "mode": loop.mode if loop else self._launch.mode,
+            "seq": loop.last_seq if loop else None,
+            "T_camera_ct": latest.T_camera_ct.ravel().tolist() if latest else None,
+        }
 
     def _grant(self, request: Request) -> Any:
         if request.op == "status":
@@ -279,6 +312,7 @@ class Watch:
                 {"name": s.name, "color": s.color, "caution_mm": s.caution_mm, "danger_mm": s.danger_mm}
                 for s in case.structures
             ],
+            "no_go": [n.name for n in case.file.no_go],
             "plan": [t.model_dump() for t in case.plan],
             "tools": [t.model_dump() for t in case.tools],
         }

@@ -186,6 +186,11 @@ class RegistrationStage:
         if self._prepared:
             self._searcher.close()
 
+    @property
+    def latest(self) -> RegistrationResult | None:
+        """What the last frame was given; None while there is none."""
+        return self._last
+
     def restart(self, status: Status = "searching") -> None:
         """Forgets the pose, and all that other views have said of it, and searches anew."""
         self._views.clear()

@@ -1,9 +1,12 @@
 // Puts the parts together: what has come is drawn at the next refresh of the screen, each overlay on its own frame.
 
 import { Alarms } from "./alarms.js";
+import { addControls } from "./controls.js";
+import { History } from "./history.js";
 import { Layers } from "./layers.js";
 import { Numbers } from "./numbers.js";
 import { Picture } from "./picture.js";
+import { Space } from "./space.js";
 import { Stream } from "./stream.js";
 import { text } from "./strings.js";
 
@@ -16,6 +19,8 @@ const picture = new Picture(find("picture"));
 const layers = new Layers(find("layers"));
 const numbers = new Numbers();
 const alarms = new Alarms(find("alarms"), find("log").querySelector("ol"), acknowledge);
+const space = new Space();
+const history = new History();
 
 const state = {
   overlays: new Map(), // seq -> {overlay, received}
@@ -26,14 +31,18 @@ const state = {
   overlayAt: -Infinity,
   link: { heard: true },
   frozen: false,
+  held: null, // what was drawn when it froze: {overlay, received}
+  moment: null, // what is shown of the last half minute, once somebody has stepped back
   changed: false,
   loupe: true,
-  measuring: false,
+  measuring: 0, // points to set: 2 for a length, 3 for an angle
+  running: "", // id of the pipeline's case
+  plan: [],
   user: "",
 };
 // For benches and tests: from an overlay's arrival to the frame that shows it, ms.
 const stats = { drawn: 0, overlayToPixels: [], pictures: 0, firstPictureAt: 0, shownSeq: null, overlaySeq: null, strength: 1 };
-window.fluoronav = { stats, state, alarms, layers, picture };
+window.fluoronav = { stats, state, alarms, layers, picture, space, history };
 
 const stream = new Stream({
   hello(header) {
@@ -63,6 +72,8 @@ const stream = new Stream({
     find("mode").textContent = text.mode[header.mode];
     find("mode").className = header.mode;
     find("latency").textContent = text.latency(header.latency_ms.p50.toFixed(0));
+    state.mode = header.mode;
+    state.running = header.case;
     if (header.case && header.case !== state.case) readCase(header.case);
   },
   link(header) {
@@ -79,11 +90,15 @@ async function readCase(id) {
   }
   find("case").textContent = reply.result.name;
   if (layers.camera) layers.camera.target_ct = reply.result.plan[0]?.target_ct ?? null;
+  layers.no_go = new Set(reply.result.no_go ?? []);
+  state.plan = reply.result.plan.map((t) => t.name);
+  controls.offerPlan(state.plan);
   state.redraw = true;
 }
 
 async function request(op, args) {
-  if (!state.user) state.user = prompt(text.askName) ?? "";
+  if (!state.user) state.user = (prompt(text.askName) ?? "").trim();
+  if (!state.user) return say(text.refused(text.noName));
   const reply = await stream.ask(op, args, state.user);
   if (!reply.ok) say(text.refused(reply.error.text));
   return reply;
@@ -121,6 +136,7 @@ function takePicture(now) {
   state.waiting.splice(0, k + 1);
   state.shown = header;
   picture.take(header, buffer, offset);
+  history.keep(now, header, buffer, offset, state.overlays.get(header.seq)?.overlay ?? null);
   stats.firstPictureAt ||= now;
   return true;
 }
@@ -132,11 +148,27 @@ function refresh() {
   const came = takePicture(now);
   const anew = came || state.changed || state.redraw;
   if (anew) draw();
+  space.draw(now, shownOverlay(), layers.camera, anew, state.running);
   // Pictures may go on while guidance has ended: then the numbers must not stay.
   const unguided = Boolean(wrong) || now - state.overlayAt > LOST_MS;
   if (unguided || anew) numbers.show(state.newest ?? EMPTY, unguided);
   state.redraw = state.changed = false;
   showLost(wrong, now);
+}
+
+// Of the moment that is looked at; else the newest, which the numbers are of, too.
+function shownOverlay() {
+  if (state.moment) return state.moment.overlay;
+  return performance.now() - state.overlayAt < LOST_MS ? state.newest : null;
+}
+
+function showMoment(k) {
+  state.moment = history.moments[k] ?? null;
+  if (!state.moment) return;
+  const { header, rows, cols, pixels } = state.moment;
+  state.shown = header;
+  picture.upload(header, rows, cols, pixels);
+  state.redraw = true;
 }
 
 const EMPTY = { status: "lost", registration: null, plan: [], distances: [] };
@@ -145,18 +177,21 @@ function draw() {
   fit();
   picture.draw();
   const seq = state.shown?.seq ?? null;
-  let entry = state.overlays.get(seq);
+  let entry = state.moment ? state.moment.overlay && { overlay: state.moment.overlay, received: NaN }
+    : state.frozen ? state.held : state.overlays.get(seq);
   // Without its own overlay a frame shows the last one before it, faded, and says how old that is.
-  if (!entry && seq !== null)
+  if (!entry && seq !== null && !state.frozen)
     for (const [k, e] of state.overlays) if (k < seq && (!entry || k > entry.overlay.seq)) entry = e;
+  if (!state.frozen) state.held = entry;
   const age = entry && seq !== null ? seq - entry.overlay.seq : 0;
   stats.strength = age > OLD_FRAMES ? 0.35 : 1;
   const [rows, cols] = state.shown ? [state.shown.rows, state.shown.cols] : [1024, 1024];
   layers.draw(entry?.overlay, rows, cols, stats.strength);
   if (state.loupe && entry) loupe(entry.overlay, rows, cols);
   else find("loupe").hidden = true;
-  find("view").dataset.note = state.frozen ? text.frozen : age > OLD_FRAMES ? text.overlayOld(age) : "";
-  if (entry && entry.overlay.seq !== stats.overlaySeq) {
+  const ago = state.moment ? (performance.now() - state.moment.at) / 1000 : 0;
+  find("view").dataset.note = state.frozen ? text.frozen(ago.toFixed(1)) : age > OLD_FRAMES ? text.overlayOld(age) : "";
+  if (entry && !state.frozen && entry.overlay.seq !== stats.overlaySeq) {
     stats.overlayToPixels.push(performance.now() - entry.received);
     if (stats.overlayToPixels.length > 20000) stats.overlayToPixels.shift();
   }
@@ -193,6 +228,8 @@ function fit() {
   const box = find("view").getBoundingClientRect();
   const [rows, cols] = state.shown ? [state.shown.rows, state.shown.cols] : [1, 1];
   const scale = Math.min(box.width / cols, box.height / rows);
+  const drr = find("drr");
+  [drr.style.width, drr.style.height] = [`${cols * scale}px`, `${rows * scale}px`];
   for (const canvas of [find("picture"), find("layers")]) {
     const [width, height] = [Math.round(cols * scale * devicePixelRatio), Math.round(rows * scale * devicePixelRatio)];
     if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
@@ -215,74 +252,6 @@ function loupe(overlay, rows, cols) {
   for (const source of [from, find("layers")]) c.drawImage(source, x, y, side, side, 0, 0, canvas.width, canvas.height);
 }
 
-// Controls
-
-function button(name, action, pressed) {
-  const element = document.createElement("button");
-  element.textContent = text.tools[name];
-  element.id = `tool-${name}`;
-  if (pressed !== undefined) element.setAttribute("aria-pressed", pressed);
-  element.onclick = () => {
-    const now = element.getAttribute("aria-pressed");
-    if (now !== null) element.setAttribute("aria-pressed", now !== "true");
-    action(now !== "true");
-    state.redraw = true;
-  };
-  find("tools").append(element);
-}
-for (const name of ["outlines", "plan", "instruments"]) button(name, (on) => (layers.on[name] = on), true);
-button("loupe", (on) => (state.loupe = on), true);
-button("freeze", (on) => (state.frozen = on), false);
-button("measure", (on) => {
-  state.measuring = on;
-  layers.measure = [];
-}, false);
-button("window", () => (picture.window = null));
-button("screenshot", screenshot);
-button("sound", () => alarms.pause());
-button("log", () => find("log").showModal());
-for (const [name, op] of [["restart", "registration.start"], ["accept", "registration.accept"], ["reject", "registration.reject"]])
-  button(name, () => request(op, {}));
-for (const name of ["restart", "accept", "reject"]) find(`tool-${name}`).classList.add("control");
-find("log").querySelector("h2").textContent = text.tools.log;
-find("log").querySelector("button").textContent = text.close;
-
-function screenshot() {
-  const canvas = document.createElement("canvas");
-  const from = find("picture");
-  [canvas.width, canvas.height] = [from.width, from.height];
-  const c = canvas.getContext("2d");
-  c.drawImage(from, 0, 0);
-  c.drawImage(find("layers"), 0, 0);
-  const link = document.createElement("a");
-  link.download = `fluoronav-${state.shown?.seq ?? 0}.png`;
-  link.href = canvas.toDataURL("image/png");
-  link.click();
-}
-
-let held = null;
-find("view").addEventListener("pointerdown", (event) => {
-  held = [event.clientX, event.clientY];
-  if (!state.measuring || !state.shown) return;
-  const box = find("layers").getBoundingClientRect();
-  const at = [((event.clientX - box.left) / box.width) * state.shown.cols - 0.5, ((event.clientY - box.top) / box.height) * state.shown.rows - 0.5];
-  layers.measure = layers.measure.length === 1 ? [...layers.measure, at] : [at];
-  state.redraw = true;
-});
-addEventListener("pointerup", () => (held = null));
-addEventListener("pointermove", (event) => {
-  if (!held || state.measuring) return;
-  picture.drag(event.clientX - held[0], event.clientY - held[1]);
-  held = [event.clientX, event.clientY];
-  state.redraw = true;
-});
-addEventListener("resize", () => (state.redraw = true));
-addEventListener("keydown", (event) => {
-  const name = { o: "outlines", p: "plan", i: "instruments", " ": "freeze", m: "measure", s: "screenshot", l: "log" }[event.key];
-  if (name && !event.ctrlKey && !event.metaKey && event.target === document.body) {
-    event.preventDefault();
-    find(`tool-${name}`).click();
-  }
-});
-
+window.fluoronav.stream = stream;
+const controls = addControls({ state, layers, picture, alarms, space, history, request, say, showMoment });
 requestAnimationFrame(refresh);

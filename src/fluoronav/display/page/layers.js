@@ -11,7 +11,8 @@ export class Layers {
   constructor(canvas) {
     this.canvas = canvas;
     this.context = canvas.getContext("2d");
-    this.on = { outlines: true, plan: true, instruments: true };
+    this.on = { outlines: true, plan: true, instruments: true, no_go: true };
+    this.no_go = new Set(); // names of regions that no instrument may enter
     this.camera = null; // {focal_px}
     this.measure = []; // two points in pixels of the frame
   }
@@ -27,13 +28,35 @@ export class Layers {
     this.px = 1 / scale;
     if (overlay) {
       c.globalAlpha = strength;
-      if (this.on.outlines) this.outlines(overlay.outlines);
+      this.outlines(overlay.outlines);
       if (this.on.plan) this.plan(overlay.plan);
       if (this.on.instruments) this.instruments(overlay);
       this.scaleBar(overlay, rows);
+      this.orientation(overlay, rows, cols);
       c.globalAlpha = 1;
     }
     this.measured(overlay);
+  }
+
+  // Light on a dark rim: legible on bone and on air.
+  rimmed(points) {
+    const c = this.context;
+    for (const [colour, width] of [["rgb(0 0 0 / 70%)", 4.5], ["#e8eef2", 2]]) {
+      c.strokeStyle = colour;
+      c.lineWidth = width * this.px;
+      this.path(points, false);
+    }
+  }
+
+  words(said, x, y, size) {
+    const c = this.context;
+    c.font = `${size * this.px}px sans-serif`;
+    c.strokeStyle = "rgb(0 0 0 / 70%)";
+    c.fillStyle = "#e8eef2";
+    c.lineWidth = 3 * this.px;
+    c.lineJoin = "round";
+    c.strokeText(said, x, y);
+    c.fillText(said, x, y);
   }
 
   path(points, closed) {
@@ -45,11 +68,28 @@ export class Layers {
   }
 
   outlines(outlines) {
-    this.context.lineWidth = 1.6 * this.px;
+    const c = this.context;
     for (const outline of outlines) {
-      this.context.strokeStyle = outline.color;
-      for (const points of outline.paths) this.path(points, true);
+      const forbidden = this.no_go.has(outline.structure);
+      if (!this.on[forbidden ? "no_go" : "outlines"]) continue;
+      c.strokeStyle = c.fillStyle = outline.color;
+      c.lineWidth = (forbidden ? 2.5 : 1.6) * this.px;
+      if (forbidden) c.setLineDash([3 * this.px, 5 * this.px]);
+      for (const points of outline.paths) {
+        this.path(points, true);
+        if (forbidden) this.hatch();
+      }
+      c.setLineDash([]);
     }
+  }
+
+  // Fills the path that was just drawn: nobody takes a forbidden region for one more bone.
+  hatch() {
+    const c = this.context;
+    const before = c.globalAlpha;
+    c.globalAlpha = 0.22 * before;
+    c.fill();
+    c.globalAlpha = before;
   }
 
   plan(plan) {
@@ -81,14 +121,22 @@ export class Layers {
       c.beginPath();
       c.arc(...i.tip_px, 3 * this.px, 0, 7);
       c.fill();
-      const radius = this.pxPerMm(overlay, i.tip_ct) * 2.45 * i.sigma_mm; // 95 % of a circular normal error
-      if (radius > 0) {
+      const perMm = this.pxPerMm(overlay, i.tip_ct);
+      const [rx, ry] = this.errors(i, overlay.registration).map((mm) => perMm * 2.45 * mm); // 95 % of a normal error
+      if (rx > 0) {
         c.lineWidth = 1.2 * this.px;
         c.beginPath();
-        c.arc(...i.tip_px, radius, 0, 7);
+        c.ellipse(...i.tip_px, rx, ry, 0, 0, 7);
         c.stroke();
       }
     }
+  }
+
+  // 1 sigma along the picture's columns and rows, mm. Where the tip comes from the tracker alone it is drawn through the
+  // registration, whose error adds to its own; what the picture shows is where it is.
+  errors(instrument, registration) {
+    const through = instrument.origin === "tracker" ? registration : null;
+    return [3, 4].map((k) => Math.hypot(instrument.sigma_mm, through?.sigma?.[k] ?? 0));
   }
 
   // Pixels of the frame to a millimetre at a point of the patient; 0 where that is not known.
@@ -105,13 +153,29 @@ export class Layers {
     const perMm = this.pxPerMm(overlay, null);
     if (!perMm) return;
     const mm = NICE_MM.find((m) => m * perMm > 90 * this.px) ?? 100;
-    const c = this.context;
     const [x, y] = [24 * this.px, rows - 26 * this.px];
-    c.strokeStyle = c.fillStyle = "#e8eef2";
-    c.lineWidth = 2 * this.px;
-    this.path([[x, y - 5 * this.px], [x, y], [x + mm * perMm, y], [x + mm * perMm, y - 5 * this.px]], false);
-    c.font = `${15 * this.px}px sans-serif`;
-    c.fillText(text.mm(mm), x, y - 9 * this.px);
+    this.rimmed([[x, y - 5 * this.px], [x, y], [x + mm * perMm, y], [x + mm * perMm, y - 5 * this.px]]);
+    this.words(text.mm(mm), x, y - 9 * this.px, 15);
+  }
+
+  // Which way the patient lies: arrows to the left (L), the back (P) and the head (H), as long as they are in the picture.
+  orientation(overlay, rows, cols) {
+    const T = overlay.registration?.T_camera_ct;
+    if (!T) return;
+    const c = this.context;
+    const [x, y, length] = [cols - 60 * this.px, rows - 60 * this.px, 38 * this.px];
+    c.textAlign = "center";
+    c.textBaseline = "middle";
+    [text.toLeft, text.toBack, text.toHead].forEach((letter, k) => {
+      const [dx, dy] = [T[k], T[4 + k]];
+      if (Math.hypot(dx, dy) < 0.3) return; // points at the viewer
+      this.rimmed([[x, y], [x + length * dx, y + length * dy]]);
+      const size = Math.hypot(dx, dy);
+      const beyond = length + (11 * this.px) / size;
+      this.words(letter, x + beyond * dx, y + beyond * dy, 15);
+    });
+    c.textAlign = "start";
+    c.textBaseline = "alphabetic";
   }
 
   measured(overlay) {
@@ -125,13 +189,21 @@ export class Layers {
       c.arc(...p, 4 * this.px, 0, 7);
       c.stroke();
     }
-    if (this.measure.length === 2) {
-      const [a, b] = this.measure;
-      const perMm = this.pxPerMm(overlay, null);
-      const length = Math.hypot(b[0] - a[0], b[1] - a[1]);
-      c.font = `${18 * this.px}px sans-serif`;
-      const said = perMm ? text.mm((length / perMm).toFixed(1)) : text.px(length.toFixed(0));
-      c.fillText(said, b[0] + 8 * this.px, b[1]);
+    const said = this.said(this.measure, overlay);
+    const last = this.measure[this.measure.length - 1];
+    if (said) this.words(said, last[0] + 8 * this.px, last[1], 18);
+  }
+
+  // The length of two points, the angle at the middle one of three.
+  said([a, b, d], overlay) {
+    if (d) {
+      const [u, v] = [a, d].map((p) => [p[0] - b[0], p[1] - b[1]]);
+      const angle = Math.atan2(Math.abs(u[0] * v[1] - u[1] * v[0]), u[0] * v[0] + u[1] * v[1]);
+      return text.degrees(((180 / Math.PI) * angle).toFixed(1));
     }
+    if (!b) return "";
+    const perMm = this.pxPerMm(overlay, null);
+    const length = Math.hypot(b[0] - a[0], b[1] - a[1]);
+    return perMm ? text.mm((length / perMm).toFixed(1)) : text.px(length.toFixed(0));
   }
 }

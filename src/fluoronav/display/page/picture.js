@@ -57,14 +57,21 @@ export class Picture {
 
   // Takes a frame's pixels to the GPU.
   take(header, buffer, offset) {
+    const pixels = header.dtype === "u2" ? new Uint16Array(buffer, offset) : new Uint8Array(buffer, offset);
+    this.upload(header, header.rows, header.cols, pixels);
+  }
+
+  // The same for pixels of another size than the frame's.
+  upload(header, rows, cols, pixels) {
     const gl = this.gl;
     const wide = header.dtype === "u2";
-    const pixels = wide ? new Uint16Array(buffer, offset) : new Uint8Array(buffer, offset);
     const kind = wide ? [gl.R16UI, gl.UNSIGNED_SHORT] : [gl.R8UI, gl.UNSIGNED_BYTE];
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, wide ? 2 : 1);
-    if (header.rows !== this.rows || header.cols !== this.cols || this.internal !== kind[0]) {
-      [this.rows, this.cols, this.internal] = [header.rows, header.cols, kind[0]];
-      gl.bindTexture(gl.TEXTURE_2D, gl.createTexture());
+    if (rows !== this.rows || cols !== this.cols || this.internal !== kind[0]) {
+      [this.rows, this.cols, this.internal] = [rows, cols, kind[0]];
+      gl.deleteTexture(this.texture);
+      this.texture = gl.createTexture();
+      gl.bindTexture(gl.TEXTURE_2D, this.texture);
       gl.texStorage2D(gl.TEXTURE_2D, 1, kind[0], this.cols, this.rows);
       for (const side of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, side, gl.NEAREST);
       this.measured = 0;

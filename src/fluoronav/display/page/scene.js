@@ -1,0 +1,163 @@
+// The 3D view: structures, plan, instruments and the C-arm in the patient's frame (LPS, mm).
+
+import {
+  AmbientLight, BufferAttribute, BufferGeometry, CylinderGeometry, DirectionalLight, DoubleSide, Group, LineBasicMaterial,
+  LineSegments, Matrix4, Mesh, MeshLambertMaterial, OrbitControls, PerspectiveCamera, Scene, SphereGeometry, Vector3,
+  WebGLRenderer,
+} from "./three.js";
+
+const PLAN = 0x5cc8ff, SHAFT = 0xffb000, BEAM = 0x93a1ab;
+const BEYOND = 1.35; // the beam is drawn this far, in distances from the source to the target
+const SHAFT_MM = 120, LEAST_RADIUS_MM = 0.8;
+
+export class Scene3d {
+  // `towards_ct`: the side to look from, where the instruments come in.
+  constructor(canvas, target_ct, towards_ct) {
+    this.canvas = canvas;
+    this.renderer = new WebGLRenderer({ canvas, antialias: true, preserveDrawingBuffer: true });
+    this.scene = new Scene();
+    this.camera = new PerspectiveCamera(35, 1, 1, 5000);
+    this.camera.up.set(0, 0, 1); // towards the head
+    this.target = new Vector3(...target_ct);
+    // From where the instruments come in, and a little from the side and from above.
+    const towards = new Vector3(...towards_ct).sub(this.target).setLength(330);
+    this.camera.position.copy(this.target).add(towards).add(new Vector3(-towards.y, towards.x, 0).multiplyScalar(0.45));
+    this.camera.position.z += 110;
+    this.controls = new OrbitControls(this.camera, canvas);
+    this.controls.target.copy(this.target);
+    this.controls.addEventListener("change", () => (this.changed = true));
+    this.controls.update();
+    const light = new DirectionalLight(0xffffff, 2.2);
+    this.camera.add(light);
+    this.scene.add(this.camera, new AmbientLight(0xffffff, 0.9));
+    this.instruments = new Group();
+    this.planned = new Group();
+    this.beam = new LineSegments(new BufferGeometry(), new LineBasicMaterial({ color: BEAM }));
+    this.beam.geometry.setAttribute("position", new BufferAttribute(new Float32Array(3 * 24), 3));
+    this.beam.frustumCulled = false;
+    this.scene.add(this.instruments, this.planned, this.beam);
+    this.shafts = new Map();
+    this.pixel = new Uint8Array(4);
+    this.changed = true;
+    this.drawn = 0;
+  }
+
+  surfaces(head, buffer, offset) {
+    for (const s of head.surfaces) {
+      const points = new Float32Array(buffer, offset, 3 * s.points);
+      offset += points.byteLength;
+      const triangles = new Uint32Array(buffer, offset, 3 * s.triangles);
+      offset += triangles.byteLength;
+      const geometry = new BufferGeometry();
+      geometry.setAttribute("position", new BufferAttribute(points, 3));
+      geometry.setIndex(new BufferAttribute(triangles, 1));
+      geometry.computeVertexNormals();
+      const see_through = s.no_go ? { transparent: true, opacity: 0.35, depthWrite: false } : {};
+      const mesh = new Mesh(geometry, new MeshLambertMaterial({ color: s.color, side: DoubleSide, ...see_through }));
+      mesh.name = s.name;
+      this.scene.add(mesh);
+    }
+    this.changed = true;
+  }
+
+  plan(trajectories) {
+    this.planned.clear();
+    for (const t of trajectories) {
+      const [entry, target] = [new Vector3(...t.entry_ct), new Vector3(...t.target_ct)];
+      const path = rod(t.radius_mm, PLAN, { transparent: true, opacity: 0.45, depthWrite: false });
+      lay(path, entry, target);
+      const end = new Mesh(new SphereGeometry(t.radius_mm * 1.2, 16, 12), new MeshLambertMaterial({ color: PLAN }));
+      end.position.copy(target);
+      this.planned.add(path, end);
+    }
+    this.changed = true;
+  }
+
+  // Takes what an overlay says of the instruments and of the C-arm's place.
+  follow(overlay, camera, tools) {
+    const seen = new Set();
+    for (const i of overlay.instruments) {
+      if (!i.tip_ct || !i.axis_ct) continue;
+      seen.add(i.id);
+      const tool = tools.find((t) => t.id === i.id);
+      let shaft = this.shafts.get(i.id);
+      if (!shaft) {
+        shaft = rod(Math.max((tool?.diameter_mm ?? 2) / 2, LEAST_RADIUS_MM), SHAFT);
+        shaft.name = i.id;
+        this.shafts.set(i.id, shaft);
+        this.instruments.add(shaft);
+      }
+      const tip = new Vector3(...i.tip_ct);
+      const length = Math.min(tool?.length_mm ?? SHAFT_MM, SHAFT_MM);
+      lay(shaft, tip.clone().addScaledVector(new Vector3(...i.axis_ct), -length), tip);
+    }
+    for (const [id, shaft] of this.shafts)
+      if (!seen.has(id)) {
+        this.instruments.remove(shaft);
+        this.shafts.delete(id);
+      }
+    this.follow_beam(overlay.registration?.T_camera_ct, camera);
+    this.changed = true;
+  }
+
+  follow_beam(T, camera) {
+    this.beam.visible = Boolean(T && camera);
+    if (!this.beam.visible) return;
+    const T_ct_camera = new Matrix4().set(...T).invert();
+    const depth = this.target.clone().applyMatrix4(new Matrix4().set(...T)).z * BEYOND;
+    const source = new Vector3().applyMatrix4(T_ct_camera);
+    const [[fx, , cx], [, fy, cy]] = camera.K;
+    const corners = [[0, 0], [camera.cols, 0], [camera.cols, camera.rows], [0, camera.rows]].map(([x, y]) =>
+      new Vector3(((x - 0.5 - cx) / fx) * depth, ((y - 0.5 - cy) / fy) * depth, depth).applyMatrix4(T_ct_camera));
+    const ends = corners.flatMap((p, k) => [source, p, p, corners[(k + 1) % 4]]);
+    this.beam.geometry.attributes.position.array.set(ends.flatMap((p) => [p.x, p.y, p.z]));
+    this.beam.geometry.attributes.position.needsUpdate = true;
+    this.source = source;
+  }
+
+  // Looks along the beam, as the picture does.
+  look_along_beam() {
+    if (!this.source) return;
+    this.camera.position.copy(this.target).addScaledVector(this.source.clone().sub(this.target).normalize(), 400);
+    this.controls.update();
+    this.changed = true;
+  }
+
+  draw() {
+    const { clientWidth: width, clientHeight: height } = this.canvas;
+    const size = `${width} ${height} ${devicePixelRatio}`;
+    if (size !== this.size && width && height) {
+      this.size = size;
+      this.renderer.setPixelRatio(devicePixelRatio);
+      this.renderer.setSize(width, height, false);
+      this.camera.aspect = width / height;
+      this.camera.updateProjectionMatrix();
+      this.changed = true;
+    }
+    if (!this.changed || !width) return;
+    this.changed = false;
+    this.renderer.render(this.scene, this.camera);
+    const gl = this.renderer.getContext();
+    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, this.pixel); // waits: what it costs is to be known
+    this.drawn++;
+  }
+
+  // Where a point of the patient is on the canvas, CSS pixels; for tests.
+  project(point_ct) {
+    this.camera.updateMatrixWorld();
+    const p = new Vector3(...point_ct).project(this.camera);
+    return [((p.x + 1) / 2) * this.canvas.clientWidth, ((1 - p.y) / 2) * this.canvas.clientHeight];
+  }
+}
+
+function rod(radius, color, more = {}) {
+  return new Mesh(new CylinderGeometry(radius, radius, 1, 20), new MeshLambertMaterial({ color, ...more }));
+}
+
+// Lays a rod of length 1 from one point to another.
+function lay(mesh, from, to) {
+  const way = to.clone().sub(from);
+  mesh.position.copy(from).addScaledVector(way, 0.5);
+  mesh.scale.set(1, way.length(), 1);
+  mesh.quaternion.setFromUnitVectors(new Vector3(0, 1, 0), way.normalize());
+}

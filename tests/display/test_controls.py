@@ -1,0 +1,127 @@
+"""Stepping back, measuring, forbidden regions, and what goes back to the pipeline and into the trail."""
+
+import json
+
+import numpy as np
+import pytest
+from tests.display.pipeline_stand_in import overlay
+from tests.display.test_display import drawn, only, shot
+
+from fluoronav.audit import verify_trail
+
+
+def test_the_last_half_minute_can_be_stepped_through_with_its_overlays(browser, display):
+    page = display.open(browser)
+    display.show(page)
+    display.until(page, "fluoronav.history.moments.length >= 12")
+    page.keyboard.press("Space")
+    page.wait_for_timeout(1300)  # longer than overlays are kept for the live picture
+    frozen = page.evaluate("fluoronav.stats.shownSeq")
+    image, _ = drawn(page)
+    assert (image[..., 3] > 60).sum() > 500, "what was drawn on the frozen picture stays"
+    for _ in range(5):
+        page.keyboard.press("ArrowLeft")
+    page.wait_for_timeout(200)
+    back = page.evaluate("[fluoronav.stats.shownSeq, fluoronav.state.moment.overlay.seq, fluoronav.picture.rows]")
+    assert back[0] < frozen - 5 and back[0] == back[1] and back[2] == 256
+    assert "s ago" in page.locator("#view").get_attribute("data-note")
+    page.keyboard.press("Space")
+    display.until(page, f"fluoronav.stats.shownSeq > {frozen} && fluoronav.picture.rows === 512")
+    page.evaluate("fluoronav.history.moments.length = 0")
+    page.evaluate(
+        """for (let k = 0; k < 400; k++) fluoronav.history.keep(1e9 + 100 * k, {rows: 8, cols: 8, dtype: 'u2'},
+        new Uint16Array(64).buffer, 0, null)"""
+    )
+    assert page.evaluate("fluoronav.history.moments.length") == 300
+
+
+def test_an_angle_is_measured_at_its_middle_point(browser, display):
+    page = display.open(browser)
+    display.show(page)
+    page.click("#tool-measure")
+    page.click("#tool-angle")
+    assert page.locator("#tool-measure").get_attribute("aria-pressed") == "false"
+    box = page.locator("#layers").bounding_box()
+    per_px = box["width"] / 512
+    for x, y in ((150.5, 300.5), (250.5, 300.5), (320.5, 230.5)):
+        page.mouse.click(box["x"] + x * per_px, box["y"] + y * per_px)
+    said = page.evaluate("fluoronav.layers.said(fluoronav.layers.measure, null)")
+    assert float(said.rstrip("°")) == pytest.approx(135, abs=0.8)
+
+
+def test_forbidden_regions_are_hatched_and_have_a_switch_of_their_own(browser, display):
+    page = display.open(browser)
+    region = {"structure": "forbidden", "color": "#ff8000", "paths": [[[300, 300], [400, 300], [400, 400], [300, 400]]]}
+    display.show(page, outlines=[*overlay(0)["outlines"], region], instruments=[], plan=[])
+    only(page, "no_go")
+    display.show(page, outlines=[*overlay(0)["outlines"], region], instruments=[], plan=[])
+    image, scale = drawn(page)
+    image[-70:, :260] = image[-130:, -130:] = 0
+    rows, cols = np.nonzero(image[..., 3] > 20)
+    box = np.array([cols.min(), cols.max() + 1, rows.min(), rows.max() + 1]) / scale - 0.5
+    assert np.abs(box - [300, 400, 300, 400]).max() < 2
+    middle = image[int(350 * scale), int(350 * scale)]
+    assert middle[2] > middle[0] and 40 < middle[3] < 80  # orange, and the frame shows through
+
+
+def test_the_tip_by_the_tracker_has_the_registrations_error_too(browser, display):
+    page = display.open(browser)
+    registration = overlay(0)["registration"] | {"sigma": [0.1, 0.1, 0.1, 1.0, 0.1, 3.0]}
+    one = overlay(0)["instruments"][0] | {"tail_px": None, "origin": "tracker"}
+    only(page, "instruments")
+    display.show(page, instruments=[one], plan=[], registration=registration)
+    image, scale = drawn(page)
+    image[-70:, :260] = image[-130:, -130:] = 0
+    rows, cols = np.nonzero(image[..., 3] > 60)
+    focal = page.evaluate("fluoronav.layers.camera.focal_px")
+    for extent, mm in ((np.ptp(cols), np.hypot(0.5, 1.0)), (np.ptp(rows), np.hypot(0.5, 0.1))):
+        assert extent / scale == pytest.approx(2 * 2.45 * mm * focal / 800, abs=3)
+
+
+def test_arrows_say_how_the_patient_lies(browser, display):
+    page = display.open(browser)
+    # Head to the left of the picture, the patient's left at the top; the back points at the viewer.
+    T = [0.0, 0, -1, 0, -1, 0, 0, 0, 0, 1, 0, 800, 0, 0, 0, 1]
+    display.show(page, registration=overlay(0)["registration"] | {"T_camera_ct": T})
+    page.evaluate(
+        "(() => { const draw = fluoronav.layers.words; fluoronav.words = []; fluoronav.layers.words = "
+        "function (s, x, y, z) { fluoronav.words.push([s, x, y]); draw.call(this, s, x, y, z); }; })()"
+    )
+    display.until(page, "fluoronav.words.length > 6")
+    said = {s: (x, y) for s, x, y in page.evaluate("fluoronav.words")}
+    assert "P" not in said
+    assert said["H"][0] < said["L"][0] - 10 and said["L"][1] < said["H"][1] - 10
+
+
+def trail(tmp_path):
+    (file,) = (tmp_path / "audit").glob("display-*.jsonl")
+    verify_trail(file)
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def test_what_the_surgeon_decides_goes_back_and_is_kept(browser, display, tmp_path):
+    page = display.open(browser)
+    display.until(page, "document.getElementById('tool-trajectory').options.length === 3")
+    page.locator("#tool-trajectory").select_option("T5 right")
+    for name in ("accept", "reject", "restart", "mode", "mark"):
+        page.click(f"#tool-{name}")
+    display.until(page, "document.getElementById('age').textContent === 'Moment marked'")
+    asked = [a for a in display.stand_in.asked if a["op"] not in ("case.info", "status")]
+    assert [(a["op"], a["args"]) for a in asked] == [
+        ("plan.set", {"trajectories": ["T5 right"]}), ("registration.accept", {}), ("registration.reject", {}),
+        ("registration.start", {}), ("mode.set", {"mode": "shadow"}),
+    ]  # fmt: skip
+    assert {a["user"] for a in asked} == {"Dr. Test"}
+    (marked,) = trail(tmp_path)
+    assert marked["event"] == "marked" and marked["user"] == "Dr. Test" and marked["args"]["seq"] > 0
+    assert marked["case"] == display.case_id
+    shot(page, "display-stand-in")
+
+
+def test_who_only_watches_and_asks_all_the_same_is_noted(browser, display, tmp_path):
+    page = display.open(browser, display.watch)
+    reply = page.evaluate("fluoronav.stream.ask('registration.accept', {}, 'nobody')")
+    assert reply["error"]["code"] == "forbidden"
+    assert [(e["event"], e["op"], e["user"]) for e in trail(tmp_path)] == [
+        ("forbidden", "registration.accept", "nobody")
+    ]

@@ -1,0 +1,121 @@
+"""The patient in space: 3D view, slices, DRR, and what needs the case on the display's computer."""
+
+import base64
+
+import cv2
+import numpy as np
+import pytest
+from tests.display.pipeline_stand_in import CASE, overlay
+from tests.display.test_display import shot
+
+from fluoronav.geometry import Camera
+from fluoronav.paths import shipped
+from fluoronav.simulation.sequence import Anatomy
+
+
+def registered(**changes):
+    """An overlay with the case's prior as its pose and an instrument at the first plan's target."""
+    plan = CASE.plan[0]
+    T = CASE.prior.T_camera_ct()
+    axis = np.subtract(plan.target_ct, plan.entry_ct) / np.linalg.norm(np.subtract(plan.target_ct, plan.entry_ct))
+    instrument = overlay(0)["instruments"][0] | {"tip_ct": list(plan.target_ct), "axis_ct": axis.tolist()}
+    registration = overlay(0)["registration"] | {"T_camera_ct": T.ravel().tolist()}
+    return {"registration": registration, "instruments": [instrument]} | changes
+
+
+def canvas(page, name):
+    png = page.evaluate(f"document.getElementById('{name}').toDataURL('image/png').split(',')[1]")
+    return cv2.imdecode(np.frombuffer(base64.b64decode(png), np.uint8), cv2.IMREAD_COLOR)
+
+
+@pytest.fixture
+def page(browser, display):
+    page = display.open(browser, size=(1920, 1080))
+    display.show(page, **registered())
+    display.until(
+        page, "fluoronav.space.case && fluoronav.space.drawn.slices > 1 && fluoronav.space.scene.drawn > 1", 60
+    )
+    return page
+
+
+def test_surfaces_plan_and_instrument_are_where_the_patient_has_them(page, display):
+    image = canvas(page, "scene")
+    scale = image.shape[1] / page.evaluate("document.getElementById('scene').clientWidth")
+    tip = CASE.plan[0].target_ct
+    names = page.evaluate("fluoronav.space.scene.scene.children.map(c => c.name).filter(n => n)")
+    assert set(names) == {s.name for s in CASE.structures}
+    # The first vertebra's middle shows the vertebra's colour; a point far outside shows none.
+    bone = next(s for s in CASE.structures if s.name == "vertebrae_T8")
+    inside = np.argwhere(bone.field.hundredths < 0).mean(0)[::-1] * bone.field.spacing_mm + bone.field.origin_ct
+    x, y = np.rint(np.array(page.evaluate(f"fluoronav.space.scene.project({inside.tolist()})")) * scale).astype(int)
+    assert image[y - 4 : y + 5, x - 4 : x + 5].max() > 60
+    assert image[3, 3].max() < 20
+    shaft = page.evaluate(
+        "(() => { const m = fluoronav.space.scene.shafts.get('kwire'); return [...m.position.toArray(), m.scale.y] })()"
+    )
+    axis = np.array(registered()["instruments"][0]["axis_ct"])
+    assert np.array(shaft[:3]) == pytest.approx(np.array(tip) - axis * shaft[3] / 2, abs=1e-3)
+    # Along the beam the target lies in the middle, as the source sees it.
+    page.click("#along-beam")
+    middle = page.evaluate(f"fluoronav.space.scene.project({list(tip)})")
+    size = page.evaluate(
+        "[document.getElementById('scene').clientWidth, document.getElementById('scene').clientHeight]"
+    )
+    assert middle == pytest.approx([size[0] / 2, size[1] / 2], abs=1)
+
+
+def test_slices_show_the_ct_at_the_tip(page):
+    image = canvas(page, "slices")[..., 0].astype(float)
+    side = image.shape[0]
+    shown = page.evaluate("[fluoronav.space.slices.ct.share(-200), fluoronav.space.slices.ct.share(900)]")
+    assert shown == pytest.approx([200 / 1800, 1300 / 1800])
+    tip = np.array(CASE.plan[0].target_ct)
+    ways = [((1, 0, 0), (0, 1, 0)), ((0, 1, 0), (0, 0, -1)), ((1, 0, 0), (0, 0, -1))]
+    hu = CASE.ct.hounsfield()[0]
+    low = CASE.ct.corners_ct().min(0)
+    grid = hu.resampled(low, tuple((np.ptp(CASE.ct.corners_ct(), axis=0) // 1 + 1).astype(int).tolist()), 1.0, -400.0)
+    for k, (right, down) in enumerate(ways):
+        at = (np.arange(9, side - 9, 6) + 0.5) / side - 0.5
+        places = tip + 90 * (at[None, :, None] * np.array(right) + at[:, None, None] * np.array(down))
+        index = np.rint(places - low).astype(int)
+        inside = ((index >= 0) & (index < np.array(grid.shape)[::-1])).all(-1)
+        i = np.clip(index, 0, np.array(grid.shape)[::-1] - 1)
+        expected = np.clip((grid[i[..., 2], i[..., 1], i[..., 0]] + 200) / 1100, 0, 1) * 255
+        got = image[9 : side - 9 : 6, k * side + 9 : (k + 1) * side - 9 : 6]
+        assert inside.mean() > 0.3
+        assert np.corrcoef(got[inside], expected[inside])[0, 1] > 0.9
+
+
+def test_the_drr_looks_as_the_projector_sees_the_bones(page, display):
+    page.click("#tool-drr")
+    display.until(page, "fluoronav.space.drawn.drr > 0")
+    drawn = canvas(page, "drr")[..., 0].astype(np.float64)
+    camera = Camera.load(shipped("calibration/demo-carm.yaml"))
+    small = camera.scaled(drawn.shape[0] / camera.rows)
+    _, bone = Anatomy(CASE, small).paths(CASE.prior.T_camera_ct())
+    middle = slice(drawn.shape[0] // 4, 3 * drawn.shape[0] // 4)
+    a, b = drawn[middle, middle].ravel(), np.exp(-bone[middle, middle].astype(np.float64)).ravel()
+    assert np.corrcoef(a, b)[0, 1] > 0.85
+    # The mask lies over the frame, half of it; the slider says how much.
+    assert page.evaluate("document.getElementById('drr').style.opacity") == "0.5"
+    page.evaluate("(() => { const s = document.getElementById('slider-blend'); s.value = 80; s.oninput() })()")
+    assert page.evaluate("document.getElementById('drr').style.opacity") == "0.8"
+    box = "(n => { const b = document.getElementById(n).getBoundingClientRect(); return [b.x, b.y, b.width] })"
+    boxes = page.evaluate(f"['picture', 'drr'].map({box})")
+    assert boxes[0] == pytest.approx(boxes[1], abs=1)
+    page.click("#tool-flicker")
+    display.until(page, "document.getElementById('drr').style.visibility === 'hidden'")
+    display.until(page, "document.getElementById('drr').style.visibility === ''")
+    page.click("#tool-flicker")
+    shot(page, "display-space")
+    page.click("#tool-drr")
+    display.until(page, "document.getElementById('drr').hidden")
+
+
+def test_another_case_than_the_pipelines_is_not_shown(browser, display):
+    display.case_id = "someone else@1"
+    page = display.open(browser, size=(1920, 1080))
+    display.until(page, "document.getElementById('space-note').textContent.includes('someone else@1')")
+    assert page.evaluate("fluoronav.space.case") is None
+    display.case_id = CASE.id
+    display.until(page, "fluoronav.space.case !== null", 60)  # and by itself, once it is the right one
