@@ -6,7 +6,9 @@ import argparse
 import importlib.util
 import logging
 import os
+import signal
 import sys
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -194,10 +196,16 @@ def _parser() -> argparse.ArgumentParser:
     bridge = verbs.add_parser("bridge", help="speak another protocol").add_subparsers(dest="what", required=True)
     igtl = verb(
         "igtl",
-        "publish the TRANSFORM and TDATA of an OpenIGTLink server (PLUS, a tracker) as tool/* (extra `igtl`)",
+        "take the TRANSFORM and TDATA of an OpenIGTLink server (PLUS, a tracker) in as tool/*, or, with --serve, give "
+        "IMAGE, TRANSFORM, POLYDATA and STRING to 3D Slicer (extra `igtl`)",
         _bridge_igtl,
         bridge,
     )
+    igtl.add_argument(
+        "--serve", type=int, metavar="PORT", help="serve a running pipeline to one client, for example 18944"
+    )
+    igtl.add_argument("--launch", type=Path, default=shipped("launch/demo.yaml"), help="the pipeline's launch file")
+    igtl.add_argument("--interface", help="network interface to serve at, for example eth0; else this computer alone")
     igtl.add_argument("--tracker", type=_host_and_port, default="127.0.0.1:18944", help="the server, HOST:PORT")
     igtl.add_argument(
         "--tool", nargs="+", default=[], metavar="DEVICE=ID", help="tool ids, for example StylusToTracker=kwire"
@@ -477,10 +485,39 @@ def _audit_verify(options: argparse.Namespace) -> None:
         print(f"{file}: {verify_trail(file)} events, unchanged")
 
 
-def _bridge_igtl(options: argparse.Namespace) -> None:
-    import signal
-    import threading
+def _until_stopped() -> threading.Event:
+    """Set when somebody ends this process."""
+    stop = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stop.set())
+    return stop
 
+
+def _serve_igtl(options: argparse.Namespace) -> None:
+    try:
+        from fluoronav.display.igtl_server import SlicerServer
+    except ImportError as error:
+        raise RuntimeError(f"needs the extras `igtl` and `display`: {error}") from error
+    from fluoronav.case import load_case
+    from fluoronav.geometry import Camera
+    from fluoronav.pipeline import load_launch
+
+    launch = load_launch(options.launch)
+    server = SlicerServer(
+        launch.endpoints.out, launch.endpoints.frames, Camera.load(launch.camera), load_case(launch.case),
+        options.serve, options.interface,
+    )  # fmt: skip
+    stop = _until_stopped()  # after pyigtl has set its own
+    print(f"serving OpenIGTLink at {server.host}:{options.serve}", flush=True)
+    server.run(stop.is_set)
+    server.close()
+    print(", ".join(f"{n} {what}" for what, n in server.counts.items()) or "nothing sent")
+
+
+def _bridge_igtl(options: argparse.Namespace) -> None:
+    if options.serve is not None:
+        _serve_igtl(options)
+        return
     try:
         from fluoronav.display.igtl_tracker import TrackerBridge
     except ImportError as error:
@@ -488,9 +525,7 @@ def _bridge_igtl(options: argparse.Namespace) -> None:
     names = dict(pair.partition("=")[::2] for pair in options.tool)
     if not all(names.values()):
         raise ValueError("--tool takes DEVICE=ID, for example StylusToTracker=kwire")
-    stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    stop = _until_stopped()
     host, port = options.tracker
     bridge = TrackerBridge(host, port, options.endpoint, options.source, names, options.error_mm)
     print(f"publishing tool/{options.source} at {options.endpoint} from {host}:{port}", flush=True)

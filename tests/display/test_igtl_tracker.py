@@ -20,15 +20,6 @@ T = exp_se3([0.3, -0.2, 0.5, 10, 20, 1500])
 
 
 @pytest.fixture
-def free_port():
-    import socket
-
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-@pytest.fixture
 def bridge(free_port, tmp_path):
     """A server, the bridge, and a subscriber to what it publishes."""
     server = pyigtl.OpenIGTLinkServer(port=free_port, local_server=True)

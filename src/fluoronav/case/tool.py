@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from fluoronav.case.schema import Name, Strict
+from fluoronav.geometry import frame_along
 
 Float = NDArray[np.float64]
 
@@ -63,9 +64,4 @@ class Tool(Strict):
 
     def T_tool_tip(self) -> Float:
         """From the tip's frame (origin at the tip, z from the tail to it) to the tool's, shape (4, 4), mm."""
-        z = np.array(self.axis) / np.linalg.norm(self.axis)
-        x = np.cross([0.0, 1.0, 0.0] if abs(z[1]) < 0.9 else [1.0, 0.0, 0.0], z)
-        x /= np.linalg.norm(x)
-        T = np.eye(4)
-        T[:3, 0], T[:3, 1], T[:3, 2], T[:3, 3] = x, np.cross(z, x), z, self.tip_mm
-        return T
+        return frame_along(self.tip_mm, self.axis)

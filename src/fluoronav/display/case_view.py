@@ -51,7 +51,7 @@ def surfaces(case: Case) -> bytes:
     """
     heads, parts = [], []
     for thing in (*case.structures, *case.file.no_go):
-        points, triangles = _surface(thing)
+        points, triangles = surface(thing)
         heads.append(
             {
                 "name": thing.name, "color": thing.color, "no_go": isinstance(thing, NoGo), "points": len(points),
@@ -62,8 +62,8 @@ def surfaces(case: Case) -> bytes:
     return with_head({"case": case.id, "surfaces": heads}, b"".join(parts))
 
 
-def _surface(thing: Structure | NoGo) -> tuple[Float, NDArray[np.int64]]:
-    """Points (n, 3), LPS mm, and triangles (m, 3)."""
+def surface(thing: Structure | NoGo) -> tuple[Float, NDArray[np.int64]]:
+    """The surface of a structure or a region as points (n, 3), LPS mm, and triangles (m, 3)."""
     if isinstance(thing, NoGo):
         low, high = thing.bounds_ct()
         step = float((high - low).max()) / _REGION_STEPS
@@ -81,7 +81,7 @@ def _surface(thing: Structure | NoGo) -> tuple[Float, NDArray[np.int64]]:
     if not distance.min() < 0 < distance.max():
         return np.empty((0, 3)), np.empty((0, 3), np.int64)
     points, triangles, _, _ = marching_cubes(distance, 0.0, step_size=coarse, gradient_direction="ascent")
-    return points * spacing + origin, triangles.astype(np.int64)
+    return np.asarray(points, np.float64) * spacing + origin, triangles.astype(np.int64)
 
 
 def ct_box(case: Case) -> bytes:

@@ -238,3 +238,23 @@ def is_rigid(T: ArrayLike, tolerance: float = 1e-3) -> bool:
         and np.linalg.det(R) > 0
         and np.abs(T[3] - [0, 0, 0, 1]).max() < tolerance
     )
+
+
+def frame_along(origin: ArrayLike, axis: ArrayLike) -> NDArray[np.float64]:
+    """A right-handed frame with its z axis along a direction, as a matrix that maps its points out of it.
+
+    Parameters
+    ----------
+    origin, axis : array, shape (3,)
+        mm, and a direction of any length; which way x and y point about it is arbitrary, and always the same.
+
+    Returns
+    -------
+    ndarray, shape (4, 4)
+    """
+    z = np.asarray(axis, np.float64) / np.linalg.norm(axis)
+    x = np.cross([0.0, 1.0, 0.0] if abs(z[1]) < 0.9 else [1.0, 0.0, 0.0], z)
+    x /= np.linalg.norm(x)
+    T = np.eye(4)
+    T[:3, 0], T[:3, 1], T[:3, 2], T[:3, 3] = x, np.cross(z, x), z, np.asarray(origin, np.float64)
+    return T
