@@ -27,7 +27,7 @@ class Pipeline:
         camera.write_text(yaml.safe_dump({"rows": small.rows, "cols": small.cols, "K": small.K.tolist()}))
         self.endpoints = free_endpoints("tcp", folder)
         self.path = folder / "launch.yaml"
-        content = {"case": "embedded", "camera": "camera.yaml", "endpoints": self.endpoints} | launch
+        content = {"case": "embedded", "camera": "camera.yaml", "endpoints": self.endpoints, "audit": "audit"} | launch
         self.path.write_text(yaml.safe_dump(content))
         self.context = zmq.Context()
         self.pub = self.socket(zmq.PUB)

@@ -1,11 +1,14 @@
 """What a hostile or tired sender may do to the running pipeline: it is counted by field, and the stream goes on."""
 
+import json
 import time
 
 import msgpack
 import numpy as np
 import pytest
 import zmq
+
+from fluoronav.audit import verify_trail
 
 NAN_POSE = [float("nan")] * 16
 
@@ -177,6 +180,20 @@ def test_requests_are_answered_and_wrong_ones_refused_in_words(pipeline):
     ):
         reply = pipeline.request(op, **args)
         assert not reply["ok"] and said in reply["error"]["text"]
+
+
+def test_who_asked_for_what_is_kept_with_the_pose_and_reading_is_not(pipeline):
+    pipeline.frame()
+    (trail,) = list((pipeline.path.parent / "audit").glob("pipeline-*.jsonl")) or [None]
+    before = verify_trail(trail) if trail else 0
+    assert pipeline.request("status")["ok"] and pipeline.request("registration.accept")["ok"]
+    assert not pipeline.request("mode.set", mode="turbo")["ok"]
+    (trail,) = (pipeline.path.parent / "audit").glob("pipeline-*.jsonl")
+    assert verify_trail(trail) == before + 3
+    accepted, asked, refused = [json.loads(line) for line in trail.read_text().splitlines()][before:]
+    assert (accepted["op"], accepted["user"], accepted["seq"]) == ("registration.accept", "tester", pipeline.seq)
+    assert accepted["case"].startswith("thoracic-spine@") and "T_camera_ct" in accepted
+    assert asked["args"] == {"mode": "turbo"} and "live or shadow" in refused["why"]
 
 
 @pytest.mark.parametrize("body", [b"", b"\xc1", msgpack.packb({"v": 1, "id": 1, "op": "explode"}), b"\x00" * 5000])
