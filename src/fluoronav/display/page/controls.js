@@ -36,7 +36,7 @@ export function addControls(app) {
 
   for (const name of ["outlines", "no_go", "plan", "instruments"]) button(name, (on) => (layers.on[name] = on), true);
   button("loupe", (on) => (state.loupe = on), true);
-  const wide = innerWidth > 1.6 * innerHeight;
+  const wide = innerWidth >= 1600 && innerWidth > 1.6 * innerHeight; // a small screen is the picture's
   const showSpace = (on) => {
     space.shown = on;
     find("space").hidden = !on;
