@@ -33,16 +33,22 @@ def browser():
         browser.close()
 
 
+def launch_file(folder: Path, stand_in: StandIn) -> Path:
+    """The demo's launch file with the stand-in's endpoints."""
+    launch = yaml.safe_load((ROOT / "launch" / "demo.yaml").read_text())
+    launch["endpoints"] |= stand_in.endpoints
+    launch["audit"] = str(folder / "audit")
+    launch["camera"] = str(ROOT / "calibration" / "demo-carm.yaml")
+    path = folder / "launch.yaml"
+    path.write_text(yaml.safe_dump(launch))
+    return path
+
+
 class Display:
     """The server's process, the addresses that it printed, and a stream of frames that it listens to."""
 
     def __init__(self, folder: Path, stand_in: StandIn) -> None:
-        launch = yaml.safe_load((ROOT / "launch" / "demo.yaml").read_text())
-        launch["endpoints"] |= stand_in.endpoints
-        launch["audit"] = str(folder / "audit")
-        launch["camera"] = str(ROOT / "calibration" / "demo-carm.yaml")
-        (folder / "launch.yaml").write_text(yaml.safe_dump(launch))
-        self.server = DisplayProcess(folder / "launch.yaml")
+        self.server = DisplayProcess(launch_file(folder, stand_in))
         self.watch, self.control = self.server.watch, self.server.control
         self.stand_in = stand_in
         self.k, self.changes, self.case_id = 0, {}, CASE.id

@@ -35,6 +35,15 @@ def drawn(page):
     return image, image.shape[1] / 512
 
 
+def extent(page, least=60):
+    """First and last columns and rows, in pixels of the frame, of what is drawn at least so opaquely; without the scale
+    bar and the arrows that say how the patient lies."""
+    image, scale = drawn(page)
+    image[-70:, :260] = image[-130:, -130:] = 0
+    rows, cols = np.nonzero(image[..., 3] > least)
+    return np.array([cols.min(), cols.max() + 1, rows.min(), rows.max() + 1]) / scale - 0.5
+
+
 def only(page, layer):
     for name in ("outlines", "no_go", "plan", "instruments"):
         button = page.locator(f"#tool-{name}")
@@ -51,18 +60,14 @@ def test_layers_are_drawn_where_they_belong_to_a_pixel(browser, display):
     def centre(layer):
         only(page, layer)
         display.show(page, **shown)
-        image, scale = drawn(page)
-        image[-70:, :260] = image[-130:, -130:] = 0  # the scale bar, and which way the patient lies
-        rows, cols = np.nonzero(image[..., 3] > 60)
-        box = np.array([cols.min(), cols.max() + 1, rows.min(), rows.max() + 1]) / scale - 0.5
-        return box, scale
+        return extent(page)
 
-    box, _ = centre("outlines")
+    box = centre("outlines")
     assert np.abs(box - [100, 200, 100, 180]).max() < 1.5  # half the line's width, and less than a pixel
     for layer, (x, y) in (("instruments", (300, 200)), ("plan", (250, 260))):
-        box, _ = centre(layer)
+        box = centre(layer)
         assert (box[0] + box[1]) / 2 == pytest.approx(x, abs=1) and (box[2] + box[3]) / 2 == pytest.approx(y, abs=1)
-    box, _ = centre("instruments")
+    box = centre("instruments")
     focal = page.evaluate("fluoronav.layers.camera.focal_px")
     assert box[1] - box[0] == pytest.approx(2 * 2.45 * 0.5 * focal / 800, abs=3)  # the 95 % error of 0.5 mm at 800 mm
     image, scale = drawn(page)

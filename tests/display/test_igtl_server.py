@@ -8,8 +8,7 @@ import time
 
 import numpy as np
 import pytest
-import yaml
-from tests.display.conftest import ROOT
+from tests.display.conftest import launch_file
 from tests.display.pipeline_stand_in import CASE, StandIn, alert, overlay
 
 from fluoronav.geometry import Camera, frame_along, transform_points
@@ -39,13 +38,9 @@ TARGET = np.array(CASE.plan[0].target_ct)
 def slicer(tmp_path, free_port):
     """A stand-in for the pipeline, the bridge, and a client."""
     stand_in = StandIn()
-    launch = yaml.safe_load((ROOT / "launch" / "demo.yaml").read_text())
-    launch["endpoints"] |= stand_in.endpoints
-    launch["camera"] = str(shipped("calibration/demo-carm.yaml"))
-    (tmp_path / "launch.yaml").write_text(yaml.safe_dump(launch))
     command = [sys.executable, "-m", "fluoronav.cli", "bridge", "igtl", "--serve", str(free_port)]
     process = subprocess.Popen(
-        [*command, "--launch", str(tmp_path / "launch.yaml")], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        [*command, "--launch", str(launch_file(tmp_path, stand_in))], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True,
     )  # fmt: skip
     assert f"serving OpenIGTLink at 127.0.0.1:{free_port}" in process.stdout.readline()

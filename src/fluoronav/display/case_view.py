@@ -6,9 +6,6 @@ sockets.
 
 from __future__ import annotations
 
-import json
-import struct
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +13,7 @@ from numpy.typing import NDArray
 from skimage.measure import marching_cubes
 
 from fluoronav.case import Case, NoGo, Structure
+from fluoronav.display.packing import with_head
 from fluoronav.geometry import Camera
 
 Float = NDArray[np.float64]
@@ -26,13 +24,6 @@ LOWEST_HU, HIGHEST_HU = -400.0, 1400.0
 _MOST_VOXELS, _FINEST_MM = 6e6, 0.8
 _SURFACE_MM = 1.2
 _REGION_STEPS = 40
-
-
-def with_head(head: dict[str, Any], payload: bytes = b"") -> bytes:
-    """Length of the head (uint32, little-endian), the head as JSON, and what it describes, aligned to four bytes."""
-    text = json.dumps(head, separators=(",", ":"), allow_nan=False).encode()
-    text += b" " * (-len(text) % 4)
-    return struct.pack("<I", len(text)) + text + payload
 
 
 def camera_head(camera: Camera) -> dict[str, Any]:
@@ -112,7 +103,6 @@ def case_head(case: Case) -> dict[str, Any]:
     """Name, plan and tools, for the page."""
     return {
         "case": case.id,
-        "path": Path(case.path).parent.name,
         "name": case.file.name,
         "target_ct": case.target_ct.tolist(),
         "plan": [t.model_dump() for t in case.plan],

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import struct
 import time
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
@@ -14,16 +12,16 @@ import msgpack
 import zmq
 import zmq.asyncio
 
+from fluoronav.display.packing import with_head
+
 _KEPT_OVERLAYS = 6  # a viewer that is slower than this many frames misses overlays, never alerts
 _MOST_ALERTS = 256
 Message = bytes
 
 
 def packed(topic: str, header: dict[str, Any], payload: bytes = b"") -> Message:
-    """One binary WebSocket message: length of the head (uint32, little-endian), the head as JSON, pixels."""
-    head = json.dumps({**header, "topic": topic}, separators=(",", ":"), allow_nan=False).encode()
-    head += b" " * (-len(head) % 4)  # so that 16 bit pixels are aligned
-    return struct.pack("<I", len(head)) + head + payload
+    """One binary WebSocket message: the head says its topic."""
+    return with_head({**header, "topic": topic}, payload)
 
 
 @dataclass(eq=False)

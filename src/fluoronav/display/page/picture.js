@@ -1,12 +1,7 @@
 // The frame on the browser's GPU: counts as they came, window and level in the shader.
 
-const VERTEX = `#version 300 es
-out vec2 at;
-void main() {
-  vec2 corner = vec2(gl_VertexID & 1, gl_VertexID >> 1);
-  at = vec2(corner.x, 1.0 - corner.y);
-  gl_Position = vec4(2.0 * corner - 1.0, 0.0, 1.0);
-}`;
+import { context, program } from "./gl.js";
+
 // Integer textures are not filtered by the GPU, so four texels are blended here.
 const FRAGMENT = `#version 300 es
 precision highp float;
@@ -28,30 +23,17 @@ void main() {
 export class Picture {
   constructor(canvas) {
     this.canvas = canvas;
-    const gl = canvas.getContext("webgl2", { antialias: false, alpha: false, preserveDrawingBuffer: true });
-    if (!gl) throw new Error("This browser has no WebGL 2, which the picture needs.");
-    this.gl = gl;
+    this.gl = context(canvas, () => this.prepare());
     this.rows = this.cols = 0;
     this.window = null; // [low, high] as shares of full scale, once somebody has dragged
     this.range = [0, 1];
-    canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
-    canvas.addEventListener("webglcontextrestored", () => this.prepare());
     this.prepare();
   }
 
   prepare() {
     const gl = this.gl;
-    const program = gl.createProgram();
-    for (const [kind, source] of [[gl.VERTEX_SHADER, VERTEX], [gl.FRAGMENT_SHADER, FRAGMENT]]) {
-      const shader = gl.createShader(kind);
-      gl.shaderSource(shader, source);
-      gl.compileShader(shader);
-      gl.attachShader(program, shader);
-    }
-    gl.linkProgram(program);
-    if (!gl.getProgramParameter(program, gl.LINK_STATUS)) throw new Error(gl.getProgramInfoLog(program));
-    gl.useProgram(program);
-    this.at = Object.fromEntries(["size", "low", "high"].map((name) => [name, gl.getUniformLocation(program, name)]));
+    const used = program(gl, FRAGMENT);
+    this.at = Object.fromEntries(["size", "low", "high"].map((name) => [name, gl.getUniformLocation(used, name)]));
     this.rows = this.cols = 0;
   }
 

@@ -1,5 +1,6 @@
 // The patient in space: 3D view, CT slices and the DRR. All of it comes after the first picture, and only when looked at.
 
+import { unpacked } from "./packing.js";
 import { text } from "./strings.js";
 
 const find = (id) => document.getElementById(id);
@@ -38,20 +39,20 @@ export class Space {
 
   async fetch(running) {
     this.note(text.loadingSpace);
+    if (this.scene) throw new Error(text.reload); // a canvas keeps its context: it is not made twice
+    const reply = await fetch("/case");
+    if (!reply.ok) throw new Error(await reply.text());
+    const head = await reply.json();
+    if (head.case !== running) throw new Error(text.otherCase(head.case, running));
     const [{ Scene3d }, { Ct, Drr, Slices }, surfaces, box] = await Promise.all([
       import("./scene.js"), import("./volume.js"), parts("/case/surfaces"), parts("/case/ct"),
     ]);
-    const head = await (await fetch("/case")).json();
-    if (head.case !== running) throw new Error(text.otherCase(head.case, running));
     const ct = new Ct(box.head, box.buffer, box.offset);
-    // A canvas keeps its context: it is not made twice.
-    if (!this.scene) {
-      const behind = head.target_ct.map((x, k) => x + [0, 100, 0][k]);
-      this.scene = new Scene3d(find("scene"), head.target_ct, head.plan[0]?.entry_ct ?? behind);
-      this.scene.surfaces(surfaces.head, surfaces.buffer, surfaces.offset);
-      this.slices = new Slices(find("slices"), find("slices-marks"), ct);
-      this.drr = new Drr(find("drr"), ct);
-    } else throw new Error(text.reload);
+    const behind = head.target_ct.map((x, k) => x + [0, 100, 0][k]);
+    this.scene = new Scene3d(find("scene"), head.target_ct, head.plan[0]?.entry_ct ?? behind);
+    this.scene.surfaces(surfaces.head, surfaces.buffer, surfaces.offset);
+    this.slices = new Slices(find("slices"), find("slices-marks"), ct);
+    this.drr = new Drr(find("drr"), ct);
     this.case = head;
     this.scene.plan(this.plan());
     this.note("");
@@ -120,11 +121,8 @@ export class Space {
   }
 }
 
-// A head and what it describes, as the server packs them.
 async function parts(address) {
   const reply = await fetch(address);
   if (!reply.ok) throw new Error(await reply.text());
-  const buffer = await reply.arrayBuffer();
-  const length = new DataView(buffer).getUint32(0, true);
-  return { head: JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 4, length))), buffer, offset: 4 + length };
+  return unpacked(await reply.arrayBuffer());
 }

@@ -1,5 +1,7 @@
 // The connection: messages in, requests out, and back again when it breaks.
 
+import { unpacked } from "./packing.js";
+
 const KEY = new URLSearchParams(location.search).get("key") ?? "";
 
 export class Stream {
@@ -21,10 +23,9 @@ export class Stream {
       const received = performance.now();
       this.heardAt = received;
       this.pause = 250;
-      const size = new DataView(event.data).getUint32(0, true);
-      const header = JSON.parse(new TextDecoder().decode(new Uint8Array(event.data, 4, size)));
+      const { head: header, buffer, offset } = unpacked(event.data);
       if (header.topic === "reply") this.answered(header);
-      else this.handlers[header.topic]?.(header, event.data, 4 + size, received);
+      else this.handlers[header.topic]?.(header, buffer, offset, received);
     };
     socket.onclose = () => {
       for (const answer of this.waiting.values()) answer({ ok: false, error: { code: "closed", text: "connection lost" } });

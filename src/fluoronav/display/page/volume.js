@@ -1,12 +1,7 @@
 // The case's CT on the browser's GPU: slices through a point, and the X-ray picture that it would make (DRR).
 
-const CORNERS = `#version 300 es
-out vec2 at;
-void main() {
-  vec2 corner = vec2(gl_VertexID & 1, gl_VertexID >> 1);
-  at = vec2(corner.x, 1.0 - corner.y);
-  gl_Position = vec4(2.0 * corner - 1.0, 0.0, 1.0);
-}`;
+import { context, program } from "./gl.js";
+
 const HEAD = `#version 300 es
 precision highp float;
 precision highp sampler3D;
@@ -61,27 +56,13 @@ class Renderer {
     this.canvas = canvas;
     this.ct = ct;
     this.fragment = fragment;
-    const gl = canvas.getContext("webgl2", { antialias: false, alpha: false, preserveDrawingBuffer: true });
-    if (!gl) throw new Error("This browser has no WebGL 2.");
-    this.gl = gl;
-    canvas.addEventListener("webglcontextlost", (event) => event.preventDefault());
-    canvas.addEventListener("webglcontextrestored", () => this.prepare());
+    this.gl = context(canvas, () => this.prepare());
     this.prepare();
   }
 
   prepare() {
     const { gl, ct } = this;
-    const program = gl.createProgram();
-    for (const [kind, source] of [[gl.VERTEX_SHADER, CORNERS], [gl.FRAGMENT_SHADER, this.fragment]]) {
-      const shader = gl.createShader(kind);
-      gl.shaderSource(shader, source);
-      gl.compileShader(shader);
-      gl.attachShader(program, shader);
-    }
-    gl.linkProgram(program);
-    if (!gl.getProgramParameter(program, gl.LINK_STATUS)) throw new Error(gl.getProgramInfoLog(program));
-    gl.useProgram(program);
-    this.program = program;
+    this.program = program(gl, this.fragment);
     gl.bindTexture(gl.TEXTURE_3D, gl.createTexture());
     gl.pixelStorei(gl.UNPACK_ALIGNMENT, 1);
     gl.texImage3D(gl.TEXTURE_3D, 0, gl.R8, ...ct.head.size, 0, gl.RED, gl.UNSIGNED_BYTE, ct.voxels);
@@ -108,7 +89,7 @@ class Renderer {
 }
 
 const FIELD_MM = 90; // what a slice shows
-const WINDOW_HU = [-200, 900];
+const WINDOW_HU = [-200, 900], DENSE_HU = 120; // of the slices; from where on the DRR counts
 // Right and down on the screen in LPS, as radiologists look at them, and the letters at the four sides.
 const VIEWS = [
   { name: "axial", right: [1, 0, 0], down: [0, 1, 0], sides: "RLAP" },
@@ -120,7 +101,11 @@ export class Slices extends Renderer {
   constructor(canvas, marks, ct) {
     super(canvas, ct, SLICE);
     this.marks = marks;
-    this.set("window", WINDOW_HU.map((hu) => ct.share(hu)));
+  }
+
+  prepare() {
+    super.prepare();
+    this.set("window", WINDOW_HU.map((hu) => this.ct.share(hu)));
   }
 
   // Three slices through a point of the patient; `lines` are [from, to, colour] in LPS mm.
@@ -184,7 +169,11 @@ export class Slices extends Renderer {
 export class Drr extends Renderer {
   constructor(canvas, ct) {
     super(canvas, ct, DRR);
-    this.set("dense", [ct.share(120)]);
+  }
+
+  prepare() {
+    super.prepare();
+    this.set("dense", [this.ct.share(DENSE_HU)]);
   }
 
   // As the camera would see the patient from a pose (16 floats, row-major).
