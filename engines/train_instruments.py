@@ -20,6 +20,7 @@ import hashlib
 import json
 import time
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, fields
 from itertools import pairwise
 from pathlib import Path
 
@@ -33,8 +34,9 @@ from tqdm import tqdm
 
 from fluoronav.bench.subjects import load_subject, view_poses
 from fluoronav.enhancement import AttenuationStage
+from fluoronav.enhancement.attenuation import write_attenuation
 from fluoronav.geometry import Camera
-from fluoronav.instruments.network_input import GRID, KINDS, MAPS, SIDE, Field
+from fluoronav.instruments.network_input import CHANNELS, FINE, GRID, KINDS, MAPS, SIDE, Field, in_channels
 from fluoronav.paths import shipped, write_json
 from fluoronav.records import Budget, FrameRecord
 from fluoronav.simulation.instrument_scenes import Background, SceneMaker, limb
@@ -42,17 +44,19 @@ from fluoronav.simulation.sequence import Anatomy
 
 SEED = 20261125
 SUBJECTS = ("embedded", "T5", "T8", "ribs")
-_CAMERA_SIDE = 512
+_CAMERA_SIDE = FINE
+_STEP = 4 / 127  # of the inputs, which are kept as whole numbers of it; their noise is larger
 _LIMBS, _BEHIND = 0.3, 0.25  # shares of scenes in front of limbs, and of examples with another scene behind them
+_PHOTONS = (12.0, 160.0)  # mean detected photons a pixel of 1024
 _LINE_SIGMA, _TIP_SIGMA = 0.8, 1.1  # of the targets, pixels of the 128 grid
 
 
 class Detector(nn.Module):
-    """A U-Net of 128, 64, 32, 16 and 8 pixels on an input of 256, which its first layer halves."""
+    """A U-Net of 128, 64, 32, 16 and 8 pixels on an input of 256 (five channels), which its first layer halves."""
 
     def __init__(self, widths: tuple[int, ...] = (16, 24, 40, 64, 96)) -> None:
         super().__init__()
-        self.stem = block(2, widths[0], 5, 2)
+        self.stem = block(CHANNELS, widths[0], 5, 2)
         self.down = nn.ModuleList(nn.Sequential(block(a, b, 3, 2), block(b, b, 3, 1)) for a, b in pairwise(widths))
         self.first = block(widths[0], widths[0], 3, 1)
         backwards = widths[::-1]
@@ -84,14 +88,17 @@ def load_weights(model: Detector, path: Path) -> None:
         if isinstance(layer, nn.Sequential) and len(layer) == 3 and isinstance(layer[1], nn.BatchNorm2d):
             layer[1] = nn.Identity()
             layer[0].weight.data = torch.from_numpy(kept[f"model.{name}.0.weight"].copy())
-            layer[0].bias = nn.Parameter(torch.from_numpy(kept[f"model.{name}.0.weight_bias"].copy()))
+            # The exporter names it so when it comes out of a normalisation, and plainly the second time.
+            bias = kept.get(f"model.{name}.0.weight_bias", kept.get(f"model.{name}.0.bias"))
+            assert bias is not None, name
+            layer[0].bias = nn.Parameter(torch.from_numpy(bias.copy()))
     model.head.weight.data = torch.from_numpy(kept["model.head.weight"].copy())
     model.head.bias.data = torch.from_numpy(kept["model.head.bias"].copy())
 
 
-def scenes(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Inputs (n, 2, 256, 256) as float16, the maps that belong to them (n, 6, 128, 128) in 255ths, and the number of
-    instruments of each."""
+def scenes(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, ...]:
+    """Details (n, 512, 512) and wholes (n, 256, 256) in steps of 4 / 127, the maps that belong to them
+    (n, 6, 128, 128) in 255ths, and the number of instruments of each."""
     seed, count, backgrounds = args
     cv2.setNumThreads(1)
     camera = Camera.load(shipped("calibration/demo-carm.yaml")).scaled(_CAMERA_SIDE / 1024)
@@ -99,12 +106,13 @@ def scenes(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.ndar
     limbs = [limb(rng, camera) for _ in range(12)]
     makers = [SceneMaker(camera, backgrounds), SceneMaker(camera, limbs)]
     stage = AttenuationStage()
-    inputs = np.empty((count, 2, SIDE, SIDE), np.float16)
+    details, wholes = np.empty((count, FINE, FINE), np.int8), np.empty((count, SIDE, SIDE), np.int8)
     maps, counted = np.empty((count, len(MAPS), GRID, GRID), np.uint8), np.zeros(count, np.int64)
-    one = np.empty((2, SIDE, SIDE), np.float32)
+    one, fine = np.empty((CHANNELS, SIDE, SIDE), np.float32), np.empty((FINE, FINE), np.float32)
     for k in range(count):
         while True:
-            counts, placed, seen = makers[int(rng.random() < _LIMBS)].scene(rng)
+            photons = float(np.exp(rng.uniform(*np.log(_PHOTONS))))
+            counts, placed, seen = makers[int(rng.random() < _LIMBS)].scene(rng, photons)
             stage.prepare(None, camera)
             frame = FrameRecord(0, 0, 0, counts, 16, False, None)
             stage.process(frame, Budget(1e6))
@@ -113,18 +121,28 @@ def scenes(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.ndar
             inside = cv2.resize(seen.astype(np.uint8), frame.seen.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
             if frame.seen[inside].mean() > 0.93:
                 break
-        Field(frame.seen).write(frame.pyramid[SIDE], one)
-        inputs[k] = one
+        write_attenuation(counts.astype(np.float32), frame, fine)
+        Field(frame.seen).write(frame.pyramid[SIDE], fine, one)
+        steps = np.rint(one / _STEP).astype(np.int8)
+        details[k], wholes[k] = out_of_channels(steps), steps[4]
         scale = GRID / _CAMERA_SIDE
-        truth = [(KINDS.index(p.kind), ((p.axis_px + 0.5) * scale - 0.5).astype(np.float32)) for p in placed]
+        truth = [
+            (KINDS.index(p.kind), ((p.axis_px + 0.5) * scale - 0.5).astype(np.float32), not p.tip_hidden)
+            for p in placed
+        ]
         maps[k], counted[k] = np.rint(255 * targets(truth)), len(placed)
-    return inputs, maps, counted
+    return details, wholes, maps, counted
 
 
-def backgrounds(data: Path, count: int) -> list[Background]:
+def out_of_channels(channels: np.ndarray) -> np.ndarray:
+    """The detail, (512, 512), that four channels hold."""
+    return channels[:4].reshape(2, 2, SIDE, SIDE).transpose(2, 0, 3, 1).reshape(FINE, FINE)
+
+
+def backgrounds(data: Path, count: int, subjects: tuple[str, ...] = SUBJECTS) -> list[Background]:
     half = Camera.load(shipped("calibration/demo-carm.yaml")).scaled(0.25)
     out = []
-    for name in SUBJECTS:
+    for name in subjects:
         if name != "embedded" and not (data / "chest").is_dir():
             continue
         case = load_subject(name, 1, data).case
@@ -135,47 +153,74 @@ def backgrounds(data: Path, count: int) -> list[Background]:
     return out
 
 
-def targets(truth: list[tuple[int, np.ndarray]]) -> np.ndarray:
-    """The maps, shape (6, 128, 128), of instruments (kind, axis in pixels of the grid from the tip on)."""
+def targets(truth: list[tuple[int, np.ndarray, bool]]) -> np.ndarray:
+    """The maps, shape (6, 128, 128), of instruments: kind, axis in pixels of the grid from the tip on, and whether the
+    tip can be seen. One that cannot is not asked for."""
     out = np.zeros((len(MAPS), GRID, GRID), np.float32)
     y, x = np.mgrid[:GRID, :GRID].astype(np.float32)
-    for kind, uv in truth:
+    for kind, uv, tip_in_sight in truth:
         fine = np.full((4 * GRID, 4 * GRID), 255, np.uint8)
         cv2.polylines(fine, [np.rint((uv + 0.5) * 4 - 0.5).astype(np.int32)], False, 0, 1)
         distance = (
             cv2.resize(cv2.distanceTransform(fine, cv2.DIST_L2, 3), (GRID, GRID), interpolation=cv2.INTER_AREA) / 4
         )
         np.maximum(out[kind], np.exp(-(distance**2) / (2 * _LINE_SIGMA**2)), out=out[kind])
-        for channel, end in ((4, uv[0]), (5, uv[-1])):
+        for channel, end in ((4, uv[0]), (5, uv[-1]))[0 if tip_in_sight else 1 :]:
             d2 = (x - end[0]) ** 2 + (y - end[1]) ** 2
             np.maximum(out[channel], np.exp(-d2 / (2 * _TIP_SIGMA**2)), out=out[channel])
     return out
 
 
-def varied(image: np.ndarray, maps: np.ndarray, behind: np.ndarray | None, rng: np.random.Generator) -> tuple:
-    """A scene mirrored, turned, at another size and contrast, and with another scene's anatomy added to it.
+@dataclass(frozen=True)
+class Examples:
+    """What :func:`scenes` makes."""
 
-    Attenuations of what lies one behind the other add up, so the sum of two inputs is an input, but for its noise.
-    """
-    frame, wanted = image.astype(np.float32), maps.astype(np.float32) * np.float32(1 / 255)
-    if rng.random() < 0.5:
-        frame, wanted = frame[:, :, ::-1], wanted[:, :, ::-1]
-    turns = int(rng.integers(4))
-    frame, wanted = np.rot90(frame, turns, (1, 2)), np.rot90(wanted, turns, (1, 2))
-    if rng.random() < 0.6:
-        turn, size = float(rng.uniform(-45, 45)), float(np.exp(rng.uniform(-0.2, 0.3)))
-        out = []
-        for stack, side in ((frame, SIDE), (wanted, GRID)):
-            M = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), turn, size)
-            whole = cv2.warpAffine(np.ascontiguousarray(stack.transpose(1, 2, 0)), M, (side, side))
-            out.append(whole.transpose(2, 0, 1))
-        frame, wanted = out
-    frame = frame * np.exp(rng.normal(0, 0.25, (2, 1, 1))).astype(np.float32)
-    if behind is not None:
-        frame = np.where(frame == 0, frame, frame + behind.astype(np.float32) * np.float32(rng.uniform(0.2, 0.8)))
-    if rng.random() < 0.3:
-        frame[0] += rng.normal(0, rng.uniform(0.02, 0.2), (SIDE, SIDE)).astype(np.float32) * (frame[0] != 0)
-    return frame, wanted
+    details: np.ndarray
+    wholes: np.ndarray
+    maps: np.ndarray
+    counted: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.maps)
+
+    def input(self, k: int) -> np.ndarray:
+        """One as the network is shown it, shape (5, 256, 256)."""
+        out = np.empty((CHANNELS, SIDE, SIDE), np.float32)
+        in_channels(self.details[k] * np.float32(_STEP), out)
+        out[4] = self.wholes[k] * np.float32(_STEP)
+        return out
+
+    def varied(self, k: int, behind: int | None, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+        """A scene mirrored, turned, at another size and contrast, and with another scene's anatomy added to it.
+
+        Attenuations of what lies one behind the other add up, so the sum of two inputs is an input, but for its noise.
+        """
+        stacks = [
+            self.details[k] * np.float32(_STEP), self.wholes[k] * np.float32(_STEP),
+            self.maps[k].transpose(1, 2, 0) * np.float32(1 / 255),
+        ]  # fmt: skip
+        mirrored, turns = rng.random() < 0.5, int(rng.integers(4))
+        stacks = [np.rot90(s[:, ::-1] if mirrored else s, turns) for s in stacks]
+        if rng.random() < 0.6:
+            turn, size = float(rng.uniform(-45, 45)), float(np.exp(rng.uniform(-0.2, 0.3)))
+            for n, s in enumerate(stacks):
+                side = s.shape[0]
+                M = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), turn, size)
+                stacks[n] = cv2.warpAffine(np.ascontiguousarray(s), M, (side, side))
+        detail, whole, wanted = stacks
+        contrast = np.exp(rng.normal(0, 0.25, 2)).astype(np.float32)
+        detail, whole = detail * contrast[0], whole * contrast[1]
+        if behind is not None:
+            share = np.float32(rng.uniform(0.2, 0.8) * _STEP)
+            detail += share * self.details[behind] * (detail != 0)
+            whole += share * self.wholes[behind] * (whole != 0)
+        if rng.random() < 0.3:
+            noise = rng.standard_normal((FINE, FINE), dtype=np.float32)
+            detail += noise * np.float32(rng.uniform(0.04, 0.4)) * (detail != 0)
+        out = np.empty((CHANNELS, SIDE, SIDE), np.float32)
+        in_channels(detail, out)
+        out[4] = whole
+        return out, wanted.transpose(2, 0, 1)
 
 
 def loss_of(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
@@ -188,28 +233,27 @@ def loss_of(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
 
 
 def train(
-    model: Detector, highest_rate: float, inputs: np.ndarray, maps: np.ndarray, counted: np.ndarray, minutes: float,
-    curve: list[dict], out: Path,
-) -> Detector:  # fmt: skip
+    model: Detector, highest_rate: float, examples: Examples, minutes: float, curve: list[dict], out: Path
+) -> Detector:
     rng = np.random.default_rng(SEED)
-    # bfloat16 and channels last: three times the steps on the same two cores.
+    # bfloat16 and channels last: three times the steps where the cores have it, a tenth where they have not.
+    bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     model = model.to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), lr=highest_rate, weight_decay=1e-3)
-    held, batch = max(len(inputs) // 20, 16), 16
+    held, batch = max(len(examples) // 20, 16), 16
     # Without an aperture: a wire that leaves the view behind it would seem to end in it.
-    whole = (inputs[:, 1] != 0).mean((1, 2)) > 0.97
-    empty = np.flatnonzero((counted == 0) & whole & (np.arange(len(inputs)) >= held))
+    whole = (examples.wholes != 0).mean((1, 2)) > 0.95
+    empty = np.flatnonzero((examples.counted == 0) & whole & (np.arange(len(examples)) >= held))
     start, seen, running = time.monotonic(), 0, []
     bar = tqdm(total=100, desc="training", unit="%")
     while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
             group["lr"] = rate(highest_rate, seen / 4000, share)
-        x, y = np.empty((batch, 2, SIDE, SIDE), np.float32), np.empty((batch, len(MAPS), GRID, GRID), np.float32)
-        for k, i in enumerate(rng.integers(held, len(inputs), batch)):
-            behind = inputs[rng.choice(empty)] if rng.random() < _BEHIND else None
-            x[k], y[k] = varied(inputs[i], maps[i], behind, rng)
+        x, y = np.empty((batch, CHANNELS, SIDE, SIDE), np.float32), np.empty((batch, len(MAPS), GRID, GRID), np.float32)
+        for k, i in enumerate(rng.integers(held, len(examples), batch)):
+            x[k], y[k] = examples.varied(i, rng.choice(empty) if rng.random() < _BEHIND else None, rng)
         frames = torch.from_numpy(x).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
             logits = model(frames)
         loss = loss_of(logits.float(), torch.from_numpy(y))
         optimiser.zero_grad()
@@ -219,7 +263,7 @@ def train(
         running.append(loss.item())
         if len(running) == 200:
             curve.append(
-                {"examples": seen, "loss": float(np.mean(running)), "held_loss": held_loss(model, inputs, maps, held)}
+                {"examples": seen, "loss": float(np.mean(running)), "held_loss": held_loss(model, examples, held)}
             )
             bar.set_postfix(loss=curve[-1]["loss"], held=curve[-1]["held_loss"])
             running = []
@@ -235,12 +279,13 @@ def rate(highest: float, warmed: float, share: float) -> float:
 
 
 @torch.no_grad()
-def held_loss(model: Detector, inputs: np.ndarray, maps: np.ndarray, held: int) -> float:
+def held_loss(model: Detector, examples: Examples, held: int) -> float:
     model.eval()
     out = []
-    for a in range(0, min(held, 128), 16):
-        wanted = torch.from_numpy(maps[a : a + 16].astype(np.float32) / 255)
-        out.append(loss_of(model(torch.from_numpy(inputs[a : a + 16].astype(np.float32))), wanted).item())
+    for a in range(0, min(held, 256), 16):
+        wanted = torch.from_numpy(examples.maps[a : a + 16].astype(np.float32) / 255)
+        shown = torch.from_numpy(np.stack([examples.input(k) for k in range(a, a + 16)]))
+        out.append(loss_of(model(shown), wanted).item())
     model.train()
     return float(np.mean(out))
 
@@ -269,15 +314,15 @@ def main() -> None:
     torch.set_num_threads(2)
     if options.cache and options.cache.exists():
         kept = np.load(options.cache)
-        inputs, maps, counted = kept["inputs"], kept["maps"], kept["counted"]
+        examples = Examples(*(kept[part.name] for part in fields(Examples)))
     else:
         anatomy = backgrounds(options.data, options.views)
         work = [(options.seed + k, 100, anatomy) for k in range(max(options.scenes // 100, 1))]
         with ProcessPoolExecutor(2) as pool:
             done = list(tqdm(pool.map(scenes, work), "scenes", len(work), unit="hundred"))
-        inputs, maps, counted = (np.concatenate(parts) for parts in zip(*done, strict=True))
+        examples = Examples(*(np.concatenate(parts) for parts in zip(*done, strict=True)))
         if options.cache:
-            np.savez(options.cache, inputs=inputs, maps=maps, counted=counted)
+            np.savez(options.cache, **vars(examples))
     torch.manual_seed(SEED)
     model, before = Detector(), []
     record_path = options.out / "instruments.training.json"
@@ -286,10 +331,15 @@ def main() -> None:
         earlier = json.loads(options.on_from.with_suffix(".training.json").read_text())
         before = [*earlier.get("before", []), {k: v for k, v in earlier.items() if k != "before"}]
     curve: list[dict] = []
-    given = inputs, maps, counted, options.minutes, curve, record_path
-    model = train(model, options.rate, *given).eval()
-    record = {"seed": options.seed, "scenes": len(inputs), "minutes": options.minutes, "curve": curve, "before": before}
-    print(exported(Probabilities(model), "instruments", "frame", "maps", inputs[:1], record, options.out))
+    model = train(model, options.rate, examples, options.minutes, curve, record_path).eval()
+    record = {
+        "seed": options.seed,
+        "scenes": len(examples),
+        "minutes": options.minutes,
+        "curve": curve,
+        "before": before,
+    }
+    print(exported(Probabilities(model), "instruments", "frame", "maps", examples.input(0)[None], record, options.out))
 
 
 def strip_metadata(path: Path) -> None:
@@ -309,7 +359,7 @@ def exported(
 ) -> str:
     """Writes model, manifest entry, parity example and training record; returns what to print."""
     path, program = folder / f"{name}.onnx", program.eval()
-    x = torch.from_numpy(example.astype(np.float32))
+    x = torch.from_numpy(example.astype(np.float16).astype(np.float32))  # as it is kept
     torch.onnx.export(program, (x,), path, input_names=[given], output_names=[made], dynamo=True, external_data=False)
     strip_metadata(path)
     with torch.no_grad():

@@ -187,6 +187,18 @@ def _parser() -> argparse.ArgumentParser:
     display.add_argument("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 for other computers")
     display.add_argument("--port", type=int, default=8765, help="port to serve at; 0 for any that is free")
 
+    record = verb(
+        "record",
+        "keep every frame, tool pose, overlay and alert in a file, beside a running pipeline; Ctrl-C ends it "
+        "(2 MB a frame of 1024 x 1024)",
+        _record,
+    )
+    record.add_argument(
+        "launch", nargs="?", type=Path, default=None, help="launch file of the pipeline (default: the demo's)"
+    )
+    record.add_argument("--out", type=Path, required=True, help="write the recording here (.fnrec); must not exist")
+    record.add_argument("--seconds", type=_positive, default=None, help="for so long, s; else until Ctrl-C")
+
     audit = verbs.add_parser("audit", help="trails of who asked for what").add_subparsers(dest="what", required=True)
     verify = verb(
         "verify", "check that nobody has changed a trail; the folder is in the launch file", _audit_verify, audit
@@ -465,7 +477,7 @@ def _display(options: argparse.Namespace) -> None:
     launch = load_launch(options.launch or shipped("launch/demo.yaml"))
     server = DisplayServer(
         Hub(launch.endpoints.out, launch.endpoints.frames), launch.endpoints.requests, Camera.load(launch.camera),
-        lambda: load_case(launch.case), AuditTrail(launch.audit_folder, "display"),
+        lambda name: load_case(launch.cases.get(name, launch.case)), AuditTrail(launch.audit_folder, "display"),
     )  # fmt: skip
 
     def started(port: int) -> None:
@@ -532,6 +544,26 @@ def _bridge_igtl(options: argparse.Namespace) -> None:
     bridge.run(stop.is_set)
     bridge.close()
     print(", ".join(f"{n} {what}" for what, n in bridge.counts.items()) or "nothing sent")
+
+
+def _record(options: argparse.Namespace) -> None:
+    import signal
+
+    from tqdm import tqdm
+
+    from fluoronav.pipeline import load_launch
+    from fluoronav.recording import Recorder
+
+    recorder = Recorder(load_launch(options.launch or shipped("launch/demo.yaml")), options.out)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: recorder.stop())
+    with tqdm(unit="frame", desc=str(options.out), disable=None) as bar:
+        recorder.run(options.seconds, lambda kind: bar.update(kind == "frame"))
+    c = recorder.counted
+    print(
+        f"{options.out}: {c['frame']} frames ({c['lost']} lost on the way), {c['tool']} tool messages, "
+        f"{c['overlay']} overlays, {c['alert']} alerts"
+    )
 
 
 def _engines_build(options: argparse.Namespace) -> None:

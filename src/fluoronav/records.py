@@ -155,7 +155,11 @@ class Distance:
 
 @dataclass(frozen=True, slots=True)
 class PlanProgress:
-    """A planned trajectory, and the instrument against it; None where there is nothing to compare."""
+    """A planned trajectory, and the instrument against it; None where there is nothing to compare.
+
+    `beside_mm`, shape (2,), says to which side the tip lies: to the right and up, seen along the trajectory with the
+    patient's head up (or the front, where the trajectory runs along the spine).
+    """
 
     trajectory: str
     entry_px: Float | None
@@ -163,6 +167,7 @@ class PlanProgress:
     angle_deg: float | None
     lateral_mm: float | None
     depth_left_mm: float | None
+    beside_mm: Float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ ROLES: dict[str, frozenset[str]] = {
     "watch": frozenset({"status", "case.info"}),
     "control": frozenset(
         {"status", "case.info", "alert.acknowledge", "plan.set", "mode.set", "registration.start",
-         "registration.accept", "registration.reject", "moment.mark"}
+         "registration.accept", "registration.reject", "case.load", "record.start", "record.stop", "moment.mark"}
     ),
 }  # fmt: skip
 MOST_VIEWERS = 16
@@ -62,7 +62,8 @@ class DisplayServer:
     camera : Camera
         Of the C-arm.
     load_case : callable
-        Returns the case, for the 3D view; called when somebody looks at it.
+        Returns a case by its name in the launch file, the first one's being empty; for the 3D view, called when
+        somebody looks at it.
     trail : AuditTrail
         Takes marked moments, and requests that were refused for want of the key.
     control_key : str, optional
@@ -70,13 +71,13 @@ class DisplayServer:
     """
 
     def __init__(
-        self, hub: Hub, requests: str, camera: Camera, load_case: Callable[[], Case], trail: AuditTrail,
+        self, hub: Hub, requests: str, camera: Camera, load_case: Callable[[str], Case], trail: AuditTrail,
         control_key: str | None = None,
     ) -> None:  # fmt: skip
         self.hub = hub
         self._camera = camera_head(camera)
         self._load_case, self._trail = load_case, trail
-        self._case: asyncio.Task[dict[str, bytes]] | None = None
+        self._case: tuple[str, asyncio.Task[dict[str, bytes]]] | None = None
         self._requests = requests
         self.control_key = control_key or secrets.token_urlsafe(12)
         self.app = web.Application(client_max_size=_MOST_BYTES, middlewares=[_secured])
@@ -115,11 +116,12 @@ class DisplayServer:
         return web.Response(text=file.read_text("utf-8"), content_type=kinds[suffix])
 
     async def _of_case(self, address: str, request: web.Request) -> web.Response:
-        """The case in space; made once, when somebody first looks at it."""
-        if self._case is None or (self._case.done() and self._case.exception()):
-            self._case = asyncio.create_task(asyncio.to_thread(_packed_case, self._load_case))
+        """The pipeline's case in space; made once, when somebody first looks at it."""
+        name = str(self.hub.health.get("case_name") or "")
+        if self._case is None or self._case[0] != name or (self._case[1].done() and self._case[1].exception()):
+            self._case = name, asyncio.create_task(asyncio.to_thread(_packed_case, self._load_case, name))
         try:
-            parts = await asyncio.shield(self._case)
+            parts = await asyncio.shield(self._case[1])
         except (CaseError, OSError) as error:
             raise web.HTTPServiceUnavailable(text=str(error)[:400]) from error
         kind = "application/json" if address == "/case" else "application/octet-stream"
@@ -198,8 +200,8 @@ class DisplayServer:
         return {k: reply.get(k) for k in ("id", "ok", "result", "error")}
 
 
-def _packed_case(load: Callable[[], Case]) -> dict[str, bytes]:
-    case = load()
+def _packed_case(load: Callable[[str], Case], name: str) -> dict[str, bytes]:
+    case = load(name)
     made = {"/case": json.dumps(case_head(case)).encode(), "/case/surfaces": surfaces(case), "/case/ct": ct_box(case)}
     return {address: gzip.compress(content, 1) for address, content in made.items()}
 

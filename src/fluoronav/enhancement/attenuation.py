@@ -18,6 +18,26 @@ SIDES = (256, 128, 64)
 _MASK_EVERY_FRAMES = 15
 
 
+def write_attenuation(counts: NDArray[np.float32], frame: FrameRecord, out: NDArray[np.float32]) -> None:
+    """Minus the logarithm of the share of the open beam that is left.
+
+    Parameters
+    ----------
+    counts : ndarray of float32
+        Of `frame`, binned to any size, more for more X-rays.
+    frame : FrameRecord
+        With its dark level.
+    out : ndarray of float32, of the same shape
+    """
+    full = float(2**frame.bits - 1)
+    open_beam = max((frame.open_beam or full) - frame.dark, 1.0)
+    np.subtract(counts, np.float32(frame.dark), out=out)
+    # Half a count at the least: the logarithm of nothing is not an attenuation.
+    np.maximum(out, np.float32(0.5 * full / 65535), out=out)
+    cv2.log(out, out)
+    np.subtract(np.float32(np.log(open_beam)), out, out=out)
+
+
 class AttenuationStage:
     """Corrects the detector, bins the counts, subtracts the dark level and takes the logarithm.
 
@@ -68,19 +88,11 @@ class AttenuationStage:
         if self._frames % _MASK_EVERY_FRAMES == 0:
             self._look_around(counts)
         self._frames += 1
-        full = float(2**frame.bits - 1)
-        open_beam = max((frame.open_beam or full) - self._dark, 1.0)
-        # Half a count at the least: the logarithm of nothing is not an attenuation.
-        floor = 0.5 * full / 65535
+        frame.dark = self._dark
         for side in SIDES:
-            out = self._attenuation[side]
-            np.subtract(counts[side], np.float32(self._dark), out=out)
-            np.maximum(out, np.float32(floor), out=out)
-            cv2.log(out, out)
-            np.subtract(np.float32(np.log(open_beam)), out, out=out)
+            write_attenuation(counts[side], frame, self._attenuation[side])
         frame.pyramid = self._attenuation
         frame.seen = self._seen
-        frame.dark = self._dark
 
     def idle(self) -> None: ...
 

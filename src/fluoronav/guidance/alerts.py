@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import count
 
 from fluoronav.records import Alert, Level, Priority
 
@@ -14,7 +15,8 @@ LEVELS: tuple[Level, ...] = ("clear", "caution", "danger")
 class AlertBook:
     """The alerts that are open, each under a key such as ``("proximity", "kwire", "aorta")``.
 
-    Ids are stable through an alert's life; a condition that comes back is a new alert.
+    Ids are stable through an alert's life, and no two of a process are the same; a condition that comes back is a new
+    alert.
 
     Parameters
     ----------
@@ -22,10 +24,11 @@ class AlertBook:
         Before every id, where several books send by one socket.
     """
 
+    _numbers = count(1)
+
     def __init__(self, prefix: str = "") -> None:
         self._prefix = prefix
         self._open: dict[tuple[str | None, ...], Alert] = {}
-        self._count = 0
 
     def hold(
         self,
@@ -46,11 +49,10 @@ class AlertBook:
         if held is not None and held.priority == priority:
             return None
         if held is None:
-            self._count += 1
             name = "/".join(x for x in key if x)
             alert = Alert(
-                f"{self._prefix}{name}/{self._count}", t, "raised", priority, kind, instrument, structure, distance_mm,
-                lower_mm, threshold_mm, text,
+                f"{self._prefix}{name}/{next(self._numbers)}", t, "raised", priority, kind, instrument, structure,
+                distance_mm, lower_mm, threshold_mm, text,
             )  # fmt: skip
         else:
             alert = replace(
@@ -75,6 +77,12 @@ class AlertBook:
         if held is None:
             return None
         return replace(held, state="cleared", distance_mm=distance_mm, lower_mm=lower_mm, text=text)
+
+    def end_all(self, text: str) -> list[Alert]:
+        """Says that nothing holds any more; returns what is to be sent."""
+        ended = [replace(held, state="cleared", text=text) for held in self._open.values()]
+        self._open.clear()
+        return ended
 
     def acknowledge(self, alert_id: str, user: str) -> Alert | None:
         """The message that somebody has seen an open alert; None where there is no such alert."""

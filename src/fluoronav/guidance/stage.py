@@ -32,8 +32,26 @@ _LOST_FRAMES = 2
 # An instrument whose place is less well known than this (1 sigma) has no distances: every structure on its ray would
 # be alarmed.
 _PLACED_MM = 6.0
+# A trajectory within 25 degrees of the patient's long axis has no head up.
+_ALONG_SPINE_COS = float(np.cos(np.deg2rad(25)))
 # A tracker's drift is said from here on, and over below there.
 _DRIFT_SAID_MM, _DRIFT_OVER_MM = 1.0, 0.7
+
+
+def beside_axes(axis_ct: Float) -> Float:
+    """Right and up, shape (2, 3), LPS, as somebody sees who looks along a trajectory.
+
+    Parameters
+    ----------
+    axis_ct : ndarray, shape (3,)
+        From entry to target, unit length. The patient's head is up; where the trajectory runs along the spine, the
+        front is.
+    """
+    head = np.array([0.0, 0.0, 1.0])
+    up = head if abs(axis_ct @ head) < _ALONG_SPINE_COS else np.array([0.0, -1.0, 0.0])
+    up = up - (up @ axis_ct) * axis_ct
+    up = up / np.linalg.norm(up)
+    return np.stack([np.cross(axis_ct, up), up])
 
 
 class GuidanceStage:
@@ -200,14 +218,15 @@ class GuidanceStage:
         axis = axis / np.linalg.norm(axis)
         cosine = float(np.clip(axis @ tracked.axis_ct, -1, 1))
         offset = tracked.tip_ct - entry_ct
-        lateral = float(np.linalg.norm(offset - (offset @ axis) * axis))
+        beside = offset - (offset @ axis) * axis
         return PlanProgress(
             name,
             entry_px,
             target_px,
             float(np.rad2deg(np.arccos(cosine))),
-            lateral,
+            float(np.linalg.norm(beside)),
             float((target_ct - tracked.tip_ct) @ axis),
+            beside_axes(axis) @ beside,
         )
 
     def _watch_registration(self, frame: FrameRecord) -> None:

@@ -140,7 +140,7 @@ def _openvino_devices(onnxruntime: Any) -> list[Any]:
     found = onnxruntime.get_ep_devices()
     devices = [d for d in found if d.ep_name == name and d.ep_metadata.get("ov_device") == "CPU"]
     if not devices:
-        raise Unavailable("OpenVINO sees no CPU that it knows")
+        raise Unavailable("OpenVINO's provider offers itself on CPUs of Intel only, and sees none here")
     return devices
 
 

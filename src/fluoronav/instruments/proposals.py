@@ -5,9 +5,10 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
+from fluoronav.enhancement.attenuation import write_attenuation
 from fluoronav.inference import InferenceSettings, Model, engine
 from fluoronav.instruments.edges import measure
-from fluoronav.instruments.network_input import GRID, SIDE, Field
+from fluoronav.instruments.network_input import FINE, GRID, SIDE, Field
 from fluoronav.instruments.tracing import trace_instruments
 from fluoronav.records import Detection, FrameRecord
 
@@ -29,6 +30,9 @@ class Proposer:
         self._to_frame = longest / GRID
         self._field: Field | None = None
         self._seen: np.ndarray | None = None
+        self._fine_shape = (max(round(rows * FINE / longest), 1), max(round(cols * FINE / longest), 1))
+        self._fine = np.zeros(self._fine_shape, np.float32)
+        self._full = np.zeros((rows, cols), np.float32)
         for _ in range(3):
             self.model.run()
         blank = np.zeros((6, GRID, GRID), np.float32)
@@ -49,8 +53,11 @@ class Proposer:
         assert frame.seen is not None
         image = frame.pyramid[SIDE]
         if self._field is None or self._seen is not frame.seen:  # a new one is estimated twice a second
-            self._seen, self._field = frame.seen, Field(_square(frame.seen, image.shape))
-        self._field.write(_square(image, image.shape), self.model.input[0])
+            self._seen, self._field = frame.seen, Field(_square(frame.seen, image.shape, SIDE))
+        self._bin(frame)
+        self._field.write(
+            _square(image, image.shape, SIDE), _square(self._fine, self._fine.shape, FINE), self.model.input[0]
+        )
         self.model.run()
         found = []
         for trace in trace_instruments(self.model.output[0], least_score):
@@ -65,12 +72,25 @@ class Proposer:
                 )  # fmt: skip
         return found
 
+    def _bin(self, frame: FrameRecord) -> None:
+        """The frame's attenuation at the finer of the two resolutions."""
+        shape = self._fine_shape[::-1]
+        if frame.counts.dtype == np.uint8:
+            # Averages of 8 bit counts have fractions that matter.
+            np.copyto(self._full, frame.counts)
+            cv2.resize(self._full, shape, dst=self._fine, interpolation=cv2.INTER_AREA)
+        else:
+            np.copyto(self._fine, cv2.resize(frame.counts, shape, interpolation=cv2.INTER_AREA))
+        if frame.inverse:
+            np.subtract(np.float32(2**frame.bits - 1), self._fine, out=self._fine)
+        write_attenuation(self._fine, frame, self._fine)
 
-def _square(picture: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+
+def _square(picture: np.ndarray, shape: tuple[int, ...], side: int) -> np.ndarray:
     """As the network's input is; what is not square fills the upper left, and the rest is 0."""
     rows, cols = shape
     if rows == cols:
         return picture
-    square = np.zeros((SIDE, SIDE), np.float32)
+    square = np.zeros((side, side), np.float32)
     square[:rows, :cols] = cv2.resize(picture.astype(np.float32), (cols, rows), interpolation=cv2.INTER_NEAREST)
     return square

@@ -8,7 +8,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import zmq
@@ -102,7 +102,7 @@ class FrameLoop:
             if socket is not None:
                 self._poller.register(socket, zmq.POLLIN)
         self.commands: deque[Callable[[], None]] = deque()
-        self.mode = launch.mode
+        self.mode: Literal["live", "shadow"] = launch.mode
         self._stopping = False
         # What the watchdog reads: written here, whole words at a time.
         self.last_frame_at = 0.0

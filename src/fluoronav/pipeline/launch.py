@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
+import platformdirs
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -50,9 +51,13 @@ class LaunchFile(BaseModel):
     max_future_ms: float = Field(default=100, ge=0, description="how far a frame's clock may run ahead of ours")
     queue_frames: int = Field(default=8, ge=1, le=64, description="frames that may wait before the oldest is lost")
     stages: tuple[StageName, ...] = ("attenuation", "registration", "instruments", "guidance")
+    cases: dict[str, str] = Field(
+        default={}, max_length=64, description="names of cases that may be loaded instead on request, and their files"
+    )
     audit: str | None = Field(
         default=None, description="folder for the trail of requests; the user's state folder by default"
     )
+    recordings: str | None = Field(default=None, description="folder for recordings; the user's data folder by default")
     inference: InferenceSettings = InferenceSettings()
     endpoints: Endpoints = Endpoints()
 
@@ -60,6 +65,13 @@ class LaunchFile(BaseModel):
     def audit_folder(self) -> Path:
         """Where the trail of requests is kept."""
         return Path(self.audit) if self.audit else audit_folder()
+
+    @property
+    def recordings_folder(self) -> Path:
+        """Where recordings are kept."""
+        if self.recordings:
+            return Path(self.recordings)
+        return Path(platformdirs.user_data_dir("fluoronav")) / "recordings"
 
     @field_validator("stages")
     @classmethod
@@ -99,6 +111,16 @@ def load_launch(path: str | Path) -> LaunchFile:
         text = f"unknown key; the keys are {keys}" if unknown else first["msg"].removeprefix("Value error, ")
         raise LaunchError(f"{path}: {where}: {text}") from error
     folder = path.resolve().parent
-    case = launch.case if launch.case == "embedded" else str(folder / launch.case)
-    audit = str(folder / launch.audit) if launch.audit else None
-    return launch.model_copy(update={"case": case, "camera": str(folder / launch.camera), "audit": audit})
+
+    def absolute(name: str) -> str:
+        return name if name == "embedded" else str(folder / name)
+
+    return launch.model_copy(
+        update={
+            "case": absolute(launch.case),
+            "cases": {name: absolute(case) for name, case in launch.cases.items()},
+            "camera": str(folder / launch.camera),
+            "audit": str(folder / launch.audit) if launch.audit else None,
+            "recordings": str(folder / launch.recordings) if launch.recordings else None,
+        }
+    )

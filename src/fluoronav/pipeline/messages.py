@@ -76,6 +76,7 @@ def overlay_message(
                 "angle_deg": p.angle_deg,
                 "lateral_mm": p.lateral_mm,
                 "depth_left_mm": p.depth_left_mm,
+                "beside_mm": _list(p.beside_mm),
             }
             for p in frame.plan
         ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import logging
 import os
@@ -9,6 +10,8 @@ import signal
 import sys
 import threading
 import time
+from itertools import count
+from typing import Literal
 
 import zmq
 
@@ -23,7 +26,36 @@ from fluoronav.wire import bind
 
 log = logging.getLogger("fluoronav")
 
-_WAKE = "inproc://wake"
+_WAKES = count()
+
+
+class _Running:
+    """What runs while one case is loaded."""
+
+    def __init__(self, chain: Chain, loop: FrameLoop, frames: threading.Thread, wake: zmq.Socket) -> None:
+        self.loop = loop
+        self._chain, self._frames, self._wake = chain, frames, wake
+        self._lock = threading.Lock()
+        self._ended = False
+
+    def rouse(self) -> None:
+        """Has the frame path look at its commands."""
+        with self._lock:
+            if not self._ended:
+                with contextlib.suppress(zmq.Again):  # the frame path has ended by an error
+                    self._wake.send(b"", zmq.NOBLOCK)
+
+    def end(self) -> None:
+        """Ends the frame path after the frame at hand; more than once does no harm."""
+        if self._ended:
+            return
+        self.loop.commands.append(self.loop.stop)
+        self.rouse()
+        self._frames.join()
+        with self._lock:
+            self._ended = True
+            self._wake.close()
+        self._chain.close()
 
 
 class Service:
@@ -39,12 +71,14 @@ class Service:
     def __init__(self, launch: LaunchFile, progress=lambda text: None) -> None:
         self._launch = launch
         self._progress = progress
-        self._stop = threading.Event()
+        self._stop, self._call = threading.Event(), threading.Event()
+        self._next_case: str | None = None
         self._error: BaseException | None = None
 
     def stop(self) -> None:
         """Ends the service; may be called from any thread or signal handler."""
         self._stop.set()
+        self._call.set()
 
     def run(self) -> None:
         """Runs until stopped by :meth:`stop`, SIGTERM, SIGINT or a request.
@@ -63,57 +97,95 @@ class Service:
         context = zmq.Context()
         out = context.socket(zmq.PUB)
         router = context.socket(zmq.ROUTER)
-        wake = context.socket(zmq.PAIR)
-        for socket in (out, router, wake):
+        for socket in (out, router):
             socket.setsockopt(zmq.LINGER, 200)
         router.setsockopt(zmq.MAXMSGSIZE, 2**20)
         try:
             bind(out, self._launch.endpoints.out, "out")
             bind(router, self._launch.endpoints.requests, "requests")
-            wake.bind(_WAKE)
-            self._serve(context, out, router, wake)
+            self._serve(context, out, router)
         finally:
-            for socket in (out, router, wake):
+            for socket in (out, router):
                 socket.close()
             context.term()
         if self._error is not None:
             raise self._error
 
-    def _serve(self, context: zmq.Context, out: zmq.Socket, router: zmq.Socket, wake: zmq.Socket) -> None:
+    def _serve(self, context: zmq.Context, out: zmq.Socket, router: zmq.Socket) -> None:
         publisher = Publisher(out, self._launch.source)
-        watch = Watch(self._launch, router, publisher, self.stop)
+        watch = Watch(self._launch, router, publisher, self.stop, self._load)
         watch.start()
-        chain = Chain(self._launch.stages, self._launch.inference)
+        running: _Running | None = None
         try:
             start = time.monotonic()
             camera = Camera.load(self._launch.camera)
-            case: Case = load_case(self._launch.case, progress=self._progress)
-            chain.prepare(case, camera, self._progress)
             account = FrameAccount(camera.rows, camera.cols, int(self._launch.max_future_ms * 1e6))
-            loop = FrameLoop(context, self._launch, chain, account, publisher, _WAKE)
-            # What exists now lives as long as the process: the collector need never look at it again.
-            gc.collect()
-            gc.freeze()
-            gc.disable()
-            frames = threading.Thread(target=self._frames, args=(loop, watch), name="frames")
-            frames.start()
-            lock = threading.Lock()
-
-            def rouse() -> None:
-                with lock:
-                    wake.send(b"", zmq.NOBLOCK)
-
-            watch.attach(case, chain, account, loop, rouse)
+            case, chain = self._prepared(self._launch.case, camera)
+            running = self._run_case(context, case, chain, account, publisher, watch, self._launch.mode)
             log.info("ready after %.1f s: case %s, process %d", time.monotonic() - start, case.id, os.getpid())
-            self._stop.wait()
-            loop.commands.append(loop.stop)
-            rouse()
-            frames.join()
+            while not self._told():
+                name, self._next_case = self._next_case, None
+                if name is None:
+                    continue
+                # The case at hand is guided by until the next one is ready, and on if that cannot be loaded.
+                try:
+                    case, chain = self._prepared(self._launch.cases[name], camera)
+                except Exception as error:
+                    log.exception("the case %r cannot be loaded; the one at hand goes on", name)
+                    watch.not_loaded(f"case.load {name}: {error}")
+                    continue
+                running.end()
+                watch.detach()
+                mode = running.loop.mode
+                running = self._run_case(context, case, chain, account, publisher, watch, mode)
+                log.info("case %s is loaded", case.id)
         finally:
+            if running is not None:
+                running.end()
             watch.end()
-            chain.close()
             gc.enable()
             gc.unfreeze()
+
+    def _load(self, name: str) -> None:
+        """Has the main thread load a case of the launch file."""
+        self._next_case = name
+        self._call.set()
+
+    def _told(self) -> bool:
+        """Waits for a case to load, or the end; true at the end."""
+        self._call.wait()
+        self._call.clear()
+        return self._stop.is_set()
+
+    def _prepared(self, path: str, camera: Camera) -> tuple[Case, Chain]:
+        case = load_case(path, progress=self._progress)
+        chain = Chain(self._launch.stages, self._launch.inference)
+        try:
+            chain.prepare(case, camera, self._progress)
+        except BaseException:
+            chain.close()
+            raise
+        return case, chain
+
+    def _run_case(
+        self, context: zmq.Context, case: Case, chain: Chain, account: FrameAccount, publisher: Publisher, watch: Watch,
+        mode: Literal["live", "shadow"],
+    ) -> _Running:  # fmt: skip
+        wake, endpoint = context.socket(zmq.PAIR), f"inproc://wake-{next(_WAKES)}"
+        wake.setsockopt(zmq.LINGER, 200)
+        wake.bind(endpoint)
+        loop = FrameLoop(context, self._launch, chain, account, publisher, endpoint)
+        loop.mode = mode
+        # What exists now lives as long as the case: the collector need never look at it again.
+        gc.unfreeze()
+        gc.collect()
+        gc.freeze()
+        gc.disable()
+        frames = threading.Thread(target=self._frames, args=(loop, watch), name="frames")
+        frames.start()
+        running = _Running(chain, loop, frames, wake)
+        watch.attach(case, chain, account, loop, running.rouse)
+        return running
 
     def _frames(self, loop: FrameLoop, watch: Watch) -> None:
         try:
@@ -122,4 +194,4 @@ class Service:
             log.exception("the frame path has ended")
             self._error = error
             watch.fail(f"{type(error).__name__}: {error}")
-            self._stop.set()
+            self.stop()

@@ -21,6 +21,7 @@ from fluoronav.pipeline.chain import Chain
 from fluoronav.pipeline.frames import FrameLoop, Publisher
 from fluoronav.pipeline.launch import LaunchFile
 from fluoronav.pipeline.messages import alert_message
+from fluoronav.pipeline.recording_process import RecordingProcess
 from fluoronav.registration import RegistrationStage
 from fluoronav.wire import InvalidMessage, Request, decode_request, encode
 from fluoronav.wire.messages import PROTOCOL_VERSION
@@ -50,13 +51,20 @@ class Watch:
         ROUTER, bound.
     stop : callable
         Ends the service.
+    load : callable
+        Has another case of the launch file loaded, by its name there.
     """
 
     def __init__(
-        self, launch: LaunchFile, router: zmq.Socket[bytes], publisher: Publisher, stop: Callable[[], None]
-    ) -> None:
-        self._launch, self._router, self._publisher, self._stop = launch, router, publisher, stop
-        self._alerts = AlertBook("watch:")
+        self, launch: LaunchFile, router: zmq.Socket[bytes], publisher: Publisher, stop: Callable[[], None],
+        load: Callable[[str], None],
+    ) -> None:  # fmt: skip
+        self._launch, self._router, self._publisher, self._stop, self._load = launch, router, publisher, stop, load
+        self._loading = self._not_loaded = ""
+        self._case_name = ""
+        self._recording = RecordingProcess(launch)
+        # Two books: a recording that has ended is no less so for a trail that is written.
+        self._alerts, self._recording_alerts = AlertBook("watch:"), AlertBook("recording:")
         self._trail = AuditTrail(launch.audit_folder, f"pipeline-{launch.source}")
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._ending = threading.Event()
@@ -82,7 +90,21 @@ class Watch:
     ) -> None:
         """Gives the watchdog what it watches; the service is ready from now on."""
         self._case, self._chain, self._account, self._wake = case, chain, account, wake
+        self._case_name, self._loading, self._not_loaded = self._loading, "", ""
+        self._failures_seen = 0
         self._loop = loop
+
+    def detach(self) -> None:
+        """The case at hand has ended: its alerts are of nothing any more."""
+        guidance = self._chain.find(GuidanceStage) if self._chain else None
+        for alert in guidance.alerts.end_all("another case is loaded") if guidance else []:
+            self._send(alert)
+        self._loop = None
+
+    def not_loaded(self, text: str) -> None:
+        """The case that was asked for cannot be loaded."""
+        self._loading, self._not_loaded = "", text
+        self._health()
 
     def fail(self, text: str) -> None:
         """The frame path has ended by an error."""
@@ -92,6 +114,7 @@ class Watch:
     def end(self) -> None:
         self._ending.set()
         self._thread.join(2)
+        self._recording.close()
 
     def _run(self) -> None:
         while not self._ending.is_set():
@@ -106,6 +129,7 @@ class Watch:
     def _once(self) -> None:
         now = time.monotonic()
         self._watch(now)
+        self._watch_recording()
         if now >= self._next_health:
             self._health()
         wait = max(min(self._next_health, self._stale_at(now)) - time.monotonic(), 0.002)
@@ -140,6 +164,12 @@ class Watch:
             self._send(self._alerts.end("latency", "frames are processed again"))
         state = self._judge(now)
         if state != self._state:
+            self._health()
+
+    def _watch_recording(self) -> None:
+        fault = self._recording.fault()
+        if fault is not None:
+            self._send(self._recording_alerts.hold("storage", "medium", time.time_ns(), fault))
             self._health()
 
     def _send(self, alert) -> None:
@@ -201,9 +231,12 @@ class Watch:
             "clock_offset_ms": loop.clock_offset_ms if loop else 0.0,
             "engine": chain.engines if chain else {},
             "case": self._case.id if self._case else "",
+            "case_name": self._case_name,
+            "loading": self._loading,
+            "recording": str(self._recording.path) if self._recording.running else "",
             "mode": loop.mode if loop else self._launch.mode,
             "version": __version__,
-            "error": self._failure or (chain.last_failure if chain else ""),
+            "error": self._failure or self._not_loaded or (chain.last_failure if chain else ""),
         }
 
     def _health(self) -> None:
@@ -296,7 +329,41 @@ class Watch:
             return {"mode": mode}
         if request.op == "alert.acknowledge":
             return self._acknowledge(request)
+        if request.op == "case.load":
+            return self._load_case(request)
+        if request.op in ("record.start", "record.stop"):
+            return self._record(request.op == "record.start")
         raise RequestError("not_available", f"{request.op} is not available in version {__version__}")
+
+    def _load_case(self, request: Request) -> dict[str, Any]:
+        """Cases are those of the launch file: a request names none of this computer's files."""
+        name, known = request.args.get("case"), self._launch.cases
+        if not isinstance(name, str) or name not in known:
+            there = ", ".join(known) or "none: the launch file has no `cases`"
+            raise RequestError("invalid", f"args.case must be one of {there}")
+        if self._loading:
+            raise RequestError("busy", f"{self._loading} is being loaded; health says when it is there")
+        self._loading = name
+        self._load(name)
+        self._health()
+        return {"loading": name}
+
+    def _record(self, start: bool) -> dict[str, Any]:
+        recording = self._recording
+        if start and recording.running:
+            raise RequestError("busy", f"{recording.path} is being recorded; stop that first")
+        if not start and not recording.running:
+            raise RequestError("invalid", "nothing is being recorded")
+        if start:
+            try:
+                recording.start()
+            except OSError as error:
+                raise RequestError("storage", f"the recording cannot begin: {error}") from error
+            self._send(self._recording_alerts.end("storage", "recording again"))
+        else:
+            recording.stop()
+        self._health()
+        return {"path": str(recording.path)}
 
     def _order(self, command: Callable[[], None]) -> None:
         """Has the frame path do something between two frames."""
@@ -308,6 +375,7 @@ class Watch:
         return {
             "case": case.id,
             "name": case.file.name,
+            "cases": list(self._launch.cases),
             "structures": [
                 {"name": s.name, "color": s.color, "caution_mm": s.caution_mm, "danger_mm": s.danger_mm}
                 for s in case.structures
@@ -334,7 +402,8 @@ class Watch:
         alert_id = request.args.get("alert")
         if not isinstance(alert_id, str):
             raise RequestError("invalid", "args.alert must be the id of an alert")
-        own = self._alerts.acknowledge(alert_id, request.user)
+        books = self._alerts, self._recording_alerts
+        own = next((a for book in books if (a := book.acknowledge(alert_id, request.user))), None)
         if own is not None:
             self._send(own)
             return {"alert": alert_id}

@@ -89,18 +89,23 @@ class ImageChain:
         ndarray of uint16
         """
         s = self.settings
+        photons = self.photons(transmitted)
+        out = np.empty(transmitted.shape, np.uint16)
+        full = 2**s.bits - 1
+        per_photon = full * (1 - s.offset_share) / (s.headroom * s.photons)
+        _expose(photons, self.gain, seed, s.electronic_photons, per_photon, s.offset_share * full, full, out)
+        return out
+
+    def photons(self, transmitted: Float32) -> Float32:
+        """Mean detected photons of each pixel, shape (rows, cols); `transmitted` as for :meth:`counts`."""
+        s = self.settings
         small = cv2.resize(transmitted, None, fx=1 / 16, fy=1 / 16, interpolation=cv2.INTER_AREA)
         scatter = cv2.GaussianBlur(small, (0, 0), s.scatter_sigma_px * self.scale / 16, borderType=cv2.BORDER_REPLICATE)
         scatter *= s.scatter_to_primary * small.mean() / scatter.mean()
         signal = transmitted + cv2.resize(scatter, transmitted.shape[::-1], interpolation=cv2.INTER_CUBIC)
         signal = cv2.GaussianBlur(signal, (0, 0), s.blur_sigma_px * self.scale)
         signal *= self.shading
-        photons = signal * np.float32(s.photons / signal[self.seen].mean())
-        out = np.empty(transmitted.shape, np.uint16)
-        full = 2**s.bits - 1
-        per_photon = full * (1 - s.offset_share) / (s.headroom * s.photons)
-        _expose(photons, self.gain, seed, s.electronic_photons, per_photon, s.offset_share * full, full, out)
-        return out
+        return np.asarray(signal * np.float32(s.photons / signal[self.seen].mean()), np.float32)
 
 
 @njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)

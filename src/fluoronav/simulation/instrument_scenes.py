@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import cv2
 import numpy as np
@@ -24,6 +25,9 @@ Float32 = NDArray[np.float32]
 _NEAREST_MM, _FARTHEST_MM, _STEEPEST_DEG = 480.0, 760.0, 65.0
 _TAILS_IN_VIEW = 0.1
 _TIP_PX = 24  # so much of an axis is its tip, pixels of a 1024 image
+# What is to be seen must differ from what is around it by so many standard deviations of the noise over its whole area
+# (Rose, The sensitivity performance of the human eye on an absolute scale, J Opt Soc Am 1948).
+_ROSE = 5.0
 _COUNTS = (0.12, 0.5, 0.26, 0.12)  # scenes with 0, 1, 2, 3 instruments
 
 
@@ -39,7 +43,8 @@ class Placed:
     axis_px : ndarray, shape (m, 2)
         The part of the axis that is in view, from the tip on, (column, row), a point every pixel or so.
     tip_hidden : bool
-        Other metal in the way of the beam through its tip is thicker than the tip itself.
+        Other metal in the way of the beam through its tip is thicker than the tip itself, or the tip cannot be told
+        from the noise: where the detector saturates, say.
     """
 
     metal: Metal
@@ -142,6 +147,42 @@ def _near_plane(rng: np.random.Generator, steepest_deg: float) -> Float:
     return np.array([np.cos(around) * np.cos(steep), np.sin(around) * np.cos(steep), np.sin(steep)])
 
 
+@dataclass
+class _Exposure:
+    """What a scene's detector is about to see."""
+
+    chain: ImageChain
+    water: Float32
+    bone: Float32
+    steel: Float32
+    beam: Float32
+
+    @cached_property
+    def photons(self) -> Float32:
+        return self.chain.photons(self.beam)
+
+    def contrast_to_noise(self, own: Float32, where: NDArray[np.bool_]) -> float:
+        """Of a piece of metal, over its whole area, against the same picture without it.
+
+        Parameters
+        ----------
+        own : ndarray of float32, shape (rows, cols)
+            Its steel, mm.
+        where : ndarray of bool, shape (rows, cols)
+            The part of it that is asked for.
+        """
+        at, chain, settings = np.nonzero(where & self.chain.seen), self.chain, self.chain.settings
+        without = np.empty(len(at[0]), np.float32)
+        transmission(self.water[at], self.bone[at], np.maximum(self.steel[at] - own[at], 0), without)
+        # Scatter is the same with it and without.
+        shading = chain.shading * self.beam
+        per_share = settings.photons / ((1 + settings.scatter_to_primary) * float(shading[chain.seen].mean()))
+        now, full = self.photons[at], settings.headroom * settings.photons
+        gained = per_share * chain.shading[at] * (without - self.beam[at])
+        difference = np.minimum(now + gained, full) - np.minimum(now, full)
+        return float(np.sqrt((difference**2 / (now + settings.electronic_photons**2)).sum()))
+
+
 class SceneMaker:
     """Makes exposures for one camera.
 
@@ -182,7 +223,9 @@ class SceneMaker:
         chain, water, bone, placed = self._setup(rng, photons, count)
         steel = self._steel(placed)
         _distract(rng, self.camera, steel, chain.seen)
-        placed = tuple(replace(one, tip_hidden=self._tip_hidden(one, steel)) for one in placed)
+        exposure = _Exposure(chain, water, bone, steel, self._beam(water, bone, steel)) if placed else None
+        hidden = (exposure is not None and self._tip_hidden(one, exposure) for one in placed)
+        placed = tuple(replace(one, tip_hidden=is_hidden) for one, is_hidden in zip(placed, hidden, strict=True))
         if rng.random() < 0.3:  # the hand, or the patient, moves during the pulse
             steel = _moved(steel, rng, self.camera.cols / 1024)
         return self._exposed(chain, water, bone, steel, int(rng.integers(30000))), placed, chain.seen
@@ -205,6 +248,16 @@ class SceneMaker:
         instruments : tuple of Placed
             In one order; one that has left the view has an empty axis.
         """
+        for chain, beam, now in self.beams(rng, frames, photons, count):
+            yield chain.counts(beam, int(rng.integers(30000))), now
+
+    def beams(
+        self, rng: np.random.Generator, frames: int, photons: float | None = None, count: int | None = None
+    ) -> Iterator[tuple[ImageChain, Float32, tuple[Placed, ...]]]:
+        """A sequence before it is exposed: the detector, and what share of the open beam each pixel gets.
+
+        Parameters and the instruments are those of :meth:`sequence`.
+        """
         chain, water, bone, placed = self._setup(rng, photons, count)
         before = self._steel(placed)
         others = before.copy()
@@ -213,7 +266,7 @@ class SceneMaker:
         ways = [_hand(rng) for _ in placed]
         for k in range(frames):
             now = tuple(self._at(p, way(k)) for p, way in zip(placed, ways, strict=True))
-            yield self._exposed(chain, water, bone, self._steel(now) + others, int(rng.integers(30000))), now
+            yield chain, self._beam(water, bone, self._steel(now) + others), now
 
     def pair(
         self, rng: np.random.Generator, T_second_first: Float, photons: float | None = None
@@ -266,11 +319,16 @@ class SceneMaker:
             steel_mm(one.metal, one.points_camera, self.camera, steel)
         return steel
 
-    def _tip_hidden(self, placed: Placed, steel: Float32) -> bool:
-        own = self._steel((placed,))
-        tip = np.rint(placed.axis_px[: max(round(_TIP_PX * self.camera.cols / 1024), 1)]).astype(int)
+    def _tip_hidden(self, placed: Placed, exposure: _Exposure) -> bool:
+        own, steel = self._steel((placed,)), exposure.steel
+        length = max(round(_TIP_PX * self.camera.cols / 1024), 1)
+        tip = np.rint(placed.axis_px[:length]).astype(np.int32)
         alone = float(own[tip[:, 1], tip[:, 0]].mean())
-        return float(steel[tip[:, 1], tip[:, 0]].mean()) > 2 * alone
+        if float(steel[tip[:, 1], tip[:, 0]].mean()) > 2 * alone:
+            return True
+        near = np.zeros(own.shape, np.uint8)
+        cv2.polylines(near, [tip], False, 1, max(length, 2))
+        return exposure.contrast_to_noise(own, (near > 0) & (own > 0)) < _ROSE
 
     def _at(self, placed: Placed, motion: Float) -> Placed:
         """An instrument moved by a motion about its first tip."""
@@ -282,9 +340,14 @@ class SceneMaker:
     def _exposed(
         self, chain: ImageChain, water: Float32, bone: Float32, steel: Float32, seed: int
     ) -> NDArray[np.uint16]:
+        return chain.counts(self._beam(water, bone, steel), seed)
+
+    @staticmethod
+    def _beam(water: Float32, bone: Float32, steel: Float32) -> Float32:
+        """Share of the open beam behind all of it."""
         beam = np.empty(steel.size, np.float32)
         transmission(water.ravel(), bone.ravel(), steel.ravel(), beam)
-        return chain.counts(beam.reshape(steel.shape), seed)
+        return beam.reshape(steel.shape)
 
     def _chain(self, photons: float, kind: int) -> ImageChain:
         """A detector; a pixel of a smaller image collects more photons."""

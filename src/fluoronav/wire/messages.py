@@ -186,6 +186,7 @@ class PlanProgress(BaseModel):
     angle_deg: Number | None
     lateral_mm: Number | None
     depth_left_mm: Number | None
+    beside_mm: Pixel | None = None
 
 
 class Outline(BaseModel):

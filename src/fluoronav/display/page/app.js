@@ -37,6 +37,8 @@ const state = {
   loupe: true,
   measuring: 0, // points to set: 2 for a length, 3 for an angle
   running: "", // id of the pipeline's case
+  recording: "", // the file that the pipeline records to
+  said: "", // the pipeline's last error that was told
   plan: [],
   user: "",
 };
@@ -74,6 +76,11 @@ const stream = new Stream({
     find("latency").textContent = text.latency(header.latency_ms.p50.toFixed(0));
     state.mode = header.mode;
     state.running = header.case;
+    state.recording = header.recording ?? "";
+    controls.recording(state.recording);
+    if (header.loading) say(text.loadingCase(header.loading));
+    else if (header.error?.startsWith("case.load") && header.error !== state.said) say(text.pipelineSays(header.error));
+    state.said = header.error;
     if (header.case && header.case !== state.case) readCase(header.case);
   },
   link(header) {
@@ -93,6 +100,7 @@ async function readCase(id) {
   layers.no_go = new Set(reply.result.no_go ?? []);
   state.plan = reply.result.plan.map((t) => t.name);
   controls.offerPlan(state.plan);
+  controls.offerCases(reply.result.cases ?? []);
   state.redraw = true;
 }
 

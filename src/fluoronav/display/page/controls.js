@@ -47,19 +47,19 @@ export function addControls(app) {
   find("along-beam").onclick = () => space.scene?.look_along_beam();
 
   // The DRR over the frame: how much of it, and flickering between the two.
-  const drr = find("drr");
-  drr.style.opacity = 0.5;
+  const drr = () => find("drr"); // another case brings another canvas
+  drr().style.opacity = 0.5;
   button("drr", (on) => {
     space.drr_on = space.drr_new = on;
-    drr.hidden = true;
+    drr().hidden = true;
     blend.label.hidden = flicker.hidden = !on;
   }, false);
-  const blend = slider("blend", 0, 100, 50, (share) => (drr.style.opacity = share / 100));
+  const blend = slider("blend", 0, 100, 50, (share) => (drr().style.opacity = share / 100));
   let flickering = 0;
   const flicker = button("flicker", (on) => {
     clearInterval(flickering);
-    drr.style.visibility = "";
-    if (on) flickering = setInterval(() => (drr.style.visibility = drr.style.visibility ? "" : "hidden"), FLICKER_MS);
+    drr().style.visibility = "";
+    if (on) flickering = setInterval(() => (drr().style.visibility = drr().style.visibility ? "" : "hidden"), FLICKER_MS);
   }, false);
   flicker.hidden = true;
 
@@ -99,6 +99,17 @@ export function addControls(app) {
     const reply = await request("moment.mark", { seq: state.shown?.seq ?? 0, text: (prompt(text.askMark) ?? "").slice(0, 200) });
     if (reply?.ok) say(text.marked);
   }).classList.add("control");
+  const record = button("record", () => request(state.recording ? "record.stop" : "record.start", {}));
+  record.classList.add("control");
+  const cases = document.createElement("select");
+  [cases.id, cases.className, cases.hidden] = ["tool-case", "control", true];
+  cases.setAttribute("aria-label", text.tools.case);
+  cases.onchange = async () => {
+    const name = cases.value;
+    cases.value = ""; // the heading again: what is loaded stands at the top of the page
+    if (name && confirm(text.askCase(name))) await request("case.load", { case: name });
+  };
+  find("tools").append(cases);
   const choice = document.createElement("select");
   choice.id = "tool-trajectory";
   choice.className = "control";
@@ -119,9 +130,9 @@ export function addControls(app) {
     [canvas.width, canvas.height] = [from.width, from.height];
     const c = canvas.getContext("2d");
     c.drawImage(from, 0, 0);
-    if (!drr.hidden) {
-      c.globalAlpha = Number(drr.style.opacity);
-      c.drawImage(drr, 0, 0, canvas.width, canvas.height);
+    if (!drr().hidden) {
+      c.globalAlpha = Number(drr().style.opacity);
+      c.drawImage(drr(), 0, 0, canvas.width, canvas.height);
       c.globalAlpha = 1;
     }
     c.drawImage(find("layers"), 0, 0);
@@ -164,6 +175,15 @@ export function addControls(app) {
   });
 
   return {
+    recording(path) {
+      record.textContent = path ? text.tools.recording : text.tools.record;
+      record.classList.toggle("recording", Boolean(path));
+      record.title = path;
+    },
+    offerCases(names) {
+      cases.replaceChildren(...[["", text.tools.case], ...names.map((n) => [n, n])].map(([value, words]) => new Option(words, value)));
+      cases.hidden = !names.length;
+    },
     offerPlan(names) {
       choice.replaceChildren(...[["", text.allPaths], ...names.map((n) => [n, n])].map(([value, words]) => new Option(words, value)));
       choice.hidden = names.length < 2;

@@ -24,6 +24,7 @@ export class Numbers {
     svg("path", { d: "M-58 0H58M0-58V58", class: "ring" }, eye);
     this.ring = svg("circle", { class: "beside" }, eye);
     svg("circle", { r: 2, class: "middle" }, eye);
+    this.dot = svg("circle", { r: 4.5, class: "tip" }, eye);
   }
 
   show(overlay, lost) {
@@ -60,8 +61,14 @@ export class Numbers {
     depth.querySelector(".number").textContent =
       left < 0 ? text.pastTarget((-left).toFixed(1)) : text.shaftAhead(left.toFixed(1));
     depth.querySelector("i").style.width = `${100 * Math.min(Math.max(1 - left / FULL_DEPTH_MM, 0), 1)}%`;
-    // The protocol says how far beside, not to which side: a ring, not a dot that would point somewhere.
-    this.ring.setAttribute("r", radius(Math.min(p.lateral_mm, 6)));
+    // A dot on the side on which the tip is, seen along the path with the head up; a ring where only the distance is said.
+    const size = radius(Math.min(p.lateral_mm, 6));
+    const [x, y] = p.beside_mm ?? [0, 0];
+    const scale = size / Math.max(Math.hypot(x, y), 1e-6);
+    eye.classList.toggle("sided", Boolean(p.beside_mm));
+    this.dot.setAttribute("cx", x * scale);
+    this.dot.setAttribute("cy", -y * scale);
+    this.ring.setAttribute("r", size);
     eye.dataset.beside = p.lateral_mm > 2 ? "far" : "near";
     eye.querySelector(".detail").textContent = text.lateral(p.lateral_mm.toFixed(1), (p.angle_deg ?? 0).toFixed(1));
   }

@@ -60,6 +60,11 @@ export class Scene3d {
     this.changed = true;
   }
 
+  end() {
+    this.controls.dispose();
+    this.renderer.dispose();
+  }
+
   plan(trajectories) {
     this.planned.clear();
     for (const t of trajectories) {

@@ -39,7 +39,7 @@ export class Space {
 
   async fetch(running) {
     this.note(text.loadingSpace);
-    if (this.scene) throw new Error(text.reload); // a canvas keeps its context: it is not made twice
+    this.forget();
     const reply = await fetch("/case");
     if (!reply.ok) throw new Error(await reply.text());
     const head = await reply.json();
@@ -58,13 +58,28 @@ export class Space {
     this.note("");
   }
 
+  // Another case: a canvas keeps its context, so new ones take the place of the old.
+  forget() {
+    this.case = null;
+    if (!this.scene) return;
+    this.scene.end();
+    for (const id of ["scene", "slices", "slices-marks", "drr"]) {
+      const old = find(id), anew = old.cloneNode(false);
+      old.getContext("webgl2")?.getExtension("WEBGL_lose_context")?.loseContext();
+      old.replaceWith(anew);
+    }
+    this.scene = this.slices = this.drr = null;
+    this.drawn.slices = 0;
+    this.chosen = null;
+  }
+
   plan() {
     return (this.case?.plan ?? []).filter((t) => !this.chosen || this.chosen.includes(t.name));
   }
 
   choose(names) {
     this.chosen = names;
-    this.scene?.plan(this.plan());
+    if (this.case) this.scene?.plan(this.plan());
   }
 
   // Where the slices lie: at the first instrument's tip, or at the plan's target.

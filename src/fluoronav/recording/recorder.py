@@ -1,0 +1,110 @@
+"""Writes what a grabber, a tracker and the pipeline say to a file, in a process of its own."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import msgpack
+import zmq
+
+from fluoronav.pipeline.launch import LaunchFile
+from fluoronav.recording.file import write_head, write_message
+
+# Three seconds of a frame a thirtieth, for a disk that pauses.
+_HELD = {"frames": 96, "out": 4096, "tools": 4096}
+_TOPICS = {"frames": ("frame/",), "out": ("overlay/", "alert/", "health/"), "tools": ("tool/",)}
+_FLUSH_EVERY_S = 1.0
+
+
+class Recorder:
+    """Subscribes to the endpoints of a launch file and keeps every message as it comes.
+
+    The enhanced picture (``view/*``) is left out: it follows from the frames.
+
+    Parameters
+    ----------
+    launch : LaunchFile
+    path : Path
+        Must not exist.
+
+    Attributes
+    ----------
+    counted : Counter
+        Messages by kind, and ``lost``: frames that are missing by their numbers.
+    """
+
+    def __init__(self, launch: LaunchFile, path: Path) -> None:
+        self._launch, self._path = launch, path
+        self._stopping = threading.Event()
+        self._last_seq: int | None = None
+        self.counted: Counter[str] = Counter()
+
+    def stop(self) -> None:
+        """Ends :meth:`run` within a tenth of a second; from any thread or signal handler."""
+        self._stopping.set()
+
+    def run(self, seconds: float | None = None, progress: Callable[[str], object] = lambda kind: None) -> None:
+        """Until it is stopped, or for some time.
+
+        Parameters
+        ----------
+        seconds : float, optional
+        progress : callable
+            Told the kind of each message.
+
+        Raises
+        ------
+        OSError
+            The file exists or cannot be written, the disk is full; what was written stays.
+        """
+        context = zmq.Context()
+        sockets = [self._socket(context, name) for name in _TOPICS if getattr(self._launch.endpoints, name) is not None]
+        poller = zmq.Poller()
+        for socket in sockets:
+            poller.register(socket, zmq.POLLIN)
+        end = None if seconds is None else time.monotonic() + seconds
+        self._path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with self._path.open("xb", buffering=2**20) as file:
+                write_head(file, self._launch.source, self._launch.case)
+                flushed = time.monotonic()
+                while not self._stopping.is_set() and (end is None or time.monotonic() < end):
+                    for socket, _ in poller.poll(100):
+                        parts = socket.recv_multipart()
+                        write_message(file, time.time_ns(), parts)
+                        progress(self._count(parts))
+                    if time.monotonic() - flushed > _FLUSH_EVERY_S:
+                        flushed = time.monotonic()
+                        file.flush()
+        finally:
+            for socket in sockets:
+                socket.close()
+            context.term()
+
+    def _socket(self, context: zmq.Context, name: str) -> zmq.Socket[bytes]:
+        socket = context.socket(zmq.SUB)
+        socket.setsockopt(zmq.RCVHWM, _HELD[name])
+        socket.setsockopt(zmq.LINGER, 0)
+        socket.setsockopt(zmq.MAXMSGSIZE, 2**28)
+        for topic in _TOPICS[name]:
+            source = "" if topic == "tool/" else self._launch.source
+            socket.setsockopt(zmq.SUBSCRIBE, (topic + source).encode())
+        socket.connect(getattr(self._launch.endpoints, name))
+        return socket
+
+    def _count(self, parts: list[bytes]) -> str:
+        kind = parts[0].split(b"/", 1)[0].decode("ascii", "replace")
+        self.counted[kind] += 1
+        if kind == "frame" and len(parts) > 1:
+            try:
+                seq = int(msgpack.unpackb(parts[1])["seq"])
+            except (ValueError, LookupError, TypeError, msgpack.UnpackException):
+                return kind  # kept as it came: what was wrong with it is worth keeping, too
+            if self._last_seq is not None and self._last_seq < seq < self._last_seq + 100000:
+                self.counted["lost"] += seq - self._last_seq - 1
+            self._last_seq = seq
+        return kind
