@@ -5,10 +5,11 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
+import yaml
 
 from fluoronav.case import load_case
 from fluoronav.geometry import Camera
-from fluoronav.paths import shipped
+from fluoronav.paths import embedded_case, shipped
 
 # Machines are noisy: no test here is about time.
 hypothesis.settings.register_profile(
@@ -43,3 +44,18 @@ def shared_data():
 @pytest.fixture
 def rng():
     return np.random.default_rng(20261124)
+
+
+def another_case(folder):
+    """The embedded case under another name and with one planned path, in `folder`/another; returns its file."""
+    source = embedded_case().parent
+    content = yaml.safe_load((source / "case.yaml").read_text())
+    content["name"] = "another"
+    content["plan"] = content["plan"][:1]
+    for key in ("ct", "labels", "surroundings"):
+        if content.get(key):
+            content[key] = str(source / content[key])
+    (folder / "another").mkdir()
+    path = folder / "another" / "case.yaml"
+    path.write_text(yaml.safe_dump(content))
+    return path

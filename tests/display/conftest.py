@@ -38,6 +38,7 @@ def launch_file(folder: Path, stand_in: StandIn) -> Path:
     launch = yaml.safe_load((ROOT / "launch" / "demo.yaml").read_text())
     launch["endpoints"] |= stand_in.endpoints
     launch["audit"] = str(folder / "audit")
+    launch["cases"] = {"another": str(folder / "another" / "case.yaml")}
     launch["camera"] = str(ROOT / "calibration" / "demo-carm.yaml")
     path = folder / "launch.yaml"
     path.write_text(yaml.safe_dump(launch))
@@ -51,7 +52,7 @@ class Display:
         self.server = DisplayProcess(launch_file(folder, stand_in))
         self.watch, self.control = self.server.watch, self.server.control
         self.stand_in = stand_in
-        self.k, self.changes, self.case_id = 0, {}, CASE.id
+        self.k, self.changes, self.health = 0, {}, {"case": CASE.id}
         self._pages, self._stumbled = [], []
         self.streaming, self.with_overlays, self._ending = True, True, False
         self._thread = threading.Thread(target=self._stream, daemon=True)
@@ -63,7 +64,7 @@ class Display:
             if self.streaming:
                 self.next(self.with_overlays)
                 if self.k % 8 == 0:
-                    self.stand_in.say("health", health(mode=self.changes.get("mode", "live"), case=self.case_id))
+                    self.stand_in.say("health", health(mode=self.changes.get("mode", "live"), **self.health))
             time.sleep(0.033)
 
     def next(self, with_overlay: bool = True, side: int = SIDE) -> None:

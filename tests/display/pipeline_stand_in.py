@@ -113,7 +113,7 @@ class StandIn:
             result: dict[str, Any] = {}
             if asked["op"] == "case.info":
                 result = {
-                    "name": "Thoracic spine", "no_go": ["forbidden"],
+                    "name": "Thoracic spine", "no_go": ["forbidden"], "cases": ["another"],
                     "plan": [{"name": name, "target_ct": [0.0, 0.0, 0.0]} for name in ("T5 left", "T5 right")],
                 }  # fmt: skip
             self.requests.send_multipart([*envelope, encode({"v": 1, "id": asked["id"], "ok": True, "result": result})])

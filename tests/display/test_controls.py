@@ -109,7 +109,7 @@ def test_what_the_surgeon_decides_goes_back_and_is_kept(browser, display, tmp_pa
     assert {a["user"] for a in asked} == {"Dr. Test"}
     (marked,) = trail(tmp_path)
     assert marked["event"] == "marked" and marked["user"] == "Dr. Test" and marked["args"]["seq"] > 0
-    assert marked["case"] == display.case_id
+    assert marked["case"] == display.health["case"]
     shot(page, "display-stand-in")
 
 
@@ -120,3 +120,60 @@ def test_who_only_watches_and_asks_all_the_same_is_noted(browser, display, tmp_p
     assert [(e["event"], e["op"], e["user"]) for e in trail(tmp_path)] == [
         ("forbidden", "registration.accept", "nobody")
     ]
+
+
+def test_the_dot_lies_on_the_side_on_which_the_tip_is(browser, display):
+    page = display.open(browser)
+    beside = overlay(0)["plan"][0] | {"lateral_mm": 1.5, "beside_mm": [-1.2, 0.9]}
+    display.show(page, plan=[beside])
+    x, y = page.evaluate(
+        "(() => { const d = document.querySelector('#bullseye .tip'); "
+        "return ['cx', 'cy'].map((k) => +d.getAttribute(k)) })()"
+    )
+    assert x < 0 and y < 0 and y / x == pytest.approx(0.75)  # to the left and up, as somebody sees who drills
+    rings = page.evaluate("[...document.querySelectorAll('#bullseye circle.ring')].map((c) => +c.getAttribute('r'))")
+    assert rings[0] < np.hypot(x, y) < rings[1]  # between the rings of 1 and 2 mm
+    seen = "getComputedStyle(document.querySelector('#bullseye {}')).visibility"
+    assert page.evaluate(seen.format(".tip")) == "visible" and page.evaluate(seen.format(".beside")) == "hidden"
+    display.show(page, plan=[overlay(0)["plan"][0]])  # a pipeline that does not say to which side: a ring, no dot
+    assert page.evaluate(seen.format(".tip")) == "hidden" and page.evaluate(seen.format(".beside")) == "visible"
+
+
+def test_recording_and_another_case_are_asked_for_and_what_the_pipeline_does_is_said(browser, display):
+    page = display.open(browser)
+    display.until(page, "document.getElementById('tool-case').options.length === 2")
+    page.click("#tool-record")
+    display.until(page, "document.getElementById('tool-record').textContent === 'Record'")
+    display.health["recording"] = "/recordings/carm0.fnrec"
+    display.until(page, "document.getElementById('tool-record').textContent === 'Stop recording'")
+    page.click("#tool-record")
+    page.locator("#tool-case").select_option("another")
+
+    def asked():
+        return [(a["op"], a["args"]) for a in display.stand_in.asked if a["op"] not in ("case.info", "status")]
+
+    for _ in range(100):
+        if len(asked()) == 3:
+            break
+        page.wait_for_timeout(50)
+    assert asked() == [("record.start", {}), ("record.stop", {}), ("case.load", {"case": "another"})]
+    display.health["loading"] = "another"
+    display.until(page, "document.getElementById('age').textContent.startsWith('Loading the case another')")
+    display.health |= {"loading": "", "error": "case.load another: another/case.yaml: cannot be read"}
+    display.until(page, "document.getElementById('age').textContent.includes('cannot be read')")
+
+
+def test_a_gpu_that_goes_and_comes_back_shows_the_picture_again(browser, display):
+    page = display.open(browser)
+    display.show(page)
+    brightest = "Math.max(...(() => { const c = document.createElement('canvas'); c.width = c.height = 64; const x = "
+    brightest += "c.getContext('2d'); x.drawImage(document.getElementById('picture'), 0, 0, 64, 64); "
+    brightest += "return x.getImageData(0, 0, 64, 64).data.filter((_, k) => k % 4 === 0) })())"
+    assert page.evaluate(brightest) > 200
+    page.evaluate("(window.gpu = fluoronav.picture.gl.getExtension('WEBGL_lose_context')).loseContext()")
+    display.until(page, "fluoronav.picture.gl.isContextLost()")
+    page.wait_for_timeout(300)
+    page.evaluate("gpu.restoreContext()")
+    display.until(page, f"!fluoronav.picture.gl.isContextLost() && {brightest} > 200")
+    shown = page.evaluate("fluoronav.stats.shownSeq")
+    display.until(page, f"fluoronav.stats.shownSeq > {shown + 3}")

@@ -5,9 +5,11 @@ import base64
 import cv2
 import numpy as np
 import pytest
+from tests.conftest import another_case
 from tests.display.pipeline_stand_in import CASE, overlay
 from tests.display.test_display import shot
 
+from fluoronav.case import load_case
 from fluoronav.geometry import Camera
 from fluoronav.paths import shipped
 from fluoronav.simulation.sequence import Anatomy
@@ -113,9 +115,23 @@ def test_the_drr_looks_as_the_projector_sees_the_bones(page, display):
 
 
 def test_another_case_than_the_pipelines_is_not_shown(browser, display):
-    display.case_id = "someone else@1"
+    display.health["case"] = "someone else@1"
     page = display.open(browser, size=(1920, 1080))
     display.until(page, "document.getElementById('space-note').textContent.includes('someone else@1')")
     assert page.evaluate("fluoronav.space.case") is None
-    display.case_id = CASE.id
+    display.health["case"] = CASE.id
     display.until(page, "fluoronav.space.case !== null", 60)  # and by itself, once it is the right one
+
+
+def test_when_the_pipeline_loads_another_case_the_view_is_that_cases(browser, display, tmp_path):
+    other = load_case(another_case(tmp_path))
+    page = display.open(browser, size=(1920, 1080))
+    display.show(page, **registered())
+    display.until(page, f"fluoronav.space.case?.case === '{CASE.id}' && fluoronav.space.scene.drawn > 1", 60)
+    paths = "fluoronav.space.scene.planned.children.length"
+    before = page.evaluate(paths)
+    display.health |= {"case": other.id, "case_name": "another"}
+    display.until(page, f"fluoronav.space.case?.case === '{other.id}' && fluoronav.space.scene.drawn > 1", 60)
+    assert page.evaluate(paths) == 2 < before  # one path and its end, of several
+    display.until(page, "fluoronav.space.drawn.slices > 1")
+    assert canvas(page, "slices").max() > 100 and canvas(page, "scene").max() > 60

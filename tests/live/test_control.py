@@ -4,32 +4,19 @@ import os
 import time
 
 import pytest
-import yaml
 
-from fluoronav.paths import embedded_case
 from fluoronav.recording import read_recording
+from tests.conftest import another_case
 from tests.live.conftest import Pipeline
-
-
-def another_case(folder):
-    """The embedded case under another name and with one planned path."""
-    source = embedded_case().parent
-    content = yaml.safe_load((source / "case.yaml").read_text())
-    content["name"] = "another"
-    content["plan"] = content["plan"][:1]
-    for key in ("ct", "labels", "surroundings"):
-        if content.get(key):
-            content[key] = str(source / content[key])
-    (folder / "another").mkdir()
-    (folder / "another" / "case.yaml").write_text(yaml.safe_dump(content))
-    (folder / "broken.yaml").write_text("name: broken\nct: nowhere.nrrd\nprior: {}\n")
-    return {"another": "another", "broken": "broken.yaml"}
 
 
 @pytest.fixture(scope="module")
 def controlled(tmp_path_factory):
     folder = tmp_path_factory.mktemp("control")
-    pipeline = Pipeline(folder, cases=another_case(folder), recordings="recordings").ready()
+    another_case(folder)
+    (folder / "broken.yaml").write_text("name: broken\nct: nowhere.nrrd\nprior: {}\n")
+    cases = {"another": "another", "broken": "broken.yaml"}
+    pipeline = Pipeline(folder, cases=cases, recordings="recordings").ready()
     yield pipeline
     pipeline.close()
 

@@ -1,0 +1,53 @@
+"""The display before the real pipeline and the simulated C-arm: what it shows is what they say."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from tests.display.test_display import shot
+
+from fluoronav.paths import shipped
+from fluoronav.pipeline import load_launch
+from fluoronav.simulation.rig import record
+
+
+def test_the_demo_is_seen_as_the_pipeline_sees_it(browser, free_port, tmp_path):
+    pytest.importorskip("aiohttp", reason="the extra `display` is not installed")
+    pytest.importorskip("psutil", reason="the extra `bench` is not installed")
+    launch = load_launch(shipped("launch/demo.yaml")).model_dump(mode="json") | {"audit": str(tmp_path / "audit")}
+    page = browser.new_page(viewport={"width": 1280, "height": 720})
+    stumbled = []
+    page.on("pageerror", lambda error: stumbled.append(str(error)))
+    with ThreadPoolExecutor(1) as pool:
+        # Half of the rate of the OR: browser, renderer and pipeline share the test machine's cores.
+        running = pool.submit(record, launch, 300, 15.0, display_port=free_port)
+
+        def until(condition, seconds=120):
+            for _ in range(int(10 * seconds)):
+                if page.evaluate(f"Boolean({condition})"):
+                    return
+                assert not running.done(), f"the pipeline ended before this came true: {condition}"
+                page.wait_for_timeout(100)
+            pytest.fail(f"never came true: {condition}")
+
+        for _ in range(600):
+            try:
+                page.goto(f"http://127.0.0.1:{free_port}/")
+                break
+            except Exception:
+                assert not running.done(), running.result()
+                page.wait_for_timeout(200)
+        until("fluoronav.state.newest?.status === 'tracking' && fluoronav.state.newest.outlines.length")
+        until("fluoronav.state.newest.instruments.length && fluoronav.stats.overlaySeq !== null")
+        until("document.getElementById('registration').innerText.includes('Tracking')")
+        shown = page.evaluate(
+            "(() => { const o = fluoronav.state.overlays.get(fluoronav.stats.overlaySeq).overlay; return "
+            "{seq: o.seq, tip: o.instruments[0]?.tip_px, outlines: o.outlines.length} })()"
+        )
+        shot(page, "display-demo")
+        page.close()
+        recording = running.result()
+    said = {o["seq"]: o for _, o in recording.overlays}[shown["seq"]]
+    assert shown["tip"] == said["instruments"][0]["tip_px"] and shown["outlines"] == len(said["outlines"])
+    assert not stumbled
+    assert np.isfinite(shown["tip"]).all()
