@@ -20,7 +20,7 @@ def test_the_demo_is_seen_as_the_pipeline_sees_it(browser, free_port, tmp_path):
     page.on("pageerror", lambda error: stumbled.append(str(error)))
     with ThreadPoolExecutor(1) as pool:
         # Half of the rate of the OR: browser, renderer and pipeline share the test machine's cores.
-        running = pool.submit(record, launch, 300, 15.0, display_port=free_port)
+        running = pool.submit(record, launch, 450, 15.0, display_port=free_port)
 
         def until(condition, seconds=120):
             for _ in range(int(10 * seconds)):
