@@ -11,9 +11,14 @@ python3 -m venv .venv-gpu
 .venv-gpu/bin/pip install --quiet --editable '.[gpu,rtx,bench]'
 run=.venv-gpu/bin/fluoronav
 "$run" engines build --engine tensorrt-rtx --target this
+"$run" engines build --engine tensorrt-rtx --target this --precision fp16
 "$run" engines build --engine tensorrt --target this || echo "tensorrt: not built"
 for engine in cpu cuda tensorrt tensorrt-rtx; do
   "$run" engines verify --engine "$engine" --json "$folder/verify-$engine.json" || echo "$engine: not verified"
+done
+for engine in cuda tensorrt-rtx; do
+  "$run" engines verify --engine "$engine" --precision fp16 --json "$folder/verify-$engine-fp16.json" \
+    || echo "$engine: not verified in fp16"
 done
 for engine in cpu tensorrt-rtx; do
   sed "s|engine: auto.*|engine: $engine\n  fallback: refuse|" launch/demo.yaml > launch/.gpu-bench.yaml

@@ -250,6 +250,8 @@ def _parser() -> argparse.ArgumentParser:
         engines,
     )
     verify.add_argument("--engine", default="cpu", help="cpu, openvino, cuda, tensorrt or tensorrt-rtx")
+    for command in (build, verify):
+        command.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of the networks on a GPU")
     verify.add_argument("--json", type=Path, default=Path("out/engines.json"), help="write the figures here")
 
     status = verb("status", "ask a running pipeline how it is; exit 0 when it is ready or running", _status)
@@ -306,9 +308,19 @@ def _parser() -> argparse.ArgumentParser:
         bench,
     )
     display.add_argument("--launch", type=Path, default=shipped("launch/demo.yaml"), help="launch file (YAML)")
-    display.add_argument("--seconds", type=_positive, default=60.0, help="of each of the two runs, s")
+    display.add_argument("--seconds", type=_positive, default=60.0, help="of the run fed from recorded messages, s")
+    display.add_argument("--pipeline-seconds", type=_positive, default=60.0, help="of the run beside the pipeline, s")
     display.add_argument("--viewers", type=_count, default=3, help="pages open at once, fed from recorded messages")
     display.add_argument("--json", type=Path, default=Path("out/display.json"), help="write the figures here")
+    engine_bench = verb(
+        "engines",
+        "every network on each engine of this computer, and in 8 bits: speed, and distance from the CPU's answer",
+        _bench_engines,
+        bench,
+    )
+    engine_bench.add_argument("--data", type=Path, default=Path("../shared/data"), help="holds chest/")
+    engine_bench.add_argument("--frames", type=_count, default=24, help="exposures to calibrate and measure on")
+    engine_bench.add_argument("--json", type=Path, default=Path("out/engines.json"), help="write the figures here")
     peers = verb("peers", "the projector beside RTK's and DiffDRR's (extra `peers`)", _bench_peers, bench)
     peers.add_argument("--rounds", type=_count, default=20, help="turns that each projector takes")
     peers.add_argument("--json", type=Path, default=Path("out/peers.json"), help="write the figures here")
@@ -575,23 +587,24 @@ def _engines_build(options: argparse.Namespace) -> None:
 
     targets = list(TARGETS) if options.target == ["all"] else options.target
     targets = [this_gpu() if t == "this" else t for t in targets]
-    models = [approved(path) for path in shipped_models()]
+    models = [(approved(path), options.precision) for path in shipped_models()]
     if options.case:
         from fluoronav.case import load_case
         from fluoronav.registration.graph_backend import step_models_of_case
 
-        models += step_models_of_case(load_case(options.case))
-    work = [(model, target) for model in models for target in targets]
-    for model, target in (bar := tqdm(work, unit="engine")):
+        # Sums over all pixels overflow in half precision.
+        models += [(step, "fp32") for step in step_models_of_case(load_case(options.case))]
+    work = [(model, precision, target) for model, precision in models for target in targets]
+    for model, precision, target in (bar := tqdm(work, unit="engine")):
         bar.set_description(f"{model.path.name} for {target}")
-        key, content = build(model, options.engine, target)
+        key, content = build(model, options.engine, target, precision)
         tqdm.write(f"{keep(key, content)}  {len(content) / 1e6:.1f} MB")
 
 
 def _engines_verify(options: argparse.Namespace) -> int:
     from fluoronav.inference.verify import table, verify
 
-    result = verify(options.engine)
+    result = verify(options.engine, options.precision)
     print(table(result))
     write_json(result, options.json)
     return 0 if all(m["within"] for m in result["models"]) else 1
@@ -697,8 +710,20 @@ def _bench_display(options: argparse.Namespace) -> None:
     from fluoronav.bench.display import bench_display, table
 
     result = bench_display(
-        options.launch, options.seconds, options.viewers, lambda text: print(text, file=sys.stderr, flush=True)
+        options.launch,
+        options.seconds,
+        options.pipeline_seconds,
+        options.viewers,
+        lambda text: print(text, file=sys.stderr, flush=True),
     )
+    print(table(result))
+    write_json(result, options.json)
+
+
+def _bench_engines(options: argparse.Namespace) -> None:
+    from fluoronav.bench.engines import bench_engines, table
+
+    result = bench_engines(options.data, options.frames, lambda text: print(text, file=sys.stderr, flush=True))
     print(table(result))
     write_json(result, options.json)
 

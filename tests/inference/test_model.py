@@ -9,6 +9,7 @@ import pytest
 
 from fluoronav.inference import InferenceSettings, Model, ModelError, engine
 from fluoronav.inference.cache import TARGETS, EngineKey, built_engine, keep
+from fluoronav.inference.half import half
 from fluoronav.inference.manifest import approved, shipped_models
 from fluoronav.inference.verify import table, verify
 
@@ -131,16 +132,47 @@ def test_a_missing_a_stale_and_a_damaged_engine_are_refused_by_name_with_the_com
     refused("is damaged")
 
 
+@pytest.mark.parametrize("path", shipped_models(), ids=lambda path: path.name)
+def test_every_network_bears_half_precision(path):
+    """On the CPU, whose answer in half precision says how much the rounding of weights and activations matters."""
+    pytest.importorskip("onnx", reason="the extra `graph` is not installed")
+    import onnxruntime
+
+    model = approved(path)
+    given = np.load(path.with_suffix(".parity.npz"))["given"].astype(np.float32)
+    whole, halved = (
+        onnxruntime.InferenceSession(m.content, providers=["CPUExecutionProvider"]).run(
+            None, {next(iter(m.inputs)): given}
+        )[0]
+        for m in (model, half(model))
+    )
+    assert len(half(model).content) < 0.6 * len(model.content)
+    assert 0 < np.abs(whole - halved).max() < 3e-3 * np.abs(whole).max()
+
+
+def test_an_engine_in_half_precision_is_another_engine(cache):
+    model = approved(engine("instruments.onnx"))
+    keep(EngineKey("instruments", model.sha256, "tensorrt-rtx", "1.7", "sm89"), b"in single precision")
+    with pytest.raises(
+        ModelError, match="has no tensorrt-rtx engine for sm89 in fp16; .* --target sm89 --precision fp16"
+    ):
+        built_engine(model, "tensorrt-rtx", "1.7", "sm89", "fp16")
+    keep(EngineKey("instruments", model.sha256, "tensorrt-rtx", "1.7", "sm89", "fp16"), b"in half")
+    assert built_engine(model, "tensorrt-rtx", "1.7", "sm89", "fp16") == b"in half"
+    assert built_engine(model, "tensorrt-rtx", "1.7", "sm89") == b"in single precision"
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_every_network_is_built_for_every_gpu_without_one(cache, target):
     pytest.importorskip("tensorrt_rtx", reason="the extra `rtx` is not installed")
     from fluoronav.inference.tensorrt import build
 
     for path in shipped_models():
-        key, content = build(approved(path), "tensorrt-rtx", target)
-        assert key.target == target and len(content) > 100_000
-        keep(key, content)
-        assert built_engine(approved(path), "tensorrt-rtx", key.version, target) == content
+        for precision in ("fp32", "fp16"):
+            key, content = build(approved(path), "tensorrt-rtx", target, precision)
+            assert key.target == target and len(content) > 100_000
+            keep(key, content)
+            assert built_engine(approved(path), "tensorrt-rtx", key.version, target, precision) == content
 
 
 def test_a_target_that_does_not_exist_is_refused(cache):

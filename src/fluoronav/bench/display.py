@@ -33,7 +33,11 @@ _SETTLING_S = 3.0
 
 
 def bench_display(
-    launch_path: Path, seconds: float, viewers: int, say: Callable[[str], None] = lambda text: None
+    launch_path: Path,
+    seconds: float,
+    pipeline_seconds: float,
+    viewers: int,
+    say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Measures the display alone, fed from recorded messages, and beside the running pipeline.
 
@@ -41,8 +45,8 @@ def bench_display(
     ----------
     launch_path : Path
         Its case is streamed.
-    seconds : float
-        Of each of the two runs.
+    seconds, pipeline_seconds : float
+        Of the run that is fed from recorded messages, and of the one beside the pipeline.
     viewers : int
         Pages that are open at once while recorded messages are fed; the first is measured.
 
@@ -73,7 +77,7 @@ def bench_display(
         out: dict[str, Any] = {"viewers": viewers, "seconds": seconds, "size": _SIZE}
         out["recorded"] = _recorded(browser, launch, recording, frames, seconds, viewers, Path(name))
         say("beside the running pipeline")
-        out["with_pipeline"] = _with_pipeline(browser, launch, seconds)
+        out["with_pipeline"] = _with_pipeline(browser, launch, pipeline_seconds)
         browser.close()
     return out
 

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fluoronav.inference.manifest import Approved, ModelError
+from fluoronav.inference.settings import Precision
 from fluoronav.paths import cache_folder
 
 # GPUs that TensorRT-RTX builds for without one: compute capability 7.5 (Turing) to 12.0 (Blackwell).
 TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120")
 _NAME = re.compile(
-    r"^(?P<stem>.+)-(?P<sha>[0-9a-f]{12})-(?P<kind>tensorrt(-rtx)?)-(?P<version>[0-9.]+)-(?P<target>sm\d+)$"
+    r"^(?P<stem>.+)-(?P<sha>[0-9a-f]{12})-(?P<kind>tensorrt(-rtx)?)-(?P<version>[0-9.]+)-(?P<target>sm\d+)(?P<half>-fp16)?$"
 )
 
 
@@ -26,11 +27,13 @@ class EngineKey:
     kind: str
     version: str
     target: str
+    precision: Precision = "fp32"
 
     @property
     def path(self) -> Path:
         """Its file in the cache."""
-        name = f"{self.stem}-{self.model_sha256[:12]}-{self.kind}-{self.version}-{self.target}.engine"
+        half = "-fp16" if self.precision == "fp16" else ""
+        name = f"{self.stem}-{self.model_sha256[:12]}-{self.kind}-{self.version}-{self.target}{half}.engine"
         return cache_folder("engines") / name
 
 
@@ -44,7 +47,7 @@ def keep(key: EngineKey, content: bytes) -> Path:
     return path
 
 
-def built_engine(model: Approved, kind: str, version: str, target: str) -> bytes:
+def built_engine(model: Approved, kind: str, version: str, target: str, precision: Precision = "fp32") -> bytes:
     """The engine of a model for this GPU and this version, or the reason why there is none.
 
     Raises
@@ -52,8 +55,9 @@ def built_engine(model: Approved, kind: str, version: str, target: str) -> bytes
     ModelError
         Names the model, what is missing or stale, and the command that makes it. Nothing is ever compiled here.
     """
-    key = EngineKey(model.path.stem, model.sha256, kind, version, target)
-    command = f"run `fluoronav engines build --engine {kind} --target {target}`"
+    key = EngineKey(model.path.stem, model.sha256, kind, version, target, precision)
+    in_half = " --precision fp16" if precision == "fp16" else ""
+    command = f"run `fluoronav engines build --engine {kind} --target {target}{in_half}`"
     if not key.path.exists():
         raise ModelError(f"{model.path.name}: {_why_not(key)}; {command}")
     content = key.path.read_bytes()
@@ -68,7 +72,7 @@ def _why_not(wanted: EngineKey) -> str:
     others = []
     for path in cache_folder("engines").glob(f"{wanted.stem}-*.engine"):
         found = _NAME.match(path.stem)
-        if found and found["kind"] == wanted.kind:
+        if found and found["kind"] == wanted.kind and bool(found["half"]) == (wanted.precision == "fp16"):
             others.append(found)
     for which, have, want in (
         ("model", [o["sha"] for o in others if o["target"] == wanted.target], wanted.model_sha256[:12]),
@@ -77,7 +81,7 @@ def _why_not(wanted: EngineKey) -> str:
     ):
         if have and want not in have:
             return f"its {wanted.kind} engine is stale: built for {which} {', '.join(sorted(set(have)))}, not {want}"
-    return f"has no {wanted.kind} engine for {wanted.target}"
+    return f"has no {wanted.kind} engine for {wanted.target} in {wanted.precision}"
 
 
 def _digest_file(path: Path) -> Path:

@@ -5,20 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
+from fluoronav.inference.half import half
 from fluoronav.inference.manifest import Approved, ModelError
 from fluoronav.inference.sessions import Arrays, OrtSession, Session, Unavailable
-from fluoronav.inference.settings import AUTO_ORDER, Engine, InferenceSettings
+from fluoronav.inference.settings import AUTO_ORDER, Engine, InferenceSettings, Precision
 from fluoronav.inference.tensorrt import TensorRtSession
 
 log = logging.getLogger("fluoronav")
 
 
 def opened(
-    model: Approved, engine: Engine, threads: int, given: Arrays, made: Arrays, resident: Collection[str] = ()
-) -> Session:
+    model: Approved, engine: Engine, threads: int, given: Arrays, made: Arrays, resident: Collection[str] = (),
+    precision: Precision = "fp32",
+) -> Session:  # fmt: skip
     """A session on one engine, without a fall-back; see :class:`OrtSession` and :class:`TensorRtSession`."""
     if engine in ("tensorrt", "tensorrt-rtx"):
-        return TensorRtSession(model, engine, given, made, resident)
+        return TensorRtSession(model, engine, given, made, resident, precision)
+    if engine == "cuda" and precision == "fp16":
+        model = half(model)
     return OrtSession(model, engine, threads, given, made, resident)
 
 
@@ -64,6 +68,11 @@ class Runner:
         if not isinstance(self._session, OrtSession) or not self.provider.endswith("CPUExecutionProvider"):
             self._spare = self._opened(model, "cpu")
 
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it truly runs on a GPU now."""
+        return self.provider.startswith("tensorrt") or "CUDA" in self.provider
+
     def run(self) -> None:
         """Inputs to outputs; when an engine fails it is given up, and the CPU does this very frame."""
         try:
@@ -78,7 +87,8 @@ class Runner:
             self._session.run()
 
     def _opened(self, model: Approved, engine: Engine) -> Session:
-        return opened(model, engine, self._settings.threads, *self._arrays, self._resident)
+        s = self._settings
+        return opened(model, engine, s.threads, *self._arrays, self._resident, s.precision)
 
     def _first_of(self, model: Approved) -> Session:
         """What `auto` means: the first engine of the order that this computer has."""

@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Engine = Literal["cpu", "openvino", "cuda", "tensorrt", "tensorrt-rtx"]
+Precision = Literal["fp32", "fp16"]
 # What `auto` tries, in this order; on a computer without a GPU the first three are quickly out.
 AUTO_ORDER: tuple[Engine, ...] = ("tensorrt-rtx", "tensorrt", "cuda", "openvino", "cpu")
 
@@ -20,7 +21,15 @@ class InferenceSettings(BaseModel):
     fallback: Literal["allow", "warn", "refuse"] = Field(
         default="warn", description="when that cannot be had, or fails in the stream: use the CPU, say so, or stop"
     )
+    precision: Precision = Field(
+        default="fp32", description="of the networks on a GPU; other engines compute as they always do"
+    )
     threads: int = Field(default=2, ge=1, le=64, description="of the CPU")
+    denoiser: Literal["auto", "filter", "network"] = Field(
+        default="auto",
+        description="of the display's picture: a local filter, or a network, which on a CPU holds pictures back; "
+        "auto takes the network on a GPU",
+    )
     registration: Literal["kernel", "graph"] = Field(
         default="kernel", description="tracking by the CPU's kernel, or by the same step as a graph on `engine`"
     )

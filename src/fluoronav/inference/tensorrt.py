@@ -10,8 +10,10 @@ from collections.abc import Collection
 from typing import Any
 
 from fluoronav.inference.cache import EngineKey, built_engine
+from fluoronav.inference.half import half
 from fluoronav.inference.manifest import Approved, ModelError
 from fluoronav.inference.sessions import Arrays, Unavailable, check_shapes
+from fluoronav.inference.settings import Precision
 
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _EXTRA = {"tensorrt": "gpu", "tensorrt-rtx": "rtx"}
@@ -25,7 +27,7 @@ def module(kind: str) -> Any:
         raise Unavailable(f"{kind} is not installed: pip install 'fluoronav[{_EXTRA[kind]}]' ({error})") from error
 
 
-def build(model: Approved, kind: str, target: str) -> tuple[EngineKey, bytes]:
+def build(model: Approved, kind: str, target: str, precision: Precision = "fp32") -> tuple[EngineKey, bytes]:
     """Compiles a graph for a GPU of one compute capability.
 
     Parameters
@@ -35,6 +37,7 @@ def build(model: Approved, kind: str, target: str) -> tuple[EngineKey, bytes]:
         ``tensorrt-rtx`` builds for any target, without a GPU; ``tensorrt`` only for the GPU of this computer.
     target : str
         Such as ``sm89``.
+    precision : {"fp32", "fp16"}
 
     Returns
     -------
@@ -50,7 +53,7 @@ def build(model: Approved, kind: str, target: str) -> tuple[EngineKey, bytes]:
     builder = trt.Builder(trt.Logger(trt.Logger.ERROR))
     network = builder.create_network(0)
     parser = trt.OnnxParser(network, trt.Logger(trt.Logger.ERROR))
-    if not parser.parse(model.content):
+    if not parser.parse((half(model) if precision == "fp16" else model).content):
         first = parser.get_error(0) if parser.num_errors else "no reason given"
         raise ModelError(f"{model.path.name}: {kind} cannot read it: {first}")
     config = builder.create_builder_config()
@@ -62,7 +65,7 @@ def build(model: Approved, kind: str, target: str) -> tuple[EngineKey, bytes]:
     built = builder.build_serialized_network(network, config)
     if built is None:
         raise ModelError(f"{model.path.name}: {kind} {trt.__version__} cannot build it for {target}")
-    return EngineKey(model.path.stem, model.sha256, kind, trt.__version__, target), bytes(built)
+    return EngineKey(model.path.stem, model.sha256, kind, trt.__version__, target, precision), bytes(built)
 
 
 def _capability(trt: Any, target: str) -> Any:
@@ -97,6 +100,8 @@ class TensorRtSession:
         By name: read and written by :meth:`run`.
     resident : collection of str
         Inputs that never change; they are copied once.
+    precision : {"fp32", "fp16"}
+        Of the engine that was built.
 
     Raises
     ------
@@ -106,10 +111,13 @@ class TensorRtSession:
         No engine was built for this GPU and version.
     """
 
-    def __init__(self, model: Approved, kind: str, given: Arrays, made: Arrays, resident: Collection[str] = ()) -> None:
+    def __init__(
+        self, model: Approved, kind: str, given: Arrays, made: Arrays, resident: Collection[str] = (),
+        precision: Precision = "fp32",
+    ) -> None:  # fmt: skip
         trt, self._cuda = module(kind), _cudart()
         target = this_gpu()
-        content = built_engine(model, kind, trt.__version__, target)
+        content = built_engine(model, kind, trt.__version__, target, precision)
         engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(content)
         if engine is None:
             raise ModelError(f"{model.path.name}: its {kind} engine for {target} cannot be loaded; build it again")
@@ -126,7 +134,7 @@ class TensorRtSession:
             _checked(self._cuda.cudaMemcpy(there[name], given[name].ctypes.data, given[name].nbytes, to))
         self._to = [(there[name], a) for name, a in given.items() if name not in resident]
         self._fro = [(there[name], a) for name, a in made.items()]
-        self.provider = f"{kind} {trt.__version__} {target}"
+        self.provider = f"{kind} {trt.__version__} {target} {precision}"
         self._enqueue()  # what is allocated on the first run must not be recorded
         _checked(self._cuda.cudaStreamSynchronize(self._stream))
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal

@@ -12,18 +12,21 @@ from fluoronav.inference.manifest import shipped_models
 from fluoronav.inference.model import Model
 from fluoronav.inference.settings import InferenceSettings
 
-# Of the largest output; a wrong graph is wrong by more. OpenVINO computes in bfloat16 where the CPU has it.
-_TOLERANCE, _BFLOAT16 = 5e-3, 3e-2
+# Of the largest output; a wrong graph is wrong by more. OpenVINO computes in bfloat16 where the CPU has it; half
+# precision has three bits more.
+_TOLERANCE, _SHORT = 5e-3, 3e-2
 _RUNS = 50
 
 
-def verify(engine: str) -> dict[str, Any]:
+def verify(engine: str, precision: str = "fp32") -> dict[str, Any]:
     """Runs every shipped network on an engine, without a fall-back, and on the CPU.
 
     Parameters
     ----------
     engine : str
         As in a launch file.
+    precision : {"fp32", "fp16"}
+        The same.
 
     Returns
     -------
@@ -36,7 +39,7 @@ def verify(engine: str) -> dict[str, Any]:
     ModelError
         The engine cannot be had.
     """
-    settings = InferenceSettings.model_validate({"engine": engine, "fallback": "refuse"})
+    settings = InferenceSettings.model_validate({"engine": engine, "precision": precision, "fallback": "refuse"})
     rows = []
     for path in shipped_models():
         reference = Model(path)
@@ -63,7 +66,7 @@ def verify(engine: str) -> dict[str, Any]:
                 "provider": model.provider,
                 "largest_difference": difference,
                 "relative": relative,
-                "within": relative < (_BFLOAT16 if engine == "openvino" else _TOLERANCE),
+                "within": relative < (_SHORT if engine == "openvino" or precision == "fp16" else _TOLERANCE),
                 "ms": float(np.median(times)),
                 "load_ms": load_ms,
                 "memory_mb": max(_resident_mb() - before, 0.0),

@@ -45,19 +45,19 @@ class DetectionStage:
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         progress("detection: model")
-        self._proposer = Proposer(camera.rows, camera.cols, self._inference)
-        self._judge = Model(engine("instrument-strips.onnx"), self._inference)
-        self.engine = self._proposer.model.provider
+        self.proposer = Proposer(camera.rows, camera.cols, self._inference)
+        self.judge = Model(engine("instrument-strips.onnx"), self._inference)
+        self.engine = self.proposer.model.provider
         self._longest = max(camera.rows, camera.cols)
         self._identity = IdentityTracker(self._longest / 1024)
         for _ in range(3):
-            self._judge.run()
+            self.judge.run()
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
-        frame.models["instruments"] = self._proposer.model.sha256
-        frame.models["instrument-strips"] = self._judge.sha256
-        self.engine = self._proposer.model.provider
-        frame.engine_fault = frame.engine_fault or self._proposer.model.fault or self._judge.fault
+        frame.models["instruments"] = self.proposer.model.sha256
+        frame.models["instrument-strips"] = self.judge.sha256
+        self.engine = self.proposer.model.provider
+        frame.engine_fault = frame.engine_fault or self.proposer.model.fault or self.judge.fault
         left = budget.left_ms()
         # A search has both cores, and what is seen could not be placed in the patient yet.
         busy = frame.status == "searching"
@@ -82,7 +82,7 @@ class DetectionStage:
             What the second look must say, 0 to 1; by default as for an instrument that nobody has seen before.
         """
         assert frame.seen is not None
-        weak = self._proposer.find(frame, _LEAST_PROPOSED)[:MOST]
+        weak = self.proposer.find(frame, _LEAST_PROPOSED)[:MOST]
         if not weak:
             return []
         found = weak
@@ -98,14 +98,14 @@ class DetectionStage:
     def _looked_at(self, frame: FrameRecord, finds: list[Detection]) -> list[Detection]:
         """The finds as the second network sees them."""
         assert frame.seen is not None
-        strips, out = self._judge.input, []
+        strips, out = self.judge.input, []
         for first in range(0, len(finds), len(strips)):
             some = finds[first : first + len(strips)]
             strips[len(some) :] = 0
             for k, d in enumerate(some):
                 strip(frame.counts, frame.seen, d.tip_px, d.direction, frame.dark, frame.inverse, strips[k])
-            self._judge.run()
-            out += [self._judged(d, said) for d, said in zip(some, self._judge.output, strict=False)]
+            self.judge.run()
+            out += [self._judged(d, said) for d, said in zip(some, self.judge.output, strict=False)]
         return out
 
     def _judged(self, d: Detection, said: NDArray[np.float32]) -> Detection:

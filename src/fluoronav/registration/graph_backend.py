@@ -91,7 +91,8 @@ class GraphBackend:
     """
 
     def __init__(self, grid: AttenuationGrid, inference: InferenceSettings) -> None:
-        self._grid, self._inference = grid, inference
+        # Sums over all pixels overflow in half precision.
+        self._grid, self._inference = grid, inference.model_copy(update={"precision": "fp32"})
         self._steps: dict[tuple[int, int, int], _Step] = {}
         self._volumes: dict[int, dict[str, Float32]] = {}
         self.provider, self.fault = "none", ""
