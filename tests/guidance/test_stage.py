@@ -258,7 +258,7 @@ def test_a_network_that_does_not_run_where_it_should_is_an_alert_until_it_does(s
 
 @pytest.mark.parametrize("axis", [[0, -1, 0], [0.3, 0.9, 0.2], [0, 0, -1], [-0.2, 0.1, 0.97]])
 def test_right_and_up_are_those_of_somebody_who_looks_along_the_path(axis):
-    """Right, up and the direction of view make a right-handed frame with the view at -z; the head, or the front, is up."""
+    """Right, up and the way back make a right-handed frame; the head, or the front, is up."""
     axis = np.array(axis) / np.linalg.norm(axis)
     right, up = beside_axes(axis)
     np.testing.assert_allclose(np.cross(right, up), -axis, atol=1e-12)
@@ -267,7 +267,7 @@ def test_right_and_up_are_those_of_somebody_who_looks_along_the_path(axis):
 
 
 def test_from_behind_the_patients_right_is_on_the_right():
-    """A path from the back to the front of a patient who is seen from behind: his right hand is on the viewer's right."""
+    """A path from back to front, seen from behind: the patient's right hand is on the viewer's right."""
     right, up = beside_axes(np.array([0.0, -1.0, 0.0]))
     np.testing.assert_allclose(right, [-1, 0, 0])  # LPS: towards the patient's right
     np.testing.assert_allclose(up, [0, 0, 1])
