@@ -95,6 +95,29 @@ def test_the_memory_follows_a_shift_of_the_whole_picture(rng):
     assert off.std() < 0.75
 
 
+def test_the_memory_stays_with_the_patient_when_only_a_wire_moves(rng):
+    """Regression: the memory was moved with the wire, which draws the phase correlation's peak to itself.
+
+    And from the first time on in every frame: OpenCV had multiplied the picture that the next is compared with by its
+    window, in place.
+    """
+    y, x = np.mgrid[:SIDE, :SIDE]
+    ribs = 60 + 30 * np.sin(x / 9.0) * np.sin(y / 7.0)
+
+    def frame(k):
+        return np.where(np.abs(y - 60 - 4 * k) < 6, ribs / 20, ribs)
+
+    temporal = TemporalFilter(SIDE, SIDE)
+    shifts = []
+    for k in range(20):
+        out = temporal(exposed(frame(k), rng), 1200.0)
+        shifts.append(temporal.shift_px)
+    assert shifts == [(0.0, 0.0)] * 20
+    clean = temporal.model.stabilised(150 * frame(19) + 1200)
+    still = (y > 10) & (y < 50)
+    assert temporal.worth[still].mean() > 4.5 and (out - clean)[still].std() < 0.5
+
+
 def test_the_display_is_black_outside_uses_its_range_inside_and_has_no_halo():
     step = np.where(np.arange(SIDE) < SIDE // 2, 30.0, 60.0).astype(np.float32) * np.ones((SIDE, 1), np.float32)
     step += np.linspace(0, 6, SIDE, dtype=np.float32)[:, None]

@@ -22,6 +22,8 @@ _RING = 2 * _RADIUS + 2  # rows of differences that are kept: the window's, and 
 # The whole picture is moved when it has shifted by more than this (pixels), and begun anew beyond that. Shifts are not
 # looked for while a small picture differs from the last one by little more than the noise.
 _LEAST_SHIFT_PX, _MOST_SHIFT_PX, _SHIFT_SIDE, _RESTLESS = 0.3, 24.0, 256, 1.3
+# What a shift of the whole picture must improve: the median difference over this share of the small picture, to this.
+_STEEP_SHARE, _BETTER, _SMOOTHED_PX = 0.3, 0.8, 1.0
 _MODEL_EVERY_FRAMES = 60
 
 
@@ -35,6 +37,11 @@ class TemporalFilter:
     Parameters
     ----------
     rows, cols : int
+
+    Attributes
+    ----------
+    shift_px : tuple of float
+        By how much the last frame's memory was moved: columns, rows.
     """
 
     def __init__(self, rows: int, cols: int) -> None:
@@ -48,6 +55,7 @@ class TemporalFilter:
         self._window = cv2.createHanningWindow(self._small_shape[::-1], cv2.CV_32F)
         self._before: NDArray | None = None
         self._frames = 0
+        self.shift_px = (0.0, 0.0)
         self._used = NoiseModel(1.0, 0.0, 1.0)
         self.model: NoiseModel | None = None
 
@@ -104,30 +112,53 @@ class TemporalFilter:
 
     def _follow_shift(self, counts: NDArray) -> None:
         """Moves the memory with the picture."""
+        self.shift_px = (0.0, 0.0)
         binned = cv2.resize(counts, self._small_shape[::-1], interpolation=cv2.INTER_AREA)
-        small = self._used.stabilised(binned).astype(np.float32)
+        scale, slope, offset = (np.float32(x) for x in self._used.root())
+        small = scale * np.sqrt(np.maximum(slope * binned.astype(np.float32) + offset, np.float32(0)))
         before, self._small = self._small, small
         if before is None:
             return
         # A small pixel's noise is that of a pixel over the root of how many it is the mean of; twice, in a difference.
-        expected = np.sqrt(2.0 * small.size / counts.size)
-        if float(np.sqrt(np.mean((small - before) ** 2))) < _RESTLESS * max(expected, 0.05):
+        expected = np.float32(max(np.sqrt(2.0 * small.size / counts.size), 0.05))
+        off = np.abs(small - before)
+        # What stands out, as a moving wire does, counts no more than three sigmas: it is the whole that is looked at.
+        np.minimum(off, 3 * expected, out=off)
+        if float(np.vdot(off, off)) < (_RESTLESS * float(expected)) ** 2 * off.size:
             return
-        (dx, dy), response = cv2.phaseCorrelate(before, small, self._window)
-        scale = counts.shape[1] / small.shape[1]
-        dx, dy = dx * scale, dy * scale
-        size = float(np.hypot(dx, dy))
-        if size < _LEAST_SHIFT_PX or response < 0.1:
+        # Copies: OpenCV multiplies what it is given by the window, in place where the size needs no padding.
+        (dx, dy), response = cv2.phaseCorrelate(before.copy(), small.copy(), self._window)
+        per_small = counts.shape[1] / small.shape[1]
+        size = per_small * float(np.hypot(dx, dy))
+        if size < _LEAST_SHIFT_PX or response < 0.1 or not _explains((dx, dy), before, small):
             return
+        dx, dy = per_small * dx, per_small * dy
         if size > _MOST_SHIFT_PX:
             self._worth[:] = 0
             return
+        self.shift_px = dx, dy
         M = np.array([[1, 0, dx], [0, 1, dy]], np.float32)
         shape = counts.shape[::-1]
         for image in (self._memory, self._worth):
             cv2.warpAffine(image, M, shape, dst=self._moved, flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
             np.copyto(image, self._moved)
         np.maximum(self._worth, 0, out=self._worth)
+
+
+def _explains(shift: tuple[float, float], before: Float32, now: Float32) -> bool:
+    """Whether the picture as a whole has moved, and not just something that stands out in it.
+
+    A wire that moves before a patient who does not draws the peak of the phase correlation to itself. So the shift must
+    make the steeper parts of the picture fit better than no shift does, each of which counts once, however dark it is.
+    Both pictures are smoothed, or what is interpolated would fit better for having less noise.
+    """
+    a, b = (cv2.GaussianBlur(x, (0, 0), _SMOOTHED_PX) for x in (before, now))
+    M = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
+    moved = cv2.warpAffine(a, M, a.shape[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    steep = np.abs(cv2.Sobel(b, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(b, cv2.CV_32F, 0, 1))
+    there = steep > np.quantile(steep[::4, ::4], 1 - _STEEP_SHARE)
+    still, shifted = (np.abs(x - b)[there] for x in (a, moved))
+    return float(np.median(shifted)) < _BETTER * float(np.median(still))
 
 
 @njit(**_OPTIONS)
