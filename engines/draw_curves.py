@@ -1,4 +1,4 @@
-"""Draws the training curves of engines/*.training.json to docs/images/instruments-training.png.
+"""Draws the training curves of engines/*.training.json to docs/images/training.png.
 
 pip install -e '.[bench]'
 python engines/draw_curves.py
@@ -36,7 +36,7 @@ def main() -> None:
         panel.grid(alpha=0.3)
         panel.legend()
     figure.tight_layout()
-    figure.savefig(HERE.parent / "docs" / "images" / "instruments-training.png", dpi=110)
+    figure.savefig(HERE.parent / "docs" / "images" / "training.png", dpi=110)
 
 
 if __name__ == "__main__":

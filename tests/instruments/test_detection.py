@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from fluoronav.instruments.detection import on_one_line
+from fluoronav.instruments.detection import DetectionStage, on_one_line
 from fluoronav.instruments.drift import DriftFilter
 from fluoronav.instruments.identity import IdentityTracker
 from fluoronav.instruments.tracing import trace_instruments
-from fluoronav.records import Detection
+from fluoronav.records import Budget, Detection, FrameRecord
 
 
 def maps_of(*lines):
@@ -92,6 +92,38 @@ def test_a_false_alarm_of_one_frame_is_never_shown():
     tracker = IdentityTracker(1.0)
     for k in range(10):
         assert tracker.update([seen(100 * k, 900 - 90 * k, 0.7 * k)] if k % 2 else []) == ()
+
+
+def test_a_computer_that_is_too_slow_for_it_tries_ever_less_often_and_a_slow_frame_ends_nothing(camera, monkeypatch):
+    """Regression: it was tried again after every thirty frames, and each time made a frame late."""
+    stage = DetectionStage()
+    stage.prepare(None, camera)
+    clock, took, tried = [0.0], [0.040], []
+    monkeypatch.setattr("fluoronav.records.time.perf_counter", lambda: clock[0])
+
+    def find(frame, least_score):
+        tried.append(frame.seq)
+        clock[0] += took[0]
+        return []
+
+    monkeypatch.setattr(stage, "find", find)
+
+    def run(first, count):
+        tried.clear()
+        for seq in range(first, first + count):
+            frame = FrameRecord(seq, 0, 0, np.zeros((8, 8), np.uint16), 16, False, None)
+            frame.seen, frame.status = np.ones((8, 8), bool), "tracking"
+            stage.process(frame, Budget(20))
+            clock[0] += 0.033
+        return len(tried)
+
+    assert run(0, 3000) < 30  # of 3000 frames, each of which it would have made late
+    took[0] = 0.005
+    assert run(3000, 4000) > 1000  # once it is fast enough it is back, and stays
+    took[0] = 0.040
+    assert run(7000, 1) == 1
+    took[0] = 0.005
+    assert run(7001, 60) > 20  # one slow frame, by something else
 
 
 def test_a_drift_of_2_mm_is_noticed_within_30_frames_and_corrected_to_under_07_mm(rng):

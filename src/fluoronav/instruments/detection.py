@@ -27,6 +27,8 @@ _ROUGH_DEG = 0.4
 # Two finds are of one line when their axes differ by less than this (6 degrees, pixels of a 1024 image).
 _SAME_AXIS_COS, _SAME_AXIS_PX = 0.9945, 10.0
 _FORGETS = 0.97
+# A frame that it made late is followed by so many without it, twice as many after the next such frame.
+_LEAST_REST_FRAMES, _MOST_REST_FRAMES = 4, 1800
 
 
 class DetectionStage:
@@ -42,6 +44,7 @@ class DetectionStage:
         self._inference = inference or InferenceSettings()
         self.engine = "none"
         self._needs_ms, self._varies_ms = 6.0, 1.0
+        self._rest_frames = self._resting = 0
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         progress("detection: model")
@@ -60,7 +63,8 @@ class DetectionStage:
         frame.engine_fault = frame.engine_fault or self.proposer.model.fault or self.judge.fault
         left = budget.left_ms()
         # A search has both cores, and what is seen could not be placed in the patient yet.
-        busy = frame.status == "searching"
+        busy = frame.status == "searching" or self._resting > 0
+        self._resting = max(self._resting - 1, 0)
         if busy or left < self._needs_ms + 2 * self._varies_ms + _RESERVE_MS or frame.seen is None:
             frame.detections = self._identity.update([])
             # One slow frame must not end it for good.
@@ -68,6 +72,10 @@ class DetectionStage:
             return
         frame.detections = self._identity.update(self.find(frame, _LEAST_FOLLOWED), _LEAST_SCORE)
         took = left - budget.left_ms()
+        # On a computer that is too slow for it, trying again and again would make a frame late each time.
+        late = took > left - _RESERVE_MS
+        self._rest_frames = min(max(2 * self._rest_frames, _LEAST_REST_FRAMES), _MOST_REST_FRAMES) if late else 0
+        self._resting = self._rest_frames
         self._varies_ms += 0.1 * (abs(took - self._needs_ms) - self._varies_ms)
         self._needs_ms += 0.1 * (took - self._needs_ms)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
@@ -29,9 +30,9 @@ class Field:
     def __init__(self, seen: NDArray[np.bool_]) -> None:
         mask = _resized(seen.astype(np.float32), SIDE)
         self._mask, self._sum = mask, max(float(mask.sum()), 1.0)
-        self._weight = cv2.GaussianBlur(mask, (0, 0), _DETAIL_SIGMA_PX) + np.float32(1e-3)
+        self._weight = _smoothed(mask) + np.float32(1e-3)
         self._of_detail = _resized(seen.astype(np.float32), FINE) / np.float32(_DETAIL_SCALE)
-        self._whole, self._detail = np.empty((SIDE, SIDE), np.float32), np.empty((FINE, FINE), np.float32)
+        self._whole = np.empty((SIDE, SIDE), np.float32)
 
     def write(self, attenuation: Float32, fine: Float32, out: Float32) -> None:
         """Writes the channels of the input.
@@ -46,24 +47,46 @@ class Field:
         """
         # The mean of what is seen stands in for what is not, or the aperture's rim would be the strongest detail.
         mean = np.float32(np.vdot(attenuation, self._mask) / self._sum)
-        whole, detail = self._whole, self._detail
+        whole = self._whole
         np.subtract(attenuation, mean, out=whole)
         whole *= self._mask
-        smooth = cv2.GaussianBlur(whole, (0, 0), _DETAIL_SIGMA_PX)
+        smooth = _smoothed(whole)
         smooth /= self._weight
         smooth += mean
-        cv2.resize(smooth, (FINE, FINE), dst=detail, interpolation=cv2.INTER_LINEAR)
-        np.subtract(fine, detail, out=detail)
-        detail *= self._of_detail
-        in_channels(detail, out)
+        _write_detail(fine, smooth, self._of_detail, np.float32(_CLIP), out)
         np.multiply(whole, np.float32(1 / _RANGE_SCALE), out=out[4])
-        np.clip(out, -_CLIP, _CLIP, out=out)
+        np.clip(out[4], -_CLIP, _CLIP, out=out[4])
+
+
+@njit(fastmath=True, nogil=True, boundscheck=False, cache=True)
+def _write_detail(fine, smooth, scale, clip, out):
+    """What the fine picture has more than the smooth one (bilinearly at twice its size), in four channels."""
+    side = smooth.shape[0]
+    near, far = np.float32(0.75), np.float32(0.25)
+    for i in range(side):
+        for di in range(2):
+            k = min(max(i - 1 + 2 * di, 0), side - 1)
+            row, other = smooth[i], smooth[k]
+            for dj in range(2):
+                channel = out[2 * di + dj, i]
+                for j in range(side):
+                    m = min(max(j - 1 + 2 * dj, 0), side - 1)
+                    here, there = near * row[j] + far * row[m], near * other[j] + far * other[m]
+                    detail = fine[2 * i + di, 2 * j + dj] - (near * here + far * there)
+                    channel[j] = min(max(scale[2 * i + di, 2 * j + dj] * detail, -clip), clip)
 
 
 def in_channels(detail: Float32, out: Float32) -> None:
     """Detail, (512, 512), into the first four channels of the input, (5, 256, 256)."""
     for k in range(4):
         np.copyto(out[k], detail[k // 2 :: 2, k % 2 :: 2])
+
+
+def _smoothed(picture: Float32) -> Float32:
+    """With a Gaussian, at half the size: what is lost is far below the noise, and so are seven eighths of the time."""
+    small = cv2.resize(picture, (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA)
+    smooth = cv2.GaussianBlur(small, (0, 0), _DETAIL_SIGMA_PX / 2)
+    return np.asarray(cv2.resize(smooth, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR), np.float32)
 
 
 def _resized(mask: Float32, side: int) -> Float32:
