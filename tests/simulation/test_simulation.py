@@ -5,10 +5,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
+from fluoronav.case.tool import Tool
 from fluoronav.geometry import is_rigid, rotation_distance_deg
 from fluoronav.simulation.detector import Detector, ImageChain
+from fluoronav.simulation.metal import axis_points, steel_mm
 from fluoronav.simulation.scenario import Scenario
-from fluoronav.simulation.xray import DETECTED_SPECTRUM, transmission, wire_path_mm
+from fluoronav.simulation.sequence import tool_metal
+from fluoronav.simulation.xray import DETECTED_SPECTRUM, transmission
 
 
 def through(water=0.0, bone=0.0, steel=0.0):
@@ -28,13 +31,28 @@ def test_the_beam_hardens():
     assert through(bone=2) < through(water=2) and through(steel=1) < 0.3
 
 
-def test_a_wire_across_a_ray_is_as_thick_as_its_diameter():
-    rays = np.array([[0, 0, 1.0], [0.001, 0, 1], [0.1, 0, 1], [0, 0.1, 1]])
-    steel = wire_path_mm(rays, np.array([10.0, 0, 600]), np.array([1.0, 0, 0]), 100, 2.0)
-    assert steel[0] == pytest.approx(2, abs=1e-6)
-    assert steel[1] == pytest.approx(2, abs=1e-3)
-    assert steel[2] == 0  # beyond the tip
-    assert steel[3] == 0  # beside the shaft
+def test_a_wire_across_a_ray_is_as_thick_as_its_diameter_and_its_point_as_thin_as_a_cone(camera):
+    metal = tool_metal(Tool(id="wire", kind="k-wire", diameter_mm=2.0, length_mm=100))
+    tip, along = np.array([10.0, 0, 600]), np.array([1.0, 0, 0])
+    steel = np.zeros((camera.rows, camera.cols), np.float32)
+    steel_mm(metal, axis_points(metal, tip, along, np.array([0.0, 1, 0])), camera, steel)
+
+    def at(x, y):
+        u, v = np.rint(camera.project(np.array([[x, y, 600.0]]))[0]).astype(int)
+        return steel[v, u]
+
+    assert at(0, 0) == pytest.approx(2, abs=0.05)
+    assert at(8, 0) == pytest.approx(1, abs=0.15)  # half-way along its point of 4 mm
+    assert at(10.5, 0) == 0 and at(0, 1.2) == 0  # beyond the tip, beside the shaft
+
+
+def test_a_tool_with_a_profile_is_seen_by_it(camera):
+    tool = Tool(
+        id="awl", kind="awl", diameter_mm=4.0, length_mm=60, profile=((0, 0.5), (20, 0.5), (21, 2.0), (60, 2.0))
+    )
+    metal = tool_metal(tool)
+    assert metal.outer_mm[50] == pytest.approx(0.5) and metal.outer_mm[200] == pytest.approx(2.0)
+    assert metal.length_mm == pytest.approx(60, abs=0.2)
 
 
 def test_the_detector_counts_quanta_saturates_and_is_dark_outside_its_aperture():

@@ -47,13 +47,13 @@ class Metal:
 
 def k_wire(diameter_mm: float, length_mm: float, point_mm: float = 4.0, bend_mm: float = 0.0) -> Metal:
     """A Kirschner or guide wire with a conical point."""
-    s = _along(length_mm)
+    s = profile_mm(length_mm)
     return _solid("k-wire", diameter_mm / 2 * np.clip(s / point_mm, 0.08, 1), bend_mm)
 
 
 def drill(diameter_mm: float, length_mm: float, flutes_mm: float, pitch_mm: float, shank_mm: float) -> Metal:
     """A twist drill: flutes thin it periodically up to where the shank begins."""
-    s = _along(length_mm)
+    s = profile_mm(length_mm)
     r = diameter_mm / 2 * np.clip(s / (0.6 * diameter_mm), 0.1, 1)
     fluted = r * (0.62 + 0.38 * np.abs(np.cos(np.pi * s / pitch_mm)))
     return _solid("drill", np.where(s < flutes_mm, fluted, shank_mm / 2))
@@ -63,7 +63,7 @@ def screw(
     diameter_mm: float, thread_mm: float, pitch_mm: float, head_mm: float, driver_mm: float, length_mm: float
 ) -> Metal:
     """A pedicle screw on its driver: threaded core, polyaxial head, shaft."""
-    s = _along(length_mm)
+    s = profile_mm(length_mm)
     saw = 1 - np.abs(2 * ((s / pitch_mm) % 1) - 1)
     core = diameter_mm / 2 * np.clip(0.45 + s / (0.25 * thread_mm), 0, 1)
     threaded = core * (0.72 + 0.28 * saw) * np.clip(s / 2.0, 0.2, 1)
@@ -73,7 +73,7 @@ def screw(
 
 def needle(diameter_mm: float, wall_mm: float, length_mm: float) -> Metal:
     """A cannula: hollow, bevelled at the tip; its hub is plastic and does not show."""
-    s = _along(length_mm)
+    s = profile_mm(length_mm)
     bevel = np.clip(s / (2.0 * diameter_mm), 0.1, 1)
     outer = diameter_mm / 2 * bevel
     inner = np.maximum(diameter_mm / 2 - wall_mm, 0) * bevel
@@ -127,7 +127,8 @@ def steel_mm(metal: Metal, points_camera: Float, camera: Camera, out: Float32) -
     return at
 
 
-def _along(length_mm: float) -> Float:
+def profile_mm(length_mm: float) -> Float:
+    """Where an instrument's radii are stated: distances from its tip, mm."""
     return np.arange(round(length_mm / _PROFILE_STEP_MM) + 1, dtype=np.float64) * _PROFILE_STEP_MM
 
 

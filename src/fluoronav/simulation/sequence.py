@@ -15,14 +15,17 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fluoronav.case import Case
-from fluoronav.geometry import ArmJoints, Camera, transform_points
+from fluoronav.case.tool import Tool
+from fluoronav.geometry import ArmJoints, Camera
 from fluoronav.paths import cache_folder
 from fluoronav.projector import padded_rays
 from fluoronav.simulation.detector import Detector, ImageChain
+from fluoronav.simulation.metal import Metal, axis_points, k_wire, profile_mm, steel_mm
 from fluoronav.simulation.scenario import Scenario
-from fluoronav.simulation.xray import Scan, transmission, wire_path_mm
+from fluoronav.simulation.xray import Scan, transmission
 
-_VERSION = "sequence 5"
+_VERSION = "sequence 6"
+_NEAREST_TOOL_MM = 100.0  # from the source
 _KEPT_SEQUENCES = 4
 # The registration samples about every millimetre; the truth is sampled twice as finely, on the scan's own grid.
 _FINE_STEP_MM, _COARSE_STEP_MM, _RAMP_MM = 0.5, 1.5, 8.0
@@ -110,7 +113,6 @@ def _render(
     )
     anatomy = Anatomy(case, camera.scaled(0.5))
     chain = ImageChain(detector, camera.rows, camera.cols, scenario.seed)
-    rays = camera.rays(camera.pixel_grid()).astype(np.float32)
     poses = scenario.poses(case)
 
     def one(k: int) -> int:
@@ -120,7 +122,7 @@ def _render(
         for i in shown:
             beam = plain.copy()
             if T_ct_tool is not None:
-                _add_wire(beam, rays, camera, poses[k] @ T_ct_tool[i], case, water, bone)
+                _add_tool(beam, camera, poses[k] @ T_ct_tool[i], case.tools[0], water, bone)
             frames[i] = chain.counts(np.asarray(beam, dtype=np.float32), scenario.seed + i).astype(dtype)
         return len(shown)
 
@@ -196,24 +198,28 @@ def _scan(volume, step_mm: float) -> Scan:
     return Scan(hu.astype(np.int16), corners.min(0), np.full(3, spacing), step_mm)
 
 
-def _add_wire(beam: NDArray, rays: NDArray, camera: Camera, T_camera_tool: NDArray, case: Case, water, bone) -> None:
-    """Replaces the pixels behind the first tool: the beam has crossed steel there, with its own hardening."""
-    tool = case.tools[0]
-    ends = transform_points(T_camera_tool, [[0, 0, 0], [0, 0, -tool.length_mm]])
-    uv = camera.project(ends)
-    if not np.isfinite(uv).all():
+def _add_tool(beam: NDArray, camera: Camera, T_camera_tool: NDArray, tool: Tool, water: NDArray, bone: NDArray) -> None:
+    """Replaces the pixels behind a tool: the beam has crossed steel there, with its own hardening."""
+    metal = tool_metal(tool)
+    T = T_camera_tool @ tool.T_tool_tip()
+    points = axis_points(metal, T[:3, 3], T[:3, 2], T[:3, 0])
+    if not (points[:, 2] > _NEAREST_TOOL_MM).all():
         return
-    line = np.zeros(beam.shape, np.uint8)
-    thick = int(np.ceil(tool.diameter_mm * camera.focal_px / ends[:, 2].min())) + 4
-    tip, tail = np.clip(np.rint(uv), -30000, 30000).astype(int).tolist()
-    cv2.line(line, tip, tail, 1, thick)
-    at = np.flatnonzero(line)
+    steel = np.zeros(beam.shape, np.float32)
+    at = steel_mm(metal, points, camera, steel)
     if len(at) == 0:
         return
-    steel = wire_path_mm(rays.reshape(-1, 3)[at], ends[0], T_camera_tool[:3, 2], tool.length_mm, tool.diameter_mm)
     rows, cols = np.divmod(at, camera.cols)
     half = ((cols.astype(np.float32) - 0.5) / 2)[None], ((rows.astype(np.float32) - 0.5) / 2)[None]
     w, b = (cv2.remap(p, *half, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[0] for p in (water, bone))
     out = np.empty(len(at), np.float32)
-    transmission(w, b, steel, out)
+    transmission(w, b, steel.reshape(-1)[at], out)
     beam.reshape(-1)[at] = out
+
+
+def tool_metal(tool: Tool) -> Metal:
+    """A case's tool as rays cross it: by its profile, or a wire with a trocar point."""
+    if not tool.profile:
+        return k_wire(tool.diameter_mm, tool.length_mm)
+    radius = tool.radii_mm(profile_mm(tool.length_mm)).astype(np.float32)
+    return Metal(tool.kind, radius, np.zeros_like(radius))
