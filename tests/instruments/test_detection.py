@@ -132,7 +132,7 @@ def test_a_drift_of_2_mm_is_noticed_within_30_frames_and_corrected_to_under_07_m
     for k in range(60):
         drift.predict()
         off = R[:2] @ true if k >= 20 else np.zeros(2)
-        drift.update(R, off + rng.normal(0, 0.3, 2), 0.3)
+        drift.update(R, off + rng.normal(0, 0.3, 2), np.eye(2) * 0.3**2)
         if k >= 20 and noticed is None and drift.drift.size_mm > 1.0:
             noticed = k - 20
         if noticed is not None and k > 50:
@@ -148,6 +148,6 @@ def test_a_drift_that_is_large_or_jumps_about_is_not_corrected(rng):
         drift = DriftFilter()
         for k in range(60):
             drift.predict()
-            drift.update(np.eye(3), offset(k) + rng.normal(0, 0.2, 2), 0.2)
+            drift.update(np.eye(3), offset(k) + rng.normal(0, 0.2, 2), np.eye(2) * 0.2**2)
         assert not drift.drift.corrected
         assert not drift.offset_ct.any()

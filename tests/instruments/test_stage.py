@@ -14,11 +14,12 @@ MS = 1_000_000
 
 
 class Theatre:
-    """A tool before the camera, a tracker that is `drift_mm` off (CT axes), and a detector that errs by `sigma_px`."""
+    """A tool before the camera, a tracker that is `drift_mm` off (CT axes), and a detector that errs by `sigma_px`, or,
+    with `bias_px`, always by so much along the shaft and by nothing else."""
 
-    def __init__(self, case, camera, rng, drift_mm=(0, 0, 0), sigma_px=0.7):
+    def __init__(self, case, camera, rng, drift_mm=(0, 0, 0), sigma_px=0.7, bias_px=0.0):
         self.case, self.camera, self.rng = case, camera, rng
-        self.drift, self.sigma_px = np.array(drift_mm, float), sigma_px
+        self.drift, self.sigma_px, self.bias_px = np.array(drift_mm, float), sigma_px, bias_px
         self.instruments, self.guidance = InstrumentStage(), GuidanceStage()
         self.instruments.prepare(case, camera)
         self.guidance.prepare(case, camera)
@@ -46,8 +47,8 @@ class Theatre:
             frame.registration = RegistrationResult(self.T_camera_ct, 0.9, np.full(6, 0.1), 1.5, 0.4, 0)
         tip, tail = self.truth()
         if visible:
-            noise = self.rng.normal(0, self.sigma_px, 2)
             direction = (tip - tail) / np.linalg.norm(tip - tail)
+            noise = self.bias_px * direction if self.bias_px else self.rng.normal(0, self.sigma_px, 2)
             depth = (self.T_camera_ct @ self.T_ct_tool)[2, 3]
             width = np.sqrt(0.75) * self.case.tools[0].diameter_mm * self.camera.focal_px / depth
             d = Detection("image-1", "k-wire", 0.9, tip + noise, tail, direction, width, self.sigma_px, 0.1, 0.0, 0)
@@ -88,6 +89,19 @@ def test_what_both_see_is_one_instrument_and_its_tip_is_where_the_picture_shows_
     assert t.across_mm(tool) < 0.5
     uv = t.camera.project(transform_points(t.T_camera_ct, tool.tip_ct))
     assert np.linalg.norm(uv - tool.tip_px) < 3
+
+
+def test_a_tip_that_is_always_seen_too_far_along_its_shaft_is_no_drift_and_moves_nothing(theatre):
+    """Regression: what a detector gets wrong in one view it gets wrong in every frame of it, and that became drift."""
+    t = theatre(sigma_px=4.0, bias_px=4.0)
+    for _ in range(120):
+        frame = t.frame()
+    (tool,) = frame.instruments
+    mm = 4.0 * (t.T_camera_ct @ t.T_ct_tool)[2, 3] / t.camera.focal_px
+    assert mm > 0.7 and tool.origin == "fused"
+    assert t.across_mm(tool) < 0.25 and frame.drift.size_mm < 0.3
+    frame = t.frame(visible=False)
+    assert t.across_mm(frame.instruments[0]) < 0.25
 
 
 def test_a_drift_of_2_mm_is_said_within_30_frames_and_corrected_when_the_picture_is_gone_too(theatre):

@@ -6,9 +6,10 @@ same stabilised frames (noise 1 everywhere), and all figures are taken in them: 
 
 from __future__ import annotations
 
+import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,18 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fluoronav.bench.subjects import load_subject, view_poses
+from fluoronav.enhancement import AttenuationStage
 from fluoronav.enhancement.aperture import seen_mask
 from fluoronav.enhancement.contrast import DisplayPicture
+from fluoronav.enhancement.denoiser import SIDE, LearnedDenoiser
+from fluoronav.enhancement.detector import DetectorCalibration, DetectorCorrection
 from fluoronav.enhancement.noise import NoiseModel
 from fluoronav.enhancement.spatial import LocalWiener
 from fluoronav.enhancement.temporal import TemporalFilter
 from fluoronav.geometry import Camera
+from fluoronav.inference import InferenceSettings
 from fluoronav.paths import shipped
+from fluoronav.records import Budget, FrameRecord
 from fluoronav.registration.xray_file import read_xray
 from fluoronav.simulation.detector import Detector, ImageChain
 from fluoronav.simulation.metal import axis_points, k_wire, steel_mm
@@ -38,6 +44,7 @@ FULL_PHOTONS, SHARES = 80.0, (1.0, 0.5, 0.25, 0.125)
 SEED, FRAMES, _SETTLED = 61, 24, 8
 _SPEED_PX, _WIRE_MM = 4.0, 2.0
 _REAL = ("knee/frame0138_cam1.tif", "wrist/frame0099_cam1.tif")
+Smoother = Callable[[Float32, Float32], Float32]
 Filter = Callable[[NDArray[np.uint16], Float32, float], Float32]
 
 
@@ -69,7 +76,8 @@ def bench_enhancement(data: Path, frames: int = FRAMES, pictures: Path | None = 
     dict
         ``doses``: for each dose and filter PSNR (dB, of the range inside the aperture), SSIM, contrast-to-noise at the
         wire and at bone edges, edge width (pixels), ghost energy (share of the wire's contrast), ms.
-        ``display_ms``.
+        ``display_ms``; ``stage_ms``: medians of ``correction`` (offset, gain and dead pixels), ``attenuation`` (with
+        the correction), ``temporal``, ``spatial``.
     """
     scene, chain_of = _scene(frames)
     rows: list[dict[str, Any]] = []
@@ -85,9 +93,9 @@ def bench_enhancement(data: Path, frames: int = FRAMES, pictures: Path | None = 
         model = NoiseModel(per_photon, dark, (per_photon * settings.electronic_photons) ** 2)
         noisy = [chain.counts(beam, 1000 + k) for k, beam in enumerate(beams)]
         truth = [model.stabilised(c).astype(np.float32) for c in scene.clean]
+        out = truth[0]
         for name, make in _filters(scene.seen, dark).items():
             run, results, times = make(), [], []
-            out = truth[0]
             for k, counts in enumerate(tqdm(noisy, f"{name} at {share:g} of the dose", unit="frame")):
                 stabilised = model.stabilised(counts).astype(np.float32)
                 begin = time.perf_counter()
@@ -99,15 +107,49 @@ def bench_enhancement(data: Path, frames: int = FRAMES, pictures: Path | None = 
                 {"dose": share, "filter": name, "ms": float(np.median(times[_SETTLED:]))}
                 | {key: float(np.median([r[key] for r in results])) for key in results[0]}
             )
-            if name in ("none", "fluoronav") and share in (1.0, 0.25):
+            if name in ("none", "fluoronav", "with network") and share in (1.0, 0.25):
                 for _ in range(3):
                     begin = time.perf_counter()
                     display(np.array(out), scene.seen)
                     display_ms.append((time.perf_counter() - begin) * 1000)
                 sheet.append(display(np.array(out), scene.seen).copy())
+        if share in (1.0, 0.25):
+            sheet.append(display(truth[-1], scene.seen).copy())
     if pictures is not None:
         _draw(sheet, data, pictures / "enhancement.jpg")
-    return {"doses": rows, "display_ms": float(np.median(display_ms))}
+    stages = _stage_ms(scene.clean, scene.seen)
+    return {"doses": rows, "display_ms": float(np.median(display_ms)), "stage_ms": stages}
+
+
+def _stage_ms(frames: list[NDArray[np.uint16]], seen: NDArray[np.bool_]) -> dict[str, float]:
+    rows, cols = frames[0].shape
+    rng = np.random.default_rng(SEED)
+    dead = rng.random((rows, cols)) < 1e-4
+    gain = (1 + 0.02 * rng.standard_normal((rows, cols))).astype(np.float32)
+    calibration = DetectorCalibration(np.full((rows, cols), 1300.0, np.float32), gain, dead)
+    correct, temporal, spatial = DetectorCorrection(calibration), TemporalFilter(rows, cols), LocalWiener(rows, cols)
+    attenuation = AttenuationStage()
+    with tempfile.TemporaryDirectory() as folder:
+        calibration.save(Path(folder) / "detector.npz")
+        camera = Camera.load(shipped("calibration/demo-carm.yaml"))
+        attenuation.prepare(None, replace(camera, detector=str(Path(folder) / "detector.npz")))
+    times: dict[str, list[float]] = {}
+
+    def timed(name: str, run: Callable[[], Float32 | None]) -> Float32 | None:
+        begin = time.perf_counter()
+        made = run()
+        times.setdefault(name, []).append((time.perf_counter() - begin) * 1000)
+        return made
+
+    for _ in range(3):
+        for k, counts in enumerate(frames):
+            timed("correction", lambda counts=counts: correct(counts, 16))
+            frame = FrameRecord(k, 0, 0, counts, 16, False, None)
+            timed("attenuation", lambda frame=frame: attenuation.process(frame, Budget(1e6)))
+            smooth = timed("temporal", lambda counts=counts: temporal(counts, 1300.0, seen))
+            assert smooth is not None
+            timed("spatial", lambda smooth=smooth: spatial(smooth, temporal.worth))
+    return {name: float(np.median(values)) for name, values in times.items()}
 
 
 def _scene(frames: int):
@@ -148,8 +190,8 @@ def _scene(frames: int):
 def _filters(seen: NDArray[np.bool_], dark: float) -> dict[str, Callable[[], Filter]]:
     """Each a maker, since some have a memory."""
 
-    def ours() -> Filter:
-        temporal, spatial = TemporalFilter(*seen.shape), LocalWiener(*seen.shape)
+    def ours(spatial: Smoother) -> Filter:
+        temporal = TemporalFilter(*seen.shape)
 
         def run(counts: NDArray[np.uint16], stabilised: Float32, dark: float) -> Float32:
             return spatial(_restabilised(temporal, counts, stabilised, dark, seen), temporal.worth)
@@ -182,7 +224,8 @@ def _filters(seen: NDArray[np.bool_], dark: float) -> dict[str, Callable[[], Fil
 
     return {
         "none": lambda: lambda counts, stabilised, dark: stabilised,
-        "fluoronav": ours,
+        "fluoronav": lambda: ours(LocalWiener(*seen.shape)),
+        "with network": lambda: ours(LearnedDenoiser(seen.shape[0], seen.shape[1], InferenceSettings())),
         "recursive 0.3": recursive,
         "bilateral": lambda: bilateral,
         "NLM": lambda: eight_bits(lambda image: cv2.fastNlMeansDenoising(image, None, 6, 5, 11)),
@@ -259,24 +302,39 @@ def _edge_width(image: Float32, tip: Float, direction: Float) -> float:
 
 
 def _draw(sheet: list[NDArray[np.uint8]], data: Path, path: Path) -> None:
-    """Full and quarter dose, as it came and filtered; then real frames, as they came and as shown."""
+    """Full and quarter dose, and real frames at a quarter: as it comes, filtered, with the network, without noise."""
     side = 480
     tiles = [cv2.resize(s[200:850, 200:850], (side, side), interpolation=cv2.INTER_AREA) for s in sheet]
     for name in _REAL:
-        if not (data / name).exists():
-            continue
-        attenuation = read_xray(data / name, with_camera=True).attenuation
-        beam = np.exp(-attenuation)
-        counts = np.clip(beam / beam.max() * 60000, 0, 65535).astype(np.uint16)
-        rows, cols = counts.shape
-        small = cv2.resize(counts.astype(np.float32), (128, 128), interpolation=cv2.INTER_AREA)
-        shown = DisplayPicture(rows, cols)(np.sqrt(counts.astype(np.float32)), seen_mask(small))
-        pair = (counts / 257).astype(np.uint8), shown
-        tiles += [cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in pair]
-    tiles += [np.zeros((side, side), np.uint8)] * (-len(tiles) % 4)
+        if (data / name).exists():
+            tiles += [cv2.resize(image, (side, side), interpolation=cv2.INTER_AREA) for image in _real(data / name)]
     path.parent.mkdir(parents=True, exist_ok=True)
     sheet_rows = [np.hstack(tiles[k : k + 4]) for k in range(0, len(tiles), 4)]
     cv2.imwrite(str(path), np.vstack(sheet_rows), [cv2.IMWRITE_JPEG_QUALITY, 85])
+
+
+def _real(path: Path) -> list[NDArray[np.uint8]]:
+    """A real X-ray exposed again at a quarter of the dose, eight times: its last frame, by each way, and as it came."""
+    beam = np.exp(-read_xray(path, with_camera=True).attenuation)
+    if max(beam.shape) > SIDE:
+        share = SIDE / max(beam.shape)
+        beam = cv2.resize(beam, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
+    rows, cols = beam.shape
+    seen = seen_mask(
+        cv2.resize((60000 * beam / beam.max()).astype(np.float32), (128, 128), interpolation=cv2.INTER_AREA)
+    )
+    photons = FULL_PHOTONS * 0.25 * beam / beam.mean()
+    gain, dark, rng = 200.0, 1000.0, np.random.default_rng(SEED)
+    model = NoiseModel(gain, dark, 0.0)
+    temporal, display = TemporalFilter(rows, cols), DisplayPicture(rows, cols)
+    counts = out = np.zeros((rows, cols), np.float32)
+    for _ in range(_SETTLED):
+        counts = np.clip(gain * rng.poisson(photons) + dark, 0, 65535).astype(np.uint16)
+        out = temporal(counts, dark, seen)
+    ways: list[Float32] = [model.stabilised(counts).astype(np.float32), LocalWiener(rows, cols)(out, temporal.worth)]
+    learned = LearnedDenoiser(rows, cols, InferenceSettings())
+    ways += [learned(out, temporal.worth), model.stabilised(gain * photons + dark).astype(np.float32)]
+    return [display(way, seen).copy() for way in ways]
 
 
 def table(result: dict[str, Any]) -> str:
@@ -290,4 +348,11 @@ def table(result: dict[str, Any]) -> str:
         f"{r['cnr_bone_edge']:10.2f}{r['edge_px']:9.2f}{r['ghost']:8.1%}{r['ms']:8.1f}"
         for r in result["doses"]
     ]
-    return "\n".join([*lines, f"display picture {result['display_ms']:.1f} ms"])
+    s = result["stage_ms"]
+    return "\n".join(
+        [
+            *lines,
+            f"display picture {result['display_ms']:.1f} ms; correction {s['correction']:.1f} ms, with attenuation "
+            f"{s['attenuation']:.1f}; filter over time {s['temporal']:.1f}, local filter {s['spatial']:.1f}",
+        ]
+    )

@@ -10,9 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.enhancement.contrast import DisplayPicture
+from fluoronav.enhancement.denoiser import SIDE, LearnedDenoiser
 from fluoronav.enhancement.spatial import LocalWiener
 from fluoronav.enhancement.temporal import TemporalFilter
+from fluoronav.inference import InferenceSettings
 from fluoronav.records import Budget, FrameRecord
+
+Float32 = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -31,9 +35,10 @@ class ViewStage:
     """
 
     name = "view"
-    engine = "cpu"
 
-    def __init__(self) -> None:
+    def __init__(self, inference: InferenceSettings | None = None) -> None:
+        self._inference = inference or InferenceSettings()
+        self.engine = "cpu"
         self.on_picture: Callable[[Picture], None] = lambda picture: None
         self.skipped = 0
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="view")
@@ -43,15 +48,32 @@ class ViewStage:
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         progress("view: kernels")
         shape = camera.rows, camera.cols
-        self._spatial, self._display = LocalWiener(*shape), DisplayPicture(*shape)
+        self._display = DisplayPicture(*shape)
+        self._learned = self._network(shape, progress)
+        self._spatial: Callable[[Float32, Float32], Float32] = self._learned or LocalWiener(*shape)
         for dtype in (np.uint8, np.uint16):  # compiles for both
             TemporalFilter(*shape)(np.full(shape, 100, dtype), 0.0)
         self._temporal = TemporalFilter(*shape)
         blank = np.zeros(shape, np.float32)
         self._display(self._spatial(blank, blank))
 
+    def _network(self, shape: tuple[int, int], progress: Callable[[str], None]) -> LearnedDenoiser | None:
+        """The learned denoiser, where the settings mean it."""
+        wanted, engine = self._inference.denoiser, self._inference.engine
+        if wanted == "filter" or (wanted == "auto" and engine in ("cpu", "openvino")):
+            return None
+        if wanted == "auto" and max(shape) > SIDE:
+            return None
+        progress("view: denoiser")
+        learned = LearnedDenoiser(*shape, self._inference)
+        return learned if wanted == "network" or learned.model.on_gpu else None
+
     def process(self, frame: FrameRecord, budget: Budget) -> None:
         self._next = frame
+        if self._learned is not None:
+            model = self._learned.model
+            frame.models["denoiser"], self.engine = model.sha256, model.provider
+            frame.engine_fault = frame.engine_fault or model.fault
 
     def idle(self) -> None:
         frame, self._next = self._next, None

@@ -35,7 +35,7 @@ class DriftFilter:
         """A frame has passed."""
         self._covariance += np.eye(3) * _WANDERS_MM**2
 
-    def update(self, R_camera_ct: Float, off_mm: Float, sigma_mm: float) -> None:
+    def update(self, R_camera_ct: Float, off_mm: Float, covariance_mm2: Float) -> None:
         """Takes what a picture shows.
 
         Parameters
@@ -43,12 +43,12 @@ class DriftFilter:
         R_camera_ct : ndarray, shape (3, 3)
         off_mm : ndarray, shape (2,)
             Tip in the picture minus tip by the tracker, at the tip's depth, along the camera's x and y.
-        sigma_mm : float
-            Error of that, 1 sigma.
+        covariance_mm2 : ndarray, shape (2, 2)
+            Of its error.
         """
         H = R_camera_ct[:2]
         innovation = off_mm - H @ self._offset
-        S = H @ self._covariance @ H.T + np.eye(2) * sigma_mm**2
+        S = H @ self._covariance @ H.T + covariance_mm2
         gain = self._covariance @ H.T @ np.linalg.inv(S)
         distance = float(innovation @ np.linalg.solve(S, innovation)) / 2
         self._frames += 1

@@ -27,6 +27,7 @@ _SAME_PX, _SAME_DEG = 60.0, 12.0
 # 95 % of a circular normal error lie within so many sigmas.
 _SIGMAS_95 = 2.45
 _EXPLAINED_SIGMAS = 2.0
+_ACROSS_SIGMA_PX = 0.5  # of a tip across its shaft, as far as it is not known better
 
 
 class InstrumentStage:
@@ -199,9 +200,15 @@ class InstrumentStage:
         offset = self._drift.offset_ct
         if instrument.tip_ct is None or not offset.any():
             return instrument
-        tip_ct, tip_px = instrument.tip_ct + offset, instrument.tip_px
-        if frame.registration is not None:
-            uv = self._camera.project(transform_points(frame.registration.T_camera_ct, tip_ct))
+        tip_px = instrument.tip_px
+        if frame.registration is None:
+            tip_ct = instrument.tip_ct + offset
+        else:
+            T = frame.registration.T_camera_ct
+            tip = transform_points(T, instrument.tip_ct)
+            tip = tip + _across_the_ray(T[:3, :3] @ offset, tip)
+            tip_ct = transform_points(inverse(T), tip)
+            uv = self._camera.project(tip)
             tip_px = uv if np.isfinite(uv).all() else None
         sigma = float(np.hypot(instrument.sigma_mm, self._drift.sigma_mm))
         return replace(instrument, tip_ct=tip_ct, tip_px=tip_px, sigma_mm=sigma)
@@ -213,22 +220,29 @@ class InstrumentStage:
         tip = transform_points(T, instrument.tip_ct)
         mm_px = tip[2] / self._camera.focal_px
         ray = self._camera.rays(seen.tip_px)
-        off = ray[:2] * tip[2] - tip[:2]
+        # Along the shaft and across it, rows: there a tip's errors differ tenfold.
+        axes = np.array([seen.direction, [-seen.direction[1], seen.direction[0]]])
+        own = mm_px * np.array([seen.sigma_px, min(seen.sigma_px, _ACROSS_SIGMA_PX)])
         # The picture's word on where the tip is in the patient is no better than the registration.
-        sigma_picture = float(np.hypot(seen.sigma_px * mm_px, registration.tre_image_mm / _SIGMAS_95))
-        self._drift.update(T[:3, :3], off, float(np.hypot(sigma_picture, instrument.sigma_mm)))
+        sigma_picture = np.hypot(own, registration.tre_image_mm / _SIGMAS_95)
+        off = axes @ (ray[:2] * tip[2] - tip[:2])
+        # How far a point is seen along its shaft is wrong in the same way for as long as the view is the same: what
+        # that explains is not the tracker's drift.
+        unexplained = np.sign(off) * np.maximum(np.abs(off) - [own[0], 0], 0)
+        variances = np.diag(sigma_picture**2 + instrument.sigma_mm**2)
+        self._drift.update(T[:3, :3], axes.T @ unexplained, axes.T @ variances @ axes)
         drift = self._drift.drift
-        tracked = transform_points(T, instrument.tip_ct + self._drift.offset_ct)
-        off = ray[:2] * tracked[2] - tracked[:2]
+        tracked = tip + _across_the_ray(T[:3, :3] @ self._drift.offset_ct, tip)
+        off = axes @ (ray[:2] * tracked[2] - tracked[:2])
         # A tracker that has drifted and cannot be corrected has no say.
         sigma = instrument.sigma_mm if drift is None or drift.corrected else max(drift.size_mm, instrument.sigma_mm)
         # A picture that is farther off than both errors explain is wrong itself, or shows something else: the farther
         # it is, the less it has to say.
-        expected = _EXPLAINED_SIGMAS * float(np.hypot(sigma, sigma_picture))
-        sigma_picture *= max(1.0, (float(np.linalg.norm(off)) / expected) ** 2)
+        expected = _EXPLAINED_SIGMAS * np.hypot(sigma, sigma_picture)
+        sigma_picture *= max(1.0, float((np.abs(off) / expected).max()) ** 2)
         share = sigma**2 / (sigma**2 + sigma_picture**2)
-        tracked[:2] += share * off
-        across = np.sqrt(share) * sigma_picture
+        tracked[:2] += axes.T @ (share * off)
+        across = float((np.sqrt(share) * sigma_picture).max())
         tip_ct = transform_points(inverse(T), tracked)
         return replace(
             instrument,
@@ -240,3 +254,12 @@ class InstrumentStage:
             origin="fused",
             age=0,
         )
+
+
+def _across_the_ray(offset_camera: Float, tip_camera: Float) -> Float:
+    """The part of an offset that this view can confirm.
+
+    Along the ray it comes from small turns of the C-arm and the registration's errors in each, which are no drift.
+    """
+    ray = tip_camera / np.linalg.norm(tip_camera)
+    return offset_camera - (offset_camera @ ray) * ray

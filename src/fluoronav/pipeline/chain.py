@@ -24,7 +24,7 @@ STAGES: dict[str, Callable[[InferenceSettings], Stage]] = {
     "detection": DetectionStage,
     "instruments": lambda _: InstrumentStage(),
     "guidance": lambda _: GuidanceStage(),
-    "view": lambda _: ViewStage(),
+    "view": ViewStage,
 }
 
 

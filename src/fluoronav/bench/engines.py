@@ -1,0 +1,161 @@
+"""Every network on each engine of this computer, and in 8 bits: how fast, and how far from the CPU's answer.
+
+Inputs are those that the stages made of exposures of another region than training's (T11), not random numbers.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from fluoronav.bench.instruments import unseen_backgrounds
+from fluoronav.enhancement import AttenuationStage
+from fluoronav.enhancement.denoiser import LearnedDenoiser
+from fluoronav.enhancement.temporal import TemporalFilter
+from fluoronav.geometry import Camera
+from fluoronav.inference import InferenceSettings, ModelError
+from fluoronav.inference.manifest import Approved, approved, shipped_models
+from fluoronav.inference.runner import Runner
+from fluoronav.instruments import DetectionStage
+from fluoronav.paths import shipped
+from fluoronav.records import Budget, FrameRecord
+from fluoronav.simulation.instrument_scenes import SceneMaker, unseen_shape
+
+Float32 = NDArray[np.float32]
+
+SEED, _PHOTONS, _CALIBRATION_SHARE = 73, 50.0, 0.5
+_RUNS = 40
+_ENGINES = ("cpu", "openvino", "cuda", "tensorrt", "tensorrt-rtx")
+
+
+def bench_engines(data: Path, frames: int, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    """Measures each network on each engine that there is, and quantised to 8 bits on the CPU.
+
+    Parameters
+    ----------
+    data : Path
+        Holds ``chest/``.
+    frames : int
+        Exposures whose inputs are kept; half of them calibrate the quantisation, the others are measured on.
+
+    Returns
+    -------
+    dict
+        For each of ``models``: ``name`` and ``engines``, by engine: ``provider``, ``ms`` (median), ``relative`` (the
+        root mean square of the difference from the CPU's answer, over that of the answer), ``largest``; or ``why_not``.
+    """
+    inputs = _inputs(data, max(frames, 4))
+    return {"models": [_one(approved(path), inputs[path.name], say) for path in shipped_models()]}
+
+
+def _inputs(data: Path, frames: int) -> dict[str, list[Float32]]:
+    camera = Camera.load(shipped("calibration/demo-carm.yaml"))
+    maker = SceneMaker(camera, unseen_backgrounds(data, camera), unseen_shape)
+    stage, attenuation = DetectionStage(), AttenuationStage()
+    stage.prepare(None, camera)
+    denoiser = LearnedDenoiser(camera.rows, camera.cols, InferenceSettings())
+    rng = np.random.default_rng(SEED)
+    kept: dict[str, list[Float32]] = {path.name: [] for path in shipped_models()}
+    with tqdm(total=frames, desc="exposures", unit="frame") as bar:
+        while bar.n < frames:
+            temporal = TemporalFilter(camera.rows, camera.cols)
+            attenuation.prepare(None, camera)
+            for k, (counts, _) in enumerate(maker.sequence(rng, 4, _PHOTONS, 1)):
+                frame = FrameRecord(k, 0, 0, counts, 16, False, None)
+                attenuation.process(frame, Budget(1e6))
+                smooth = temporal(counts, frame.dark, frame.seen)
+                if k == 3:
+                    stage.find(frame)
+                    denoiser(smooth, temporal.worth)
+            for name, model in zip(kept, (stage.proposer.model, stage.judge, denoiser.model), strict=True):
+                kept[name].append(model.input.copy())
+            bar.update()
+    return kept
+
+
+def _one(model: Approved, inputs: list[Float32], say: Callable[[str], None]) -> dict[str, Any]:
+    calibrating = max(int(len(inputs) * _CALIBRATION_SHARE), 1)
+    measured = inputs[calibrating:]
+    reference, rows = None, {}
+    for name in (*_ENGINES, "cpu, 8 bits"):
+        say(f"{model.path.name} on {name}")
+        try:
+            used = _quantised(model, inputs[:calibrating]) if name.endswith("8 bits") else model
+            settings = InferenceSettings.model_validate({"engine": name.split(",")[0], "fallback": "refuse"})
+            answers, row = _run(used, settings, measured)
+        except ModelError as error:
+            rows[name] = {"why_not": str(error)}
+            continue
+        reference = answers if reference is None else reference
+        off = answers - reference
+        row["relative"] = float(np.sqrt((off**2).mean() / (reference**2).mean()))
+        row["largest"] = float(np.abs(off).max())
+        rows[name] = row
+    return {"name": model.path.name, "engines": rows}
+
+
+def _run(model: Approved, settings: InferenceSettings, inputs: list[Float32]) -> tuple[Float32, dict[str, Any]]:
+    ((given, in_shape),), ((made, out_shape),) = model.inputs.items(), model.outputs.items()
+    x, y = np.zeros(in_shape, np.float32), np.zeros(out_shape, np.float32)
+    runner = Runner(model, settings, {given: x}, {made: y})
+    answers, times = [], []
+    for value in inputs:
+        np.copyto(x, value)
+        runner.run()
+        answers.append(y.copy())
+    for _ in range(_RUNS):
+        begin = time.perf_counter()
+        runner.run()
+        times.append((time.perf_counter() - begin) * 1000)
+    return np.stack(answers), {"provider": runner.provider, "ms": float(np.median(times))}
+
+
+def _quantised(model: Approved, inputs: list[Float32]) -> Approved:
+    """Weights and activations in 8 bits by ONNX Runtime's own tool, ranges from the inputs."""
+    from dataclasses import replace
+
+    try:
+        import onnx  # noqa: F401
+        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+    except ImportError as error:
+        raise ModelError(f"8 bits need onnx: pip install 'fluoronav[graph]' ({error})") from error
+    name = next(iter(model.inputs))
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._left = iter(inputs)
+
+        def get_next(self) -> Any:
+            value = next(self._left, None)
+            return None if value is None else {name: value}
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain, prepared, small = (Path(folder) / f"{n}.onnx" for n in ("plain", "prepared", "small"))
+        plain.write_bytes(model.content)
+        quant_pre_process(plain, prepared)
+        quantize_static(
+            prepared, small, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8,
+            weight_type=QuantType.QInt8,
+        )  # fmt: skip
+        return replace(model, content=small.read_bytes())
+
+
+def table(result: dict[str, Any]) -> str:
+    """The figures for people."""
+    lines = [f"{'network':26}{'engine':14}{'ms':>8}{'difference':>12}{'largest':>10}"]
+    for model in result["models"]:
+        for name, row in model["engines"].items():
+            if "why_not" not in row:
+                lines.append(
+                    f"{model['name']:26}{name:14}{row['ms']:8.2f}{row['relative']:12.1e}{row['largest']:10.1e}"
+                )
+    missing = {name for m in result["models"] for name, row in m["engines"].items() if "why_not" in row}
+    return "\n".join([*lines, f"not here: {', '.join(sorted(missing)) or 'none'}"])
