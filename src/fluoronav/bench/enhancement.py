@@ -117,7 +117,8 @@ def bench_enhancement(data: Path, frames: int = FRAMES, pictures: Path | None = 
             sheet.append(display(truth[-1], scene.seen).copy())
     if pictures is not None:
         _draw(sheet, data, pictures / "enhancement.jpg")
-    stages = _stage_ms(scene.clean, scene.seen)
+    _, chain, beams = chain_of(FULL_PHOTONS)
+    stages = _stage_ms([chain.counts(beam, 1000 + k) for k, beam in enumerate(beams)], scene.seen)
     return {"doses": rows, "display_ms": float(np.median(display_ms)), "stage_ms": stages}
 
 

@@ -27,9 +27,12 @@ class LocalWiener:
     Parameters
     ----------
     rows, cols : int
+    noise_margin : float
+        So many times the expected noise variance is taken for noise.
     """
 
-    def __init__(self, rows: int, cols: int) -> None:
+    def __init__(self, rows: int, cols: int, noise_margin: float = _NOISE_MARGIN) -> None:
+        self._margin = np.float32(noise_margin)
         self._out = np.zeros((rows, cols), np.float32)
         self._sums, self._squares = (np.zeros(cols + 2 * _RADIUS, np.float32) for _ in range(2))
 
@@ -42,12 +45,12 @@ class LocalWiener:
         worth : ndarray of float32, shape (rows, cols)
             Its noise variance is 1 over this.
         """
-        _shrink(stabilised, worth, self._sums, self._squares, self._out)
+        _shrink(stabilised, worth, self._margin, self._sums, self._squares, self._out)
         return self._out
 
 
 @njit(**_OPTIONS)
-def _shrink(x, worth, sums, squares, out):
+def _shrink(x, worth, margin, sums, squares, out):
     """Row by row, with the sums of each column over the window's rows; at the rim the outermost row counts again."""
     rows, cols = x.shape
     for i in range(rows):
@@ -58,7 +61,7 @@ def _shrink(x, worth, sums, squares, out):
             for s in (sums, squares):
                 s[j] = s[_RADIUS]
                 s[cols + _RADIUS + j] = s[cols + _RADIUS - 1]
-        _shrink_row(x[i], worth[i], sums, squares, out[i])
+        _shrink_row(x[i], worth[i], margin, sums, squares, out[i])
 
 
 @njit(**_OPTIONS)
@@ -69,8 +72,8 @@ def _summed(a, b, c, d, e, sums, squares):
 
 
 @njit(**_OPTIONS)
-def _shrink_row(x, worth, sums, squares, out):
-    margin, zero, one, least = np.float32(_NOISE_MARGIN), np.float32(0), np.float32(1), np.float32(1e-6)
+def _shrink_row(x, worth, margin, sums, squares, out):
+    zero, one, least = np.float32(0), np.float32(1), np.float32(1e-6)
     share = np.float32(1 / (2 * _RADIUS + 1) ** 2)
     for j in range(x.shape[0]):
         m = (sums[j] + sums[j + 1] + sums[j + 2] + sums[j + 3] + sums[j + 4]) * share
