@@ -140,7 +140,7 @@ def _quantised(model: Approved, inputs: list[Float32]) -> Approved:
     with tempfile.TemporaryDirectory() as folder:
         plain, prepared, small = (Path(folder) / f"{n}.onnx" for n in ("plain", "prepared", "small"))
         plain.write_bytes(model.content)
-        quant_pre_process(plain, prepared)
+        quant_pre_process(plain, prepared, skip_symbolic_shape=True)  # shapes are fixed
         quantize_static(
             prepared, small, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8,
