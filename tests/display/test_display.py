@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 from tests.display.pipeline_stand_in import alert, overlay
 
+from fluoronav.display.hub import Viewer
+
 SHOTS = os.environ.get("FLUORONAV_SCREENSHOTS")  # a folder: the pictures of the docs are made there
 
 
@@ -371,3 +373,28 @@ def test_a_page_of_another_site_and_unknown_files_are_refused(display):
                 assert "default-src 'self'" in answer.headers["Content-Security-Policy"]
 
     outside(ask())
+
+
+def test_a_page_that_is_slow_to_draw_gets_the_newest_picture_next_and_none_in_between():
+    """Pictures that wait in a browser's buffers become old there; one that never says that it draws still gets them."""
+
+    async def run():
+        viewer = Viewer()
+        viewer.offer_picture(b"1")
+        assert await viewer.next(0.1) == [b"1"]
+        viewer.offer_picture(b"2")
+        assert await viewer.next(0.1) == [b"2"]  # it has never said a word: another program than our page
+        viewer.drawn()
+        viewer.offer_picture(b"3")
+        assert await viewer.next(0.1) == [b"3"]
+        for picture in (b"4", b"5"):
+            viewer.offer_picture(picture)
+            viewer.offer_overlay(b"overlay " + picture)
+            assert await viewer.next(0.1) == [b"overlay " + picture]  # what is small comes all the same
+        viewer.drawn()
+        assert await viewer.next(0.1) == [b"5"] and viewer.skipped == 1
+        viewer.offer_picture(b"6")
+        viewer.sent_at -= 2.0  # it has been silent for long
+        assert await viewer.next(0.1) == [b"6"]
+
+    outside(run())

@@ -146,7 +146,9 @@ class DisplayServer:
         sending = asyncio.create_task(_send(socket, viewer))
         try:
             async for message in socket:
-                if message.type == WSMsgType.TEXT:
+                if message.type == WSMsgType.TEXT and message.data == "drawn":
+                    viewer.drawn()
+                elif message.type == WSMsgType.TEXT:
                     viewer.say(packed("reply", await self._asked(message.data, role)))
         finally:
             self.hub.viewers.discard(viewer)

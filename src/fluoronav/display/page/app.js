@@ -34,6 +34,7 @@ const state = {
   held: null, // what was drawn when it froze: {overlay, received}
   moment: null, // what is shown of the last half minute, once somebody has stepped back
   changed: false,
+  received: false, // a picture, since the last refresh
   loupe: true,
   measuring: 0, // points to set: 2 for a length, 3 for an angle
   running: "", // id of the pipeline's case
@@ -58,6 +59,7 @@ const stream = new Stream({
     state.waiting.push([header, buffer, offset, received]);
     if (state.waiting.length > MOST_WAITING) state.waiting.shift();
     state.pictureAt = received;
+    state.received = true;
     stats.pictures++;
   },
   overlay(header, _buffer, _offset, received) {
@@ -161,6 +163,8 @@ function refresh() {
   const unguided = Boolean(wrong) || now - state.overlayAt > LOST_MS;
   if (unguided || anew) numbers.show(state.newest ?? EMPTY, unguided);
   state.redraw = state.changed = false;
+  if (state.received) stream.drawn(); // whether it was shown or not: the next may come
+  state.received = false;
   showLost(wrong, now);
 }
 

@@ -35,6 +35,11 @@ export class Stream {
     };
   }
 
+  // Has the next picture sent.
+  drawn() {
+    if (this.socket.readyState === WebSocket.OPEN) this.socket.send("drawn");
+  }
+
   answered(reply) {
     this.waiting.get(reply.id)?.(reply);
     this.waiting.delete(reply.id);
