@@ -6,21 +6,28 @@ import numpy as np
 import pytest
 from tests.display.test_display import shot
 
+from fluoronav.case import load_case
+from fluoronav.geometry import Camera
 from fluoronav.paths import shipped
 from fluoronav.pipeline import load_launch
-from fluoronav.simulation.rig import record
+from fluoronav.simulation.rig import record, scaled_camera
+from fluoronav.simulation.sequence import load_or_render
+
+SIZE = 512
 
 
 def test_the_demo_is_seen_as_the_pipeline_sees_it(browser, free_port, tmp_path):
     pytest.importorskip("aiohttp", reason="the extra `display` is not installed")
     pytest.importorskip("psutil", reason="the extra `bench` is not installed")
     launch = load_launch(shipped("launch/demo.yaml")).model_dump(mode="json") | {"audit": str(tmp_path / "audit")}
+    # Before the browser is there: both would want the same cores.
+    load_or_render(load_case("embedded"), Camera.load(scaled_camera(launch["camera"], SIZE, tmp_path)))
     page = browser.new_page(viewport={"width": 1280, "height": 720})
     stumbled = []
     page.on("pageerror", lambda error: stumbled.append(str(error)))
     with ThreadPoolExecutor(1) as pool:
         # Half of the rate of the OR: browser, renderer and pipeline share the test machine's cores.
-        running = pool.submit(record, launch, 450, 15.0, display_port=free_port)
+        running = pool.submit(record, launch, 450, 15.0, size=SIZE, display_port=free_port)
 
         def until(condition, seconds=120):
             for _ in range(int(10 * seconds)):

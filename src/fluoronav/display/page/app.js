@@ -9,6 +9,7 @@ import { Picture } from "./picture.js";
 import { Space } from "./space.js";
 import { Stream } from "./stream.js";
 import { text } from "./strings.js";
+import { write } from "./words.js";
 
 const find = (id) => document.getElementById(id);
 const LOST_MS = 450; // silence after which what is shown is called old
@@ -73,9 +74,9 @@ const stream = new Stream({
   },
   alert: (header) => alarms.take(header),
   health(header) {
-    find("mode").textContent = text.mode[header.mode];
+    write(find("mode"), text.mode[header.mode]);
     find("mode").className = header.mode;
-    find("latency").textContent = text.latency(header.latency_ms.p50.toFixed(0));
+    write(find("latency"), text.latency(header.latency_ms.p50.toFixed(0)));
     state.mode = header.mode;
     state.running = header.case;
     state.recording = header.recording ?? "";
@@ -230,8 +231,9 @@ function showLost(wrong, now) {
   alarms.sound(Boolean(wrong) && started);
   if (now > saidUntil) {
     const paused = alarms.pausedFor;
-    find("age").textContent = paused ? text.soundPaused(paused)
-      : alarms.audio ? text.age(Math.max(now - Math.max(state.pictureAt, 0), 0).toFixed(0)) : text.soundBlocked;
+    // In steps, rounded up: read by people, and each change is painted.
+    const age = 50 * Math.ceil(Math.max(now - Math.max(state.pictureAt, 0), 0) / 50);
+    write(find("age"), paused ? text.soundPaused(paused) : alarms.audio ? text.age(age) : text.soundBlocked);
   }
 }
 

@@ -1,6 +1,7 @@
 // The numbers that matter, large.
 
 import { text } from "./strings.js";
+import { write } from "./words.js";
 
 const find = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
@@ -37,12 +38,11 @@ export class Numbers {
     const card = find("registration");
     const status = lost ? "lost" : overlay.status;
     card.dataset.status = status;
-    card.querySelector(".state").textContent = text.status[status];
+    write(card.querySelector(".state"), text.status[status]);
     const r = lost ? null : overlay.registration;
-    card.querySelector(".detail").textContent =
-      r && (status === "tracking" || status === "degraded")
+    write(card.querySelector(".detail"), r && (status === "tracking" || status === "degraded")
         ? text.within(r.tre_image_mm.toFixed(1), r.tre_mm.toFixed(1))
-        : text.noRegistration;
+        : text.noRegistration);
   }
 
   plan(overlay, lost) {
@@ -52,14 +52,13 @@ export class Numbers {
     depth.classList.toggle("none", !p);
     eye.classList.toggle("none", !p);
     if (!p) {
-      depth.querySelector(".number").textContent = "–";
-      eye.querySelector(".detail").textContent = text.noPlan;
+      write(depth.querySelector(".number"), "–");
+      write(eye.querySelector(".detail"), text.noPlan);
       return;
     }
     const left = p.depth_left_mm;
     depth.classList.toggle("past", left < 0);
-    depth.querySelector(".number").textContent =
-      left < 0 ? text.pastTarget((-left).toFixed(1)) : text.shaftAhead(left.toFixed(1));
+    write(depth.querySelector(".number"), left < 0 ? text.pastTarget((-left).toFixed(1)) : text.shaftAhead(left.toFixed(1)));
     depth.querySelector("i").style.width = `${100 * Math.min(Math.max(1 - left / FULL_DEPTH_MM, 0), 1)}%`;
     // A dot on the side on which the tip is, seen along the path with the head up; a ring where only the distance is said.
     const size = radius(Math.min(p.lateral_mm, 6));
@@ -70,7 +69,7 @@ export class Numbers {
     this.dot.setAttribute("cy", -y * scale);
     this.ring.setAttribute("r", size);
     eye.dataset.beside = p.lateral_mm > 2 ? "far" : "near";
-    eye.querySelector(".detail").textContent = text.lateral(p.lateral_mm.toFixed(1), (p.angle_deg ?? 0).toFixed(1));
+    write(eye.querySelector(".detail"), text.lateral(p.lateral_mm.toFixed(1), (p.angle_deg ?? 0).toFixed(1)));
   }
 
   nearest(overlay, lost) {
@@ -78,11 +77,11 @@ export class Numbers {
     const all = lost ? [] : overlay.distances;
     const d = all.reduce((a, b) => (!a || b.lower_mm < a.lower_mm ? b : a), null);
     card.dataset.level = d ? d.level : "none";
-    card.querySelector(".number").textContent = d ? text.mm(d.distance_mm.toFixed(1)) : "–";
+    write(card.querySelector(".number"), d ? text.mm(d.distance_mm.toFixed(1)) : "–");
     const contact = d?.contact_s != null && d.contact_s < 10 ? `, ${text.contact(d.contact_s.toFixed(1))}` : "";
-    card.querySelector(".detail").textContent = d
+    write(card.querySelector(".detail"), d
       ? `${text.distance(d.instrument, d.structure.replaceAll("_", " "))}, ${text.atLeast(d.lower_mm.toFixed(1))}${contact}`
-      : text.noInstrument;
+      : text.noInstrument);
   }
 }
 
