@@ -176,7 +176,8 @@ def test_requests_are_answered_and_wrong_ones_refused_in_words(pipeline):
         ("plan.set", {"trajectories": ["L5"]}, "T8_left"),
         ("mode.set", {"mode": "turbo"}, "live or shadow"),
         ("alert.acknowledge", {"alert": "nothing/1"}, "no open alert"),
-        ("record.start", {}, "not available"),
+        ("record.stop", {}, "nothing is being recorded"),
+        ("case.load", {"case": "another"}, "the launch file has no `cases`"),
     ):
         reply = pipeline.request(op, **args)
         assert not reply["ok"] and said in reply["error"]["text"]
