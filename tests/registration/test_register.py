@@ -117,8 +117,8 @@ def test_a_mirrored_bone_is_not_accepted_in_one_view_either(wrist, tmp_path, tim
     result = register_files(Request(tmp_path / "mirrored.nrrd", images, cameras, tmp_path / "init.json"))
     assert not result["accepted"]
     right = register_files(Request(wrist / "radius.nrrd", images, cameras, tmp_path / "init.json"))
-    assert right["accepted"] == (camera == 1)
-    assert right["accepted"] or "add a second view" in right["reason"]
+    # From the second side both hands fit within a hair: which is why one side may not be enough, and that is said.
+    assert right["accepted"] or (camera == 2 and "add a second view" in right["reason"])
 
 
 def test_wrong_files_are_refused_by_name(wrist, tmp_path, rng):
