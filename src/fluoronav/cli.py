@@ -181,9 +181,6 @@ def _parser() -> argparse.ArgumentParser:
         "(extra `display`)",
         _display,
     )
-    display.add_argument(
-        "launch", nargs="?", type=Path, default=None, help="launch file of the pipeline (default: the demo's)"
-    )
     display.add_argument("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 for other computers")
     display.add_argument("--port", type=int, default=8765, help="port to serve at; 0 for any that is free")
 
@@ -193,9 +190,10 @@ def _parser() -> argparse.ArgumentParser:
         "(2 MB a frame of 1024 x 1024)",
         _record,
     )
-    record.add_argument(
-        "launch", nargs="?", type=Path, default=None, help="launch file of the pipeline (default: the demo's)"
-    )
+    for command in (display, record):
+        command.add_argument(
+            "launch", nargs="?", type=Path, default=None, help="launch file of the pipeline (default: the demo's)"
+        )
     record.add_argument("--out", type=Path, required=True, help="write the recording here (.fnrec); must not exist")
     record.add_argument("--seconds", type=_positive, default=None, help="for so long, s; else until Ctrl-C")
 
@@ -320,7 +318,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     engine_bench.add_argument("--data", type=Path, default=Path("../shared/data"), help="holds chest/")
     engine_bench.add_argument("--frames", type=_count, default=24, help="exposures to calibrate and measure on")
-    engine_bench.add_argument("--json", type=Path, default=Path("out/engines.json"), help="write the figures here")
+    engine_bench.add_argument(
+        "--json", type=Path, default=Path("out/engines-bench.json"), help="write the figures here"
+    )
     peers = verb("peers", "the projector beside RTK's and DiffDRR's (extra `peers`)", _bench_peers, bench)
     peers.add_argument("--rounds", type=_count, default=20, help="turns that each projector takes")
     peers.add_argument("--json", type=Path, default=Path("out/peers.json"), help="write the figures here")
@@ -559,16 +559,13 @@ def _bridge_igtl(options: argparse.Namespace) -> None:
 
 
 def _record(options: argparse.Namespace) -> None:
-    import signal
-
     from tqdm import tqdm
 
     from fluoronav.pipeline import load_launch
     from fluoronav.recording import Recorder
 
-    recorder = Recorder(load_launch(options.launch or shipped("launch/demo.yaml")), options.out)
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: recorder.stop())
+    launch = load_launch(options.launch or shipped("launch/demo.yaml"))
+    recorder = Recorder(launch, options.out, _until_stopped())
     with tqdm(unit="frame", desc=str(options.out), disable=None) as bar:
         recorder.run(options.seconds, lambda kind: bar.update(kind == "frame"))
     c = recorder.counted

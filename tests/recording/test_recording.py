@@ -23,7 +23,8 @@ def test_what_is_sent_is_kept_as_it_came_and_what_is_missing_is_counted(tmp_path
         sockets[name] = context.socket(zmq.PUB)
         sockets[name].setsockopt(zmq.LINGER, 0)
         sockets[name].bind(endpoints[name])
-    recorder = Recorder(launch, tmp_path / "a" / "one.fnrec")
+    stopping = threading.Event()
+    recorder = Recorder(launch, tmp_path / "a" / "one.fnrec", stopping)
     running = threading.Thread(target=recorder.run)
     running.start()
     time.sleep(0.5)  # subscriptions
@@ -44,7 +45,7 @@ def test_what_is_sent_is_kept_as_it_came_and_what_is_missing_is_counted(tmp_path
     sockets["out"].send_multipart([b"view/carm0", msgpack.packb({"seq": 10}), b"picture"])
     sockets["frames"].send_multipart([b"frame/other", msgpack.packb({"seq": 1}), b""])
     time.sleep(0.3)
-    recorder.stop()
+    stopping.set()
     running.join(5)
     assert not running.is_alive()
     for socket in sockets.values():
@@ -57,7 +58,7 @@ def test_what_is_sent_is_kept_as_it_came_and_what_is_missing_is_counted(tmp_path
     assert before < times[0] and list(times) == sorted(times)
     assert recorder.counted["frame"] == 3 and recorder.counted["lost"] == 2 and recorder.counted["tool"] == 1
     with pytest.raises(FileExistsError):
-        Recorder(launch, tmp_path / "a" / "one.fnrec").run(0.1)
+        Recorder(launch, tmp_path / "a" / "one.fnrec", threading.Event()).run(0.1)
 
 
 def test_a_recording_that_was_cut_off_is_whole_up_to_there(tmp_path):

@@ -18,6 +18,34 @@ SIDES = (256, 128, 64)
 _MASK_EVERY_FRAMES = 15
 
 
+class Binning:
+    """Averages the counts of frames of one size, more for more X-rays.
+
+    Parameters
+    ----------
+    rows, cols : int
+        Of the frames.
+    shape : tuple of int
+        Of what comes out.
+    """
+
+    def __init__(self, rows: int, cols: int, shape: tuple[int, int]) -> None:
+        self._shape = shape[::-1]
+        self._full, self._binned = np.zeros((rows, cols), np.float32), np.zeros(shape, np.uint16)
+
+    def __call__(self, frame: FrameRecord, out: NDArray[np.float32]) -> None:
+        """Writes the binned counts of a frame."""
+        if frame.counts.dtype == np.uint8:
+            # Averages of 8 bit counts have fractions that matter.
+            np.copyto(self._full, frame.counts)
+            cv2.resize(self._full, self._shape, dst=out, interpolation=cv2.INTER_AREA)
+        else:
+            cv2.resize(frame.counts, self._shape, dst=self._binned, interpolation=cv2.INTER_AREA)
+            np.copyto(out, self._binned)
+        if frame.inverse:
+            np.subtract(np.float32(2**frame.bits - 1), out, out=out)
+
+
 def write_attenuation(counts: NDArray[np.float32], frame: FrameRecord, out: NDArray[np.float32]) -> None:
     """Minus the logarithm of the share of the open beam that is left.
 
@@ -65,7 +93,7 @@ class AttenuationStage:
         }
         self._counts = {side: np.zeros(shape, np.float32) for side, shape in self._shapes.items()}
         self._attenuation = {side: np.zeros(shape, np.float32) for side, shape in self._shapes.items()}
-        self._binned = np.zeros(self._shapes[SIDES[0]], np.uint16)
+        self._bin_finest = Binning(camera.rows, camera.cols, self._shapes[SIDES[0]])
         self._detector = None
         if camera.detector is not None:
             progress("attenuation: detector calibration")
@@ -78,7 +106,6 @@ class AttenuationStage:
             self._detector = DetectorCorrection(calibration)
             for dtype in (np.uint8, np.uint16):
                 self._detector(np.zeros((camera.rows, camera.cols), dtype), 8)  # compiles
-        self._full = np.zeros((camera.rows, camera.cols), np.float32)
         self._frames = 0
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
@@ -99,18 +126,7 @@ class AttenuationStage:
     def close(self) -> None: ...
 
     def _bin(self, frame: FrameRecord) -> dict[int, NDArray[np.float32]]:
-        finest = SIDES[0]
-        source = frame.counts
-        if source.dtype == np.uint8:
-            # Averages of 8 bit counts have fractions that matter.
-            np.copyto(self._full, source)
-            shape = self._shapes[finest][::-1]
-            cv2.resize(self._full, shape, dst=self._counts[finest], interpolation=cv2.INTER_AREA)
-        else:
-            cv2.resize(source, self._shapes[finest][::-1], dst=self._binned, interpolation=cv2.INTER_AREA)
-            np.copyto(self._counts[finest], self._binned)
-        if frame.inverse:
-            np.subtract(np.float32(2**frame.bits - 1), self._counts[finest], out=self._counts[finest])
+        self._bin_finest(frame, self._counts[SIDES[0]])
         for larger, smaller in pairwise(SIDES):
             cv2.resize(
                 self._counts[larger],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from fluoronav.enhancement.attenuation import write_attenuation
+from fluoronav.enhancement.attenuation import Binning, write_attenuation
 from fluoronav.inference import InferenceSettings, Model, engine
 from fluoronav.instruments.edges import measure
 from fluoronav.instruments.network_input import FINE, GRID, SIDE, Field
@@ -32,7 +32,7 @@ class Proposer:
         self._seen: np.ndarray | None = None
         self._fine_shape = (max(round(rows * FINE / longest), 1), max(round(cols * FINE / longest), 1))
         self._fine = np.zeros(self._fine_shape, np.float32)
-        self._full = np.zeros((rows, cols), np.float32)
+        self._bin = Binning(rows, cols, self._fine_shape)
         for _ in range(3):
             self.model.run()
         blank = np.zeros((6, GRID, GRID), np.float32)
@@ -54,7 +54,8 @@ class Proposer:
         image = frame.pyramid[SIDE]
         if self._field is None or self._seen is not frame.seen:  # a new one is estimated twice a second
             self._seen, self._field = frame.seen, Field(_square(frame.seen, image.shape, SIDE))
-        self._bin(frame)
+        self._bin(frame, self._fine)
+        write_attenuation(self._fine, frame, self._fine)
         self._field.write(
             _square(image, image.shape, SIDE), _square(self._fine, self._fine.shape, FINE), self.model.input[0]
         )
@@ -71,19 +72,6 @@ class Proposer:
                     )
                 )  # fmt: skip
         return found
-
-    def _bin(self, frame: FrameRecord) -> None:
-        """The frame's attenuation at the finer of the two resolutions."""
-        shape = self._fine_shape[::-1]
-        if frame.counts.dtype == np.uint8:
-            # Averages of 8 bit counts have fractions that matter.
-            np.copyto(self._full, frame.counts)
-            cv2.resize(self._full, shape, dst=self._fine, interpolation=cv2.INTER_AREA)
-        else:
-            np.copyto(self._fine, cv2.resize(frame.counts, shape, interpolation=cv2.INTER_AREA))
-        if frame.inverse:
-            np.subtract(np.float32(2**frame.bits - 1), self._fine, out=self._fine)
-        write_attenuation(self._fine, frame, self._fine)
 
 
 def _square(picture: np.ndarray, shape: tuple[int, ...], side: int) -> np.ndarray:

@@ -30,6 +30,8 @@ class Recorder:
     launch : LaunchFile
     path : Path
         Must not exist.
+    stopping : threading.Event
+        Ends :meth:`run` within a tenth of a second; set from any thread or signal handler.
 
     Attributes
     ----------
@@ -37,15 +39,11 @@ class Recorder:
         Messages by kind, and ``lost``: frames that are missing by their numbers.
     """
 
-    def __init__(self, launch: LaunchFile, path: Path) -> None:
+    def __init__(self, launch: LaunchFile, path: Path, stopping: threading.Event) -> None:
         self._launch, self._path = launch, path
-        self._stopping = threading.Event()
+        self._stopping = stopping
         self._last_seq: int | None = None
         self.counted: Counter[str] = Counter()
-
-    def stop(self) -> None:
-        """Ends :meth:`run` within a tenth of a second; from any thread or signal handler."""
-        self._stopping.set()
 
     def run(self, seconds: float | None = None, progress: Callable[[str], object] = lambda kind: None) -> None:
         """Until it is stopped, or for some time.
