@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -22,7 +21,7 @@ import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
-from train_instruments import backgrounds, exported, rate  # beside this file
+from train_instruments import backgrounds, exported, kept_or_made, rate  # beside this file
 
 from fluoronav.enhancement.denoiser import SIDE
 from fluoronav.enhancement.noise import NoiseModel
@@ -79,7 +78,7 @@ def doubled(x: torch.Tensor) -> torch.Tensor:
     return nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
-def sequences(args: tuple[int, int, list[Background]]) -> np.ndarray:
+def sequences(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray]:
     """Crops (n, 3, 256, 256) as float16: filtered over time, worth in frames, and without noise; less their mean."""
     seed, count, of_chest = args
     cv2.setNumThreads(1)
@@ -102,7 +101,7 @@ def sequences(args: tuple[int, int, list[Background]]) -> np.ndarray:
                 dark + per_photon * np.minimum(chain.photons(beam), s.headroom * s.photons)
             )
             out += crops(rng, (shown, temporal.worth, clean), chain.seen)
-    return np.array(out, np.float16)
+    return (np.array(out, np.float16),)
 
 
 def crops(rng: np.random.Generator, pictures: tuple[np.ndarray, ...], seen: np.ndarray) -> Iterator[np.ndarray]:
@@ -221,16 +220,12 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="keep the pieces here (.npz), or read them")
     options = parser.parse_args()
     torch.set_num_threads(2)
-    if options.cache and options.cache.exists():
-        pieces = np.load(options.cache)["pieces"]
-    else:
+
+    def work() -> list[tuple]:
         anatomy = backgrounds(options.data, options.views, SUBJECTS)
-        work = [(SEED + k, 8, anatomy) for k in range(max(options.sequences // 8, 1))]
-        with ProcessPoolExecutor(2) as pool:
-            done = list(tqdm(pool.map(sequences, work), "sequences", len(work), unit="eight"))
-        pieces = np.concatenate(done)
-        if options.cache:
-            np.savez(options.cache, pieces=pieces)
+        return [(SEED + k, 8, anatomy) for k in range(max(options.sequences // 8, 1))]
+
+    (pieces,) = kept_or_made(options.cache, ["pieces"], sequences, work)
     photons, curve = real_photons(options.data), []
     model = train(pieces, photons, options.minutes, curve).eval()
     example = np.zeros((1, 2, SIDE, SIDE), np.float32)

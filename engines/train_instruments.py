@@ -19,6 +19,7 @@ import argparse
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, fields
 from itertools import pairwise
@@ -137,6 +138,22 @@ def scenes(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, ...]:
 def out_of_channels(channels: np.ndarray) -> np.ndarray:
     """The detail, (512, 512), that four channels hold."""
     return channels[:4].reshape(2, 2, SIDE, SIDE).transpose(2, 0, 3, 1).reshape(FINE, FINE)
+
+
+def kept_or_made(
+    cache: Path | None, names: list[str], make: Callable[[tuple], tuple], work: Callable[[], list[tuple]]
+) -> list[np.ndarray]:
+    """Arrays from a file; or made on two cores, a part for each piece of work, joined, and kept there."""
+    if cache and cache.exists():
+        with np.load(cache) as kept:
+            return [kept[name] for name in names]
+    pieces = work()
+    with ProcessPoolExecutor(2) as pool:
+        done = list(tqdm(pool.map(make, pieces), make.__name__, len(pieces), unit="piece"))
+    arrays = [np.concatenate(parts) for parts in zip(*done, strict=True)]
+    if cache:
+        np.savez(cache, **dict(zip(names, arrays, strict=True)))
+    return arrays
 
 
 def backgrounds(data: Path, count: int, subjects: tuple[str, ...] = SUBJECTS) -> list[Background]:
@@ -312,17 +329,12 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED, help="of the scenes")
     options = parser.parse_args()
     torch.set_num_threads(2)
-    if options.cache and options.cache.exists():
-        kept = np.load(options.cache)
-        examples = Examples(*(kept[part.name] for part in fields(Examples)))
-    else:
+
+    def work() -> list[tuple]:
         anatomy = backgrounds(options.data, options.views)
-        work = [(options.seed + k, 100, anatomy) for k in range(max(options.scenes // 100, 1))]
-        with ProcessPoolExecutor(2) as pool:
-            done = list(tqdm(pool.map(scenes, work), "scenes", len(work), unit="hundred"))
-        examples = Examples(*(np.concatenate(parts) for parts in zip(*done, strict=True)))
-        if options.cache:
-            np.savez(options.cache, **vars(examples))
+        return [(options.seed + k, 100, anatomy) for k in range(max(options.scenes // 100, 1))]
+
+    examples = Examples(*kept_or_made(options.cache, [part.name for part in fields(Examples)], scenes, work))
     torch.manual_seed(SEED)
     model, before = Detector(), []
     record_path = options.out / "instruments.training.json"

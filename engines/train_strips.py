@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import cv2
@@ -19,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
-from train_instruments import backgrounds, block, exported, rate  # beside this file
+from train_instruments import backgrounds, block, exported, kept_or_made, rate  # beside this file
 
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import Camera
@@ -214,17 +213,12 @@ def main() -> None:
     parser.add_argument("--cache", type=Path, help="keep the strips here (.npz), or read them")
     options = parser.parse_args()
     torch.set_num_threads(2)
-    if options.cache and options.cache.exists():
-        kept = np.load(options.cache)
-        strips, truths = kept["strips"], kept["truths"]
-    else:
+
+    def work() -> list[tuple]:
         anatomy = backgrounds(options.data, options.views)
-        work = [(SEED + k, 50, anatomy) for k in range(max(options.scenes // 50, 1))]
-        with ProcessPoolExecutor(2) as pool:
-            done = list(tqdm(pool.map(examples, work), "scenes", len(work), unit="fifty"))
-        strips, truths = (np.concatenate(parts) for parts in zip(*done, strict=True))
-        if options.cache:
-            np.savez(options.cache, strips=strips, truths=truths)
+        return [(SEED + k, 50, anatomy) for k in range(max(options.scenes // 50, 1))]
+
+    strips, truths = kept_or_made(options.cache, ["strips", "truths"], examples, work)
     curve: list[dict] = []
     model = train(strips, truths, options.minutes, curve).eval()
     record = {
