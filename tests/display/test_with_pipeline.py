@@ -44,12 +44,12 @@ def test_the_demo_is_seen_as_the_pipeline_sees_it(browser, free_port, tmp_path):
             except Exception:
                 assert not running.done(), running.result()
                 page.wait_for_timeout(200)
-        until("fluoronav.state.newest?.status === 'tracking' && fluoronav.state.newest.outlines.length")
-        until("fluoronav.state.newest.instruments.length && fluoronav.stats.overlaySeq !== null")
         until("document.getElementById('registration').innerText.includes('Tracking')")
+        # What is drawn lags behind what has come: the first overlays, without a pose, may still be on the screen.
+        drawn = "fluoronav.state.overlays.get(fluoronav.stats.overlaySeq)?.overlay"
+        until(f"(o => o?.status === 'tracking' && o.outlines.length && o.instruments[0]?.tip_px)({drawn})")
         shown = page.evaluate(
-            "(() => { const o = fluoronav.state.overlays.get(fluoronav.stats.overlaySeq).overlay; return "
-            "{seq: o.seq, tip: o.instruments[0]?.tip_px, outlines: o.outlines.length} })()"
+            f"(o => ({{seq: o.seq, tip: o.instruments[0]?.tip_px, outlines: o.outlines.length}}))({drawn})"
         )
         shot(page, "display-demo")
         page.close()

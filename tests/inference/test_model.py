@@ -37,13 +37,13 @@ def test_a_model_is_loaded_by_its_hash_or_not_at_all(tmp_path):
         Model(tmp_path / "other.onnx")
 
 
-@pytest.mark.parametrize("name", ["instruments", "instrument-strips"])
+@pytest.mark.parametrize("name", ["instruments", "instrument-strips", "denoiser"])
 def test_a_network_says_what_it_said_where_it_was_trained(name):
     model = Model(engine(f"{name}.onnx"))
     kept = np.load(engine(f"{name}.parity.npz"))
     model.input[...] = kept["given"].astype(np.float32)
     model.run()
-    np.testing.assert_allclose(model.output, kept["made"], atol=1e-3)
+    assert np.abs(model.output - kept["made"]).max() < 1e-4 * np.abs(kept["made"]).max()
 
 
 def test_what_cannot_be_had_is_refused_or_said_or_passed_over_as_the_settings_ask(caplog):
