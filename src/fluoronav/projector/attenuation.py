@@ -88,7 +88,7 @@ class AttenuationGrid:
     def packed(self, dominant: int) -> NDArray[np.int32]:
         """The padded grid for one dominant axis, two neighbours along u in each 32-bit word.
 
-        One gather then fetches both ends of an interpolation: 2 gathers a sample instead of 4.
+        One load then fetches both ends of an interpolation: 2 loads a sample instead of 4.
 
         Parameters
         ----------
@@ -97,15 +97,15 @@ class AttenuationGrid:
 
         Returns
         -------
-        ndarray of int32, shape (dominant, v, u)
+        ndarray of int32, shape (v, u, dominant)
             Low half: value at u, high half: value at u + 1, in units of `scale`.
         """
         u, v, k = AXES[dominant]
-        xyz = self.voxels.transpose(2, 1, 0).transpose(k, v, u)
+        xyz = self.voxels.transpose(2, 1, 0).transpose(v, u, k)
         values = np.zeros([n + 2 * PADDING for n in xyz.shape], np.int32)
         inside = slice(PADDING, -PADDING)
         values[inside, inside, inside] = np.rint(np.clip(xyz, 0, None) / np.float32(self.scale))
-        values[..., :-1] |= values[..., 1:] << 16
+        values[:, :-1] |= values[:, 1:] << 16
         return values
 
     @property

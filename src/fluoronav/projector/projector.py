@@ -135,7 +135,7 @@ class Projector:
         dominant = dominant_axis(T_camera_ct)
         order = list(AXES[dominant])
         source = ((source_ct - self.grid.padded_origin_ct) / self.grid.spacing_mm)[order].astype(np.float32)
-        slices = self._packed[dominant].shape[0]
+        slices = self._packed[dominant].shape[2]
         at = int(np.clip(np.ceil(source[2]), 0, slices))
         k_range = np.array([at, slices] if R[dominant, 2] > 0 else [0, at], np.int32)
         return dominant, np.ascontiguousarray(R[order], dtype=np.float32), source, k_range
