@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
+
+from fluoronav.instruments.sampling import shadow_along
 
 Float = NDArray[np.float64]
 
@@ -87,36 +88,27 @@ def measure(
     chord = path_px[0] - np.array([np.interp(reach, length, path_px[:, k]) for k in (0, 1)])
     direction = chord / np.linalg.norm(chord)
     normal = np.array([-direction[1], direction[0]])
-    across = np.arange(-half_px, half_px + 1, dtype=np.float64)
-    shadow = shadow_at(counts, centre[:, None] + across[None, :, None] * normal, dark, inverse)
-    # A running mean along the shaft: five profiles are one measurement.
-    shadow = cv2.blur(shadow, (1, 5), borderType=cv2.BORDER_REPLICATE)
-    flank = np.minimum(np.median(shadow[:, :6], 1), np.median(shadow[:, -6:], 1))[:, None]
-    depth = np.clip(shadow - flank, 0, None)
-    offset, width, strong = _centres(depth, across[0])
+    shadow = shadow_along(counts, centre - half_px * normal, normal, 2 * half_px + 1, dark, inverse)
+    depth = np.empty_like(shadow)
+    _depths(shadow, depth)
+    offset, width, strong = _centres(depth, -half_px)
     place = centre + offset[:, None] * normal
     u = (place - centre.mean(0)) @ direction
     v = (place - centre.mean(0)) @ normal
-    kept = strong.copy()
     # Where too few profiles show a shadow, the path's own middle line has to do.
     path_v = (centre - centre.mean(0)) @ normal
-    line, sigma = _line((centre - centre.mean(0)) @ direction, path_v), _PATH_SIGMA_PX
-    for _ in range(4 if strong.sum() >= 6 else 0):
-        line = _line(u[kept], v[kept])
-        off = v - (line[0] * u + line[1])
-        sigma = max(1.4826 * float(np.median(np.abs(off[kept]))), 0.05)
-        now = strong & (np.abs(off) < max(_OUTLIER * sigma, 0.7))
-        if now.sum() < 6:
-            break
-        kept = now
+    line, sigma, kept = _line((centre - centre.mean(0)) @ direction, path_v), _PATH_SIGMA_PX, strong
+    if strong.sum() >= 6:
+        kept = strong.copy()
+        *line, sigma = _straight_part(u, v, strong, kept)
     bend = 0.0
     if kept.sum() >= 10:
-        curve, cov = np.polyfit(u[kept], v[kept], 2, cov=True)
+        bow, sigma_bow = _bow(u[kept], v[kept])
         half = (u[kept].max() - u[kept].min()) / 2
-        if abs(curve[0]) * half**2 > _BENT_PX and abs(curve[0]) > _BENT_SIGMAS * np.sqrt(cov[0, 0]):
-            bend = float(curve[0] * half**2)
+        if abs(bow) * half**2 > _BENT_PX and abs(bow) > _BENT_SIGMAS * sigma_bow:
+            bend = float(bow * half**2)
             # Near the tip the tangent counts.
-            front = u[kept].max()
+            front, curve = u[kept].max(), np.polyfit(u[kept], v[kept], 2)
             slope = 2 * curve[0] * front + curve[1]
             line = slope, float(np.polyval(curve, front)) - slope * front
     axis = direction + line[0] * normal
@@ -134,41 +126,82 @@ def measure(
     return Measured(tip, axis, path_px[-1], width_px, sigma_tip, sigma_deg, bend)
 
 
-def shadow_at(counts: NDArray, at: Float, dark: float, inverse: bool) -> Float:
-    """Minus the logarithm of what is seen at places (column, row), shape of `at` without its last axis."""
-    x, y = (np.ascontiguousarray(at[..., k], dtype=np.float32) for k in (0, 1))
-    seen = cv2.remap(counts, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
-    value = seen.astype(np.float64)
-    value = cv2.blur(value, (3, 1))  # across the shaft, which is wider
-    full = float(np.iinfo(counts.dtype).max)
-    value = (full - value if inverse else value) - dark
-    return -np.log(np.maximum(value, 1e-4 * full))
+@njit(cache=True, nogil=True)
+def _depths(shadow, depth):
+    """How much darker each place of a profile is than the brighter of its two ends.
+
+    Five profiles, one after the other along the shaft, are one measurement.
+    """
+    rows, n = shadow.shape
+    for k in range(rows):
+        for j in range(n):
+            total = 0.0
+            for i in range(-2, 3):
+                total += shadow[min(max(k + i, 0), rows - 1), j]
+            depth[k, j] = total / 5
+        flank = min(np.median(depth[k, :6]), np.median(depth[k, n - 6 :]))
+        for j in range(n):
+            depth[k, j] = max(depth[k, j] - flank, 0)
 
 
-def _line(x: Float, y: Float) -> tuple[float, float]:
+@njit(cache=True, nogil=True)
+def _line(x, y):
     """Slope and intercept of the straight line through points."""
-    mx, my = float(x.mean()), float(y.mean())
-    dx = x - mx
-    slope = float(dx @ (y - my)) / max(float(dx @ dx), 1e-12)
+    mx, my = x.mean(), y.mean()
+    cross, power = 0.0, 0.0
+    for k in range(len(x)):
+        cross += (x[k] - mx) * (y[k] - my)
+        power += (x[k] - mx) ** 2
+    slope = cross / max(power, 1e-12)
     return slope, my - slope * mx
+
+
+@njit(cache=True, nogil=True)
+def _straight_part(u, v, strong, kept):
+    """Slope, intercept and error of the line through a shadow's centres; `kept` loses what is of something else."""
+    slope, base, sigma = 0.0, 0.0, 0.05
+    for _ in range(4):
+        slope, base = _line(u[kept], v[kept])
+        off = np.abs(v - (slope * u + base))
+        sigma = max(1.4826 * np.median(off[kept]), 0.05)
+        now = strong & (off < max(_OUTLIER * sigma, 0.7))
+        if now.sum() < 6:
+            break
+        kept[:] = now
+    return slope, base, sigma
+
+
+@njit(cache=True, nogil=True)
+def _bow(x, y):
+    """Leading coefficient of the parabola through points, and its standard error, by orthogonal polynomials.
+
+    What ``numpy.polyfit(x, y, 2, cov=True)`` gives; Forsythe, J. SIAM 5:74, 1957.
+    """
+    x, y = x - x.mean(), y - y.mean()
+    power = np.sum(x * x)
+    second = x * x - power / len(x) - x * (np.sum(x**3) / power)
+    norm = np.sum(second * second)
+    bow = np.sum(second * y) / norm
+    off = y - x * (np.sum(x * y) / power) - bow * second
+    return bow, np.sqrt(np.sum(off * off) / (len(x) - 3) / norm)
 
 
 def _centres(depth: Float, first: float) -> tuple[Float, Float, NDArray[np.bool_]]:
     """Of each profile: the shadow's centre, its width, and whether there is one."""
     core = depth[:, 6:-6]
     peak, at = core.max(1), core.argmax(1) + 6
-    strong = peak > max(0.12, 0.4 * float(np.median(peak)))
-    offset, width = np.zeros(len(depth)), np.ones(len(depth))
+    strong, offset, width = np.zeros(len(depth), bool), np.zeros(len(depth)), np.ones(len(depth))
     _half_widths(depth, peak, at, first, strong, offset, width)
     return offset, width, strong
 
 
 @njit(cache=True, nogil=True)
 def _half_widths(depth, peak, at, first, strong, offset, width):
-    """Centre and width at half the height of each profile that is strong; no longer strong if it runs off its end."""
+    """Which profiles show a shadow that does not run off their ends, and its centre and width at half the height."""
     rows, n = depth.shape
+    least = max(0.12, 0.4 * np.median(peak))
     for k in range(rows):
-        if not strong[k]:
+        if peak[k] <= least:
             continue
         level = 0.5 * peak[k]
         left = right = at[k]
@@ -192,14 +225,14 @@ def _tip(
 ) -> tuple[float | None, float]:
     """How far the tip lies beyond a point of the axis (pixels along it), and the error of that, 1 sigma."""
     normal = np.array([-axis[1], axis[0]])
-    core = np.array([-1.0, -0.5, 0.0, 0.5, 1.0]) * min(max(width_px / 11, 0.5), 1.5)
-    beside = width_px / 2 + 2.5 + np.arange(5)
+    places = at + _ALONG[:, None] * axis
 
-    def strip(offsets: NDArray) -> NDArray:
-        places = at + _ALONG[:, None, None] * axis + offsets[None, :, None] * normal
-        return shadow_at(counts, places, dark, inverse).mean(1)
+    def mean_of_five(first: float, step: float) -> Float:
+        return shadow_along(counts, places + first * normal, step * normal, 5, dark, inverse).mean(1)
 
-    profile = strip(core) - np.minimum(strip(-beside), strip(beside))
+    core, beside = min(max(width_px / 11, 0.5), 1.5), width_px / 2 + 2.5
+    shadow = mean_of_five(-core, core / 2)
+    profile = shadow - np.minimum(mean_of_five(-beside, -1.0), mean_of_five(beside, 1.0))
     centred = profile - profile.mean()
     explained = _SHAPES @ centred
     best = int(explained.argmax())

@@ -7,9 +7,10 @@ like a shaft. The second sees each of its finds as a strip about the axis, tip a
 from __future__ import annotations
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
-from fluoronav.instruments.edges import shadow_at
+from fluoronav.instruments.sampling import shadow_along
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -17,7 +18,7 @@ Float32 = NDArray[np.float32]
 ROWS, COLS = 48, 128  # across the axis and along it
 _ACROSS_STEP_PX, _ALONG_STEP_PX, _AHEAD_PX = 2.0, 2.5, 50.0  # pixels of a 1024 image
 _SCALE, _CLIP = 0.5, 4.0
-MOST, AT_ONCE = 8, 4  # strips of one frame, and how many the network is given at a time: most frames have fewer
+MOST, AT_ONCE = 8, 2  # strips of one frame, and how many the network is given at a time: most frames have fewer
 # What the network says of a strip: log-odds that it is an instrument, those of each kind, how far the tip lies farther
 # along the axis (in SHIFT_SCALE_PX) and the logarithm of that one's error, how far across it (ACROSS_SCALE_PX), and how
 # far the axis is turned (TURN_SCALE_DEG, from the direction towards the normal).
@@ -25,7 +26,6 @@ OUTPUTS = 9
 SHIFT_SCALE_PX, ACROSS_SCALE_PX, TURN_SCALE_DEG = 8.0, 3.0, 1.5
 
 _ACROSS = (np.arange(ROWS) - (ROWS - 1) / 2) * _ACROSS_STEP_PX
-_BEHIND = np.arange(COLS) * _ALONG_STEP_PX - _AHEAD_PX
 
 
 def strip(
@@ -49,16 +49,36 @@ def strip(
     """
     scale = max(counts.shape) / 1024
     normal = np.array([-direction[1], direction[0]])
-    along, across = _BEHIND * scale, _ACROSS * scale
-    places = tip_px - along[None, :, None] * direction + across[:, None, None] * normal
-    at = np.rint((places + 0.5) * (np.array(seen.shape[::-1]) / np.array(counts.shape[::-1])) - 0.5).astype(np.int64)
+    starts = tip_px + _AHEAD_PX * scale * direction + (_ACROSS * scale)[:, None] * normal
+    step = -_ALONG_STEP_PX * scale * direction
     rows, cols = seen.shape
-    inside = (at[..., 0] >= 0) & (at[..., 1] >= 0) & (at[..., 0] < cols) & (at[..., 1] < rows)
-    inside &= seen[np.clip(at[..., 1], 0, rows - 1), np.clip(at[..., 0], 0, cols - 1)]
-    out[1] = inside
-    if not inside.any():
-        out[0] = 0
-        return
-    shadow = shadow_at(counts, places, dark, inverse)
-    shadow = (shadow - np.median(shadow[inside])) / _SCALE
-    out[0] = np.clip(shadow, -_CLIP, _CLIP) * inside
+    to_seen = np.array([cols, rows]) / np.array(counts.shape[::-1])
+    _inside(seen, (starts + 0.5) * to_seen - 0.5, step * to_seen, out[1])
+    shadow = shadow_along(counts, starts, step, COLS, dark, inverse)
+    _level(shadow, out)
+
+
+@njit(cache=True, nogil=True)
+def _level(shadow, out):
+    """What is inside, less its median, scaled and clipped."""
+    rows, cols = shadow.shape
+    inside = np.empty(rows * cols, np.float32)
+    n = 0
+    for i in range(rows):
+        for j in range(cols):
+            if out[1, i, j] > 0:
+                inside[n] = shadow[i, j]
+                n += 1
+    middle = np.median(inside[:n]) if n else 0.0
+    for i in range(rows):
+        for j in range(cols):
+            out[0, i, j] = out[1, i, j] * min(max((shadow[i, j] - middle) / _SCALE, -_CLIP), _CLIP)
+
+
+@njit(cache=True, nogil=True, boundscheck=False)
+def _inside(seen, starts, step, out):
+    rows, cols = seen.shape
+    for i in range(out.shape[0]):
+        for j in range(out.shape[1]):
+            x, y = int(np.rint(starts[i, 0] + j * step[0])), int(np.rint(starts[i, 1] + j * step[1]))
+            out[i, j] = 0 <= x < cols and 0 <= y < rows and seen[y, x]

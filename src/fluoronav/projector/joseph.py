@@ -13,9 +13,9 @@ the step direction e = (du, dv, 1) the third follows by parts, since the grid is
 Neighbouring rays go through one slice together, a block of them at a time; accumulators live on the stack (see
 :mod:`fluoronav.projector.stack`). A slice takes three loops: where each ray meets it (vector lanes), the voxels there
 (plain loads, one ray after the other), and what they add up to (vector lanes). Vector gathers, which LLVM would choose,
-are microcode on many processors: on an AMD EPYC with AVX-512 the same march took 1.5 times as long with them. The grid is
-kept with the slices innermost: a ray's next sample is then in the cache line of its last one or beside it, which it is
-not where each slice is a plane of its own, 200 kB away (another 1.2 times).
+are microcode on many processors: on an AMD EPYC with AVX-512 the same march took 1.5 times as long with them. The
+grid is kept with the slices innermost: a ray's next sample is then in the cache line of its last one or beside it,
+which it is not where each slice is a plane of its own, 200 kB away (another 1.2 times).
 """
 
 from __future__ import annotations

@@ -33,8 +33,8 @@ def stack_int32(count: int) -> Any:
 def one_by_one(typing_context, index):
     """An int32 as it is; a loop that passes its indices through is left scalar.
 
-    Empty assembly, which costs no instruction: LLVM may not do several of them at once, so what is loaded by such an index
-    is loaded by itself instead of gathered.
+    Empty assembly, which costs no instruction: LLVM may not do several of them at once, so what is loaded by such an
+    index is loaded by itself instead of gathered.
     """
 
     def codegen(context, builder, signature, args):
