@@ -164,7 +164,7 @@ def test_recording_and_another_case_are_asked_for_and_what_the_pipeline_does_is_
 
 
 def test_a_gpu_that_goes_and_comes_back_shows_the_picture_again(browser, display):
-    page = display.open(browser)
+    page = display.open(browser, f"{display.control}&draw=gpu")
     display.show(page)
     brightest = "Math.max(...(() => { const c = document.createElement('canvas'); c.width = c.height = 64; const x = "
     brightest += "c.getContext('2d'); x.drawImage(document.getElementById('picture'), 0, 0, 64, 64); "

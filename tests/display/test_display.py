@@ -77,15 +77,17 @@ def test_layers_are_drawn_where_they_belong_to_a_pixel(browser, display):
     assert (np.ptp(bar) / scale) % (focal / 800) < 4  # whole millimetres at the target
 
 
-def test_the_frame_is_shown_with_its_window_and_a_drag_changes_it(browser, display):
-    page = display.open(browser, size=(1000, 700))
+@pytest.mark.parametrize("draw", ["gpu", "cpu"])
+def test_the_frame_is_shown_with_its_window_and_a_drag_changes_it(browser, display, draw):
+    page = display.open(browser, f"{display.control}&draw={draw}", size=(1000, 700))
+    assert page.evaluate("Boolean(fluoronav.picture.gl)") == (draw == "gpu")
     display.show(page)
 
     def row():
         return page.evaluate(
-            """() => { const p = fluoronav.picture, gl = p.gl, out = new Uint8Array(4 * p.canvas.width);
-            p.draw(); gl.readPixels(0, 20, p.canvas.width, 1, gl.RGBA, gl.UNSIGNED_BYTE, out);
-            return Array.from(out).filter((_, k) => k % 4 === 0); }"""
+            """() => { const p = fluoronav.picture, c = new OffscreenCanvas(p.canvas.width, 1).getContext("2d");
+            p.draw(); c.drawImage(p.canvas, 0, -20);
+            return Array.from(c.getImageData(0, 0, p.canvas.width, 1).data).filter((_, k) => k % 4 === 0); }"""
         )
 
     before = np.array(row())
@@ -97,6 +99,40 @@ def test_the_frame_is_shown_with_its_window_and_a_drag_changes_it(browser, displ
     assert np.ptp(np.array(row())[2:-2]) < 200  # a wider window: less contrast
     page.locator("#tool-window").click()
     np.testing.assert_array_equal(row(), before)
+
+
+def test_with_and_without_a_gpu_the_same_picture_is_drawn(browser, display):
+    """Blown up and made smaller, 16 and 8 bits, inverse and not."""
+    page = display.open(browser)
+    assert not page.evaluate("Boolean(fluoronav.picture.gl)")  # the tests' browser has a program in the GPU's place
+    differences = page.evaluate(
+        """async () => {
+        const { makePicture } = await import("/page/picture.js");
+        const out = [];
+        const most = (values) => values.reduce((a, b) => Math.max(a, b), 0);
+        for (const [bits, inverse, cols, rows, width, height] of [[16, false, 96, 64, 96, 64],
+             [16, true, 96, 64, 250, 170], [8, false, 200, 128, 90, 60], [12, false, 1, 1, 8, 8]]) {
+          const dtype = bits > 8 ? "u2" : "u1", pixels = new (bits > 8 ? Uint16Array : Uint8Array)(rows * cols);
+          for (let k = 0; k < pixels.length; k++) pixels[k] = (Math.sin(k * 12.9898) * 0.5 + 0.5) * (2 ** bits - 1);
+          const [gpu, cpu] = ["gpu", "cpu"].map((where) => {
+            const canvas = document.createElement("canvas");
+            [canvas.width, canvas.height] = [width, height];
+            const picture = makePicture(canvas, where);
+            picture.upload({ dtype, bits, inverse }, rows, cols, pixels);
+            picture.window = [0.2, 0.9];
+            picture.draw();
+            const c = new OffscreenCanvas(width, height).getContext("2d");
+            c.drawImage(canvas, 0, 0);
+            return c.getImageData(0, 0, width, height).data;
+          });
+          const off = gpu.map((value, k) => Math.abs(value - cpu[k]));
+          out.push([most(off), most(gpu.filter((_, k) => k % 4 === 0)), pixels.length]);
+        }
+        return out; }"""
+    )
+    assert len(differences) == 4
+    for off, brightest, count in differences:
+        assert off <= 1 and (count == 1 or brightest == 255)
 
 
 def test_numbers_say_what_the_overlay_says(browser, display):

@@ -5,7 +5,7 @@ import { addControls } from "./controls.js";
 import { History } from "./history.js";
 import { Layers } from "./layers.js";
 import { Numbers } from "./numbers.js";
-import { Picture } from "./picture.js";
+import { makePicture } from "./picture.js";
 import { Space } from "./space.js";
 import { Stream } from "./stream.js";
 import { text } from "./strings.js";
@@ -16,7 +16,7 @@ const LOST_MS = 450; // silence after which what is shown is called old
 const KEPT_OVERLAYS = 32, WAIT_FOR_OVERLAY_MS = 120, MOST_WAITING = 8, OLD_FRAMES = 2;
 const LOUPE_ZOOM = 4;
 
-const picture = new Picture(find("picture"));
+const picture = makePicture(find("picture"), new URLSearchParams(location.search).get("draw"));
 const layers = new Layers(find("layers"));
 const numbers = new Numbers();
 const alarms = new Alarms(find("alarms"), find("log").querySelector("ol"), acknowledge);
@@ -237,7 +237,7 @@ function showLost(wrong, now) {
   }
 }
 
-// The canvases take the screen's own pixels.
+// The canvases take the screen's own pixels, the picture as far as it can draw them.
 function fit() {
   const box = find("view").getBoundingClientRect();
   const [rows, cols] = state.shown ? [state.shown.rows, state.shown.cols] : [1, 1];
@@ -245,7 +245,8 @@ function fit() {
   const drr = find("drr");
   [drr.style.width, drr.style.height] = [`${cols * scale}px`, `${rows * scale}px`];
   for (const canvas of [find("picture"), find("layers")]) {
-    const [width, height] = [Math.round(cols * scale * devicePixelRatio), Math.round(rows * scale * devicePixelRatio)];
+    const perPx = Math.min(scale * devicePixelRatio, canvas.id === "picture" ? picture.mostPerPx : Infinity);
+    const [width, height] = [Math.round(cols * perPx), Math.round(rows * perPx)];
     if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
     canvas.style.width = `${cols * scale}px`;
     canvas.style.height = `${rows * scale}px`;
@@ -258,12 +259,13 @@ function loupe(overlay, rows, cols) {
   canvas.hidden = !tip;
   if (!tip) return;
   const c = canvas.getContext("2d");
-  const from = find("picture");
-  const perPx = from.width / cols;
-  const side = canvas.width / LOUPE_ZOOM;
-  const [x, y] = [(tip[0] + 0.5) * perPx - side / 2, ((tip[1] + 0.5) * from.height) / rows - side / 2];
+  const side = (canvas.width / LOUPE_ZOOM) * (cols / find("layers").width); // in pixels of the frame
   c.fillRect(0, 0, canvas.width, canvas.height);
-  for (const source of [from, find("layers")]) c.drawImage(source, x, y, side, side, 0, 0, canvas.width, canvas.height);
+  for (const from of [find("picture"), find("layers")]) {
+    const [perCol, perRow] = [from.width / cols, from.height / rows];
+    const [x, y] = [(tip[0] + 0.5 - side / 2) * perCol, (tip[1] + 0.5 - side / 2) * perRow];
+    c.drawImage(from, x, y, side * perCol, side * perRow, 0, 0, canvas.width, canvas.height);
+  }
 }
 
 window.fluoronav.stream = stream;

@@ -18,6 +18,16 @@ export function context(canvas, prepare) {
   return gl;
 }
 
+// Whether the browser draws on a GPU, and not with a program in its place: some say so when asked, all name it.
+export function hasGpu() {
+  const gl = document.createElement("canvas").getContext("webgl2", { failIfMajorPerformanceCaveat: true });
+  if (!gl) return false;
+  const known = gl.getExtension("WEBGL_debug_renderer_info");
+  const name = gl.getParameter(known ? known.UNMASKED_RENDERER_WEBGL : gl.RENDERER);
+  gl.getExtension("WEBGL_lose_context")?.loseContext();
+  return !/swiftshader|llvmpipe|softpipe|software|basic render/i.test(name);
+}
+
 // Compiles a fragment shader over the rectangle, and uses it.
 export function program(gl, fragment) {
   const made = gl.createProgram();

@@ -1,6 +1,6 @@
-// The frame on the browser's GPU: counts as they came, window and level in the shader.
+// The frame: counts as they came, window and level applied when it is drawn; on the browser's GPU where it has one.
 
-import { context, program } from "./gl.js";
+import { context, hasGpu, program } from "./gl.js";
 
 // Integer textures are not filtered by the GPU, so four texels are blended here.
 const FRAGMENT = `#version 300 es
@@ -20,13 +20,59 @@ void main() {
   colour = vec4(vec3((value - low) / (high - low)), 1.0);
 }`;
 
-export class Picture {
+// `where`: "gpu" or "cpu"; by default what the browser has. A program that stands in for a GPU takes ten times as long.
+export function makePicture(canvas, where) {
+  return (where ?? (hasGpu() ? "gpu" : "cpu")) === "gpu" ? new GpuPicture(canvas) : new CpuPicture(canvas);
+}
+
+class Picture {
   constructor(canvas) {
     this.canvas = canvas;
-    this.gl = context(canvas, () => this.prepare());
     this.rows = this.cols = 0;
     this.window = null; // [low, high] as shares of full scale, once somebody has dragged
     this.range = [0, 1];
+    this.measured = 0;
+  }
+
+  // Takes a frame's pixels.
+  take(header, buffer, offset) {
+    const pixels = header.dtype === "u2" ? new Uint16Array(buffer, offset) : new Uint8Array(buffer, offset);
+    this.upload(header, header.rows, header.cols, pixels);
+  }
+
+  // The same for pixels of another size than the frame's.
+  upload(header, rows, cols, pixels) {
+    if (rows !== this.rows || cols !== this.cols || header.dtype !== this.dtype) {
+      [this.rows, this.cols, this.dtype] = [rows, cols, header.dtype];
+      this.measured = 0;
+      this.resize();
+    }
+    this.keep(pixels);
+    this.full = 2 ** header.bits - 1;
+    this.inverse = header.inverse;
+    if (!(this.measured++ % 30)) this.range = rangeOf(pixels, this.full);
+  }
+
+  // Counts that are drawn black and white.
+  blackAndWhite() {
+    const [low, high] = this.window ?? this.range;
+    return (this.inverse ? [high, low] : [low, high]).map((share) => share * this.full);
+  }
+
+  // Sideways widens the window, up and down moves it, as on every viewer.
+  drag(dx, dy) {
+    const [low, high] = this.window ?? this.range;
+    const width = Math.max((high - low) * (1 + dx / 300), 0.002);
+    const level = (low + high) / 2 + (dy / 600) * (high - low);
+    this.window = [level - width / 2, level + width / 2];
+  }
+}
+
+class GpuPicture extends Picture {
+  constructor(canvas) {
+    super(canvas);
+    this.mostPerPx = Infinity; // the screen's own pixels
+    this.gl = context(canvas, () => this.prepare());
     this.prepare();
   }
 
@@ -37,50 +83,92 @@ export class Picture {
     this.rows = this.cols = 0;
   }
 
-  // Takes a frame's pixels to the GPU.
-  take(header, buffer, offset) {
-    const pixels = header.dtype === "u2" ? new Uint16Array(buffer, offset) : new Uint8Array(buffer, offset);
-    this.upload(header, header.rows, header.cols, pixels);
+  kind() {
+    const gl = this.gl;
+    return this.dtype === "u2" ? [gl.R16UI, gl.UNSIGNED_SHORT] : [gl.R8UI, gl.UNSIGNED_BYTE];
   }
 
-  // The same for pixels of another size than the frame's.
-  upload(header, rows, cols, pixels) {
+  resize() {
     const gl = this.gl;
-    const wide = header.dtype === "u2";
-    const kind = wide ? [gl.R16UI, gl.UNSIGNED_SHORT] : [gl.R8UI, gl.UNSIGNED_BYTE];
-    gl.pixelStorei(gl.UNPACK_ALIGNMENT, wide ? 2 : 1);
-    if (rows !== this.rows || cols !== this.cols || this.internal !== kind[0]) {
-      [this.rows, this.cols, this.internal] = [rows, cols, kind[0]];
-      gl.deleteTexture(this.texture);
-      this.texture = gl.createTexture();
-      gl.bindTexture(gl.TEXTURE_2D, this.texture);
-      gl.texStorage2D(gl.TEXTURE_2D, 1, kind[0], this.cols, this.rows);
-      for (const side of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, side, gl.NEAREST);
-      this.measured = 0;
-    }
-    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, this.cols, this.rows, gl.RED_INTEGER, kind[1], pixels);
-    this.full = 2 ** header.bits - 1;
-    this.inverse = header.inverse;
-    if (!(this.measured++ % 30)) this.range = rangeOf(pixels, this.full);
+    gl.deleteTexture(this.texture);
+    this.texture = gl.createTexture();
+    gl.bindTexture(gl.TEXTURE_2D, this.texture);
+    gl.texStorage2D(gl.TEXTURE_2D, 1, this.kind()[0], this.cols, this.rows);
+    for (const side of [gl.TEXTURE_MIN_FILTER, gl.TEXTURE_MAG_FILTER]) gl.texParameteri(gl.TEXTURE_2D, side, gl.NEAREST);
+  }
+
+  keep(pixels) {
+    const gl = this.gl;
+    gl.pixelStorei(gl.UNPACK_ALIGNMENT, pixels.BYTES_PER_ELEMENT);
+    gl.texSubImage2D(gl.TEXTURE_2D, 0, 0, 0, this.cols, this.rows, gl.RED_INTEGER, this.kind()[1], pixels);
   }
 
   draw() {
     if (!this.rows) return;
     const gl = this.gl;
-    const [low, high] = this.window ?? this.range;
+    const [black, white] = this.blackAndWhite();
     gl.viewport(0, 0, this.canvas.width, this.canvas.height);
     gl.uniform2f(this.at.size, this.cols, this.rows);
-    gl.uniform1f(this.at.low, (this.inverse ? high : low) * this.full);
-    gl.uniform1f(this.at.high, (this.inverse ? low : high) * this.full);
+    gl.uniform1f(this.at.low, black);
+    gl.uniform1f(this.at.high, white);
     gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
   }
+}
 
-  // Sideways widens the window, up and down moves it, as on every viewer.
-  drag(dx, dy) {
-    const [low, high] = this.window ?? this.range;
-    const width = Math.max((high - low) * (1 + dx / 300), 0.002);
-    const level = (low + high) / 2 + (dy / 600) * (high - low);
-    this.window = [level - width / 2, level + width / 2];
+class CpuPicture extends Picture {
+  constructor(canvas) {
+    super(canvas);
+    this.mostPerPx = 1; // the frame's own pixels: what is finer would be made up, and cost the more
+    this.context = canvas.getContext("2d", { alpha: false });
+  }
+
+  resize() {
+    this.image = null;
+  }
+
+  keep(pixels) {
+    this.pixels = pixels;
+  }
+
+  // For each column (or row) of the canvas: the pixel of the frame to its left, and how far beyond it.
+  places(count, pixels) {
+    const before = new Int32Array(count), share = new Float32Array(count);
+    for (let k = 0; k < count; k++) {
+      const at = Math.min(Math.max(((k + 0.5) * pixels) / count - 0.5, 0), pixels - 1);
+      before[k] = Math.min(Math.floor(at), Math.max(pixels - 2, 0));
+      share[k] = at - before[k];
+    }
+    return [before, share];
+  }
+
+  draw() {
+    if (!this.rows) return;
+    const { width, height } = this.canvas;
+    if (this.image?.width !== width || this.image.height !== height) {
+      this.image = this.context.createImageData(width, height);
+      this.grey = new Uint32Array(this.image.data.buffer);
+      this.x = this.places(width, this.cols);
+      this.y = this.places(height, this.rows);
+    }
+    const [black, white] = this.blackAndWhite();
+    blend(this.pixels, this.rows, this.cols, this.x, this.y, black, 255 / (white - black), this.grey);
+    this.context.putImageData(this.image, 0, 0);
+  }
+}
+
+// Bilinear, as the shader does it.
+function blend(pixels, rows, cols, [left, right], [above, below], black, scale, out) {
+  const width = left.length, next = cols > 1 ? 1 : 0, under = rows > 1 ? cols : 0;
+  for (let i = 0, n = 0; i < above.length; i++) {
+    const line = above[i] * cols, lower = below[i];
+    for (let j = 0; j < width; j++, n++) {
+      const p = line + left[j], share = right[j];
+      const top = pixels[p] + share * (pixels[p + next] - pixels[p]);
+      const low = pixels[p + under] + share * (pixels[p + under + next] - pixels[p + under]);
+      let grey = (top + lower * (low - top) - black) * scale + 0.5;
+      grey = grey < 0 ? 0 : grey > 255 ? 255 : grey | 0;
+      out[n] = 0xff000000 | (grey * 0x010101);
+    }
   }
 }
 
