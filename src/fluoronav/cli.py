@@ -93,9 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     rate.add_argument("--bits", type=int, default=16, choices=range(8, 17), metavar="8..16", help="bits stored")
     rate.add_argument("--photons", type=_positive, default=80.0, help="mean detected photons a pixel (the dose)")
     rate.add_argument("--source", default="carm0", help="name under which the frames are published")
-    where = simulate.add_argument_group("where to")
-    where.add_argument("--frames-endpoint", default="tcp://127.0.0.1:5550", help="ZeroMQ endpoint to bind")
-    where.add_argument("--tools-endpoint", default="tcp://127.0.0.1:5553", help="ZeroMQ endpoint of the tracker")
+    where = _add_endpoints(simulate)
     where.add_argument("--truth", type=Path, help="write the true poses here, one JSON object a line")
     simulate.add_argument("--quiet", action="store_true", help="print nothing")
 
@@ -196,6 +194,17 @@ def _parser() -> argparse.ArgumentParser:
         )
     record.add_argument("--out", type=Path, required=True, help="write the recording here (.fnrec); must not exist")
     record.add_argument("--seconds", type=_positive, default=None, help="for so long, s; else until Ctrl-C")
+
+    replay = verb(
+        "replay",
+        "send a recording's frames and tool poses again, at the pace at which they came, as the C-arm and the tracker "
+        "would: `fluoronav run` takes them for live",
+        _replay,
+    )
+    replay.add_argument("recording", type=Path, help="a .fnrec of `fluoronav record`")
+    replay.add_argument("--speed", type=_positive, default=1.0, help="2 is twice as fast")
+    replay.add_argument("--loop", action="store_true", help="again and again, until Ctrl-C")
+    _add_endpoints(replay)
 
     audit = verbs.add_parser("audit", help="trails of who asked for what").add_subparsers(dest="what", required=True)
     verify = verb(
@@ -325,6 +334,14 @@ def _parser() -> argparse.ArgumentParser:
     peers.add_argument("--rounds", type=_count, default=20, help="turns that each projector takes")
     peers.add_argument("--json", type=Path, default=Path("out/peers.json"), help="write the figures here")
     return parser
+
+
+def _add_endpoints(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    """Where whoever stands in for C-arm and tracker binds."""
+    where = parser.add_argument_group("where to")
+    where.add_argument("--frames-endpoint", default="tcp://127.0.0.1:5550", help="ZeroMQ endpoint to bind")
+    where.add_argument("--tools-endpoint", default="tcp://127.0.0.1:5553", help="ZeroMQ endpoint of the tracker")
+    return where
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -573,6 +590,26 @@ def _record(options: argparse.Namespace) -> None:
         f"{options.out}: {c['frame']} frames ({c['lost']} lost on the way), {c['tool']} tool messages, "
         f"{c['overlay']} overlays, {c['alert']} alerts"
     )
+
+
+def _replay(options: argparse.Namespace) -> None:
+    from tqdm import tqdm
+
+    from fluoronav.recording import Replay
+
+    stop = _until_stopped()
+    replay = Replay(options.recording, options.frames_endpoint, options.tools_endpoint, stop)
+    source = replay.head["source"]
+    print(f"publishing frame/{source} at {options.frames_endpoint}; waiting for a subscriber", flush=True)
+    try:
+        if replay.wait_for_subscriber():
+            with tqdm(unit="frame", desc=str(options.recording), disable=None) as bar:
+                replay.run(options.speed, lambda kind: bar.update(kind == "frames"))
+                while options.loop and replay.counted and not stop.is_set():
+                    replay.run(options.speed, lambda kind: bar.update(kind == "frames"))
+    finally:
+        replay.close()
+    print(f"{replay.counted['frames']} frames and {replay.counted['tools']} tool messages sent")
 
 
 def _engines_build(options: argparse.Namespace) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from itertools import pairwise
 
 import msgpack
 import pytest
@@ -9,7 +10,7 @@ import zmq
 
 from fluoronav.paths import shipped
 from fluoronav.pipeline import load_launch
-from fluoronav.recording import Recorder, RecordingError, read_recording
+from fluoronav.recording import Recorder, RecordingError, Replay, read_recording
 from fluoronav.recording.file import write_head, write_message
 from fluoronav.simulation.rig import free_endpoints
 
@@ -85,3 +86,53 @@ def test_a_recording_of_another_version_is_refused(tmp_path):
     path.write_bytes(msgpack.packb({"format": "fluoronav-recording", "version": 9}))
     with pytest.raises(RecordingError, match="version 9"):
         read_recording(path)
+
+
+def test_a_replay_sends_the_same_at_the_same_pace_with_times_of_now(tmp_path):
+    path, endpoints = tmp_path / "one.fnrec", free_endpoints("tcp", tmp_path)
+    second = 10**9
+    with path.open("wb") as file:
+        write_head(file, "carm0", "embedded")
+        for k in range(10):
+            at = 5 * second + k * second // 20
+            write_message(file, at, [b"tool/optical", msgpack.packb({"v": 1, "seq": k, "t_acq": at - 7, "tools": []})])
+            header = {"v": 1, "seq": k, "t_acq": at - 2_000_000, "rows": 2}
+            write_message(file, at, [b"frame/carm0", msgpack.packb(header), bytes([k] * 4)])
+            write_message(file, at, [b"overlay/carm0", msgpack.packb({"seq": k})])
+        write_message(file, at, [b"frame/carm0", b"no message", b""])
+    stopping = threading.Event()
+    replay = Replay(path, endpoints["frames"], endpoints["tools"], stopping)
+    assert replay.head["source"] == "carm0"
+    context, got = zmq.Context(), []
+    frames, tools = (context.socket(zmq.SUB) for _ in range(2))
+    for socket, name in ((frames, "frames"), (tools, "tools")):
+        socket.setsockopt(zmq.SUBSCRIBE, b"")
+        socket.connect(endpoints[name])
+    assert replay.wait_for_subscriber()
+    before = time.time_ns()
+    replay.run(speed=2.0)
+    poller = zmq.Poller()
+    for socket in (frames, tools):
+        poller.register(socket, zmq.POLLIN)
+    while ready := poller.poll(500):
+        got += [socket.recv_multipart() for socket, _ in ready]
+    assert replay.counted == {"frames": 11, "tools": 10} and len(got) == 21
+    seen = [parts for parts in got if parts[0] == b"frame/carm0"]
+    assert seen[-1] == [b"frame/carm0", b"no message", b""]
+    assert [parts[2] for parts in seen[:10]] == [bytes([k] * 4) for k in range(10)]
+    headers = [msgpack.unpackb(parts[1]) for parts in seen[:10]]
+    assert [h["seq"] for h in headers] == list(range(10)) and all(h["rows"] == 2 for h in headers)
+    times = [h["t_acq"] for h in headers]
+    assert before - second < times[0] < before + second
+    assert {round((b - a) / 1e6) for a, b in pairwise(times)} == {25}  # of 50 ms, twice as fast
+    poses = [msgpack.unpackb(parts[1])["t_acq"] for parts in got if parts[0] == b"tool/optical"]
+    assert all(abs((p - f) - 1_000_000) < 1000 for p, f in zip(poses, times, strict=True))  # moved alike
+    stopping.set()
+    replay.run()
+    assert replay.counted["frames"] == 11
+    replay.close()
+    for socket in (frames, tools):
+        socket.close(0)
+    context.term()
+    with pytest.raises(RecordingError, match="is not a recording"):
+        Replay(shipped("launch/demo.yaml"), endpoints["frames"], None, stopping)

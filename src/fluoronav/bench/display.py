@@ -24,8 +24,8 @@ from fluoronav.simulation.sequence import load_or_render
 from fluoronav.wire import encode
 
 _SIZE = {"width": 1280, "height": 720}
-# As on a computer without a GPU: the browser draws in software, and has a program that stands in for the GPU where a page
-# insists on WebGL (the 3D view). The rest keeps it from calling home.
+# As on a computer without a GPU: the browser draws in software, and has a program that stands in for the GPU where a
+# page insists on WebGL (the 3D view). The rest keeps it from calling home.
 CHROMIUM_FLAGS = [
     "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--disable-gpu", "--enable-unsafe-swiftshader",

@@ -29,8 +29,7 @@ def stack_int32(count: int) -> Any:
     return _stack(count, types.int32, ir.IntType(32))
 
 
-@intrinsic
-def one_by_one(typing_context, index):
+def _one_by_one(typing_context, index):
     """An int32 as it is; a loop that passes its indices through is left scalar.
 
     Empty assembly, which costs no instruction: LLVM may not do several of them at once, so what is loaded by such an
@@ -42,6 +41,9 @@ def one_by_one(typing_context, index):
         return builder.asm(ir.FunctionType(word, [word]), "", "=r,0", args, True)
 
     return types.int32(types.int32), codegen
+
+
+one_by_one: Any = intrinsic(_one_by_one)
 
 
 def _stack(count: int, kind: Any, word: ir.Type) -> Any:

@@ -2,5 +2,6 @@
 
 from fluoronav.recording.file import RecordingError, read_recording
 from fluoronav.recording.recorder import Recorder
+from fluoronav.recording.replay import Replay
 
-__all__ = ["Recorder", "RecordingError", "read_recording"]
+__all__ = ["Recorder", "RecordingError", "Replay", "read_recording"]

@@ -17,11 +17,11 @@ from fluoronav.geometry import exp_se3
 from fluoronav.simulation.sequence import Sequence
 from fluoronav.wire import bind, encode
 from fluoronav.wire.messages import PROTOCOL_VERSION
+from fluoronav.wire.sockets import publisher_of_frames, wait_for_subscriber
 
 # Where the tracker's camera stands as seen from the X-ray source: anywhere will do, it cancels.
 _T_TRACKER_CAMERA = exp_se3([0.4, -0.7, 0.2, 350.0, -900.0, 1500.0])
 _TRACKER_NOISE_MM = 0.1
-_READY_TIMEOUT_S = 120
 
 
 class Grabber:
@@ -45,11 +45,7 @@ class Grabber:
         self._case, self._sequence = case, sequence
         self._source, self._tracker = source, tracker
         self._context = zmq.Context()
-        self._frames = self._context.socket(zmq.XPUB)  # it hears of subscriptions, so it can wait for the first
-        self._frames.setsockopt(zmq.SNDHWM, 8)
-        self._frames.setsockopt(zmq.SNDBUF, 4 * 2**20)
-        self._frames.setsockopt(zmq.LINGER, 500)
-        bind(self._frames, frames_endpoint, "frames")
+        self._frames = publisher_of_frames(self._context, frames_endpoint)
         self._tools = None
         if tools_endpoint and sequence.T_ct_tool is not None and case.file.tracker is not None:
             self._tools = self._context.socket(zmq.PUB)
@@ -62,11 +58,7 @@ class Grabber:
 
     def wait_for_subscriber(self) -> bool:
         """Until somebody listens to the frames; False when nobody came."""
-        if not self._frames.poll(_READY_TIMEOUT_S * 1000):
-            return False
-        self._frames.recv()
-        time.sleep(0.2)  # the tools' subscription travels on another connection
-        return True
+        return wait_for_subscriber(self._frames, self._stop)
 
     def stream(self, fps: float, frames: int) -> int:
         """Sends ``frames`` frames (0: until stopped) at ``fps``; returns how many were sent."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from types import MappingProxyType
 
 import zmq
@@ -53,3 +55,31 @@ def bind(socket: zmq.Socket[bytes], endpoint: str, name: str) -> None:
             else f"cannot be bound ({error.strerror})"
         )
         raise EndpointInUse(f"endpoints.{name} {endpoint} ({_MEANING.get(name, name)}) {reason}") from error
+
+
+def publisher_of_frames(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
+    """A bound socket for frames, which hears of subscriptions, so that it can wait for the first.
+
+    It holds eight frames for a subscriber that falls behind, and then drops.
+
+    Raises
+    ------
+    EndpointInUse
+    """
+    socket = context.socket(zmq.XPUB)
+    socket.setsockopt(zmq.SNDHWM, 8)
+    socket.setsockopt(zmq.SNDBUF, 4 * 2**20)
+    socket.setsockopt(zmq.LINGER, 500)
+    bind(socket, endpoint, "frames")
+    return socket
+
+
+def wait_for_subscriber(frames: zmq.Socket[bytes], stopping: threading.Event, seconds: float = 120) -> bool:
+    """Until somebody listens; False when nobody came, or `stopping` was set."""
+    end = time.monotonic() + seconds
+    while not frames.poll(100):
+        if stopping.is_set() or time.monotonic() > end:
+            return False
+    frames.recv()
+    time.sleep(0.2)  # the tools' subscription travels on another connection
+    return True

@@ -1,0 +1,105 @@
+"""Sends a recording's frames and tool poses again, as if the C-arm and the tracker were there."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import msgpack
+import zmq
+
+from fluoronav.recording.file import read_recording
+from fluoronav.wire import bind, encode
+from fluoronav.wire.sockets import publisher_of_frames, wait_for_subscriber
+
+_KINDS = {b"frame": "frames", b"tool": "tools"}
+
+
+class Replay:
+    """Publishes what a recording holds of ``frame/*`` and ``tool/*``, at the pace at which it came.
+
+    Exposure times are moved to now, those of frames and of poses by the same, so that a pipeline takes them for live.
+    What was a broken message is one again.
+
+    Parameters
+    ----------
+    path : Path
+        A recording.
+    frames_endpoint, tools_endpoint : str
+        Bound here; poses are left out without an endpoint.
+    stopping : threading.Event
+        Ends :meth:`run` before its next message.
+
+    Attributes
+    ----------
+    head : dict
+        The recording's.
+    counted : Counter
+        Messages sent, by kind.
+
+    Raises
+    ------
+    RecordingError
+        The file is no recording.
+    EndpointInUse
+    OSError
+    """
+
+    def __init__(self, path: Path, frames_endpoint: str, tools_endpoint: str | None, stopping: threading.Event) -> None:
+        self._path, self._stopping = path, stopping
+        self.head, _ = read_recording(path)
+        self.counted: Counter[str] = Counter()
+        self._context = zmq.Context()
+        self._sockets = {"frames": publisher_of_frames(self._context, frames_endpoint)}
+        if tools_endpoint:
+            self._sockets["tools"] = self._context.socket(zmq.PUB)
+            self._sockets["tools"].setsockopt(zmq.LINGER, 500)
+            bind(self._sockets["tools"], tools_endpoint, "tools")
+
+    def wait_for_subscriber(self) -> bool:
+        """Until somebody listens to the frames; False when nobody came."""
+        return wait_for_subscriber(self._sockets["frames"], self._stopping)
+
+    def run(self, speed: float = 1.0, progress: Callable[[str], object] = lambda kind: None) -> None:
+        """Once through the recording.
+
+        Parameters
+        ----------
+        speed : float
+            2 is twice as fast.
+        progress : callable
+            Told the kind of each message.
+        """
+        _, messages = read_recording(self._path)
+        begun = first = None
+        for t, parts in messages:
+            kind = _KINDS.get(parts[0].partition(b"/")[0]) if parts else None
+            if kind not in self._sockets:
+                continue
+            if begun is None or first is None:
+                begun, first = time.time_ns(), t
+            due = begun + (t - first) / speed
+            if self._stopping.wait(max((due - time.time_ns()) / 1e9, 0)):
+                return
+            self._sockets[kind].send_multipart(_moved(parts, first, begun, speed))
+            self.counted[kind] += 1
+            progress(kind)
+
+    def close(self) -> None:
+        """Closes the sockets, when what was sent has left."""
+        for socket in self._sockets.values():
+            socket.close()
+        self._context.term()
+
+
+def _moved(parts: list[bytes], first: int, begun: int, speed: float) -> list[bytes]:
+    """A message whose exposure is as long after `begun` as it was after `first` (ns), by the speed."""
+    try:
+        header = msgpack.unpackb(parts[1])
+        header["t_acq"] = round(begun + (int(header["t_acq"]) - first) / speed)
+    except (ValueError, TypeError, KeyError, IndexError, msgpack.UnpackException):
+        return parts  # no message: sent as it came
+    return [parts[0], encode(header), *parts[2:]]
