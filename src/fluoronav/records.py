@@ -6,8 +6,9 @@ A stage reads the results of earlier stages from the record and adds its own; st
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import product
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -268,6 +269,17 @@ class FrameRecord:
     outlines: tuple[Outline, ...] = ()
     alerts: list[Alert] = field(default_factory=list[Alert])
     models: dict[str, str] = field(default_factory=dict[str, str])
+
+
+def every_kind_of_counts(rows: int, cols: int) -> Iterator[NDArray[Any]]:
+    """Blank frames of every type that `FrameRecord.counts` may have, to compile kernels with.
+
+    Numba compiles anew for an array that may not be written to, which is what the wire delivers.
+    """
+    for dtype, writeable in product((np.uint8, np.uint16), (False, True)):
+        counts = np.ones((rows, cols), dtype)
+        counts.flags.writeable = writeable
+        yield counts
 
 
 class Stage(Protocol):

@@ -104,3 +104,24 @@ def test_real_frames_keep_their_round_field(shared_data):
     seen = processed(image, bits=8).seen
     assert 0.4 < seen.mean() < 0.95
     assert not seen[:4, :4].any()
+
+
+def test_blades_that_close_are_seen_between_frames_and_no_frame_waits_for_that(monkeypatch):
+    """Regression: looking for the aperture took 6 ms of every fifteenth frame."""
+    stage, looked = AttenuationStage(), []
+    stage.prepare(None, Camera(512, 512, np.array([[3000.0, 0, 256], [0, 3000, 256], [0, 0, 1]])))
+    monkeypatch.setattr(
+        "fluoronav.enhancement.attenuation.seen_mask", lambda counts: looked.append(0) or seen_mask(counts)
+    )
+    opened, closed = beam(), beam()
+    closed[:, :150] = 1000
+    for seq in range(40):
+        frame = FrameRecord(seq, 0, 0, opened if seq < 5 else closed, 16, False, None)
+        before = len(looked)
+        stage.process(frame, Budget(30))
+        assert len(looked) == before or seq == 0
+        assert frame.seen[64, 64]
+        if seq in (0, 39):
+            assert frame.seen[64, 30] == (seq == 0)
+        stage.idle()
+    assert 2 <= len(looked) <= 5

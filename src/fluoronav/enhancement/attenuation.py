@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fluoronav.enhancement.aperture import dark_level, seen_mask
 from fluoronav.enhancement.detector import DetectorCalibration, DetectorCorrection, DetectorError
-from fluoronav.records import Budget, FrameRecord
+from fluoronav.records import Budget, FrameRecord, every_kind_of_counts
 
 SIDES = (256, 128, 64)
 # The dark level and the aperture change when somebody moves a blade or a setting, not from frame to frame.
@@ -104,15 +104,15 @@ class AttenuationStage:
                     f"the camera has {camera.cols} x {camera.rows}"
                 )
             self._detector = DetectorCorrection(calibration)
-            for dtype in (np.uint8, np.uint16):
-                self._detector(np.zeros((camera.rows, camera.cols), dtype), 8)  # compiles
+            for counts in every_kind_of_counts(camera.rows, camera.cols):
+                self._detector(counts, 8)  # compiles
         self._frames = 0
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
         if self._detector is not None:
             frame.counts = self._detector(frame.counts, frame.bits)
         counts = self._bin(frame)
-        if self._frames % _MASK_EVERY_FRAMES == 0:
+        if self._frames == 0:
             self._look_around(counts)
         self._frames += 1
         frame.dark = self._dark
@@ -121,7 +121,10 @@ class AttenuationStage:
         frame.pyramid = self._attenuation
         frame.seen = self._seen
 
-    def idle(self) -> None: ...
+    def idle(self) -> None:
+        # Several milliseconds, which no frame has to wait for: an aperture that changes is noticed a frame later.
+        if self._frames % _MASK_EVERY_FRAMES == 0 and self._frames:
+            self._look_around(self._counts)
 
     def close(self) -> None: ...
 

@@ -6,6 +6,8 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from fluoronav.records import every_kind_of_counts
+
 Float, Float32 = NDArray[np.float64], NDArray[np.float32]
 
 # Of the full range: what is darker counts as this dark.
@@ -42,9 +44,9 @@ def shadow_along(counts: NDArray, starts: Float, step: Float, columns: int, dark
 
 
 def compile_for_stream() -> None:
-    """For both kinds of counts, so that no frame waits for it."""
-    for kind in (np.uint8, np.uint16):
-        shadow_along(np.ones((4, 4), kind), np.zeros((1, 2)), np.ones(2), 2, 0.0, False)
+    """For every kind of counts, so that no frame waits for it."""
+    for counts in every_kind_of_counts(4, 4):
+        shadow_along(counts, np.zeros((1, 2)), np.ones(2), 2, 0.0, False)
 
 
 @njit(cache=True, nogil=True, fastmath=True, boundscheck=False)
