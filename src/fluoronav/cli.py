@@ -317,7 +317,7 @@ def _parser() -> argparse.ArgumentParser:
     display.add_argument("--launch", type=Path, default=shipped("launch/demo.yaml"), help="launch file (YAML)")
     display.add_argument("--seconds", type=_positive, default=60.0, help="of the run fed from recorded messages, s")
     display.add_argument("--pipeline-seconds", type=_positive, default=60.0, help="of the run beside the pipeline, s")
-    display.add_argument("--viewers", type=_count, default=3, help="pages open at once, fed from recorded messages")
+    display.add_argument("--viewers", type=_count, default=1, help="pages open at once, fed from recorded messages")
     display.add_argument("--json", type=Path, default=Path("out/display.json"), help="write the figures here")
     engine_bench = verb(
         "engines",
