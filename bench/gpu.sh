@@ -10,7 +10,7 @@ nvidia-smi --query-gpu=name,driver_version,memory.total,compute_cap --format=csv
 python3 -m venv .venv-gpu
 .venv-gpu/bin/pip install --quiet --editable '.[gpu,rtx,bench]'
 run=.venv-gpu/bin/fluoronav
-"$run" engines build --engine tensorrt-rtx --target this
+"$run" engines build --engine tensorrt-rtx --target this --case embedded
 "$run" engines build --engine tensorrt-rtx --target this --precision fp16
 "$run" engines build --engine tensorrt --target this || echo "tensorrt: not built"
 for engine in cpu cuda tensorrt tensorrt-rtx; do
@@ -20,10 +20,14 @@ for engine in cuda tensorrt-rtx; do
   "$run" engines verify --engine "$engine" --precision fp16 --json "$folder/verify-$engine-fp16.json" \
     || echo "$engine: not verified in fp16"
 done
-for engine in cpu tensorrt-rtx; do
-  sed "s|engine: auto.*|engine: $engine\n  fallback: refuse|" launch/demo.yaml > launch/.gpu-bench.yaml
-  "$run" bench latency --frames 1500 --launch launch/.gpu-bench.yaml --json "$folder/latency-$engine.json" \
-    || echo "$engine: no latency"
+# Every stage on; the registration by the CPU's kernels, and its step on the GPU.
+for how in "cpu kernel" "tensorrt-rtx kernel" "tensorrt-rtx graph"; do
+  read -r engine registration <<< "$how"
+  sed -e "s|engine: auto.*|engine: $engine\n  fallback: refuse\n  registration: $registration|" \
+    -e "s|^stages:.*|stages: [attenuation, registration, detection, instruments, guidance, view]|" \
+    launch/demo.yaml > launch/.gpu-bench.yaml
+  "$run" bench latency --frames 1500 --launch launch/.gpu-bench.yaml \
+    --json "$folder/latency-$engine-$registration.json" || echo "$how: no latency"
 done
 rm -f launch/.gpu-bench.yaml
 mkdir -p "$(dirname "$out")"

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -85,6 +87,38 @@ def test_a_session_that_breaks_in_mid_stream_costs_no_frame():
     refusing._session.runs = 5
     with pytest.raises(RuntimeError, match="cudaErrorDeviceUnavailable"):
         refusing.run()
+
+
+def test_an_engine_that_runs_out_of_memory_is_given_up_as_well():
+    """Regression: such an error has no text, and looking for its first line broke the frame."""
+    model = Model(engine("instruments.onnx"))
+
+    class Full:
+        provider = "a GPU"
+
+        def run(self):
+            raise MemoryError
+
+    model._session, model._spare = Full(), model._session
+    model.run()
+    assert "MemoryError" in model.fault and "CPU" in model.provider
+
+
+@pytest.mark.parametrize("megabytes", [1, 8, 20])
+def test_a_computer_without_memory_for_a_network_says_so_by_name(megabytes):
+    program = f"""
+import resource
+from fluoronav.inference import Model, ModelError, engine
+kept = Model(engine("instruments.onnx"))  # what all networks share
+used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
+resource.setrlimit(resource.RLIMIT_AS, (used + {megabytes} * 2**20,) * 2)
+try:
+    Model(engine("denoiser.onnx"))
+except ModelError as error:
+    print("ModelError", error)
+"""
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120).stdout
+    assert "ModelError" in said and "denoiser.onnx" in said
 
 
 def test_auto_takes_the_first_engine_that_there_is_and_says_which():

@@ -38,6 +38,11 @@ def shipped_models() -> list[Path]:
     return [manifest.parent / name for name in json.loads(manifest.read_text())]
 
 
+def in_a_line(error: Exception) -> str:
+    """What an error of somebody else's says, without its stack; running out of memory says nothing but its name."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def approved(path: Path) -> Approved:
     """Reads a model and holds it against ``manifest.json`` beside it.
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from fluoronav.inference.manifest import approved
+from fluoronav.inference.manifest import ModelError, approved
 from fluoronav.inference.runner import Runner
 from fluoronav.inference.settings import InferenceSettings
 
@@ -30,13 +30,16 @@ class Model(Runner):
     Raises
     ------
     ModelError
-        No such file, another hash, other shapes than the manifest says; or, where a fall-back is refused, what was
-        asked for cannot be had.
+        No such file, another hash, other shapes than the manifest says, no memory; or, where a fall-back is refused,
+        what was asked for cannot be had.
     """
 
     def __init__(self, path: Path, settings: InferenceSettings | None = None) -> None:
         model = approved(path)
         self.sha256 = model.sha256
         ((given, in_shape),), ((made, out_shape),) = model.inputs.items(), model.outputs.items()
-        self.input, self.output = np.zeros(in_shape, np.float32), np.zeros(out_shape, np.float32)
+        try:
+            self.input, self.output = np.zeros(in_shape, np.float32), np.zeros(out_shape, np.float32)
+        except MemoryError as error:
+            raise ModelError(f"{path}: this computer has no memory left for its input and output: {error}") from error
         super().__init__(model, settings or InferenceSettings(), {given: self.input}, {made: self.output})

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Collection
 
 from fluoronav.inference.half import half
-from fluoronav.inference.manifest import Approved, ModelError
+from fluoronav.inference.manifest import Approved, ModelError, in_a_line
 from fluoronav.inference.sessions import Arrays, OrtSession, Session, Unavailable
 from fluoronav.inference.settings import AUTO_ORDER, Engine, InferenceSettings, Precision
 from fluoronav.inference.tensorrt import TensorRtSession
@@ -80,7 +80,7 @@ class Runner:
         except Exception as error:
             if self._spare is None or self._settings.fallback == "refuse":
                 raise
-            self.fault = f"{self.name}: {self.provider} failed ({str(error).splitlines()[0][:120]}); the CPU goes on"
+            self.fault = f"{self.name}: {self.provider} failed ({in_a_line(error)[:120]}); the CPU goes on"
             log.error(self.fault)
             self._session, self._spare = self._spare, None
             self.provider = self._session.provider

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.inference.manifest import Approved, ModelError
+from fluoronav.inference.manifest import Approved, ModelError, in_a_line
 from fluoronav.inference.settings import Engine
 
 Float32 = NDArray[np.float32]
@@ -75,7 +75,7 @@ class OrtSession:
         try:
             self._session = onnxruntime.InferenceSession(model.content, options, providers=providers)
         except Exception as error:
-            text = f"{model.path}: ONNX Runtime cannot load it: {str(error).splitlines()[0]}"
+            text = f"{model.path}: ONNX Runtime cannot load it: {in_a_line(error)}"
             raise (ModelError if engine == "cpu" else Unavailable)(text) from error
         got = self._session.get_providers()[0]
         wanted = _PROVIDERS[engine]
