@@ -23,10 +23,10 @@ done
 # Every stage on; the registration by the CPU's kernels, and its step on the GPU.
 for how in "cpu kernel" "tensorrt-rtx kernel" "tensorrt-rtx graph"; do
   read -r engine registration <<< "$how"
-  sed -e "s|engine: auto.*|engine: $engine\n  fallback: refuse\n  registration: $registration|" \
-    -e "s|^stages:.*|stages: [attenuation, registration, detection, instruments, guidance, view]|" \
+  sed "s|engine: auto.*|engine: $engine\n  fallback: refuse\n  registration: $registration|" \
     launch/demo.yaml > launch/.gpu-bench.yaml
   "$run" bench latency --frames 1500 --launch launch/.gpu-bench.yaml \
+    --stages attenuation registration detection instruments guidance view \
     --json "$folder/latency-$engine-$registration.json" || echo "$how: no latency"
 done
 rm -f launch/.gpu-bench.yaml

@@ -274,6 +274,10 @@ def _parser() -> argparse.ArgumentParser:
     latency.add_argument("--size", type=_size, default=1024, help="pixels along a side")
     latency.add_argument("--transport", choices=("tcp", "ipc"), default="tcp")
     latency.add_argument("--launch", type=Path, default=shipped("launch/demo.yaml"), help="launch file (YAML)")
+    latency.add_argument(
+        "--stages", nargs="+", metavar="STAGE",
+        help="not the launch file's but these: attenuation registration detection instruments guidance view",
+    )  # fmt: skip
     latency.add_argument("--json", type=Path, default=Path("out/latency.json"), help="write the figures here")
     latency.add_argument("--png", type=Path, help="draw the histogram here; beside the JSON by default")
     registration = verb(
@@ -685,7 +689,7 @@ def _bench_latency(options: argparse.Namespace) -> None:
     from fluoronav.simulation.rig import record, scaled_camera
     from fluoronav.simulation.sequence import load_or_render
 
-    launch = load_launch(options.launch)
+    launch = load_launch(options.launch, **({"stages": options.stages} if options.stages else {}))
     case = load_case(launch.case)
     with tempfile.TemporaryDirectory() as folder:
         load_or_render(case, Camera.load(scaled_camera(launch.camera, options.size, Path(folder))))
@@ -699,7 +703,8 @@ def _bench_latency(options: argparse.Namespace) -> None:
     )
     result = report(recording, case.target_ct, launch.deadline_ms)
     result["settings"] = {
-        "fps": options.fps, "frames": options.frames, "size": options.size, "transport": options.transport
+        "fps": options.fps, "frames": options.frames, "size": options.size, "transport": options.transport,
+        "stages": list(launch.stages),
     }  # fmt: skip
     print(table(result))
     write_json(result, options.json)

@@ -85,8 +85,14 @@ class LaunchFile(BaseModel):
         return stages
 
 
-def load_launch(path: str | Path) -> LaunchFile:
+def load_launch(path: str | Path, **instead: Any) -> LaunchFile:
     """Reads and validates a launch file, and makes its paths absolute.
+
+    Parameters
+    ----------
+    path : str or Path
+    **instead
+        Values that take the place of the file's.
 
     Raises
     ------
@@ -102,7 +108,7 @@ def load_launch(path: str | Path) -> LaunchFile:
     if not isinstance(content, dict):
         raise LaunchError(f"{path}: must hold a mapping of keys, not {type(content).__name__}")
     try:
-        launch = LaunchFile.model_validate(content)
+        launch = LaunchFile.model_validate(content | instead)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(x) for x in first["loc"])
