@@ -1,10 +1,18 @@
 """Tips and axes at full resolution, on exposures of instruments whose place is known."""
 
+import sys
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from numba.core.dispatcher import Dispatcher
 
+from fluoronav.enhancement import AttenuationStage
+from fluoronav.enhancement.detector import DetectorCalibration
 from fluoronav.geometry import Camera
+from fluoronav.instruments.detection import DetectionStage
 from fluoronav.instruments.edges import measure
+from fluoronav.records import Budget, FrameRecord
 from fluoronav.simulation.instrument_scenes import Background, Placed, SceneMaker, visible_axis_px
 from fluoronav.simulation.metal import axis_points, drill, k_wire, needle, screw, steel_mm
 
@@ -88,3 +96,31 @@ def test_a_wire_holds_back_as_much_as_a_ray_crosses(diameter, expected):
     steel_mm(metal, points, camera, steel)
     assert steel[180].max() == pytest.approx(expected, rel=0.05)  # through the middle, square to the axis
     assert steel[100].max() == 0  # beyond the tip
+
+
+def test_no_frame_waits_for_a_kernel_to_be_compiled(camera, tmp_path):
+    """Regression: what the wire delivers may not be written to, and Numba compiled anew for the first such frame."""
+
+    def compiled():
+        names = [n for n in sys.modules if n.startswith("fluoronav.") and not n.startswith("fluoronav.simulation")]
+        kernels = [k for n in names for k in vars(sys.modules[n]).values() if isinstance(k, Dispatcher)]
+        return {f"{k.py_func.__module__}.{k.py_func.__qualname__}": len(k.signatures) for k in kernels}
+
+    shape = (camera.rows, camera.cols)
+    calibration = DetectorCalibration(np.zeros(shape, np.float32), np.ones(shape, np.float32), np.zeros(shape, bool))
+    calibration.save(tmp_path / "detector.npz")
+    with_calibration = replace(camera, detector=tmp_path / "detector.npz")
+    corrected, plain, detection = AttenuationStage(), AttenuationStage(), DetectionStage()
+    for stage, seen_by in ((corrected, with_calibration), (plain, camera), (detection, camera)):
+        stage.prepare(None, seen_by)
+    before = compiled()
+    counts, _, _ = exposed(camera, SHAPES["drill"], 1.0)
+    found = 0
+    for pixels, bits in ((counts, 16), ((counts >> 8).astype(np.uint8), 8)):
+        for attenuation in (plain, corrected):
+            received = np.frombuffer(pixels.tobytes(), pixels.dtype).reshape(shape)
+            frame = FrameRecord(0, 0, 0, received, bits, False, None)
+            attenuation.process(frame, Budget(1e6))
+            found += len(detection.find(frame))
+    assert found >= 2
+    assert {name for name, count in compiled().items() if count != before.get(name)} == set()

@@ -19,7 +19,7 @@ from fluoronav.records import Budget, Detection, FrameRecord
 _RESERVE_MS = 2.0
 # Finds of the first network that get a second look, and what that must say of a new one, and of one that goes on where
 # an instrument was; chosen on scenes like those of training.
-_LEAST_PROPOSED, _LEAST_SCORE, _LEAST_FOLLOWED = 0.15, 0.7, 0.3
+_LEAST_PROPOSED, _LEAST_SCORE, _LEAST_FOLLOWED = 0.25, 0.7, 0.3
 _LEAST_SIGMA_PX = 0.3
 # Looked at again where the tip turned out to be: the second answer is the better one.
 _LOOKS = 2

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fluoronav.instruments.sampling import shadow_along
 
-Float = NDArray[np.float64]
+Float, Float32 = NDArray[np.float64], NDArray[np.float32]
 
 _REACH_PX, _ALONG_STEP_PX = 320.0, 4.0
 # Half the length of a profile: the shadow, and what is beside it; a screw and its head are wider than all else.
@@ -186,7 +186,7 @@ def _bow(x, y):
     return bow, np.sqrt(np.sum(off * off) / (len(x) - 3) / norm)
 
 
-def _centres(depth: Float, first: float) -> tuple[Float, Float, NDArray[np.bool_]]:
+def _centres(depth: Float32, first: float) -> tuple[Float, Float, NDArray[np.bool_]]:
     """Of each profile: the shadow's centre, its width, and whether there is one."""
     core = depth[:, 6:-6]
     peak, at = core.max(1), core.argmax(1) + 6

@@ -9,6 +9,8 @@ from fluoronav.enhancement.attenuation import Binning, write_attenuation
 from fluoronav.inference import InferenceSettings, Model, engine
 from fluoronav.instruments.edges import measure
 from fluoronav.instruments.network_input import FINE, GRID, SIDE, Field
+from fluoronav.instruments.sampling import compile_for_stream
+from fluoronav.instruments.strips import COLS, ROWS, strip
 from fluoronav.instruments.tracing import trace_instruments
 from fluoronav.records import Detection, FrameRecord
 
@@ -35,10 +37,23 @@ class Proposer:
         self._bin = Binning(rows, cols, self._fine_shape)
         for _ in range(3):
             self.model.run()
-        blank = np.zeros((6, GRID, GRID), np.float32)
-        blank[0, 20:100, 64] = blank[4, 20, 64] = 0.9
-        for trace in trace_instruments(blank):  # compiles
-            measure(np.full((longest, longest), 9, np.uint16), trace.path * self._to_frame, 0.0)
+        self._compile(longest)
+
+    def _compile(self, longest: int) -> None:
+        """All that a frame with an instrument needs: the first of them must not wait for it."""
+        compile_for_stream()
+        seen = np.ones((SIDE, SIDE), bool)
+        Field(seen).write(np.zeros((SIDE, SIDE), np.float32), np.zeros((FINE, FINE), np.float32), self.model.input[0])
+        maps = np.zeros((6, GRID, GRID), np.float32)
+        maps[0, 20:100, 64] = maps[4, 20, 64] = 0.9
+        counts = np.full((longest, longest), 9000, np.uint16)
+        for trace in trace_instruments(maps):
+            path = trace.path * self._to_frame
+            x, y = np.rint(path[0]).astype(int)
+            counts[y:, x - 3 : x + 4] = 3000  # a wire that can be measured
+            found = measure(counts, path, 0.0)
+            assert found is not None
+            strip(counts, seen, found.tip_px, found.direction, 0.0, False, np.empty((2, ROWS, COLS), np.float32))
 
     def find(self, frame: FrameRecord, least_score: float) -> list[Detection]:
         """Candidates in a frame, best first, without identities.
