@@ -13,8 +13,8 @@ _OPTIONS = {"fastmath": True, "error_model": "numpy", "nogil": True, "boundschec
 # At half dose windows of 7 and 5 pixels made the wire's edge 3.8 and 3.5 pixels wide (3.1 unfiltered).
 _RADIUS = 2
 # So many times the expected noise variance is taken for noise. More would smooth more, and blur the wire's edges and
-# what the wire has just left (bench enhancement, half dose: edge 8 % wider, ghost 5.0 %; with 1.0: 8 and 7.6 %).
-_NOISE_MARGIN = 0.75
+# what the wire has just left (bench enhancement, half dose: edge 8 % wider, ghost 4.99 %; with 1.0: 8 and 7.6 %).
+_NOISE_MARGIN = 0.735
 
 
 class LocalWiener:

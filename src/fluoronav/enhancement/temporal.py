@@ -16,7 +16,7 @@ _OPTIONS = {"fastmath": True, "error_model": "numpy", "nogil": True, "boundschec
 # Share of the newest frame where nothing moves: noise falls to sqrt(a / (2 - a)), 0.42 of a frame's.
 _NEWEST = 0.3
 # A difference that the noise explains up to here, and no more from there on (sigmas of a sum over 5 x 5 pixels).
-_STILL, _MOVED = 1.4, 2.3
+_STILL, _MOVED = 1.4, 2.4
 _RADIUS = 2
 _RING = 2 * _RADIUS + 2  # rows of differences that are kept: the window's, and the one that leaves it
 # The whole picture is moved when it has shifted by more than this (pixels), and begun anew beyond that. Shifts are not
