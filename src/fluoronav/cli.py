@@ -608,9 +608,10 @@ def _replay(options: argparse.Namespace) -> None:
     try:
         if replay.wait_for_subscriber():
             with tqdm(unit="frame", desc=str(options.recording), disable=None) as bar:
-                replay.run(options.speed, lambda kind: bar.update(kind == "frames"))
-                while options.loop and replay.counted and not stop.is_set():
+                again = True
+                while again:
                     replay.run(options.speed, lambda kind: bar.update(kind == "frames"))
+                    again = options.loop and bool(replay.counted) and not stop.is_set()
     finally:
         replay.close()
     print(f"{replay.counted['frames']} frames and {replay.counted['tools']} tool messages sent")

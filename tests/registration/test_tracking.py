@@ -44,7 +44,8 @@ class Rig:
         frame = FrameRecord(self.seq, 0, 0, counts, 16, False, None, joints)
         for stage in (self.attenuation, self.registration):
             stage.process(frame, Budget(milliseconds))
-        self.registration.idle()
+        for stage in (self.attenuation, self.registration):
+            stage.idle()
         for job in (self.registration._search, self.registration._placing, self.registration._check):
             if wait and job is not None:
                 job.exception()

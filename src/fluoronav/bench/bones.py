@@ -66,6 +66,7 @@ def bench_bones(count: int, seed: int) -> list[dict[str, Any]]:
         counts = chain.counts(np.asarray(beam, dtype=np.float32), seed + k)
         frame = FrameRecord(0, 0, 0, counts, 16, False, None)
         attenuation.process(frame, Budget(1e6))
+        attenuation.idle()
         registration.restart()
         registration.adopt(next(starts(truth, case.target_ct, 1, 1, 1, seed + k)), frame)
         for _ in range(_FRAMES):

@@ -45,6 +45,7 @@ def identities(maker: SceneMaker, sequences: int, frames: int, photons: float, s
             frame = FrameRecord(k, 0, 0, counts, 16, False, None)
             attenuation.process(frame, Budget(1e6))
             stage.process(frame, Budget(1e6))
+            attenuation.idle()
             if k < 2:
                 continue
             left = list(frame.detections)

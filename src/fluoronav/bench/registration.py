@@ -62,6 +62,7 @@ class Rig:
         """A frame with its pyramid."""
         frame = FrameRecord(0, 0, 0, counts, 16, False, None)
         self.attenuation.process(frame, Budget(1e6))
+        self.attenuation.idle()
         return frame
 
 

@@ -123,7 +123,7 @@ class AttenuationStage:
 
     def idle(self) -> None:
         # Several milliseconds, which no frame has to wait for: an aperture that changes is noticed a frame later.
-        if self._frames % _MASK_EVERY_FRAMES == 0 and self._frames:
+        if self._frames and self._frames % _MASK_EVERY_FRAMES == 0:
             self._look_around(self._counts)
 
     def close(self) -> None: ...

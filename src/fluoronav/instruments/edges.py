@@ -95,12 +95,12 @@ def measure(
     place = centre + offset[:, None] * normal
     u = (place - centre.mean(0)) @ direction
     v = (place - centre.mean(0)) @ normal
-    # Where too few profiles show a shadow, the path's own middle line has to do.
-    path_v = (centre - centre.mean(0)) @ normal
-    line, sigma, kept = _line((centre - centre.mean(0)) @ direction, path_v), _PATH_SIGMA_PX, strong
+    kept = strong.copy()
     if strong.sum() >= 6:
-        kept = strong.copy()
-        *line, sigma = _straight_part(u, v, strong, kept)
+        slope, base, sigma = _straight_part(u, v, strong, kept)
+    else:  # too few profiles show a shadow: the path's own middle line has to do
+        path = centre - centre.mean(0)
+        (slope, base), sigma = _line(path @ direction, path @ normal), _PATH_SIGMA_PX
     bend = 0.0
     if kept.sum() >= 10:
         bow, sigma_bow = _bow(u[kept], v[kept])
@@ -110,10 +110,10 @@ def measure(
             # Near the tip the tangent counts.
             front, curve = u[kept].max(), np.polyfit(u[kept], v[kept], 2)
             slope = 2 * curve[0] * front + curve[1]
-            line = slope, float(np.polyval(curve, front)) - slope * front
-    axis = direction + line[0] * normal
+            base = float(np.polyval(curve, front)) - slope * front
+    axis = direction + slope * normal
     axis /= np.linalg.norm(axis)
-    origin = centre.mean(0) + line[1] * normal
+    origin = centre.mean(0) + base * normal
     width_px = float(np.median(width[kept])) if kept.any() else 0.0
     at_tip = origin + axis * ((path_px[0] - origin) @ axis)
     moved, sigma_tip = _tip(counts, at_tip, axis, width_px, dark, inverse)

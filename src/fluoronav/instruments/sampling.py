@@ -6,8 +6,6 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from fluoronav.records import every_kind_of_counts
-
 Float, Float32 = NDArray[np.float64], NDArray[np.float32]
 
 # Of the full range: what is darker counts as this dark.
@@ -41,12 +39,6 @@ def shadow_along(counts: NDArray, starts: Float, step: Float, columns: int, dark
     full = float(np.iinfo(counts.dtype).max)
     _sample(counts, starts, step[0], step[1], dark, full, inverse, out)
     return np.log(out, out=out)
-
-
-def compile_for_stream() -> None:
-    """For every kind of counts, so that no frame waits for it."""
-    for counts in every_kind_of_counts(4, 4):
-        shadow_along(counts, np.zeros((1, 2)), np.ones(2), 2, 0.0, False)
 
 
 @njit(cache=True, nogil=True, fastmath=True, boundscheck=False)

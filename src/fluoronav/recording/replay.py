@@ -12,8 +12,8 @@ import msgpack
 import zmq
 
 from fluoronav.recording.file import read_recording
-from fluoronav.wire import bind, encode
-from fluoronav.wire.sockets import publisher_of_frames, wait_for_subscriber
+from fluoronav.wire import encode
+from fluoronav.wire.sockets import publisher_of_frames, publisher_of_tools, wait_for_subscriber
 
 _KINDS = {b"frame": "frames", b"tool": "tools"}
 
@@ -55,9 +55,7 @@ class Replay:
         self._context = zmq.Context()
         self._sockets = {"frames": publisher_of_frames(self._context, frames_endpoint)}
         if tools_endpoint:
-            self._sockets["tools"] = self._context.socket(zmq.PUB)
-            self._sockets["tools"].setsockopt(zmq.LINGER, 500)
-            bind(self._sockets["tools"], tools_endpoint, "tools")
+            self._sockets["tools"] = publisher_of_tools(self._context, tools_endpoint)
 
     def wait_for_subscriber(self) -> bool:
         """Until somebody listens to the frames; False when nobody came."""

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from fluoronav.case import Case
 from fluoronav.geometry import exp_se3
 from fluoronav.simulation.sequence import Sequence
-from fluoronav.wire import bind, encode
+from fluoronav.wire import encode
 from fluoronav.wire.messages import PROTOCOL_VERSION
-from fluoronav.wire.sockets import publisher_of_frames, wait_for_subscriber
+from fluoronav.wire.sockets import publisher_of_frames, publisher_of_tools, wait_for_subscriber
 
 # Where the tracker's camera stands as seen from the X-ray source: anywhere will do, it cancels.
 _T_TRACKER_CAMERA = exp_se3([0.4, -0.7, 0.2, 350.0, -900.0, 1500.0])
@@ -48,9 +48,7 @@ class Grabber:
         self._frames = publisher_of_frames(self._context, frames_endpoint)
         self._tools = None
         if tools_endpoint and sequence.T_ct_tool is not None and case.file.tracker is not None:
-            self._tools = self._context.socket(zmq.PUB)
-            self._tools.setsockopt(zmq.LINGER, 500)
-            bind(self._tools, tools_endpoint, "tools")
+            self._tools = publisher_of_tools(self._context, tools_endpoint)
         self._rng = np.random.default_rng(sequence.scenario.seed)
         self._tool_seq = 0
         self._stop = threading.Event()

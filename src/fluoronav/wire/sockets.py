@@ -74,6 +74,19 @@ def publisher_of_frames(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) 
     return socket
 
 
+def publisher_of_tools(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
+    """A bound socket for tool poses.
+
+    Raises
+    ------
+    EndpointInUse
+    """
+    socket = context.socket(zmq.PUB)
+    socket.setsockopt(zmq.LINGER, 500)
+    bind(socket, endpoint, "tools")
+    return socket
+
+
 def wait_for_subscriber(frames: zmq.Socket[bytes], stopping: threading.Event, seconds: float = 120) -> bool:
     """Until somebody listens; False when nobody came, or `stopping` was set."""
     end = time.monotonic() + seconds

@@ -20,7 +20,7 @@ void main() {
   colour = vec4(vec3((value - low) / (high - low)), 1.0);
 }`;
 
-// `where`: "gpu" or "cpu"; by default what the browser has. A program that stands in for a GPU takes ten times as long.
+// `where`: "gpu" or "cpu"; by default what the browser has. A program that stands in for a GPU takes twice as long.
 export function makePicture(canvas, where) {
   return (where ?? (hasGpu() ? "gpu" : "cpu")) === "gpu" ? new GpuPicture(canvas) : new CpuPicture(canvas);
 }
