@@ -49,6 +49,8 @@ _CAMERA_SIDE = FINE
 _STEP = 4 / 127  # of the inputs, which are kept as whole numbers of it; their noise is larger
 _LIMBS, _BEHIND = 0.3, 0.25  # shares of scenes in front of limbs, and of examples with another scene behind them
 _PHOTONS = (12.0, 160.0)  # mean detected photons a pixel of 1024
+# Of scenes with 0 to 3 instruments: more of them than the simulator shows by itself, since each is something to learn.
+COUNTS = (0.15, 0.25, 0.3, 0.3)
 _LINE_SIGMA, _TIP_SIGMA = 0.8, 1.1  # of the targets, pixels of the 128 grid
 
 
@@ -113,7 +115,9 @@ def scenes(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, ...]:
     for k in range(count):
         while True:
             photons = float(np.exp(rng.uniform(*np.log(_PHOTONS))))
-            counts, placed, seen = makers[int(rng.random() < _LIMBS)].scene(rng, photons)
+            counts, placed, seen = makers[int(rng.random() < _LIMBS)].scene(
+                rng, photons, int(rng.choice(len(COUNTS), p=COUNTS))
+            )
             stage.prepare(None, camera)
             frame = FrameRecord(0, 0, 0, counts, 16, False, None)
             stage.process(frame, Budget(1e6))

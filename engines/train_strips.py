@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
-from train_instruments import backgrounds, block, exported, kept_or_made, rate  # beside this file
+from train_instruments import COUNTS, backgrounds, block, exported, kept_or_made, rate  # beside this file
 
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import Camera
@@ -81,7 +81,7 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
     strips, truths = [], []
     one = np.empty((2, ROWS, COLS), np.float32)
     for _ in range(count):
-        counts, placed, _ = makers[int(rng.random() < _LIMBS)].scene(rng)
+        counts, placed, _ = makers[int(rng.random() < _LIMBS)].scene(rng, count=int(rng.choice(len(COUNTS), p=COUNTS)))
         frame = FrameRecord(0, 0, 0, counts, 16, False, None)
         attenuation.prepare(None, camera)
         attenuation.process(frame, Budget(1e6))

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fluoronav.geometry import Camera, exp_se3, transform_points
 from fluoronav.simulation.detector import Detector, ImageChain
+from fluoronav.simulation.distractors import distract
 from fluoronav.simulation.metal import Metal, axis_points, drill, k_wire, needle, screw, steel_mm
 from fluoronav.simulation.xray import transmission
 
@@ -222,7 +223,7 @@ class SceneMaker:
         """
         chain, water, bone, placed = self._setup(rng, photons, count)
         steel = self._steel(placed)
-        _distract(rng, self.camera, steel, chain.seen)
+        distract(rng, self.camera, steel, chain.seen)
         exposure = _Exposure(chain, water, bone, steel, self._beam(water, bone, steel)) if placed else None
         hidden = (exposure is not None and self._tip_hidden(one, exposure) for one in placed)
         placed = tuple(replace(one, tip_hidden=is_hidden) for one, is_hidden in zip(placed, hidden, strict=True))
@@ -261,7 +262,7 @@ class SceneMaker:
         chain, water, bone, placed = self._setup(rng, photons, count)
         before = self._steel(placed)
         others = before.copy()
-        _distract(rng, self.camera, others, chain.seen)
+        distract(rng, self.camera, others, chain.seen)
         others -= before
         ways = [_hand(rng) for _ in placed]
         for k in range(frames):
@@ -293,7 +294,7 @@ class SceneMaker:
         shots = []
         for (chain, water, bone, _), placed in ((first, one), (second, other)):
             steel = self._steel((placed,))
-            _distract(rng, self.camera, steel, chain.seen)
+            distract(rng, self.camera, steel, chain.seen)
             shots.append((self._exposed(chain, water, bone, steel, int(rng.integers(30000))), placed))
         return shots[0], shots[1]
 
@@ -436,158 +437,3 @@ def _moved(steel: Float32, rng: np.random.Generator, scale: float) -> Float32:
     off = c * np.array([np.cos(angle), np.sin(angle)])
     cv2.line(kernel, tuple(np.rint(c - off).astype(int).tolist()), tuple(np.rint(c + off).astype(int).tolist()), 1.0)
     return np.asarray(cv2.filter2D(steel, -1, kernel / kernel.sum()), dtype=np.float32)
-
-
-def _distract(rng: np.random.Generator, camera: Camera, steel: Float32, seen: NDArray[np.bool_]) -> None:
-    """Adds what is metal, or looks like it, and is no instrument; mm of steel."""
-    scale = camera.cols / 1024
-    shift = 4  # cv2 draws to a sixteenth of a pixel
-
-    def place() -> Float:
-        return rng.uniform(0.05, 0.95, 2) * [camera.cols, camera.rows]
-
-    def line(points: Float, width: float, mm: float) -> None:
-        layer = np.zeros_like(steel)
-        at = np.rint(points * 2**shift).astype(np.int32)
-        cv2.polylines(layer, [at], False, float(mm), max(round(width * scale), 1), cv2.LINE_AA, shift)
-        np.maximum(steel, layer, out=layer)
-        steel[...] = layer
-
-    if rng.random() < 0.25:  # staples or clips
-        for _ in range(rng.integers(1, 9)):
-            c, angle = place(), rng.uniform(0, np.pi)
-            along = rng.uniform(8, 22) * scale * np.array([np.cos(angle), np.sin(angle)])
-            across = np.array([-along[1], along[0]]) * rng.uniform(0, 0.6)
-            line(
-                np.array([c - along + across, c - along, c + along, c + along + across]),
-                rng.uniform(2, 4),
-                rng.uniform(0.4, 1.0),
-            )
-    if rng.random() < 0.25:  # ECG leads: a thin curved cable that crosses the field, and an electrode
-        t = np.linspace(0, 1, 40)[:, None]
-        a, b, c, d = (rng.uniform(-0.2, 1.2, 2) * [camera.cols, camera.rows] for _ in range(4))
-        curve = (1 - t) ** 3 * a + 3 * t * (1 - t) ** 2 * b + 3 * t * t * (1 - t) * c + t**3 * d
-        line(curve, rng.uniform(2, 4), rng.uniform(0.1, 0.4))
-        if rng.random() < 0.6:
-            layer = np.zeros_like(steel)
-            cv2.circle(
-                layer,
-                tuple(np.rint(place()).astype(int).tolist()),
-                round(rng.uniform(10, 25) * scale),
-                rng.uniform(0.1, 0.6),
-                -1,
-                cv2.LINE_AA,
-            )
-            steel += layer
-    for _ in range(rng.integers(1, 4) if rng.random() < 0.25 else 0):
-        line(_cable(rng, place(), camera.cols), rng.uniform(2, 9), rng.uniform(0.1, 1.5))
-    for _ in range(rng.integers(1, 4) if rng.random() < 0.2 else 0):  # plugs, and what comes out of them
-        at = place()
-        _plug(rng, steel, scale, at)
-        if rng.random() < 0.7:
-            line(_cable(rng, at, camera.cols), rng.uniform(2, 6), rng.uniform(0.1, 0.6))
-    if rng.random() < 0.15:  # a straight wire or rail that crosses the whole field has no tip
-        c, angle = place(), rng.uniform(0, np.pi)
-        far = 2.0 * camera.cols * np.array([np.cos(angle), np.sin(angle)])
-        line(np.array([c - far, c + far]), rng.uniform(3, 14), rng.uniform(0.3, 3))
-    if rng.random() < 0.3:  # beads
-        for _ in range(rng.integers(1, 12)):
-            layer = np.zeros_like(steel)
-            cv2.circle(
-                layer,
-                tuple(np.rint(place()).astype(int).tolist()),
-                max(round(rng.uniform(2, 8) * scale), 1),
-                rng.uniform(0.5, 3),
-                -1,
-                cv2.LINE_AA,
-            )
-            steel += layer
-    if rng.random() < 0.25:  # letters of lead
-        drawn = np.zeros(steel.shape, np.uint8)
-        text = "".join(rng.choice(list("LRABCDKT0123456789"), rng.integers(1, 4)))
-        at = tuple(np.rint(place()).astype(int).tolist())
-        size, thick = rng.uniform(0.8, 3) * scale, max(round(rng.uniform(3, 8) * scale), 1)
-        cv2.putText(drawn, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, 255, thick, cv2.LINE_AA)
-        layer = drawn.astype(np.float32) * np.float32(rng.uniform(0.5, 2.5) / 255)
-        if rng.random() < 0.5:
-            layer = cv2.flip(layer, 1)
-        steel += layer
-    for _ in range(rng.integers(1, 4) if rng.random() < 0.3 else 0):
-        _implant(rng, steel, scale, place)
-    if rng.random() < 0.2:  # the edge of a retractor or of the table
-        layer = np.zeros_like(steel)
-        c, angle, w, h = place(), rng.uniform(0, np.pi), rng.uniform(60, 400) * scale, rng.uniform(300, 900) * scale
-        box = cv2.boxPoints(((float(c[0]), float(c[1])), (float(w), float(h)), float(np.rad2deg(angle))))
-        cv2.fillPoly(layer, [np.rint(box).astype(np.int32)], rng.uniform(0.05, 6.0), cv2.LINE_AA)
-        # Never over the whole of the picture's middle: the instruments would be hidden and still be asked for.
-        if (layer[seen] > 0).mean() < 0.12 and not (layer[steel > 0.3] > 0).any():
-            steel += layer
-
-
-def _cable(rng: np.random.Generator, start: Float, cols: int) -> Float:
-    """A cable that lies about, (n, 2) px: nearly straight pieces, sharp bends between them, and now and then a loop."""
-    points, heading = [start], rng.uniform(0, 2 * np.pi)
-    for _ in range(rng.integers(2, 9)):
-        length, steps = rng.uniform(0.03, 0.35) * cols, 12
-        turn = 2 * np.pi * rng.choice([-1, 1]) if rng.random() < 0.2 else rng.normal(0, 0.25)
-        for _ in range(steps):
-            heading += turn / steps
-            points.append(points[-1] + length / steps * np.array([np.cos(heading), np.sin(heading)]))
-        bend, steps = rng.choice([-1, 1]) * rng.uniform(0.3, 2.8), int(rng.integers(1, 8))
-        radius = rng.uniform(0.002, 0.03) * cols
-        for _ in range(steps):
-            heading += bend / steps
-            points.append(points[-1] + radius * abs(bend) / steps * np.array([np.cos(heading), np.sin(heading)]))
-    return np.array(points)
-
-
-def _plug(rng: np.random.Generator, steel: Float32, scale: float, at: Float) -> None:
-    """A plug or a circuit board: rows of pins, a shell, crumbs of solder."""
-    half = rng.uniform(20, 60) * scale * np.array([1, rng.uniform(0.25, 0.8)])
-    angle = rng.uniform(0, np.pi)
-    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
-    layer = np.zeros_like(steel)
-
-    def box(middle: Float, size: Float, mm: float) -> None:
-        corners = (middle + size * np.array([[-1, -1], [1, -1], [1, 1], [-1, 1]])) @ turn.T + at
-        cv2.fillPoly(layer, [np.rint(corners * 16).astype(np.int32)], float(mm), cv2.LINE_AA, 4)
-
-    box(np.zeros(2), half, rng.uniform(0, 0.4))
-    pins = rng.integers(3, 12)
-    for row in np.linspace(-0.6, 0.6, rng.integers(1, 4)):
-        for x in np.linspace(-0.85, 0.85, pins):
-            size = half * [rng.uniform(0.3, 0.7) / pins, rng.uniform(0.1, 0.35)]
-            box(half * [x, row], np.maximum(size, 0.7), rng.uniform(0.2, 2))
-    for _ in range(rng.integers(0, 12)):
-        box(half * rng.uniform(-1, 1, 2), half * rng.uniform(0.03, 0.2, 2), rng.uniform(0.2, 2))
-    steel += layer
-
-
-def _implant(rng: np.random.Generator, steel: Float32, scale: float, place: Callable[[], Float]) -> None:
-    """A rod with heads or with plain round ends, a plate with holes, or a screw that stays."""
-    c, angle = place(), rng.uniform(0, np.pi)
-    along = np.array([np.cos(angle), np.sin(angle)])
-    half = rng.uniform(40, 200) * scale
-    width = rng.uniform(14, 26) * scale
-    layer = np.zeros_like(steel)
-
-    def at(s: float) -> tuple[int, int]:
-        x, y = np.rint(c + s * half * along).astype(int).tolist()
-        return x, y
-
-    kind = rng.integers(3)
-    if kind == 0:
-        cv2.line(layer, at(-1), at(1), rng.uniform(2, 5), max(round(width), 1), cv2.LINE_AA)
-        if rng.random() < 0.7:
-            for end in (-1, 1):
-                cv2.circle(layer, at(end), round(1.2 * width), rng.uniform(4, 8), -1, cv2.LINE_AA)
-    elif kind == 1:
-        cv2.line(layer, at(-1), at(1), rng.uniform(1, 3), max(round(1.8 * width), 1), cv2.LINE_AA)
-        for s in np.linspace(-0.8, 0.8, rng.integers(3, 7)):
-            cv2.circle(layer, at(s), max(round(0.5 * width), 1), 0.0, -1, cv2.LINE_AA)
-    else:
-        half = min(half, 110 * scale)
-        for s in np.linspace(-1, 0.8, 24):
-            cv2.circle(layer, at(s), max(round((0.9 + 0.2 * s) * width * (0.75 + 0.25 * (s * 30 % 2))), 1), 4.0, -1)
-        cv2.circle(layer, at(1), round(1.5 * width), rng.uniform(5, 9), -1, cv2.LINE_AA)
-    steel += layer
