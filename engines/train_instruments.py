@@ -51,6 +51,7 @@ _LIMBS, _BEHIND = 0.3, 0.25  # shares of scenes in front of limbs, and of exampl
 _PHOTONS = (12.0, 160.0)  # mean detected photons a pixel of 1024
 # Of scenes with 0 to 3 instruments: more of them than the simulator shows by itself, since each is something to learn.
 COUNTS = (0.15, 0.25, 0.3, 0.3)
+DEEP_FROM = 40  # channels of the levels with residual convolutions
 _LINE_SIGMA, _TIP_SIGMA = 0.8, 1.1  # of the targets, pixels of the 128 grid
 
 
@@ -61,6 +62,8 @@ class Detector(nn.Module):
         super().__init__()
         self.stem = block(CHANNELS, widths[0], 5, 2)
         self.down = nn.ModuleList(nn.Sequential(block(a, b, 3, 2), block(b, b, 3, 1)) for a, b in pairwise(widths))
+        # Where a pixel is cheap and sees far: 32 pixels and below.
+        self.deep = nn.ModuleList(Residual(b) if b >= DEEP_FROM else nn.Identity() for b in widths[1:])
         self.first = block(widths[0], widths[0], 3, 1)
         backwards = widths[::-1]
         self.up = nn.ModuleList(nn.Sequential(block(a + b, b, 3, 1)) for a, b in pairwise(backwards))
@@ -70,14 +73,28 @@ class Detector(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         x = self.first(self.stem(x))
         kept = [x]
-        for down in self.down:
-            x = down(x)
+        for down, deep in zip(self.down, self.deep, strict=True):
+            x = deep(down(x))
             kept.append(x)
         kept.pop()
         for up in self.up:
             x = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
             x = up(torch.cat([x, kept.pop()], 1))
         return self.head(x)
+
+
+class Residual(nn.Module):
+    """Two convolutions beside what they are given; at first they add nothing."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = block(width, width, 3, 1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x + self.second(self.first(x)))
 
 
 def block(a: int, b: int, size: int, stride: int) -> nn.Module:
@@ -89,12 +106,19 @@ def load_weights(model: Detector, path: Path) -> None:
     kept = {i.name: numpy_helper.to_array(i) for i in onnx.load(path).graph.initializer}
     for name, layer in list(model.named_modules()):
         if isinstance(layer, nn.Sequential) and len(layer) == 3 and isinstance(layer[1], nn.BatchNorm2d):
+            weight = kept.get(f"model.{name}.0.weight")
+            if weight is None:
+                assert name.startswith("deep."), name  # a model from before there were any
+                continue
             layer[1] = nn.Identity()
-            layer[0].weight.data = torch.from_numpy(kept[f"model.{name}.0.weight"].copy())
+            layer[0].weight.data = torch.from_numpy(weight.copy())
             # The exporter names it so when it comes out of a normalisation, and plainly the second time.
             bias = kept.get(f"model.{name}.0.weight_bias", kept.get(f"model.{name}.0.bias"))
             assert bias is not None, name
             layer[0].bias = nn.Parameter(torch.from_numpy(bias.copy()))
+        elif isinstance(layer, Residual) and f"model.{name}.second.weight" in kept:
+            layer.second.weight.data = torch.from_numpy(kept[f"model.{name}.second.weight"].copy())
+            layer.second.bias.data = torch.from_numpy(kept[f"model.{name}.second.bias"].copy())
     model.head.weight.data = torch.from_numpy(kept["model.head.weight"].copy())
     model.head.bias.data = torch.from_numpy(kept["model.head.bias"].copy())
 

@@ -51,7 +51,8 @@ def trace_instruments(maps: Float32, least_score: float = LEAST_SCORE) -> list[T
     least_score : float
         Weaker ones are left out.
     """
-    line = maps[: len(KINDS)].max(0)
+    # Of whatever kind: a thin needle is half a K-wire to the network.
+    line = np.minimum(maps[: len(KINDS)].sum(0), 1)
     found: list[Trace] = []
     for tip, probability in _peaks(maps[TIP]):
         path = _follow(line, tip[0], tip[1], np.deg2rad(_TURN_DEG))
@@ -59,7 +60,7 @@ def trace_instruments(maps: Float32, least_score: float = LEAST_SCORE) -> list[T
             continue
         at = np.rint(path[1:]).astype(int)
         along = maps[: len(KINDS), at[:, 1], at[:, 0]]
-        score = float(np.sqrt(probability * along.max(0).mean()))
+        score = float(np.sqrt(probability * np.minimum(along.sum(0), 1).mean()))
         if score >= least_score:
             found.append(Trace(KINDS[int(along.mean(1).argmax())], score, path))
     found.sort(key=lambda t: -t.score)

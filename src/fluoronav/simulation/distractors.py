@@ -60,11 +60,11 @@ def distract(rng: np.random.Generator, camera: Camera, steel: Float32, seen: NDA
         width, mm = rng.uniform(2, 4), rng.uniform(0.1, 0.4)
         line(curve, width, mm)
         for end, inner in ((a, curve[1]), (d, curve[-2])):
-            _end_of_cable(rng, steel, scale, end, end - inner, width, mm)
+            end_of_cable(rng, steel, scale, end, end - inner, width, mm)
     for _ in range(rng.integers(1, 4) if rng.random() < 0.35 else 0):
-        cable, width, mm = _cable(rng, place(), camera), rng.uniform(2, 9), rng.uniform(0.1, 1.5)
+        cable, width, mm = cable_px(rng, place(), camera), rng.uniform(2, 9), rng.uniform(0.1, 1.5)
         line(cable, width, mm)
-        _end_of_cable(rng, steel, scale, cable[0], cable[0] - cable[1], width, mm)
+        end_of_cable(rng, steel, scale, cable[0], cable[0] - cable[1], width, mm)
     for _ in range(rng.integers(1, 4) if rng.random() < 0.1 else 0):  # plugs, and what lies about like one
         _plug(rng, steel, scale, place())
     if rng.random() < 0.15:  # a straight wire or rail that crosses the whole field has no tip
@@ -96,7 +96,7 @@ def distract(rng: np.random.Generator, camera: Camera, steel: Float32, seen: NDA
             steel += layer
 
 
-def _cable(rng: np.random.Generator, start: Float, camera: Camera) -> Float:
+def cable_px(rng: np.random.Generator, start: Float, camera: Camera) -> Float:
     """A cable that lies about until it leaves the field, (n, 2) px.
 
     Nearly straight pieces, sharp bends between them, and now and then a loop.
@@ -117,7 +117,7 @@ def _cable(rng: np.random.Generator, start: Float, camera: Camera) -> Float:
     return np.array(points)
 
 
-def _end_of_cable(
+def end_of_cable(
     rng: np.random.Generator, steel: Float32, scale: float, at: Float, ahead: Float, width: float, mm: float
 ) -> None:
     """An electrode with its snap, a lug, or a plug.
