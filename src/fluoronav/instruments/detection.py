@@ -16,17 +16,20 @@ from fluoronav.instruments.strips import ACROSS_SCALE_PX, MOST, SHIFT_SCALE_PX, 
 from fluoronav.records import Budget, Detection, FrameRecord
 
 # Left for the stages behind this one and for sending, ms.
-_RESERVE_MS = 2.0
+_RESERVE_MS = 2.5
+# So seldom it may take longer than was thought, and how fast that is learned.
+_LONGER, _LEARNED_MS = 0.03, 1.0
 # Finds of the first network that get a second look, and what that must say of a new one, and of one that goes on where
 # an instrument was; chosen on scenes like those of training.
-_LEAST_PROPOSED, _LEAST_SCORE, _LEAST_FOLLOWED = 0.25, 0.7, 0.3
+_LEAST_PROPOSED, _LEAST_SCORE, _LEAST_FOLLOWED = 0.35, 0.7, 0.3
 _LEAST_SIGMA_PX = 0.3
-# Looked at again where the tip turned out to be: the second answer is the better one.
-_LOOKS = 2
+# Looked at again where the tip turned out to be, if that is farther off than this (pixels of a 1024 image) and if it
+# may be one at all: the second answer is the better one.
+_MOVED_PX, _LEAST_AGAIN = 3.0, 0.02
 _ROUGH_DEG = 0.4
 # Two finds are of one line when their axes differ by less than this (6 degrees, pixels of a 1024 image).
 _SAME_AXIS_COS, _SAME_AXIS_PX = 0.9945, 10.0
-_FORGETS = 0.97
+_FORGETS = 0.995
 # A frame that it made late is followed by so many without it, twice as many after the next such frame.
 _LEAST_REST_FRAMES, _MOST_REST_FRAMES = 4, 1800
 
@@ -43,7 +46,7 @@ class DetectionStage:
     def __init__(self, inference: InferenceSettings | None = None) -> None:
         self._inference = inference or InferenceSettings()
         self.engine = "none"
-        self._needs_ms, self._varies_ms = 6.0, 1.0
+        self._takes_ms = 8.0  # at most, but for one frame in thirty
         self._rest_frames = self._resting = 0
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
@@ -65,10 +68,10 @@ class DetectionStage:
         # A search has both cores, and what is seen could not be placed in the patient yet.
         busy = frame.status == "searching" or self._resting > 0
         self._resting = max(self._resting - 1, 0)
-        if busy or left < self._needs_ms + 2 * self._varies_ms + _RESERVE_MS or frame.seen is None:
+        if busy or left < self._takes_ms + _RESERVE_MS or frame.seen is None:
             frame.detections = self._identity.update([])
             # One slow frame must not end it for good.
-            self._needs_ms, self._varies_ms = self._needs_ms * _FORGETS, self._varies_ms * _FORGETS
+            self._takes_ms *= _FORGETS
             return
         frame.detections = self._identity.update(self.find(frame, _LEAST_FOLLOWED), _LEAST_SCORE)
         took = left - budget.left_ms()
@@ -76,8 +79,8 @@ class DetectionStage:
         late = took > left - _RESERVE_MS
         self._rest_frames = min(max(2 * self._rest_frames, _LEAST_REST_FRAMES), _MOST_REST_FRAMES) if late else 0
         self._resting = self._rest_frames
-        self._varies_ms += 0.1 * (abs(took - self._needs_ms) - self._varies_ms)
-        self._needs_ms += 0.1 * (took - self._needs_ms)
+        # A running quantile: Robbins and Monro, Ann. Math. Stat. 22:400, 1951.
+        self._takes_ms += _LEARNED_MS * (1 - _LONGER if took > self._takes_ms else -_LONGER)
 
     def find(self, frame: FrameRecord, least_score: float = _LEAST_SCORE) -> list[Detection]:
         """What is in one frame, best first, without identities.
@@ -93,9 +96,14 @@ class DetectionStage:
         weak = self.proposer.find(frame, _LEAST_PROPOSED)[:MOST]
         if not weak:
             return []
-        found = weak
-        for _ in range(_LOOKS):
-            found = self._looked_at(frame, found)
+        found = self._looked_at(frame, weak)
+        far = _MOVED_PX * self._longest / 1024
+        again = [
+            k for k, (before, now) in enumerate(zip(weak, found, strict=True))
+            if now.score > _LEAST_AGAIN and float(np.linalg.norm(now.tip_px - before.tip_px)) > far
+        ]  # fmt: skip
+        for k, d in zip(again, self._looked_at(frame, [found[k] for k in again]), strict=True):
+            found[k] = d
         kept: list[Detection] = []
         for d in sorted((d for d in found if d.score >= least_score), key=lambda d: -d.score):
             # Both ends of a line may have been proposed as its tip: the likelier one has it.
