@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import heapq
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -97,32 +100,24 @@ def _recorded(
     server = DisplayProcess(path)
     try:
         pages = [browser.new_page(viewport=_SIZE) for _ in range(viewers)]
-        source = launch["source"]
-        overlays = [o for _, o in recording.overlays]
-        k, begin, opened, settled, heap, drawn = 0, time.monotonic(), False, False, 0.0, 0
+        begin, opened, settled, heap, drawn = time.monotonic(), False, False, 0.0, 0
         bar = tqdm(total=round(seconds), desc="recorded messages", unit="s")
-        while time.monotonic() - begin < seconds + _SETTLING_S:
-            overlay = overlays[k % len(overlays)] | {"seq": k, "t_acq": time.time_ns()}
-            counts = frames[recording.truth[overlays[k % len(overlays)]["seq"]]["frame"]]
-            header = {
-                "v": 1, "source": source, "seq": k, "t_acq": overlay["t_acq"], "rows": counts.shape[0],
-                "cols": counts.shape[1], "dtype": "u2", "bits": 16,
-            }  # fmt: skip
-            pictures.send_multipart([f"frame/{source}".encode(), encode(header), counts.tobytes()])
-            said.send_multipart([f"overlay/{source}".encode(), encode(overlay)])
-            k += 1
+        for k, due, kind, parts in _messages(recording, frames, launch["source"]):
+            time.sleep(max(begin + due - time.monotonic(), 0))
+            elapsed = time.monotonic() - begin
+            if elapsed > seconds + _SETTLING_S:
+                break
+            (pictures if kind == "frame" else said).send_multipart(parts())
             if not opened and k > 10:
                 opened = True
                 for page in pages:
                     page.goto(server.control)
-            elapsed = time.monotonic() - begin
             if opened and not settled and elapsed > _SETTLING_S:
                 settled = True
                 pages[0].evaluate("fluoronav.stats.overlayToPixels.length = 0")
                 heap = _heap_mb(pages[0])
                 drawn = pages[0].evaluate("fluoronav.stats.drawn")
             bar.update(max(int(elapsed - _SETTLING_S) - bar.n, 0))
-            time.sleep(max(begin + k / 30 - time.monotonic(), 0))
         result = _figures(pages[0], heap, drawn, seconds)
         for page in pages:
             page.close()
@@ -131,6 +126,36 @@ def _recorded(
         server.close()
         pictures.close()
         said.close()
+
+
+def _messages(recording: Recording, frames, source: str) -> Iterator[tuple[int, float, str, Callable[[], list[bytes]]]]:
+    """What was recorded, over and over at 30 frames a second: number, when (s), kind, and what makes its parts.
+
+    Each overlay comes as long after its frame as it did from the pipeline.
+    """
+
+    def frame(k: int) -> list[bytes]:
+        taken[k] = time.time_ns()
+        counts = frames[recording.truth[recording.overlays[k % n][1]["seq"]]["frame"]]
+        header = {
+            "v": 1, "source": source, "seq": k, "t_acq": taken[k], "rows": counts.shape[0], "cols": counts.shape[1],
+            "dtype": "u2", "bits": 16,
+        }  # fmt: skip
+        return [f"frame/{source}".encode(), encode(header), counts.tobytes()]
+
+    def overlay(k: int) -> list[bytes]:
+        told = recording.overlays[k % n][1] | {"seq": k, "t_acq": taken.pop(k)}
+        return [f"overlay/{source}".encode(), encode(told)]
+
+    n, taken = len(recording.overlays), dict[int, int]()
+    waiting: list[tuple[float, int]] = []
+    for k in count():
+        while waiting and waiting[0][0] <= k / 30:
+            due, before = heapq.heappop(waiting)
+            yield before, due, "overlay", partial(overlay, before)
+        yield k, k / 30, "frame", partial(frame, k)
+        received, told = recording.overlays[k % n]
+        heapq.heappush(waiting, (k / 30 + (received - told["t_acq"]) / 1e9, k))
 
 
 def _with_pipeline(browser, launch: dict, seconds: float) -> dict[str, Any]:

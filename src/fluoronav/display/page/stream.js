@@ -10,34 +10,31 @@ export class Stream {
     this.waiting = new Map();
     this.number = 0;
     this.heardAt = -Infinity;
-    this.pause = 250;
-    this.open();
+    this.open = false;
+    this.link = new Worker(new URL("./link.js", import.meta.url));
+    this.link.onmessage = ({ data }) => (data.data ? this.heard(data) : this.opened(data.open));
+    const scheme = location.protocol === "https:" ? "wss" : "ws";
+    this.link.postMessage({ address: `${scheme}://${location.host}/stream?key=${encodeURIComponent(KEY)}` });
   }
 
-  open() {
-    const scheme = location.protocol === "https:" ? "wss" : "ws";
-    const socket = new WebSocket(`${scheme}://${location.host}/stream?key=${encodeURIComponent(KEY)}`);
-    socket.binaryType = "arraybuffer";
-    this.socket = socket;
-    socket.onmessage = (event) => {
-      const received = performance.now();
-      this.heardAt = received;
-      this.pause = 250;
-      const { head: header, buffer, offset } = unpacked(event.data);
-      if (header.topic === "reply") this.answered(header);
-      else this.handlers[header.topic]?.(header, buffer, offset, received);
-    };
-    socket.onclose = () => {
-      for (const answer of this.waiting.values()) answer({ ok: false, error: { code: "closed", text: "connection lost" } });
-      this.waiting.clear();
-      setTimeout(() => this.open(), this.pause);
-      this.pause = Math.min(this.pause * 1.5, 2000);
-    };
+  heard({ data, received: at }) {
+    const received = at - performance.timeOrigin; // the worker's clock begins later than the page's
+    this.heardAt = received;
+    const { head: header, buffer, offset } = unpacked(data);
+    if (header.topic === "reply") this.answered(header);
+    else this.handlers[header.topic]?.(header, buffer, offset, received);
+  }
+
+  opened(open) {
+    this.open = open;
+    if (open) return;
+    for (const answer of this.waiting.values()) answer({ ok: false, error: { code: "closed", text: "connection lost" } });
+    this.waiting.clear();
   }
 
   // Has the next picture sent.
   drawn() {
-    if (this.socket.readyState === WebSocket.OPEN) this.socket.send("drawn");
+    if (this.open) this.link.postMessage({ text: "drawn" });
   }
 
   answered(reply) {
@@ -47,10 +44,10 @@ export class Stream {
 
   // A promise of the reply; it never fails, a refusal is a reply.
   ask(op, args = {}, user = "") {
-    if (this.socket.readyState !== WebSocket.OPEN)
+    if (!this.open)
       return Promise.resolve({ ok: false, error: { code: "closed", text: "not connected" } });
     const id = ++this.number;
-    this.socket.send(JSON.stringify({ id, op, args, user }));
+    this.link.postMessage({ text: JSON.stringify({ id, op, args, user }) });
     return new Promise((done) => this.waiting.set(id, done));
   }
 }
