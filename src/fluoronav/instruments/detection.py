@@ -17,8 +17,8 @@ from fluoronav.records import Budget, Detection, FrameRecord
 
 # Left for the stages behind this one and for sending, ms.
 _RESERVE_MS = 2.5
-# So seldom it may take longer than was thought, and how fast that is learned.
-_LONGER, _LEARNED_MS = 0.03, 1.0
+# So seldom it may take longer than was thought; and how fast that is learned: in steps, and faster when it is far off.
+_LONGER, _LEARNED_MS, _LEARNED = 0.01, 1.0, 0.25
 # Finds of the first network that get a second look, and what that must say of a new one, and of one that goes on where
 # an instrument was; chosen on scenes like those of training.
 _LEAST_PROPOSED, _LEAST_SCORE, _LEAST_FOLLOWED = 0.35, 0.7, 0.3
@@ -29,7 +29,7 @@ _MOVED_PX, _LEAST_AGAIN = 3.0, 0.02
 _ROUGH_DEG = 0.4
 # Two finds are of one line when their axes differ by less than this (6 degrees, pixels of a 1024 image).
 _SAME_AXIS_COS, _SAME_AXIS_PX = 0.9945, 10.0
-_FORGETS = 0.995
+_FORGETS = 0.999
 # A frame that it made late is followed by so many without it, twice as many after the next such frame.
 _LEAST_REST_FRAMES, _MOST_REST_FRAMES = 4, 1800
 
@@ -46,7 +46,7 @@ class DetectionStage:
     def __init__(self, inference: InferenceSettings | None = None) -> None:
         self._inference = inference or InferenceSettings()
         self.engine = "none"
-        self._takes_ms = 8.0  # at most, but for one frame in thirty
+        self._takes_ms = 8.0  # at most, but for one frame in a hundred
         self._rest_frames = self._resting = 0
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
@@ -80,7 +80,8 @@ class DetectionStage:
         self._rest_frames = min(max(2 * self._rest_frames, _LEAST_REST_FRAMES), _MOST_REST_FRAMES) if late else 0
         self._resting = self._rest_frames
         # A running quantile: Robbins and Monro, Ann. Math. Stat. 22:400, 1951.
-        self._takes_ms += _LEARNED_MS * (1 - _LONGER if took > self._takes_ms else -_LONGER)
+        longer = took - self._takes_ms
+        self._takes_ms += max(_LEARNED_MS * (1 - _LONGER), _LEARNED * longer) if longer > 0 else -_LEARNED_MS * _LONGER
 
     def find(self, frame: FrameRecord, least_score: float = _LEAST_SCORE) -> list[Detection]:
         """What is in one frame, best first, without identities.
