@@ -420,14 +420,14 @@ def test_a_page_that_is_slow_to_draw_gets_the_newest_picture_next_and_none_in_be
         assert await viewer.next(0.1) == [b"1"]
         viewer.offer_picture(b"2")
         assert await viewer.next(0.1) == [b"2"]  # it has never said a word: another program than our page
-        viewer.drawn()
+        viewer.taken()
         viewer.offer_picture(b"3")
         assert await viewer.next(0.1) == [b"3"]
         for picture in (b"4", b"5"):
             viewer.offer_picture(picture)
             viewer.offer_overlay(b"overlay " + picture)
             assert await viewer.next(0.1) == [b"overlay " + picture]  # what is small comes all the same
-        viewer.drawn()
+        viewer.taken()
         assert await viewer.next(0.1) == [b"5"] and viewer.skipped == 1
         viewer.offer_picture(b"6")
         viewer.sent_at -= 2.0  # it has been silent for long

@@ -16,8 +16,8 @@ from fluoronav.display.packing import with_head
 
 _KEPT_OVERLAYS = 6  # a viewer that is slower than this many frames misses overlays, never alerts
 _MOST_ALERTS = 256
-# A page says when it has drawn a picture, and gets the next then; one that says nothing any more, after so long.
-_UNDRAWN_S = 1.0
+# A page says when it has taken a picture, and gets the next then; one that says nothing any more, after so long.
+_UNTAKEN_S = 1.0
 Message = bytes
 
 
@@ -34,8 +34,8 @@ class Viewer:
     overlays: deque[Message] = field(default_factory=lambda: deque(maxlen=_KEPT_OVERLAYS))
     said: deque[Message] = field(default_factory=lambda: deque(maxlen=_MOST_ALERTS))
     skipped: int = 0
-    paced: bool = False  # it has said that it has drawn something: it will again
-    sent_at: float = -1e9  # of a picture that it has not drawn yet
+    paced: bool = False  # it has said that it has taken something: it will again
+    sent_at: float = -1e9  # of a picture that it has not taken yet
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
     def offer_picture(self, message: Message) -> None:
@@ -43,10 +43,10 @@ class Viewer:
         self.picture = message
         self.wake.set()
 
-    def drawn(self) -> None:
-        """The page has drawn the picture that it was sent.
+    def taken(self) -> None:
+        """The page has taken the picture that it was sent.
 
-        Without that, what it cannot draw in time would lie in its buffers and become old there.
+        Without that, what it has no time for would lie in its buffers and become old there.
         """
         self.paced, self.sent_at = True, -1e9
         self.wake.set()
@@ -70,7 +70,7 @@ class Viewer:
         self.said.clear()
         self.overlays.clear()
         now = time.monotonic()
-        if self.picture is not None and (not self.paced or now - self.sent_at > _UNDRAWN_S):
+        if self.picture is not None and (not self.paced or now - self.sent_at > _UNTAKEN_S):
             out.append(self.picture)
             self.picture, self.sent_at = None, now
         return out

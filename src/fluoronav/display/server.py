@@ -146,8 +146,8 @@ class DisplayServer:
         sending = asyncio.create_task(_send(socket, viewer))
         try:
             async for message in socket:
-                if message.type == WSMsgType.TEXT and message.data == "drawn":
-                    viewer.drawn()
+                if message.type == WSMsgType.TEXT and message.data == "taken":
+                    viewer.taken()
                 elif message.type == WSMsgType.TEXT:
                     viewer.say(packed("reply", await self._asked(message.data, role)))
         finally:

@@ -34,8 +34,8 @@ const state = {
   frozen: false,
   held: null, // what was drawn when it froze: {overlay, received}
   moment: null, // what is shown of the last half minute, once somebody has stepped back
-  changed: false,
-  received: false, // a picture, since the last refresh
+  told: false, // an overlay has come, since the last refresh
+  changed: false, // what belongs on the shown picture has: the overlay of a later one waits for that
   loupe: true,
   measuring: 0, // points to set: 2 for a length, 3 for an angle
   running: "", // id of the pipeline's case
@@ -60,8 +60,8 @@ const stream = new Stream({
     state.waiting.push([header, buffer, offset, received]);
     if (state.waiting.length > MOST_WAITING) state.waiting.shift();
     state.pictureAt = received;
-    state.received = true;
     stats.pictures++;
+    stream.taken();
   },
   overlay(header, _buffer, _offset, received) {
     // Out of order: kept for its own frame, but the numbers stay those of the newest. A grabber that begins anew counts anew.
@@ -70,7 +70,9 @@ const stream = new Stream({
     state.overlays.set(header.seq, { overlay: header, received });
     while (state.overlays.size > KEPT_OVERLAYS) state.overlays.delete(state.overlays.keys().next().value);
     state.overlayAt = received;
-    state.changed = true;
+    state.told = true;
+    // Else drawing it would hold up the picture that it belongs to.
+    state.changed ||= !state.shown || header.seq <= state.shown.seq || header.seq < newest;
   },
   alert: (header) => alarms.take(header),
   health(header) {
@@ -159,13 +161,11 @@ function refresh() {
   const came = takePicture(now);
   const anew = came || state.changed || state.redraw;
   if (anew) draw();
-  space.draw(now, shownOverlay(), layers.camera, anew, state.running);
+  space.draw(now, shownOverlay(), layers.camera, anew || state.told, state.running);
   // Pictures may go on while guidance has ended: then the numbers must not stay.
   const unguided = Boolean(wrong) || now - state.overlayAt > LOST_MS;
-  if (unguided || anew) numbers.show(state.newest ?? EMPTY, unguided);
-  state.redraw = state.changed = false;
-  if (state.received) stream.drawn(); // whether it was shown or not: the next may come
-  state.received = false;
+  if (unguided || anew || state.told) numbers.show(state.newest ?? EMPTY, unguided);
+  state.redraw = state.changed = state.told = false;
   showLost(wrong, now);
 }
 

@@ -33,8 +33,8 @@ export class Stream {
   }
 
   // Has the next picture sent.
-  drawn() {
-    if (this.open) this.link.postMessage({ text: "drawn" });
+  taken() {
+    if (this.open) this.link.postMessage({ text: "taken" });
   }
 
   answered(reply) {
