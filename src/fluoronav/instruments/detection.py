@@ -16,7 +16,7 @@ from fluoronav.instruments.strips import ACROSS_SCALE_PX, MOST, SHIFT_SCALE_PX, 
 from fluoronav.records import Budget, Detection, FrameRecord
 
 # Left for the stages behind this one and for sending, ms.
-_RESERVE_MS = 2.5
+_RESERVE_MS = 3.0
 # So seldom it may take longer than was thought; and how fast that is learned: in steps, and faster when it is far off.
 _LONGER, _LEARNED_MS, _LEARNED = 0.01, 1.0, 0.25
 # Finds of the first network that get a second look, and what that must say of a new one, and of one that goes on where
