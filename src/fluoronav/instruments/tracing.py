@@ -60,7 +60,7 @@ def trace_instruments(maps: Float32, least_score: float = LEAST_SCORE) -> list[T
             continue
         at = np.rint(path[1:]).astype(int)
         along = maps[: len(KINDS), at[:, 1], at[:, 0]]
-        score = float(np.sqrt(probability * np.minimum(along.sum(0), 1).mean()))
+        score = float(np.sqrt(probability * line[at[:, 1], at[:, 0]].mean()))
         if score >= least_score:
             found.append(Trace(KINDS[int(along.mean(1).argmax())], score, path))
     found.sort(key=lambda t: -t.score)

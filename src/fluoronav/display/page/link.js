@@ -1,7 +1,7 @@
 // The connection, on a thread of its own (a worker): a picture's megabytes come in many pieces, and on the page's thread
 // each piece would wait until the page has drawn.
 
-let socket, pause;
+let socket, pause = 250;
 
 function open(address) {
   socket = new WebSocket(address);
@@ -19,8 +19,6 @@ function open(address) {
 }
 
 onmessage = ({ data }) => {
-  if (data.address) {
-    pause = 250;
-    open(data.address);
-  } else if (socket.readyState === WebSocket.OPEN) socket.send(data.text);
+  if (data.address) open(data.address);
+  else if (socket.readyState === WebSocket.OPEN) socket.send(data.text);
 };
