@@ -126,6 +126,31 @@ def test_a_computer_that_is_too_slow_for_it_tries_ever_less_often_and_a_slow_fra
     assert run(7001, 60) > 20  # one slow frame, by something else
 
 
+def test_it_is_left_out_when_its_spread_and_not_its_mean_would_make_frames_late(camera, monkeypatch, rng):
+    """Regression: mean and spread said that it would fit, and one frame in twenty was late."""
+    stage = DetectionStage()
+    stage.prepare(None, camera)
+    clock, late, tried = [0.0], [], []
+    monkeypatch.setattr("fluoronav.records.time.perf_counter", lambda: clock[0])
+
+    def find(frame, least_score):
+        took_ms = 16.0 if rng.random() < 0.05 else 8.0
+        tried.append(frame.seq)
+        if took_ms > 14:
+            late.append(frame.seq)
+        clock[0] += took_ms / 1000
+        return []
+
+    monkeypatch.setattr(stage, "find", find)
+    for seq in range(4000):
+        frame = FrameRecord(seq, 0, 0, np.zeros((8, 8), np.uint16), 16, False, None)
+        frame.seen, frame.status = np.ones((8, 8), bool), "tracking"
+        stage.process(frame, Budget(14))
+        clock[0] += 0.033
+    assert len(late) < 60, "more than three frames in two hundred"
+    assert len(tried) > 200, "it was given up"
+
+
 def test_a_drift_of_2_mm_is_noticed_within_30_frames_and_corrected_to_under_07_mm(rng):
     true, R = np.array([1.5, 0.6, -1.2]), np.eye(3)
     drift, noticed = DriftFilter(), None
