@@ -1,35 +1,51 @@
 #!/usr/bin/env bash
 # Everything that needs a GPU, unattended, into one JSON: bench/gpu.sh [OUT.json]
 # Needs an NVIDIA GPU with its driver, Python 3.11 and pip; makes its own environment in .venv-gpu.
+# Where all is installed already: FLUORONAV="python3 -m fluoronav" bench/gpu.sh
+# ENGINES and FRAMES choose what is measured, and on how many frames.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-out/gpu.json}
+frames=${FRAMES:-1500}
+engines=${ENGINES:-cuda tensorrt tensorrt-rtx}
 folder=$(mktemp -d)
-trap 'rm -rf "$folder"' EXIT
+trap 'rm -rf "$folder" launch/.gpu-bench.yaml' EXIT
 nvidia-smi --query-gpu=name,driver_version,memory.total,compute_cap --format=csv,noheader | tee "$folder/gpu.csv"
-python3 -m venv .venv-gpu
-.venv-gpu/bin/pip install --quiet --editable '.[gpu,rtx,bench]'
-run=.venv-gpu/bin/fluoronav
-"$run" engines build --engine tensorrt-rtx --target this --case embedded
-"$run" engines build --engine tensorrt-rtx --target this --precision fp16
-"$run" engines build --engine tensorrt --target this || echo "tensorrt: not built"
-for engine in cpu cuda tensorrt tensorrt-rtx; do
-  "$run" engines verify --engine "$engine" --json "$folder/verify-$engine.json" || echo "$engine: not verified"
+if [ -z "${FLUORONAV:-}" ]; then
+  python3 -m venv .venv-gpu
+  .venv-gpu/bin/pip install --quiet --editable '.[gpu,rtx,bench]'
+  FLUORONAV=.venv-gpu/bin/fluoronav
+fi
+for engine in $engines; do
+  case $engine in
+    cuda) continue ;;  # builds nothing
+    tensorrt-rtx) $FLUORONAV engines build --engine "$engine" --precision fp16 || true ;;
+  esac
+  $FLUORONAV engines build --engine "$engine" --case embedded || echo "$engine: not built"
 done
-for engine in cuda tensorrt-rtx; do
-  "$run" engines verify --engine "$engine" --precision fp16 --json "$folder/verify-$engine-fp16.json" \
+for engine in cpu $engines; do
+  $FLUORONAV engines verify --engine "$engine" --case embedded --json "$folder/verify-$engine.json" \
+    || echo "$engine: not verified"
+done
+for engine in $engines; do
+  [ "$engine" = tensorrt ] && continue  # its engines are built in single precision
+  $FLUORONAV engines verify --engine "$engine" --precision fp16 --json "$folder/verify-$engine-fp16.json" \
     || echo "$engine: not verified in fp16"
 done
-# Every stage on; the registration by the CPU's kernels, and its step on the GPU.
-for how in "cpu kernel" "tensorrt-rtx kernel" "tensorrt-rtx graph"; do
-  read -r engine registration <<< "$how"
-  sed "s|engine: auto.*|engine: $engine\n  fallback: refuse\n  registration: $registration|" \
-    launch/demo.yaml > launch/.gpu-bench.yaml
-  "$run" bench latency --frames 1500 --launch launch/.gpu-bench.yaml \
-    --stages attenuation registration detection instruments guidance view \
-    --json "$folder/latency-$engine-$registration.json" || echo "$how: no latency"
+# Every stage on; the registration by the CPU's kernels, and its step on the GPU. The first start compiles the kernels.
+latency() { # engine, registration, precision, frames, JSON
+  sed "s|engine: auto.*|engine: $1\n  fallback: refuse\n  registration: $2\n  precision: $3|" launch/demo.yaml \
+    > launch/.gpu-bench.yaml
+  $FLUORONAV bench latency --frames "$4" --launch launch/.gpu-bench.yaml \
+    --stages attenuation registration detection instruments guidance view --json "$5" || echo "$1 $2 $3: no latency"
+}
+latency cpu kernel fp32 90 "$folder/first-start.json"
+rm -f "$folder/first-start.json"
+latency cpu kernel fp32 "$frames" "$folder/latency-cpu-kernel.json"
+for engine in $engines; do
+  latency "$engine" kernel fp32 "$frames" "$folder/latency-$engine-kernel.json"
+  latency "$engine" graph fp32 "$frames" "$folder/latency-$engine-graph.json"
 done
-rm -f launch/.gpu-bench.yaml
 mkdir -p "$(dirname "$out")"
 python3 - "$folder" "$out" <<'PYTHON'
 import json, pathlib, sys

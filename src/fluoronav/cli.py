@@ -257,6 +257,9 @@ def _parser() -> argparse.ArgumentParser:
         engines,
     )
     verify.add_argument("--engine", default="cpu", help="cpu, openvino, cuda, tensorrt or tensorrt-rtx")
+    verify.add_argument(
+        "--case", help="also the registration step for this case: `embedded`, a case.yaml or its folder"
+    )
     for command in (build, verify):
         command.add_argument("--precision", choices=("fp32", "fp16"), default="fp32", help="of the networks on a GPU")
     verify.add_argument("--json", type=Path, default=Path("out/engines.json"), help="write the figures here")
@@ -621,8 +624,9 @@ def _engines_build(options: argparse.Namespace) -> None:
     from tqdm import tqdm
 
     from fluoronav.inference.cache import TARGETS, keep
+    from fluoronav.inference.cuda import this_gpu
     from fluoronav.inference.manifest import approved, shipped_models
-    from fluoronav.inference.tensorrt import build, this_gpu
+    from fluoronav.inference.tensorrt import build
 
     targets = list(TARGETS) if options.target == ["all"] else options.target
     targets = [this_gpu() if t == "this" else t for t in targets]
@@ -644,6 +648,15 @@ def _engines_verify(options: argparse.Namespace) -> int:
     from fluoronav.inference.verify import table, verify
 
     result = verify(options.engine, options.precision)
+    if options.case:
+        from fluoronav.case import load_case
+        from fluoronav.geometry import Camera
+        from fluoronav.inference import InferenceSettings
+        from fluoronav.registration.graph_backend import verified_steps
+
+        settings = InferenceSettings.model_validate({"engine": options.engine, "fallback": "refuse"})
+        camera = Camera.load(shipped("calibration/demo-carm.yaml"))
+        result["models"] += verified_steps(load_case(options.case), camera, settings)
     print(table(result))
     write_json(result, options.json)
     return 0 if all(m["within"] for m in result["models"]) else 1

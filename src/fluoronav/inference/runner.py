@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 from collections.abc import Collection
 
+from fluoronav.inference.cuda_session import CudaSession
 from fluoronav.inference.half import half
 from fluoronav.inference.manifest import Approved, ModelError, in_a_line
-from fluoronav.inference.sessions import Arrays, OrtSession, Session, Unavailable
-from fluoronav.inference.settings import AUTO_ORDER, Engine, InferenceSettings, Precision
+from fluoronav.inference.sessions import Arrays, OrtSession, Session
+from fluoronav.inference.settings import AUTO_ORDER, Engine, InferenceSettings, Precision, Unavailable
 from fluoronav.inference.tensorrt import TensorRtSession
 
 log = logging.getLogger("fluoronav")
@@ -18,12 +19,15 @@ def opened(
     model: Approved, engine: Engine, threads: int, given: Arrays, made: Arrays, resident: Collection[str] = (),
     precision: Precision = "fp32",
 ) -> Session:  # fmt: skip
-    """A session on one engine, without a fall-back; see :class:`OrtSession` and :class:`TensorRtSession`."""
+    """A session on one engine, without a fall-back.
+
+    See :class:`OrtSession`, :class:`CudaSession` and :class:`TensorRtSession`.
+    """
     if engine in ("tensorrt", "tensorrt-rtx"):
         return TensorRtSession(model, engine, given, made, resident, precision)
-    if engine == "cuda" and precision == "fp16":
-        model = half(model)
-    return OrtSession(model, engine, threads, given, made, resident)
+    if engine == "cuda":
+        return CudaSession(half(model) if precision == "fp16" else model, threads, given, made, resident)
+    return OrtSession(model, engine, threads, given, made)
 
 
 class Runner:

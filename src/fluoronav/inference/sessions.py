@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.inference.manifest import Approved, ModelError, in_a_line
-from fluoronav.inference.settings import Engine
+from fluoronav.inference.settings import Engine, Unavailable
 
 Float32 = NDArray[np.float32]
 Arrays = Mapping[str, Float32]
@@ -24,10 +24,6 @@ _OPENVINO = "fluoronav-openvino"
 _registered: set[str] = set()
 
 
-class Unavailable(RuntimeError):
-    """An engine that this computer does not have; the text says what is missing."""
-
-
 class Session(Protocol):
     """A loaded graph; `provider` is what it truly runs on."""
 
@@ -37,17 +33,15 @@ class Session(Protocol):
 
 
 class OrtSession:
-    """A graph in ONNX Runtime, with its input and output bound.
+    """A graph in ONNX Runtime on the CPU, with its input and output bound.
 
     Parameters
     ----------
     model : Approved
-    engine : Engine
+    engine : {"cpu", "openvino"}
     threads : int
     given, made : mapping of ndarray of float32
         By name: read and written by :meth:`run`.
-    resident : collection of str
-        Inputs that never change; they are copied to a GPU once.
 
     Raises
     ------
@@ -57,42 +51,12 @@ class OrtSession:
         The graph is broken, or has other shapes than the manifest says.
     """
 
-    def __init__(
-        self, model: Approved, engine: Engine, threads: int, given: Arrays, made: Arrays,
-        resident: Collection[str] = (),
-    ) -> None:  # fmt: skip
-        try:
-            import onnxruntime
-        except ImportError as error:
-            raise ModelError(f"{model.path.name}: needs ONNX Runtime: pip install 'fluoronav[cpu]'") from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        options.inter_op_num_threads = 1
-        # A thread that spins while it waits takes a core from the frame path.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 4
-        providers = _providers(onnxruntime, options, engine, threads)
-        try:
-            self._session = onnxruntime.InferenceSession(model.content, options, providers=providers)
-        except Exception as error:
-            text = f"{model.path}: ONNX Runtime cannot load it: {in_a_line(error)}"
-            raise (ModelError if engine == "cpu" else Unavailable)(text) from error
-        got = self._session.get_providers()[0]
-        wanted = _PROVIDERS[engine]
-        if got != wanted:
-            # ONNX Runtime falls back by itself and says so only in its log.
-            raise Unavailable(f"ONNX Runtime gave {got} instead of {wanted}")
-        self.provider = f"onnxruntime {got}"
-        ends = (*self._session.get_inputs(), *self._session.get_outputs())
-        check_shapes(model, {x.name: list(x.shape) for x in ends})
-        # Host memory on both sides: what changes from frame to frame is copied in a tenth of a millisecond.
+    def __init__(self, model: Approved, engine: Engine, threads: int, given: Arrays, made: Arrays) -> None:
+        self._session = loaded(model, engine, threads)
+        self.provider = f"onnxruntime {self._session.get_providers()[0]}"
         self._binding = self._session.io_binding()
         for name, array in given.items():
-            if name in resident and engine == "cuda":
-                there = onnxruntime.OrtValue.ortvalue_from_numpy(array, "cuda", 0)
-                self._binding.bind_ortvalue_input(name, there)
-            else:
-                self._binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
+            self._binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         for name, array in made.items():
             self._binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         self._kept = given, made  # what is bound must not be freed
@@ -109,6 +73,35 @@ class OrtSession:
             made[name][...] = np.asarray(value)
 
 
+def loaded(model: Approved, engine: Engine, threads: int, provider_options: Mapping[str, str] | None = None) -> Any:
+    """ONNX Runtime's session of a model on one engine and no other; raises as :class:`OrtSession` does."""
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise ModelError(f"{model.path.name}: needs ONNX Runtime: pip install 'fluoronav[cpu]'") from error
+    if engine == "cuda":  # CUDA's own packages lie where the loader does not look
+        onnxruntime.preload_dlls()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    # A thread that spins while it waits takes a core from the frame path.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 4
+    providers = _providers(onnxruntime, options, engine, threads, provider_options or {})
+    try:
+        session = onnxruntime.InferenceSession(model.content, options, providers=providers)
+    except Exception as error:
+        text = f"{model.path}: ONNX Runtime cannot load it: {in_a_line(error)}"
+        raise (ModelError if engine == "cpu" else Unavailable)(text) from error
+    got = session.get_providers()[0]
+    if got != _PROVIDERS[engine]:
+        # ONNX Runtime falls back by itself and says so only in its log.
+        raise Unavailable(f"ONNX Runtime gave {got} instead of {_PROVIDERS[engine]}")
+    ends = (*session.get_inputs(), *session.get_outputs())
+    check_shapes(model, {x.name: list(x.shape) for x in ends})
+    return session
+
+
 def check_shapes(model: Approved, shapes: dict[str, list[int]]) -> None:
     """Holds a loaded graph against the manifest; raises :class:`ModelError`."""
     for name, shape in {**model.inputs, **model.outputs}.items():
@@ -116,16 +109,16 @@ def check_shapes(model: Approved, shapes: dict[str, list[int]]) -> None:
             raise ModelError(f"{model.path}: {name} has shape {shapes.get(name)}, the manifest says {shape}")
 
 
-def _providers(onnxruntime: Any, options: Any, engine: Engine, threads: int) -> list[Any]:
+def _providers(
+    onnxruntime: Any, options: Any, engine: Engine, threads: int, provider_options: Mapping[str, str]
+) -> list[Any]:
     if engine == "openvino":
         options.add_provider_for_devices(_openvino_devices(onnxruntime), {"load_config": _openvino_config(threads)})
         return []
     name = _PROVIDERS[engine]
     if name not in onnxruntime.get_available_providers():
         raise Unavailable(f"this ONNX Runtime has no {name}; it has {', '.join(onnxruntime.get_available_providers())}")
-    if engine == "cuda":
-        return [(name, {"cudnn_conv_algo_search": "HEURISTIC"}), "CPUExecutionProvider"]
-    return [name]
+    return [(name, dict(provider_options)), *([] if engine == "cpu" else ["CPUExecutionProvider"])]
 
 
 def _openvino_devices(onnxruntime: Any) -> list[Any]:

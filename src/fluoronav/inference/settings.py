@@ -12,6 +12,10 @@ Precision = Literal["fp32", "fp16"]
 AUTO_ORDER: tuple[Engine, ...] = ("tensorrt-rtx", "tensorrt", "cuda", "openvino", "cpu")
 
 
+class Unavailable(RuntimeError):
+    """An engine that this computer does not have; the text says what is missing."""
+
+
 class InferenceSettings(BaseModel):
     """``inference`` in a launch file."""
 

@@ -10,10 +10,11 @@ from collections.abc import Collection
 from typing import Any
 
 from fluoronav.inference.cache import EngineKey, built_engine
+from fluoronav.inference.cuda import Arrays, OnGpu, checked, cudart, this_gpu
 from fluoronav.inference.half import half
 from fluoronav.inference.manifest import Approved, ModelError
-from fluoronav.inference.sessions import Arrays, Unavailable, check_shapes
-from fluoronav.inference.settings import Precision
+from fluoronav.inference.sessions import check_shapes
+from fluoronav.inference.settings import Precision, Unavailable
 
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 _EXTRA = {"tensorrt": "gpu", "tensorrt-rtx": "rtx"}
@@ -76,19 +77,6 @@ def _capability(trt: Any, target: str) -> Any:
     return found
 
 
-def this_gpu() -> str:
-    """The compute capability of the first GPU, such as ``sm89``; raises :class:`Unavailable` where there is none."""
-    cudart = _cudart()
-    count = _checked(cudart.cudaGetDeviceCount())
-    if not count:
-        raise Unavailable("there is no NVIDIA GPU")
-    major, minor = (
-        _checked(cudart.cudaDeviceGetAttribute(getattr(cudart.cudaDeviceAttr, f"cudaDevAttrComputeCapability{x}"), 0))
-        for x in ("Major", "Minor")
-    )
-    return f"sm{major}{minor}"
-
-
 class TensorRtSession:
     """An engine that was built ahead, with buffers on the GPU and its launch recorded as a CUDA graph.
 
@@ -115,7 +103,7 @@ class TensorRtSession:
         self, model: Approved, kind: str, given: Arrays, made: Arrays, resident: Collection[str] = (),
         precision: Precision = "fp32",
     ) -> None:  # fmt: skip
-        trt, self._cuda = module(kind), _cudart()
+        trt, self._cuda = module(kind), cudart()
         target = this_gpu()
         content = built_engine(model, kind, trt.__version__, target, precision)
         engine = trt.Runtime(trt.Logger(trt.Logger.ERROR)).deserialize_cuda_engine(content)
@@ -124,53 +112,24 @@ class TensorRtSession:
         names = [engine.get_tensor_name(k) for k in range(engine.num_io_tensors)]
         check_shapes(model, {n: list(engine.get_tensor_shape(n)) for n in names})
         self._engine, self._context = engine, engine.create_execution_context()
-        self._stream = _checked(self._cuda.cudaStreamCreate())
-        self._kept = given, made
-        there = {name: _checked(self._cuda.cudaMalloc(a.nbytes)) for name, a in {**given, **made}.items()}
-        for name, pointer in there.items():
-            self._context.set_tensor_address(name, int(pointer))
-        to = self._cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
-        for name in resident:
-            _checked(self._cuda.cudaMemcpy(there[name], given[name].ctypes.data, given[name].nbytes, to))
-        self._to = [(there[name], a) for name, a in given.items() if name not in resident]
-        self._fro = [(there[name], a) for name, a in made.items()]
+        self._there = OnGpu(given, made, resident)
+        for name, address in self._there.address.items():
+            self._context.set_tensor_address(name, address)
         self.provider = f"{kind} {trt.__version__} {target} {precision}"
         self._enqueue()  # what is allocated on the first run must not be recorded
-        _checked(self._cuda.cudaStreamSynchronize(self._stream))
+        self._there.wait()
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
-        _checked(self._cuda.cudaStreamBeginCapture(self._stream, mode))
+        checked(self._cuda.cudaStreamBeginCapture(self._there.stream, mode))
         self._enqueue()
-        graph = _checked(self._cuda.cudaStreamEndCapture(self._stream))
-        self._graph = _checked(self._cuda.cudaGraphInstantiate(graph, 0))
+        graph = checked(self._cuda.cudaStreamEndCapture(self._there.stream))
+        self._graph = checked(self._cuda.cudaGraphInstantiate(graph, 0))
 
     def run(self) -> None:
         """Input to output."""
-        _checked(self._cuda.cudaGraphLaunch(self._graph, self._stream))
-        _checked(self._cuda.cudaStreamSynchronize(self._stream))
+        self._there.send()
+        checked(self._cuda.cudaGraphLaunch(self._graph, self._there.stream))
+        self._there.fetch()
 
     def _enqueue(self) -> None:
-        kind = self._cuda.cudaMemcpyKind
-        to, fro = kind.cudaMemcpyHostToDevice, kind.cudaMemcpyDeviceToHost
-        for there, array in self._to:
-            _checked(self._cuda.cudaMemcpyAsync(there, array.ctypes.data, array.nbytes, to, self._stream))
-        if not self._context.execute_async_v3(int(self._stream)):
+        if not self._context.execute_async_v3(self._there.stream):
             raise RuntimeError("TensorRT did not take the frame")
-        for there, array in self._fro:
-            _checked(self._cuda.cudaMemcpyAsync(array.ctypes.data, there, array.nbytes, fro, self._stream))
-
-
-def _cudart() -> Any:
-    try:
-        return importlib.import_module("cuda.bindings.runtime")
-    except ImportError as error:
-        raise Unavailable(
-            f"CUDA's Python bindings are not installed: pip install 'fluoronav[rtx]' ({error})"
-        ) from error
-
-
-def _checked(answer: tuple[Any, ...]) -> Any:
-    """The value of a CUDA call; raises on any error."""
-    error, *values = answer
-    if int(error) != 0:
-        raise Unavailable(f"CUDA says {error.name}")
-    return values[0] if values else None

@@ -5,18 +5,23 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fluoronav.geometry import inverse, moved_about
 from fluoronav.inference import InferenceSettings
 from fluoronav.inference.manifest import Approved
 from fluoronav.inference.runner import Runner
+from fluoronav.inference.verify import compared
 from fluoronav.projector import AttenuationGrid, dominant_axis
 from fluoronav.registration.gauss_newton import Equations
 from fluoronav.registration.graph import pose_inputs, slices_of, step_graph
 from fluoronav.registration.model import RegistrationModel
 from fluoronav.registration.patches import PatchLevel
+from fluoronav.registration.search import COARSE_SIDE, FINE_SIDE
+from fluoronav.registration.similarity import normalise_patches
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -24,6 +29,8 @@ Float32 = NDArray[np.float32]
 _VOLUME = ("volume", "slope_u", "slope_v")
 # Patches and pixels along a side, at the coarse and at the fine resolution of tracking.
 TRACKING_PATCHES = ((60, 8), (160, 9))
+# Of the verified steps: where they start, as a twist about the target, rad and mm.
+_ASIDE = np.array([0.01, -0.012, 0.008, 0.6, -0.4, 1.0])
 _OUTPUTS = ("model", "information", "gradient", "ncc", "weights")
 
 
@@ -60,6 +67,43 @@ def step_models_of_case(case) -> list[Approved]:
     grid = RegistrationModel.of_case(case).tissue.grid
     volumes = [slices_of(grid, axis) for axis in range(3)]
     return [step_model(volume, *patches) for volume in volumes for patches in TRACKING_PATCHES]
+
+
+def verified_steps(case, camera, settings: InferenceSettings) -> list[dict[str, Any]]:
+    """Each step of tracking, from the pose that a case expects, on an engine and on the CPU.
+
+    Parameters
+    ----------
+    case : Case
+    camera : Camera
+    settings : InferenceSettings
+
+    Returns
+    -------
+    list of dict
+        Rows of :func:`fluoronav.inference.verify.verify`.
+    """
+    model = RegistrationModel.of_case(case)
+    T = case.prior.T_camera_ct()
+    rows = []
+    for side, (count, size) in zip((COARSE_SIDE, FINE_SIDE), TRACKING_PATCHES, strict=True):
+        level = PatchLevel(camera, side, size, count)
+        level.choose(model.bones, T, np.ones((COARSE_SIDE, COARSE_SIDE), bool))
+        args = (level.first_row, level.first_col, level.size, level.frame_hat, level.contrast[: level.count])
+        normalise_patches(model.tissue.render(T, level.camera), *args)
+        # Beside the pose, where there is a step to take.
+        start = inverse(moved_about(case.target_ct, _ASIDE) @ inverse(T))
+
+        def load(
+            settings: InferenceSettings, level: PatchLevel = level, start: Float = start
+        ) -> tuple[Runner, dict[str, Float32]]:
+            backend = GraphBackend(model.tissue.grid, settings)
+            backend.equations(level, start, case.target_ct)
+            (step,) = backend._steps.values()
+            return step.runner, {name: step.made[name] for name in ("information", "gradient", "ncc", "weights")}
+
+        rows.append(compared(f"registration step, {count} patches", load, settings))
+    return rows
 
 
 @dataclass
