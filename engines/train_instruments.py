@@ -8,6 +8,8 @@ and on from there, on other scenes, at a lower rate:
     python engines/train_instruments.py --data ../shared/data --out engines --on-from engines/instruments.onnx \\
         --rate 8e-4 --seed 20270000 --scenes 14000 --minutes 45
 
+On a GPU: --device cuda --batch 64 --processes 16; an hour of two cores is half a minute there.
+
 Anatomy: the embedded case and, where DATA has the full chest CT, T5, T8 and the left ribs; and limbs made of simple
 bodies. `bench instruments` uses T11, other shapes and real X-rays. Everything is seeded; the curve is in
 instruments.training.json.
@@ -123,6 +125,29 @@ def load_weights(model: Detector, path: Path) -> None:
     model.head.bias.data = torch.from_numpy(kept["model.head.bias"].copy())
 
 
+def normalised_again(model: Detector, frames: torch.Tensor) -> None:
+    """Puts normalisations back where :func:`load_weights` found them in the convolutions, with what leaves the answer
+    to these frames as it was: training needs them."""
+
+    def match(norm: nn.BatchNorm2d, given: tuple[torch.Tensor]) -> None:
+        var, mean = torch.var_mean(given[0].detach(), (0, 2, 3), correction=0)
+        norm.weight.data = torch.sqrt(var + norm.eps)
+        norm.bias.data += mean
+        norm.running_mean, norm.running_var = mean, var
+
+    hooks = []
+    for layer in model.modules():
+        if isinstance(layer, nn.Sequential) and len(layer) == 3 and isinstance(layer[1], nn.Identity):
+            conv = layer[0]
+            layer[1] = nn.BatchNorm2d(conv.out_channels)
+            layer[1].bias.data, conv.bias = conv.bias.data, None
+            hooks.append(layer[1].register_forward_pre_hook(match))
+    with torch.no_grad():
+        model.train()(frames)
+    for hook in hooks:
+        hook.remove()
+
+
 def scenes(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, ...]:
     """Details (n, 512, 512) and wholes (n, 256, 256) in steps of 4 / 127, the maps that belong to them
     (n, 6, 128, 128) in 255ths, and the number of instruments of each."""
@@ -169,14 +194,15 @@ def out_of_channels(channels: np.ndarray) -> np.ndarray:
 
 
 def kept_or_made(
-    cache: Path | None, names: list[str], make: Callable[[tuple], tuple], work: Callable[[], list[tuple]]
-) -> list[np.ndarray]:
-    """Arrays from a file; or made on two cores, a part for each piece of work, joined, and kept there."""
+    cache: Path | None, names: list[str], make: Callable[[tuple], tuple], work: Callable[[], list[tuple]],
+    processes: int = 2,
+) -> list[np.ndarray]:  # fmt: skip
+    """Arrays from a file; or made on several cores, a part for each piece of work, joined, and kept there."""
     if cache and cache.exists():
         with np.load(cache) as kept:
             return [kept[name] for name in names]
     pieces = work()
-    with ProcessPoolExecutor(2) as pool:
+    with ProcessPoolExecutor(processes) as pool:
         done = list(tqdm(pool.map(make, pieces), make.__name__, len(pieces), unit="piece"))
     arrays = [np.concatenate(parts) for parts in zip(*done, strict=True)]
     if cache:
@@ -196,6 +222,17 @@ def backgrounds(data: Path, count: int, subjects: tuple[str, ...] = SUBJECTS) ->
             water, bone = anatomy.paths(T)
             out.append(Background(water.astype(np.float16), bone.astype(np.float16)))
     return out
+
+
+def backgrounds_of(options: argparse.Namespace) -> list[Background]:
+    """From a file, or made and kept there."""
+    if options.anatomy and options.anatomy.exists():
+        with np.load(options.anatomy) as kept:
+            return [Background(*pair) for pair in zip(kept["water"], kept["bone"], strict=True)]
+    made = backgrounds(options.data, options.views)
+    if options.anatomy:
+        np.savez_compressed(options.anatomy, water=[b.water for b in made], bone=[b.bone for b in made])
+    return made
 
 
 def targets(truth: list[tuple[int, np.ndarray, bool]]) -> np.ndarray:
@@ -268,49 +305,65 @@ class Examples:
         return out, wanted.transpose(2, 0, 1)
 
 
+class Shown(torch.utils.data.Dataset):
+    """What training is shown, one after the other: each drawn by its number, by whichever process."""
+
+    def __init__(self, examples: Examples, held: int) -> None:
+        self._examples, self._held = examples, held
+        # Without an aperture: a wire that leaves the view behind it would seem to end in it.
+        whole = (examples.wholes != 0).mean((1, 2)) > 0.95
+        self._empty = np.flatnonzero((examples.counted == 0) & whole & (np.arange(len(examples)) >= held))
+
+    def __len__(self) -> int:
+        return 1 << 40
+
+    def __getitem__(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        cv2.setNumThreads(1)
+        rng = np.random.default_rng((SEED, n))
+        k = int(rng.integers(self._held, len(self._examples)))
+        behind = int(rng.choice(self._empty)) if rng.random() < _BEHIND else None
+        frame, wanted = self._examples.varied(k, behind, rng)
+        return frame.astype(np.float16), np.rint(wanted * 255).astype(np.uint8)
+
+
 def loss_of(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Focal loss on soft targets (CornerNet's, Law and Deng 2018), tips and tails weighing more than lines."""
     p = torch.sigmoid(logits)
     ce = nn.functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     focal = ce * (p - target).abs() ** 2
-    weight = torch.tensor([1.0, 1, 1, 1, 6, 2]).view(1, -1, 1, 1)
+    weight = torch.tensor([1.0, 1, 1, 1, 6, 2], device=logits.device).view(1, -1, 1, 1)
     return (focal * weight).sum((1, 2, 3)).mean() / 100
 
 
-def train(
-    model: Detector, highest_rate: float, examples: Examples, minutes: float, curve: list[dict], out: Path
-) -> Detector:
-    rng = np.random.default_rng(SEED)
+def train(model: Detector, options: argparse.Namespace, examples: Examples, curve: list[dict], out: Path) -> Detector:
+    device = torch.device(options.device)
     # bfloat16 and channels last: three times the steps where the cores have it, a tenth where they have not.
-    bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    model = model.to(memory_format=torch.channels_last)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=highest_rate, weight_decay=1e-3)
-    held, batch = max(len(examples) // 20, 16), 16
-    # Without an aperture: a wire that leaves the view behind it would seem to end in it.
-    whole = (examples.wholes != 0).mean((1, 2)) > 0.95
-    empty = np.flatnonzero((examples.counted == 0) & whole & (np.arange(len(examples)) >= held))
+    bfloat16 = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    model = model.to(device, memory_format=torch.channels_last).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=1e-3)
+    held = max(len(examples) // 20, 16)
+    shown = torch.utils.data.DataLoader(
+        Shown(examples, held), options.batch, num_workers=options.processes if device.type == "cuda" else 0
+    )
     start, seen, running = time.monotonic(), 0, []
     bar = tqdm(total=100, desc="training", unit="%")
-    while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
+    for frames, wanted in shown:
+        if (share := (time.monotonic() - start) / (60 * options.minutes)) >= 1:
+            break
         for group in optimiser.param_groups:
-            group["lr"] = rate(highest_rate, seen / 4000, share)
-        x, y = np.empty((batch, CHANNELS, SIDE, SIDE), np.float32), np.empty((batch, len(MAPS), GRID, GRID), np.float32)
-        for k, i in enumerate(rng.integers(held, len(examples), batch)):
-            x[k], y[k] = examples.varied(i, rng.choice(empty) if rng.random() < _BEHIND else None, rng)
-        frames = torch.from_numpy(x).contiguous(memory_format=torch.channels_last)
-        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
-            logits = model(frames)
-        loss = loss_of(logits.float(), torch.from_numpy(y))
+            group["lr"] = rate(options.rate, seen / 4000, share)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
+            logits = model(frames.to(device).float().contiguous(memory_format=torch.channels_last))
+        loss = loss_of(logits.float(), wanted.to(device).float() / 255)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        seen += batch
-        running.append(loss.item())
-        if len(running) == 200:
-            curve.append(
-                {"examples": seen, "loss": float(np.mean(running)), "held_loss": held_loss(model, examples, held)}
-            )
-            bar.set_postfix(loss=curve[-1]["loss"], held=curve[-1]["held_loss"])
+        seen += len(frames)
+        running.append(loss.detach())
+        if len(running) * len(frames) >= 200 * options.batch:
+            lost = float(torch.stack(running).mean())
+            curve.append({"examples": seen, "loss": lost, "held_loss": held_loss(model, examples, held)})
+            bar.set_postfix(loss=lost, held=curve[-1]["held_loss"])
             running = []
             write_json({"curve": curve}, out)
             torch.save(model.state_dict(), out.with_suffix(".checkpoint.pt"))
@@ -326,10 +379,10 @@ def rate(highest: float, warmed: float, share: float) -> float:
 @torch.no_grad()
 def held_loss(model: Detector, examples: Examples, held: int) -> float:
     model.eval()
-    out = []
+    device, out = next(model.parameters()).device, []
     for a in range(0, min(held, 256), 16):
-        wanted = torch.from_numpy(examples.maps[a : a + 16].astype(np.float32) / 255)
-        shown = torch.from_numpy(np.stack([examples.input(k) for k in range(a, a + 16)]))
+        wanted = torch.from_numpy(examples.maps[a : a + 16].astype(np.float32) / 255).to(device)
+        shown = torch.from_numpy(np.stack([examples.input(k) for k in range(a, a + 16)])).to(device)
         out.append(loss_of(model(shown), wanted).item())
     model.train()
     return float(np.mean(out))
@@ -346,7 +399,11 @@ class Probabilities(nn.Module):
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder that may hold chest/")
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that may hold chest/")
+    parser.add_argument("--anatomy", type=Path, help="keep the views of it here (.npz), or read them")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--processes", type=int, default=2, help="that make the scenes, and vary them for a GPU")
+    parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("engines"))
     parser.add_argument("--scenes", type=int, default=8000)
     parser.add_argument("--views", type=int, default=24, help="views of each subject")
@@ -359,10 +416,12 @@ def main() -> None:
     torch.set_num_threads(2)
 
     def work() -> list[tuple]:
-        anatomy = backgrounds(options.data, options.views)
+        anatomy = backgrounds_of(options)
         return [(options.seed + k, 100, anatomy) for k in range(max(options.scenes // 100, 1))]
 
-    examples = Examples(*kept_or_made(options.cache, [part.name for part in fields(Examples)], scenes, work))
+    examples = Examples(
+        *kept_or_made(options.cache, [part.name for part in fields(Examples)], scenes, work, options.processes)
+    )
     torch.manual_seed(SEED)
     model, before = Detector(), []
     record_path = options.out / "instruments.training.json"
@@ -370,12 +429,14 @@ def main() -> None:
         load_weights(model, options.on_from)
         earlier = json.loads(options.on_from.with_suffix(".training.json").read_text())
         before = [*earlier.get("before", []), {k: v for k, v in earlier.items() if k != "before"}]
+        normalised_again(model, torch.from_numpy(np.stack([examples.input(k) for k in range(128)])))
     curve: list[dict] = []
-    model = train(model, options.rate, examples, options.minutes, curve, record_path).eval()
+    model = train(model, options, examples, curve, record_path).cpu().eval()
     record = {
         "seed": options.seed,
         "scenes": len(examples),
         "minutes": options.minutes,
+        "on": torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} cores",
         "curve": curve,
         "before": before,
     }

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -11,8 +14,11 @@ from fluoronav.inference.manifest import Approved
 from fluoronav.inference.sessions import loaded
 from fluoronav.inference.settings import Unavailable
 
+log = logging.getLogger("fluoronav")
+
 # HEURISTIC asks cuDNN which convolution is best; EXHAUSTIVE would try them all, at each start.
 _OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC"}
+_OWN_DOMAIN = "com.microsoft"
 
 
 class CudaSession:
@@ -27,13 +33,8 @@ class CudaSession:
     def __init__(
         self, model: Approved, threads: int, given: Arrays, made: Arrays, resident: Collection[str] = ()
     ) -> None:  # fmt: skip
-        self.provider = "onnxruntime CUDAExecutionProvider"
-        try:
-            # Refused when any node of the graph would run on the CPU.
-            self._session = loaded(model, "cuda", threads, _OPTIONS | {"enable_cuda_graph": "1"})
-            self.provider += ", CUDA graph"
-        except Unavailable:
-            self._session = loaded(model, "cuda", threads, _OPTIONS)
+        self._session, recorded = _loaded(model, threads)
+        self.provider = "onnxruntime CUDAExecutionProvider" + (", CUDA graph" if recorded else "")
         self._there = OnGpu(given, made, resident)
         self._binding = self._session.io_binding()
         for name, array in given.items():
@@ -48,3 +49,34 @@ class CudaSession:
         self._there.wait()  # ONNX Runtime has a stream of its own
         self._session.run_with_iobinding(self._binding)
         self._there.fetch()
+
+
+def _loaded(model: Approved, threads: int) -> tuple[Any, bool]:
+    """The session, and whether it is recorded as a CUDA graph."""
+    # Refused when any node of the graph would run on the CPU.
+    recorded = _OPTIONS | {"enable_cuda_graph": "1"}
+    try:
+        return loaded(model, "cuda", threads, recorded), True
+    except Unavailable as error:
+        log.info("%s: not as it is: %s", model.path.name, error)
+    try:
+        return loaded(_with_own_sampler(model), "cuda", threads, recorded), True
+    except Unavailable as error:
+        log.info("%s: not as a CUDA graph: %s", model.path.name, error)
+    return loaded(model, "cuda", threads, _OPTIONS), False
+
+
+def _with_own_sampler(model: Approved) -> Approved:
+    """The same graph with ONNX Runtime's own GridSample: not all of its versions have the standard's on a GPU."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise Unavailable(f"needs onnx: pip install 'fluoronav[gpu]' ({error})") from error
+    graph = onnx.load_from_string(model.content)
+    samplers = [node for node in graph.graph.node if node.op_type == "GridSample"]
+    if not samplers:
+        raise Unavailable("it has no GridSample")
+    for node in samplers:
+        node.domain = _OWN_DOMAIN
+    graph.opset_import.append(onnx.helper.make_opsetid(_OWN_DOMAIN, 1))
+    return replace(model, content=graph.SerializeToString())

@@ -132,19 +132,21 @@ def _projector(g: _Graph, slices: int, rows: int, cols: int, n: int) -> str:
     beyond = g.op("Sub", k, s_k)
     u = g.op("Add", s_u, g.op("Mul", beyond, du))  # (slices, n)
     v = g.op("Add", s_v, g.op("Mul", beyond, dv))
-    two, one = g.scalar(2.0), g.scalar(1.0)
+    one = g.scalar(1.0)
 
-    def sample(of: str, at_u: str, at_v: str) -> str:
-        x = g.op("Sub", g.op("Div", g.op("Mul", at_u, two), g.scalar(cols - 1)), one)
-        y = g.op("Sub", g.op("Div", g.op("Mul", at_v, two), g.scalar(rows - 1)), one)
-        at = g.op("Concat", g.reshape(x, (slices, n, 1, 1)), g.reshape(y, (slices, n, 1, 1)), axis=3)
+    def normalised(at: str, count: int) -> str:
+        return g.reshape(g.op("Sub", g.op("Mul", at, g.scalar(2 / (count - 1))), one), (slices, n, 1, 1))
+
+    def sample(of: str, x: str, y: str) -> str:
+        at = g.op("Concat", x, y, axis=3)
         return g.op("GridSample", of, at, align_corners=1, mode="bilinear", padding_mode="zeros")
 
+    x, y = normalised(u, cols), normalised(v, rows)
     sampled = g.op(
         "Concat",
-        sample("volume", u, v),
-        sample("slope_u", g.op("Floor", u), v),
-        sample("slope_v", u, g.op("Floor", v)),
+        sample("volume", x, y),
+        sample("slope_u", normalised(g.op("Floor", u), cols), y),
+        sample("slope_v", x, normalised(g.op("Floor", v), rows)),
         axis=1,
     )
     # Only what lies between source and detector.
