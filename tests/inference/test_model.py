@@ -184,6 +184,27 @@ def test_every_network_bears_half_precision(path):
     assert 0 < np.abs(whole - halved).max() < 3e-3 * np.abs(whole).max()
 
 
+def test_half_precision_bears_a_converter_that_makes_one_cast_twice(monkeypatch):
+    """ONNX Runtime 1.31's does, and then refuses the graph."""
+    onnx = pytest.importorskip("onnx", reason="the extra `graph` is not installed")
+    import onnxruntime
+    from onnxruntime.transformers import float16
+
+    def twice(model, **options):
+        converted = convert(model, **options)
+        (cast, *_) = (n for n in converted.graph.node if n.op_type == "Cast" and n.output[0] not in ("maps", "frame"))
+        converted.graph.node.append(cast)
+        return converted
+
+    convert = float16.convert_float_to_float16
+    monkeypatch.setattr(float16, "convert_float_to_float16", twice)
+    model = approved(engine("instruments.onnx"))
+    with pytest.raises(Exception, match="same node name|must be in single static assignment|Duplicate definition"):
+        given = twice(onnx.load_from_string(model.content), keep_io_types=True).SerializeToString()
+        onnxruntime.InferenceSession(given, providers=["CPUExecutionProvider"])
+    onnxruntime.InferenceSession(half(model).content, providers=["CPUExecutionProvider"])
+
+
 def test_an_engine_in_half_precision_is_another_engine(cache):
     model = approved(engine("instruments.onnx"))
     keep(EngineKey("instruments", model.sha256, "tensorrt-rtx", "1.7", "sm89"), b"in single precision")

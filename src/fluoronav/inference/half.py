@@ -23,4 +23,9 @@ def half(model: Approved) -> Approved:
     except ImportError as error:
         raise ModelError(f"{model.path.name}: fp16 needs onnx: pip install 'fluoronav[graph]' ({error})") from error
     converted = convert_float_to_float16(onnx.load_from_string(model.content), keep_io_types=True)
+    # ONNX Runtime's converter up to 1.31 makes the cast of a value anew for each node that needs it.
+    made: set[str] = set()
+    nodes = [node for node in converted.graph.node if node.output[0] not in made and not made.update(node.output)]
+    del converted.graph.node[:]
+    converted.graph.node.extend(nodes)
     return replace(model, content=converted.SerializeToString())

@@ -1,6 +1,6 @@
 """TensorRT and TensorRT-RTX by their own Python interfaces: building ahead of time, and running what was built.
 
-Building for TensorRT-RTX needs no GPU and is tested; running needs one and is not (docs/gpu.md).
+Building for TensorRT-RTX needs no GPU and is tested; of running, all but TensorRT itself was, once (docs/gpu.md).
 """
 
 from __future__ import annotations
