@@ -23,16 +23,24 @@ def test_the_last_half_minute_can_be_stepped_through_with_its_overlays(browser, 
         page.keyboard.press("ArrowLeft")
     page.wait_for_timeout(200)
     back = page.evaluate("[fluoronav.stats.shownSeq, fluoronav.state.moment.overlay.seq, fluoronav.picture.rows]")
-    assert back[0] < frozen - 5 and back[0] == back[1] and back[2] == 256
+    assert back[0] < frozen - 5 and back[0] == back[1] and back[2] == 512
     assert "s ago" in page.locator("#view").get_attribute("data-note")
     page.keyboard.press("Space")
     display.until(page, f"fluoronav.stats.shownSeq > {frozen} && fluoronav.picture.rows === 512")
     page.evaluate("fluoronav.history.moments.length = 0")
     page.evaluate(
-        """for (let k = 0; k < 400; k++) fluoronav.history.keep(1e9 + 100 * k, {rows: 8, cols: 8, dtype: 'u2'},
+        """for (let k = 0; k < 400; k++) fluoronav.history.keep(1e9 + 100 * k, {height: 8, width: 8, dtype: 'u2'},
         new Uint16Array(64).buffer, 0, null)"""
     )
     assert page.evaluate("fluoronav.history.moments.length") == 300
+    page.evaluate(
+        """fluoronav.history.keep(2e9, {height: 704, width: 704, dtype: 'u2'},
+        new Uint16Array(704 * 704).map((_, k) => k >> 6).buffer, 0, null)"""
+    )
+    kept = page.evaluate(
+        "(({rows, cols, pixels}) => [rows, cols, ...pixels.slice(0, 3)])(fluoronav.history.moments.at(-1))"
+    )
+    assert kept == [352, 352, 5, 5, 5], "a large one at half its size"
 
 
 def test_an_angle_is_measured_at_its_middle_point(browser, display):

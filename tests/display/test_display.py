@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tests.display.pipeline_stand_in import alert, overlay
 
-from fluoronav.display.hub import Viewer
+from fluoronav.display.hub import Picture, Viewer
 
 SHOTS = os.environ.get("FLUORONAV_SCREENSHOTS")  # a folder: the pictures of the docs are made there
 
@@ -416,21 +416,56 @@ def test_a_page_that_is_slow_to_draw_gets_the_newest_picture_next_and_none_in_be
 
     async def run():
         viewer = Viewer()
-        viewer.offer_picture(b"1")
-        assert await viewer.next(0.1) == [b"1"]
-        viewer.offer_picture(b"2")
-        assert await viewer.next(0.1) == [b"2"]  # it has never said a word: another program than our page
+        pictures = [Picture({"seq": k, "rows": 1, "cols": 1, "dtype": "u1"}, bytes([k])) for k in range(7)]
+
+        def sent(k):
+            return pictures[k].message(None)
+
+        viewer.offer_picture(pictures[1])
+        assert await viewer.next(0.1) == [sent(1)]
+        viewer.offer_picture(pictures[2])
+        assert await viewer.next(0.1) == [sent(2)]  # it has never said a word: another program than our page
         viewer.taken()
-        viewer.offer_picture(b"3")
-        assert await viewer.next(0.1) == [b"3"]
-        for picture in (b"4", b"5"):
-            viewer.offer_picture(picture)
-            viewer.offer_overlay(b"overlay " + picture)
-            assert await viewer.next(0.1) == [b"overlay " + picture]  # what is small comes all the same
+        viewer.offer_picture(pictures[3])
+        assert await viewer.next(0.1) == [sent(3)]
+        for k in (4, 5):
+            viewer.offer_picture(pictures[k])
+            viewer.offer_overlay(b"overlay %d" % k)
+            assert await viewer.next(0.1) == [b"overlay %d" % k]  # what is small comes all the same
         viewer.taken()
-        assert await viewer.next(0.1) == [b"5"] and viewer.skipped == 1
-        viewer.offer_picture(b"6")
+        assert await viewer.next(0.1) == [sent(5)] and viewer.skipped == 1
+        viewer.offer_picture(pictures[6])
         viewer.sent_at -= 2.0  # it has been silent for long
-        assert await viewer.next(0.1) == [b"6"]
+        assert await viewer.next(0.1) == [sent(6)]
 
     outside(run())
+
+
+@pytest.mark.parametrize("dtype", ["u1", "u2"])
+def test_a_picture_is_sent_at_the_size_that_it_is_shown_at(dtype):
+    whole = np.random.default_rng(0).integers(0, 200 if dtype == "u1" else 60000, (60, 80)).astype(dtype)
+    picture = Picture({"seq": 1, "rows": 60, "cols": 80, "dtype": dtype}, whole.tobytes())
+
+    def shown(side):
+        message = picture.message(side)
+        length = int.from_bytes(message[:4], "little")
+        head = json.loads(message[4 : 4 + length])
+        assert (head["rows"], head["cols"]) == (60, 80)
+        return np.frombuffer(message[4 + length :], dtype).reshape(head["height"], head["width"])
+
+    for side in (None, 80, 70, 9999):
+        np.testing.assert_array_equal(shown(side), whole)
+    half = whole.reshape(30, 2, 40, 2).mean((1, 3))
+    assert shown(40).shape == (30, 40) and np.abs(shown(40) - half).max() <= 1
+    assert picture.message(40) is picture.message(40), "made once for all viewers of that size"
+    assert shown(1).shape == (1, 1)
+
+
+def test_a_small_screen_is_sent_few_pixels_and_a_larger_window_more_again(browser, display):
+    page = display.open(browser, size=(760, 520))
+    display.until(page, "fluoronav.picture.rows < 512")
+    rows = page.evaluate("fluoronav.picture.rows")
+    assert rows == page.evaluate("document.getElementById('picture').height")
+    assert page.evaluate("fluoronav.state.shown.rows") == 512, "places are told in pixels of the frame"
+    page.set_viewport_size({"width": 1280, "height": 720})
+    display.until(page, "fluoronav.picture.rows === 512")

@@ -8,7 +8,9 @@ from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Any
 
+import cv2
 import msgpack
+import numpy as np
 import zmq
 import zmq.asyncio
 
@@ -18,6 +20,8 @@ _KEPT_OVERLAYS = 6  # a viewer that is slower than this many frames misses overl
 _MOST_ALERTS = 256
 # A page says when it has taken a picture, and gets the next then; one that says nothing any more, after so long.
 _UNTAKEN_S = 1.0
+# Of a frame's side: what is shown larger than that is sent whole, since a hardly smaller picture is only less sharp.
+_MOST_SHARE = 0.85
 Message = bytes
 
 
@@ -26,11 +30,49 @@ def packed(topic: str, header: dict[str, Any], payload: bytes = b"") -> Message:
     return with_head({**header, "topic": topic}, payload)
 
 
+class Picture:
+    """A frame for viewers, at the size that each of them shows it.
+
+    Parameters
+    ----------
+    head : dict
+        With ``rows``, ``cols`` and ``dtype`` (``u1`` or ``u2``).
+    pixels : bytes
+    """
+
+    def __init__(self, head: dict[str, Any], pixels: bytes) -> None:
+        self._head, self._pixels = head, pixels
+        self._made: dict[tuple[int, int], Message] = {}
+
+    def message(self, side: int | None) -> Message:
+        """With ``height`` and ``width``, those of the pixels, beside the frame's own size.
+
+        A browser takes ten milliseconds and more for a full frame, and a fraction of that for what it can show of it.
+
+        Parameters
+        ----------
+        side : int, optional
+            What the longer side takes on the viewer's screen, in its pixels; without it the frame is sent as it is.
+        """
+        rows, cols = self._head["rows"], self._head["cols"]
+        share = side / max(rows, cols) if side else 1.0
+        shape = (rows, cols) if share > _MOST_SHARE else (max(round(rows * share), 1), max(round(cols * share), 1))
+        if shape not in self._made:
+            pixels = self._pixels
+            if shape != (rows, cols):
+                # Bilinear, as the page draws it: what it then shows is the same to a count.
+                whole = np.frombuffer(pixels, "<u2" if self._head["dtype"] == "u2" else "u1").reshape(rows, cols)
+                pixels = cv2.resize(whole, shape[::-1], interpolation=cv2.INTER_LINEAR).tobytes()
+            self._made[shape] = packed("picture", self._head | {"height": shape[0], "width": shape[1]}, pixels)
+        return self._made[shape]
+
+
 @dataclass(eq=False)
 class Viewer:
     """What waits for one browser."""
 
-    picture: Message | None = None
+    picture: Picture | None = None
+    side: int | None = None  # pixels that the longer side of a picture takes on its screen, once it has said so
     overlays: deque[Message] = field(default_factory=lambda: deque(maxlen=_KEPT_OVERLAYS))
     said: deque[Message] = field(default_factory=lambda: deque(maxlen=_MOST_ALERTS))
     skipped: int = 0
@@ -38,9 +80,9 @@ class Viewer:
     sent_at: float = -1e9  # of a picture that it has not taken yet
     wake: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def offer_picture(self, message: Message) -> None:
+    def offer_picture(self, picture: Picture) -> None:
         self.skipped += self.picture is not None
-        self.picture = message
+        self.picture = picture
         self.wake.set()
 
     def taken(self) -> None:
@@ -71,7 +113,7 @@ class Viewer:
         self.overlays.clear()
         now = time.monotonic()
         if self.picture is not None and (not self.paced or now - self.sent_at > _UNTAKEN_S):
-            out.append(self.picture)
+            out.append(self.picture.message(self.side))
             self.picture, self.sent_at = None, now
         return out
 
@@ -189,6 +231,6 @@ class Hub:
         }  # fmt: skip
         if not self.viewers:
             return
-        message = packed("picture", shown, pixels)
+        picture = Picture(shown, pixels)
         for viewer in self.viewers:
-            viewer.offer_picture(message)
+            viewer.offer_picture(picture)

@@ -7,6 +7,7 @@ import contextlib
 import gzip
 import json
 import logging
+import re
 import secrets
 import time
 from collections.abc import Callable
@@ -42,6 +43,8 @@ MOST_VIEWERS = 16
 # Health comes once a second.
 _HEARD_EVERY_S, _SILENT_S, _REPLY_S = 0.2, 1.4, 2.0
 _MOST_BYTES = 65536
+# What a page says of the pixels that a picture's longer side takes on its screen.
+_SIDE = re.compile(r"^side (\d{2,5})$", re.ASCII)
 _SECURITY = {
     "Content-Security-Policy": "default-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; "
     "frame-ancestors 'none'",
@@ -148,6 +151,8 @@ class DisplayServer:
             async for message in socket:
                 if message.type == WSMsgType.TEXT and message.data == "taken":
                     viewer.taken()
+                elif message.type == WSMsgType.TEXT and (said := _SIDE.match(message.data)):
+                    viewer.side = int(said[1])
                 elif message.type == WSMsgType.TEXT:
                     viewer.say(packed("reply", await self._asked(message.data, role)))
         finally:

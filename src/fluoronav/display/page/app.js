@@ -251,6 +251,8 @@ function fit() {
     canvas.style.width = `${cols * scale}px`;
     canvas.style.height = `${rows * scale}px`;
   }
+  const side = Math.max(find("picture").width, find("picture").height);
+  if (state.shown && side !== stream.side) stream.shows(side);
 }
 
 function loupe(overlay, rows, cols) {

@@ -1,6 +1,6 @@
-// The last half minute, to step back through: pictures at half their size and ten a second, with their overlays.
+// The last half minute, to step back through: ten pictures a second with their overlays, large ones at half their size.
 
-const EVERY_MS = 100, KEPT = 300;
+const EVERY_MS = 100, KEPT = 300, LARGE = 700;
 
 export class History {
   constructor() {
@@ -14,14 +14,21 @@ export class History {
     this.next = now + EVERY_MS;
     const wide = header.dtype === "u2";
     const from = wide ? new Uint16Array(buffer, offset) : new Uint8Array(buffer, offset);
-    const [rows, cols] = [header.rows >> 1, header.cols >> 1];
+    const { height, width } = header;
+    const halved = Math.max(height, width) > LARGE;
+    const [rows, cols] = halved ? [height >> 1, width >> 1] : [height, width];
     const old = this.moments.length >= KEPT ? this.moments.shift().pixels : null;
     const fits = old && old.length === rows * cols && old.BYTES_PER_ELEMENT === from.BYTES_PER_ELEMENT;
     const pixels = fits ? old : wide ? new Uint16Array(rows * cols) : new Uint8Array(rows * cols);
-    for (let r = 0, k = 0; r < rows; r++) {
-      let a = 2 * r * header.cols, b = a + header.cols;
-      for (let c = 0; c < cols; c++, k++, a += 2, b += 2) pixels[k] = (from[a] + from[a + 1] + from[b] + from[b + 1]) >> 2;
-    }
+    if (halved) halve(from, width, rows, cols, pixels);
+    else pixels.set(from);
     this.moments.push({ header, rows, cols, pixels, overlay, at: now });
+  }
+}
+
+function halve(from, width, rows, cols, out) {
+  for (let r = 0, k = 0; r < rows; r++) {
+    let a = 2 * r * width, b = a + width;
+    for (let c = 0; c < cols; c++, k++, a += 2, b += 2) out[k] = (from[a] + from[a + 1] + from[b] + from[b + 1]) >> 2;
   }
 }

@@ -34,13 +34,13 @@ class Picture {
     this.measured = 0;
   }
 
-  // Takes a frame's pixels.
+  // Takes a frame's pixels, which may be fewer than the frame's own: as many as the screen shows.
   take(header, buffer, offset) {
     const pixels = header.dtype === "u2" ? new Uint16Array(buffer, offset) : new Uint8Array(buffer, offset);
-    this.upload(header, header.rows, header.cols, pixels);
+    this.upload(header, header.height, header.width, pixels);
   }
 
-  // The same for pixels of another size than the frame's.
+  // The same for pixels of any size.
   upload(header, rows, cols, pixels) {
     if (rows !== this.rows || cols !== this.cols || header.dtype !== this.dtype) {
       [this.rows, this.cols, this.dtype] = [rows, cols, header.dtype];

@@ -27,9 +27,15 @@ export class Stream {
 
   opened(open) {
     this.open = open;
-    if (open) return;
+    if (open) return this.side && this.shows(this.side);
     for (const answer of this.waiting.values()) answer({ ok: false, error: { code: "closed", text: "connection lost" } });
     this.waiting.clear();
+  }
+
+  // Has pictures sent with no more pixels along their longer side than that.
+  shows(side) {
+    this.side = side;
+    if (this.open) this.link.postMessage({ text: `side ${side}` });
   }
 
   // Has the next picture sent.
