@@ -20,7 +20,11 @@ _LEAST_TIP, LEAST_SCORE = 0.1, 0.35
 _TIPS_APART_PX, _MOST = 3, 8
 # A line is followed in steps of one pixel of the grid, turning by so much at the most, until it fades for so long.
 _TURN_DEG, _FADED, _FADED_FOR, _SHORTEST_PX, _LONGEST_PX = 8.0, 0.25, 5, 5, 190
-_ANGLES = 120
+# Another line from the same tip is one that is so much as strong over its first pixels, at least so far turned from the
+# first: tips lie close together, and other instruments cross there.
+_ANGLES, _FIRST_PX = 120, 12
+_OTHER_SHARE, _OTHER_DEG = 0.6, 15.0
+_ONE_WAY_COS = float(np.cos(np.deg2rad(_OTHER_DEG * 0.7)))
 
 
 @dataclass(frozen=True)
@@ -55,14 +59,15 @@ def trace_instruments(maps: Float32, least_score: float = LEAST_SCORE) -> list[T
     line = np.minimum(maps[: len(KINDS)].sum(0), 1)
     found: list[Trace] = []
     for tip, probability in _peaks(maps[TIP]):
-        path = _follow(line, tip[0], tip[1], np.deg2rad(_TURN_DEG))
-        if len(path) < _SHORTEST_PX:
-            continue
-        at = np.rint(path[1:]).astype(int)
-        along = maps[: len(KINDS), at[:, 1], at[:, 0]]
-        score = float(np.sqrt(probability * line[at[:, 1], at[:, 0]].mean()))
-        if score >= least_score:
-            found.append(Trace(KINDS[int(along.mean(1).argmax())], score, path))
+        for angle in _directions(line, tip[0], tip[1], np.deg2rad(_OTHER_DEG)):
+            path = _follow(line, tip[0], tip[1], angle, np.deg2rad(_TURN_DEG))
+            if len(path) < _SHORTEST_PX:
+                continue
+            at = np.rint(path[1:]).astype(int)
+            along = maps[: len(KINDS), at[:, 1], at[:, 0]]
+            score = float(np.sqrt(probability * line[at[:, 1], at[:, 0]].mean()))
+            if score >= least_score:
+                found.append(Trace(KINDS[int(along.mean(1).argmax())], score, path))
     found.sort(key=lambda t: -t.score)
     kept: list[Trace] = []
     for trace in found:
@@ -89,11 +94,13 @@ def _peaks(tips: Float32) -> list[tuple[Float, float]]:
 
 
 def _same_trace(trace: Trace, other: Trace) -> bool:
-    """Whether both begin in one place, or most of a trace runs along another in the same sense."""
+    """Whether both begin in one place and run one way, or most of a trace runs along another in the same sense."""
     apart = np.linalg.norm(trace.path[:, None] - other.path[None], axis=-1)
     along = float((trace.path[-1] - trace.path[0]) @ (other.path[-1] - other.path[0])) > 0
     begins_together = bool(np.linalg.norm(trace.path[0] - other.path[0]) < _TIPS_APART_PX)
-    return begins_together or (along and bool((apart.min(1) < 2.0).mean() > 0.6))
+    begun, other_begun = (t.path[min(_FIRST_PX, len(t.path) - 1)] - t.path[0] for t in (trace, other))
+    one_way = float(begun @ other_begun) > _ONE_WAY_COS * float(np.linalg.norm(begun) * np.linalg.norm(other_begun))
+    return (begins_together and one_way) or (along and bool((apart.min(1) < 2.0).mean() > 0.6))
 
 
 @njit(cache=True, nogil=True)
@@ -109,16 +116,31 @@ def _at(image, x, y):
 
 
 @njit(cache=True, nogil=True)
-def _follow(line, x, y, turn):
-    """The path from a tip along a line; the tip alone where no line begins."""
-    best, angle = -1.0, 0.0
+def _directions(line, x, y, apart):
+    """The angle at which a line leaves a tip; and that of another that is nearly as strong, where there is one."""
+    totals = np.zeros(_ANGLES)
     for k in range(_ANGLES):
         a = 2 * np.pi * k / _ANGLES
-        total = 0.0
-        for step in range(1, 13):
-            total += min(_at(line, x + step * np.cos(a), y + step * np.sin(a)), 0.7)
-        if total > best:
-            best, angle = total, a
+        for step in range(1, _FIRST_PX + 1):
+            totals[k] += min(_at(line, x + step * np.cos(a), y + step * np.sin(a)), 0.7)
+    first = int(totals.argmax())
+    second, least = -1, _OTHER_SHARE * totals[first]
+    reach = int(np.ceil(apart * _ANGLES / (2 * np.pi)))
+    for k in range(_ANGLES):
+        far = min((k - first) % _ANGLES, (first - k) % _ANGLES) >= reach
+        highest = totals[k] >= totals[k - 1] and totals[k] >= totals[(k + 1) % _ANGLES]
+        if far and highest and totals[k] > least:
+            second, least = k, totals[k]
+    out = np.empty(1 if second < 0 else 2)
+    out[0] = 2 * np.pi * first / _ANGLES
+    if second >= 0:
+        out[1] = 2 * np.pi * second / _ANGLES
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _follow(line, x, y, angle, turn):
+    """The path from a tip along a line that leaves it at an angle; the tip alone where none goes on."""
     path = np.empty((_LONGEST_PX + 1, 2))
     path[0, 0], path[0, 1] = x, y
     n, faded = 1, 0
