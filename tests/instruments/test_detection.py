@@ -1,9 +1,15 @@
 """From maps to instruments with identities, and drift; the network itself is judged by `bench instruments`."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
 import numpy as np
 
+from fluoronav.enhancement import AttenuationStage
+from fluoronav.instruments import proposals
 from fluoronav.instruments.detection import DetectionStage, on_one_line
 from fluoronav.instruments.drift import DriftFilter
+from fluoronav.instruments.edges import Measured
 from fluoronav.instruments.identity import IdentityTracker
 from fluoronav.instruments.tracing import trace_instruments
 from fluoronav.records import Budget, Detection, FrameRecord
@@ -48,6 +54,54 @@ def test_a_bead_is_no_instrument_and_both_ends_of_a_line_may_be_its_tip():
     one, other = trace_instruments(both_ends)
     assert np.linalg.norm(one.path[0] - (60, 40)) < 0.7
     assert np.linalg.norm(other.path[0] - (10, 120)) < 0.7
+
+
+def test_two_tips_in_one_place_have_a_line_each():
+    one, other = trace_instruments(maps_of((0, (60, 40), (10, 120), 0), (3, (61, 41), (120, 100), 0)))
+    assert all(np.linalg.norm(t.path[0] - (60, 40)) < 1.5 for t in (one, other))
+    ends = sorted((t.path[-1] for t in (one, other)), key=lambda p: p[0])
+    assert np.linalg.norm(ends[0] - (10, 120)) < 4 and np.linalg.norm(ends[1] - (120, 100)) < 4
+
+
+def test_where_edges_lead_astray_the_trace_itself_gets_a_second_look(camera, monkeypatch):
+    proposer = proposals.Proposer(camera.rows, camera.cols)
+    maps = maps_of((0, (60, 40), (10, 120), 0))
+    monkeypatch.setattr(proposer, "model", SimpleNamespace(input=proposer.model.input, output=[maps], run=int))
+    frame = FrameRecord(0, 0, 0, np.full((camera.rows, camera.cols), 9000, np.uint16), 16, False, None)
+    attenuation = AttenuationStage()
+    attenuation.prepare(None, camera)
+    attenuation.process(frame, Budget(1e6))
+    traced = np.array([60.5, 40.5]) * 8 - 0.5
+
+    def tips(off):
+        said = Measured(traced + off, np.array([1.0, 0]), traced, 7.0, 0.5, 0.1, 0.0)
+        monkeypatch.setattr(proposals, "measure", lambda *args: said)
+        return [d.tip_px - traced for d in proposer.find(frame, 0.3)]
+
+    assert [np.linalg.norm(t) < 6 for t in tips((3.0, 4.0))] == [True]
+    measured, as_traced = tips((60.0, 0.0))
+    assert np.linalg.norm(measured - (60, 0)) < 6 and np.linalg.norm(as_traced) < 6
+
+
+def test_a_find_is_looked_at_again_only_where_its_tip_moved(camera):
+    stage = DetectionStage()
+    stage.prepare(None, camera)
+    still, moves, none = seen(500, 500), seen(200, 800), seen(800, 200)
+    stage.proposer = SimpleNamespace(find=lambda frame, least: [still, moves, none])
+    looks = []
+
+    def looked_at(frame, finds):
+        looks.append([d.tip_px.tolist() for d in finds])
+        first = len(looks) == 1
+        moved = [replace(d, tip_px=d.tip_px + (9.0 if first and d is not still else 1.0)) for d in finds]
+        return [replace(d, score=0.01 if d.tip_px[0] > 700 else 0.9) for d in moved]
+
+    stage._looked_at = looked_at
+    frame = FrameRecord(0, 0, 0, np.zeros((2, 2), np.uint16), 16, False, None)
+    frame.seen = np.ones((2, 2), bool)
+    found = stage.find(frame)
+    assert looks[1:] == [[[209.0, 809.0]]], "neither what stayed nor what is none"
+    assert sorted(d.tip_px[0] for d in found) == [210.0, 501.0]
 
 
 def test_a_line_has_one_tip_and_crossing_and_neighbouring_lines_have_their_own():
