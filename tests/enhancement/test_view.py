@@ -1,5 +1,6 @@
 """The picture for the display: less noise, no ghosts, contrast where people look, and none of it on the frame path."""
 
+import cv2
 import numpy as np
 import pytest
 from hypothesis import given
@@ -159,3 +160,38 @@ def test_the_stage_makes_its_picture_beside_the_frame_path_and_counts_what_it_le
     stage.close()
     assert len(pictures) + stage.skipped == 6 and pictures
     assert all(shape == (camera.rows, camera.cols) and kind == np.uint8 for _, shape, kind, _ in pictures)
+
+
+@pytest.mark.parametrize("shape", [(256, 256), (300, 420), (512, 300)])
+def test_the_picture_is_that_of_the_formula_over_whole_images(rng, shape):
+    rows, cols = shape
+    x = 100 + 40 * rng.random((rows, cols)).astype(np.float32)
+    x[rows // 3 : rows // 2, cols // 4 :] -= 30
+    small = tuple(max(round(side * 256 / max(shape)), 8) for side in shape)
+    seen = np.ones(small, bool)
+    seen[: small[0] // 8] = False
+    picture = DisplayPicture(rows, cols)(x, seen).copy()
+    narrow = cv2.resize(x, small[::-1], interpolation=cv2.INTER_AREA)
+    ranged = narrow[seen]
+    ranged = ranged[ranged < 0.985 * ranged.max()]
+    low, high = np.percentile(ranged, [0.5, 99.7])
+    filled = np.where(seen, narrow, narrow[seen].mean())
+
+    def whole(image):
+        return cv2.resize(image.astype(np.float32), (cols, rows), interpolation=cv2.INTER_LINEAR)
+
+    def filtered(radius):
+        size = (2 * radius + 1, 2 * radius + 1)
+        mean = cv2.blur(filled, size)
+        variance = np.maximum(cv2.blur(filled * filled, size) - mean * mean, 0)
+        a = variance / (variance + (0.06 * (high - low)) ** 2)
+        return whole(cv2.blur(a, size)) * x + whole(cv2.blur((1 - a) * mean, size))
+
+    middle, base = filtered(3), filtered(20)
+    level = np.sqrt(np.clip((base - low) / (high - low), 0, 1))
+    fine = (x - middle) * np.where(x < middle, 1.35, 1) * 1.8
+    detail = (1.3 * (middle - base) + fine) / (high - low)
+    wanted = 255 * np.clip(level + np.minimum(0.5 / np.maximum(level, 1e-6), 2.2) * detail, 0, 1)
+    inside = whole(seen) >= 0.5
+    assert np.abs(picture - np.where(inside, wanted, 0)).max() < 1.5
+    assert picture.max() > 200

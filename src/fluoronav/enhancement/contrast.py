@@ -17,8 +17,9 @@ _RADII = (3, 20)
 # Steps larger than this (share of the range) are edges, which the filter keeps, so no halo forms beside them.
 _EDGE = 0.06
 _COARSE, _FINE = 1.3, 1.8  # gains of the two bands
-# What is left is shown by a curve that lifts the dark parts, a spine behind a trunk; the bands gain as it is steep.
-_GAMMA, _STEEPEST, _STEPS = 0.5, 2.2, 1024
+# What is left is shown by its square root, which lifts the dark parts, a spine behind a trunk; the bands gain as that
+# is steep.
+_STEEPEST = 2.2
 # Thin dark things, as instruments are, gain so much more.
 _METAL = 1.35
 _LOW, _HIGH = 0.5, 99.7  # percentiles of the display's range, inside the aperture
@@ -34,14 +35,13 @@ class DisplayPicture:
     """
 
     def __init__(self, rows: int, cols: int) -> None:
-        self._shape = rows, cols
         scale = _SMALL_SIDE / max(rows, cols)
         self._small = max(round(rows * scale), 8), max(round(cols * scale), 8)
         self._out = np.zeros((rows, cols), np.uint8)
-        levels = np.linspace(0, 1, _STEPS)
-        curve = levels**_GAMMA
-        slope = np.minimum(np.gradient(curve, levels), _STEEPEST)
-        self._curve, self._slope = curve.astype(np.float32), slope.astype(np.float32)
+        # The two filters' models and the mask, of their final width: _compose blends rows as it goes, since five more
+        # images would go through memory, and through the cache that the registration lives in.
+        self._wide = np.zeros((5, self._small[0], cols), np.float32)
+        self._above, self._below = _places(rows, self._small[0])
 
     def __call__(self, stabilised: Float32, seen: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
         """The picture; valid until the next call.
@@ -53,7 +53,6 @@ class DisplayPicture:
         seen : ndarray of bool, optional
             Inside the aperture, any size; the rest becomes black.
         """
-        rows, cols = self._shape
         small = cv2.resize(stabilised, self._small[::-1], interpolation=cv2.INTER_AREA)
         inside = np.ones(self._small, np.bool_)
         if seen is not None:
@@ -68,14 +67,11 @@ class DisplayPicture:
         span = max(float(high - low), 1e-6)
         # The mean stands in for what is outside, or the aperture's rim would rule the filters near it.
         filled = np.where(inside, small, np.float32(small[inside].mean()))
-        (fine_a, fine_b), (coarse_a, coarse_b) = (_linear(filled, r, (_EDGE * span) ** 2) for r in _RADII)
-        fine_a, fine_b, coarse_a, coarse_b = (
-            cv2.resize(m, (cols, rows), interpolation=cv2.INTER_LINEAR) for m in (fine_a, fine_b, coarse_a, coarse_b)
-        )
-        mask = cv2.resize(inside.astype(np.float32), (cols, rows), interpolation=cv2.INTER_LINEAR)
+        models = [m for r in _RADII for m in _linear(filled, r, (_EDGE * span) ** 2)]
+        for narrow, wide in zip((*models, inside.astype(np.float32)), self._wide, strict=True):
+            cv2.resize(narrow, wide.shape[::-1], dst=wide, interpolation=cv2.INTER_LINEAR)
         _compose(
-            stabilised, fine_a, fine_b, coarse_a, coarse_b, mask, np.float32(low), np.float32(span), self._curve,
-            self._slope, self._out,
+            stabilised, self._wide, self._above, self._below, np.float32(low), np.float32(span), self._out
         )  # fmt: skip
         return self._out
 
@@ -90,23 +86,41 @@ def _linear(image: Float32, radius: int, epsilon: float) -> tuple[Float32, Float
     return np.asarray(cv2.blur(a, size), np.float32), np.asarray(cv2.blur(b, size), np.float32)
 
 
+def _places(count: int, small: int) -> tuple[NDArray[np.intp], Float32]:
+    """For each row: the small image's row above it, and how far it lies beyond that, as OpenCV's resize has it."""
+    at = np.clip((np.arange(count) + 0.5) * small / count - 0.5, 0, small - 1)
+    above = np.minimum(np.floor(at).astype(np.intp), max(small - 2, 0))
+    return above, (at - above).astype(np.float32)
+
+
 @njit(**_OPTIONS)
-def _compose(x, fine_a, fine_b, coarse_a, coarse_b, mask, low, span, curve, slope, out):
-    coarse_gain, fine_gain = np.float32(_COARSE) / span, np.float32(_FINE) / span
-    metal = np.float32(_METAL)
-    steps = np.float32(curve.shape[0] - 1)
+def _compose(x, wide, above, below, low, span, out):
+    row = np.empty(wide.shape[::2], np.float32)
     for i in range(x.shape[0]):
-        for j in range(x.shape[1]):
-            if mask[i, j] < np.float32(0.5):
-                out[i, j] = 0
-                continue
-            value = x[i, j]
-            middle = fine_a[i, j] * value + fine_b[i, j]
-            base = coarse_a[i, j] * value + coarse_b[i, j]
-            level = min(max((base - low) / span, np.float32(0)), np.float32(1))
-            at = np.int32(level * steps)
-            fine = (value - middle) * fine_gain
-            if fine < 0:
-                fine *= metal
-            y = curve[at] + slope[at] * (coarse_gain * (middle - base) + fine)
-            out[i, j] = np.uint8(min(max(y, np.float32(0)), np.float32(1)) * np.float32(255))
+        k = above[i]
+        for m in range(row.shape[0]):
+            _blend(wide[m, k], wide[m, min(k + 1, wide.shape[1] - 1)], below[i], row[m])
+        _compose_row(x[i], row[0], row[1], row[2], row[3], row[4], low, span, out[i])
+
+
+@njit(**_OPTIONS)
+def _blend(above, under, share, out):
+    for j in range(out.shape[0]):
+        out[j] = above[j] + share * (under[j] - above[j])
+
+
+@njit(**_OPTIONS)
+def _compose_row(x, fine_a, fine_b, coarse_a, coarse_b, mask, low, span, out):
+    zero, one, half = np.float32(0), np.float32(1), np.float32(0.5)
+    per_span, metal, steepest = one / span, np.float32(_METAL), np.float32(_STEEPEST)
+    coarse_gain, fine_gain = np.float32(_COARSE) * per_span, np.float32(_FINE) * per_span
+    for j in range(x.shape[0]):
+        value = x[j]
+        middle, base = fine_a[j] * value + fine_b[j], coarse_a[j] * value + coarse_b[j]
+        curve = np.sqrt(min(max((base - low) * per_span, zero), one))
+        slope = min(half / max(curve, np.float32(1e-6)), steepest)
+        fine = (value - middle) * fine_gain
+        fine = min(fine, zero) * metal + max(fine, zero)
+        y = min(max(curve + slope * (coarse_gain * (middle - base) + fine), zero), one)
+        shown = one if mask[j] >= half else zero
+        out[j] = np.uint8(np.int32(shown * y * np.float32(255)))
