@@ -14,6 +14,7 @@ from fluoronav.enhancement.denoiser import SIDE, LearnedDenoiser
 from fluoronav.enhancement.spatial import LocalWiener
 from fluoronav.enhancement.temporal import TemporalFilter
 from fluoronav.inference import InferenceSettings
+from fluoronav.priority import beside_the_frame_path
 from fluoronav.records import Budget, FrameRecord
 
 Float32 = NDArray[np.float32]
@@ -41,7 +42,7 @@ class ViewStage:
         self.engine = "cpu"
         self.on_picture: Callable[[Picture], None] = lambda picture: None
         self.skipped = 0
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="view")
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="view", initializer=beside_the_frame_path)
         self._making: Future[None] | None = None
         self._next: FrameRecord | None = None
 

@@ -14,6 +14,7 @@ from fluoronav.geometry import rotation_distance_deg, transform_points
 from fluoronav.guidance.alerts import LEVELS, AlertBook, proximity_level
 from fluoronav.guidance.approach import AHEAD_MM, ONE_SIDED_95, ClosingSpeed, ahead_mm
 from fluoronav.guidance.outlines import OutlineModel
+from fluoronav.priority import beside_the_frame_path
 from fluoronav.records import Budget, Distance, FrameRecord, Instrument, Level, PlanProgress
 
 Float = NDArray[np.float64]
@@ -62,7 +63,7 @@ class GuidanceStage:
 
     def __init__(self) -> None:
         self.alerts = AlertBook()
-        self._background = ThreadPoolExecutor(1, thread_name_prefix="outlines")
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="outlines", initializer=beside_the_frame_path)
         self._looking: Future | None = None
         self._rims: list = []
         self._rims_for: Float | None = None

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from fluoronav.geometry import Camera, inverse, moved_about, transform_points
 from fluoronav.instruments.space import Sighting
+from fluoronav.priority import beside_the_frame_path
 
 Float = NDArray[np.float64]
 
@@ -114,7 +115,9 @@ class TrackerRegistration:
         self._camera = camera
         self._pairs: list[Pair] = []
         self._solved_at = 0
-        self._worker = ThreadPoolExecutor(1, thread_name_prefix="tracker-registration")
+        self._worker = ThreadPoolExecutor(
+            1, thread_name_prefix="tracker-registration", initializer=beside_the_frame_path
+        )
         self._solving: Future[ReferencePose | None] | None = None
         self.found: ReferencePose | None = None
 

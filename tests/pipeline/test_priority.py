@@ -1,0 +1,38 @@
+"""What works beside the frame path takes what it leaves."""
+
+import os
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from fluoronav.enhancement import ViewStage
+from fluoronav.guidance import GuidanceStage
+from fluoronav.priority import beside_the_frame_path
+from fluoronav.registration import RegistrationStage
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="a thread has a priority of its own on Linux only")
+
+
+def niceness():
+    return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+
+def test_a_thread_beside_the_frame_path_has_a_lower_priority_and_no_other_has():
+    before = niceness()
+    with ThreadPoolExecutor(1, initializer=beside_the_frame_path) as pool:
+        lower = pool.submit(niceness).result()
+        with ThreadPoolExecutor(1, initializer=beside_the_frame_path) as nested:
+            assert pool.submit(lambda: nested.submit(niceness).result()).result() == lower
+    assert lower == max(before, 10) and niceness() == before
+
+
+def test_the_stages_work_beside_frames_at_a_lower_priority():
+    for stage, worker in (
+        (RegistrationStage(), "_background"),
+        (ViewStage(), "_worker"),
+        (GuidanceStage(), "_background"),
+    ):
+        assert getattr(stage, worker).submit(niceness).result() > niceness()
+        stage.close()
