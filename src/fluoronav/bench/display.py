@@ -58,7 +58,8 @@ def bench_display(
     -------
     dict
         ``recorded``, ``with_pipeline``: overlay to pixels (ms: p50, p99, count), frames shown a second, first picture
-        after opening (ms), JavaScript heap at start and end (MB).
+        after opening (ms), JavaScript heap at start and end (MB); ``recorded`` also has ``memory_mb_each_minute``: heap,
+        and what the browser's processes and the server have for themselves.
 
     Raises
     ------
@@ -101,6 +102,7 @@ def _recorded(
     try:
         pages = [browser.new_page(viewport=_SIZE) for _ in range(viewers)]
         begin, opened, settled, heap, drawn = time.monotonic(), False, False, 0.0, 0
+        memory: list[dict[str, float]] = []
         bar = tqdm(total=round(seconds), desc="recorded messages", unit="s")
         for k, due, kind, parts in _messages(recording, frames, launch["source"]):
             time.sleep(max(begin + due - time.monotonic(), 0))
@@ -117,8 +119,10 @@ def _recorded(
                 pages[0].evaluate("fluoronav.stats.overlayToPixels.length = 0")
                 heap = _heap_mb(pages[0])
                 drawn = pages[0].evaluate("fluoronav.stats.drawn")
+            if elapsed > _SETTLING_S + 60 * (len(memory) + 1):
+                memory.append(_memory_mb(pages[0], server))
             bar.update(max(int(elapsed - _SETTLING_S) - bar.n, 0))
-        result = _figures(pages[0], heap, drawn, seconds)
+        result = _figures(pages[0], heap, drawn, seconds) | {"memory_mb_each_minute": memory}
         for page in pages:
             page.close()
         return result
@@ -201,6 +205,17 @@ def _heap_mb(page) -> float:
     return used / 1e6
 
 
+def _memory_mb(page, server: DisplayProcess) -> dict[str, float]:
+    """The page's JavaScript heap, and what the browser's processes and the server have for themselves."""
+    import psutil
+
+    chromium = [p for p in psutil.Process().children(recursive=True) if "chrom" in p.name()]
+    own = [
+        sum(p.memory_full_info().uss for p in some) / 1e6 for some in (chromium, [psutil.Process(server.process.pid)])
+    ]
+    return {"heap": _heap_mb(page), "browser": own[0], "server": own[1]}
+
+
 def _opened(page, address: str) -> bool:
     try:
         page.goto(address)
@@ -263,6 +278,8 @@ def table(result: dict[str, Any]) -> str:
             f"second; first picture after {r['first_picture_ms']:.0f} ms; "
             f"heap {heap['start']:.1f} to {heap['end']:.1f} MB"
         )
+    for k, m in enumerate(result["recorded"]["memory_mb_each_minute"], 1):
+        lines.append(f"  minute {k}: heap {m['heap']:.1f}, browser {m['browser']:.0f}, server {m['server']:.0f} MB")
     e = result["with_pipeline"]["exposure_to_overlay_ms"]
     return "\n".join(
         [*lines, f"  the pipeline meanwhile: exposure to overlay p50 {e['p50']:.1f}, p99 {e['p99']:.1f} ms"]
