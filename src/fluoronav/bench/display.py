@@ -58,8 +58,8 @@ def bench_display(
     -------
     dict
         ``recorded``, ``with_pipeline``: overlay to pixels (ms: p50, p99, count), frames shown a second, first picture
-        after opening (ms), JavaScript heap at start and end (MB); ``recorded`` also has ``memory_mb_each_minute``: heap,
-        and what the browser's processes and the server have for themselves.
+        after opening (ms), JavaScript heap at start and end (MB); ``recorded`` also has ``memory_mb_each_minute``: the
+        heap, and what the browser's processes and the server have for themselves.
 
     Raises
     ------
