@@ -5,11 +5,8 @@ from types import SimpleNamespace
 
 import numpy as np
 
-from fluoronav.enhancement import AttenuationStage
-from fluoronav.instruments import proposals
 from fluoronav.instruments.detection import DetectionStage, on_one_line
 from fluoronav.instruments.drift import DriftFilter
-from fluoronav.instruments.edges import Measured
 from fluoronav.instruments.identity import IdentityTracker
 from fluoronav.instruments.tracing import trace_instruments
 from fluoronav.records import Budget, Detection, FrameRecord
@@ -61,26 +58,6 @@ def test_two_tips_in_one_place_have_a_line_each():
     assert all(np.linalg.norm(t.path[0] - (60, 40)) < 1.5 for t in (one, other))
     ends = sorted((t.path[-1] for t in (one, other)), key=lambda p: p[0])
     assert np.linalg.norm(ends[0] - (10, 120)) < 4 and np.linalg.norm(ends[1] - (120, 100)) < 4
-
-
-def test_where_edges_lead_astray_the_trace_itself_gets_a_second_look(camera, monkeypatch):
-    proposer = proposals.Proposer(camera.rows, camera.cols)
-    maps = maps_of((0, (60, 40), (10, 120), 0))
-    monkeypatch.setattr(proposer, "model", SimpleNamespace(input=proposer.model.input, output=[maps], run=int))
-    frame = FrameRecord(0, 0, 0, np.full((camera.rows, camera.cols), 9000, np.uint16), 16, False, None)
-    attenuation = AttenuationStage()
-    attenuation.prepare(None, camera)
-    attenuation.process(frame, Budget(1e6))
-    traced = np.array([60.5, 40.5]) * 8 - 0.5
-
-    def tips(off):
-        said = Measured(traced + off, np.array([1.0, 0]), traced, 7.0, 0.5, 0.1, 0.0)
-        monkeypatch.setattr(proposals, "measure", lambda *args: said)
-        return [d.tip_px - traced for d in proposer.find(frame, 0.3)]
-
-    assert [np.linalg.norm(t) < 6 for t in tips((3.0, 4.0))] == [True]
-    measured, as_traced = tips((60.0, 0.0))
-    assert np.linalg.norm(measured - (60, 0)) < 6 and np.linalg.norm(as_traced) < 6
 
 
 def test_a_find_is_looked_at_again_only_where_its_tip_moved(camera):

@@ -29,8 +29,6 @@ _OUTLIER = 2.5
 _BENT_PX, _BENT_SIGMAS = 3.0, 5.0
 # Errors of what is taken from the path because the picture is too noisy to measure it.
 _PATH_SIGMA_PX, _LOST_TIP_SIGMA_PX = 2.0, 8.0
-# The direction of a path is that of its first part, and so uncertain.
-_TRACED_PX, _TRACED_SIGMA_DEG = 120.0, 1.5
 
 
 @dataclass(frozen=True)
@@ -126,14 +124,6 @@ def measure(
     # Five profiles share their noise.
     sigma_deg = float(np.rad2deg(sigma / max(spread, 1) * np.sqrt(12 * 5 / max(int(kept.sum()), 1))))
     return Measured(tip, axis, path_px[-1], width_px, sigma_tip, sigma_deg, bend)
-
-
-def as_traced(path_px: Float) -> Measured:
-    """A path as it is, with its error; parameters as of :func:`measure`."""
-    length = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(path_px, axis=0), axis=1))])
-    far = np.array([np.interp(_TRACED_PX, length, path_px[:, k]) for k in (0, 1)])
-    axis = (path_px[0] - far) / np.linalg.norm(path_px[0] - far)
-    return Measured(path_px[0], axis, path_px[-1], 0.0, _LOST_TIP_SIGMA_PX, _TRACED_SIGMA_DEG, 0.0)
 
 
 @njit(cache=True, nogil=True)

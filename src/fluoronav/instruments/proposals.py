@@ -7,15 +7,12 @@ import numpy as np
 
 from fluoronav.enhancement.attenuation import Binning, write_attenuation
 from fluoronav.inference import InferenceSettings, Model, engine
-from fluoronav.instruments.edges import Measured, as_traced, measure
+from fluoronav.instruments.edges import measure
 from fluoronav.instruments.network_input import FINE, GRID, SIDE, Field
 from fluoronav.instruments.sampling import shadow_along
 from fluoronav.instruments.strips import COLS, ROWS, strip
-from fluoronav.instruments.tracing import Trace, trace_instruments
+from fluoronav.instruments.tracing import trace_instruments
 from fluoronav.records import Detection, FrameRecord, every_kind_of_counts
-
-# A tip that was measured farther than that from where its trace begins, pixels of a 1024 image.
-_ASTRAY_PX = 12.0
 
 
 class Proposer:
@@ -83,19 +80,14 @@ class Proposer:
         for trace in trace_instruments(self.model.output[0], least_score):
             path = (trace.path + 0.5) * self._to_frame - 0.5
             m = measure(frame.counts, path, frame.dark, frame.inverse, trace.kind)
-            if m is None:
-                continue
-            found.append(_detection(trace, m))
-            # What was measured may be another's shadow: then the second look is asked of the trace itself, too.
-            if np.linalg.norm(m.tip_px - path[0]) > _ASTRAY_PX * self._to_frame / 8:
-                found.append(_detection(trace, as_traced(path)))
+            if m is not None:
+                found.append(
+                    Detection(
+                        "", trace.kind, trace.score, m.tip_px, m.tail_px, m.direction, m.width_px, m.sigma_px,
+                        m.sigma_deg, m.bend_px, 0,
+                    )
+                )  # fmt: skip
         return found
-
-
-def _detection(trace: Trace, m: Measured) -> Detection:
-    return Detection(
-        "", trace.kind, trace.score, m.tip_px, m.tail_px, m.direction, m.width_px, m.sigma_px, m.sigma_deg, m.bend_px, 0
-    )
 
 
 def _square(picture: np.ndarray, shape: tuple[int, ...], side: int) -> np.ndarray:
