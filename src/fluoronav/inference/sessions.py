@@ -79,8 +79,6 @@ def loaded(model: Approved, engine: Engine, threads: int, provider_options: Mapp
         import onnxruntime
     except ImportError as error:
         raise ModelError(f"{model.path.name}: needs ONNX Runtime: pip install 'fluoronav[cpu]'") from error
-    if engine == "cuda":  # CUDA's own packages lie where the loader does not look
-        onnxruntime.preload_dlls()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -118,6 +116,8 @@ def _providers(
     name = _PROVIDERS[engine]
     if name not in onnxruntime.get_available_providers():
         raise Unavailable(f"this ONNX Runtime has no {name}; it has {', '.join(onnxruntime.get_available_providers())}")
+    if engine == "cuda":  # CUDA's own packages lie where the loader does not look
+        onnxruntime.preload_dlls()
     return [(name, dict(provider_options)), *([] if engine == "cpu" else ["CPUExecutionProvider"])]
 
 
