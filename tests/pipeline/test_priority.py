@@ -28,11 +28,10 @@ def test_a_thread_beside_the_frame_path_has_a_lower_priority_and_no_other_has():
     assert lower == max(before, 10) and niceness() == before
 
 
-def test_the_stages_work_beside_frames_at_a_lower_priority():
-    for stage, worker in (
-        (RegistrationStage(), "_background"),
-        (ViewStage(), "_worker"),
-        (GuidanceStage(), "_background"),
-    ):
-        assert getattr(stage, worker).submit(niceness).result() > niceness()
+def test_pictures_and_outlines_are_made_at_a_lower_priority_and_the_patient_is_searched_for_at_none_lower():
+    registration, view, guidance = RegistrationStage(), ViewStage(), GuidanceStage()
+    assert view._worker.submit(niceness).result() > niceness()
+    assert guidance._background.submit(niceness).result() > niceness()
+    assert registration._background.submit(niceness).result() == niceness()
+    for stage in (registration, view, guidance):
         stage.close()

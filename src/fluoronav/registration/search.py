@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.geometry import Camera, exp_so3, moved_in_camera
-from fluoronav.priority import beside_the_frame_path
 from fluoronav.registration.agreement import Agreement
 from fluoronav.registration.gauss_newton import PoseEstimate, refine
 from fluoronav.registration.grid import Apart, Candidate, ViewGrid, orbit_priors
@@ -101,7 +100,7 @@ class InitialSearch:
         self._grid = ViewGrid(self._coarse_model, camera, self._centre_ct, spread, GRID_SIDE, GRID_SIGMA_PX)
         self.agreement = Agreement(self._model, camera, COARSE_SIDE, self._T_prior)
         self._first_agreement = Agreement(self._coarse_model, camera, GRID_SIDE, self._T_prior)
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="search", initializer=beside_the_frame_path)
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="search")
         self._places: SimpleQueue[_Workplace] = SimpleQueue()
         for _ in range(_THREADS):
             self._places.put(_Workplace(camera))

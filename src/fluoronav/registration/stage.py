@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from fluoronav.geometry import ArmJoints, inverse, rotation_distance_deg, transform_points
 from fluoronav.inference import InferenceSettings
-from fluoronav.priority import beside_the_frame_path
 from fluoronav.projector import Projector
 from fluoronav.records import Budget, FrameRecord, RegistrationResult, Status
 from fluoronav.registration.confidence import (
@@ -72,7 +71,7 @@ class RegistrationStage:
     def __init__(self, inference: InferenceSettings | None = None) -> None:
         self._inference = inference or InferenceSettings()
         self.engine = "cpu (numba)"
-        self._background = ThreadPoolExecutor(1, thread_name_prefix="registration", initializer=beside_the_frame_path)
+        self._background = ThreadPoolExecutor(1, thread_name_prefix="registration")
         self._T_camera_ct: Float | None = None
         self._last: RegistrationResult | None = None
         self._poor_frames = 0
