@@ -33,18 +33,18 @@ for engine in $engines; do
     || echo "$engine: not verified in fp16"
 done
 # Every stage on; the registration by the CPU's kernels, and its step on the GPU. The first start compiles the kernels.
-latency() { # engine, registration, precision, frames, JSON
-  sed "s|engine: auto.*|engine: $1\n  fallback: refuse\n  registration: $2\n  precision: $3|" launch/demo.yaml \
+latency() { # engine, registration, frames, JSON
+  sed "s|engine: auto.*|engine: $1\n  fallback: refuse\n  registration: $2|" launch/demo.yaml \
     > launch/.gpu-bench.yaml
-  $FLUORONAV bench latency --frames "$4" --launch launch/.gpu-bench.yaml \
-    --stages attenuation registration detection instruments guidance view --json "$5" || echo "$1 $2 $3: no latency"
+  $FLUORONAV bench latency --frames "$3" --launch launch/.gpu-bench.yaml \
+    --stages attenuation registration detection instruments guidance view --json "$4" || echo "$1 $2: no latency"
 }
-latency cpu kernel fp32 90 "$folder/first-start.json"
+latency cpu kernel 90 "$folder/first-start.json"
 rm -f "$folder/first-start.json"
-latency cpu kernel fp32 "$frames" "$folder/latency-cpu-kernel.json"
+latency cpu kernel "$frames" "$folder/latency-cpu-kernel.json"
 for engine in $engines; do
-  latency "$engine" kernel fp32 "$frames" "$folder/latency-$engine-kernel.json"
-  latency "$engine" graph fp32 "$frames" "$folder/latency-$engine-graph.json"
+  latency "$engine" kernel "$frames" "$folder/latency-$engine-kernel.json"
+  latency "$engine" graph "$frames" "$folder/latency-$engine-graph.json"
 done
 mkdir -p "$(dirname "$out")"
 python3 - "$folder" "$out" <<'PYTHON'

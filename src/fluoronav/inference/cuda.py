@@ -4,15 +4,11 @@ from __future__ import annotations
 
 import importlib
 import weakref
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from fluoronav.inference.sessions import Arrays, Float32
 from fluoronav.inference.settings import Unavailable
-
-Arrays = Mapping[str, NDArray[np.float32]]
 
 # Smaller arrays share pages with others; the driver copies them through a buffer of its own, in no time.
 _PINNED_FROM_BYTES = 1 << 17
@@ -106,7 +102,7 @@ class OnGpu:
         """Waits for all that is on the stream."""
         checked(self._cuda.cudaStreamSynchronize(self.stream))
 
-    def _pin(self, array: NDArray[np.float32]) -> None:
+    def _pin(self, array: Float32) -> None:
         (error,) = self._cuda.cudaHostRegister(array.ctypes.data, array.nbytes, 0)
         if int(error) == 0:
             self._pinned.append(array.ctypes.data)

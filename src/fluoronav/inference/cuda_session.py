@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from fluoronav.inference.cuda import Arrays, OnGpu
+from fluoronav.inference.cuda import OnGpu
 from fluoronav.inference.manifest import Approved
-from fluoronav.inference.sessions import loaded
+from fluoronav.inference.sessions import Arrays, loaded
 from fluoronav.inference.settings import Unavailable
 
 log = logging.getLogger("fluoronav")
@@ -68,15 +68,15 @@ def _loaded(model: Approved, threads: int) -> tuple[Any, bool]:
 
 def _with_own_sampler(model: Approved) -> Approved:
     """The same graph with ONNX Runtime's own GridSample: not all of its versions have the standard's on a GPU."""
+    if b"GridSample" not in model.content:  # known without importing onnx, which a start on a CPU need not
+        raise Unavailable("it has no GridSample")
     try:
         import onnx
     except ImportError as error:
         raise Unavailable(f"needs onnx: pip install 'fluoronav[gpu]' ({error})") from error
     graph = onnx.load_from_string(model.content)
-    samplers = [node for node in graph.graph.node if node.op_type == "GridSample"]
-    if not samplers:
-        raise Unavailable("it has no GridSample")
-    for node in samplers:
-        node.domain = _OWN_DOMAIN
+    for node in graph.graph.node:
+        if node.op_type == "GridSample":
+            node.domain = _OWN_DOMAIN
     graph.opset_import.append(onnx.helper.make_opsetid(_OWN_DOMAIN, 1))
     return replace(model, content=graph.SerializeToString())

@@ -10,10 +10,10 @@ from collections.abc import Collection
 from typing import Any
 
 from fluoronav.inference.cache import EngineKey, built_engine
-from fluoronav.inference.cuda import Arrays, OnGpu, checked, cudart, this_gpu
+from fluoronav.inference.cuda import OnGpu, checked, cudart, this_gpu
 from fluoronav.inference.half import half
 from fluoronav.inference.manifest import Approved, ModelError
-from fluoronav.inference.sessions import check_shapes
+from fluoronav.inference.sessions import Arrays, check_shapes
 from fluoronav.inference.settings import Precision, Unavailable
 
 _MODULES = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}

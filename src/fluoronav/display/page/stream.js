@@ -27,7 +27,10 @@ export class Stream {
 
   opened(open) {
     this.open = open;
-    if (open) return this.side && this.shows(this.side);
+    if (open) {
+      if (this.side) this.shows(this.side);
+      return;
+    }
     for (const answer of this.waiting.values()) answer({ ok: false, error: { code: "closed", text: "connection lost" } });
     this.waiting.clear();
   }
