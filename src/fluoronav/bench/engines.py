@@ -1,11 +1,12 @@
 """Every network on each engine of this computer, and in 8 bits: how fast, and how far from the CPU's answer.
 
+Those that do not ship in 8 bits are put into them here.
+
 Inputs are those that the stages made of exposures of another region than training's (T11), not random numbers.
 """
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +22,8 @@ from fluoronav.enhancement.denoiser import LearnedDenoiser
 from fluoronav.enhancement.temporal import TemporalFilter
 from fluoronav.geometry import Camera
 from fluoronav.inference import InferenceSettings, ModelError
-from fluoronav.inference.manifest import Approved, approved, shipped_models
+from fluoronav.inference.eight_bits import quantised
+from fluoronav.inference.manifest import Approved, approved, approved_in_8_bits, shipped_models
 from fluoronav.inference.runner import Runner
 from fluoronav.instruments import DetectionStage
 from fluoronav.paths import shipped
@@ -87,7 +89,9 @@ def _one(model: Approved, inputs: list[Float32], say: Callable[[str], None]) -> 
     for name in (*_ENGINES, "cpu, 8 bits"):
         say(f"{model.path.name} on {name}")
         try:
-            used = _quantised(model, inputs[:calibrating]) if name.endswith("8 bits") else model
+            used = model
+            if name.endswith("8 bits"):
+                used = approved_in_8_bits(model.path) or quantised(model, inputs[:calibrating])
             settings = InferenceSettings.model_validate({"engine": name.split(",")[0], "fallback": "refuse"})
             answers, row = _run(used, settings, measured)
         except ModelError as error:
@@ -115,37 +119,6 @@ def _run(model: Approved, settings: InferenceSettings, inputs: list[Float32]) ->
         runner.run()
         times.append((time.perf_counter() - begin) * 1000)
     return np.stack(answers), {"provider": runner.provider, "ms": float(np.median(times))}
-
-
-def _quantised(model: Approved, inputs: list[Float32]) -> Approved:
-    """Weights and activations in 8 bits by ONNX Runtime's own tool, ranges from the inputs."""
-    from dataclasses import replace
-
-    try:
-        import onnx  # noqa: F401
-        from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-    except ImportError as error:
-        raise ModelError(f"8 bits need onnx: pip install 'fluoronav[graph]' ({error})") from error
-    name = next(iter(model.inputs))
-
-    class Reader(CalibrationDataReader):
-        def __init__(self) -> None:
-            self._left = iter(inputs)
-
-        def get_next(self) -> Any:
-            value = next(self._left, None)
-            return None if value is None else {name: value}
-
-    with tempfile.TemporaryDirectory() as folder:
-        plain, prepared, small = (Path(folder) / f"{n}.onnx" for n in ("plain", "prepared", "small"))
-        plain.write_bytes(model.content)
-        quant_pre_process(plain, prepared, skip_symbolic_shape=True)  # shapes are fixed
-        quantize_static(
-            prepared, small, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )  # fmt: skip
-        return replace(model, content=small.read_bytes())
 
 
 def table(result: dict[str, Any]) -> str:

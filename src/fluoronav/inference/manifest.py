@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fluoronav.paths import shipped
 
@@ -25,6 +26,7 @@ class Approved:
     sha256: str
     inputs: Shapes
     outputs: Shapes
+    bits: int = 32
 
 
 def engine(name: str) -> Path:
@@ -51,16 +53,40 @@ def approved(path: Path) -> Approved:
     ModelError
         No such file, or another hash than the manifest says.
     """
+    entry = _entry(path)
+    return _read(path, entry, entry)
+
+
+def approved_in_8_bits(path: Path) -> Approved | None:
+    """The same network in 8 bits (``int8`` of its entry), where it ships so; raises as :func:`approved` does."""
+    entry = _entry(path)
+    if (short := entry.get("int8")) is None:
+        return None
+    try:
+        return replace(_read(path.parent / str(short["file"]), short, entry), bits=8)
+    except (KeyError, TypeError) as error:
+        raise ModelError(f"{path.parent / 'manifest.json'}: int8 of {path.name} needs file and sha256") from error
+
+
+def _entry(path: Path) -> dict[str, Any]:
     manifest = path.parent / "manifest.json"
     if not path.exists():
         raise ModelError(f"{path}: no such file")
     try:
         entry = json.loads(manifest.read_text())[path.name]
-        wanted, inputs, outputs = str(entry["sha256"]), entry["inputs"], entry["outputs"]
+        if missing := {"sha256", "inputs", "outputs"} - set(entry):
+            raise KeyError(*missing)
+        return entry
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(
             f"{manifest}: says nothing of {path.name}: a model is loaded by its hash or not at all"
         ) from error
+
+
+def _read(path: Path, hashed: dict[str, Any], shaped: dict[str, Any]) -> Approved:
+    wanted = str(hashed["sha256"])
+    if not path.exists():
+        raise ModelError(f"{path}: no such file")
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != wanted:
@@ -68,4 +94,4 @@ def approved(path: Path) -> Approved:
             f"{path}: its SHA-256 is {sha256[:12]}..., the manifest says {wanted[:12]}...: it is not the file that was "
             "approved; restore it, or approve it by its hash in manifest.json"
         )
-    return Approved(path, content, sha256, inputs, outputs)
+    return Approved(path, content, sha256, shaped["inputs"], shaped["outputs"])

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from fluoronav.inference.manifest import ModelError, approved
+from fluoronav.inference.eight_bits import fast_here
+from fluoronav.inference.manifest import ModelError, approved, approved_in_8_bits
 from fluoronav.inference.runner import Runner
 from fluoronav.inference.settings import InferenceSettings
 
@@ -25,7 +26,6 @@ class Model(Runner):
     ----------
     input, output : ndarray of float32
         Written before, and read after, each :meth:`run`; allocated once.
-    sha256 : str
 
     Raises
     ------
@@ -35,11 +35,13 @@ class Model(Runner):
     """
 
     def __init__(self, path: Path, settings: InferenceSettings | None = None) -> None:
+        settings = settings or InferenceSettings()
         model = approved(path)
-        self.sha256 = model.sha256
+        short = settings.cpu_precision == "int8" or (settings.cpu_precision == "auto" and fast_here())
         ((given, in_shape),), ((made, out_shape),) = model.inputs.items(), model.outputs.items()
         try:
             self.input, self.output = np.zeros(in_shape, np.float32), np.zeros(out_shape, np.float32)
         except MemoryError as error:
             raise ModelError(f"{path}: this computer has no memory left for its input and output: {error}") from error
-        super().__init__(model, settings or InferenceSettings(), {given: self.input}, {made: self.output})
+        on_cpu = approved_in_8_bits(path) if short else None
+        super().__init__(model, settings, {given: self.input}, {made: self.output}, on_cpu=on_cpu)

@@ -41,11 +41,15 @@ class Runner:
         Inputs and outputs by name.
     resident : collection of str
         Inputs that never change, and may stay on the GPU.
+    on_cpu : Approved, optional
+        What is run instead on the CPU by ONNX Runtime: the same in 8 bits.
 
     Attributes
     ----------
     provider : str
         What it truly runs on.
+    sha256 : str
+        Of the file that it truly runs.
     fault : str
         Why it does not run on what was asked for; empty when it does, or when nobody wants to know.
 
@@ -62,14 +66,18 @@ class Runner:
         given: Arrays,
         made: Arrays,
         resident: Collection[str] = (),
+        on_cpu: Approved | None = None,
     ) -> None:
         self._settings, self._arrays, self._resident = settings, (given, made), resident
+        self._on_cpu = on_cpu or model
         self.name, self.fault = model.path.name, ""
         self._session = self._first_of(model) if settings.engine == "auto" else self._asked_for(model, settings.engine)
         self.provider = self._session.provider
         # Ready for the frame in which a GPU vanishes.
         self._spare: Session | None = None
-        if not isinstance(self._session, OrtSession) or not self.provider.endswith("CPUExecutionProvider"):
+        by_cpu = "CPUExecutionProvider" in self.provider
+        self.sha256 = self._on_cpu.sha256 if by_cpu else model.sha256
+        if not by_cpu:
             self._spare = self._opened(model, "cpu")
 
     @property
@@ -87,11 +95,12 @@ class Runner:
             self.fault = f"{self.name}: {self.provider} failed ({in_a_line(error)[:120]}); the CPU goes on"
             log.error(self.fault)
             self._session, self._spare = self._spare, None
-            self.provider = self._session.provider
+            self.provider, self.sha256 = self._session.provider, self._on_cpu.sha256
             self._session.run()
 
     def _opened(self, model: Approved, engine: Engine) -> Session:
         s = self._settings
+        model = self._on_cpu if engine == "cpu" else model
         return opened(model, engine, s.threads, *self._arrays, self._resident, s.precision)
 
     def _first_of(self, model: Approved) -> Session:

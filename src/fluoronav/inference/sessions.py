@@ -53,7 +53,7 @@ class OrtSession:
 
     def __init__(self, model: Approved, engine: Engine, threads: int, given: Arrays, made: Arrays) -> None:
         self._session = loaded(model, engine, threads)
-        self.provider = f"onnxruntime {self._session.get_providers()[0]}"
+        self.provider = f"onnxruntime {self._session.get_providers()[0]}" + (", int8" if model.bits == 8 else "")
         self._binding = self._session.io_binding()
         for name, array in given.items():
             self._binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)

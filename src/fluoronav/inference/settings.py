@@ -28,6 +28,11 @@ class InferenceSettings(BaseModel):
     precision: Precision = Field(
         default="fp32", description="of the networks on a GPU; other engines compute as they always do"
     )
+    cpu_precision: Literal["auto", "fp32", "int8"] = Field(
+        default="auto",
+        description="of networks that ship in 8 bits, too, by ONNX Runtime on a CPU; auto takes 8 bits where the CPU "
+        "has instructions for them (AVX-512 VNNI, AVX-VNNI)",
+    )
     threads: int = Field(default=2, ge=1, le=64, description="of the CPU")
     denoiser: Literal["auto", "filter", "network"] = Field(
         default="auto",
