@@ -21,6 +21,7 @@ Status = Literal["searching", "tracking", "degraded", "lost", "no_model"]
 Level = Literal["clear", "caution", "danger"]
 AlertState = Literal["raised", "changed", "cleared", "acknowledged"]
 Priority = Literal["high", "medium", "low"]
+_ALONG = np.linspace(0, 1, 9)[:, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,11 +59,43 @@ class ObjectPose:
 
 
 @dataclass(frozen=True, slots=True)
+class Bend:
+    """How a shaft is bent: as a parabola between tip and tail, as far as it is in view.
+
+    Attributes
+    ----------
+    px : float
+        How far its middle stands off the chord from tail to tip, in the picture, towards that direction turned by a
+        quarter from columns to rows.
+    mm : float
+        How far in the patient, at the depth of its tip.
+    over_mm : float
+        Length of the chord.
+    """
+
+    px: float
+    mm: float = 0.0
+    over_mm: float = 0.0
+
+    def beside_mm(self, from_tip_mm: Float) -> Float:
+        """How far the shaft lies beside the straight line through its tip along a tracker's axis, which is that of its
+        other end: at distances from the tip, shape (n,)."""
+        t = np.minimum(from_tip_mm / max(self.over_mm, 1e-9), 1)
+        return np.asarray(4 * self.mm * t * (2 - t), np.float64)
+
+    @property
+    def turned_rad(self) -> float:
+        """How far its direction at the tip is turned from that of its other end."""
+        return 8 * self.mm / max(self.over_mm, 1e-9)
+
+
+@dataclass(frozen=True, slots=True)
 class Instrument:
     """An instrument: tip and tail in the image (pixels) and in the patient (LPS mm); None where unknown.
 
     `method` says how an instrument that only pictures show was placed in the patient: ``two_views`` that agree, or the
-    ``width`` of its shadow in one (then `sigma_mm` is centimetres along the ray).
+    ``width`` of its shadow in one (then `sigma_mm` is centimetres along the ray). `bend` is None where it is straight,
+    or no picture shows it.
     """
 
     id: str
@@ -75,6 +108,15 @@ class Instrument:
     origin: Literal["image", "tracker", "fused"]
     age: int
     method: Literal["two_views", "width"] | None = None
+    bend: Bend | None = None
+
+    def shaft_px(self) -> Float | None:
+        """A bent shaft from tip to tail, shape (9, 2); None where it is straight, or not in view."""
+        if self.bend is None or self.tip_px is None or self.tail_px is None:
+            return None
+        chord = self.tip_px - self.tail_px
+        normal = np.array([-chord[1], chord[0]]) / max(float(np.hypot(*chord)), 1e-9)
+        return self.tip_px - _ALONG * chord + 4 * _ALONG * (1 - _ALONG) * self.bend.px * normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +136,8 @@ class Detection:
     sigma_px, sigma_deg : float
         Of the tip and of the direction, 1 sigma.
     bend_px : float
-        How far the axis stands off its chord; 0 where it is straight.
+        How far the middle of its axis stands off the chord from tail to tip, towards that direction turned by a
+        quarter from columns to rows; 0 where it is straight.
     age : int
         Frames since it was seen.
     """

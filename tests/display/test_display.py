@@ -77,6 +77,24 @@ def test_layers_are_drawn_where_they_belong_to_a_pixel(browser, display):
     assert (np.ptp(bar) / scale) % (focal / 800) < 4  # whole millimetres at the target
 
 
+def test_a_bent_shaft_is_drawn_bent_and_called_so(browser, display):
+    page = display.open(browser)
+    only(page, "instruments")
+    y = np.linspace(200, 60, 9)
+    bent = [[300.0 + 40 * (1 - ((v - 130) / 70) ** 2), float(v)] for v in y]
+    one = overlay(0)["instruments"][0] | {"tail_px": [300.0, 60.0]}
+    boxes = []
+    for shaft in (None, bent):
+        display.show(page, instruments=[one | {"shaft_px": shaft}], plan=[])
+        image, scale = drawn(page)
+        row = image[round(131 * scale), :, 3] > 60
+        boxes.append(np.flatnonzero(row) / scale)
+    straight, curved = boxes
+    assert np.abs(straight - 300).max() < 3
+    assert np.abs(curved - 340).min() < 2 and np.abs(curved - 300).min() > 20  # and nothing where it is not
+    shot(page, "bent")
+
+
 @pytest.mark.parametrize("draw", ["gpu", "cpu"])
 def test_the_frame_is_shown_with_its_window_and_a_drag_changes_it(browser, display, draw):
     page = display.open(browser, f"{display.control}&draw={draw}", size=(1000, 700))

@@ -1,4 +1,4 @@
-"""The first network in 8 bits: taken where the CPU is faster so, said, held against its hash, and right on the whole."""
+"""The first network in 8 bits: taken where it is faster so, said, held against its hash, and right on the whole."""
 
 import json
 import shutil
@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
-from fluoronav.inference import InferenceSettings, Model, ModelError, engine, eight_bits
+from fluoronav.inference import InferenceSettings, Model, ModelError, eight_bits, engine
 from fluoronav.inference import model as model_module
 from fluoronav.inference.manifest import approved, approved_in_8_bits
 from fluoronav.inference.runner import Runner

@@ -119,6 +119,21 @@ def test_one_is_shown_when_seen_twice_carried_on_for_a_while_and_then_gone():
     assert tracker.update([]) == ()
 
 
+def test_a_bend_that_is_measured_in_most_frames_does_not_flicker():
+    tracker, said = IdentityTracker(1.0), []
+    for k in range(40):
+        measured = [6.0, 6.4, 0.0, 5.7][k % 4] if k < 20 else 0.0
+        said += [d.bend_px for d in tracker.update([replace(seen(100, 100), bend_px=measured)])]
+    assert all(3 < b < 7 for b in said[4:19])
+    assert said[-1] == 0 and np.count_nonzero(np.diff(np.array(said) != 0)) == 1
+
+
+def test_a_bend_of_one_frame_is_not_said():
+    tracker = IdentityTracker(1.0)
+    bends = [0.0, 0.0, 5.0, 0.0, 0.0]
+    assert not any(d.bend_px for b in bends for d in tracker.update([replace(seen(100, 100), bend_px=b)]))
+
+
 def test_a_false_alarm_of_one_frame_is_never_shown():
     tracker = IdentityTracker(1.0)
     for k in range(10):

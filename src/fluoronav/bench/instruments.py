@@ -32,6 +32,8 @@ Float = NDArray[np.float64]
 
 SEED, _VIEWS = 97, 16
 DOSES = (80.0, 20.0)
+# One is bent when the middle of what is in view of it stands off by so much.
+_BENT_PX = 5.0
 # A detection is of an instrument when its tip is this close and its axis too (pixels of 1024, degrees).
 _SAME_PX, _SAME_DEG = 40.0, 10.0
 _REAL = (*(f"knee/frame{t}_cam{c}.tif" for t in ("0138", "0180") for c in (1, 2)),
@@ -134,7 +136,7 @@ def compared(found: list[Detection], placed: tuple[Placed, ...], focal_px: float
         direction = (tip - ahead) / np.linalg.norm(tip - ahead)
         row: dict[str, Any] = {
             "kind": p.kind, "found": False, "visible_px": len(p.axis_px), "bend_mm": p.metal.bend_mm,
-            "tip_hidden": p.tip_hidden,
+            "tip_hidden": p.tip_hidden, "visible_bend_px": _standing_off_px(p.axis_px),
         }  # fmt: skip
         best, least = None, _SAME_PX
         for k in left:
@@ -153,10 +155,17 @@ def compared(found: list[Detection], placed: tuple[Placed, ...], focal_px: float
                 "called": d.kind,
                 "sigma_px": d.sigma_px,
                 "score": d.score,
-                "called_bent": d.bend_px != 0,
+                "bend_px": d.bend_px,
             }
         rows.append(row)
     return rows, len(left)
+
+
+def _standing_off_px(axis_px: Float) -> float:
+    """How far an axis, tip first, stands off the chord from its tail to its tip; towards that turned by a quarter."""
+    chord = axis_px[0] - axis_px[-1]
+    off = (axis_px - axis_px[-1]) @ np.array([-chord[1], chord[0]]) / max(float(np.hypot(*chord)), 1e-9)
+    return float(off[np.abs(off).argmax()])
 
 
 def picture(counts: NDArray[np.uint16], found: list[Detection], placed: tuple[Placed, ...]) -> NDArray[np.uint8]:
@@ -202,6 +211,17 @@ def _figures(rows: list[dict[str, Any]], false_per_frame: float, dose: float) ->
 
     whole = of(rows)
     whole["count"] = whole.pop("instruments")
+    hit = [r for r in rows if r["found"]]
+    bent = [r for r in hit if abs(r["visible_bend_px"]) >= _BENT_PX]
+    straight = [r for r in hit if abs(r["visible_bend_px"]) < 1]
+    off = [abs(r["bend_px"] - r["visible_bend_px"]) for r in bent if r["bend_px"]]
+    whole["bent"] = {
+        "count": len(bent),
+        "called_bent": sum(r["bend_px"] != 0 for r in bent) / max(len(bent), 1),
+        "px_off": float(np.median(off)) if off else None,
+        "straight": len(straight),
+        "straight_called_bent": sum(r["bend_px"] != 0 for r in straight) / max(len(straight), 1),
+    }
     return whole | {
         "photons": dose,
         "false_per_frame": false_per_frame,
@@ -258,6 +278,12 @@ def table(result: dict[str, Any]) -> str:
                 f"{px(f['tip_px']['median']):>9} / {px(f['tip_px']['p95'])} px{px(f['direction_deg']):>9}°{right:>12}"
             )
     lines += [
+        *(
+            f"bent by {_BENT_PX:g} px or more, {d['photons']:g} photons: {d['bent']['called_bent']:.0%} of "
+            f"{d['bent']['count']} called bent, off by {px(d['bent']['px_off'])} px (median); of "
+            f"{d['bent']['straight']} straight ones {d['bent']['straight_called_bent']:.1%}"
+            for d in result["by_dose"]
+        ),
         "false instruments a frame: "
         + ", ".join(f"{d['false_per_frame']:.4f} at {d['photons']:g} photons" for d in result["by_dose"]),
         f"real frames without instruments: {result['real']['false']} false in {result['real']['frames']}",

@@ -133,15 +133,16 @@ class GuidanceStage:
     def _distances(self, frame: FrameRecord, instrument: Instrument) -> list[Distance]:
         if instrument.tip_ct is None or instrument.sigma_mm > _PLACED_MM:
             return []
-        points, radii, sigmas = self._along(instrument)
+        points, radii, sigmas, beside = self._along(instrument)
         widest = float(radii.max())
-        further = np.hypot(sigmas[0], _AXIS_SIGMA_RAD * AHEAD_MM)
+        turned = 0.0 if instrument.bend is None else instrument.bend.turned_rad / ONE_SIDED_95
+        further = np.hypot(sigmas[0], np.hypot(_AXIS_SIGMA_RAD, turned) * AHEAD_MM)
         found = []
         for s in self._watched:
             assert s.caution_mm is not None and s.danger_mm is not None
             out = self._out[: len(points)]
             s.distances(points, out)
-            lower_bounds = out[:, 0] - radii - ONE_SIDED_95 * sigmas
+            lower_bounds = out[:, 0] - radii - ONE_SIDED_95 * sigmas - beside
             k = int(lower_bounds.argmin())
             distance, lower = float(out[k, 0] - radii[k]), float(lower_bounds[k])
             key = (instrument.id, s.name)
@@ -165,8 +166,9 @@ class GuidanceStage:
         self._levels[key] = now, 0
         return now
 
-    def _along(self, instrument: Instrument) -> tuple[Float, Float, Float]:
-        """Points of an instrument's axis from the tip on, its radius there, and their errors (1 sigma)."""
+    def _along(self, instrument: Instrument) -> tuple[Float, Float, Float, Float]:
+        """Points of an instrument's axis from the tip on, its radius there, their errors (1 sigma), and how far a bent
+        shaft may lie beside them."""
         assert instrument.tip_ct is not None
         tool = self._tools.get(instrument.id)
         steps = _ALONG_MM[:1]
@@ -175,7 +177,8 @@ class GuidanceStage:
         axis = np.zeros(3) if instrument.axis_ct is None else instrument.axis_ct
         radii = np.zeros(len(steps)) if tool is None else tool.radii_mm(steps)
         sigmas = np.sqrt(instrument.sigma_mm**2 + (_AXIS_SIGMA_RAD * steps) ** 2 + _SEGMENTATION_SIGMA_MM**2)
-        return instrument.tip_ct - steps[:, None] * axis, radii, sigmas
+        beside = np.zeros(len(steps)) if instrument.bend is None else instrument.bend.beside_mm(steps)
+        return instrument.tip_ct - steps[:, None] * axis, radii, sigmas, beside
 
     def _alert_proximity(
         self,

@@ -25,8 +25,10 @@ _TIPS, _RAMPS = np.arange(-30.0, 18.0, 0.5), np.array([1.0, 3.0, 6.0, 10.0, 15.0
 _LEAST_SHADOW = 0.1
 # Profiles whose shadow lies farther than this from the line (robust sigmas) belong to something else.
 _OUTLIER = 2.5
-# A middle that stands off the chord by this much, and by so many sigmas, is a bend.
-_BENT_PX, _BENT_SIGMAS = 3.0, 5.0
+# A middle that stands off the chord by this much, and by so many sigmas, is a bend. It is looked for in all that is in
+# view of the shaft, where the traced path stands off its own chord by the third; the shadow's middle must be seen in
+# this share of it.
+_BENT_PX, _BENT_SIGMAS, _MAYBE_BENT_PX, _BEND_STEP_PX, _BEND_SEEN = 3.0, 5.0, 2.0, 8.0, 0.5
 # Errors of what is taken from the path because the picture is too noisy to measure it.
 _PATH_SIGMA_PX, _LOST_TIP_SIGMA_PX = 2.0, 8.0
 
@@ -48,7 +50,8 @@ class Measured:
     sigma_deg : float
         Of the direction.
     bend_px : float
-        How far the axis stands off the chord over the part that was measured; 0 where it is straight.
+        How far the middle of the axis stands off the chord from tail to tip, over all that is in view, towards the
+        direction turned by a quarter from columns to rows; 0 where it is straight.
     """
 
     tip_px: Float
@@ -101,12 +104,10 @@ def measure(
     else:  # too few profiles show a shadow: the path's own middle line has to do
         path = centre - centre.mean(0)
         (slope, base), sigma = _line(path @ direction, path @ normal), _PATH_SIGMA_PX
-    bend = 0.0
     if kept.sum() >= 10:
         bow, sigma_bow = _bow(u[kept], v[kept])
         half = (u[kept].max() - u[kept].min()) / 2
         if abs(bow) * half**2 > _BENT_PX and abs(bow) > _BENT_SIGMAS * sigma_bow:
-            bend = float(bow * half**2)
             # Near the tip the tangent counts.
             front, curve = u[kept].max(), np.polyfit(u[kept], v[kept], 2)
             slope = 2 * curve[0] * front + curve[1]
@@ -123,7 +124,46 @@ def measure(
     spread = float(u[kept].max() - u[kept].min()) if kept.any() else reach
     # Five profiles share their noise.
     sigma_deg = float(np.rad2deg(sigma / max(spread, 1) * np.sqrt(12 * 5 / max(int(kept.sum()), 1))))
-    return Measured(tip, axis, path_px[-1], width_px, sigma_tip, sigma_deg, bend)
+    bend_px = _bend(counts, path_px, length, half_px, dark, inverse)
+    return Measured(tip, axis, path_px[-1], width_px, sigma_tip, sigma_deg, bend_px)
+
+
+def _bend(counts: NDArray, path_px: Float, length: Float, half_px: int, dark: float, inverse: bool) -> float:
+    """How far the middle of a shaft stands off its chord, as :class:`Measured` has it."""
+    chord = path_px[0] - path_px[-1]
+    far = float(np.linalg.norm(chord))
+    if len(path_px) < 6 or far < 1:
+        return 0.0
+    direction = chord / far
+    normal = np.array([-direction[1], direction[0]])
+    rough = path_px - path_px.mean(0)
+    bow, _ = _bow(rough @ direction, rough @ normal)
+    if abs(bow) * (far / 2) ** 2 < _MAYBE_BENT_PX:
+        return 0.0
+    s = np.arange(6.0, float(length[-1]) - 4, _BEND_STEP_PX)
+    centre = np.stack([np.interp(s, length, path_px[:, k]) for k in (0, 1)], axis=1)
+    shadow = shadow_along(counts, centre - half_px * normal, normal, 2 * half_px + 1, dark, inverse)
+    depth = np.empty_like(shadow)
+    _depths(shadow, depth)
+    offset, _, kept = _centres(depth, -half_px)
+    place = centre + offset[:, None] * normal - path_px[-1]
+    u, v = place @ direction, place @ normal
+    seen, curve = kept.copy(), np.zeros(3)
+    for _ in range(4):
+        if kept.sum() < max(_BEND_SEEN * len(s), 10):
+            return 0.0
+        curve = np.polyfit(u[kept], v[kept], 2)
+        off = np.abs(v - np.polyval(curve, u))
+        sigma = max(1.4826 * float(np.median(off[kept])), 0.05)
+        kept = seen & (off < max(_OUTLIER * sigma, 0.7))
+    if kept.sum() < max(_BEND_SEEN * len(s), 10):
+        return 0.0
+    bow, sigma_bow = _bow(u[kept], v[kept])
+    half = (u[kept].max() - u[kept].min()) / 2
+    # Neighbouring middles share their noise: five profiles are one measurement.
+    clear = abs(bow) > _BENT_SIGMAS * np.sqrt(5) * sigma_bow
+    # What is said is of the whole chord, although its ends may not be seen well.
+    return float(-bow * (far / 2) ** 2) if clear and abs(bow) * half**2 > _BENT_PX else 0.0
 
 
 @njit(cache=True, nogil=True)

@@ -17,6 +17,8 @@ _NEAR_PX, _NEAR_DEG = 70.0, 14.0
 # Seen so often before it is shown, carried on so long when it is not seen, and how its error grows meanwhile (pixels).
 _HITS_TO_SHOW, _FRAMES_CARRIED, _GROWS_PX = 2, 8, 4.0
 _KIND_MEMORY = 30
+# How fast a bend follows what is measured; it is said from here on (pixels of a 1024 image) and until half of it.
+_BEND_SHARE, _BEND_SAID_PX = 0.3, 2.0
 
 
 @dataclass
@@ -27,6 +29,8 @@ class _Track:
     hits: int = 1
     missed: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
+    bend_px: float = 0.0
+    bent: bool = False
 
 
 class IdentityTracker:
@@ -40,6 +44,7 @@ class IdentityTracker:
 
     def __init__(self, scale: float) -> None:
         self._near_px, self._grows_px = _NEAR_PX * scale, _GROWS_PX * scale
+        self._bend_said_px = _BEND_SAID_PX * scale
         self._tracks: list[_Track] = []
         self._made = 0
 
@@ -81,7 +86,7 @@ class IdentityTracker:
         for k, detection in enumerate(found):
             if k not in taken and detection.score >= least_new:
                 self._made += 1
-                track = _Track(f"image-{self._made}", detection, np.zeros(2))
+                track = _Track(f"image-{self._made}", detection, np.zeros(2), bend_px=detection.bend_px)
                 self._vote(track, detection)
                 self._tracks.append(track)
         # One that was never shown is dropped at once: a false alarm seldom comes twice.
@@ -92,7 +97,10 @@ class IdentityTracker:
         if sum(track.kinds.values()) > _KIND_MEMORY:
             track.kinds = Counter({k: n // 2 for k, n in track.kinds.items()})
         track.kinds[now.kind] += 1
-        track.last = replace(now, id=track.id, kind=track.kinds.most_common(1)[0][0])
+        track.bend_px += _BEND_SHARE * (now.bend_px - track.bend_px)
+        track.bent = abs(track.bend_px) > self._bend_said_px * (0.5 if track.bent else 1.0)
+        bend_px = track.bend_px if track.bent else 0.0
+        track.last = replace(now, id=track.id, kind=track.kinds.most_common(1)[0][0], bend_px=bend_px)
 
     def _cost(self, track: _Track, now: Detection) -> float | None:
         off = float(np.linalg.norm(track.last.tip_px + track.velocity * (track.missed + 1) - now.tip_px))

@@ -15,7 +15,7 @@ from fluoronav.instruments.sightings import SightingMemory
 from fluoronav.instruments.space import SIGMA_WIDTH_PX, InSpace, Sighting, from_width
 from fluoronav.instruments.tracker import ToolTrack
 from fluoronav.instruments.tracker_registration import Pair, TrackerRegistration
-from fluoronav.records import Budget, Detection, FrameRecord, Instrument, RegistrationResult, ToolSample
+from fluoronav.records import Bend, Budget, Detection, FrameRecord, Instrument, RegistrationResult, ToolSample
 
 Float = NDArray[np.float64]
 
@@ -28,6 +28,8 @@ _SAME_PX, _SAME_DEG = 60.0, 12.0
 _SIGMAS_95 = 2.45
 _EXPLAINED_SIGMAS = 2.0
 _ACROSS_SIGMA_PX = 0.5  # of a tip across its shaft, as far as it is not known better
+# A picture shows a bend as its projection: towards the source it may be bent as much again.
+_BEND_IN_SPACE = float(np.sqrt(2))
 
 
 class InstrumentStage:
@@ -189,10 +191,21 @@ class InstrumentStage:
             if placed is None and diameter_mm is not None and d.width_px > 2:
                 placed = from_width(self._camera, sighting, d.width_px, diameter_mm, SIGMA_WIDTH_PX)
         if placed is None:
-            return Instrument(d.id, d.kind, d.tip_px, d.tail_px, None, None, d.sigma_px, "image", d.age)
+            bend = Bend(d.bend_px) if d.bend_px else None
+            return Instrument(d.id, d.kind, d.tip_px, d.tail_px, None, None, d.sigma_px, "image", d.age, bend=bend)
         method = "two_views" if placed.views > 1 else "width"
         return Instrument(
-            d.id, d.kind, d.tip_px, d.tail_px, placed.tip_ct, placed.axis_ct, placed.sigma_mm, "image", d.age, method
+            d.id,
+            d.kind,
+            d.tip_px,
+            d.tail_px,
+            placed.tip_ct,
+            placed.axis_ct,
+            placed.sigma_mm,
+            "image",
+            d.age,
+            method,
+            Bend(d.bend_px) if d.bend_px else None,
         )
 
     def _corrected(self, frame: FrameRecord, instrument: Instrument) -> Instrument:
@@ -253,7 +266,16 @@ class InstrumentStage:
             sigma_mm=float(max(across, sigma)),
             origin="fused",
             age=0,
+            bend=_bend(seen, mm_px),
         )
+
+
+def _bend(d: Detection, mm_px: float) -> Bend | None:
+    """What a picture shows of a tracked tool's bend, at its tip's depth."""
+    if not d.bend_px:
+        return None
+    over_px = float(np.linalg.norm(d.tip_px - d.tail_px))
+    return Bend(d.bend_px, _BEND_IN_SPACE * abs(d.bend_px) * mm_px, over_px * mm_px)
 
 
 def _across_the_ray(offset_camera: Float, tip_camera: Float) -> Float:

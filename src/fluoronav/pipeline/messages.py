@@ -52,6 +52,7 @@ def overlay_message(
                 "origin": i.origin,
                 "age": i.age,
                 "method": i.method,
+                "shaft_px": None if (shaft := i.shaft_px()) is None else shaft.tolist(),
             }
             for i in frame.instruments
         ],

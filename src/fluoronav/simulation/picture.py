@@ -42,7 +42,7 @@ def draw_overlay(counts: NDArray, overlay: dict[str, Any]) -> NDArray[np.uint8]:
             _circle(image, plan["target_px"], 9, (255, 255, 120))
     for tool in overlay["instruments"]:
         if tool["tip_px"] and tool["tail_px"]:
-            _poly(image, [tool["tip_px"], tool["tail_px"]], (200, 120, 255), 2)
+            _poly(image, tool.get("shaft_px") or [tool["tip_px"], tool["tail_px"]], (200, 120, 255), 2)
             _circle(image, tool["tip_px"], 6, (200, 120, 255))
     return np.hstack([image, _panel(image.shape[0], overlay)])
 

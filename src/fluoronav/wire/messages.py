@@ -162,6 +162,7 @@ class Instrument(BaseModel):
     origin: Literal["image", "tracker", "fused"]
     age: Count
     method: Literal["two_views", "width"] | None = None
+    shaft_px: list[Pixel] | None = None
 
 
 class Distance(BaseModel):

@@ -116,7 +116,8 @@ export class Layers {
       c.strokeStyle = c.fillStyle = worst ? LEVEL[worst] : SHAFT;
       c.lineWidth = 2.5 * this.px;
       if (i.age) c.setLineDash([4 * this.px, 4 * this.px]); // predicted, not seen
-      if (i.tail_px) this.path([i.tail_px, i.tip_px], false);
+      if (i.shaft_px) this.path(i.shaft_px, false);
+      else if (i.tail_px) this.path([i.tail_px, i.tip_px], false);
       c.setLineDash([]);
       c.beginPath();
       c.arc(...i.tip_px, 3 * this.px, 0, 7);
@@ -128,6 +129,10 @@ export class Layers {
         c.beginPath();
         c.ellipse(...i.tip_px, rx, ry, 0, 0, 7);
         c.stroke();
+      }
+      if (i.shaft_px) {
+        const [x, y] = i.shaft_px[i.shaft_px.length >> 1];
+        this.words(text.bent, x + 10 * this.px, y - 10 * this.px, 15);
       }
     }
   }

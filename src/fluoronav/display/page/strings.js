@@ -57,6 +57,7 @@ export const text = {
   loadingSpace: "Loading the case",
   noSpace: (why) => `No 3D view: ${why}`,
   otherCase: (here, running) => `this computer has the case ${here}, the pipeline runs ${running}`,
+  bent: "bent",
   // Letters of the patient's directions.
   toLeft: "L", toBack: "P", toHead: "H",
   degrees: (n) => `${n}°`,
