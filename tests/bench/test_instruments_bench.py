@@ -1,8 +1,10 @@
 """The bench's own arithmetic: what it calls found, and what false."""
 
+import dataclasses
+
 import numpy as np
 
-from fluoronav.bench.instruments import compared
+from fluoronav.bench.instruments import _figures, compared
 from fluoronav.bench.instruments_in_space import drift
 from fluoronav.records import Detection
 from fluoronav.simulation.instrument_scenes import Placed
@@ -27,12 +29,28 @@ def test_each_instrument_takes_the_nearest_detection_that_points_its_way_and_the
     assert rows[0]["tip_px"] == 1.0 and rows[1]["tip_px"] == 5.0
     assert rows[1]["tip_mm"] == 2.5  # at half the focal length from the source
     assert 0.5 < rows[0]["direction_deg"] < 0.6 and rows[0]["called"] == "drill"
-    assert false == 1  # pointing the other way is another instrument
+    assert false == [found[2]]  # pointing the other way is another instrument
 
 
 def test_a_detection_counts_once():
     rows, false = compared([detection((500, 500), 0.3)], (placed((500, 500), 0.3), placed((505, 500), 0.3)), 1000.0)
-    assert sorted(r["found"] for r in rows) == [False, True] and false == 0
+    assert sorted(r["found"] for r in rows) == [False, True] and not false
+
+
+def test_what_was_bent_counts_by_how_much_of_it_is_in_view():
+    metal = k_wire(2, 200, bend_mm=10)
+    t = np.linspace(0, 1, 401)[:, None]
+    axis = np.array([500.0, 500.0]) - 400 * t * [1.0, 0.0] + 4 * t * (1 - t) * [0.0, 12.0]
+    bent = Placed(metal, np.full((2, 3), 500.0), axis)
+    angle = float(np.arctan2(*(axis[0] - axis[40])[::-1]))
+    found = [dataclasses.replace(detection((500, 500), angle), bend_px=11.0)]
+    rows, false = compared(found, (bent,), 1000.0)
+    assert rows[0]["visible_bend_px"] == 12.0 and rows[0]["bend_px"] == 11.0 and not false
+    figures = _figures(rows, [detection((100, 100), 0.0)], 4, 80.0)
+    assert figures["bent"]["count"] == figures["bent"]["called_bent"] == 1 and figures["bent"]["px_off"] == 1.0
+    # False ones by what they were called.
+    assert figures["false_per_frame"] == figures["kinds"]["drill"]["false_per_frame"] == 0.25
+    assert figures["kinds"]["k-wire"]["false_per_frame"] == 0
 
 
 def test_a_drift_of_2_mm_is_noticed_and_taken_out_in_every_run():
