@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
-from train_instruments import COUNTS, backgrounds, block, exported, kept_or_made, rate  # beside this file
+from train_instruments import COUNTS, Residual, backgrounds, block, exported, kept_or_made, rate  # beside this file
 
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import Camera
@@ -52,17 +52,19 @@ _ACROSS_PX, _JITTER_DEG, _STRIPS = 2.0, 0.9, 3
 _AHEAD_PX, _BEHIND_PX, _OFF_PX, _OFF_DEG = 45.0, 110.0, 14.0, 10.0
 _APART_PX, _APART_DEG = 25.0, 20.0
 NO_KIND = -1
+_MOST_HELD = 11_000
 
 
 class Judge(nn.Module):
-    """Four halvings, and one look at what is left; all of it convolutions, which every engine has."""
+    """Four halvings with residual convolutions, and one look at what is left; convolutions alone, which every engine
+    has."""
 
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            block(2, 24, 5, 2), block(24, 40, 3, 2), block(40, 40, 3, 1), block(40, 64, 3, 2), block(64, 64, 3, 1),
-            block(64, 96, 3, 2), nn.Conv2d(96, 96, (ROWS // 16, COLS // 16)), nn.ReLU(), nn.Dropout(0.2),
-            nn.Conv2d(96, OUTPUTS, 1),
+            block(2, 24, 5, 2), block(24, 40, 3, 2), Residual(40), block(40, 64, 3, 2), Residual(64),
+            block(64, 96, 3, 2), Residual(96), nn.Conv2d(96, 96, (ROWS // 16, COLS // 16)), nn.ReLU(),
+            nn.Dropout(0.2), nn.Conv2d(96, OUTPUTS, 1),
         )  # fmt: skip
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -159,7 +161,7 @@ def train(strips: np.ndarray, truths: np.ndarray, minutes: float, curve: list[di
     bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
     wanted = torch.from_numpy(truths.astype(np.float32))
-    held, batch = len(strips) // 10, 64
+    held, batch = min(len(strips) // 10, _MOST_HELD), 128
     real, not_real = (held + np.flatnonzero(which) for which in (truths[held:, 0] >= 0, truths[held:, 0] < 0))
     start, seen, running = time.monotonic(), 0, []
     bar = tqdm(total=100, desc="training", unit="%")
@@ -179,7 +181,7 @@ def train(strips: np.ndarray, truths: np.ndarray, minutes: float, curve: list[di
         optimiser.step()
         seen += batch
         running.append(loss.item())
-        if len(running) == 100:
+        if len(running) == 500:
             curve.append({"examples": seen, "loss": float(np.mean(running)), **held_out(model, strips, truths, held)})
             bar.set_postfix(curve[-1])
             running = []
@@ -216,6 +218,9 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--seed", type=int, default=20300000, help="of the scenes")
     parser.add_argument("--cache", type=Path, help="keep the strips here (.npz), or read them")
+    parser.add_argument(
+        "--also", type=Path, nargs="*", default=[], help="strips that other runs kept, to train on, too"
+    )
     options = parser.parse_args()
     torch.set_num_threads(2)
 
@@ -223,7 +228,9 @@ def main() -> None:
         anatomy = backgrounds(options.data, options.views)
         return [(options.seed + k, 50, anatomy) for k in range(max(options.scenes // 50, 1))]
 
-    strips, truths = kept_or_made(options.cache, ["strips", "truths"], examples, work)
+    parts = [kept_or_made(cache, ["strips", "truths"], examples, work) for cache in (options.cache, *options.also)]
+    strips, truths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    parts.clear()
     curve: list[dict] = []
     model = train(strips, truths, options.minutes, curve).eval()
     record = {
