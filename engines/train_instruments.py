@@ -104,26 +104,32 @@ def block(a: int, b: int, size: int, stride: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(a, b, size, stride, size // 2, bias=False), nn.BatchNorm2d(b), nn.ReLU())
 
 
-def load_weights(model: Detector, path: Path) -> None:
-    """Takes the weights of an exported model; its normalisations are in its convolutions already, and stay there."""
+def load_weights(model: nn.Module, path: Path, prefix: str = "model.") -> None:
+    """Takes the weights of an exported model; its normalisations are in its convolutions already, and stay there.
+
+    `prefix` is what the exporter put before the names of the model's parts. Residuals that the file does not have yet
+    stay as they are: they add nothing.
+    """
     kept = {i.name: numpy_helper.to_array(i) for i in onnx.load(path).graph.initializer}
+    normalised = set()
     for name, layer in list(model.named_modules()):
         if isinstance(layer, nn.Sequential) and len(layer) == 3 and isinstance(layer[1], nn.BatchNorm2d):
-            weight = kept.get(f"model.{name}.0.weight")
-            if weight is None:
-                assert name.startswith("deep."), name  # a model from before there were any
-                continue
-            layer[1] = nn.Identity()
-            layer[0].weight.data = torch.from_numpy(weight.copy())
-            # The exporter names it so when it comes out of a normalisation, and plainly the second time.
-            bias = kept.get(f"model.{name}.0.weight_bias", kept.get(f"model.{name}.0.bias"))
-            assert bias is not None, name
-            layer[0].bias = nn.Parameter(torch.from_numpy(bias.copy()))
-        elif isinstance(layer, Residual) and f"model.{name}.second.weight" in kept:
-            layer.second.weight.data = torch.from_numpy(kept[f"model.{name}.second.weight"].copy())
-            layer.second.bias.data = torch.from_numpy(kept[f"model.{name}.second.bias"].copy())
-    model.head.weight.data = torch.from_numpy(kept["model.head.weight"].copy())
-    model.head.bias.data = torch.from_numpy(kept["model.head.bias"].copy())
+            if f"{prefix}{name}.0.weight" in kept:
+                layer[1], layer[0].bias = nn.Identity(), nn.Parameter(torch.zeros(layer[0].out_channels))
+            normalised.add(f"{name}.0")
+    for name, layer in model.named_modules():
+        if not isinstance(layer, nn.Conv2d):
+            continue
+        weight = kept.get(f"{prefix}{name}.weight")
+        if weight is None:
+            assert name.startswith("deep."), name  # a model from before there were any
+            continue
+        layer.weight.data = torch.from_numpy(weight.copy())
+        # The exporter names it so when it comes out of a normalisation, and plainly the second time.
+        bias = kept.get(f"{prefix}{name}.weight_bias") if name in normalised else None
+        bias = kept.get(f"{prefix}{name}.bias") if bias is None else bias
+        assert bias is not None and layer.bias is not None, name
+        layer.bias.data = torch.from_numpy(bias.copy())
 
 
 def averaged(*paths: Path) -> Detector:
@@ -137,7 +143,7 @@ def averaged(*paths: Path) -> Detector:
     return model
 
 
-def normalised_again(model: Detector, frames: torch.Tensor) -> None:
+def normalised_again(model: nn.Module, frames: torch.Tensor) -> None:
     """Puts normalisations back where :func:`load_weights` found them in the convolutions, with what leaves the answer
     to these frames as it was: training needs them."""
 

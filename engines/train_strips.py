@@ -10,6 +10,7 @@ instrument-strips.training.json.
 from __future__ import annotations
 
 import argparse
+import json
 import time
 from pathlib import Path
 
@@ -18,7 +19,17 @@ import numpy as np
 import torch
 from torch import nn
 from tqdm import tqdm
-from train_instruments import COUNTS, Residual, backgrounds, block, exported, kept_or_made, rate  # beside this file
+from train_instruments import (  # beside this file
+    COUNTS,
+    Residual,
+    backgrounds,
+    block,
+    exported,
+    kept_or_made,
+    load_weights,
+    normalised_again,
+    rate,
+)
 
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import Camera
@@ -154,12 +165,13 @@ def varied(x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
     return x, flipped
 
 
-def train(strips: np.ndarray, truths: np.ndarray, minutes: float, curve: list[dict]) -> Judge:
-    torch.manual_seed(SEED)
-    rng = np.random.default_rng(SEED)
-    model = Judge().to(memory_format=torch.channels_last)
+def train(
+    model: Judge, strips: np.ndarray, truths: np.ndarray, minutes: float, highest_rate: float, curve: list[dict]
+) -> Judge:
+    rng = np.random.default_rng((SEED, len(strips)))
+    model = model.to(memory_format=torch.channels_last).train()
     bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-2)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=highest_rate, weight_decay=1e-2)
     wanted = torch.from_numpy(truths.astype(np.float32))
     held, batch = min(len(strips) // 10, _MOST_HELD), 128
     real, not_real = (held + np.flatnonzero(which) for which in (truths[held:, 0] >= 0, truths[held:, 0] < 0))
@@ -167,7 +179,7 @@ def train(strips: np.ndarray, truths: np.ndarray, minutes: float, curve: list[di
     bar = tqdm(total=100, desc="training", unit="%")
     while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
-            group["lr"] = rate(2e-3, seen / 6400, share)
+            group["lr"] = rate(highest_rate, seen / 6400, share)
         chosen = np.concatenate([rng.choice(real, batch // 2), rng.choice(not_real, batch // 2)])
         x, flipped = varied(strips[chosen].astype(np.float32), rng)
         truth = wanted[chosen].clone()
@@ -216,6 +228,8 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=8000)
     parser.add_argument("--views", type=int, default=30, help="views of each subject")
     parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--on-from", type=Path, help="instrument-strips.onnx to go on from")
+    parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=20300000, help="of the scenes")
     parser.add_argument("--cache", type=Path, help="keep the strips here (.npz), or read them")
     parser.add_argument(
@@ -231,11 +245,18 @@ def main() -> None:
     parts = [kept_or_made(cache, ["strips", "truths"], examples, work) for cache in (options.cache, *options.also)]
     strips, truths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     parts.clear()
+    torch.manual_seed(SEED)
+    model, before = Judge(), []
+    if options.on_from:
+        load_weights(model, options.on_from, "")
+        earlier = json.loads(options.on_from.with_suffix(".training.json").read_text())
+        before = [*earlier.get("before", []), {k: v for k, v in earlier.items() if k != "before"}]
+        normalised_again(model, torch.from_numpy(strips[-4096:].astype(np.float32)))
     curve: list[dict] = []
-    model = train(strips, truths, options.minutes, curve).eval()
+    model = train(model, strips, truths, options.minutes, options.rate, curve).eval()
     record = {
         "seed": options.seed, "strips": len(strips), "instruments": int((truths[:, 0] >= 0).sum()),
-        "minutes": options.minutes, "curve": curve,
+        "minutes": options.minutes, "curve": curve, "before": before,
     }  # fmt: skip
     print(exported(model, "instrument-strips", "strips", "judgements", strips[:AT_ONCE], record, options.out))
 
