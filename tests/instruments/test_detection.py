@@ -4,10 +4,12 @@ from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
+import pytest
 
 from fluoronav.instruments.detection import DetectionStage, on_one_line
 from fluoronav.instruments.drift import DriftFilter
 from fluoronav.instruments.identity import IdentityTracker
+from fluoronav.instruments.strips import ACROSS_SCALE_PX, TURN_SCALE_DEG
 from fluoronav.instruments.tracing import trace_instruments
 from fluoronav.records import Budget, Detection, FrameRecord
 
@@ -79,6 +81,37 @@ def test_a_find_is_looked_at_again_only_where_its_tip_moved(camera):
     found = stage.find(frame)
     assert looks[1:] == [[[209.0, 809.0]]], "neither what stayed nor what is none"
     assert sorted(d.tip_px[0] for d in found) == [210.0, 501.0]
+
+
+def test_an_axis_that_was_measured_along_something_else_is_as_the_strip_shows_it_and_looked_at_again(camera):
+    """Regression: a screw of which 100 px were in view was found 11 degrees off, and counted as none."""
+    stage = DetectionStage()
+    stage.prepare(None, camera)
+    well, turned, beside = seen(500, 500), seen(200, 800), seen(800, 200)
+    stage.proposer = SimpleNamespace(find=lambda frame, least: [well, turned, beside])
+    said = np.zeros((3, 9), np.float32)
+    said[:, 0], said[:, 6] = 5.0, -1.0
+    said[0, 7:] = 1.9 / ACROSS_SCALE_PX, 1.9 / TURN_SCALE_DEG  # no more than it may be wrong itself
+    said[1, 8] = 4.0 / TURN_SCALE_DEG
+    said[2, 7] = -2.5 / ACROSS_SCALE_PX
+    looks = []
+
+    def looked_at(frame, finds):
+        looks.append(len(finds))
+        if len(looks) == 2:
+            return list(finds)
+        return [stage._judged(d, s) for d, s in zip(finds, said, strict=True)]
+
+    stage._looked_at = looked_at
+    frame = FrameRecord(0, 0, 0, np.zeros((2, 2), np.uint16), 16, False, None)
+    frame.seen = np.ones((2, 2), bool)
+    a, b, c = sorted(stage.find(frame), key=lambda d: [500, 200, 800].index(round(d.tip_px[0], -1)))
+    assert looks == [3, 1]  # the turned one
+    np.testing.assert_allclose(a.tip_px, well.tip_px)
+    np.testing.assert_allclose(a.direction, well.direction)
+    assert np.rad2deg(np.arctan2(b.direction[1], b.direction[0])) == pytest.approx(4.0)
+    np.testing.assert_allclose(c.tip_px, [800, 197.5], atol=1e-3)  # the axis runs along the columns
+    assert b.sigma_deg == c.sigma_deg > a.sigma_deg
 
 
 def test_a_line_has_one_tip_and_crossing_and_neighbouring_lines_have_their_own():

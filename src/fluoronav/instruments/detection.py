@@ -23,12 +23,15 @@ _LONGER, _LEARNED_MS, _LEARNED = 0.01, 1.0, 0.25
 # an instrument was; chosen on scenes like those of training.
 _LEAST_PROPOSED, _LEAST_SCORE, _LEAST_FOLLOWED = 0.25, 0.8, 0.3
 _LEAST_SIGMA_PX = 0.3
-# Looked at again where the tip turned out to be, if that is farther off than this (pixels of a 1024 image) and if it
-# may be one at all: the second answer is the better one.
+# Looked at again where tip and axis turned out to be, if they are farther off than this (pixels of a 1024 image) and if
+# it may be one at all: the second answer is the better one.
 _MOVED_PX, _LEAST_AGAIN = 3.0, 0.02
-_ROUGH_DEG = 0.4
+# An axis that was measured no better than this is as the strip as a whole shows it; and one that was measured along
+# something else, where the strip shows it turned, or beside it, by so much: a short stretch at the field's edge, say.
+_ROUGH_DEG, _ASTRAY_DEG, _ASTRAY_PX = 0.4, 2.0, 2.0
 # Two finds are of one line when their axes differ by less than this (6 degrees, pixels of a 1024 image).
 _SAME_AXIS_COS, _SAME_AXIS_PX = 0.9945, 10.0
+_ASTRAY_COS = float(np.cos(np.deg2rad(_ASTRAY_DEG)))
 _FORGETS = 0.999
 # A frame that it made late is followed by so many without it, twice as many after the next such frame.
 _LEAST_REST_FRAMES, _MOST_REST_FRAMES = 4, 1800
@@ -101,7 +104,11 @@ class DetectionStage:
         far = _MOVED_PX * self._longest / 1024
         again = [
             k for k, (before, now) in enumerate(zip(weak, found, strict=True))
-            if now.score > _LEAST_AGAIN and float(np.linalg.norm(now.tip_px - before.tip_px)) > far
+            if now.score > _LEAST_AGAIN
+            and (
+                float(np.linalg.norm(now.tip_px - before.tip_px)) > far
+                or float(now.direction @ before.direction) < _ASTRAY_COS
+            )
         ]  # fmt: skip
         for k, d in zip(again, self._looked_at(frame, [found[k] for k in again]), strict=True):
             found[k] = d
@@ -129,12 +136,14 @@ class DetectionStage:
         """A find with what the second look says of it: whether it is one, of which kind, and where its tip is."""
         scale = self._longest / 1024
         shift, sigma = SHIFT_SCALE_PX * scale * float(said[5]), SHIFT_SCALE_PX * scale * float(np.exp(said[6]))
-        direction, across, sigma_deg = d.direction, 0.0, d.sigma_deg
-        if sigma_deg > _ROUGH_DEG:  # too noisy to be measured: the strip as a whole shows it better
-            turn = np.deg2rad(TURN_SCALE_DEG * float(said[8]))
+        direction, sigma_deg = d.direction, d.sigma_deg
+        across, turn_deg = ACROSS_SCALE_PX * scale * float(said[7]), TURN_SCALE_DEG * float(said[8])
+        if sigma_deg > _ROUGH_DEG or abs(turn_deg) > _ASTRAY_DEG or abs(across) > _ASTRAY_PX * scale:
+            turn, sigma_deg = np.deg2rad(turn_deg), _ROUGH_DEG
             normal = np.array([-direction[1], direction[0]])
             direction = np.cos(turn) * direction + np.sin(turn) * normal
-            across, sigma_deg = ACROSS_SCALE_PX * scale * float(said[7]), _ROUGH_DEG
+        else:
+            across = 0.0
         tip = d.tip_px + shift * d.direction + across * np.array([-d.direction[1], d.direction[0]])
         return replace(
             d,
