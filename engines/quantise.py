@@ -1,0 +1,100 @@
+"""Writes engines/instruments.int8.onnx and engines/instrument-strips.int8.onnx, for CPUs that are faster in 8 bits.
+
+    pip install -e '.[cpu,train]'
+    python engines/quantise.py --data ../shared/data --out engines
+
+After each training. What is computed gets its ranges from scenes as training's, of another seed; printed is the loss of
+both on scenes that neither training nor this has seen.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import torch
+import train_instruments as first  # beside this file
+import train_strips as second
+from tqdm import tqdm
+
+from fluoronav.inference import InferenceSettings, Model
+from fluoronav.inference.eight_bits import quantised
+from fluoronav.inference.manifest import approved
+from fluoronav.paths import write_json
+
+SEED = 20350000
+# So many scenes for each look; of the first so many scenes, and of the second so many strips, ranges are taken.
+_SCENES, _CALIBRATING = 600, 40
+_STRIP_SCENES, _CALIBRATING_STRIPS = 400, 800
+
+# What a network says of an input, and the loss of that.
+Asked = Callable[[Model], float]
+
+
+def first_look(work: list[tuple]) -> tuple[list[np.ndarray], Asked]:
+    names = [part.name for part in fields(first.Examples)]
+    examples = first.Examples(*first.kept_or_made(None, names, first.scenes, lambda: work))
+
+    def lost(model: Model) -> float:
+        losses = []
+        for k in tqdm(range(_CALIBRATING, len(examples)), model.provider, unit="scene"):
+            model.input[...] = examples.input(k)
+            model.run()
+            said = torch.logit(torch.from_numpy(model.output), eps=1e-6)
+            wanted = torch.from_numpy(examples.maps[k : k + 1].astype(np.float32) / 255)
+            losses.append(first.loss_of(said, wanted).item())
+        return float(np.mean(losses))
+
+    return [examples.input(k)[None] for k in range(_CALIBRATING)], lost
+
+
+def second_look(work: list[tuple]) -> tuple[list[np.ndarray], Asked]:
+    strips, truths = first.kept_or_made(None, ["strips", "truths"], second.examples, lambda: work)
+    shown = strips.astype(np.float32)
+
+    def lost(model: Model) -> float:
+        said = []
+        measured = range(_CALIBRATING_STRIPS, len(shown) - second.AT_ONCE + 1, second.AT_ONCE)
+        for a in tqdm(measured, model.provider, unit="pair"):
+            model.input[...] = shown[a : a + second.AT_ONCE]
+            model.run()
+            said.append(model.output.copy())
+        told = torch.from_numpy(np.concatenate(said))
+        return second.loss_of(told, torch.from_numpy(truths[measured.start :][: len(told)]).float()).item()
+
+    pairs = range(0, _CALIBRATING_STRIPS, second.AT_ONCE)
+    return [shown[a : a + second.AT_ONCE] for a in pairs], lost
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that may hold chest/")
+    parser.add_argument("--anatomy", type=Path, help="keep the views of it here (.npz), or read them")
+    parser.add_argument("--views", type=int, default=24, help="views of each subject")
+    parser.add_argument("--out", type=Path, default=Path("engines"))
+    options = parser.parse_args()
+    anatomy = first.backgrounds_of(options)
+    for name, look, scenes in (
+        ("instruments", first_look, _SCENES),
+        ("instrument-strips", second_look, _STRIP_SCENES),
+    ):
+        calibrating, lost = look([(SEED + k, 50, anatomy) for k in range(scenes // 50)])
+        path, file = options.out / f"{name}.onnx", options.out / f"{name}.int8.onnx"
+        short = quantised(approved(path), calibrating)
+        file.write_bytes(short.content)
+        manifest = options.out / "manifest.json"
+        entries = json.loads(manifest.read_text())
+        entries[path.name]["int8"] = {"file": file.name, "sha256": hashlib.sha256(short.content).hexdigest()}
+        write_json(entries, manifest)
+        for precision in ("fp32", "int8"):
+            model = Model(path, InferenceSettings.model_validate({"cpu_precision": precision}))
+            print(f"{name}: loss in {precision}: {lost(model):.4f}")
+
+
+if __name__ == "__main__":
+    main()
