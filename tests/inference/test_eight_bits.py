@@ -1,4 +1,4 @@
-"""The networks of the instruments in 8 bits: taken where they are faster, said, held against their hashes, and right."""
+"""The instruments' networks in 8 bits: taken where they are faster, said, held against their hashes, and right."""
 
 import json
 import shutil
