@@ -46,7 +46,8 @@ class Proposer:
         seen = np.ones((SIDE, SIDE), bool)
         Field(seen).write(np.zeros((SIDE, SIDE), np.float32), np.zeros((FINE, FINE), np.float32), self.model.input[0])
         maps = np.zeros((6, GRID, GRID), np.float32)
-        maps[0, 20:100, 64] = maps[4, 20, 64] = 0.9
+        for col in (64, 90):
+            maps[0, 20:100, col] = maps[4, 20, col] = 0.9
         counts = np.full((longest, longest), 9000, np.uint16)
         for trace in trace_instruments(maps):
             path = trace.path * self._to_frame

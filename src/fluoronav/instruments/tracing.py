@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numba import njit
 from numpy.typing import NDArray
@@ -17,13 +16,15 @@ Float32 = NDArray[np.float32]
 TIP, TAIL = MAPS.index("tip"), MAPS.index("tail")
 # A peak of the tip map counts from here on; the score of an instrument is the tip's times the line's.
 _LEAST_TIP, LEAST_SCORE = 0.1, 0.35
-_TIPS_APART_PX, _MOST = 3, 8
+_TIPS_APART_PX, _MOST, _MOST_PEAKS = 3, 8, 1024
 # A line is followed in steps of one pixel of the grid, turning by so much at the most, until it fades for so long.
 _TURN_DEG, _FADED, _FADED_FOR, _SHORTEST_PX, _LONGEST_PX = 8.0, 0.25, 5, 5, 190
 # Another line from the same tip is one that is so much as strong over its first pixels, at least so far turned from the
 # first: tips lie close together, and other instruments cross there.
 _ANGLES, _FIRST_PX = 120, 12
 _OTHER_SHARE, _OTHER_DEG = 0.6, 15.0
+# A trace runs along another when so much of it is so near (pixels of the grid).
+_MOST_NEAR, _NEAR_PX = 0.6, 2.0
 _ONE_WAY_COS = float(np.cos(np.deg2rad(_OTHER_DEG * 0.7)))
 
 
@@ -55,8 +56,7 @@ def trace_instruments(maps: Float32, least_score: float = LEAST_SCORE) -> list[T
     least_score : float
         Weaker ones are left out.
     """
-    # Of whatever kind: a thin needle is half a K-wire to the network.
-    line = np.minimum(maps[: len(KINDS)].sum(0), 1)
+    line = _of_any_kind(maps[: len(KINDS)])
     found: list[Trace] = []
     for tip, probability in _peaks(maps[TIP]):
         for angle in _directions(line, tip[0], tip[1], np.deg2rad(_OTHER_DEG)):
@@ -79,11 +79,8 @@ def trace_instruments(maps: Float32, least_score: float = LEAST_SCORE) -> list[T
 
 def _peaks(tips: Float32) -> list[tuple[Float, float]]:
     """Places (column, row; to a fraction) and values of the peaks."""
-    size = 2 * _TIPS_APART_PX + 1
-    highest = cv2.dilate(tips, np.ones((size, size), np.uint8))
-    rows, cols = np.nonzero((tips == highest) & (tips > _LEAST_TIP))
     out = []
-    for r, c in zip(rows.tolist(), cols.tolist(), strict=True):
+    for r, c in _highest(tips).tolist():
         here = tips[max(r - 1, 0) : r + 2, max(c - 1, 0) : c + 2]
         weight = here / here.sum()
         y = np.arange(max(r - 1, 0), max(r - 1, 0) + here.shape[0])
@@ -95,12 +92,58 @@ def _peaks(tips: Float32) -> list[tuple[Float, float]]:
 
 def _same_trace(trace: Trace, other: Trace) -> bool:
     """Whether both begin in one place and run one way, or most of a trace runs along another in the same sense."""
-    apart = np.linalg.norm(trace.path[:, None] - other.path[None], axis=-1)
     along = float((trace.path[-1] - trace.path[0]) @ (other.path[-1] - other.path[0])) > 0
     begins_together = bool(np.linalg.norm(trace.path[0] - other.path[0]) < _TIPS_APART_PX)
     begun, other_begun = (t.path[min(_FIRST_PX, len(t.path) - 1)] - t.path[0] for t in (trace, other))
     one_way = float(begun @ other_begun) > _ONE_WAY_COS * float(np.linalg.norm(begun) * np.linalg.norm(other_begun))
-    return (begins_together and one_way) or (along and bool((apart.min(1) < 2.0).mean() > 0.6))
+    return (begins_together and one_way) or (along and _share_near(trace.path, other.path, _NEAR_PX) > _MOST_NEAR)
+
+
+@njit(cache=True, nogil=True)
+def _of_any_kind(lines):
+    """Probability of an instrument's line, of whatever kind: a thin needle is half a K-wire to the network."""
+    kinds, rows, cols = lines.shape
+    out = np.empty((rows, cols), np.float32)
+    for i in range(rows):
+        for j in range(cols):
+            total = lines[0, i, j]
+            for k in range(1, kinds):
+                total += lines[k, i, j]
+            out[i, j] = min(total, np.float32(1))
+    return out
+
+
+@njit(cache=True, nogil=True)
+def _highest(tips):
+    """Rows and columns, shape (n, 2), of what is higher than the least and than all around it."""
+    rows, cols = tips.shape
+    found = np.empty((_MOST_PEAKS, 2), np.int64)
+    n = 0
+    for r in range(rows):
+        for c in range(cols):
+            here = tips[r, c]
+            if here <= _LEAST_TIP:
+                continue
+            peak = True
+            for i in range(max(r - _TIPS_APART_PX, 0), min(r + _TIPS_APART_PX + 1, rows)):
+                for j in range(max(c - _TIPS_APART_PX, 0), min(c + _TIPS_APART_PX + 1, cols)):
+                    peak = peak and tips[i, j] <= here
+            if peak and n < _MOST_PEAKS:
+                found[n, 0], found[n, 1] = r, c
+                n += 1
+    return found[:n].copy()
+
+
+@njit(cache=True, nogil=True)
+def _share_near(path, other, near):
+    """Which share of a path's points has one of the other's nearer than `near`."""
+    count = 0
+    for k in range(len(path)):
+        for m in range(len(other)):
+            if (path[k, 0] - other[m, 0]) ** 2 + (path[k, 1] - other[m, 1]) ** 2 < near * near:
+                count += 1
+                break
+    return count / len(path)
 
 
 @njit(cache=True, nogil=True)
