@@ -111,12 +111,10 @@ def load_weights(model: nn.Module, path: Path, prefix: str = "model.") -> None:
     stay as they are: they add nothing.
     """
     kept = {i.name: numpy_helper.to_array(i) for i in onnx.load(path).graph.initializer}
-    normalised = set()
     for name, layer in list(model.named_modules()):
-        if isinstance(layer, nn.Sequential) and len(layer) == 3 and isinstance(layer[1], nn.BatchNorm2d):
-            if f"{prefix}{name}.0.weight" in kept:
-                layer[1], layer[0].bias = nn.Identity(), nn.Parameter(torch.zeros(layer[0].out_channels))
-            normalised.add(f"{name}.0")
+        in_a_block = isinstance(layer, nn.Sequential) and len(layer) == 3 and isinstance(layer[1], nn.BatchNorm2d)
+        if in_a_block and f"{prefix}{name}.0.weight" in kept:
+            layer[1], layer[0].bias = nn.Identity(), nn.Parameter(torch.zeros(layer[0].out_channels))
     for name, layer in model.named_modules():
         if not isinstance(layer, nn.Conv2d):
             continue
@@ -126,8 +124,7 @@ def load_weights(model: nn.Module, path: Path, prefix: str = "model.") -> None:
             continue
         layer.weight.data = torch.from_numpy(weight.copy())
         # The exporter names it so when it comes out of a normalisation, and plainly the second time.
-        bias = kept.get(f"{prefix}{name}.weight_bias") if name in normalised else None
-        bias = kept.get(f"{prefix}{name}.bias") if bias is None else bias
+        bias = kept.get(f"{prefix}{name}.weight_bias", kept.get(f"{prefix}{name}.bias"))
         assert bias is not None and layer.bias is not None, name
         layer.bias.data = torch.from_numpy(bias.copy())
 

@@ -85,17 +85,12 @@ def measure(
     reach = min(float(length[-1]), _REACH_PX)
     if reach < 40:
         return None
-    s = np.arange(6.0, reach - 4, _ALONG_STEP_PX)
-    centre = np.stack([np.interp(s, length, path_px[:, k]) for k in (0, 1)], axis=1)
+    centre = _places(path_px, length, reach, _ALONG_STEP_PX)
     # The chord of the path's first part gives the direction in which profiles are taken.
     chord = path_px[0] - np.array([np.interp(reach, length, path_px[:, k]) for k in (0, 1)])
     direction = chord / np.linalg.norm(chord)
     normal = np.array([-direction[1], direction[0]])
-    shadow = shadow_along(counts, centre - half_px * normal, normal, 2 * half_px + 1, dark, inverse)
-    depth = np.empty_like(shadow)
-    _depths(shadow, depth)
-    offset, width, strong = _centres(depth, -half_px)
-    place = centre + offset[:, None] * normal
+    place, width, strong = _middles(counts, centre, normal, half_px, dark, inverse)
     u = (place - centre.mean(0)) @ direction
     v = (place - centre.mean(0)) @ normal
     kept = strong.copy()
@@ -128,6 +123,23 @@ def measure(
     return Measured(tip, axis, path_px[-1], width_px, sigma_tip, sigma_deg, bend_px)
 
 
+def _places(path_px: Float, length: Float, reach: float, step: float) -> Float:
+    """Where on a path profiles are taken, shape (n, 2): evenly, and away from what begins and ends there."""
+    s = np.arange(6.0, reach - 4, step)
+    return np.stack([np.interp(s, length, path_px[:, k]) for k in (0, 1)], axis=1)
+
+
+def _middles(
+    counts: NDArray, centre: Float, normal: Float, half_px: int, dark: float, inverse: bool
+) -> tuple[Float, Float, NDArray[np.bool_]]:
+    """In profiles across a shaft: where its shadow's middle lies, shape (n, 2), its width, and whether there is one."""
+    shadow = shadow_along(counts, centre - half_px * normal, normal, 2 * half_px + 1, dark, inverse)
+    depth = np.empty_like(shadow)
+    _depths(shadow, depth)
+    offset, width, strong = _centres(depth, -half_px)
+    return centre + offset[:, None] * normal, width, strong
+
+
 def _bend(counts: NDArray, path_px: Float, length: Float, half_px: int, dark: float, inverse: bool) -> float:
     """How far the middle of a shaft stands off its chord, as :class:`Measured` has it."""
     chord = path_px[0] - path_px[-1]
@@ -140,23 +152,18 @@ def _bend(counts: NDArray, path_px: Float, length: Float, half_px: int, dark: fl
     bow, _ = _bow(rough @ direction, rough @ normal)
     if abs(bow) * (far / 2) ** 2 < _MAYBE_BENT_PX:
         return 0.0
-    s = np.arange(6.0, float(length[-1]) - 4, _BEND_STEP_PX)
-    centre = np.stack([np.interp(s, length, path_px[:, k]) for k in (0, 1)], axis=1)
-    shadow = shadow_along(counts, centre - half_px * normal, normal, 2 * half_px + 1, dark, inverse)
-    depth = np.empty_like(shadow)
-    _depths(shadow, depth)
-    offset, _, kept = _centres(depth, -half_px)
-    place = centre + offset[:, None] * normal - path_px[-1]
-    u, v = place @ direction, place @ normal
+    centre = _places(path_px, length, float(length[-1]), _BEND_STEP_PX)
+    place, _, kept = _middles(counts, centre, normal, half_px, dark, inverse)
+    u, v = (place - path_px[-1]) @ direction, (place - path_px[-1]) @ normal
     seen, curve = kept.copy(), np.zeros(3)
     for _ in range(4):
-        if kept.sum() < max(_BEND_SEEN * len(s), 10):
+        if kept.sum() < max(_BEND_SEEN * len(centre), 10):
             return 0.0
         curve = np.polyfit(u[kept], v[kept], 2)
         off = np.abs(v - np.polyval(curve, u))
         sigma = max(1.4826 * float(np.median(off[kept])), 0.05)
         kept = seen & (off < max(_OUTLIER * sigma, 0.7))
-    if kept.sum() < max(_BEND_SEEN * len(s), 10):
+    if kept.sum() < max(_BEND_SEEN * len(centre), 10):
         return 0.0
     bow, sigma_bow = _bow(u[kept], v[kept])
     half = (u[kept].max() - u[kept].min()) / 2

@@ -190,23 +190,14 @@ class InstrumentStage:
             diameter_mm = self._diameters_mm.get(d.kind)
             if placed is None and diameter_mm is not None and d.width_px > 2:
                 placed = from_width(self._camera, sighting, d.width_px, diameter_mm, SIGMA_WIDTH_PX)
+        bend = Bend(d.bend_px) if d.bend_px else None
         if placed is None:
-            bend = Bend(d.bend_px) if d.bend_px else None
             return Instrument(d.id, d.kind, d.tip_px, d.tail_px, None, None, d.sigma_px, "image", d.age, bend=bend)
         method = "two_views" if placed.views > 1 else "width"
         return Instrument(
-            d.id,
-            d.kind,
-            d.tip_px,
-            d.tail_px,
-            placed.tip_ct,
-            placed.axis_ct,
-            placed.sigma_mm,
-            "image",
-            d.age,
-            method,
-            Bend(d.bend_px) if d.bend_px else None,
-        )
+            d.id, d.kind, d.tip_px, d.tail_px, placed.tip_ct, placed.axis_ct, placed.sigma_mm, "image", d.age, method,
+            bend,
+        )  # fmt: skip
 
     def _corrected(self, frame: FrameRecord, instrument: Instrument) -> Instrument:
         """A tool that the picture does not show now, moved by what the tracker is known to have drifted."""
