@@ -13,19 +13,20 @@ import argparse
 import hashlib
 import json
 from collections.abc import Callable
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import torch
 import train_instruments as first  # beside this file
 import train_strips as second
+from examples import Examples, Growing, kept_or_made
 from tqdm import tqdm
 
 from fluoronav.inference import InferenceSettings, Model
 from fluoronav.inference.eight_bits import quantised
 from fluoronav.inference.manifest import approved
 from fluoronav.paths import write_json
+from fluoronav.simulation.instrument_scenes import Background
 
 SEED = 20350000
 # So many scenes for each look; of the first so many scenes, and of the second so many strips, ranges are taken.
@@ -36,25 +37,27 @@ _STRIP_SCENES, _CALIBRATING_STRIPS = 400, 800
 Asked = Callable[[Model], float]
 
 
-def first_look(work: list[tuple]) -> tuple[list[np.ndarray], Asked]:
-    names = [part.name for part in fields(first.Examples)]
-    examples = first.Examples(*first.kept_or_made(None, names, first.scenes, lambda: work))
+def first_look(backgrounds: list[Background]) -> tuple[list[np.ndarray], Asked]:
+    examples = Examples(_SCENES, _SCENES, torch.device("cpu"))
+    with Growing(examples, _SCENES, SEED, backgrounds, 2) as growing:
+        growing.wait(_SCENES)
+    frames, wanted = examples.plain(slice(_SCENES))
 
     def lost(model: Model) -> float:
         losses = []
-        for k in tqdm(range(_CALIBRATING, len(examples)), model.provider, unit="scene"):
-            model.input[...] = examples.input(k)
+        for k in tqdm(range(_CALIBRATING, _SCENES), model.provider, unit="scene"):
+            model.input[...] = frames[k].numpy()
             model.run()
             said = torch.logit(torch.from_numpy(model.output), eps=1e-6)
-            wanted = torch.from_numpy(examples.maps[k : k + 1].astype(np.float32) / 255)
-            losses.append(first.loss_of(said, wanted).item())
+            losses.append(first.loss_of(said, wanted[k : k + 1]).item())
         return float(np.mean(losses))
 
-    return [examples.input(k)[None] for k in range(_CALIBRATING)], lost
+    return [frames[k : k + 1].numpy() for k in range(_CALIBRATING)], lost
 
 
-def second_look(work: list[tuple]) -> tuple[list[np.ndarray], Asked]:
-    strips, truths = first.kept_or_made(None, ["strips", "truths"], second.examples, lambda: work)
+def second_look(backgrounds: list[Background]) -> tuple[list[np.ndarray], Asked]:
+    work = [(SEED + k, 50, backgrounds) for k in range(_STRIP_SCENES // 50)]
+    strips, truths = kept_or_made(None, ["strips", "truths"], second.examples, lambda: work)
     shown = strips.astype(np.float32)
 
     def lost(model: Model) -> float:
@@ -79,11 +82,8 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("engines"))
     options = parser.parse_args()
     anatomy = first.backgrounds_of(options)
-    for name, look, scenes in (
-        ("instruments", first_look, _SCENES),
-        ("instrument-strips", second_look, _STRIP_SCENES),
-    ):
-        calibrating, lost = look([(SEED + k, 50, anatomy) for k in range(scenes // 50)])
+    for name, look in (("instruments", first_look), ("instrument-strips", second_look)):
+        calibrating, lost = look(anatomy)
         path, file = options.out / f"{name}.onnx", options.out / f"{name}.int8.onnx"
         short = quantised(approved(path), calibrating)
         file.write_bytes(short.content)

@@ -19,9 +19,10 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from examples import kept_or_made  # beside this file
 from torch import nn
 from tqdm import tqdm
-from train_instruments import backgrounds, exported, kept_or_made, rate  # beside this file
+from train_instruments import backgrounds, exported, rate
 
 from fluoronav.enhancement.denoiser import SIDE
 from fluoronav.enhancement.noise import NoiseModel

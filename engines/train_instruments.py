@@ -8,12 +8,12 @@ and on from there, on other scenes, at a lower rate:
     python engines/train_instruments.py --data ../shared/data --out engines --on-from engines/instruments.onnx \\
         --rate 8e-4 --seed 20270000 --scenes 14000 --minutes 45
 
-On a GPU (an H100 is shown as many examples in three minutes as two cores in two hours):
-    ... --device cuda --batch 64 --processes 16
+On a GPU, with scenes made by other cores while it trains:
+    ... --device cuda --batch 128 --processes 15 --begin-with 2000 --scenes 60000
 
 Anatomy: the embedded case and, where DATA has the full chest CT, T5, T8 and the left ribs; and limbs made of simple
-bodies. `bench instruments` uses T11, other shapes and real X-rays. Everything is seeded; the curve is in
-instruments.training.json.
+bodies. `bench instruments` uses T11, other shapes and real X-rays. All is seeded, but for the minutes; the
+curve is in instruments.training.json.
 """
 
 from __future__ import annotations
@@ -22,40 +22,28 @@ import argparse
 import hashlib
 import json
 import time
-from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnx
 import torch
+from examples import Examples, Growing  # beside this file
 from onnx import numpy_helper
 from torch import nn
 from tqdm import tqdm
 
 from fluoronav.bench.subjects import load_subject, view_poses
-from fluoronav.enhancement import AttenuationStage
-from fluoronav.enhancement.attenuation import write_attenuation
 from fluoronav.geometry import Camera
-from fluoronav.instruments.network_input import CHANNELS, FINE, GRID, KINDS, MAPS, SIDE, Field, in_channels
+from fluoronav.instruments.network_input import CHANNELS, MAPS
 from fluoronav.paths import shipped, write_json
-from fluoronav.records import Budget, FrameRecord
-from fluoronav.simulation.instrument_scenes import Background, SceneMaker, limb
+from fluoronav.simulation.instrument_scenes import Background
 from fluoronav.simulation.sequence import Anatomy
 
 SEED = 20261125
 SUBJECTS = ("embedded", "T5", "T8", "ribs")
-_CAMERA_SIDE = FINE
-_STEP = 4 / 127  # of the inputs, which are kept as whole numbers of it; their noise is larger
-_LIMBS, _BEHIND = 0.3, 0.25  # shares of scenes in front of limbs, and of examples with another scene behind them
-_PHOTONS = (12.0, 160.0)  # mean detected photons a pixel of 1024
-# Of scenes with 0 to 3 instruments: more of them than the simulator shows by itself, since each is something to learn.
-COUNTS = (0.15, 0.25, 0.3, 0.3)
 DEEP_FROM = 40  # channels of the levels with residual convolutions
-_LINE_SIGMA, _TIP_SIGMA = 0.8, 1.1  # of the targets, pixels of the 128 grid
 
 
 class Detector(nn.Module):
@@ -66,10 +54,15 @@ class Detector(nn.Module):
         self.stem = block(CHANNELS, widths[0], 5, 2)
         self.down = nn.ModuleList(nn.Sequential(block(a, b, 3, 2), block(b, b, 3, 1)) for a, b in pairwise(widths))
         # Where a pixel is cheap and sees far: 32 pixels and below.
-        self.deep = nn.ModuleList(Residual(b) if b >= DEEP_FROM else nn.Identity() for b in widths[1:])
+        self.deep = nn.ModuleList(
+            nn.Sequential(Residual(b), Residual(b)) if b >= DEEP_FROM else nn.Identity() for b in widths[1:]
+        )
         self.first = block(widths[0], widths[0], 3, 1)
         backwards = widths[::-1]
-        self.up = nn.ModuleList(nn.Sequential(block(a + b, b, 3, 1)) for a, b in pairwise(backwards))
+        # What goes up the last step is most of the pixels: half its channels are as good, and a third of a millisecond.
+        self.narrow = nn.Conv2d(widths[1], widths[1] // 2, 1)
+        given = (*backwards[:-2], widths[1] // 2)
+        self.up = nn.ModuleList(nn.Sequential(block(a + b, b, 3, 1)) for a, b in zip(given, backwards[1:], strict=True))
         self.head = nn.Conv2d(widths[0], len(MAPS), 3, padding=1)
         nn.init.constant_(self.head.bias, -3.0)
 
@@ -81,6 +74,7 @@ class Detector(nn.Module):
             kept.append(x)
         kept.pop()
         for up in self.up:
+            x = self.narrow(x) if up is self.up[-1] else x
             x = nn.functional.interpolate(x, scale_factor=2.0, mode="nearest")
             x = up(torch.cat([x, kept.pop()], 1))
         return self.head(x)
@@ -163,68 +157,6 @@ def normalised_again(model: nn.Module, frames: torch.Tensor) -> None:
         hook.remove()
 
 
-def scenes(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, ...]:
-    """Details (n, 512, 512) and wholes (n, 256, 256) in steps of 4 / 127, the maps that belong to them
-    (n, 6, 128, 128) in 255ths, and the number of instruments of each."""
-    seed, count, backgrounds = args
-    cv2.setNumThreads(1)
-    camera = Camera.load(shipped("calibration/demo-carm.yaml")).scaled(_CAMERA_SIDE / 1024)
-    rng = np.random.default_rng(seed)
-    limbs = [limb(rng, camera) for _ in range(12)]
-    makers = [SceneMaker(camera, backgrounds), SceneMaker(camera, limbs)]
-    stage = AttenuationStage()
-    details, wholes = np.empty((count, FINE, FINE), np.int8), np.empty((count, SIDE, SIDE), np.int8)
-    maps, counted = np.empty((count, len(MAPS), GRID, GRID), np.uint8), np.zeros(count, np.int64)
-    one, fine = np.empty((CHANNELS, SIDE, SIDE), np.float32), np.empty((FINE, FINE), np.float32)
-    for k in range(count):
-        while True:
-            photons = float(np.exp(rng.uniform(*np.log(_PHOTONS))))
-            counts, placed, seen = makers[int(rng.random() < _LIMBS)].scene(
-                rng, photons, int(rng.choice(len(COUNTS), p=COUNTS))
-            )
-            stage.prepare(None, camera)
-            frame = FrameRecord(0, 0, 0, counts, 16, False, None)
-            stage.process(frame, Budget(1e6))
-            assert frame.seen is not None
-            # Where a thick limb in the open beam passes for the aperture's rim, its instruments cannot be asked for.
-            inside = cv2.resize(seen.astype(np.uint8), frame.seen.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
-            if frame.seen[inside].mean() > 0.93:
-                break
-        write_attenuation(counts.astype(np.float32), frame, fine)
-        Field(frame.seen).write(frame.pyramid[SIDE], fine, one)
-        steps = np.rint(one / _STEP).astype(np.int8)
-        details[k], wholes[k] = out_of_channels(steps), steps[4]
-        scale = GRID / _CAMERA_SIDE
-        truth = [
-            (KINDS.index(p.kind), ((p.axis_px + 0.5) * scale - 0.5).astype(np.float32), not p.tip_hidden)
-            for p in placed
-        ]
-        maps[k], counted[k] = np.rint(255 * targets(truth)), len(placed)
-    return details, wholes, maps, counted
-
-
-def out_of_channels(channels: np.ndarray) -> np.ndarray:
-    """The detail, (512, 512), that four channels hold."""
-    return channels[:4].reshape(2, 2, SIDE, SIDE).transpose(2, 0, 3, 1).reshape(FINE, FINE)
-
-
-def kept_or_made(
-    cache: Path | None, names: list[str], make: Callable[[tuple], tuple], work: Callable[[], list[tuple]],
-    processes: int = 2,
-) -> list[np.ndarray]:  # fmt: skip
-    """Arrays from a file; or made on several cores, a part for each piece of work, joined, and kept there."""
-    if cache and cache.exists():
-        with np.load(cache) as kept:
-            return [kept[name] for name in names]
-    pieces = work()
-    with ProcessPoolExecutor(processes) as pool:
-        done = list(tqdm(pool.map(make, pieces), make.__name__, len(pieces), unit="piece"))
-    arrays = [np.concatenate(parts) for parts in zip(*done, strict=True)]
-    if cache:
-        np.savez(cache, **dict(zip(names, arrays, strict=True)))
-    return arrays
-
-
 def backgrounds(data: Path, count: int, subjects: tuple[str, ...] = SUBJECTS) -> list[Background]:
     half = Camera.load(shipped("calibration/demo-carm.yaml")).scaled(0.25)
     out = []
@@ -250,97 +182,6 @@ def backgrounds_of(options: argparse.Namespace) -> list[Background]:
     return made
 
 
-def targets(truth: list[tuple[int, np.ndarray, bool]]) -> np.ndarray:
-    """The maps, shape (6, 128, 128), of instruments: kind, axis in pixels of the grid from the tip on, and whether the
-    tip can be seen. One that cannot is not asked for."""
-    out = np.zeros((len(MAPS), GRID, GRID), np.float32)
-    y, x = np.mgrid[:GRID, :GRID].astype(np.float32)
-    for kind, uv, tip_in_sight in truth:
-        fine = np.full((4 * GRID, 4 * GRID), 255, np.uint8)
-        cv2.polylines(fine, [np.rint((uv + 0.5) * 4 - 0.5).astype(np.int32)], False, 0, 1)
-        distance = (
-            cv2.resize(cv2.distanceTransform(fine, cv2.DIST_L2, 3), (GRID, GRID), interpolation=cv2.INTER_AREA) / 4
-        )
-        np.maximum(out[kind], np.exp(-(distance**2) / (2 * _LINE_SIGMA**2)), out=out[kind])
-        for channel, end in ((4, uv[0]), (5, uv[-1]))[0 if tip_in_sight else 1 :]:
-            d2 = (x - end[0]) ** 2 + (y - end[1]) ** 2
-            np.maximum(out[channel], np.exp(-d2 / (2 * _TIP_SIGMA**2)), out=out[channel])
-    return out
-
-
-@dataclass(frozen=True)
-class Examples:
-    """What :func:`scenes` makes."""
-
-    details: np.ndarray
-    wholes: np.ndarray
-    maps: np.ndarray
-    counted: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.maps)
-
-    def input(self, k: int) -> np.ndarray:
-        """One as the network is shown it, shape (5, 256, 256)."""
-        out = np.empty((CHANNELS, SIDE, SIDE), np.float32)
-        in_channels(self.details[k] * np.float32(_STEP), out)
-        out[4] = self.wholes[k] * np.float32(_STEP)
-        return out
-
-    def varied(self, k: int, behind: int | None, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-        """A scene mirrored, turned, at another size and contrast, and with another scene's anatomy added to it.
-
-        Attenuations of what lies one behind the other add up, so the sum of two inputs is an input, but for its noise.
-        """
-        stacks = [
-            self.details[k] * np.float32(_STEP), self.wholes[k] * np.float32(_STEP),
-            self.maps[k].transpose(1, 2, 0) * np.float32(1 / 255),
-        ]  # fmt: skip
-        mirrored, turns = rng.random() < 0.5, int(rng.integers(4))
-        stacks = [np.rot90(s[:, ::-1] if mirrored else s, turns) for s in stacks]
-        if rng.random() < 0.6:
-            turn, size = float(rng.uniform(-45, 45)), float(np.exp(rng.uniform(-0.2, 0.3)))
-            for n, s in enumerate(stacks):
-                side = s.shape[0]
-                M = cv2.getRotationMatrix2D(((side - 1) / 2, (side - 1) / 2), turn, size)
-                stacks[n] = cv2.warpAffine(np.ascontiguousarray(s), M, (side, side))
-        detail, whole, wanted = stacks
-        contrast = np.exp(rng.normal(0, 0.25, 2)).astype(np.float32)
-        detail, whole = detail * contrast[0], whole * contrast[1]
-        if behind is not None:
-            share = np.float32(rng.uniform(0.2, 0.8) * _STEP)
-            detail += share * self.details[behind] * (detail != 0)
-            whole += share * self.wholes[behind] * (whole != 0)
-        if rng.random() < 0.3:
-            noise = rng.standard_normal((FINE, FINE), dtype=np.float32)
-            detail += noise * np.float32(rng.uniform(0.04, 0.4)) * (detail != 0)
-        out = np.empty((CHANNELS, SIDE, SIDE), np.float32)
-        in_channels(detail, out)
-        out[4] = whole
-        return out, wanted.transpose(2, 0, 1)
-
-
-class Shown(torch.utils.data.Dataset):
-    """What training is shown, one after the other: each drawn by its number, by whichever process."""
-
-    def __init__(self, examples: Examples, held: int) -> None:
-        self._examples, self._held = examples, held
-        # Without an aperture: a wire that leaves the view behind it would seem to end in it.
-        whole = (examples.wholes != 0).mean((1, 2)) > 0.95
-        self._empty = np.flatnonzero((examples.counted == 0) & whole & (np.arange(len(examples)) >= held))
-
-    def __len__(self) -> int:
-        return 1 << 40
-
-    def __getitem__(self, n: int) -> tuple[np.ndarray, np.ndarray]:
-        cv2.setNumThreads(1)
-        rng = np.random.default_rng((SEED, n))
-        k = int(rng.integers(self._held, len(self._examples)))
-        behind = int(rng.choice(self._empty)) if rng.random() < _BEHIND else None
-        frame, wanted = self._examples.varied(k, behind, rng)
-        return frame.astype(np.float16), np.rint(wanted * 255).astype(np.uint8)
-
-
 def loss_of(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     """Focal loss on soft targets (CornerNet's, Law and Deng 2018), tips and tails weighing more than lines."""
     p = torch.sigmoid(logits)
@@ -350,34 +191,38 @@ def loss_of(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     return (focal * weight).sum((1, 2, 3)).mean() / 100
 
 
-def train(model: Detector, options: argparse.Namespace, examples: Examples, curve: list[dict], out: Path) -> Detector:
-    device = torch.device(options.device)
+def train(
+    model: Detector, options: argparse.Namespace, examples: Examples, growing: Growing | None, curve: list[dict],
+    out: Path,
+) -> Detector:  # fmt: skip
+    device = examples.device
     # bfloat16 and channels last: three times the steps where the cores have it, a tenth where they have not.
     bfloat16 = device.type == "cuda" or torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    torch.backends.cudnn.benchmark = True
     model = model.to(device, memory_format=torch.channels_last).train()
-    optimiser = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=1e-3)
-    held = max(len(examples) // 20, 16)
-    shown = torch.utils.data.DataLoader(
-        Shown(examples, held), options.batch, num_workers=options.processes if device.type == "cuda" else 0
-    )
+    optimiser = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=1e-3, fused=True)
+    rng = np.random.default_rng(options.seed)
     start, seen, running = time.monotonic(), 0, []
     bar = tqdm(total=100, desc="training", unit="%")
-    for frames, wanted in shown:
-        if (share := (time.monotonic() - start) / (60 * options.minutes)) >= 1:
-            break
+    while (share := (time.monotonic() - start) / (60 * options.minutes)) < 1:
+        if growing:
+            growing.take()
+        frames, wanted = examples.drawn(options.batch, rng)
         for group in optimiser.param_groups:
-            group["lr"] = rate(options.rate, seen / 4000, share)
+            group["lr"] = rate(options.rate, seen / (250 * options.batch), share)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
-            logits = model(frames.to(device).float().contiguous(memory_format=torch.channels_last))
-        loss = loss_of(logits.float(), wanted.to(device).float() / 255)
+            logits = model(frames.contiguous(memory_format=torch.channels_last))
+        loss = loss_of(logits.float(), wanted)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
         seen += len(frames)
         running.append(loss.detach())
-        if len(running) * len(frames) >= 200 * options.batch:
+        if len(running) == 500:
             lost = float(torch.stack(running).mean())
-            curve.append({"examples": seen, "loss": lost, "held_loss": held_loss(model, examples, held)})
+            curve.append(
+                {"examples": seen, "scenes": len(examples), "loss": lost, "held_loss": held_loss(model, examples)}
+            )
             bar.set_postfix(loss=lost, held=curve[-1]["held_loss"])
             running = []
             write_json({"curve": curve}, out)
@@ -392,13 +237,12 @@ def rate(highest: float, warmed: float, share: float) -> float:
 
 
 @torch.no_grad()
-def held_loss(model: Detector, examples: Examples, held: int) -> float:
+def held_loss(model: Detector, examples: Examples) -> float:
     model.eval()
-    device, out = next(model.parameters()).device, []
-    for a in range(0, min(held, 256), 16):
-        wanted = torch.from_numpy(examples.maps[a : a + 16].astype(np.float32) / 255).to(device)
-        shown = torch.from_numpy(np.stack([examples.input(k) for k in range(a, a + 16)])).to(device)
-        out.append(loss_of(model(shown), wanted).item())
+    out = []
+    for a in range(0, examples.held, 16):
+        frames, wanted = examples.plain(slice(a, min(a + 16, examples.held)))
+        out.append(loss_of(model(frames), wanted).item())
     model.train()
     return float(np.mean(out))
 
@@ -417,7 +261,10 @@ def main() -> None:
     parser.add_argument("--data", type=Path, default=Path("../shared/data"), help="folder that may hold chest/")
     parser.add_argument("--anatomy", type=Path, help="keep the views of it here (.npz), or read them")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--processes", type=int, default=2, help="that make the scenes, and vary them for a GPU")
+    parser.add_argument("--processes", type=int, default=2, help="that make the scenes")
+    parser.add_argument(
+        "--begin-with", type=int, help="training begins with so many scenes, others are added as they come (all)"
+    )
     parser.add_argument("--batch", type=int, default=16)
     parser.add_argument("--out", type=Path, default=Path("engines"))
     parser.add_argument("--scenes", type=int, default=8000)
@@ -432,43 +279,48 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=SEED, help="of the scenes")
     options = parser.parse_args()
     torch.set_num_threads(2)
-
-    def work() -> list[tuple]:
-        anatomy = backgrounds_of(options)
-        return [(options.seed + k, 100, anatomy) for k in range(max(options.scenes // 100, 1))]
-
-    examples = Examples(
-        *kept_or_made(options.cache, [part.name for part in fields(Examples)], scenes, work, options.processes)
-    )
     torch.manual_seed(SEED)
+    room, device = max(options.scenes, 100), torch.device(options.device)
+    examples = Examples(room, room // 20 if room < 10_000 else 500, device)
     model, before = Detector(), []
-    record_path = options.out / "instruments.training.json"
     if options.on_from:
         load_weights(model, options.on_from)
         earlier = json.loads(options.on_from.with_suffix(".training.json").read_text())
         before = [*earlier.get("before", []), {k: v for k, v in earlier.items() if k != "before"}]
-        normalised_again(model, torch.from_numpy(np.stack([examples.input(k) for k in range(128)])))
     curve: list[dict] = []
-    model = train(model, options, examples, curve, record_path).cpu().eval()
+    with ExitStack() as stack:
+        growing = None
+        if options.cache and options.cache.exists():
+            examples.load(options.cache)
+        else:
+            growing = Growing(examples, room, options.seed, backgrounds_of(options), options.processes)
+            stack.enter_context(growing)
+            growing.wait(min(options.begin_with or room, room))
+        if options.on_from:
+            normalised_again(model, examples.plain(slice(128))[0].cpu())
+        model = train(model, options, examples, growing, curve, options.out / "instruments.training.json")
+    model = model.cpu().eval()
+    if options.cache and not options.cache.exists():
+        examples.save(options.cache)
     record = {
         "seed": options.seed,
         "scenes": len(examples),
         "minutes": options.minutes,
         "batch": options.batch,
-        "on": torch.cuda.get_device_name() if options.device == "cuda" else f"{torch.get_num_threads()} cores",
+        "on": torch.cuda.get_device_name() if device.type == "cuda" else f"{torch.get_num_threads()} cores",
         "curve": curve,
         "before": before,
     }
 
     def written(model: Detector) -> str:
-        example = examples.input(0)[None]
+        example = examples.plain(slice(1))[0].cpu().numpy()
         return exported(Probabilities(model), "instruments", "frame", "maps", example, record, options.out)
 
     print(written(model))
     if options.averaged:
         mean = averaged(options.on_from, options.out / "instruments.onnx")
-        record["averaged"] = {"held_loss": held_loss(mean, examples, max(len(examples) // 20, 16))}
-        print(written(mean.eval()))
+        record["averaged"] = {"held_loss": held_loss(mean.to(device), examples)}
+        print(written(mean.cpu().eval()))
 
 
 def strip_metadata(path: Path) -> None:

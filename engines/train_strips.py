@@ -17,15 +17,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
+from examples import COUNTS, HARD, kept_or_made  # beside this file
 from torch import nn
 from tqdm import tqdm
-from train_instruments import (  # beside this file
-    COUNTS,
+from train_instruments import (
     Residual,
     backgrounds,
     block,
     exported,
-    kept_or_made,
     load_weights,
     normalised_again,
     rate,
@@ -89,7 +88,7 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
     rng = np.random.default_rng(seed)
     camera = Camera.load(shipped("calibration/demo-carm.yaml"))
     half = camera.scaled(0.5)
-    makers = [SceneMaker(camera, of_chest), SceneMaker(camera, [limb(rng, half) for _ in range(8)])]
+    makers = [SceneMaker(camera, some, hard=HARD) for some in (of_chest, [limb(rng, half) for _ in range(8)])]
     proposer, attenuation = Proposer(camera.rows, camera.cols), AttenuationStage()
     strips, truths = [], []
     one = np.empty((2, ROWS, COLS), np.float32)

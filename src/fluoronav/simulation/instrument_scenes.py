@@ -25,6 +25,8 @@ Float32 = NDArray[np.float32]
 # Where a tip may be, from the source (mm), and how steeply an instrument may stand to the image plane.
 _NEAREST_MM, _FARTHEST_MM, _STEEPEST_DEG = 480.0, 760.0, 65.0
 _TAILS_IN_VIEW = 0.1
+# What shows less of itself nobody would call an instrument; less than the second is hard to tell. Pixels at 1024.
+_LEAST_PX, _SHORT_PX = 60, 160
 _TIP_PX = 24  # so much of an axis is its tip, pixels of a 1024 image
 # What is to be seen must differ from what is around it by so many standard deviations of the noise over its whole area
 # (Rose, The sensitivity performance of the human eye on an absolute scale, J Opt Soc Am 1948).
@@ -195,10 +197,14 @@ class SceneMaker:
         At half of this camera's resolution, or at its own.
     shape : callable
         Draws an instrument.
+    hard : float, optional
+        The share of instruments that have to be hard to see whole: little of them in view, or their tails as well.
     """
 
-    def __init__(self, camera: Camera, backgrounds: list[Background], shape: ShapeMaker = training_shape) -> None:
-        self.camera, self._backgrounds, self._shape = camera, backgrounds, shape
+    def __init__(
+        self, camera: Camera, backgrounds: list[Background], shape: ShapeMaker = training_shape, hard: float = 0.0
+    ) -> None:
+        self.camera, self._backgrounds, self._shape, self._hard = camera, backgrounds, shape, hard
         self._chains: dict[tuple[float, int], ImageChain] = {}
 
     def scene(
@@ -289,7 +295,7 @@ class SceneMaker:
             if (points[:, 2] < 100).any():
                 continue
             other = Placed(one.metal, points, visible_axis_px(points, self.camera, second[0].seen))
-            if len(other.axis_px) * 1024 / self.camera.cols > 60:
+            if len(other.axis_px) * 1024 / self.camera.cols > _LEAST_PX:
                 break
         shots = []
         for (chain, water, bone, _), placed in ((first, one), (second, other)):
@@ -309,9 +315,11 @@ class SceneMaker:
         water, bone = _varied(background, rng, (self.camera.cols, self.camera.rows))
         placed: list[Placed] = []
         while len(placed) < count:
-            one = self._placed(rng, chain.seen)
-            if one is not None:
-                placed.append(one)
+            hard = self._hard > 0 and rng.random() < self._hard
+            one = None
+            while one is None:
+                one = self._placed(rng, chain.seen, hard)
+            placed.append(one)
         return chain, water, bone, tuple(placed)
 
     def _steel(self, placed: tuple[Placed, ...]) -> Float32:
@@ -365,7 +373,7 @@ class SceneMaker:
             self._chains[key] = ImageChain(settings, self.camera.rows, self.camera.cols, kind)
         return self._chains[key]
 
-    def _placed(self, rng: np.random.Generator, seen: NDArray[np.bool_]) -> Placed | None:
+    def _placed(self, rng: np.random.Generator, seen: NDArray[np.bool_], hard: bool) -> Placed | None:
         camera, metal = self.camera, self._shape(rng)
         margin = 0.06
         tip_px = rng.uniform([margin * camera.cols, margin * camera.rows], [(1 - margin) * camera.cols] * 2)
@@ -380,11 +388,16 @@ class SceneMaker:
         axis_px = visible_axis_px(points, camera, seen)
         if len(axis_px) == 0:
             return None
-        # A tail in view is rare: a hand or a driver holds it, out of the field.
-        if np.linalg.norm(axis_px[-1] - camera.project(points[-1])) < 2 and rng.random() > _TAILS_IN_VIEW:
+        whole, length_px = (
+            np.linalg.norm(axis_px[-1] - camera.project(points[-1])) < 2,
+            len(axis_px) * 1024 / camera.cols,
+        )
+        if hard and not whole and length_px > _SHORT_PX:
             return None
-        # What shows less than this nobody would call an instrument.
-        return Placed(metal, points, axis_px) if len(axis_px) * 1024 / camera.cols > 60 else None
+        # A tail in view is rare: a hand or a driver holds it, out of the field.
+        if not hard and whole and rng.random() > _TAILS_IN_VIEW:
+            return None
+        return Placed(metal, points, axis_px) if length_px > _LEAST_PX else None
 
 
 def visible_axis_px(points_camera: Float, camera: Camera, seen: NDArray[np.bool_]) -> Float:
