@@ -108,6 +108,22 @@ def test_where_there_is_nothing_nothing_is_measured(camera, rng):
     assert measure(counts, path[:3], 0.0) is None  # too short to be anything
 
 
+def test_a_shadow_that_runs_another_way_is_not_taken_for_the_instruments_own():
+    """A faint short instrument beside a plate was measured along the plate, 20 degrees off, and so was lost."""
+    rng = np.random.default_rng(3)
+    picture = np.full((400, 400), 20000.0)
+    rows, cols = np.mgrid[:400, :400]
+    turned = np.deg2rad(25)
+    along_plate = np.abs((cols - 200) * np.cos(turned) + (rows - 200) * np.sin(turned)) < 9
+    picture[along_plate] *= 0.4
+    counts = rng.poisson(picture / 100).astype(np.uint16) * 100
+    path = np.stack([np.full(16, 200.0), np.arange(130.0, 258.0, 8)], 1)
+    found = measure(counts, path, 0.0)
+    assert found is not None
+    assert np.rad2deg(np.arccos(found.direction @ [0.0, -1.0])) < 3
+    assert found.width_px == 0  # and it says that it was not measured
+
+
 @pytest.mark.parametrize(("diameter", "expected"), [(2.0, 2.0), (4.0, 4.0)])
 def test_a_wire_holds_back_as_much_as_a_ray_crosses(diameter, expected):
     camera = Camera(256, 256, np.array([[800.0, 0, 127.5], [0, 800.0, 127.5], [0, 0, 1]]))

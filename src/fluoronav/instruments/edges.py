@@ -29,6 +29,8 @@ _OUTLIER = 2.5
 # view of the shaft, where the traced path stands off its own chord by the third; the shadow's middle must be seen in
 # this share of it.
 _BENT_PX, _BENT_SIGMAS, _MAYBE_BENT_PX, _BEND_STEP_PX, _BEND_SEEN = 3.0, 5.0, 2.0, 8.0, 0.5
+# Farther off the path than this is not what the path is of: angle, or pixels over its length, and pixels beside it.
+_ASTRAY_RAD, _ASTRAY_PX = float(np.deg2rad(3.0)), 12.0
 # Errors of what is taken from the path because the picture is too noisy to measure it.
 _PATH_SIGMA_PX, _LOST_TIP_SIGMA_PX = 2.0, 8.0
 
@@ -94,11 +96,14 @@ def measure(
     u = (place - centre.mean(0)) @ direction
     v = (place - centre.mean(0)) @ normal
     kept = strong.copy()
-    if strong.sum() >= 6:
-        slope, base, sigma = _straight_part(u, v, strong, kept)
-    else:  # too few profiles show a shadow: the path's own middle line has to do
-        path = centre - centre.mean(0)
-        (slope, base), sigma = _line(path @ direction, path @ normal), _PATH_SIGMA_PX
+    slope, base, sigma = _straight_part(u, v, strong, kept) if strong.sum() >= 6 else (0.0, 0.0, np.inf)
+    path = centre - centre.mean(0)
+    slope_of_path, base_of_path = _line(path @ direction, path @ normal)
+    # Where too few profiles show a shadow, or the shadow is something else's, the path's own middle line has to do.
+    turned = abs(np.arctan(slope) - np.arctan(slope_of_path))
+    if sigma == np.inf or turned > max(_ASTRAY_RAD, _ASTRAY_PX / reach) or abs(base - base_of_path) > _ASTRAY_PX:
+        slope, base, sigma = slope_of_path, base_of_path, _PATH_SIGMA_PX
+        kept[:] = False
     if kept.sum() >= 10:
         bow, sigma_bow = _bow(u[kept], v[kept])
         half = (u[kept].max() - u[kept].min()) / 2
