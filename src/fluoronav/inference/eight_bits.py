@@ -72,10 +72,12 @@ def quantised(model: Approved, inputs: Iterable[NDArray[np.float32]]) -> Approve
         plain, prepared, small = (Path(folder) / f"{n}.onnx" for n in ("plain", "prepared", "small"))
         plain.write_bytes(model.content)
         quant_pre_process(plain, prepared, skip_symbolic_shape=True)  # shapes are fixed
-        last = [node.name for node in onnx.load(prepared).graph.node if node.op_type == "Conv"][-1:]
+        nodes = onnx.load(prepared).graph.node
+        last = max(k for k, node in enumerate(nodes) if node.op_type == "Conv")
         quantize_static(
             prepared, small, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.Percentile,
-            nodes_to_exclude=last, extra_options={"CalibPercentile": _PERCENTILE},
+            # What follows, too: a convolution between 8 bits is made in 8 bits, whatever its weights are.
+            nodes_to_exclude=[node.name for node in nodes[last:]], extra_options={"CalibPercentile": _PERCENTILE},
         )  # fmt: skip
         return replace(model, content=small.read_bytes(), bits=8)

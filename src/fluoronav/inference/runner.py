@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Collection
 
 from fluoronav.inference.cuda_session import CudaSession
@@ -14,6 +15,9 @@ from fluoronav.inference.tensorrt import TensorRtSession
 
 log = logging.getLogger("fluoronav")
 
+# Stages are prepared at the same time, and a CUDA graph cannot be recorded while another thread takes memory there.
+_ONE_AT_A_TIME = threading.Lock()
+
 
 def opened(
     model: Approved, engine: Engine, threads: int, given: Arrays, made: Arrays, resident: Collection[str] = (),
@@ -23,11 +27,14 @@ def opened(
 
     See :class:`OrtSession`, :class:`CudaSession` and :class:`TensorRtSession`.
     """
-    if engine in ("tensorrt", "tensorrt-rtx"):
-        return TensorRtSession(model, engine, given, made, resident, precision)
-    if engine == "cuda":
-        return CudaSession(half(model) if precision == "fp16" else model, threads, given, made, resident)
-    return OrtSession(model, engine, threads, given, made)
+    if engine == "cpu":
+        return OrtSession(model, engine, threads, given, made)
+    with _ONE_AT_A_TIME:
+        if engine in ("tensorrt", "tensorrt-rtx"):
+            return TensorRtSession(model, engine, given, made, resident, precision)
+        if engine == "cuda":
+            return CudaSession(half(model) if precision == "fp16" else model, threads, given, made, resident)
+        return OrtSession(model, engine, threads, given, made)
 
 
 class Runner:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
 from fluoronav.enhancement import AttenuationStage, ViewStage
@@ -42,9 +43,21 @@ class Chain:
         self.last_failure = ""
         self._logged = 0.0
 
-    def prepare(self, case, camera, progress: Callable[[str], None]) -> None:
-        for stage in self.stages:
-            stage.prepare(case, camera, progress)
+    def prepare(self, case, camera, progress: Callable[[str], None], *, at_once: bool = False) -> None:
+        """Prepares every stage.
+
+        Parameters
+        ----------
+        case : Case
+        camera : Camera
+        progress : callable
+            Told what is being done.
+        at_once : bool
+            All of them at once: sooner ready, but on every core, and so not beside a frame path.
+        """
+        with ThreadPoolExecutor(len(self.stages) if at_once else 1, thread_name_prefix="prepare") as threads:
+            for prepared in [threads.submit(stage.prepare, case, camera, progress) for stage in self.stages]:
+                prepared.result()
 
     def process(self, frame: FrameRecord, budget: Budget) -> dict[str, float]:
         """Runs every stage; returns the milliseconds that each took."""

@@ -124,7 +124,7 @@ class Service:
             start = time.monotonic()
             camera = Camera.load(self._launch.camera)
             account = FrameAccount(camera.rows, camera.cols, int(self._launch.max_future_ms * 1e6))
-            case, chain = self._prepared(self._launch.case, camera)
+            case, chain = self._prepared(self._launch.case, camera, at_once=True)
             running = self._run_case(context, case, chain, account, publisher, watch, self._launch.mode)
             log.info("ready after %.1f s: case %s, process %d", time.monotonic() - start, case.id, os.getpid())
             while not self._told():
@@ -133,7 +133,7 @@ class Service:
                     continue
                 # The case at hand is guided by until the next one is ready, and on if that cannot be loaded.
                 try:
-                    case, chain = self._prepared(self._launch.cases[name], camera)
+                    case, chain = self._prepared(self._launch.cases[name], camera, at_once=False)
                 except Exception as error:
                     log.exception("the case %r cannot be loaded; the one at hand goes on", name)
                     watch.not_loaded(f"case.load {name}: {error}")
@@ -161,11 +161,11 @@ class Service:
         self._call.clear()
         return self._stop.is_set()
 
-    def _prepared(self, path: str, camera: Camera) -> tuple[Case, Chain]:
+    def _prepared(self, path: str, camera: Camera, *, at_once: bool) -> tuple[Case, Chain]:
         case = load_case(path, progress=self._progress)
         chain = Chain(self._launch.stages, self._launch.inference)
         try:
-            chain.prepare(case, camera, self._progress)
+            chain.prepare(case, camera, self._progress, at_once=at_once)
         except BaseException:
             chain.close()
             raise

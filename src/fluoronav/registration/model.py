@@ -83,7 +83,7 @@ def tissue_grid(
     hu = ct.resampled(low, size, spacing_mm, nowhere)
     missing = hu < -2000
     if surroundings is not None and missing.any():
-        hu[missing] = surroundings.resampled(low, size, spacing_mm, -1024.0)[missing]
+        np.copyto(hu, surroundings.resampled(low, size, spacing_mm, -1024.0), where=missing)
     else:
         hu[missing] = -1024.0
     return AttenuationGrid(attenuation_of_hu(hu) * _fade(hu.shape, fade_mm / spacing_mm), low, spacing_mm)
