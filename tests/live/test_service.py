@@ -3,13 +3,18 @@
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
+import msgpack
 import pytest
 import yaml
 import zmq
 
+from fluoronav.pipeline.launch import load_launch
+from fluoronav.pipeline.service import Service
+from fluoronav.simulation.rig import free_endpoints
 from tests.live.conftest import SIZE, Pipeline
 
 ROOT = Path(__file__).parents[2]
@@ -26,6 +31,33 @@ def test_sigterm_ends_it_cleanly(tmp_path):
     pipeline.process.terminate()
     assert pipeline.process.wait(5) == 0
     pipeline.close()
+
+
+def test_that_it_is_ready_is_said_at_once(tmp_path, monkeypatch):
+    """Regression: the next health said so, up to a second later, and who waited for it waited for that."""
+    monkeypatch.setattr("fluoronav.pipeline.watch._HEALTH_EVERY_S", 3600)
+    endpoints = free_endpoints("tcp", tmp_path)
+    path = tmp_path / "launch.yaml"
+    camera = str(ROOT / "calibration" / "demo-carm.yaml")
+    content = {"case": "embedded", "camera": camera, "stages": ["attenuation"], "audit": str(tmp_path)}
+    path.write_text(yaml.safe_dump(content | {"endpoints": endpoints}))
+    context = zmq.Context()
+    display = context.socket(zmq.SUB)
+    display.connect(endpoints["out"])
+    display.subscribe("health/")
+    service = Service(load_launch(path))
+    thread = threading.Thread(target=service.run)
+    thread.start()
+    try:
+        assert display.poll(20_000), "nobody said that it is ready"
+        states = [msgpack.unpackb(display.recv_multipart()[1])["state"]]
+        while states[-1] == "starting" and display.poll(20_000):
+            states.append(msgpack.unpackb(display.recv_multipart()[1])["state"])
+        assert states[-1] == "ready"
+    finally:
+        service.stop()
+        thread.join(10)
+        context.destroy(linger=0)
 
 
 def test_a_stop_request_ends_it_cleanly_and_status_says_how_it_was(tmp_path):

@@ -93,6 +93,7 @@ class Watch:
         self._case_name, self._loading, self._not_loaded = self._loading, "", ""
         self._failures_seen = 0
         self._loop = loop
+        self._health()  # a display that waits for it is told now
 
     def detach(self) -> None:
         """The case at hand has ended: its alerts are of nothing any more."""
