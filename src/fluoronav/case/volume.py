@@ -10,7 +10,6 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from fluoronav.case.dicom import read_dicom_series
 from fluoronav.case.schema import CaseError
 
 _ASKEW = "not perpendicular to each other; resample it to an orthogonal grid first"
@@ -121,6 +120,9 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
     if not path.exists():
         raise CaseError(f"{path}: no such file or folder")
     if path.is_dir():
+        # Not above: pydicom takes a fifteenth of a second of every start, and few cases are folders of DICOM.
+        from fluoronav.case.dicom import read_dicom_series
+
         image = read_dicom_series(path, series)
     else:
         try:
