@@ -144,6 +144,11 @@ class Examples:
             self._maps[rows].float() / 255,
         )
 
+    def telling(self) -> np.ndarray:
+        """One with as many instruments as any of those held back, as the network is shown it, (1, 5, 256, 256)."""
+        k = int(self._counted[: self.held].argmax())
+        return self.plain(slice(k, k + 1))[0].cpu().numpy()
+
     @torch.no_grad()
     def drawn(self, count: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
         """Some at random: mirrored, turned, at another size and contrast, some with other anatomy added to them.

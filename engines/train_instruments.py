@@ -313,8 +313,7 @@ def main() -> None:
     }
 
     def written(model: Detector) -> str:
-        example = examples.plain(slice(1))[0].cpu().numpy()
-        return exported(Probabilities(model), "instruments", "frame", "maps", example, record, options.out)
+        return exported(Probabilities(model), "instruments", "frame", "maps", examples.telling(), record, options.out)
 
     print(written(model))
     if options.averaged:
