@@ -133,9 +133,14 @@ class Examples:
         arrays = [t[: self._count].cpu().numpy() for t in kept] + [self._counted[: self._count]]
         np.savez(path, **dict(zip(_NAMES, arrays, strict=True)))
 
-    def load(self, path: Path) -> None:
-        with np.load(path) as kept:
-            self.add(*(kept[name] for name in _NAMES))
+    @classmethod
+    def kept(cls, path: Path, held: int, device: torch.device) -> Examples:
+        """What :meth:`save` wrote."""
+        with np.load(path) as arrays:
+            parts = [arrays[name] for name in _NAMES]
+        examples = cls(len(parts[0]), held, device)
+        examples.add(*parts)
+        return examples
 
     def plain(self, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
         """Some as the network is shown them in use, (n, 5, 256, 256), and what is asked of it, (n, 6, 128, 128)."""

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fluoronav.instruments.detection import DetectionStage, on_one_line
+from fluoronav.instruments.detection import DetectionStage, joint_score, on_one_line
 from fluoronav.instruments.drift import DriftFilter
 from fluoronav.instruments.identity import IdentityTracker
 from fluoronav.instruments.strips import ACROSS_SCALE_PX, TURN_SCALE_DEG
@@ -165,6 +165,14 @@ def test_a_bend_of_one_frame_is_not_said():
     tracker = IdentityTracker(1.0)
     bends = [0.0, 0.0, 5.0, 0.0, 0.0]
     assert not any(d.bend_px for b in bends for d in tracker.update([replace(seen(100, 100), bend_px=b)]))
+
+
+def test_the_score_is_what_both_looks_say_together():
+    sure = np.array([[joint_score(a, b) for b in np.linspace(0, 1, 11)] for a in np.linspace(0, 1, 11)])
+    assert (sure > 0).all() and (sure < 1).all()
+    assert (np.diff(sure[:, 1:-1], axis=0) > 0).all() and (np.diff(sure[1:-1], axis=1) > 0).all()
+    # An edge of bone that fooled one of them: in real frames nearly all false finds were faint in the first look.
+    assert joint_score(0.35, 0.95) < joint_score(0.8, 0.8)
 
 
 def test_a_false_alarm_of_one_frame_is_never_shown():
