@@ -21,9 +21,9 @@ _RESERVE_MS = 3.0
 _LONGER, _LEARNED_MS, _LEARNED = 0.01, 1.0, 0.25
 # Finds of the first network that get a second look, and what that must say of a new one, and of one that goes on where
 # an instrument was; chosen on scenes like those of training.
-_LEAST_PROPOSED, _LEAST_SCORE, _LEAST_FOLLOWED = 0.25, 0.8, 0.3
+_LEAST_PROPOSED, _LEAST_SCORE, _LEAST_FOLLOWED = 0.3, 0.8, 0.3
 # Logits of both looks in the joint score: what is added, and how much each counts; a score says no more than this.
-_JOINT, _SURE = (0.0, 1.5, 1.0), 1e-6
+_JOINT, _SURE = (-0.45, 1.84, 0.58), 1e-6
 _LEAST_SIGMA_PX = 0.3
 # Looked at again where tip and axis turned out to be, if they are farther off than this (pixels of a 1024 image) and if
 # it may be one at all: the second answer is the better one.

@@ -30,7 +30,7 @@ _OUTLIER = 2.5
 # this share of it.
 _BENT_PX, _BENT_SIGMAS, _MAYBE_BENT_PX, _BEND_STEP_PX, _BEND_SEEN = 3.0, 5.0, 2.0, 8.0, 0.5
 # Farther off the path than this is not what the path is of: angle, or pixels over its length, and pixels beside it.
-_ASTRAY_RAD, _ASTRAY_PX = float(np.deg2rad(3.0)), 12.0
+_ASTRAY_RAD, _ASTRAY_PX = float(np.deg2rad(5.0)), 12.0
 # Errors of what is taken from the path because the picture is too noisy to measure it.
 _PATH_SIGMA_PX, _LOST_TIP_SIGMA_PX = 2.0, 8.0
 
