@@ -23,6 +23,7 @@ _HALF_PX, _HALF_OF_SCREW_PX = 22, 42
 _ALONG = np.arange(-40.0, 25.0)
 _TIPS, _RAMPS = np.arange(-30.0, 18.0, 0.5), np.array([1.0, 3.0, 6.0, 10.0, 15.0, 21.0, 28.0])
 _LEAST_SHADOW = 0.1
+_FIFTHS = np.full(5, 0.2, np.float32)
 # Profiles whose shadow lies farther than this from the line (robust sigmas) belong to something else.
 _OUTLIER = 2.5
 # A middle that stands off the chord by this much, and by so many sigmas, is a bend. It is looked for in all that is in
@@ -93,11 +94,11 @@ def measure(
     direction = chord / np.linalg.norm(chord)
     normal = np.array([-direction[1], direction[0]])
     place, width, strong = _middles(counts, centre, normal, half_px, dark, inverse)
-    u = (place - centre.mean(0)) @ direction
-    v = (place - centre.mean(0)) @ normal
+    middle = centre.mean(0)
+    u, v = (place - middle) @ direction, (place - middle) @ normal
     kept = strong.copy()
     slope, base, sigma = _straight_part(u, v, strong, kept) if strong.sum() >= 6 else (0.0, 0.0, np.inf)
-    path = centre - centre.mean(0)
+    path = centre - middle
     slope_of_path, base_of_path = _line(path @ direction, path @ normal)
     # Where too few profiles show a shadow, or the shadow is something else's, the path's own middle line has to do.
     turned = abs(np.arctan(slope) - np.arctan(slope_of_path))
@@ -114,7 +115,7 @@ def measure(
             base = float(np.polyval(curve, front)) - slope * front
     axis = direction + slope * normal
     axis /= np.linalg.norm(axis)
-    origin = centre.mean(0) + base * normal
+    origin = middle + base * normal
     width_px = float(np.median(width[kept])) if kept.any() else 0.0
     at_tip = origin + axis * ((path_px[0] - origin) @ axis)
     moved, sigma_tip = _tip(counts, at_tip, axis, width_px, dark, inverse)
@@ -279,8 +280,8 @@ def _tip(
     normal = np.array([-axis[1], axis[0]])
     places = at + _ALONG[:, None] * axis
 
-    def mean_of_five(first: float, step: float) -> Float:
-        return shadow_along(counts, places + first * normal, step * normal, 5, dark, inverse).mean(1)
+    def mean_of_five(first: float, step: float) -> Float32:
+        return shadow_along(counts, places + first * normal, step * normal, 5, dark, inverse) @ _FIFTHS
 
     core, beside = min(max(width_px / 11, 0.5), 1.5), width_px / 2 + 2.5
     shadow = mean_of_five(-core, core / 2)
