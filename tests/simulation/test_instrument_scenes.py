@@ -34,6 +34,23 @@ def test_tips_and_axes_are_in_view_and_darker_than_their_surroundings(maker):
     assert np.mean(darker) > 0.8
 
 
+def test_hard_ones_show_little_of_themselves_or_their_tails_and_the_others_hardly_ever(camera):
+    half = camera.scaled(0.5)
+    flat = np.full((half.rows, half.cols), 15.0, np.float32)
+
+    def share_of_hard(asked: float) -> float:
+        hard, rng = [], np.random.default_rng(2)
+        maker = SceneMaker(half, [Background(flat, np.zeros_like(flat))], hard=asked)
+        for _ in range(20):
+            for p in maker.scene(rng, count=2)[1]:
+                whole = np.linalg.norm(half.project(p.points_camera[-1]) - p.axis_px[-1]) < 2
+                hard.append(whole or 2 * len(p.axis_px) <= 160)
+        return float(np.mean(hard))
+
+    assert share_of_hard(1.0) == 1
+    assert share_of_hard(0.0) < 0.4
+
+
 def test_the_bench_has_other_shapes_than_training_of_every_kind():
     rng = np.random.default_rng(0)
     trained, unseen = ([make(rng) for _ in range(300)] for make in (training_shape, unseen_shape))

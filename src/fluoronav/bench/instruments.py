@@ -91,7 +91,7 @@ def bench_instruments(
                 sheet.append(picture(counts, found, placed))
         by_dose.append(
             _figures(rows, false, frames, dose)
-            # Of the false ones: the tail of an instrument that is in view as a whole was taken for its tip.
+            # Of the false ones: where an instrument ends, or leaves the view, was taken for its tip.
             | {"other_end_per_frame": other_ends / frames, "ms": float(np.median(times)), "instruments": rows}
         )
     for name, sheet in (("right", right), ("wrong", wrong)):
@@ -170,7 +170,7 @@ def compared(
 
 
 def _other_end(d: Detection, placed: tuple[Placed, ...]) -> bool:
-    """Whether a detection is of the other end of an instrument."""
+    """Whether a detection is of the other end of what is in view of an instrument."""
     for p in placed:
         tail = p.axis_px[-1]
         before = tail - p.axis_px[-min(len(p.axis_px), 40)]
