@@ -46,8 +46,9 @@ def attenuation_of_hu(hu: NDArray[np.floating] | NDArray[np.integer] | np.float3
     np.maximum(relative, 0, out=relative)
     relative *= np.float32(BONE_SLOPE - 1)
     relative += hu
-    relative *= np.float32(WATER_PER_MM / 1000)
-    relative += np.float32(WATER_PER_MM)
+    relative /= 1000
+    relative += 1
+    relative *= np.float32(WATER_PER_MM)
     return np.maximum(relative, 0, out=relative)
 
 
