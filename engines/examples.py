@@ -29,6 +29,7 @@ _PHOTONS = (12.0, 160.0)  # mean detected photons a pixel of 1024
 # Of scenes with 0 to 3 instruments: more of them than the simulator shows by itself, since each is something to learn.
 COUNTS = (0.15, 0.25, 0.3, 0.3)
 _LINE_SIGMA, _TIP_SIGMA = 0.8, 1.1  # of the targets, pixels of the 128 grid
+_MOST_HELD = 500  # scenes that are never trained on
 _PIECE = 25  # scenes that one process makes at a time
 _NAMES = ("details", "wholes", "maps", "counted")
 
@@ -100,13 +101,16 @@ class Examples:
     ----------
     room : int
         How many there will be at most.
+    device : torch.device
+
+    Attributes
+    ----------
     held : int
         The first so many are never trained on.
-    device : torch.device
     """
 
-    def __init__(self, room: int, held: int, device: torch.device) -> None:
-        self.held, self.device, self._count = held, device, 0
+    def __init__(self, room: int, device: torch.device) -> None:
+        self.held, self.device, self._count = min(room // 20, _MOST_HELD), device, 0
         self._details = torch.empty((room, 1, FINE, FINE), dtype=torch.int8, device=device)
         self._wholes = torch.empty((room, 1, SIDE, SIDE), dtype=torch.int8, device=device)
         self._maps = torch.empty((room, len(MAPS), GRID, GRID), dtype=torch.uint8, device=device)
@@ -134,11 +138,11 @@ class Examples:
         np.savez(path, **dict(zip(_NAMES, arrays, strict=True)))
 
     @classmethod
-    def kept(cls, path: Path, held: int, device: torch.device) -> Examples:
+    def kept(cls, path: Path, device: torch.device) -> Examples:
         """What :meth:`save` wrote."""
         with np.load(path) as arrays:
             parts = [arrays[name] for name in _NAMES]
-        examples = cls(len(parts[0]), held, device)
+        examples = cls(len(parts[0]), device)
         examples.add(*parts)
         return examples
 
@@ -258,15 +262,14 @@ class Growing:
 
 
 def kept_or_made(
-    cache: Path | None, names: list[str], make: Callable[[tuple], tuple], work: Callable[[], list[tuple]],
-    processes: int = 2,
-) -> list[np.ndarray]:  # fmt: skip
-    """Arrays from a file; or made on several cores, a part for each piece of work, joined, and kept there."""
+    cache: Path | None, names: list[str], make: Callable[[tuple], tuple], work: Callable[[], list[tuple]]
+) -> list[np.ndarray]:
+    """Arrays from a file; or made on two cores, a part for each piece of work, joined, and kept there."""
     if cache and cache.exists():
         with np.load(cache) as kept:
             return [kept[name] for name in names]
     pieces = work()
-    with ProcessPoolExecutor(processes) as pool:
+    with ProcessPoolExecutor(2) as pool:
         done = list(tqdm(pool.map(make, pieces), make.__name__, len(pieces), unit="piece"))
     arrays = [np.concatenate(parts) for parts in zip(*done, strict=True)]
     if cache:

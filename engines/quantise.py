@@ -38,7 +38,7 @@ Asked = Callable[[Model], float]
 
 
 def first_look(backgrounds: list[Background]) -> tuple[list[np.ndarray], Asked]:
-    examples = Examples(_SCENES, _SCENES, torch.device("cpu"))
+    examples = Examples(_SCENES, torch.device("cpu"))
     with Growing(examples, _SCENES, SEED, backgrounds, 2) as growing:
         growing.wait(_SCENES)
     frames, wanted = examples.plain(slice(_SCENES))

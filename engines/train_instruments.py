@@ -43,7 +43,6 @@ from fluoronav.simulation.sequence import Anatomy
 
 SEED = 20261125
 SUBJECTS = ("embedded", "T5", "T8", "ribs")
-_MOST_HELD = 500  # scenes that are never trained on
 DEEP_FROM = 40  # channels of the levels with residual convolutions
 
 
@@ -282,7 +281,6 @@ def main() -> None:
     torch.set_num_threads(2)
     torch.manual_seed(SEED)
     room, device = max(options.scenes, 100), torch.device(options.device)
-    held = min(room // 20, _MOST_HELD)
     model, before = Detector(), []
     if options.on_from:
         load_weights(model, options.on_from)
@@ -292,9 +290,9 @@ def main() -> None:
     with ExitStack() as stack:
         growing = None
         if options.cache and options.cache.exists():
-            examples = Examples.kept(options.cache, held, device)
+            examples = Examples.kept(options.cache, device)
         else:
-            examples = Examples(room, held, device)
+            examples = Examples(room, device)
             growing = Growing(examples, room, options.seed, backgrounds_of(options), options.processes)
             stack.enter_context(growing)
             growing.wait(min(options.begin_with or room, room))

@@ -42,3 +42,18 @@ def test_what_fails_in_one_of_them_is_raised(monkeypatch):
     monkeypatch.setitem(STAGES, "guidance", lambda _: Failing("guidance", both))
     with pytest.raises(ValueError, match="no such model"):
         Chain(("attenuation", "guidance")).prepare(None, None, lambda _: None, at_once=True)
+
+
+def test_beside_a_frame_path_nothing_is_begun_after_one_that_fails(monkeypatch):
+    """Regression: the rest was still prepared, for nothing, before it was said."""
+
+    class Failing(Meeting):
+        def prepare(self, case, camera, progress) -> None:
+            raise ValueError("no such model")
+
+    both, said = threading.Barrier(1), []
+    monkeypatch.setitem(STAGES, "attenuation", lambda _: Failing("attenuation", both))
+    monkeypatch.setitem(STAGES, "guidance", lambda _: Meeting("guidance", both))
+    with pytest.raises(ValueError, match="no such model"):
+        Chain(("attenuation", "guidance")).prepare(None, None, said.append)
+    assert said == []

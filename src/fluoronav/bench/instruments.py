@@ -148,9 +148,8 @@ def compared(
         }  # fmt: skip
         best, least = None, _SAME_PX
         for k in left:
-            off = float(np.linalg.norm(found[k].tip_px - tip))
-            turn = float(np.rad2deg(np.arccos(np.clip(found[k].direction @ direction, -1, 1))))
-            if off < least and turn < _SAME_DEG:
+            off = _off_px(found[k], tip, direction)
+            if off < least:
                 best, least = k, off
         if best is not None:
             left.remove(best)
@@ -173,11 +172,16 @@ def _other_end(d: Detection, placed: tuple[Placed, ...]) -> bool:
     """Whether a detection is of the other end of what is in view of an instrument."""
     for p in placed:
         tail = p.axis_px[-1]
-        before = tail - p.axis_px[-min(len(p.axis_px), 40)]
-        turn = np.rad2deg(np.arccos(np.clip(d.direction @ before / max(float(np.hypot(*before)), 1e-9), -1, 1)))
-        if np.linalg.norm(d.tip_px - tail) < _SAME_PX and turn < _SAME_DEG:
+        outwards = tail - p.axis_px[-min(len(p.axis_px), 40)]
+        if _off_px(d, tail, outwards / max(float(np.hypot(*outwards)), 1e-9)) < _SAME_PX:
             return True
     return False
+
+
+def _off_px(d: Detection, tip: Float, direction: Float) -> float:
+    """How far a detection's tip is from a place; infinitely where its axis is another."""
+    turn = np.rad2deg(np.arccos(np.clip(d.direction @ direction, -1, 1)))
+    return float(np.linalg.norm(d.tip_px - tip)) if turn < _SAME_DEG else np.inf
 
 
 def _standing_off_px(axis_px: Float) -> float:

@@ -32,7 +32,7 @@ def fast_here() -> bool:
 def quantised(model: Approved, inputs: Iterable[NDArray[np.float32]]) -> Approved:
     """Weights and activations in 8 bits, by ONNX Runtime's own tool; but for the last convolution.
 
-    That makes the answer: in 8 bits it cost most of what is lost, and it is little work.
+    That makes the answer, and is little work.
 
     Parameters
     ----------

@@ -27,8 +27,6 @@ def opened(
 
     See :class:`OrtSession`, :class:`CudaSession` and :class:`TensorRtSession`.
     """
-    if engine == "cpu":
-        return OrtSession(model, engine, threads, given, made)
     with _ONE_AT_A_TIME:
         if engine in ("tensorrt", "tensorrt-rtx"):
             return TensorRtSession(model, engine, given, made, resident, precision)

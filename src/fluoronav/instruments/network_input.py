@@ -76,12 +76,6 @@ def _write_detail(fine, smooth, scale, clip, out):
                     channel[j] = min(max(scale[2 * i + di, 2 * j + dj] * detail, -clip), clip)
 
 
-def in_channels(detail: Float32, out: Float32) -> None:
-    """Detail, (512, 512), into the first four channels of the input, (5, 256, 256)."""
-    for k in range(4):
-        np.copyto(out[k], detail[k // 2 :: 2, k % 2 :: 2])
-
-
 def _smoothed(picture: Float32) -> Float32:
     """With a Gaussian, at half the size: what is lost is far below the noise, and so are seven eighths of the time."""
     small = cv2.resize(picture, (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA)

@@ -55,7 +55,11 @@ class Chain:
         at_once : bool
             All of them at once: sooner ready, but on every core, and so not beside a frame path.
         """
-        with ThreadPoolExecutor(len(self.stages) if at_once else 1, thread_name_prefix="prepare") as threads:
+        if not at_once:
+            for stage in self.stages:
+                stage.prepare(case, camera, progress)
+            return
+        with ThreadPoolExecutor(len(self.stages), thread_name_prefix="prepare") as threads:
             for prepared in [threads.submit(stage.prepare, case, camera, progress) for stage in self.stages]:
                 prepared.result()
 

@@ -388,10 +388,8 @@ class SceneMaker:
         axis_px = visible_axis_px(points, camera, seen)
         if len(axis_px) == 0:
             return None
-        whole, length_px = (
-            np.linalg.norm(axis_px[-1] - camera.project(points[-1])) < 2,
-            len(axis_px) * 1024 / camera.cols,
-        )
+        whole = np.linalg.norm(axis_px[-1] - camera.project(points[-1])) < 2
+        length_px = len(axis_px) * 1024 / camera.cols
         if hard and not whole and length_px > _SHORT_PX:
             return None
         # A tail in view is rare: a hand or a driver holds it, out of the field.
