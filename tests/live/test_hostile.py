@@ -30,12 +30,13 @@ def fields(health):
         ({"seq": ...}, None, "seq"),
         ({"rows": 128, "cols": 128}, bytes(128 * 128 * 2), "rows"),
         ({"t_acq": 4_000_000_000_000_000_000}, None, "t_acq"),
-        ({"seq": 3}, None, "seq"),
+        # An old frame again. (With a newer time it would be a grabber started anew, had the line been silent before.)
+        ({"seq": 3, "t_acq": time.time_ns()}, None, "seq"),
     ],
 )
 def test_a_bad_frame_is_counted_by_its_field_and_the_stream_goes_on(pipeline, change, payload, field):
-    pipeline.frame()
     before = fields(pipeline.invalid()).get(field, 0)
+    pipeline.frame()
     pipeline.send_raw(pipeline.header(**({"seq": pipeline.seq + 1} | change)), payload)
     pipeline.seq += 1
     overlay = pipeline.frame()
