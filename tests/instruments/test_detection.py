@@ -62,6 +62,13 @@ def test_two_tips_in_one_place_have_a_line_each():
     assert np.linalg.norm(ends[0] - (10, 120)) < 4 and np.linalg.norm(ends[1] - (120, 100)) < 4
 
 
+def test_a_tip_on_the_shaft_of_another_has_its_own_line():
+    found = trace_instruments(maps_of((0, (110, 64), (10, 64), 0), (2, (60, 64), (90, 12), 0)))
+    drill = [t for t in found if np.linalg.norm(t.path[-1] - (90, 12)) < 4]
+    assert len(drill) == 1 and np.linalg.norm(drill[0].path[0] - (60, 64)) < 1.5
+    assert any(np.linalg.norm(t.path[0] - (110, 64)) < 1 and np.linalg.norm(t.path[-1] - (10, 64)) < 4 for t in found)
+
+
 def test_a_find_is_looked_at_again_only_where_its_tip_moved(camera):
     stage = DetectionStage()
     stage.prepare(None, camera)

@@ -20,8 +20,8 @@ _TIPS_APART_PX, _MOST, _MOST_PEAKS = 3, 8, 1024
 # A line is followed in steps of one pixel of the grid, turning by so much at the most, until it fades for so long.
 _TURN_DEG, _FADED, _FADED_FOR, _SHORTEST_PX, _LONGEST_PX = 8.0, 0.25, 5, 5, 190
 # Another line from the same tip is one that is so much as strong over its first pixels, at least so far turned from the
-# first: tips lie close together, and other instruments cross there.
-_ANGLES, _FIRST_PX = 120, 12
+# first: tips lie close together, and a tip on another's shaft has that to both sides.
+_ANGLES, _FIRST_PX, _MOST_LINES = 120, 12, 3
 _OTHER_SHARE, _OTHER_DEG = 0.6, 15.0
 # A trace runs along another when so much of it is so near (pixels of the grid).
 _MOST_NEAR, _NEAR_PX = 0.6, 2.0
@@ -160,25 +160,28 @@ def _at(image, x, y):
 
 @njit(cache=True, nogil=True)
 def _directions(line, x, y, apart):
-    """The angle at which a line leaves a tip; and that of another that is nearly as strong, where there is one."""
+    """The angle at which a line leaves a tip; and those of others that are nearly as strong, strongest first."""
     totals = np.zeros(_ANGLES)
     for k in range(_ANGLES):
         a = 2 * np.pi * k / _ANGLES
         for step in range(1, _FIRST_PX + 1):
             totals[k] += min(_at(line, x + step * np.cos(a), y + step * np.sin(a)), 0.7)
-    first = int(totals.argmax())
-    second, least = -1, _OTHER_SHARE * totals[first]
     reach = int(np.ceil(apart * _ANGLES / (2 * np.pi)))
-    for k in range(_ANGLES):
-        far = min((k - first) % _ANGLES, (first - k) % _ANGLES) >= reach
-        highest = totals[k] >= totals[k - 1] and totals[k] >= totals[(k + 1) % _ANGLES]
-        if far and highest and totals[k] > least:
-            second, least = k, totals[k]
-    out = np.empty(1 if second < 0 else 2)
-    out[0] = 2 * np.pi * first / _ANGLES
-    if second >= 0:
-        out[1] = 2 * np.pi * second / _ANGLES
-    return out
+    out, n, least = np.empty(_MOST_LINES), 0, 0.0
+    left = totals.copy()
+    while n < _MOST_LINES:
+        k = int(left.argmax())
+        if left[k] <= least:
+            break
+        if totals[k] < totals[k - 1] or totals[k] < totals[(k + 1) % _ANGLES]:  # the flank of one that was taken
+            left[k] = 0.0
+            continue
+        out[n] = 2 * np.pi * k / _ANGLES
+        n += 1
+        least = _OTHER_SHARE * totals.max()
+        for near in range(k - reach + 1, k + reach):
+            left[near % _ANGLES] = 0.0
+    return out[:n]
 
 
 @njit(cache=True, nogil=True)
