@@ -76,13 +76,14 @@ def log(pipeline):
 
 def test_the_log_is_written_once_a_second_at_the_most(pipeline):
     pipeline.frame()
-    lines = len(log(pipeline).splitlines())
+    lines, begin = len(log(pipeline).splitlines()), time.monotonic()
     for _ in range(200):
         pipeline.send_raw(b"\xc1")
         time.sleep(0.005)
     pipeline.frame()
     time.sleep(1.2)
-    assert len(log(pipeline).splitlines()) - lines <= 4
+    written = len(log(pipeline).splitlines()) - lines
+    assert 1 <= written <= time.monotonic() - begin + 2
 
 
 def test_tool_poses_with_nan_a_reflection_or_nonsense_are_counted_and_never_shown(pipeline):
