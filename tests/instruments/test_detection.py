@@ -6,9 +6,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from fluoronav.instruments.detection import DetectionStage, joint_score, on_one_line
+from fluoronav.instruments.detection import DetectionStage
 from fluoronav.instruments.drift import DriftFilter
 from fluoronav.instruments.identity import IdentityTracker
+from fluoronav.instruments.looks import Looks
 from fluoronav.instruments.strips import ACROSS_SCALE_PX, TURN_SCALE_DEG
 from fluoronav.instruments.tracing import trace_instruments
 from fluoronav.records import Budget, Detection, FrameRecord
@@ -70,50 +71,47 @@ def test_a_tip_on_the_shaft_of_another_has_its_own_line():
 
 
 def test_a_find_is_looked_at_again_only_where_its_tip_moved(camera):
-    stage = DetectionStage()
-    stage.prepare(None, camera)
+    looks = Looks(camera)
     still, moves, none = seen(500, 500), seen(200, 800), seen(800, 200)
-    stage.proposer = SimpleNamespace(find=lambda frame, least: [still, moves, none])
-    looks = []
+    looks.proposer = SimpleNamespace(find=lambda frame, least: [still, moves, none])
+    asked = []
 
     def looked_at(frame, finds):
-        looks.append([d.tip_px.tolist() for d in finds])
-        first = len(looks) == 1
+        asked.append([d.tip_px.tolist() for d in finds])
+        first = len(asked) == 1
         moved = [replace(d, tip_px=d.tip_px + (9.0 if first and d is not still else 1.0)) for d in finds]
-        return [replace(d, score=0.01 if d.tip_px[0] > 700 else 0.9) for d in moved]
+        return [replace(d, score=(0.01 if d.tip_px[0] > 700 else 0.9) - 0.2 * first) for d in moved]
 
-    stage._looked_at = looked_at
-    frame = FrameRecord(0, 0, 0, np.zeros((2, 2), np.uint16), 16, False, None)
-    frame.seen = np.ones((2, 2), bool)
-    found = stage.find(frame)
-    assert looks[1:] == [[[209.0, 809.0]]], "neither what stayed nor what is none"
-    assert sorted(d.tip_px[0] for d in found) == [210.0, 501.0]
+    looks._looked_at = looked_at
+    found = looks.find(blank_frame(), 0.3)
+    assert asked[1:] == [[[209.0, 809.0]]], "neither what stayed nor what is none"
+    assert [d.second.tip_px[0] for d in found] == [501.0, 210.0, 809.0]
+    assert [d.first for d in found] == [still, moves, none]
+    assert [d.second.score for d in found] == pytest.approx([0.7, 0.9, -0.19])
+    assert [d.second_at_first for d in found] == pytest.approx([0.7, 0.7, -0.19])
 
 
 def test_an_axis_that_was_measured_along_something_else_is_as_the_strip_shows_it_and_looked_at_again(camera):
     """Regression: a screw of which 100 px were in view was found 11 degrees off, and counted as none."""
-    stage = DetectionStage()
-    stage.prepare(None, camera)
+    looks = Looks(camera)
     well, turned, beside = seen(500, 500), seen(200, 800), seen(800, 200)
-    stage.proposer = SimpleNamespace(find=lambda frame, least: [well, turned, beside])
+    looks.proposer = SimpleNamespace(find=lambda frame, least: [well, turned, beside])
     said = np.zeros((3, 9), np.float32)
     said[:, 0], said[:, 6] = 5.0, -1.0
     said[0, 7:] = 1.9 / ACROSS_SCALE_PX, 1.9 / TURN_SCALE_DEG  # no more than it may be wrong itself
     said[1, 8] = 4.0 / TURN_SCALE_DEG
     said[2, 7] = -2.5 / ACROSS_SCALE_PX
-    looks = []
+    asked = []
 
     def looked_at(frame, finds):
-        looks.append(len(finds))
-        if len(looks) == 2:
+        asked.append(len(finds))
+        if len(asked) == 2:
             return list(finds)
-        return [stage._judged(d, s) for d, s in zip(finds, said, strict=True)]
+        return [looks._judged(d, s) for d, s in zip(finds, said, strict=True)]
 
-    stage._looked_at = looked_at
-    frame = FrameRecord(0, 0, 0, np.zeros((2, 2), np.uint16), 16, False, None)
-    frame.seen = np.ones((2, 2), bool)
-    a, b, c = sorted(stage.find(frame), key=lambda d: [500, 200, 800].index(round(d.tip_px[0], -1)))
-    assert looks == [3, 1]  # the turned one
+    looks._looked_at = looked_at
+    a, b, c = (one.second for one in looks.find(blank_frame(), 0.3))
+    assert asked == [3, 1]  # the turned one
     np.testing.assert_allclose(a.tip_px, well.tip_px)
     np.testing.assert_allclose(a.direction, well.direction)
     assert np.rad2deg(np.arctan2(b.direction[1], b.direction[0])) == pytest.approx(4.0)
@@ -121,11 +119,10 @@ def test_an_axis_that_was_measured_along_something_else_is_as_the_strip_shows_it
     assert b.sigma_deg == c.sigma_deg > a.sigma_deg
 
 
-def test_a_line_has_one_tip_and_crossing_and_neighbouring_lines_have_their_own():
-    wire, again, reverse = seen(500, 500), seen(520, 503), seen(205, 500, np.pi)
-    assert on_one_line(again, wire, 1.0) and on_one_line(reverse, wire, 1.0)
-    for other in (seen(500, 530), seen(500, 500, 0.3), seen(900, 500), seen(350, 650, np.pi / 2)):
-        assert not on_one_line(other, wire, 1.0)
+def blank_frame():
+    frame = FrameRecord(0, 0, 0, np.zeros((2, 2), np.uint16), 16, False, None)
+    frame.seen = np.ones((2, 2), bool)
+    return frame
 
 
 def seen(x, y, angle=0.0, kind="k-wire"):
@@ -172,14 +169,6 @@ def test_a_bend_of_one_frame_is_not_said():
     tracker = IdentityTracker(1.0)
     bends = [0.0, 0.0, 5.0, 0.0, 0.0]
     assert not any(d.bend_px for b in bends for d in tracker.update([replace(seen(100, 100), bend_px=b)]))
-
-
-def test_the_score_is_what_both_looks_say_together():
-    sure = np.array([[joint_score(a, b) for b in np.linspace(0, 1, 11)] for a in np.linspace(0, 1, 11)])
-    assert (sure > 0).all() and (sure < 1).all()
-    assert (np.diff(sure[:, 1:-1], axis=0) > 0).all() and (np.diff(sure[1:-1], axis=1) > 0).all()
-    # An edge of bone that fooled one of them: in real frames nearly all false finds were faint in the first look.
-    assert joint_score(0.35, 0.95) < joint_score(0.8, 0.8)
 
 
 def test_a_false_alarm_of_one_frame_is_never_shown():

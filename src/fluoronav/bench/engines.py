@@ -76,8 +76,8 @@ def _inputs(data: Path, frames: int) -> dict[str, list[Float32]]:
                 if k == 3:
                     stage.find(frame)
                     denoiser(smooth, temporal.worth)
-            for name, model in zip(kept, (stage.proposer.model, stage.judge, denoiser.model), strict=True):
-                kept[name].append(model.input.copy())
+            for model in (stage.looks.first, stage.looks.second, denoiser.model):
+                kept[model.name].append(model.input.copy())
             bar.update()
     return kept
 

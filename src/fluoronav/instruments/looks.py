@@ -1,0 +1,128 @@
+"""Both networks on a frame: the first sees the whole of it, the second each find at full resolution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluoronav.geometry import Camera
+from fluoronav.inference import InferenceSettings, Model, engine
+from fluoronav.instruments.network_input import KINDS
+from fluoronav.instruments.proposals import Proposer
+from fluoronav.instruments.strips import ACROSS_SCALE_PX, MOST, SHIFT_SCALE_PX, TURN_SCALE_DEG, strip
+from fluoronav.records import Detection, FrameRecord
+
+_LEAST_SIGMA_PX = 0.3
+# Looked at again where tip and axis turned out to be, if they are farther off than this (pixels of a 1024 image) and if
+# it may be one at all: the second answer is the better one.
+_MOVED_PX, _LEAST_AGAIN = 3.0, 0.02
+# An axis that was measured no better than this is as the strip as a whole shows it; and one that was measured along
+# something else, where the strip shows it turned, or beside it, by so much: a short stretch at the field's edge, say.
+_ROUGH_DEG, _ASTRAY_DEG, _ASTRAY_PX = 0.4, 2.0, 2.0
+_ASTRAY_COS = float(np.cos(np.deg2rad(_ASTRAY_DEG)))
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A find, right or wrong, as both networks see it.
+
+    Attributes
+    ----------
+    first, second : Detection
+        The scores are theirs, 0 to 1.
+    second_at_first : float
+        The second look's score where the first had put tip and axis; it may have looked again where it put them itself.
+    """
+
+    first: Detection
+    second: Detection
+    second_at_first: float
+
+
+class Looks:
+    """Both networks for frames of one camera.
+
+    Parameters
+    ----------
+    camera : Camera
+    inference : InferenceSettings, optional
+        The CPU by default.
+    """
+
+    def __init__(self, camera: Camera, inference: InferenceSettings | None = None) -> None:
+        self.proposer = Proposer(camera.rows, camera.cols, inference)
+        self.first = self.proposer.model
+        self.second = Model(engine("instrument-strips.onnx"), inference)
+        self._longest = max(camera.rows, camera.cols)
+        for _ in range(3):
+            self.second.run()
+
+    def find(self, frame: FrameRecord, least_proposed: float) -> list[Looked]:
+        """Finds in a frame, best of the first look first; at most eight.
+
+        Parameters
+        ----------
+        frame : FrameRecord
+            With its pyramid.
+        least_proposed : float
+            What the first look must say of one, 0 to 1.
+        """
+        first = self.proposer.find(frame, least_proposed)[:MOST]
+        at_first = self._looked_at(frame, first)
+        second = list(at_first)
+        far = _MOVED_PX * self._longest / 1024
+        again = [
+            k for k, (before, now) in enumerate(zip(first, at_first, strict=True))
+            if now.score > _LEAST_AGAIN
+            and (
+                float(np.linalg.norm(now.tip_px - before.tip_px)) > far
+                or float(now.direction @ before.direction) < _ASTRAY_COS
+            )
+        ]  # fmt: skip
+        for k, d in zip(again, self._looked_at(frame, [at_first[k] for k in again]), strict=True):
+            second[k] = d
+        return [Looked(a, b, c.score) for a, b, c in zip(first, second, at_first, strict=True)]
+
+    def _looked_at(self, frame: FrameRecord, finds: list[Detection]) -> list[Detection]:
+        """The finds as the second network sees them."""
+        assert frame.seen is not None
+        strips, out = self.second.input, []
+        for first in range(0, len(finds), len(strips)):
+            some = finds[first : first + len(strips)]
+            strips[len(some) :] = 0
+            for k, d in enumerate(some):
+                strip(frame.counts, frame.seen, d.tip_px, d.direction, frame.dark, frame.inverse, strips[k])
+            self.second.run()
+            out += [self._judged(d, said) for d, said in zip(some, self.second.output, strict=False)]
+        return out
+
+    def _judged(self, d: Detection, said: NDArray[np.float32]) -> Detection:
+        """A find with what the second look says of it: whether it is one, of which kind, and where its tip is."""
+        scale = self._longest / 1024
+        shift, sigma = SHIFT_SCALE_PX * scale * float(said[5]), SHIFT_SCALE_PX * scale * float(np.exp(said[6]))
+        direction, sigma_deg = d.direction, d.sigma_deg
+        across, turn_deg = ACROSS_SCALE_PX * scale * float(said[7]), TURN_SCALE_DEG * float(said[8])
+        if sigma_deg > _ROUGH_DEG or abs(turn_deg) > _ASTRAY_DEG or abs(across) > _ASTRAY_PX * scale:
+            turn, sigma_deg = np.deg2rad(turn_deg), _ROUGH_DEG
+            normal = np.array([-direction[1], direction[0]])
+            direction = np.cos(turn) * direction + np.sin(turn) * normal
+        else:
+            across = 0.0
+        tip = d.tip_px + shift * d.direction + across * np.array([-d.direction[1], d.direction[0]])
+        return replace(
+            d,
+            kind=KINDS[int(said[1:5].argmax())],
+            score=share(said[0]),
+            tip_px=tip,
+            direction=direction,
+            sigma_deg=sigma_deg,
+            # Of a Laplace error: root two times its scale.
+            sigma_px=float(np.hypot(_LEAST_SIGMA_PX * scale, np.sqrt(2) * sigma)),
+        )
+
+
+def share(log_odds: float) -> float:
+    """Probability, 0 to 1, that some log-odds are."""
+    return float(1 / (1 + np.exp(-np.clip(log_odds, -30, 30))))

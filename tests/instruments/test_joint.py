@@ -1,0 +1,96 @@
+"""What is known of a find, and the score that is made of it."""
+
+import json
+
+import numpy as np
+import pytest
+
+from fluoronav.instruments.joint import BIAS, WEIGHTS, features, leaves_field, on_one_line, scores
+from fluoronav.instruments.looks import Looked, share
+from fluoronav.paths import shipped
+from fluoronav.records import Detection
+
+SHAPE, EVERYTHING = (1024, 1024), np.ones((256, 256), bool)
+FIRST, SECOND, AT_FIRST, LEAVES, OTHER_FIRST, OTHER_SECOND = range(6)
+
+
+def seen(x, y, angle=0.0, kind="k-wire", score=0.9, length=300.0):
+    direction = np.array([np.cos(angle), np.sin(angle)])
+    tip = np.array([x, y], float)
+    return Detection("", kind, score, tip, tip - length * direction, direction, 7.0, 0.7, 0.1, 0.0, 0)
+
+
+def described(*looked):
+    return features(list(looked), EVERYTHING, SHAPE)
+
+
+def test_a_line_has_one_tip_and_crossing_and_neighbouring_lines_have_their_own():
+    wire, again, reverse = seen(500, 500), seen(520, 503), seen(205, 500, np.pi)
+    assert on_one_line(again, wire, 1.0) and on_one_line(reverse, wire, 1.0)
+    for other in (seen(500, 530), seen(500, 500, 0.3), seen(900, 500), seen(350, 650, np.pi / 2)):
+        assert not on_one_line(other, wire, 1.0)
+
+
+def test_a_line_leaves_the_field_at_the_picture_s_rim_and_at_the_aperture_s():
+    field = np.hypot(*np.mgrid[-127.5:128, -127.5:128]) < 100
+    assert not leaves_field(seen(600, 512), field, SHAPE)
+    assert leaves_field(seen(420, 512), field, SHAPE)
+    assert leaves_field(seen(310, 512), EVERYTHING, SHAPE) and not leaves_field(seen(340, 512), EVERYTHING, SHAPE)
+    assert leaves_field(seen(155, 256, length=150), EVERYTHING, (512, 512))
+    assert not leaves_field(seen(170, 256, length=150), EVERYTHING, (512, 512))
+
+
+def test_finds_are_described_by_both_looks_and_by_their_other_end():
+    alone, other_end = seen(500, 500, score=0.8), seen(205, 500, np.pi, score=0.5)
+    rows = described(
+        Looked(alone, seen(503, 504, kind="needle", score=0.6), 0.3),
+        Looked(other_end, seen(205, 500, np.pi, score=0.2), 0.2),
+        Looked(seen(500, 800), seen(500, 800), 0.9),
+    )
+    assert share(rows[0, FIRST]) == pytest.approx(0.8) and share(rows[0, SECOND]) == pytest.approx(0.6)
+    assert share(rows[0, AT_FIRST]) == pytest.approx(0.3)
+    assert share(rows[0, OTHER_FIRST]) == pytest.approx(0.5) and share(rows[0, OTHER_SECOND]) == pytest.approx(0.2)
+    assert share(rows[1, OTHER_FIRST]) == pytest.approx(0.8)
+    assert rows[2, OTHER_FIRST] < rows[0, OTHER_FIRST] and rows[2, OTHER_SECOND] < rows[0, OTHER_SECOND]
+    assert rows[:, 6].tolist() == [0, 1, 1]
+    np.testing.assert_allclose(np.exp(rows[1:, 7]), 300, rtol=1e-5)
+
+
+def test_a_certain_score_is_a_number_too():
+    sure = described(Looked(seen(500, 500, score=1.0), seen(500, 500, score=1.0), 0.0))
+    assert np.isfinite(sure).all()
+
+
+def score_of(*looked):
+    return scores(list(looked), EVERYTHING, SHAPE)
+
+
+def test_the_weights_are_those_that_were_fitted():
+    kept = json.loads(shipped("engines/instrument-joint.json").read_text())
+    assert list(kept["weights"]) == [*WEIGHTS, "1"]
+    np.testing.assert_allclose([*WEIGHTS.values(), BIAS], list(kept["weights"].values()), atol=0.005)
+    assert kept["held_lost"] < kept["both_logits_alone"]["held_lost"]
+
+
+def test_nothing_found_has_no_scores():
+    assert scores([], EVERYTHING, SHAPE).shape == (0,)
+
+
+def test_one_that_both_looks_are_sure_of_is_believed_and_what_fooled_one_of_them_is_not():
+    def both(first, second):
+        return Looked(seen(310, 500, score=first), seen(310, 500, score=second), second)
+
+    sure, fooled, faint, none = score_of(both(0.92, 0.999), both(0.35, 0.9), both(0.6, 0.5), both(0.3, 0.001))
+    assert sure > 0.95 and sure > faint > none and fooled < 0.5 and none < 0.02
+
+
+def test_of_two_ends_of_a_line_that_is_whole_in_view_the_second_look_s_is_believed():
+    tip, tail = (
+        Looked(d, d_again, d_again.score)
+        for d, d_again in (
+            (seen(500, 500, score=0.8), seen(500, 500, score=0.99)),
+            (seen(200, 500, np.pi, score=0.8), seen(200, 500, np.pi, score=0.05)),
+        )
+    )
+    of_tip, of_tail = score_of(tip, tail)
+    assert of_tip > 0.8 and of_tail < 0.1
