@@ -110,9 +110,11 @@ def measure(
         half = (u[kept].max() - u[kept].min()) / 2
         if abs(bow) * half**2 > _BENT_PX and abs(bow) > _BENT_SIGMAS * sigma_bow:
             # Near the tip the tangent counts.
-            front, curve = u[kept].max(), np.polyfit(u[kept], v[kept], 2)
-            slope = 2 * curve[0] * front + curve[1]
-            base = float(np.polyval(curve, front)) - slope * front
+            front = u[kept].max()
+            middle_u, second, first, level = _parabola(u[kept], v[kept])
+            x = front - middle_u
+            slope = 2 * second * x + first
+            base = level + first * x + second * x**2 - slope * front
     axis = direction + slope * normal
     axis /= np.linalg.norm(axis)
     origin = middle + base * normal
@@ -161,15 +163,7 @@ def _bend(counts: NDArray, path_px: Float, length: Float, half_px: int, dark: fl
     centre = _places(path_px, length, float(length[-1]), _BEND_STEP_PX)
     place, _, kept = _middles(counts, centre, normal, half_px, dark, inverse)
     u, v = (place - path_px[-1]) @ direction, (place - path_px[-1]) @ normal
-    seen, curve = kept.copy(), np.zeros(3)
-    for _ in range(4):
-        if kept.sum() < max(_BEND_SEEN * len(centre), 10):
-            return 0.0
-        curve = np.polyfit(u[kept], v[kept], 2)
-        off = np.abs(v - np.polyval(curve, u))
-        sigma = max(1.4826 * float(np.median(off[kept])), 0.05)
-        kept = seen & (off < max(_OUTLIER * sigma, 0.7))
-    if kept.sum() < max(_BEND_SEEN * len(centre), 10):
+    if not _curved_part(u, v, kept.copy(), kept, max(_BEND_SEEN * len(centre), 10.0)):
         return 0.0
     bow, sigma_bow = _bow(u[kept], v[kept])
     half = (u[kept].max() - u[kept].min()) / 2
@@ -222,6 +216,32 @@ def _straight_part(u, v, strong, kept):
             break
         kept[:] = now
     return slope, base, sigma
+
+
+@njit(cache=True, nogil=True)
+def _parabola(x, y):
+    """Middle of x, and the coefficients of x**2, x and 1 about it of the parabola through points."""
+    middle, n = x.mean(), len(x)
+    x = x - middle
+    power = np.sum(x * x)
+    skew = np.sum(x**3) / power
+    beside = x * x - power / n - skew * x
+    second = np.sum(beside * y) / np.sum(beside * beside)
+    return middle, second, np.sum(x * y) / power - second * skew, y.mean() - second * power / n
+
+
+@njit(cache=True, nogil=True)
+def _curved_part(u, v, strong, kept, least):
+    """As :func:`_straight_part`, along a parabola; whether `least` profiles are left."""
+    for _ in range(4):
+        if kept.sum() < least:
+            return False
+        middle, second, first, level = _parabola(u[kept], v[kept])
+        x = u - middle
+        off = np.abs(v - (level + first * x + second * x * x))
+        sigma = max(1.4826 * np.median(off[kept]), 0.05)
+        kept[:] = strong & (off < max(_OUTLIER * sigma, 0.7))
+    return kept.sum() >= least
 
 
 @njit(cache=True, nogil=True)

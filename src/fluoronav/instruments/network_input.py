@@ -63,17 +63,19 @@ def _write_detail(fine, smooth, scale, clip, out):
     """What the fine picture has more than the smooth one (bilinearly at twice its size), in four channels."""
     side = smooth.shape[0]
     near, far = np.float32(0.75), np.float32(0.25)
+    blend = np.empty(side + 2, np.float32)  # of two rows, with a neighbour at each end
     for i in range(side):
         for di in range(2):
             k = min(max(i - 1 + 2 * di, 0), side - 1)
-            row, other = smooth[i], smooth[k]
+            for j in range(side):
+                blend[j + 1] = near * smooth[i, j] + far * smooth[k, j]
+            blend[0], blend[side + 1] = blend[1], blend[side]
+            picture, share = fine[2 * i + di], scale[2 * i + di]
             for dj in range(2):
-                channel = out[2 * di + dj, i]
+                channel, beside = out[2 * di + dj, i], blend[2 * dj :]
                 for j in range(side):
-                    m = min(max(j - 1 + 2 * dj, 0), side - 1)
-                    here, there = near * row[j] + far * row[m], near * other[j] + far * other[m]
-                    detail = fine[2 * i + di, 2 * j + dj] - (near * here + far * there)
-                    channel[j] = min(max(scale[2 * i + di, 2 * j + dj] * detail, -clip), clip)
+                    detail = picture[2 * j + dj] - (near * blend[j + 1] + far * beside[j])
+                    channel[j] = min(max(share[2 * j + dj] * detail, -clip), clip)
 
 
 def _smoothed(picture: Float32) -> Float32:

@@ -46,13 +46,14 @@ class Proposer:
         seen = np.ones((SIDE, SIDE), bool)
         Field(seen).write(np.zeros((SIDE, SIDE), np.float32), np.zeros((FINE, FINE), np.float32), self.model.input[0])
         maps = np.zeros((6, GRID, GRID), np.float32)
-        for col in (64, 90):
-            maps[0, 20:100, col] = maps[4, 20, col] = 0.9
-        counts = np.full((longest, longest), 9000, np.uint16)
-        for trace in trace_instruments(maps):
-            path = trace.path * self._to_frame
-            x, y = np.rint(path[0]).astype(int)
-            counts[y:, x - 3 : x + 4] = 3000  # a wire that can be measured
+        maps[0, 20:100, 64] = maps[4, 20, 64] = 0.9
+        (straight,) = trace_instruments(maps)
+        bow = 12.0 * np.linspace(-1, 1, len(straight.path)) ** 2
+        for off in (np.zeros_like(bow), bow):
+            path = (straight.path + off[:, None] * [1, 0]) * self._to_frame
+            counts = np.full((longest, longest), 9000, np.uint16)
+            # A wire that can be measured.
+            cv2.polylines(counts, [np.rint(path).astype(np.int32)], False, 3000, max(round(7 * longest / 1024), 1))
             found = measure(counts, path, 0.0)
             assert found is not None
             strip(counts, seen, found.tip_px, found.direction, 0.0, False, np.empty((2, ROWS, COLS), np.float32))

@@ -63,11 +63,10 @@ def trace_instruments(maps: Float32, least_score: float = LEAST_SCORE) -> list[T
             path = _follow(line, tip[0], tip[1], angle, np.deg2rad(_TURN_DEG))
             if len(path) < _SHORTEST_PX:
                 continue
-            at = np.rint(path[1:]).astype(int)
-            along = maps[: len(KINDS), at[:, 1], at[:, 0]]
-            score = float(np.sqrt(probability * line[at[:, 1], at[:, 0]].mean()))
+            kind, strength = _along(maps[: len(KINDS)], line, path)
+            score = float(np.sqrt(probability * strength))
             if score >= least_score:
-                found.append(Trace(KINDS[int(along.mean(1).argmax())], score, path))
+                found.append(Trace(KINDS[kind], score, path))
     found.sort(key=lambda t: -t.score)
     kept: list[Trace] = []
     for trace in found:
@@ -111,6 +110,18 @@ def _of_any_kind(lines):
                 total += lines[k, i, j]
             out[i, j] = min(total, np.float32(1))
     return out
+
+
+@njit(cache=True, nogil=True)
+def _along(lines, line, path):
+    """The kind of which a path shows most, and the mean probability of a line along it; its tip does not count."""
+    totals, strength = np.zeros(len(lines)), 0.0
+    for k in range(1, len(path)):
+        x, y = int(np.rint(path[k, 0])), int(np.rint(path[k, 1]))
+        strength += line[y, x]
+        for kind in range(len(lines)):
+            totals[kind] += lines[kind, y, x]
+    return int(totals.argmax()), strength / (len(path) - 1)
 
 
 @njit(cache=True, nogil=True)
