@@ -70,6 +70,20 @@ def test_a_tip_on_the_shaft_of_another_has_its_own_line():
     assert any(np.linalg.norm(t.path[0] - (110, 64)) < 1 and np.linalg.norm(t.path[-1] - (10, 64)) < 4 for t in found)
 
 
+def test_a_wire_under_the_tip_of_another_is_followed_from_its_own_tip_although_the_other_s_is_clearer():
+    """Regression: the drill's tip, with the wire's far part, was taken for the wire, and the wire's own tip dropped."""
+    maps = maps_of((0, (30, 64), (110, 64), 0), (1, (62, 64), (90, 110), 0))
+    maps[4, :, :45] *= 0.6
+    found = trace_instruments(maps)
+    assert any(np.linalg.norm(t.path[0] - (30, 64)) < 1 and np.linalg.norm(t.path[-1] - (110, 64)) < 4 for t in found)
+    # What lies on a shaft and runs along it is no instrument of its own.
+    maps = maps_of((0, (30, 64), (110, 64), 0))
+    maps[4, 64, 70] = 0.5
+    found = trace_instruments(maps)
+    assert np.linalg.norm(found[0].path[0] - (30, 64)) < 1
+    assert [t for t in found if np.linalg.norm(t.path[-1] - (110, 64)) < 4] == found[:1]
+
+
 def test_a_find_is_looked_at_again_only_where_its_tip_moved(camera):
     looks = Looks(camera)
     still, moves, none = seen(500, 500), seen(200, 800), seen(800, 200)

@@ -3,6 +3,7 @@
 import sys
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 from numba.core.dispatcher import Dispatcher
@@ -171,3 +172,18 @@ def test_the_parabola_through_points_is_numpys():
     y = 3e-4 * x**2 - 0.2 * x + 7 + rng.normal(0, 0.5, 30)
     middle, *coefficients = _parabola(x, y)
     np.testing.assert_allclose(coefficients, np.polyfit(x - middle, y, 2), rtol=1e-9)
+
+
+def test_a_tangent_that_the_path_does_not_have_is_of_another_shadow():
+    """Regression: a screw of which 76 px were in view was found 24 degrees off, along its thread and what lay beside it."""
+    along = np.linspace(0, 120, 121)
+    path = np.stack([np.full_like(along, 500.0), 400 + along], axis=1)
+
+    def turned_deg(bow):
+        counts = np.full((1024, 1024), 9000, np.uint16)
+        off = bow * (2 * along / 120 - 1) ** 2
+        cv2.polylines(counts, [np.rint(path + off[:, None] * [1, 0]).astype(np.int32)], False, 3000, 9)
+        found = measure(counts, path, 0.0)
+        return np.rad2deg(np.arccos(-found.direction[1]))
+
+    assert turned_deg(0.0) < 0.5 and turned_deg(14.0) < 6

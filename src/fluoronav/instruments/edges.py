@@ -101,20 +101,21 @@ def measure(
     path = centre - middle
     slope_of_path, base_of_path = _line(path @ direction, path @ normal)
     # Where too few profiles show a shadow, or the shadow is something else's, the path's own middle line has to do.
+    astray = max(_ASTRAY_RAD, _ASTRAY_PX / reach)
     turned = abs(np.arctan(slope) - np.arctan(slope_of_path))
-    if sigma == np.inf or turned > max(_ASTRAY_RAD, _ASTRAY_PX / reach) or abs(base - base_of_path) > _ASTRAY_PX:
+    if sigma == np.inf or turned > astray or abs(base - base_of_path) > _ASTRAY_PX:
         slope, base, sigma = slope_of_path, base_of_path, _PATH_SIGMA_PX
         kept[:] = False
     if kept.sum() >= 10:
         bow, sigma_bow = _bow(u[kept], v[kept])
         half = (u[kept].max() - u[kept].min()) / 2
         if abs(bow) * half**2 > _BENT_PX and abs(bow) > _BENT_SIGMAS * sigma_bow:
-            # Near the tip the tangent counts.
-            front = u[kept].max()
-            middle_u, second, first, level = _parabola(u[kept], v[kept])
-            x = front - middle_u
-            slope = 2 * second * x + first
-            base = level + first * x + second * x**2 - slope * front
+            # Near the tip the tangent counts, where the path bends so, too.
+            front = float(u[kept].max())
+            tangent, tangent_base = _tangent(u[kept], v[kept], front)
+            of_path, _ = _tangent(path @ direction, path @ normal, front)
+            if abs(np.arctan(tangent) - np.arctan(of_path)) < astray:
+                slope, base = tangent, tangent_base
     axis = direction + slope * normal
     axis /= np.linalg.norm(axis)
     origin = middle + base * normal
@@ -228,6 +229,15 @@ def _parabola(x, y):
     beside = x * x - power / n - skew * x
     second = np.sum(beside * y) / np.sum(beside * beside)
     return middle, second, np.sum(x * y) / power - second * skew, y.mean() - second * power / n
+
+
+@njit(cache=True, nogil=True)
+def _tangent(x, y, at):
+    """Slope and intercept of what touches the parabola through points at a place."""
+    middle, second, first, level = _parabola(x, y)
+    x = at - middle
+    slope = 2 * second * x + first
+    return slope, level + first * x + second * x * x - slope * at
 
 
 @njit(cache=True, nogil=True)

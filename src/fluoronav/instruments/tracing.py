@@ -23,8 +23,8 @@ _TURN_DEG, _FADED, _FADED_FOR, _SHORTEST_PX, _LONGEST_PX = 8.0, 0.25, 5, 5, 190
 # first: tips lie close together, and a tip on another's shaft has that to both sides.
 _ANGLES, _FIRST_PX, _MOST_LINES = 120, 12, 3
 _OTHER_SHARE, _OTHER_DEG = 0.6, 15.0
-# A trace runs along another when so much of it is so near (pixels of the grid).
-_MOST_NEAR, _NEAR_PX = 0.6, 2.0
+# A trace runs along another when so much of it is so near, and begins ahead of it when so far (pixels of the grid).
+_MOST_NEAR, _NEAR_PX, _AHEAD_PX = 0.6, 2.0, 6.0
 _ONE_WAY_COS = float(np.cos(np.deg2rad(_OTHER_DEG * 0.7)))
 
 
@@ -90,12 +90,20 @@ def _peaks(tips: Float32) -> list[tuple[Float, float]]:
 
 
 def _same_trace(trace: Trace, other: Trace) -> bool:
-    """Whether both begin in one place and run one way, or most of a trace runs along another in the same sense."""
+    """Whether a trace says no more than a better one: both begin in one place and run one way, or most of it runs along
+    the other in the same sense and it does not begin farther ahead.
+
+    What begins farther ahead may be the whole of which the other is a part: a tip that lies on another instrument's
+    shaft is taken for that one's, too.
+    """
     along = float((trace.path[-1] - trace.path[0]) @ (other.path[-1] - other.path[0])) > 0
     begins_together = bool(np.linalg.norm(trace.path[0] - other.path[0]) < _TIPS_APART_PX)
     begun, other_begun = (t.path[min(_FIRST_PX, len(t.path) - 1)] - t.path[0] for t in (trace, other))
     one_way = float(begun @ other_begun) > _ONE_WAY_COS * float(np.linalg.norm(begun) * np.linalg.norm(other_begun))
-    return (begins_together and one_way) or (along and _share_near(trace.path, other.path, _NEAR_PX) > _MOST_NEAR)
+    if begins_together and one_way:
+        return True
+    ahead = _share_near(trace.path[:1], other.path, _AHEAD_PX) == 0
+    return along and not ahead and _share_near(trace.path, other.path, _NEAR_PX) > _MOST_NEAR
 
 
 @njit(cache=True, nogil=True)
