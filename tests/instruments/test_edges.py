@@ -175,7 +175,7 @@ def test_the_parabola_through_points_is_numpys():
 
 
 def test_a_tangent_that_the_path_does_not_have_is_of_another_shadow():
-    """Regression: a screw of which 76 px were in view was found 24 degrees off, along its thread and what lay beside it."""
+    """Regression: a screw of which 76 px were in view was found 24 degrees off, along what lay beside it."""
     along = np.linspace(0, 120, 121)
     path = np.stack([np.full_like(along, 500.0), 400 + along], axis=1)
 
