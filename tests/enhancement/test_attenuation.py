@@ -1,5 +1,6 @@
 """Counts to attenuation."""
 
+import cv2
 import numpy as np
 import pytest
 
@@ -94,6 +95,22 @@ def test_blades_that_leak_in_the_open_beam_bound_the_field_and_what_crosses_the_
     deep = (np.hypot(x, y) < 0.46) & (np.abs(across) < 0.33)
     assert (seen & ~inside).mean() < 0.002
     assert seen[deep].all()
+
+
+def test_of_a_field_in_a_corner_nothing_is_read_that_nobody_wrote(monkeypatch):
+    """Regression: rays that end far outside the image were what memory held, and numpy warned of it."""
+    y, x = np.mgrid[:128, :128]
+    counts = np.where(np.hypot(x - 24, y - 24) < 20, 9000, 300).astype(np.float32)
+    warp, held = cv2.warpPolar, np.float32(3e38)
+
+    def on_used_memory(image, size, *of):
+        used = np.where(np.arange(size[0] * size[1]).reshape(size[::-1]) // 7 % 2, held, -held)
+        return warp(image, size, *of, dst=used)
+
+    monkeypatch.setattr("cv2.warpPolar", on_used_memory)
+    with np.errstate(all="raise"):
+        seen = seen_mask(counts)
+    assert seen[24, 24] and not seen[80, 80] and seen.mean() < 0.1
 
 
 def test_real_frames_keep_their_round_field(shared_data):

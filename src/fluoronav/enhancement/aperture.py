@@ -110,7 +110,9 @@ def _rim(signal: Float32, median: float, lit: NDArray[np.bool_]) -> Float:
     # Beyond the image nothing drops: the last pixel goes on.
     polar = cv2.warpPolar(
         cv2.copyMakeBorder(log, rows, rows, cols, cols, cv2.BORDER_REPLICATE),
-        (_STEPS, _RAYS), (float(at[0]) + cols, float(at[1]) + rows), reach, cv2.WARP_POLAR_LINEAR | cv2.INTER_LINEAR,
+        (_STEPS, _RAYS), (float(at[0]) + cols, float(at[1]) + rows), reach,
+        # From a field in a corner a ray may end beyond even that; left out, it would be what the memory held.
+        cv2.WARP_POLAR_LINEAR | cv2.INTER_LINEAR | cv2.WARP_FILL_OUTLIERS,
     )  # fmt: skip
     drop = polar[:, : -2 * _REACH] - polar[:, 2 * _REACH :]
     behind = polar[:, 2 * _REACH :] < np.log(_BEHIND_SHARE * median + _FLOOR_SHARE * top + 1e-3)
