@@ -7,7 +7,7 @@ import pytest
 
 from fluoronav.geometry import Camera
 from fluoronav.paths import shipped
-from fluoronav.simulation.distractors import cable_px, distract, end_of_cable
+from fluoronav.simulation.distractors import _implant, cable_px, distract, end_of_cable
 
 
 @pytest.fixture(scope="module")
@@ -45,3 +45,38 @@ def test_metal_is_added_and_never_taken_away(camera):
         assert (steel >= before).all()
         drawn += bool((steel > before).any())
     assert drawn > 12
+
+
+class OfKind:
+    """A generator whose first choice among kinds is made."""
+
+    def __init__(self, seed, kind):
+        self._rng, self._kind = np.random.default_rng(seed), kind
+
+    def __getattr__(self, name):
+        return getattr(self._rng, name)
+
+    def integers(self, *of):
+        return self._kind if of == (3,) else self._rng.integers(*of)
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_of_a_screw_that_stays_the_head_is_in_view_or_nothing(seed):
+    seen = np.hypot(*np.mgrid[-127.5:128, -127.5:128]) < 90
+    steel = np.zeros((256, 256), np.float32)
+    rng = OfKind(seed, 2)
+    _implant(rng, steel, 0.25, seen, lambda: rng.uniform(20, 236, 2))
+    assert not steel.any() or steel[seen].max() >= 5
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_a_rod_has_heads_at_its_ends_or_near_them(seed):
+    steel = np.zeros((512, 512), np.float32)
+    _implant(OfKind(seed, 0), steel, 0.5, np.ones_like(steel, bool), lambda: np.array([256.0, 256.0]))
+    rows, cols = np.nonzero(steel)
+    off = np.stack([cols, rows], 1) - 255.5
+    _, axes = np.linalg.eigh(off.T @ off)
+    along = off @ axes[:, 1]
+    heads = along[steel[rows, cols] >= 4 - 1e-3]
+    overhang = max(along.max() - heads.max(), heads.min() - along.min())
+    assert heads.min() < 0 < heads.max() and overhang < 0.5 * (35 + 13) + 2

@@ -1,7 +1,8 @@
 """What lies in the beam, is metal or looks like it, and is no instrument.
 
-A cable has no bare end in the field: it goes on beyond it, or ends in an electrode, a lug or a plug. A bare end of
-wire cannot be told from a K-wire by anyone, and a detector that must not take one for the other would miss both.
+A cable has no bare end in the field: it goes on beyond it, or ends in an electrode, a lug or a plug; and a rod has
+heads on it. A bare end of wire cannot be told from a K-wire by anyone, and a detector that must not take one for the
+other would miss both.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ def distract(rng: np.random.Generator, camera: Camera, steel: Float32, seen: NDA
             layer = cv2.flip(layer, 1)
         steel += layer
     for _ in range(rng.integers(1, 4) if rng.random() < 0.3 else 0):
-        _implant(rng, steel, scale, place)
+        _implant(rng, steel, scale, seen, place)
     if rng.random() < 0.2:  # the edge of a retractor or of the table
         layer = np.zeros_like(steel)
         c, angle, w, h = place(), rng.uniform(0, np.pi), rng.uniform(60, 400) * scale, rng.uniform(300, 900) * scale
@@ -179,8 +180,14 @@ def _plug(rng: np.random.Generator, steel: Float32, scale: float, at: Float) -> 
     steel += layer
 
 
-def _implant(rng: np.random.Generator, steel: Float32, scale: float, place: Callable[[], Float]) -> None:
-    """A rod with heads or with plain round ends, a plate with holes, or a screw that stays."""
+def _implant(
+    rng: np.random.Generator, steel: Float32, scale: float, seen: NDArray[np.bool_], place: Callable[[], Float]
+) -> None:
+    """A rod with heads at its ends or near them, a plate with holes, or a screw that stays.
+
+    A rod is held by screws, and of a screw its head is in view or nothing: a bare end that comes in from beyond the
+    field is a pin, and cannot be told from an instrument by anyone.
+    """
     c, angle = place(), rng.uniform(0, np.pi)
     along = np.array([np.cos(angle), np.sin(angle)])
     half = rng.uniform(40, 200) * scale
@@ -194,16 +201,25 @@ def _implant(rng: np.random.Generator, steel: Float32, scale: float, place: Call
     kind = rng.integers(3)
     if kind == 0:
         cv2.line(layer, at(-1), at(1), rng.uniform(2, 5), max(round(width), 1), cv2.LINE_AA)
-        if rng.random() < 0.7:
-            for end in (-1, 1):
-                cv2.circle(layer, at(end), round(1.2 * width), rng.uniform(4, 8), -1, cv2.LINE_AA)
+        inwards = 0.0 if rng.random() < 0.7 else min(rng.uniform(10, 35) * scale / half, 0.8)
+        for end in (-1, 1):
+            cv2.circle(layer, at(end * (1 - inwards)), round(1.2 * width), rng.uniform(4, 8), -1, cv2.LINE_AA)
     elif kind == 1:
         cv2.line(layer, at(-1), at(1), rng.uniform(1, 3), max(round(1.8 * width), 1), cv2.LINE_AA)
         for s in np.linspace(-0.8, 0.8, rng.integers(3, 7)):
             cv2.circle(layer, at(s), max(round(0.5 * width), 1), 0.0, -1, cv2.LINE_AA)
     else:
         half = min(half, 110 * scale)
+        if not _is_seen(seen, at(1)):
+            along = -along
+            if not _is_seen(seen, at(1)):
+                return
         for s in np.linspace(-1, 0.8, 24):
             cv2.circle(layer, at(s), max(round((0.9 + 0.2 * s) * width * (0.75 + 0.25 * (s * 30 % 2))), 1), 4.0, -1)
         cv2.circle(layer, at(1), round(1.5 * width), rng.uniform(5, 9), -1, cv2.LINE_AA)
     steel += layer
+
+
+def _is_seen(seen: NDArray[np.bool_], at: tuple[int, int]) -> bool:
+    x, y = at
+    return 0 <= y < seen.shape[0] and 0 <= x < seen.shape[1] and bool(seen[y, x])
