@@ -80,9 +80,12 @@ def main() -> None:
     parser.add_argument("--anatomy", type=Path, help="keep the views of it here (.npz), or read them")
     parser.add_argument("--views", type=int, default=24, help="views of each subject")
     parser.add_argument("--out", type=Path, default=Path("engines"))
+    parser.add_argument("--only", choices=["instruments", "instrument-strips"], help="where the other is as it was")
     options = parser.parse_args()
     anatomy = first.backgrounds_of(options)
     for name, look in (("instruments", first_look), ("instrument-strips", second_look)):
+        if options.only not in (None, name):
+            continue
         calibrating, lost = look(anatomy)
         path, file = options.out / f"{name}.onnx", options.out / f"{name}.int8.onnx"
         short = quantised(approved(path), calibrating)

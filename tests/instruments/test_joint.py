@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 
+from fluoronav.instruments.detection import _LEAST_SCORE
 from fluoronav.instruments.joint import BIAS, WEIGHTS, features, leaves_field, on_one_line, scores
 from fluoronav.instruments.looks import Looked, share
 from fluoronav.paths import shipped
@@ -81,7 +82,7 @@ def test_one_that_both_looks_are_sure_of_is_believed_and_what_fooled_one_of_them
         return Looked(seen(310, 500, score=first), seen(310, 500, score=second), second)
 
     sure, fooled, faint, none = score_of(both(0.92, 0.999), both(0.35, 0.9), both(0.6, 0.5), both(0.3, 0.001))
-    assert sure > 0.95 and sure > faint > none and fooled < 0.5 and none < 0.02
+    assert sure > 0.95 and sure > faint > none and fooled < _LEAST_SCORE and none < 0.05
 
 
 def test_of_two_ends_of_a_line_that_is_whole_in_view_the_second_look_s_is_believed():
@@ -93,4 +94,4 @@ def test_of_two_ends_of_a_line_that_is_whole_in_view_the_second_look_s_is_believ
         )
     )
     of_tip, of_tail = score_of(tip, tail)
-    assert of_tip > 0.8 and of_tail < 0.1
+    assert of_tip > _LEAST_SCORE and of_tail < 0.3

@@ -17,16 +17,16 @@ Float = NDArray[np.float64]
 
 # What each says, as log-odds; the length is in pixels of a 1024 image. Fitted by engines/fit_joint.py.
 WEIGHTS = {
-    "first look's logit": 1.090,
-    "second look's logit": 0.386,
-    "second look's logit where the first saw it": 0.265,
-    "the line leaves the field": 1.579,
-    "first look's logit of the other end": 0.260,
-    "second look's logit of the other end": -0.166,
-    "both looks say the same kind": 0.399,
-    "log of the length": 0.540,
+    "first look's logit": 1.363,
+    "second look's logit": 0.414,
+    "second look's logit where the first saw it": 0.226,
+    "the line leaves the field": 1.779,
+    "first look's logit of the other end": 0.295,
+    "second look's logit of the other end": -0.115,
+    "both looks say the same kind": 0.341,
+    "log of the length": 0.417,
 }
-BIAS = -5.458
+BIAS = -3.958
 _WEIGHTS = np.array(list(WEIGHTS.values()))
 _SURE = 1e-6
 # Of an other end that nobody proposed.
