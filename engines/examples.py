@@ -1,8 +1,8 @@
-"""What engines/train_instruments.py shows the first network: simulated exposures, and the maps that belong to them."""
+"""Simulated exposures for everything that is trained here, and the maps that belong to them for the first network."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import TimeoutError, get_context
 from pathlib import Path
@@ -19,7 +19,7 @@ from fluoronav.geometry import Camera
 from fluoronav.instruments.network_input import CHANNELS, FINE, GRID, KINDS, MAPS, SIDE, Field
 from fluoronav.paths import shipped
 from fluoronav.records import Budget, FrameRecord
-from fluoronav.simulation.instrument_scenes import Background, SceneMaker, limb
+from fluoronav.simulation.instrument_scenes import Background, Placed, SceneMaker, limb
 
 _STEP = 4 / 127  # of the inputs, which are kept as whole numbers of it; their noise is larger
 # Shares of scenes in front of limbs, of instruments that are hard to see whole, and of examples with another scene
@@ -35,6 +35,42 @@ _NAMES = ("details", "wholes", "maps", "counted")
 
 Scenes = tuple[NDArray[np.int8], NDArray[np.int8], NDArray[np.uint8], NDArray[np.int64]]
 _backgrounds: list[Background] = []  # of a process that makes scenes
+
+
+def exposures(
+    rng: np.random.Generator, camera: Camera, backgrounds: list[Background], limbs: float, count: int,
+    hard: float = 0.0, instruments: tuple[float, ...] | None = None,
+) -> Iterator[tuple[FrameRecord, tuple[Placed, ...]]]:  # fmt: skip
+    """Scenes at full resolution, as the pipeline receives them, and what is in them.
+
+    Parameters
+    ----------
+    rng : Generator
+        May be drawn from between two of them.
+    camera : Camera
+    backgrounds : list of Background
+    limbs, hard : float
+        Shares of scenes in front of limbs, and of instruments that are hard to see whole.
+    count : int
+    instruments : tuple of float, optional
+        Shares of scenes with 0, 1, 2 ... instruments; the simulator's by default.
+    """
+    half = camera.scaled(0.5)
+    makers = [SceneMaker(camera, some, hard=hard) for some in (backgrounds, [limb(rng, half) for _ in range(8)])]
+    stage = AttenuationStage()
+    for _ in range(count):
+        maker = makers[int(rng.random() < limbs)]
+        shown = None if instruments is None else int(rng.choice(len(instruments), p=instruments))
+        counts, placed, _ = maker.scene(rng, count=shown)
+        yield _received(counts, camera, stage), placed
+
+
+def _received(counts: NDArray[np.uint16], camera: Camera, stage: AttenuationStage) -> FrameRecord:
+    """A frame that comes after nothing else: with its own aperture, attenuation and pyramid."""
+    frame = FrameRecord(0, 0, 0, counts, 16, False, None)
+    stage.prepare(None, camera)
+    stage.process(frame, Budget(1e6))
+    return frame
 
 
 def scenes(seed: int, count: int, backgrounds: list[Background]) -> Scenes:
@@ -55,9 +91,7 @@ def scenes(seed: int, count: int, backgrounds: list[Background]) -> Scenes:
             counts, placed, seen = makers[int(rng.random() < _LIMBS)].scene(
                 rng, photons, int(rng.choice(len(COUNTS), p=COUNTS))
             )
-            stage.prepare(None, camera)
-            frame = FrameRecord(0, 0, 0, counts, 16, False, None)
-            stage.process(frame, Budget(1e6))
+            frame = _received(counts, camera, stage)
             assert frame.seen is not None
             # Where a thick limb in the open beam passes for the aperture's rim, its instruments cannot be asked for.
             inside = cv2.resize(seen.astype(np.uint8), frame.seen.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0

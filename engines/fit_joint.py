@@ -17,18 +17,16 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from examples import kept_or_made  # beside this file
+from examples import exposures, kept_or_made  # beside this file
 from torch import nn
 from train_instruments import backgrounds_of
 
 from fluoronav.bench.instruments import compared
-from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import Camera
 from fluoronav.instruments.joint import WEIGHTS, features
 from fluoronav.instruments.looks import Looks
 from fluoronav.paths import shipped, write_json
-from fluoronav.records import Budget, FrameRecord
-from fluoronav.simulation.instrument_scenes import Background, SceneMaker, limb
+from fluoronav.simulation.instrument_scenes import Background
 
 SEED = 20380000
 # Finds this weak are looked at, too; the stage is a little stricter.
@@ -45,18 +43,12 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
     cv2.setNumThreads(1)
     rng = np.random.default_rng(seed)
     camera = Camera.load(shipped("calibration/demo-carm.yaml"))
-    half = camera.scaled(0.5)
-    makers = [SceneMaker(camera, some) for some in (of_chest, [limb(rng, half) for _ in range(8)])]
-    looks, attenuation = Looks(camera), AttenuationStage()
+    looks = Looks(camera)
     found, right, scenes = [], [], []
-    for k in range(count):
-        counts, placed, _ = makers[int(rng.random() < _LIMBS)].scene(rng)
-        frame = FrameRecord(0, 0, 0, counts, 16, False, None)
-        attenuation.prepare(None, camera)
-        attenuation.process(frame, Budget(1e6))
+    for k, (frame, placed) in enumerate(exposures(rng, camera, of_chest, _LIMBS, count)):
         assert frame.seen is not None
         looked = looks.find(frame, _LEAST_PROPOSED)
-        found += list(features(looked, frame.seen, counts.shape))
+        found += list(features(looked, frame.seen, frame.counts.shape))
         for one in looked:
             right.append(any(r["found"] for r in compared([one.second], placed, camera.focal_px)[0]))
             scenes.append(seed * _SCENES_A_PIECE + k)
@@ -105,7 +97,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True, help="folder that may hold chest/")
     parser.add_argument("--out", type=Path, required=True, help="folder for instrument-joint.json")
-    parser.add_argument("--scenes", type=int, default=8000, help="made on two cores, about eight a second")
+    parser.add_argument("--scenes", type=int, default=4500, help="made on two cores, about eight a second")
     parser.add_argument("--views", type=int, default=44, help="of each subject, as backgrounds")
     parser.add_argument("--anatomy", type=Path, help="keep the views here (.npz), or read them")
     parser.add_argument("--cache", type=Path, help="keep the finds here (.npz), or read them")

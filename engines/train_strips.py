@@ -17,7 +17,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from examples import COUNTS, HARD, kept_or_made  # beside this file
+from examples import COUNTS, HARD, exposures, kept_or_made  # beside this file
 from torch import nn
 from tqdm import tqdm
 from train_instruments import (
@@ -30,7 +30,6 @@ from train_instruments import (
     rate,
 )
 
-from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import Camera
 from fluoronav.instruments.network_input import KINDS
 from fluoronav.instruments.proposals import Proposer
@@ -45,8 +44,7 @@ from fluoronav.instruments.strips import (
     strip,
 )
 from fluoronav.paths import shipped
-from fluoronav.records import Budget, FrameRecord
-from fluoronav.simulation.instrument_scenes import Background, Placed, SceneMaker, limb
+from fluoronav.simulation.instrument_scenes import Background, Placed
 
 SEED = 20261127
 # Finds this weak are looked at, too; the stage is stricter.
@@ -87,16 +85,10 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
     cv2.setNumThreads(1)
     rng = np.random.default_rng(seed)
     camera = Camera.load(shipped("calibration/demo-carm.yaml"))
-    half = camera.scaled(0.5)
-    makers = [SceneMaker(camera, some, hard=HARD) for some in (of_chest, [limb(rng, half) for _ in range(8)])]
-    proposer, attenuation = Proposer(camera.rows, camera.cols), AttenuationStage()
+    proposer = Proposer(camera.rows, camera.cols)
     strips, truths = [], []
     one = np.empty((2, ROWS, COLS), np.float32)
-    for _ in range(count):
-        counts, placed, _ = makers[int(rng.random() < _LIMBS)].scene(rng, count=int(rng.choice(len(COUNTS), p=COUNTS)))
-        frame = FrameRecord(0, 0, 0, counts, 16, False, None)
-        attenuation.prepare(None, camera)
-        attenuation.process(frame, Budget(1e6))
+    for frame, placed in exposures(rng, camera, of_chest, _LIMBS, count, HARD, COUNTS):
         assert frame.seen is not None
         for d in proposer.find(frame, _LEAST_SCORE):
             for _ in range(_STRIPS):
@@ -108,7 +100,7 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
                 truth = _truth(placed, tip, axis)
                 if truth is None:
                     continue
-                strip(counts, frame.seen, tip, axis, frame.dark, False, one)
+                strip(frame.counts, frame.seen, tip, axis, frame.dark, False, one)
                 strips.append(one.astype(np.float16))
                 truths.append(truth)
     return np.array(strips, np.float16).reshape(-1, 2, ROWS, COLS), np.array(truths, np.float64).reshape(-1, 4)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from tests.instruments.finds import seen
 
 from fluoronav.instruments.detection import DetectionStage
 from fluoronav.instruments.drift import DriftFilter
@@ -12,7 +13,7 @@ from fluoronav.instruments.identity import IdentityTracker
 from fluoronav.instruments.looks import Looks
 from fluoronav.instruments.strips import ACROSS_SCALE_PX, TURN_SCALE_DEG
 from fluoronav.instruments.tracing import trace_instruments
-from fluoronav.records import Budget, Detection, FrameRecord
+from fluoronav.records import Budget, FrameRecord
 
 
 def maps_of(*lines):
@@ -137,12 +138,6 @@ def blank_frame():
     frame = FrameRecord(0, 0, 0, np.zeros((2, 2), np.uint16), 16, False, None)
     frame.seen = np.ones((2, 2), bool)
     return frame
-
-
-def seen(x, y, angle=0.0, kind="k-wire"):
-    direction = np.array([np.cos(angle), np.sin(angle)])
-    tip = np.array([x, y], float)
-    return Detection("", kind, 0.9, tip, tip - 300 * direction, direction, 7.0, 0.7, 0.1, 0.0, 0)
 
 
 def test_identities_stay_with_their_instruments_when_they_cross():

@@ -4,21 +4,15 @@ import json
 
 import numpy as np
 import pytest
+from tests.instruments.finds import seen
 
 from fluoronav.instruments.detection import _LEAST_SCORE
 from fluoronav.instruments.joint import BIAS, WEIGHTS, features, leaves_field, on_one_line, scores
 from fluoronav.instruments.looks import Looked, share
 from fluoronav.paths import shipped
-from fluoronav.records import Detection
 
 SHAPE, EVERYTHING = (1024, 1024), np.ones((256, 256), bool)
 FIRST, SECOND, AT_FIRST, LEAVES, OTHER_FIRST, OTHER_SECOND = range(6)
-
-
-def seen(x, y, angle=0.0, kind="k-wire", score=0.9, length=300.0):
-    direction = np.array([np.cos(angle), np.sin(angle)])
-    tip = np.array([x, y], float)
-    return Detection("", kind, score, tip, tip - length * direction, direction, 7.0, 0.7, 0.1, 0.0, 0)
 
 
 def described(*looked):
@@ -71,6 +65,18 @@ def test_the_weights_are_those_that_were_fitted():
     assert list(kept["weights"]) == [*WEIGHTS, "1"]
     np.testing.assert_allclose([*WEIGHTS.values(), BIAS], list(kept["weights"].values()), atol=0.005)
     assert kept["held_lost"] < kept["both_logits_alone"]["held_lost"]
+
+
+def test_the_score_rises_with_what_either_look_says():
+    def both(first, second):
+        return Looked(seen(500, 500, score=first), seen(500, 500, score=second), second)
+
+    shares = np.linspace(0, 1, 11)
+    sure = np.array([[score_of(both(a, b))[0] for b in shares] for a in shares])
+    assert (sure > 0).all() and (sure < 1).all()
+    assert (np.diff(sure[:, 1:-1], axis=0) > 0).all() and (np.diff(sure[1:-1], axis=1) > 0).all()
+    # An edge of bone that fooled one of them: in real frames nearly all false finds were faint in the first look.
+    assert score_of(both(0.35, 0.95)) < score_of(both(0.8, 0.8))
 
 
 def test_nothing_found_has_no_scores():

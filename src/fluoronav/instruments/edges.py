@@ -98,8 +98,8 @@ def measure(
     u, v = (place - middle) @ direction, (place - middle) @ normal
     kept = strong.copy()
     slope, base, sigma = _straight_part(u, v, strong, kept) if strong.sum() >= 6 else (0.0, 0.0, np.inf)
-    path = centre - middle
-    slope_of_path, base_of_path = _line(path @ direction, path @ normal)
+    path_u, path_v = (centre - middle) @ direction, (centre - middle) @ normal
+    slope_of_path, base_of_path = _line(path_u, path_v)
     # Where too few profiles show a shadow, or the shadow is something else's, the path's own middle line has to do.
     astray = max(_ASTRAY_RAD, _ASTRAY_PX / reach)
     turned = abs(np.arctan(slope) - np.arctan(slope_of_path))
@@ -113,7 +113,7 @@ def measure(
             # Near the tip the tangent counts, where the path bends so, too.
             front = float(u[kept].max())
             tangent, tangent_base = _tangent(u[kept], v[kept], front)
-            of_path, _ = _tangent(path @ direction, path @ normal, front)
+            of_path, _ = _tangent(path_u, path_v, front)
             if abs(np.arctan(tangent) - np.arctan(of_path)) < astray:
                 slope, base = tangent, tangent_base
     axis = direction + slope * normal
@@ -221,20 +221,24 @@ def _straight_part(u, v, strong, kept):
 
 @njit(cache=True, nogil=True)
 def _parabola(x, y):
-    """Middle of x, and the coefficients of x**2, x and 1 about it of the parabola through points."""
+    """The parabola through points, by orthogonal polynomials: Forsythe, J. SIAM 5:74, 1957.
+
+    Middle of x; coefficients of x**2, x and 1 about it; and what is left of the power of x**2 beside the other two.
+    """
     middle, n = x.mean(), len(x)
     x = x - middle
     power = np.sum(x * x)
     skew = np.sum(x**3) / power
     beside = x * x - power / n - skew * x
-    second = np.sum(beside * y) / np.sum(beside * beside)
-    return middle, second, np.sum(x * y) / power - second * skew, y.mean() - second * power / n
+    left = np.sum(beside * beside)
+    second = np.sum(beside * y) / left
+    return middle, second, np.sum(x * y) / power - second * skew, y.mean() - second * power / n, left
 
 
 @njit(cache=True, nogil=True)
 def _tangent(x, y, at):
     """Slope and intercept of what touches the parabola through points at a place."""
-    middle, second, first, level = _parabola(x, y)
+    middle, second, first, level, _ = _parabola(x, y)
     x = at - middle
     slope = 2 * second * x + first
     return slope, level + first * x + second * x * x - slope * at
@@ -246,7 +250,7 @@ def _curved_part(u, v, strong, kept, least):
     for _ in range(4):
         if kept.sum() < least:
             return False
-        middle, second, first, level = _parabola(u[kept], v[kept])
+        middle, second, first, level, _ = _parabola(u[kept], v[kept])
         x = u - middle
         off = np.abs(v - (level + first * x + second * x * x))
         sigma = max(1.4826 * np.median(off[kept]), 0.05)
@@ -256,17 +260,14 @@ def _curved_part(u, v, strong, kept, least):
 
 @njit(cache=True, nogil=True)
 def _bow(x, y):
-    """Leading coefficient of the parabola through points, and its standard error, by orthogonal polynomials.
+    """Leading coefficient of the parabola through points, and its standard error.
 
-    What ``numpy.polyfit(x, y, 2, cov=True)`` gives; Forsythe, J. SIAM 5:74, 1957.
+    What ``numpy.polyfit(x, y, 2, cov=True)`` gives.
     """
-    x, y = x - x.mean(), y - y.mean()
-    power = np.sum(x * x)
-    second = x * x - power / len(x) - x * (np.sum(x**3) / power)
-    norm = np.sum(second * second)
-    bow = np.sum(second * y) / norm
-    off = y - x * (np.sum(x * y) / power) - bow * second
-    return bow, np.sqrt(np.sum(off * off) / (len(x) - 3) / norm)
+    middle, second, first, level, left = _parabola(x, y)
+    x = x - middle
+    off = y - (level + first * x + second * x * x)
+    return second, np.sqrt(np.sum(off * off) / (len(x) - 3) / left)
 
 
 def _centres(depth: Float32, first: float) -> tuple[Float, Float, NDArray[np.bool_]]:
