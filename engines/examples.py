@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fluoronav.enhancement import AttenuationStage
-from fluoronav.enhancement.attenuation import write_attenuation
 from fluoronav.geometry import Camera
 from fluoronav.instruments.network_input import CHANNELS, FINE, GRID, KINDS, MAPS, SIDE, Field
 from fluoronav.paths import shipped
@@ -84,7 +83,7 @@ def scenes(seed: int, count: int, backgrounds: list[Background]) -> Scenes:
     stage = AttenuationStage()
     details, wholes = np.empty((count, FINE, FINE), np.int8), np.empty((count, SIDE, SIDE), np.int8)
     maps, counted = np.empty((count, len(MAPS), GRID, GRID), np.uint8), np.zeros(count, np.int64)
-    one, fine = np.empty((CHANNELS, SIDE, SIDE), np.float32), np.empty((FINE, FINE), np.float32)
+    one = np.empty((CHANNELS, SIDE, SIDE), np.float32)
     for k in range(count):
         while True:
             photons = float(np.exp(rng.uniform(*np.log(_PHOTONS))))
@@ -97,8 +96,7 @@ def scenes(seed: int, count: int, backgrounds: list[Background]) -> Scenes:
             inside = cv2.resize(seen.astype(np.uint8), frame.seen.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
             if frame.seen[inside].mean() > 0.93:
                 break
-        write_attenuation(counts.astype(np.float32), frame, fine)
-        Field(frame.seen).write(frame.pyramid[SIDE], fine, one)
+        Field(frame.seen).write(frame.pyramid[SIDE], frame.pyramid[FINE], one)
         steps = np.rint(one / _STEP).astype(np.int8)
         details[k], wholes[k] = steps[:4].reshape(2, 2, SIDE, SIDE).transpose(2, 0, 3, 1).reshape(FINE, FINE), steps[4]
         scale = GRID / FINE

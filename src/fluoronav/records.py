@@ -272,8 +272,8 @@ class FrameRecord:
     counts : ndarray of uint8 or uint16, shape (rows, cols)
         As received; a view of the message.
     pyramid : dict
-        Attenuation (float32) by the length of the image's longer side: 256, 128 and 64 pixels. The arrays belong to the
-        stage that made them and are overwritten with the next frame.
+        Attenuation (float32) by the length of the image's longer side: 512, 256, 128 and 64 pixels. The arrays belong
+        to the stage that made them and are overwritten with the next frame.
     seen : ndarray of bool
         A small mask of what lies inside the aperture and between the blades.
     dark : float

@@ -48,7 +48,17 @@ def test_eight_bits_keep_the_fractions_of_their_averages(rng):
 
 def test_levels_have_the_sizes_of_their_names_for_any_frame():
     frame = processed(np.full((880, 1760), 500, np.uint16))
-    assert {k: v.shape for k, v in frame.pyramid.items()} == {256: (128, 256), 128: (64, 128), 64: (32, 64)}
+    shapes = {512: (256, 512), 256: (128, 256), 128: (64, 128), 64: (32, 64)}
+    assert {k: v.shape for k, v in frame.pyramid.items()} == shapes
+
+
+@pytest.mark.parametrize("size", [200, 256, 300, 512, 1024])
+def test_each_level_is_of_the_mean_of_the_counts_there_in_frames_of_any_size(rng, size):
+    counts = rng.integers(2000, 60000, (size, size)).astype(np.uint16)
+    frame = processed(counts)
+    for side in (side for side in (256, 128, 64) if side <= size):
+        mean = cv2.resize(counts.astype(np.float32), (side, side), interpolation=cv2.INTER_AREA)
+        np.testing.assert_allclose(frame.pyramid[side], np.log(65535) - np.log(mean), atol=3e-4)
 
 
 def test_black_and_saturated_frames_stay_finite():

@@ -13,7 +13,9 @@ from fluoronav.enhancement.aperture import dark_level, seen_mask
 from fluoronav.enhancement.detector import DetectorCalibration, DetectorCorrection, DetectorError
 from fluoronav.records import Budget, FrameRecord, every_kind_of_counts
 
-SIDES = (256, 128, 64)
+# The finest is for the detector of instruments, the others for the registration.
+SIDES = (512, 256, 128, 64)
+_MASK_SIDE = 128
 # The dark level and the aperture change when somebody moves a blade or a setting, not from frame to frame.
 _MASK_EVERY_FRAMES = 15
 
@@ -93,7 +95,9 @@ class AttenuationStage:
         }
         self._counts = {side: np.zeros(shape, np.float32) for side, shape in self._shapes.items()}
         self._attenuation = {side: np.zeros(shape, np.float32) for side, shape in self._shapes.items()}
-        self._bin_finest = Binning(camera.rows, camera.cols, self._shapes[SIDES[0]])
+        # Each level is made of the next larger one, but not of one that is larger than the frame.
+        of_frame = [SIDES[0], *(smaller for larger, smaller in pairwise(SIDES) if larger > longest)]
+        self._bin_frame = {side: Binning(camera.rows, camera.cols, self._shapes[side]) for side in of_frame}
         self._detector = None
         if camera.detector is not None:
             progress("attenuation: detector calibration")
@@ -129,17 +133,19 @@ class AttenuationStage:
     def close(self) -> None: ...
 
     def _bin(self, frame: FrameRecord) -> dict[int, NDArray[np.float32]]:
-        self._bin_finest(frame, self._counts[SIDES[0]])
+        for side, bin_frame in self._bin_frame.items():
+            bin_frame(frame, self._counts[side])
         for larger, smaller in pairwise(SIDES):
-            cv2.resize(
-                self._counts[larger],
-                self._shapes[smaller][::-1],
-                dst=self._counts[smaller],
-                interpolation=cv2.INTER_AREA,
-            )
+            if smaller not in self._bin_frame:
+                cv2.resize(
+                    self._counts[larger],
+                    self._shapes[smaller][::-1],
+                    dst=self._counts[smaller],
+                    interpolation=cv2.INTER_AREA,
+                )
         return self._counts
 
     def _look_around(self, counts: dict[int, NDArray[np.float32]]) -> None:
-        small = counts[SIDES[1]]
+        small = counts[_MASK_SIDE]
         self._seen = seen_mask(small)
         self._dark = dark_level(small, self._seen)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from fluoronav.enhancement.attenuation import Binning, write_attenuation
 from fluoronav.inference import InferenceSettings, Model, engine
 from fluoronav.instruments.edges import measure
 from fluoronav.instruments.network_input import FINE, GRID, SIDE, Field
@@ -32,9 +31,6 @@ class Proposer:
         self._to_frame = longest / GRID
         self._field: Field | None = None
         self._seen: np.ndarray | None = None
-        self._fine_shape = (max(round(rows * FINE / longest), 1), max(round(cols * FINE / longest), 1))
-        self._fine = np.zeros(self._fine_shape, np.float32)
-        self._bin = Binning(rows, cols, self._fine_shape)
         for _ in range(3):
             self.model.run()
         self._compile(longest)
@@ -69,14 +65,10 @@ class Proposer:
             0 to 1.
         """
         assert frame.seen is not None
-        image = frame.pyramid[SIDE]
+        image, fine = frame.pyramid[SIDE], frame.pyramid[FINE]
         if self._field is None or self._seen is not frame.seen:  # a new one is estimated twice a second
             self._seen, self._field = frame.seen, Field(_square(frame.seen, image.shape, SIDE))
-        self._bin(frame, self._fine)
-        write_attenuation(self._fine, frame, self._fine)
-        self._field.write(
-            _square(image, image.shape, SIDE), _square(self._fine, self._fine.shape, FINE), self.model.input[0]
-        )
+        self._field.write(_square(image, image.shape, SIDE), _square(fine, fine.shape, FINE), self.model.input[0])
         self.model.run()
         found = []
         for trace in trace_instruments(self.model.output[0], least_score):

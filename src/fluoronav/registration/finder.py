@@ -12,7 +12,7 @@ from fluoronav.geometry import inverse
 from fluoronav.records import FrameRecord
 from fluoronav.registration.confidence import LOST_AGREEMENT, MIN_PATCHES, TRACKING_AGREEMENT, TRACKING_SCORE
 from fluoronav.registration.gauss_newton import PoseEstimate
-from fluoronav.registration.search import COARSE_SIDE, Hypothesis, InitialSearch
+from fluoronav.registration.search import COARSE_SIDE, SEARCH_SIDES, Hypothesis, InitialSearch
 
 Float = NDArray[np.float64]
 
@@ -37,9 +37,9 @@ class Snapshot:
 
     @classmethod
     def of(cls, frame: FrameRecord, T_camera_room: Float | None) -> Snapshot:
-        """Copies a frame's pyramid (0.3 MB)."""
+        """Copies what the search reads of a frame's pyramid (0.3 MB)."""
         assert frame.seen is not None
-        return cls({side: image.copy() for side, image in frame.pyramid.items()}, frame.seen.copy(), T_camera_room)
+        return cls({side: frame.pyramid[side].copy() for side in SEARCH_SIDES}, frame.seen.copy(), T_camera_room)
 
 
 class Finder:

@@ -28,7 +28,7 @@ Float32 = NDArray[np.float32]
 Pyramid = dict[int, Float32]
 Item = TypeVar("Item")
 
-GRID_SIDE, COARSE_SIDE, FINE_SIDE = 64, 128, 256
+GRID_SIDE, COARSE_SIDE, FINE_SIDE = SEARCH_SIDES = 64, 128, 256
 GRID_SIGMA_PX = 4.0
 _THREADS = 2
 # How many hypotheses are taken to each resolution.
