@@ -12,7 +12,7 @@ from fluoronav.enhancement import AttenuationStage
 from fluoronav.enhancement.detector import DetectorCalibration
 from fluoronav.geometry import Camera
 from fluoronav.instruments.detection import DetectionStage
-from fluoronav.instruments.edges import _bow, _parabola, measure
+from fluoronav.instruments.edges import measure
 from fluoronav.records import Budget, FrameRecord
 from fluoronav.simulation.instrument_scenes import Background, Placed, SceneMaker, visible_axis_px
 from fluoronav.simulation.metal import axis_points, drill, k_wire, needle, screw, steel_mm
@@ -164,16 +164,6 @@ def test_no_frame_waits_for_a_kernel_to_be_compiled(camera, tmp_path):
                 found += detection.find(frame)
     assert len(found) >= 4 and any(d.bend_px for d in found)
     assert {name for name, count in compiled().items() if count != before.get(name)} == set()
-
-
-def test_the_parabola_through_points_is_numpys():
-    rng = np.random.default_rng(3)
-    x = rng.uniform(50, 400, 30)
-    y = 3e-4 * x**2 - 0.2 * x + 7 + rng.normal(0, 0.5, 30)
-    middle, *coefficients, _ = _parabola(x, y)
-    expected, covariance = np.polyfit(x - middle, y, 2, cov=True)
-    np.testing.assert_allclose(coefficients, expected, rtol=1e-9)
-    np.testing.assert_allclose(_bow(x, y), (expected[0], np.sqrt(covariance[0, 0])), rtol=1e-9)
 
 
 def test_a_tangent_that_the_path_does_not_have_is_of_another_shadow():
