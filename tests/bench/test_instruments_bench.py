@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from fluoronav.bench.instruments import _figures, compared
+from fluoronav.bench.instruments import _figures, compared, interval_95
 from fluoronav.bench.instruments_in_space import drift
 from fluoronav.records import Detection
 from fluoronav.simulation.instrument_scenes import Placed
@@ -35,6 +35,17 @@ def test_each_instrument_takes_the_nearest_detection_that_points_its_way_and_the
 def test_a_detection_counts_once():
     rows, false = compared([detection((500, 500), 0.3)], (placed((500, 500), 0.3), placed((505, 500), 0.3)), 1000.0)
     assert sorted(r["found"] for r in rows) == [False, True] and not false
+
+
+def test_a_share_is_said_with_what_so_small_a_sample_leaves_open():
+    low, high = interval_95(9, 10)
+    np.testing.assert_allclose((low, high), (0.5958, 0.9821), atol=1e-4)  # as prop.test of R without its correction
+    assert interval_95(0, 200)[0] == 0 and 0.015 < interval_95(0, 200)[1] < 0.02
+    assert interval_95(200, 200)[1] == 1 and interval_95(0, 0) == (0, 1)
+    # Of 1,200 shares of samples of 60, as many as it says hold what they are samples of.
+    drawn = np.random.default_rng(3).binomial(60, 0.94, 1200)
+    held = [low <= 0.94 <= high for low, high in (interval_95(int(k), 60) for k in drawn)]
+    assert 0.92 < np.mean(held) < 0.99
 
 
 def test_what_was_bent_counts_by_how_much_of_it_is_in_view():

@@ -35,7 +35,7 @@ DOSES = (80.0, 20.0)
 # One is bent when the middle of what is in view of it stands off by so much.
 _BENT_PX = 5.0
 # A detection is of an instrument when its tip is this close and its axis too (pixels of 1024, degrees).
-_SAME_PX, _SAME_DEG = 40.0, 10.0
+SAME_PX, _SAME_DEG = 40.0, 10.0
 _REAL = (*(f"knee/frame{t}_cam{c}.tif" for t in ("0138", "0180") for c in (1, 2)),
          *(f"wrist/frame{t}_cam{c}.tif" for t in ("0099", "0158") for c in (1, 2)))  # fmt: skip
 # Each real frame is shown mirrored, turned, darker and noisier, too.
@@ -146,9 +146,9 @@ def compared(
             "kind": p.kind, "found": False, "visible_px": len(p.axis_px), "bend_mm": p.metal.bend_mm,
             "tip_hidden": p.tip_hidden, "visible_bend_px": _standing_off_px(p.axis_px),
         }  # fmt: skip
-        best, least = None, _SAME_PX
+        best, least = None, SAME_PX
         for k in left:
-            off = _off_px(found[k], tip, direction)
+            off = off_px(found[k], tip, direction)
             if off < least:
                 best, least = k, off
         if best is not None:
@@ -173,12 +173,12 @@ def _other_end(d: Detection, placed: tuple[Placed, ...]) -> bool:
     for p in placed:
         tail = p.axis_px[-1]
         outwards = tail - p.axis_px[-min(len(p.axis_px), 40)]
-        if _off_px(d, tail, outwards / max(float(np.hypot(*outwards)), 1e-9)) < _SAME_PX:
+        if off_px(d, tail, outwards / max(float(np.hypot(*outwards)), 1e-9)) < SAME_PX:
             return True
     return False
 
 
-def _off_px(d: Detection, tip: Float, direction: Float) -> float:
+def off_px(d: Detection, tip: Float, direction: Float) -> float:
     """How far a detection's tip is from a place; infinitely where its axis is another."""
     turn = np.rad2deg(np.arccos(np.clip(d.direction @ direction, -1, 1)))
     return float(np.linalg.norm(d.tip_px - tip)) if turn < _SAME_DEG else np.inf
@@ -223,6 +223,7 @@ def _figures(rows: list[dict[str, Any]], false: list[Detection], frames: int, do
         return {
             "instruments": len(those),
             "detection_rate": len(hit) / max(len(those), 1),
+            "detection_rate_95": interval_95(len(hit), len(those)),
             # Of those whose tip does not lie behind thicker metal, and can be told from the noise.
             "detection_rate_tip_in_sight": sum(r["found"] for r in in_sight) / max(len(in_sight), 1),
             "tip_px": {"median": q("tip_px", 50), "p95": q("tip_px", 95)},
@@ -248,6 +249,7 @@ def _figures(rows: list[dict[str, Any]], false: list[Detection], frames: int, do
     return whole | {
         "photons": dose,
         "false_per_frame": len(false) / frames,
+        "false_per_frame_95": interval_95(min(len(false), frames), frames),
         "kinds": {
             kind: of([r for r in rows if r["kind"] == kind])
             # By what they were called.
@@ -255,6 +257,16 @@ def _figures(rows: list[dict[str, Any]], false: list[Detection], frames: int, do
             for kind in KINDS
         },
     }
+
+
+def interval_95(count: int, of: int) -> tuple[float, float]:
+    """Where a share lies of which a sample has so many of so many: Wilson, J. Am. Stat. Assoc. 22:209, 1927."""
+    if not of:
+        return 0.0, 1.0
+    z2, share = 1.96**2, count / of
+    middle = (share + z2 / (2 * of)) / (1 + z2 / of)
+    half = np.sqrt(z2 * (share * (1 - share) / of + z2 / (4 * of**2))) / (1 + z2 / of)
+    return max(float(middle - half), 0.0), min(float(middle + half), 1.0)
 
 
 def _real(data: Path, stage: DetectionStage) -> dict[str, Any]:
@@ -294,15 +306,16 @@ def table(result: dict[str, Any]) -> str:
 
     a = result["alerts"]
     lines = [
-        f"{'photons':>8} {'kind':8}{'shown':>6}{'found':>8}{'tip in sight':>14}{'tip med / 95 %':>18}"
+        f"{'photons':>8} {'kind':8}{'shown':>6}{'found':>8}{'(95 %)':>12}{'tip in sight':>14}{'tip med / 95 %':>18}"
         f"{'direction':>11}{'kind right':>12}{'false a frame':>15}"
     ]
     for dose in result["by_dose"]:
         for kind, f in (("all", dose | {"instruments": dose["count"]}), *dose["kinds"].items()):
             right = "-" if f["kind_right"] is None else f"{f['kind_right']:.0%}"
+            low, high = f["detection_rate_95"]
             lines.append(
                 f"{dose['photons']:8g} {kind:8}{f['instruments']:6}{f['detection_rate']:8.1%}"
-                f"{f['detection_rate_tip_in_sight']:14.1%}"
+                f"{f'{low:.0%} to {high:.0%}':>12}{f['detection_rate_tip_in_sight']:14.1%}"
                 f"{px(f['tip_px']['median']):>9} / {px(f['tip_px']['p95'])} px{px(f['direction_deg']):>9}°{right:>12}"
                 f"{f['false_per_frame']:15.4f}"
             )
@@ -314,7 +327,8 @@ def table(result: dict[str, Any]) -> str:
             for d in result["by_dose"]
         ),
         *(
-            f"false, {d['photons']:g} photons: {d['false_per_frame']:.4f} a frame, {d['other_end_per_frame']:.4f} "
+            f"false, {d['photons']:g} photons: {d['false_per_frame']:.4f} a frame (95 %: "
+            f"{d['false_per_frame_95'][0]:.4f} to {d['false_per_frame_95'][1]:.4f}), {d['other_end_per_frame']:.4f} "
             "of it the other end of an instrument"
             for d in result["by_dose"]
         ),
