@@ -20,10 +20,11 @@ import torch
 from examples import exposures, kept_or_made  # beside this file
 from torch import nn
 from train_instruments import backgrounds_of
+from train_strips import tail_in_view
 
-from fluoronav.bench.instruments import compared
+from fluoronav.bench.instruments import SAME_PX, compared, off_px
 from fluoronav.geometry import Camera
-from fluoronav.instruments.joint import WEIGHTS, features
+from fluoronav.instruments.joint import FEATURES, WEIGHTS, features
 from fluoronav.instruments.looks import Looks
 from fluoronav.paths import shipped, write_json
 from fluoronav.simulation.instrument_scenes import Background
@@ -35,24 +36,28 @@ _LIMBS = 0.3
 _SCENES_A_PIECE = 50
 _SMALL, _PARTS = 1e-5, 5
 _LET_THROUGH = 0.01  # wrong finds a scene
+NONE, TIP, TAIL = range(3)
 
 
 def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Finds (n, 8), whether each is an instrument (n,), and the scene of each (n,)."""
+    """Finds (n, 10); what each is, a tip, a tail or none (n,); and the scene of each (n,)."""
     seed, count, of_chest = args
     cv2.setNumThreads(1)
     rng = np.random.default_rng(seed)
     camera = Camera.load(shipped("calibration/demo-carm.yaml"))
     looks = Looks(camera)
-    found, right, scenes = [], [], []
+    found, kinds, scenes = [], [], []
     for k, (frame, placed) in enumerate(exposures(rng, camera, of_chest, _LIMBS, count)):
         assert frame.seen is not None
         looked = looks.find(frame, _LEAST_PROPOSED)
         found += list(features(looked, frame.seen, frame.counts.shape))
+        tails = [tail for p in placed if (tail := tail_in_view(p, camera)) is not None]
         for one in looked:
-            right.append(any(r["found"] for r in compared([one.second], placed, camera.focal_px)[0]))
+            is_tip = any(r["found"] for r in compared([one.second], placed, camera.focal_px)[0])
+            is_tail = any(off_px(one.second, *tail) < SAME_PX for tail in tails)
+            kinds.append(TIP if is_tip else TAIL if is_tail else NONE)
             scenes.append(seed * _SCENES_A_PIECE + k)
-    return np.array(found, np.float32).reshape(-1, len(WEIGHTS)), np.array(right, bool), np.array(scenes, np.int64)
+    return np.array(found, np.float32).reshape(-1, FEATURES), np.array(kinds, np.int64), np.array(scenes, np.int64)
 
 
 def fitted(found: torch.Tensor, right: torch.Tensor) -> nn.Linear:
@@ -63,7 +68,9 @@ def fitted(found: torch.Tensor, right: torch.Tensor) -> nn.Linear:
 
     def loss() -> torch.Tensor:
         optimiser.zero_grad()
-        loss = loss_of(model((found - middle) / spread), right) + _SMALL * (model.weight**2).sum()
+        answer = model((found - middle) / spread)[:, 0]
+        loss = nn.functional.binary_cross_entropy_with_logits(answer, right.float())
+        loss = loss + _SMALL * (model.weight**2).sum()
         loss.backward()
         return loss
 
@@ -74,23 +81,39 @@ def fitted(found: torch.Tensor, right: torch.Tensor) -> nn.Linear:
     return model
 
 
-def loss_of(log_odds: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
-    return nn.functional.binary_cross_entropy_with_logits(log_odds[:, 0], right.float())
+class Both:
+    """That an instrument ends there, fitted to all finds; and that the end is its tip, fitted to ends."""
+
+    def __init__(self, found: torch.Tensor, kinds: torch.Tensor) -> None:
+        ends = kinds != NONE
+        self.an_end, self.the_tip = fitted(found, ends), fitted(found[ends], kinds[ends] == TIP)
+
+    @torch.no_grad()
+    def __call__(self, found: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.an_end(found)[:, 0]) * torch.sigmoid(self.the_tip(found)[:, 0])
+
+    def weights(self) -> dict[str, list[float]]:
+        rows = np.stack([np.append(m.weight.detach().numpy(), m.bias.item()) for m in (self.an_end, self.the_tip)], 1)
+        return dict(zip(WEIGHTS, rows.tolist(), strict=True))
 
 
-def held_out(found: torch.Tensor, right: torch.Tensor, scenes: np.ndarray) -> dict[str, float]:
-    """Loss, and the share of instruments lost where one wrong find in a hundred scenes that have finds is let through.
+def held_out(found: torch.Tensor, kinds: torch.Tensor, scenes: np.ndarray) -> dict[str, float]:
+    """Loss, and the share of tips lost where one wrong find in a hundred scenes that have finds is let through.
 
     Each fifth of the scenes is scored by what was fitted to the others.
     """
     names = np.random.default_rng(SEED).permutation(np.unique(scenes))
-    log_odds = torch.empty(len(found), 1)
+    score = torch.empty(len(found))
     for k in range(_PARTS):
         held = torch.from_numpy(np.isin(scenes, names[k::_PARTS]))
-        log_odds[held] = fitted(found[~held], right[~held])(found[held]).detach()
-    wrong = log_odds[~right, 0].sort(descending=True).values
+        score[held] = Both(found[~held], kinds[~held])(found[held])
+    tips = kinds == TIP
+    wrong = score[~tips].sort(descending=True).values
     limit = wrong[min(round(_LET_THROUGH * len(names)), len(wrong) - 1)]
-    return {"held_loss": loss_of(log_odds, right).item(), "held_lost": (log_odds[right] < limit).float().mean().item()}
+    return {
+        "held_loss": nn.functional.binary_cross_entropy(score, tips.float()).item(),
+        "held_lost": (score[tips] < limit).float().mean().item(),
+    }
 
 
 def main() -> None:
@@ -108,15 +131,15 @@ def main() -> None:
         pieces = max(options.scenes // _SCENES_A_PIECE, 1)
         return [(SEED + k, _SCENES_A_PIECE, anatomy) for k in range(pieces)]
 
-    found, right, scenes = kept_or_made(options.cache, ["found", "right", "scenes"], examples, work)
+    found, what, scenes = kept_or_made(options.cache, ["found", "what", "scenes"], examples, work)
     torch.manual_seed(SEED)
-    finds, real = torch.from_numpy(found), torch.from_numpy(right)
-    model = fitted(finds, real)
+    finds, kinds = torch.from_numpy(found), torch.from_numpy(what)
     record = {
-        "seed": SEED, "scenes_with_finds": len(np.unique(scenes)), "finds": len(found), "instruments": int(right.sum()),
-        "weights": dict(zip((*WEIGHTS, "1"), [*model.weight[0].tolist(), model.bias.item()], strict=True)),
-        **held_out(finds, real, scenes),
-        "both_logits_alone": held_out(finds[:, :2], real, scenes),
+        "seed": SEED, "scenes_with_finds": len(np.unique(scenes)), "finds": len(found),
+        "instruments": int((what == TIP).sum()), "tails": int((what == TAIL).sum()),
+        "weights": Both(finds, kinds).weights(),
+        **held_out(finds, kinds, scenes),
+        "looks_alone": held_out(finds[:, [0, 1, 3]], kinds, scenes),
     }  # fmt: skip
     write_json(record, options.out / "instrument-joint.json")
     print(json.dumps(record, indent=1))

@@ -102,7 +102,7 @@ def load_weights(model: nn.Module, path: Path, prefix: str = "model.") -> None:
     """Takes the weights of an exported model; its normalisations are in its convolutions already, and stay there.
 
     `prefix` is what the exporter put before the names of the model's parts. Residuals that the file does not have yet
-    stay as they are: they add nothing.
+    stay as they are: they add nothing; and so do outputs that it does not have.
     """
     kept = {i.name: numpy_helper.to_array(i) for i in onnx.load(path).graph.initializer}
     for name, layer in list(model.named_modules()):
@@ -116,11 +116,11 @@ def load_weights(model: nn.Module, path: Path, prefix: str = "model.") -> None:
         if weight is None:
             assert name.startswith("deep."), name  # a model from before there were any
             continue
-        layer.weight.data = torch.from_numpy(weight.copy())
         # The exporter names it so when it comes out of a normalisation, and plainly the second time.
         bias = kept.get(f"{prefix}{name}.weight_bias", kept.get(f"{prefix}{name}.bias"))
         assert bias is not None and layer.bias is not None, name
-        layer.bias.data = torch.from_numpy(bias.copy())
+        layer.weight.data[: len(weight)] = torch.from_numpy(weight)
+        layer.bias.data[: len(bias)] = torch.from_numpy(bias)
 
 
 def averaged(*paths: Path) -> Detector:

@@ -22,7 +22,7 @@ from torch import nn
 from tqdm import tqdm
 from train_instruments import (
     Residual,
-    backgrounds,
+    backgrounds_of,
     block,
     exported,
     load_weights,
@@ -31,7 +31,7 @@ from train_instruments import (
 )
 
 from fluoronav.geometry import Camera
-from fluoronav.instruments.network_input import KINDS
+from fluoronav.instruments.network_input import GRID, KINDS
 from fluoronav.instruments.proposals import Proposer
 from fluoronav.instruments.strips import (
     ACROSS_SCALE_PX,
@@ -54,12 +54,15 @@ _LIMBS = 0.4
 # moved farther: a traced line may run on beyond a tip, or end before it.
 _JITTER_PX, _FAR_PX, _FAR_SHARE = 8.0, 25.0, 0.3
 _ACROSS_PX, _JITTER_DEG, _STRIPS = 2.0, 0.9, 3
-# A strip is of an instrument when its tip lies so far along the strip's axis (the strip shows 50 px ahead), at most so
-# far across it, and the axes differ by less than this; of none when it is off by more than the second pair, or the tip
-# is the other end; in between it is not shown.
+# A strip is of an instrument's tip when that lies so far along the strip's axis (the strip shows 50 px ahead), at most
+# so far across it, and the axes differ by less than this; of its tail when that does, and the axis runs the other way;
+# of none when it is off by more than the second pair; in between it is not shown.
 _AHEAD_PX, _BEHIND_PX, _OFF_PX, _OFF_DEG = 45.0, 110.0, 14.0, 10.0
 _APART_PX, _APART_DEG = 25.0, 20.0
-NO_KIND = -1
+NO_KIND, TAIL_END = -1, -2
+# Tails are seldom proposed, since the first look knows most of them: where it says so surely that there is one, it is
+# shown all the same.
+_TAIL_SEEN = 0.3
 _MOST_HELD = 11_000
 
 
@@ -80,7 +83,7 @@ class Judge(nn.Module):
 
 
 def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.ndarray]:
-    """Strips (n, 2, 48, 128) as float16, and what they are (n, 4): kind or -1, and as :func:`_truth` says."""
+    """Strips (n, 2, 48, 128) as float16, and what they are (n, 4): kind, none or a tail, and as :func:`_truth` says."""
     seed, count, of_chest = args
     cv2.setNumThreads(1)
     rng = np.random.default_rng(seed)
@@ -90,14 +93,17 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
     one = np.empty((2, ROWS, COLS), np.float32)
     for frame, placed in exposures(rng, camera, of_chest, _LIMBS, count, HARD, COUNTS):
         assert frame.seen is not None
-        for d in proposer.find(frame, _LEAST_SCORE):
+        ends = [(d.tip_px, d.direction) for d in proposer.find(frame, _LEAST_SCORE)]
+        tails = [tail for p in placed if (tail := tail_in_view(p, camera)) is not None]
+        ends += [tail for tail in tails if _around(proposer.model.output[0, 5], tail[0], camera) > _TAIL_SEEN]
+        for end, direction in ends:
             for _ in range(_STRIPS):
                 turn = np.deg2rad(rng.normal(0, _JITTER_DEG))
-                axis = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ d.direction
+                axis = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ direction
                 across = np.array([-axis[1], axis[0]])
                 far = _FAR_PX if rng.random() < _FAR_SHARE else _JITTER_PX
-                tip = d.tip_px + rng.normal(0, far) * axis + rng.normal(0, _ACROSS_PX) * across
-                truth = _truth(placed, tip, axis)
+                tip = end + rng.normal(0, far) * axis + rng.normal(0, _ACROSS_PX) * across
+                truth = _truth(placed, tails, tip, axis)
                 if truth is None:
                     continue
                 strip(frame.counts, frame.seen, tip, axis, frame.dark, False, one)
@@ -106,37 +112,71 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
     return np.array(strips, np.float16).reshape(-1, 2, ROWS, COLS), np.array(truths, np.float64).reshape(-1, 4)
 
 
-def _truth(placed: tuple[Placed, ...], tip: np.ndarray, axis: np.ndarray) -> tuple[float, float, float, float] | None:
-    """Kind, how far the true tip lies along and across the axis (pixels), and how far the true axis is turned (deg).
+End = tuple[np.ndarray, np.ndarray]  # where it is, (column, row) px, and whither the axis points out of it
+
+
+def tail_in_view(placed: Placed, camera: Camera) -> End | None:
+    tail = placed.axis_px[-1]
+    if float(np.linalg.norm(tail - camera.project(placed.points_camera[-1]))) > 2:
+        return None
+    outwards = tail - placed.axis_px[-min(len(placed.axis_px), 40 if placed.metal.bend_mm else 300)]
+    return tail, outwards / max(float(np.linalg.norm(outwards)), 1e-9)
+
+
+def _around(grid: np.ndarray, at_px: np.ndarray, camera: Camera) -> float:
+    """The most that a map says within a pixel of a place."""
+    col, row = np.rint((at_px + 0.5) * GRID / max(camera.rows, camera.cols) - 0.5).astype(int)
+    return float(grid[max(row - 1, 0) : row + 2, max(col - 1, 0) : col + 2].max())
+
+
+def _truth(
+    placed: tuple[Placed, ...], tails: list[End], tip: np.ndarray, axis: np.ndarray
+) -> tuple[float, float, float, float] | None:
+    """Kind, or that it is a tail; how far the true end lies along and across the axis (pixels), and how far the true
+    axis is turned (deg).
 
     None where it can be said neither that it is an instrument nor that it is none.
     """
     normal, doubtful = np.array([-axis[1], axis[0]]), False
-    for p in placed:
-        off = p.axis_px[0] - tip
-        along, across = float(off @ axis), float(off @ normal)
-        true = p.axis_px[0] - p.axis_px[min(len(p.axis_px) - 1, 40 if p.metal.bend_mm else 300)]
+
+    def off(end: np.ndarray, true: np.ndarray) -> tuple[float, float, float]:
         turn = float(np.rad2deg(np.arctan2(true @ normal, true @ axis)))
-        if -_BEHIND_PX < along < _AHEAD_PX and abs(across) < _OFF_PX and abs(turn) < _OFF_DEG:
+        return float((end - tip) @ axis), float((end - tip) @ normal), turn
+
+    def fits(along: float, across: float, turn: float) -> bool:
+        return -_BEHIND_PX < along < _AHEAD_PX and abs(across) < _OFF_PX and abs(turn) < _OFF_DEG
+
+    for p in placed:
+        true = p.axis_px[0] - p.axis_px[min(len(p.axis_px) - 1, 40 if p.metal.bend_mm else 300)]
+        along, across, turn = off(p.axis_px[0], true)
+        if fits(along, across, turn):
             return KINDS.index(p.kind), along, across, turn
         here = np.abs((p.axis_px - tip) @ normal).min() if abs(along) < 2 * _BEHIND_PX else np.inf
         doubtful |= bool(here < _APART_PX and abs(turn) < _APART_DEG)
+    for end, outwards in tails:
+        said = off(end, outwards)
+        if fits(*said):
+            return TAIL_END, *said
     return None if doubtful else (NO_KIND, 0.0, 0.0, 0.0)
 
 
 def loss_of(out: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     kind, (shift, across, turn) = truth[:, 0].long(), truth[:, 1:].T
-    real = kind >= 0
-    loss = nn.functional.binary_cross_entropy_with_logits(out[:, 0], real.float())
-    if real.any():
-        loss = loss + 0.5 * nn.functional.cross_entropy(out[real, 1:5], kind[real])
+    tip, tail = kind >= 0, kind == TAIL_END
+    log_odds = nn.functional.binary_cross_entropy_with_logits
+    loss = log_odds(out[:, 0], (tip | tail).float())
+    if (tip | tail).any():
+        # Two questions, since they have two answers: a blunt end is surely a wire's, and the strip does not say which.
+        loss = loss + log_odds(out[tip | tail, 9], tip[tip | tail].float())
+    if tip.any():
+        loss = loss + 0.5 * nn.functional.cross_entropy(out[tip, 1:5], kind[tip])
         # A Laplace likelihood: the error is learned with the shift, and an outlier counts once.
-        off = (out[real, 5] - shift[real] / SHIFT_SCALE_PX).abs()
-        log_b = out[real, 6].clamp(-4, 3)
+        off = (out[tip, 5] - shift[tip] / SHIFT_SCALE_PX).abs()
+        log_b = out[tip, 6].clamp(-4, 3)
         loss = loss + 0.5 * (off * torch.exp(-log_b) + log_b).mean()
         huber = nn.functional.smooth_l1_loss
-        loss = loss + 0.3 * huber(out[real, 7], across[real] / ACROSS_SCALE_PX)
-        loss = loss + 0.3 * huber(out[real, 8], (turn[real] / TURN_SCALE_DEG).clamp(-3, 3))
+        loss = loss + 0.3 * huber(out[tip, 7], across[tip] / ACROSS_SCALE_PX)
+        loss = loss + 0.3 * huber(out[tip, 8], (turn[tip] / TURN_SCALE_DEG).clamp(-3, 3))
     return loss
 
 
@@ -165,13 +205,15 @@ def train(
     optimiser = torch.optim.AdamW(model.parameters(), lr=highest_rate, weight_decay=1e-2)
     wanted = torch.from_numpy(truths.astype(np.float32))
     held, batch = min(len(strips) // 10, _MOST_HELD), 128
-    real, not_real = (held + np.flatnonzero(which) for which in (truths[held:, 0] >= 0, truths[held:, 0] < 0))
+    kinds = truths[held:, 0]
+    tips, tails, none = (held + np.flatnonzero(w) for w in (kinds >= 0, kinds == TAIL_END, kinds == NO_KIND))
     start, seen, running = time.monotonic(), 0, []
     bar = tqdm(total=100, desc="training", unit="%")
     while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
             group["lr"] = rate(highest_rate, seen / 6400, share)
-        chosen = np.concatenate([rng.choice(real, batch // 2), rng.choice(not_real, batch // 2)])
+        shares = ((tips, 7 * batch // 16), (tails, 3 * batch // 16), (none, 6 * batch // 16))
+        chosen = np.concatenate([rng.choice(which, count) for which, count in shares])
         x, flipped = varied(strips[chosen].astype(np.float32), rng)
         truth = wanted[chosen].clone()
         truth[torch.from_numpy(flipped), 2:] *= -1
@@ -194,21 +236,27 @@ def train(
 
 @torch.no_grad()
 def held_out(model: Judge, strips: np.ndarray, truths: np.ndarray, held: int) -> dict[str, float]:
-    """On scenes that were not trained on: loss, share of instruments lost when one wrong find in 50 is let through."""
+    """On scenes that were not trained on: loss; which share of tips is lost when one in 50 of what is none, or of the
+    tails, is let through."""
     model.eval()
     shown = strips[:held].astype(np.float32)
     out = torch.cat([model(torch.from_numpy(shown[a : a + 256])) for a in range(0, held, 256)])
     model.train()
     truth = torch.from_numpy(truths[:held]).float()
     kind, shift = truth[:, 0].long(), truth[:, 1]
-    real = kind >= 0
-    limit = torch.quantile(out[~real, 0], 0.98)
+    tip = kind >= 0
+
+    def lost(log_odds: torch.Tensor, which: int) -> float:
+        limit = torch.quantile(log_odds[kind == which], 0.98)
+        return float((log_odds[tip] < limit).float().mean())
+
     return {
         "held_loss": float(loss_of(out, truth)),
-        "held_lost": float((out[real, 0] < limit).float().mean()),
-        "held_kind_right": float((out[real, 1:5].argmax(1) == kind[real]).float().mean()),
-        "held_tip_px": float((SHIFT_SCALE_PX * out[real, 5] - shift[real]).abs().median()),
-        "held_turn_deg": float((TURN_SCALE_DEG * out[real, 8] - truth[real, 3]).abs().median()),
+        "held_lost": lost(out[:, 0], NO_KIND),
+        "held_lost_to_tails": lost(out[:, 9], TAIL_END),
+        "held_kind_right": float((out[tip, 1:5].argmax(1) == kind[tip]).float().mean()),
+        "held_tip_px": float((SHIFT_SCALE_PX * out[tip, 5] - shift[tip]).abs().median()),
+        "held_turn_deg": float((TURN_SCALE_DEG * out[tip, 8] - truth[tip, 3]).abs().median()),
     }
 
 
@@ -218,6 +266,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("engines"))
     parser.add_argument("--scenes", type=int, default=8000)
     parser.add_argument("--views", type=int, default=30, help="views of each subject")
+    parser.add_argument("--anatomy", type=Path, help="keep the views here (.npz), or read them")
     parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--on-from", type=Path, help="instrument-strips.onnx to go on from")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
@@ -230,7 +279,7 @@ def main() -> None:
     torch.set_num_threads(2)
 
     def work() -> list[tuple]:
-        anatomy = backgrounds(options.data, options.views)
+        anatomy = backgrounds_of(options)
         return [(options.seed + k, 50, anatomy) for k in range(max(options.scenes // 50, 1))]
 
     parts = [kept_or_made(cache, ["strips", "truths"], examples, work) for cache in (options.cache, *options.also)]
@@ -247,7 +296,7 @@ def main() -> None:
     model = train(model, strips, truths, options.minutes, options.rate, curve).eval()
     record = {
         "seed": options.seed, "strips": len(strips), "instruments": int((truths[:, 0] >= 0).sum()),
-        "minutes": options.minutes, "curve": curve, "before": before,
+        "tails": int((truths[:, 0] == TAIL_END).sum()), "minutes": options.minutes, "curve": curve, "before": before,
     }  # fmt: skip
     print(exported(model, "instrument-strips", "strips", "judgements", strips[:AT_ONCE], record, options.out))
 

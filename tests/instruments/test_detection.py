@@ -11,7 +11,7 @@ from fluoronav.instruments.detection import DetectionStage
 from fluoronav.instruments.drift import DriftFilter
 from fluoronav.instruments.identity import IdentityTracker
 from fluoronav.instruments.looks import Looks
-from fluoronav.instruments.strips import ACROSS_SCALE_PX, TURN_SCALE_DEG
+from fluoronav.instruments.strips import ACROSS_SCALE_PX, OUTPUTS, TURN_SCALE_DEG
 from fluoronav.instruments.tracing import trace_instruments
 from fluoronav.records import Budget, FrameRecord
 
@@ -95,7 +95,9 @@ def test_a_find_is_looked_at_again_only_where_its_tip_moved(camera):
         asked.append([d.tip_px.tolist() for d in finds])
         first = len(asked) == 1
         moved = [replace(d, tip_px=d.tip_px + (9.0 if first and d is not still else 1.0)) for d in finds]
-        return [replace(d, score=(0.01 if d.tip_px[0] > 700 else 0.9) - 0.2 * first) for d in moved]
+        return [
+            (replace(d, score=(0.01 if d.tip_px[0] > 700 else 0.9) - 0.2 * first), 0.6 - 0.2 * first) for d in moved
+        ]
 
     looks._looked_at = looked_at
     found = looks.find(blank_frame(), 0.3)
@@ -104,6 +106,7 @@ def test_a_find_is_looked_at_again_only_where_its_tip_moved(camera):
     assert [d.first for d in found] == [still, moves, none]
     assert [d.second.score for d in found] == pytest.approx([0.7, 0.9, -0.19])
     assert [d.second_at_first for d in found] == pytest.approx([0.7, 0.7, -0.19])
+    assert [d.tip_rather for d in found] == pytest.approx([0.4, 0.6, 0.4])
 
 
 def test_an_axis_that_was_measured_along_something_else_is_as_the_strip_shows_it_and_looked_at_again(camera):
@@ -111,9 +114,9 @@ def test_an_axis_that_was_measured_along_something_else_is_as_the_strip_shows_it
     looks = Looks(camera)
     well, turned, beside = seen(500, 500), seen(200, 800), seen(800, 200)
     looks.proposer = SimpleNamespace(find=lambda frame, least: [well, turned, beside])
-    said = np.zeros((3, 9), np.float32)
+    said = np.zeros((3, OUTPUTS), np.float32)
     said[:, 0], said[:, 6] = 5.0, -1.0
-    said[0, 7:] = 1.9 / ACROSS_SCALE_PX, 1.9 / TURN_SCALE_DEG  # no more than it may be wrong itself
+    said[0, 7:9] = 1.9 / ACROSS_SCALE_PX, 1.9 / TURN_SCALE_DEG  # no more than it may be wrong itself
     said[1, 8] = 4.0 / TURN_SCALE_DEG
     said[2, 7] = -2.5 / ACROSS_SCALE_PX
     asked = []
@@ -121,8 +124,8 @@ def test_an_axis_that_was_measured_along_something_else_is_as_the_strip_shows_it
     def looked_at(frame, finds):
         asked.append(len(finds))
         if len(asked) == 2:
-            return list(finds)
-        return [looks._judged(d, s) for d, s in zip(finds, said, strict=True)]
+            return [(d, 0.5) for d in finds]
+        return [(looks._judged(d, s), 0.5) for d, s in zip(finds, said, strict=True)]
 
     looks._looked_at = looked_at
     a, b, c = (one.second for one in looks.find(blank_frame(), 0.3))

@@ -1,8 +1,10 @@
 """What is known of a find once both networks have seen it.
 
 The first network saw the whole picture, the second each pixel about the axis; neither knows whether the line leaves the
-field, or what both said of its other end. One score is made of all that by a logistic regression,
-which is stacked generalisation (Wolpert, Neural Networks 5:241, 1992).
+field, or what both said of its other end. Two logistic regressions make probabilities of all that, which is stacked
+generalisation (Wolpert, Neural Networks 5:241, 1992): that an instrument ends there, and that this end is its tip.
+Their product is the score. They are two, since a blunt end of wire is surely an end, and only its surroundings say of
+which sort: where the wire leaves the field it is the tip.
 """
 
 from __future__ import annotations
@@ -15,22 +17,26 @@ from fluoronav.records import Detection
 
 Float = NDArray[np.float64]
 
-# What each says, as log-odds; the length is in pixels of a 1024 image. Fitted by engines/fit_joint.py.
+# What each says as log-odds of both: that an instrument ends there, and that this is its tip. The length is in pixels
+# of a 1024 image. Fitted by engines/fit_joint.py.
 WEIGHTS = {
-    "first look's logit": 1.363,
-    "second look's logit": 0.414,
-    "second look's logit where the first saw it": 0.226,
-    "the line leaves the field": 1.779,
-    "first look's logit of the other end": 0.295,
-    "second look's logit of the other end": -0.115,
-    "both looks say the same kind": 0.341,
-    "log of the length": 0.417,
+    "first look's logit": (1.339, 0.039),
+    "second look's logit of an end": (0.311, 0.092),
+    "second look's logit of an end where the first saw it": (0.207, -0.079),
+    "second look's logit of the tip": (0.086, 0.699),
+    "the line leaves the field": (1.242, 4.354),
+    "first look's logit of the other end": (0.241, 0.406),
+    "second look's logit of an end at the other end": (-0.033, -0.142),
+    "second look's logit of the tip at the other end": (-0.065, -0.377),
+    "both looks say the same kind": (0.224, 0.079),
+    "log of the length": (0.337, -0.992),
+    "1": (-3.240, 6.478),
 }
-BIAS = -3.958
 _WEIGHTS = np.array(list(WEIGHTS.values()))
+FEATURES = len(WEIGHTS) - 1
 _SURE = 1e-6
 # Of an other end that nobody proposed.
-_NO_FIRST, _NO_SECOND = -4.0, -12.0
+_NO_FIRST, _NO_SECOND, _NO_TIP = -4.0, -12.0, 0.0
 _OUTWARDS_PX, _EVERY_PX = 24.0, 4.0
 _LEAST_LENGTH_PX = 5.0
 # Two finds are of one line when their axes differ by less than this (6 degrees, pixels of a 1024 image).
@@ -48,14 +54,16 @@ def scores(looked: list[Looked], seen: NDArray[np.bool_], frame_shape: tuple[int
     frame_shape : tuple of int
         (rows, cols) of the frame, in whose pixels the finds are.
     """
-    return np.array([share(log_odds) for log_odds in features(looked, seen, frame_shape) @ _WEIGHTS + BIAS])
+    log_odds = features(looked, seen, frame_shape) @ _WEIGHTS[:-1] + _WEIGHTS[-1]
+    return np.array([share(an_end) * share(the_tip) for an_end, the_tip in log_odds])
 
 
 def features(looked: list[Looked], seen: NDArray[np.bool_], frame_shape: tuple[int, ...]) -> Float:
-    """What is weighed of each find, shape (n, 8), in the order of :data:`WEIGHTS`; parameters as for :func:`scores`."""
+    """What is weighed of each find, shape (n, 10), ordered as :data:`WEIGHTS`; parameters as for :func:`scores`."""
     scale = max(frame_shape) / 1024
     by_first, by_second = [_logit(k.first.score) for k in looked], [_logit(k.second.score) for k in looked]
-    out = np.empty((len(looked), len(WEIGHTS)))
+    of_tip = [_logit(k.tip_rather) for k in looked]
+    out = np.empty((len(looked), FEATURES))
     for k, one in enumerate(looked):
         before, now = one.first, one.second
         others = [m for m, other in enumerate(looked) if m != k and on_one_line(now, other.second, scale)]
@@ -65,9 +73,11 @@ def features(looked: list[Looked], seen: NDArray[np.bool_], frame_shape: tuple[i
             by_first[k],
             by_second[k],
             _logit(one.second_at_first),
+            of_tip[k],
             leaves_field(before, seen, frame_shape),
             _NO_FIRST if other_end is None else by_first[other_end],
             _NO_SECOND if other_end is None else by_second[other_end],
+            _NO_TIP if other_end is None else of_tip[other_end],
             before.kind == now.kind,
             np.log(max(length, _LEAST_LENGTH_PX)),
         )

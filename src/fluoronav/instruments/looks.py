@@ -31,14 +31,18 @@ class Looked:
     Attributes
     ----------
     first, second : Detection
-        The scores are theirs, 0 to 1.
+        The scores are theirs, 0 to 1: of the first, that an instrument's tip is there; of the second, that an
+        instrument ends there, with its tip or its tail.
     second_at_first : float
         The second look's score where the first had put tip and axis; it may have looked again where it put them itself.
+    tip_rather : float
+        What the second says, 0 to 1, that the end is the tip and not the tail.
     """
 
     first: Detection
     second: Detection
     second_at_first: float
+    tip_rather: float
 
 
 class Looks:
@@ -71,22 +75,25 @@ class Looks:
         """
         first = self.proposer.find(frame, least_proposed)[:MOST]
         at_first = self._looked_at(frame, first)
-        second = list(at_first)
+        last = list(at_first)
         far = _MOVED_PX * self._longest / 1024
         again = [
-            k for k, (before, now) in enumerate(zip(first, at_first, strict=True))
+            k for k, (before, (now, _)) in enumerate(zip(first, at_first, strict=True))
             if now.score > _LEAST_AGAIN
             and (
                 float(np.linalg.norm(now.tip_px - before.tip_px)) > far
                 or float(now.direction @ before.direction) < _ASTRAY_COS
             )
         ]  # fmt: skip
-        for k, d in zip(again, self._looked_at(frame, [at_first[k] for k in again]), strict=True):
-            second[k] = d
-        return [Looked(a, b, c.score) for a, b, c in zip(first, second, at_first, strict=True)]
+        for k, said in zip(again, self._looked_at(frame, [at_first[k][0] for k in again]), strict=True):
+            last[k] = said
+        return [
+            Looked(before, now, once.score, tip_rather)
+            for before, (once, _), (now, tip_rather) in zip(first, at_first, last, strict=True)
+        ]
 
-    def _looked_at(self, frame: FrameRecord, finds: list[Detection]) -> list[Detection]:
-        """The finds as the second network sees them."""
+    def _looked_at(self, frame: FrameRecord, finds: list[Detection]) -> list[tuple[Detection, float]]:
+        """The finds as the second network sees them, and how far it takes what it sees for the tip."""
         assert frame.seen is not None
         strips, out = self.second.input, []
         for first in range(0, len(finds), len(strips)):
@@ -95,11 +102,11 @@ class Looks:
             for k, d in enumerate(some):
                 strip(frame.counts, frame.seen, d.tip_px, d.direction, frame.dark, frame.inverse, strips[k])
             self.second.run()
-            out += [self._judged(d, said) for d, said in zip(some, self.second.output, strict=False)]
+            out += [(self._judged(d, said), share(said[9])) for d, said in zip(some, self.second.output, strict=False)]
         return out
 
     def _judged(self, d: Detection, said: NDArray[np.float32]) -> Detection:
-        """A find with what the second look says of it: whether it is one, of which kind, and where its tip is."""
+        """A find with what the second look says of it: whether one ends there, of which kind, and where."""
         scale = self._longest / 1024
         shift, sigma = SHIFT_SCALE_PX * scale * float(said[5]), SHIFT_SCALE_PX * scale * float(np.exp(said[6]))
         direction, sigma_deg = d.direction, d.sigma_deg

@@ -19,10 +19,11 @@ ROWS, COLS = 48, 128  # across the axis and along it
 _ACROSS_STEP_PX, _ALONG_STEP_PX, _AHEAD_PX = 2.0, 2.5, 50.0  # pixels of a 1024 image
 _SCALE, _CLIP = 0.5, 4.0
 MOST, AT_ONCE = 8, 2  # strips of one frame, and how many the network is given at a time: most frames have fewer
-# What the network says of a strip: log-odds that it is an instrument, those of each kind, how far the tip lies farther
-# along the axis (in SHIFT_SCALE_PX) and the logarithm of that one's error, how far across it (ACROSS_SCALE_PX), and how
-# far the axis is turned (TURN_SCALE_DEG, from the direction towards the normal).
-OUTPUTS = 9
+# What the network says of a strip: log-odds that an instrument ends there, those of each kind, how far the tip lies
+# farther along the axis (in SHIFT_SCALE_PX) and the logarithm of that one's error, how far across it (ACROSS_SCALE_PX),
+# how far the axis is turned (TURN_SCALE_DEG, from the direction towards the normal), and log-odds that the end is the
+# tip and not the tail.
+OUTPUTS = 10
 SHIFT_SCALE_PX, ACROSS_SCALE_PX, TURN_SCALE_DEG = 8.0, 3.0, 1.5
 
 _ACROSS = (np.arange(ROWS) - (ROWS - 1) / 2) * _ACROSS_STEP_PX
