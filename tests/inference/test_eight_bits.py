@@ -10,6 +10,7 @@ from fluoronav.inference import InferenceSettings, Model, ModelError, eight_bits
 from fluoronav.inference import model as model_module
 from fluoronav.inference.manifest import approved, approved_in_8_bits
 from fluoronav.inference.runner import Runner
+from fluoronav.instruments.strips import OUTPUTS
 
 WHOLE, SHORT = (InferenceSettings.model_validate({"cpu_precision": p}) for p in ("fp32", "int8"))
 
@@ -113,7 +114,7 @@ def test_a_network_is_put_into_8_bits_by_what_it_is_shown():
     assert len(small.content) < 0.4 * len(whole.content)
     answers = []
     for model in (whole, small):
-        x, y = given.copy(), np.zeros((2, 9), np.float32)
+        x, y = given.copy(), np.zeros((2, OUTPUTS), np.float32)
         Runner(model, InferenceSettings(), {"strips": x}, {"judgements": y}).run()
         answers.append(y)
     assert 0 < np.abs(answers[1] - answers[0]).max() < 0.15 * np.abs(answers[0]).max()
