@@ -20,17 +20,17 @@ Float = NDArray[np.float64]
 # What each says as log-odds of both: that an instrument ends there, and that this is its tip. The length is in pixels
 # of a 1024 image. Fitted by engines/fit_joint.py.
 WEIGHTS = {
-    "first look's logit": (1.339, 0.039),
-    "second look's logit of an end": (0.311, 0.092),
-    "second look's logit of an end where the first saw it": (0.207, -0.079),
-    "second look's logit of the tip": (0.086, 0.699),
-    "the line leaves the field": (1.242, 4.354),
-    "first look's logit of the other end": (0.241, 0.406),
-    "second look's logit of an end at the other end": (-0.033, -0.142),
-    "second look's logit of the tip at the other end": (-0.065, -0.377),
-    "both looks say the same kind": (0.224, 0.079),
-    "log of the length": (0.337, -0.992),
-    "1": (-3.240, 6.478),
+    "first look's logit": (1.163, 1.044),
+    "second look's logit of an end": (0.318, -0.153),
+    "second look's logit of an end where the first saw it": (0.296, 0.129),
+    "second look's logit of the tip": (0.130, 0.653),
+    "the line leaves the field": (1.528, 4.612),
+    "first look's logit of the other end": (-0.060, 0.217),
+    "second look's logit of an end at the other end": (0.055, -0.093),
+    "second look's logit of the tip at the other end": (-0.052, -0.358),
+    "both looks say the same kind": (0.273, 1.812),
+    "log of the length": (0.565, -1.175),
+    "1": (-5.189, 5.323),
 }
 _WEIGHTS = np.array(list(WEIGHTS.values()))
 FEATURES = len(WEIGHTS) - 1

@@ -1,8 +1,8 @@
 """What lies in the beam, is metal or looks like it, and is no instrument.
 
-A cable has no bare end in the field: it goes on beyond it, or ends in an electrode, a lug or a plug; and a rod has
-heads on it. A bare end of wire cannot be told from a K-wire by anyone, and a detector that must not take one for the
-other would miss both.
+A cable has no bare end in the field: it goes on beyond it, or ends in an electrode, a lug, a plug or a connector; and a
+rod has heads on it. A bare end of wire cannot be told from a K-wire by anyone, and a detector that must not take one
+for the other would miss both.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from fluoronav.geometry import Camera
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
+
+_WITH_CONNECTOR = 0.3  # of cables
 
 
 def distract(rng: np.random.Generator, camera: Camera, steel: Float32, seen: NDArray[np.bool_]) -> None:
@@ -65,6 +67,8 @@ def distract(rng: np.random.Generator, camera: Camera, steel: Float32, seen: NDA
     for _ in range(rng.integers(1, 4) if rng.random() < 0.35 else 0):
         cable, width, mm = cable_px(rng, place(), camera), rng.uniform(2, 9), rng.uniform(0.1, 1.5)
         line(cable, width, mm)
+        if rng.random() < _WITH_CONNECTOR:
+            _connector(rng, steel, scale, cable, width, mm)
         end_of_cable(rng, steel, scale, cable[0], cable[0] - cable[1], width, mm)
     for _ in range(rng.integers(1, 4) if rng.random() < 0.1 else 0):  # plugs, and what lies about like one
         _plug(rng, steel, scale, place())
@@ -149,6 +153,31 @@ def end_of_cable(
         steel += layer
     else:
         _plug(rng, steel, scale, at)
+
+
+def _connector(rng: np.random.Generator, steel: Float32, scale: float, cable: Float, width: float, mm: float) -> None:
+    """Two cables crimped together, or a plug in its socket: a sleeve on a cable, in steps, with a ring at its end."""
+    # The last point lies far beyond the field.
+    at = int(rng.integers(min(14, len(cable) - 3)))
+    along = cable[at + 1] - cable[at]
+    along /= max(float(np.linalg.norm(along)), 1e-9)
+    layer, begins = np.zeros_like(steel), cable[at]
+    thick, dense = max(rng.uniform(1.8, 4) * width, width + 4) * scale, mm * rng.uniform(1.5, 4) + 0.3
+
+    def piece(length: float, wide: float, mm: float) -> Float:
+        ends = np.rint(16 * np.stack([begins, begins + length * along])).astype(np.int32)
+        # A round body: thicker in its middle.
+        for share, of_mm in ((1.0, 0.4), (0.8, 0.75), (0.5, 1.0)):
+            cv2.line(layer, ends[0].tolist(), ends[1].tolist(), mm * of_mm, max(round(share * wide), 1), cv2.LINE_AA, 4)
+        return begins + length * along
+
+    for _ in range(rng.integers(1, 4)):
+        begins = piece(rng.uniform(10, 60) * scale, thick * rng.uniform(0.5, 1), dense * rng.uniform(0.6, 1))
+    if rng.random() < 0.5:
+        middle = np.rint(begins + 0.5 * thick * along).astype(int)
+        cv2.circle(layer, middle.tolist(), max(round(0.5 * thick), 2), dense, max(round(0.2 * thick), 1), cv2.LINE_AA)
+    np.maximum(steel, layer, out=layer)
+    steel[...] = layer
 
 
 def _disc(steel: Float32, at: Float, radius: float, mm: float) -> None:
