@@ -179,3 +179,14 @@ def test_a_tangent_that_the_path_does_not_have_is_of_another_shadow():
         return np.rad2deg(np.arccos(-found.direction[1]))
 
     assert turned_deg(0.0) < 0.5 and turned_deg(14.0) < 6
+
+
+def test_a_path_that_comes_back_to_where_it_began_has_no_chord_and_no_bend():
+    """Regression: a loop of cable that was traced all round ended the frame with a division by zero."""
+    angle = np.linspace(0, 2 * np.pi, 90)
+    path = 500 + 100 * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    path[-1] = path[0]
+    counts = np.full((1024, 1024), 9000, np.uint16)
+    cv2.polylines(counts, [np.rint(path).astype(np.int32)], False, 3000, 7)
+    found = measure(counts, path, 0.0)
+    assert found is not None and found.bend_px == 0.0 and np.isfinite(found.tip_px).all()

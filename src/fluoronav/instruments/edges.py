@@ -90,11 +90,16 @@ def measure(
     # The chord of the path's first part gives the direction in which profiles are taken.
     direction = _chord(path_px, length, reach)
     normal = np.array([-direction[1], direction[0]])
-    shadow = shadow_along(counts, centre - half_px * normal, normal, 2 * half_px + 1, dark, inverse)
+    shadow = _profiles(counts, centre, normal, half_px, dark, inverse)
     at_tip, axis, width_px, sigma_deg = _axis(shadow, half_px, path_px[0], centre, direction, normal, reach)
     moved, sigma_tip = _tip(counts, at_tip, axis, width_px, dark, inverse)
     bend_px = _bend(counts, path_px, length, half_px, dark, inverse)
     return Measured(at_tip + moved * axis, axis, path_px[-1], width_px, sigma_tip, sigma_deg, bend_px)
+
+
+def _profiles(counts: NDArray, centre: Float, normal: Float, half_px: int, dark: float, inverse: bool) -> Float32:
+    """The shadow across a shaft at each of these places."""
+    return shadow_along(counts, centre - half_px * normal, normal, 2 * half_px + 1, dark, inverse)
 
 
 @njit(cache=True, nogil=True)
@@ -186,13 +191,14 @@ def _middles(shadow, half_px):
 
 def _bend(counts: NDArray, path_px: Float, length: Float, half_px: int, dark: float, inverse: bool) -> float:
     """How far the middle of a shaft stands off its chord, as :class:`Measured` has it."""
-    if len(path_px) < 6:
+    far = float(np.linalg.norm(path_px[0] - path_px[-1]))
+    if len(path_px) < 6 or far < 1:
         return 0.0
-    direction, normal, far, bow = _rough_bow(path_px)
+    direction, normal, bow = _rough_bow(path_px, far)
     if abs(bow) * (far / 2) ** 2 < _MAYBE_BENT_PX:
         return 0.0
     centre = _places(path_px, length, float(length[-1]), _BEND_STEP_PX)
-    shadow = shadow_along(counts, centre - half_px * normal, normal, 2 * half_px + 1, dark, inverse)
+    shadow = _profiles(counts, centre, normal, half_px, dark, inverse)
     offset, _, kept = _middles(shadow, half_px)
     u, v = _along_and_across(centre, path_px[-1], direction, normal)
     v += offset
@@ -207,15 +213,13 @@ def _bend(counts: NDArray, path_px: Float, length: Float, half_px: int, dark: fl
 
 
 @njit(cache=True, nogil=True)
-def _rough_bow(path):
-    """A path's chord from its end to its beginning: its direction, its normal and its length; and how it is bowed."""
-    chord = path[0] - path[-1]
-    far = max(np.hypot(chord[0], chord[1]), 1e-9)
-    direction = chord / far
+def _rough_bow(path, far):
+    """Direction and normal of a path's chord, so long, from its end to its beginning; and how the path is bowed."""
+    direction = (path[0] - path[-1]) / far
     normal = np.array([-direction[1], direction[0]])
     u, v = _along_and_across(path, path[-1], direction, normal)
     bow, _ = bow_of(u, v)
-    return direction, normal, far, bow
+    return direction, normal, bow
 
 
 @njit(cache=True, nogil=True)
