@@ -20,7 +20,7 @@ import torch
 from examples import exposures, kept_or_made  # beside this file
 from torch import nn
 from train_instruments import backgrounds_of
-from train_strips import tail_in_view
+from train_strips import tails_in_view
 
 from fluoronav.bench.instruments import SAME_PX, compared, off_px
 from fluoronav.geometry import Camera
@@ -51,7 +51,7 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
         assert frame.seen is not None
         looked = looks.find(frame, _LEAST_PROPOSED)
         found += list(features(looked, frame.seen, frame.counts.shape))
-        tails = [tail for p in placed if (tail := tail_in_view(p, camera)) is not None]
+        tails = tails_in_view(placed, camera)
         for one in looked:
             is_tip = any(r["found"] for r in compared([one.second], placed, camera.focal_px)[0])
             is_tail = any(off_px(one.second, *tail) < SAME_PX for tail in tails)

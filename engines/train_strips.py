@@ -94,7 +94,7 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
     for frame, placed in exposures(rng, camera, of_chest, _LIMBS, count, HARD, COUNTS):
         assert frame.seen is not None
         ends = [(d.tip_px, d.direction) for d in proposer.find(frame, _LEAST_SCORE)]
-        tails = [tail for p in placed if (tail := tail_in_view(p, camera)) is not None]
+        tails = tails_in_view(placed, camera)
         ends += [tail for tail in tails if _around(proposer.model.output[0, 5], tail[0], camera) > _TAIL_SEEN]
         for end, direction in ends:
             for _ in range(_STRIPS):
@@ -115,12 +115,9 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
 End = tuple[np.ndarray, np.ndarray]  # where it is, (column, row) px, and whither the axis points out of it
 
 
-def tail_in_view(placed: Placed, camera: Camera) -> End | None:
-    tail = placed.axis_px[-1]
-    if float(np.linalg.norm(tail - camera.project(placed.points_camera[-1]))) > 2:
-        return None
-    outwards = tail - placed.axis_px[-min(len(placed.axis_px), 40 if placed.metal.bend_mm else 300)]
-    return tail, outwards / max(float(np.linalg.norm(outwards)), 1e-9)
+def tails_in_view(placed: tuple[Placed, ...], camera: Camera) -> list[End]:
+    """Of a scene's instruments, those ends that are no tips and do not lie beyond the field."""
+    return [(p.axis_px[-1], p.tail_direction) for p in placed if p.shows_tail(camera)]
 
 
 def _around(grid: np.ndarray, at_px: np.ndarray, camera: Camera) -> float:
@@ -147,8 +144,7 @@ def _truth(
         return -_BEHIND_PX < along < _AHEAD_PX and abs(across) < _OFF_PX and abs(turn) < _OFF_DEG
 
     for p in placed:
-        true = p.axis_px[0] - p.axis_px[min(len(p.axis_px) - 1, 40 if p.metal.bend_mm else 300)]
-        along, across, turn = off(p.axis_px[0], true)
+        along, across, turn = off(p.axis_px[0], p.tip_direction)
         if fits(along, across, turn):
             return KINDS.index(p.kind), along, across, turn
         here = np.abs((p.axis_px - tip) @ normal).min() if abs(along) < 2 * _BEHIND_PX else np.inf

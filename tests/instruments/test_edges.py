@@ -55,10 +55,8 @@ def test_the_tip_is_found_to_a_pixel_or_two_and_the_axis_to_a_fraction_of_a_degr
         rough = placed.axis_px[::8] + rng.normal(0, 2.0, 2)  # as the network says it
         found = measure(counts, rough, dark)
         assert found is not None
-        truth = placed.axis_px[0] - placed.axis_px[min(300, len(placed.axis_px) - 1)]
-        truth /= np.linalg.norm(truth)
         tips.append(np.linalg.norm(found.tip_px - placed.axis_px[0]))
-        turns.append(np.rad2deg(np.arccos(min(found.direction @ truth, 1))))
+        turns.append(np.rad2deg(np.arccos(min(found.direction @ placed.tip_direction, 1))))
         assert found.bend_px == 0
     assert np.median(tips) < 2.0 and np.median(turns) < 0.3
 

@@ -5,7 +5,16 @@ import pytest
 
 from fluoronav.geometry import exp_se3, transform_points
 from fluoronav.instruments.network_input import KINDS
-from fluoronav.simulation.instrument_scenes import Background, SceneMaker, limb, training_shape, unseen_shape
+from fluoronav.simulation.instrument_scenes import (
+    Background,
+    Placed,
+    SceneMaker,
+    limb,
+    training_shape,
+    unseen_shape,
+    visible_axis_px,
+)
+from fluoronav.simulation.metal import axis_points, k_wire
 
 
 @pytest.fixture
@@ -42,13 +51,29 @@ def test_hard_ones_show_little_of_themselves_or_their_tails_and_the_others_hardl
         hard, rng = [], np.random.default_rng(2)
         maker = SceneMaker(half, [Background(flat, np.zeros_like(flat))], hard=asked)
         for _ in range(20):
-            for p in maker.scene(rng, count=2)[1]:
-                whole = np.linalg.norm(half.project(p.points_camera[-1]) - p.axis_px[-1]) < 2
-                hard.append(whole or 2 * len(p.axis_px) <= 160)
+            placed = maker.scene(rng, count=2)[1]
+            hard += [p.shows_tail(half) or 2 * len(p.axis_px) <= 160 for p in placed]
         return float(np.mean(hard))
 
     assert share_of_hard(1.0) == 1
     assert share_of_hard(0.0) < 0.4
+
+
+@pytest.mark.parametrize("bend_mm", [0.0, 9.0])
+def test_both_ends_of_an_axis_point_out_of_it_and_a_tail_is_shown_where_it_ends_in_view(camera, bend_mm):
+    metal, seen = k_wire(2.0, 90.0, 4.0, bend_mm), np.ones((camera.rows, camera.cols), bool)
+    middle, along, across = np.array([0.0, 0.0, 600.0]), np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
+    points = axis_points(metal, middle + 45 * along, along, across)
+    whole = Placed(metal, points, visible_axis_px(points, camera, seen))
+    assert whole.shows_tail(camera)
+    for direction, end, before in ((whole.tip_direction, 0, 20), (whole.tail_direction, -1, -21)):
+        outwards = whole.axis_px[end] - whole.axis_px[before]
+        assert np.linalg.norm(direction) == pytest.approx(1)
+        assert direction @ outwards / np.linalg.norm(outwards) > np.cos(np.deg2rad(3))
+    assert whole.tip_direction @ whole.tail_direction < -0.5
+    seen[:, : camera.cols // 2] = False
+    cut = Placed(metal, points, visible_axis_px(points, camera, seen))
+    assert 0 < len(cut.axis_px) < len(whole.axis_px) and not cut.shows_tail(camera)
 
 
 def test_the_bench_has_other_shapes_than_training_of_every_kind():

@@ -139,9 +139,7 @@ def compared(
     """One row for each instrument of a scene, and the detections that are of none."""
     left, rows = list(range(len(found))), []
     for p in placed:
-        tip = p.axis_px[0]
-        ahead = p.axis_px[min(len(p.axis_px) - 1, 40 if p.metal.bend_mm else 300)]
-        direction = (tip - ahead) / np.linalg.norm(tip - ahead)
+        tip, direction = p.axis_px[0], p.tip_direction
         row: dict[str, Any] = {
             "kind": p.kind, "found": False, "visible_px": len(p.axis_px), "bend_mm": p.metal.bend_mm,
             "tip_hidden": p.tip_hidden, "visible_bend_px": _standing_off_px(p.axis_px),
@@ -170,12 +168,7 @@ def compared(
 
 def _other_end(d: Detection, placed: tuple[Placed, ...]) -> bool:
     """Whether a detection is of the other end of what is in view of an instrument."""
-    for p in placed:
-        tail = p.axis_px[-1]
-        outwards = tail - p.axis_px[-min(len(p.axis_px), 40)]
-        if off_px(d, tail, outwards / max(float(np.hypot(*outwards)), 1e-9)) < SAME_PX:
-            return True
-    return False
+    return any(off_px(d, p.axis_px[-1], p.tail_direction) < SAME_PX for p in placed)
 
 
 def off_px(d: Detection, tip: Float, direction: Float) -> float:

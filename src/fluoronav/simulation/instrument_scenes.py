@@ -25,6 +25,9 @@ Float32 = NDArray[np.float32]
 # Where a tip may be, from the source (mm), and how steeply an instrument may stand to the image plane.
 _NEAREST_MM, _FARTHEST_MM, _STEEPEST_DEG = 480.0, 760.0, 65.0
 _TAILS_IN_VIEW = 0.1
+# The chord at an axis' end that gives its direction there, of a straight one and of a bent one; at most so far from its
+# last point an axis in view has its tail there. Pixels of the image.
+_CHORD_PX, _CHORD_OF_BENT_PX, _AT_TAIL_PX = 300, 40, 2.0
 # What shows less of itself nobody would call an instrument; less than the second is hard to tell. Pixels at 1024.
 _LEAST_PX, _SHORT_PX = 60, 160
 _TIP_PX = 24  # so much of an axis is its tip, pixels of a 1024 image
@@ -58,6 +61,25 @@ class Placed:
     @property
     def kind(self) -> str:
         return self.metal.kind
+
+    @property
+    def tip_direction(self) -> Float:
+        """Whither the axis points out of the tip, a unit vector (column, row)."""
+        return self._outwards(self.axis_px)
+
+    @property
+    def tail_direction(self) -> Float:
+        """Whither it points out of the end that is not the tip, where it ends or leaves the view."""
+        return self._outwards(self.axis_px[::-1])
+
+    def shows_tail(self, camera: Camera) -> bool:
+        """Whether it ends in the camera's view, and does not leave it."""
+        return float(np.linalg.norm(self.axis_px[-1] - camera.project(self.points_camera[-1]))) < _AT_TAIL_PX
+
+    def _outwards(self, from_end: Float) -> Float:
+        chord = _CHORD_OF_BENT_PX if self.metal.bend_mm else _CHORD_PX
+        outwards = from_end[0] - from_end[min(len(from_end) - 1, chord)]
+        return outwards / max(float(np.hypot(*outwards)), 1e-9)
 
 
 @dataclass(frozen=True)
@@ -388,14 +410,15 @@ class SceneMaker:
         axis_px = visible_axis_px(points, camera, seen)
         if len(axis_px) == 0:
             return None
-        whole = np.linalg.norm(axis_px[-1] - camera.project(points[-1])) < 2
+        placed = Placed(metal, points, axis_px)
+        whole = placed.shows_tail(camera)
         length_px = len(axis_px) * 1024 / camera.cols
         if hard and not whole and length_px > _SHORT_PX:
             return None
         # A tail in view is rare: a hand or a driver holds it, out of the field.
         if not hard and whole and rng.random() > _TAILS_IN_VIEW:
             return None
-        return Placed(metal, points, axis_px) if length_px > _LEAST_PX else None
+        return placed if length_px > _LEAST_PX else None
 
 
 def visible_axis_px(points_camera: Float, camera: Camera, seen: NDArray[np.bool_]) -> Float:
