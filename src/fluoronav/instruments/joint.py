@@ -20,17 +20,17 @@ Float = NDArray[np.float64]
 # What each says as log-odds of both: that an instrument ends there, and that this is its tip. The length is in pixels
 # of a 1024 image. Fitted by engines/fit_joint.py.
 WEIGHTS = {
-    "first look's logit": (1.163, 1.044),
-    "second look's logit of an end": (0.318, -0.153),
-    "second look's logit of an end where the first saw it": (0.296, 0.129),
-    "second look's logit of the tip": (0.130, 0.653),
-    "the line leaves the field": (1.528, 4.612),
-    "first look's logit of the other end": (-0.060, 0.217),
-    "second look's logit of an end at the other end": (0.055, -0.093),
-    "second look's logit of the tip at the other end": (-0.052, -0.358),
-    "both looks say the same kind": (0.273, 1.812),
-    "log of the length": (0.565, -1.175),
-    "1": (-5.189, 5.323),
+    "first look's logit": (1.216, 0.634),
+    "second look's logit of an end": (0.284, -0.009),
+    "second look's logit of an end where the first saw it": (0.212, 0.038),
+    "second look's logit of the tip": (0.115, 0.483),
+    "the line leaves the field": (1.968, 4.268),
+    "first look's logit of the other end": (-0.060, 0.155),
+    "second look's logit of an end at the other end": (0.084, -0.082),
+    "second look's logit of the tip at the other end": (-0.102, -0.270),
+    "both looks say the same kind": (0.560, 1.048),
+    "log of the length": (0.391, -0.858),
+    "1": (-4.351, 3.855),
 }
 _WEIGHTS = np.array(list(WEIGHTS.values()))
 FEATURES = len(WEIGHTS) - 1

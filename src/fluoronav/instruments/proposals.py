@@ -8,7 +8,7 @@ import numpy as np
 from fluoronav.inference import InferenceSettings, Model, engine
 from fluoronav.instruments.edges import measure
 from fluoronav.instruments.network_input import FINE, GRID, SIDE, Field
-from fluoronav.instruments.sampling import shadow_along
+from fluoronav.instruments.sampling import shadow_along, shadow_in_cells
 from fluoronav.instruments.strips import COLS, ROWS, strip
 from fluoronav.instruments.tracing import trace_instruments
 from fluoronav.records import Detection, FrameRecord, every_kind_of_counts
@@ -39,6 +39,7 @@ class Proposer:
         """All that a frame with an instrument needs: the first of them must not wait for it."""
         for some in every_kind_of_counts(4, 4):
             shadow_along(some, np.zeros((1, 2)), np.ones(2), 2, 0.0, False)
+            shadow_in_cells(some, np.zeros(2), np.ones(2), np.ones(2), 0.0, False, np.empty((2, 2), np.float32))
         seen = np.ones((SIDE, SIDE), bool)
         Field(seen).write(np.zeros((SIDE, SIDE), np.float32), np.zeros((FINE, FINE), np.float32), self.model.input[0])
         maps = np.zeros((6, GRID, GRID), np.float32)

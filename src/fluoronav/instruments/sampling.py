@@ -1,4 +1,4 @@
-"""The shadow in a frame along straight lines, at fractions of a pixel."""
+"""The shadow in a frame along straight lines, at fractions of a pixel, and in the cells of a turned grid."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ Float, Float32 = NDArray[np.float64], NDArray[np.float32]
 
 # Of the full range: what is darker counts as this dark.
 _LEAST = 1e-4
+# Places are whole numbers of one part in so many of a pixel: shifts are faster than rounding.
+_FRACTION_BITS = 16
+# Pixels are taken no farther apart than this in a cell: with nine in one of 2 x 2.5 pixels, 94 % of the photons count
+# (of one place interpolated in each, half).
+_APART_PX = 0.85
 
 
 def shadow_along(counts: NDArray, starts: Float, step: Float, columns: int, dark: float, inverse: bool) -> Float32:
@@ -64,3 +69,72 @@ def _sample(counts, starts, dx, dy, dark, full, inverse, out):
             before = here
             value = (full - value if inverse else value) - dark
             line[j] = 1 / max(value, _LEAST * full)
+
+
+def shadow_in_cells(
+    counts: NDArray, corner: Float, along: Float, across: Float, dark: float, inverse: bool, out: Float32
+) -> None:
+    """Minus the logarithm of what is seen on average in each cell of a grid of parallelograms.
+
+    Parameters
+    ----------
+    counts : ndarray of uint8 or uint16, shape (rows, cols)
+        Beyond its border the border goes on.
+    corner : ndarray, shape (2,)
+        The middle of the first cell, (column, row).
+    along, across : ndarray, shape (2,)
+        From a cell to the next in its row, and to the one in the next row; the sides of a cell.
+    dark : float
+        Counts without X-rays.
+    inverse : bool
+        Dark means more X-rays.
+    out : ndarray of float32, shape (n, m)
+        Written to.
+    """
+    full = float(np.iinfo(counts.dtype).max)
+    taps = max(int(np.ceil(max(np.linalg.norm(along), np.linalg.norm(across)) / _APART_PX)), 1)
+    _sum_cells(counts, corner, along, across, taps, out)
+    _reciprocal(out, 1 / taps**2, dark, full, inverse)
+    np.log(out, out=out)
+
+
+@njit(cache=True, nogil=True, boundscheck=False)
+def _sum_cells(counts, corner, along, across, taps, out):
+    """The sums of `taps` by `taps` pixels in each cell."""
+    rows, cols = counts.shape
+    n = out.shape[1]
+    flat = counts.reshape(-1)
+    one = float(1 << _FRACTION_BITS)
+    dx, dy = int(np.rint(along[0] * one)), int(np.rint(along[1] * one))
+    total = np.empty(n, np.int64)
+    for i in range(out.shape[0]):
+        total[:] = 0
+        for p in range(taps):
+            down = i + (p + 0.5) / taps - 0.5
+            for q in range(taps):
+                right = (q + 0.5) / taps - 0.5
+                first_x = corner[0] + down * across[0] + right * along[0] + 0.5
+                first_y = corner[1] + down * across[1] + right * along[1] + 0.5
+                last_x, last_y = first_x + (n - 1) * along[0], first_y + (n - 1) * along[1]
+                x, y = int(np.floor(first_x * one)), int(np.floor(first_y * one))
+                inside = min(first_x, last_x, first_y, last_y) >= 1
+                if inside and max(first_x, last_x) < cols - 1 and max(first_y, last_y) < rows - 1:
+                    for j in range(n):
+                        total[j] += flat[((y + j * dy) >> _FRACTION_BITS) * cols + ((x + j * dx) >> _FRACTION_BITS)]
+                else:
+                    for j in range(n):
+                        col = min(max((x + j * dx) >> _FRACTION_BITS, 0), cols - 1)
+                        row = min(max((y + j * dy) >> _FRACTION_BITS, 0), rows - 1)
+                        total[j] += flat[row * cols + col]
+        for j in range(n):
+            out[i, j] = total[j]
+
+
+@njit(cache=True, nogil=True, fastmath=True, boundscheck=False)
+def _reciprocal(sums, share, dark, full, inverse):
+    """One over the means less `dark`; its logarithm is the shadow."""
+    for i in range(sums.shape[0]):
+        for j in range(sums.shape[1]):
+            value = sums[i, j] * share
+            value = (full - value if inverse else value) - dark
+            sums[i, j] = 1 / max(value, _LEAST * full)

@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from fluoronav.instruments.sampling import shadow_along
+from fluoronav.instruments.sampling import shadow_in_cells
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -25,8 +25,6 @@ MOST, AT_ONCE = 8, 2  # strips of one frame, and how many the network is given a
 # tip and not the tail.
 OUTPUTS = 10
 SHIFT_SCALE_PX, ACROSS_SCALE_PX, TURN_SCALE_DEG = 8.0, 3.0, 1.5
-
-_ACROSS = (np.arange(ROWS) - (ROWS - 1) / 2) * _ACROSS_STEP_PX
 
 
 def strip(
@@ -46,40 +44,42 @@ def strip(
     inverse : bool
         Dark means more X-rays.
     out : ndarray of float32, shape (2, 48, 128)
-        Written to: attenuation less its median, and what lies inside the aperture.
+        Written to: attenuation less its median, averaged over each cell, and what lies inside the aperture.
     """
     scale = max(counts.shape) / 1024
     normal = np.array([-direction[1], direction[0]])
-    starts = tip_px + _AHEAD_PX * scale * direction + (_ACROSS * scale)[:, None] * normal
-    step = -_ALONG_STEP_PX * scale * direction
+    across = _ACROSS_STEP_PX * scale * normal
+    along = -_ALONG_STEP_PX * scale * direction
+    corner = tip_px + _AHEAD_PX * scale * direction - (ROWS - 1) / 2 * across
     rows, cols = seen.shape
     to_seen = np.array([cols, rows]) / np.array(counts.shape[::-1])
-    _inside(seen, (starts + 0.5) * to_seen - 0.5, step * to_seen, out[1])
-    shadow = shadow_along(counts, starts, step, COLS, dark, inverse)
-    _level(shadow, out)
+    _inside(seen, (corner + 0.5) * to_seen - 0.5, along * to_seen, across * to_seen, out[1])
+    shadow_in_cells(counts, corner, along, across, dark, inverse, out[0])
+    _level(out)
 
 
 @njit(cache=True, nogil=True)
-def _level(shadow, out):
-    """What is inside, less its median, scaled and clipped."""
-    rows, cols = shadow.shape
+def _level(out):
+    """The shadow that is inside, less its median, scaled and clipped."""
+    rows, cols = out.shape[1:]
     inside = np.empty(rows * cols, np.float32)
     n = 0
     for i in range(rows):
         for j in range(cols):
             if out[1, i, j] > 0:
-                inside[n] = shadow[i, j]
+                inside[n] = out[0, i, j]
                 n += 1
     middle = np.median(inside[:n]) if n else 0.0
     for i in range(rows):
         for j in range(cols):
-            out[0, i, j] = out[1, i, j] * min(max((shadow[i, j] - middle) / _SCALE, -_CLIP), _CLIP)
+            out[0, i, j] = out[1, i, j] * min(max((out[0, i, j] - middle) / _SCALE, -_CLIP), _CLIP)
 
 
 @njit(cache=True, nogil=True, boundscheck=False)
-def _inside(seen, starts, step, out):
+def _inside(seen, corner, along, across, out):
     rows, cols = seen.shape
     for i in range(out.shape[0]):
+        first_x, first_y = corner[0] + i * across[0], corner[1] + i * across[1]
         for j in range(out.shape[1]):
-            x, y = int(np.rint(starts[i, 0] + j * step[0])), int(np.rint(starts[i, 1] + j * step[1]))
+            x, y = int(np.rint(first_x + j * along[0])), int(np.rint(first_y + j * along[1]))
             out[i, j] = 0 <= x < cols and 0 <= y < rows and seen[y, x]
