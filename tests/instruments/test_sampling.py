@@ -59,3 +59,11 @@ def test_what_is_darker_than_dark_and_inverse_pictures():
     counts = np.full((64, 64), 65535 - 300, np.uint16)
     assert cells(counts, [10, 10], ALONG, ACROSS, (5, 5), inverse=True) == pytest.approx(np.full((5, 5), 300), rel=1e-4)
     assert np.isfinite(np.log(cells(np.zeros((64, 64), np.uint16), [10, 10], ALONG, ACROSS, (5, 5)))).all()
+
+
+def test_a_frame_may_be_a_view_of_another():
+    counts = np.random.default_rng(0).integers(100, 60000, (80, 96)).astype(np.uint16)
+    plain, view = counts.T.copy(), counts.T
+    np.testing.assert_array_equal(
+        cells(view, [20, 30], ALONG, ACROSS, (8, 8)), cells(plain, [20, 30], ALONG, ACROSS, (8, 8))
+    )

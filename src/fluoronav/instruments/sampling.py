@@ -93,7 +93,7 @@ def shadow_in_cells(
     """
     full = float(np.iinfo(counts.dtype).max)
     taps = max(int(np.ceil(max(np.linalg.norm(along), np.linalg.norm(across)) / _APART_PX)), 1)
-    _sum_cells(counts, corner, along, across, taps, out)
+    _sum_cells(np.ascontiguousarray(counts), corner, along, across, taps, out)
     _reciprocal(out, 1 / taps**2, dark, full, inverse)
     np.log(out, out=out)
 
