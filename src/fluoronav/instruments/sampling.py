@@ -42,13 +42,14 @@ def shadow_along(counts: NDArray, starts: Float, step: Float, columns: int, dark
     """
     out = np.empty((len(starts), columns), np.float32)
     full = float(np.iinfo(counts.dtype).max)
-    _sample(counts, starts, step[0], step[1], dark, full, inverse, out)
+    _sample(counts, starts, step[0], step[1], out)
+    _reciprocal(out, 1.0, dark, full, inverse)
     return np.log(out, out=out)
 
 
 @njit(cache=True, nogil=True, fastmath=True, boundscheck=False)
-def _sample(counts, starts, dx, dy, dark, full, inverse, out):
-    """One over the counts less `dark`; its logarithm is the shadow."""
+def _sample(counts, starts, dx, dy, out):
+    """The counts, a running mean of three along each line."""
     rows, cols = counts.shape
     n = out.shape[1]
     for i in range(out.shape[0]):
@@ -65,10 +66,8 @@ def _sample(counts, starts, dx, dy, dark, full, inverse, out):
         for j in range(n):
             here = line[j]
             after = line[j + 1] if j < n - 1 else before
-            value = (before + here + after) / 3
+            line[j] = (before + here + after) / 3
             before = here
-            value = (full - value if inverse else value) - dark
-            line[j] = 1 / max(value, _LEAST * full)
 
 
 def shadow_in_cells(
