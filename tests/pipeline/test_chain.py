@@ -1,9 +1,13 @@
 """How the stages of a chain are prepared."""
 
+import subprocess
+import sys
 import threading
 
+import numpy as np
 import pytest
 
+from fluoronav.enhancement.detector import DetectorCalibration
 from fluoronav.pipeline.chain import STAGES, Chain
 
 
@@ -57,3 +61,52 @@ def test_beside_a_frame_path_nothing_is_begun_after_one_that_fails(monkeypatch):
     with pytest.raises(ValueError, match="no such model"):
         Chain(("attenuation", "guidance")).prepare(None, None, said.append)
     assert said == []
+
+
+# Says which kernels Python calls that nothing has called yet when the chain is ready; it is given a detector's calibration.
+_NOT_COMPILED = """
+import sys, types
+from dataclasses import replace
+from pathlib import Path
+from numba.core.dispatcher import Dispatcher
+from fluoronav.case import load_case
+from fluoronav.geometry import Camera
+from fluoronav.paths import shipped
+from fluoronav.pipeline.chain import STAGES, Chain
+
+def all_code(code):
+    yield code
+    for inner in code.co_consts:
+        if isinstance(inner, types.CodeType):
+            yield from all_code(inner)
+
+chain = Chain(tuple(STAGES))
+camera = replace(Camera.load(shipped("calibration/demo-carm.yaml")), detector=Path(sys.argv[1]))
+chain.prepare(load_case("embedded"), camera, lambda _: None)
+chain.close()
+called = {}
+for module in [m for name, m in sys.modules.items() if name.startswith("fluoronav.")]:
+    classes = [v for v in vars(module).values() if isinstance(v, type)]
+    members = [getattr(m, "__func__", getattr(m, "fget", m)) for c in classes for m in vars(c).values()]
+    for f in [f for f in [*vars(module).values(), *members] if isinstance(f, types.FunctionType)]:
+        names = {name for code in all_code(f.__code__) for name in code.co_names}
+        called |= {name: k for name in names if isinstance(k := f.__globals__.get(name), Dispatcher)}
+assert len(called) > 20
+print(*sorted(name for name, kernel in called.items() if not kernel.signatures))
+"""
+
+
+def test_no_kernel_is_left_to_the_first_frame_that_needs_it(camera, tmp_path):
+    """Regression: on a new computer the first frame with two lines in it took 110 ms, and two frames were dropped."""
+    shape = (camera.rows, camera.cols)
+    calibration = DetectorCalibration(np.zeros(shape, np.float32), np.ones(shape, np.float32), np.zeros(shape, bool))
+    calibration.save(tmp_path / "detector.npz")
+    # A process of its own: in this one, other tests have called most of them.
+    said = subprocess.run(
+        [sys.executable, "-c", _NOT_COMPILED, str(tmp_path / "detector.npz")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert said.returncode == 0, said.stderr
+    assert said.stdout.split() == []

@@ -13,8 +13,9 @@ from fluoronav.records import Budget, Detection, FrameRecord
 
 # Left for the stages behind this one and for sending, ms.
 _RESERVE_MS = 3.0
-# So seldom it may take longer than was thought; and how fast that is learned: in steps, and faster when it is far off.
-_LONGER, _LEARNED_MS, _LEARNED = 0.01, 1.0, 0.25
+# So seldom it may take longer than was thought; and how fast that is learned: in steps, and faster when it is far off,
+# but never so much from one frame that it would be left out for seconds.
+_LONGER, _LEARNED_MS, _LEARNED, _MOST_LEARNED_MS = 0.01, 1.0, 0.25, 4.0
 # Finds of the first look that get a second, and what all that is known must say of a new one, and of one that goes on
 # where an instrument was; chosen on scenes like those of training.
 _LEAST_PROPOSED, _LEAST_SCORE, _LEAST_FOLLOWED = 0.3, 0.85, 0.6
@@ -68,7 +69,8 @@ class DetectionStage:
         self._resting = self._rest_frames
         # A running quantile: Robbins and Monro, Ann. Math. Stat. 22:400, 1951.
         longer = took - self._takes_ms
-        self._takes_ms += max(_LEARNED_MS * (1 - _LONGER), _LEARNED * longer) if longer > 0 else -_LEARNED_MS * _LONGER
+        more = min(max(_LEARNED_MS * (1 - _LONGER), _LEARNED * longer), _MOST_LEARNED_MS)
+        self._takes_ms += more if longer > 0 else -_LEARNED_MS * _LONGER
 
     def find(self, frame: FrameRecord, least_score: float = _LEAST_SCORE) -> list[Detection]:
         """What is in one frame, best first, without identities.

@@ -43,8 +43,9 @@ class Proposer:
         seen = np.ones((SIDE, SIDE), bool)
         Field(seen).write(np.zeros((SIDE, SIDE), np.float32), np.zeros((FINE, FINE), np.float32), self.model.input[0])
         maps = np.zeros((6, GRID, GRID), np.float32)
-        maps[0, 20:100, 64] = maps[4, 20, 64] = 0.9
-        (straight,) = trace_instruments(maps)
+        for col in (64, 96):  # two, so that they are compared
+            maps[0, 20:100, col] = maps[4, 20, col] = 0.9
+        straight, _ = trace_instruments(maps)
         bow = 12.0 * np.linspace(-1, 1, len(straight.path)) ** 2
         for off in (np.zeros_like(bow), bow):
             path = (straight.path + off[:, None] * [1, 0]) * self._to_frame

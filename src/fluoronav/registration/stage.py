@@ -112,9 +112,9 @@ class RegistrationStage:
         progress("registration: kernels (compiled once for this processor, then cached)")
         T = case.prior.T_camera_ct()
         self._place(self._sets[0], T, np.ones((COARSE_SIDE, COARSE_SIDE), bool))
+        # What it is shown is what it expects: in a picture of nothing no patch has a say, and half of it is not run.
         levels = [
-            (level, np.ones((level.camera.rows, level.camera.cols), np.float32), 1)
-            for level in (self._sets[0].coarse, self._sets[0].fine)
+            (level, self._model.render(T, level.camera), 1) for level in (self._sets[0].coarse, self._sets[0].fine)
         ]
         if self._inference.registration == "graph":
             self._steps = GraphBackend(self._model.grid, self._inference)
