@@ -63,7 +63,7 @@ def test_beside_a_frame_path_nothing_is_begun_after_one_that_fails(monkeypatch):
     assert said == []
 
 
-# Says which kernels Python calls that nothing has called yet when the chain is ready; it is given a detector's calibration.
+# Says which kernels Python calls that nothing has called yet when the chain is ready. It is given a detector's file.
 _NOT_COMPILED = """
 import sys, types
 from dataclasses import replace
