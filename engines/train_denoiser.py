@@ -99,7 +99,7 @@ def sequences(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray]:
             if k < _FIRST or temporal.model is None:
                 continue
             clean = temporal.model.stabilised(
-                dark + per_photon * np.minimum(chain.photons(beam), s.headroom * s.photons)
+                dark + per_photon * np.minimum(chain.exposure(beam)[0], s.headroom * s.photons)
             )
             out += crops(rng, (shown, temporal.worth, clean), chain.seen)
     return (np.array(out, np.float16),)

@@ -11,6 +11,11 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 
+# A patient whose scatter is `scatter_to_primary` of what comes through unscattered: mean free paths, some 20 cm.
+_USUAL_PATHS = 4.0
+_LEAST_TRANSMITTED = 1e-6
+_COARSER = 16  # scatter is worked out in pixels so much larger
+
 
 @dataclass(frozen=True)
 class Detector:
@@ -23,7 +28,7 @@ class Detector:
     photons : float
         Mean detected photons per pixel inside the aperture; exposure control holds it.
     scatter_to_primary : float
-        Mean ratio behind the grid.
+        Ratio behind the grid, where the beam is wide and the patient four mean free paths thick.
     scatter_sigma_px, blur_sigma_px : float
         Widths of the scatter and of the scintillator's point spread, pixels of a 1024 x 1024 image.
     electronic_photons : float
@@ -69,7 +74,11 @@ class ImageChain:
         # Lead blades let 2 % through; their penumbra is wider than a pixel.
         blade = np.clip((settings.collimator_share - np.abs(x)) / (6 * soft), 0, 1)
         heel = 1 - 0.10 * y - 0.12 * radius**2
-        self.shading = (heel * (0.02 + 0.98 * blade) * self.aperture).astype(np.float32)
+        self._field = ((0.02 + 0.98 * blade) * self.aperture).astype(np.float32)
+        self.shading = (heel * self._field).astype(np.float32)
+        self._shading_small = cv2.resize(
+            self.shading, None, fx=1 / _COARSER, fy=1 / _COARSER, interpolation=cv2.INTER_AREA
+        )
         self.gain = (1 + settings.fixed_pattern * rng.standard_normal((rows, cols))).astype(np.float32)
         self.scale = cols / 1024
         self.seen = (self.aperture > 0.5) & (blade > 0.5)
@@ -89,23 +98,38 @@ class ImageChain:
         ndarray of uint16
         """
         s = self.settings
-        photons = self.photons(transmitted)
+        photons, _ = self.exposure(transmitted)
         out = np.empty(transmitted.shape, np.uint16)
         full = 2**s.bits - 1
         per_photon = full * (1 - s.offset_share) / (s.headroom * s.photons)
         _expose(photons, self.gain, seed, s.electronic_photons, per_photon, s.offset_share * full, full, out)
         return out
 
-    def photons(self, transmitted: Float32) -> Float32:
-        """Mean detected photons of each pixel, shape (rows, cols); `transmitted` as for :meth:`counts`."""
+    def exposure(self, transmitted: Float32) -> tuple[Float32, float]:
+        """Mean detected photons of each pixel, shape (rows, cols), and how many an unscattered open beam would bring.
+
+        Scatter comes from where the beam meets matter: of a ray that is attenuated by p mean free paths it is in
+        proportion to p exp(-p) (Ohnesorge et al., Eur Radiol 9:563, 1999), spread by one wide kernel. The open air does
+        not scatter, nor what no beam reaches; what arrives behind the blades is left out.
+
+        Parameters
+        ----------
+        transmitted : ndarray of float32, shape (rows, cols)
+            As for :meth:`counts`.
+        """
         s = self.settings
-        small = cv2.resize(transmitted, None, fx=1 / 16, fy=1 / 16, interpolation=cv2.INTER_AREA)
-        scatter = cv2.GaussianBlur(small, (0, 0), s.scatter_sigma_px * self.scale / 16, borderType=cv2.BORDER_REPLICATE)
-        scatter *= s.scatter_to_primary * small.mean() / scatter.mean()
-        signal = transmitted + cv2.resize(scatter, transmitted.shape[::-1], interpolation=cv2.INTER_CUBIC)
+        shape = (self._shading_small.shape[1], self._shading_small.shape[0])
+        small = np.maximum(cv2.resize(transmitted, shape, interpolation=cv2.INTER_AREA), _LEAST_TRANSMITTED)
+        scattered = (-s.scatter_to_primary / _USUAL_PATHS) * small * np.log(small) * self._shading_small
+        spread = cv2.GaussianBlur(
+            scattered, (0, 0), s.scatter_sigma_px * self.scale / _COARSER, borderType=cv2.BORDER_CONSTANT
+        )
+        signal = cv2.resize(spread, transmitted.shape[::-1], interpolation=cv2.INTER_LINEAR)
+        signal *= self._field
+        signal += transmitted * self.shading
         signal = cv2.GaussianBlur(signal, (0, 0), s.blur_sigma_px * self.scale)
-        signal *= self.shading
-        return np.asarray(signal * np.float32(s.photons / signal[self.seen].mean()), np.float32)
+        per_share = s.photons / float(signal[self.seen].mean())
+        return np.asarray(signal * np.float32(per_share), np.float32), per_share
 
 
 @njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)

@@ -183,8 +183,8 @@ class _Exposure:
     beam: Float32
 
     @cached_property
-    def photons(self) -> Float32:
-        return self.chain.photons(self.beam)
+    def _detected(self) -> tuple[Float32, float]:
+        return self.chain.exposure(self.beam)
 
     def contrast_to_noise(self, own: Float32, where: NDArray[np.bool_]) -> float:
         """Of a piece of metal, over its whole area, against the same picture without it.
@@ -199,10 +199,9 @@ class _Exposure:
         at, chain, settings = np.nonzero(where & self.chain.seen), self.chain, self.chain.settings
         without = np.empty(len(at[0]), np.float32)
         transmission(self.water[at], self.bone[at], np.maximum(self.steel[at] - own[at], 0), without)
+        photons, per_share = self._detected
+        now, full = photons[at], settings.headroom * settings.photons
         # Scatter is the same with it and without.
-        shading = chain.shading * self.beam
-        per_share = settings.photons / ((1 + settings.scatter_to_primary) * float(shading[chain.seen].mean()))
-        now, full = self.photons[at], settings.headroom * settings.photons
         gained = per_share * chain.shading[at] * (without - self.beam[at])
         difference = np.minimum(now + gained, full) - np.minimum(now, full)
         return float(np.sqrt((difference**2 / (now + settings.electronic_photons**2)).sum()))

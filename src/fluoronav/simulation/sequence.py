@@ -24,7 +24,7 @@ from fluoronav.simulation.metal import Metal, axis_points, k_wire, profile_mm, s
 from fluoronav.simulation.scenario import Scenario
 from fluoronav.simulation.xray import Scan, transmission
 
-_VERSION = "sequence 6"
+_VERSION = "sequence 7"
 _NEAREST_TOOL_MM = 100.0  # from the source
 _KEPT_SEQUENCES = 4
 # The registration samples about every millimetre; the truth is sampled twice as finely, on the scan's own grid.
