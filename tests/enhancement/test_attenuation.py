@@ -107,6 +107,17 @@ def test_blades_that_leak_in_the_open_beam_bound_the_field_and_what_crosses_the_
     assert seen[deep].all()
 
 
+def test_scatter_behind_a_blade_beside_a_bright_lung_does_not_pass_for_the_field(rng):
+    """Regression: an eighth of the lung's signal, but half of the median, was taken for something seen."""
+    y, x = np.mgrid[:128, :128] / 128 - 0.5
+    inside = (np.hypot(x, y) < 0.49) & (np.abs(x) < 0.36)
+    beam = np.where(np.abs(x) < 0.2, 3500.0, 12000.0)
+    beam = np.where(np.abs(x) < 0.36, beam, 1500.0) * (np.hypot(x, y) < 0.49)
+    seen = seen_mask((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32))
+    assert (seen & ~inside).mean() < 0.002
+    assert seen[(np.hypot(x, y) < 0.46) & (np.abs(x) < 0.33)].all()
+
+
 def test_of_a_field_in_a_corner_nothing_is_read_that_nobody_wrote(monkeypatch):
     """Regression: rays that end far outside the image were what memory held, and numpy warned of it."""
     y, x = np.mgrid[:128, :128]

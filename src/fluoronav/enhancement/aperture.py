@@ -15,8 +15,9 @@ Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
 _RAYS, _STEPS = 360, 112
-# A drop of the signal to less than a third within so many steps of a ray, to less than this share of the median.
-_DROP, _REACH, _BEHIND_SHARE = 1.4, 2, 0.35
+# A drop of the signal to a quarter within so many steps of a ray, to less than this share of the median: behind a blade
+# scatter arrives.
+_DROP, _REACH, _BEHIND_SHARE = 1.4, 2, 0.6
 # Signals below this share of the upper ones are nothing: noise of the dark level.
 _FLOOR_SHARE = 0.01
 # A side of the field is held by so many rim points (of a ray each), this well (share of the image's longer side).
