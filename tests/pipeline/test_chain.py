@@ -90,7 +90,8 @@ for module in [m for name, m in sys.modules.items() if name.startswith("fluorona
     members = [getattr(m, "__func__", getattr(m, "fget", m)) for c in classes for m in vars(c).values()]
     for f in [f for f in [*vars(module).values(), *members] if isinstance(f, types.FunctionType)]:
         names = {name for code in all_code(f.__code__) for name in code.co_names}
-        called |= {name: k for name in names if isinstance(k := f.__globals__.get(name), Dispatcher)}
+        kernels = [k for name in names if isinstance(k := f.__globals__.get(name), Dispatcher)]
+        called |= {f"{k.py_func.__module__}.{k.py_func.__name__}": k for k in kernels}
 assert len(called) > 20
 print(*sorted(name for name, kernel in called.items() if not kernel.signatures))
 """

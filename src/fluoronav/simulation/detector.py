@@ -106,7 +106,7 @@ class ImageChain:
         return out
 
     def exposure(self, transmitted: Float32) -> tuple[Float32, float]:
-        """Mean detected photons of each pixel, shape (rows, cols), and how many an unscattered open beam would bring.
+        """What is detected on the mean, before the noise.
 
         Scatter comes from where the beam meets matter: of a ray that is attenuated by p mean free paths it is in
         proportion to p exp(-p) (Ohnesorge et al., Eur Radiol 9:563, 1999), spread by one wide kernel. The open air does
@@ -116,6 +116,13 @@ class ImageChain:
         ----------
         transmitted : ndarray of float32, shape (rows, cols)
             As for :meth:`counts`.
+
+        Returns
+        -------
+        photons : ndarray of float32, shape (rows, cols)
+            Of each pixel.
+        per_share : float
+            Photons that a pixel would get of the open beam, without shading and scatter.
         """
         s = self.settings
         shape = (self._shading_small.shape[1], self._shading_small.shape[0])
