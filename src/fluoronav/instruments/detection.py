@@ -69,8 +69,10 @@ class DetectionStage:
         self._resting = self._rest_frames
         # A running quantile: Robbins and Monro, Ann. Math. Stat. 22:400, 1951.
         longer = took - self._takes_ms
-        more = min(max(_LEARNED_MS * (1 - _LONGER), _LEARNED * longer), _MOST_LEARNED_MS)
-        self._takes_ms += more if longer > 0 else -_LEARNED_MS * _LONGER
+        if longer > 0:
+            self._takes_ms += min(max(_LEARNED_MS * (1 - _LONGER), _LEARNED * longer), _MOST_LEARNED_MS)
+        else:
+            self._takes_ms -= _LEARNED_MS * _LONGER
 
     def find(self, frame: FrameRecord, least_score: float = _LEAST_SCORE) -> list[Detection]:
         """What is in one frame, best first, without identities.
