@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from fluoronav.enhancement.detector import DetectorCalibration
+from fluoronav.instruments import DetectionStage
 from fluoronav.pipeline.chain import STAGES, Chain
+from fluoronav.records import Budget, FrameRecord
+from fluoronav.registration import RegistrationStage
 
 
 class Meeting:
@@ -111,3 +114,75 @@ def test_no_kernel_is_left_to_the_first_frame_that_needs_it(camera, tmp_path):
     )
     assert said.returncode == 0, said.stderr
     assert said.stdout.split() == []
+
+
+class OnGpu:
+    """Says that it computes on a GPU, which the machines that test this do not have; it does nothing."""
+
+    engine, on_gpu, latest = "none", True, None
+
+    def __init__(self, name: str, calls: list) -> None:
+        self.name, self.calls = name, calls
+
+    def process(self, frame, budget) -> None:
+        self.calls.append((self.name, threading.current_thread().name))
+        self.meet(frame)
+
+    def meet(self, frame) -> None: ...
+
+    def close(self) -> None: ...
+
+
+class Registering(OnGpu, RegistrationStage):
+    latest = on_gpu = None
+
+
+class Detecting(OnGpu, DetectionStage):
+    on_gpu = None
+
+
+def gpu_chain(monkeypatch, *, registering=True, detecting=True, pose="a pose"):
+    calls = []
+    stages = [Registering("registration", calls), Detecting("detection", calls), OnGpu("guidance", calls)]
+    stages[0].on_gpu, stages[0].latest, stages[1].on_gpu = registering, pose, detecting
+    for stage in stages:
+        monkeypatch.setitem(STAGES, stage.name, lambda _, stage=stage: stage)
+    return Chain(tuple(s.name for s in stages)), stages, calls
+
+
+def blank():
+    return FrameRecord(1, 0, 0, np.zeros((4, 4), np.uint16), 16, False, None)
+
+
+def test_on_a_gpu_the_detection_runs_beside_the_registration_and_the_rest_after_both(monkeypatch):
+    chain, (registration, detection, _), calls = gpu_chain(monkeypatch)
+    both = threading.Barrier(2)
+    registration.meet = detection.meet = lambda frame: both.wait(2)  # one after the other they would wait in vain
+    took = chain.process(blank(), Budget(1e6))
+    assert chain.failures == 0
+    assert sorted(calls[:2]) == [("detection", "beside_0"), ("registration", "MainThread")]
+    assert calls[2:] == [("guidance", "MainThread")]
+    assert min(took["registration"], took["detection"]) > 0
+    chain.close()
+
+
+@pytest.mark.parametrize("without", [{"registering": False}, {"detecting": False}, {"pose": None}])
+def test_without_one_of_them_or_a_pose_stages_run_one_after_the_other(monkeypatch, without):
+    chain, _, calls = gpu_chain(monkeypatch, **without)
+    chain.process(blank(), Budget(1e6))
+    assert calls == [(name, "MainThread") for name in ("registration", "detection", "guidance")]
+    chain.close()
+
+
+def test_what_fails_beside_another_costs_its_own_results_only(monkeypatch):
+    chain, (_, detection, _), calls = gpu_chain(monkeypatch)
+
+    def fail(frame) -> None:
+        raise ValueError("no such line")
+
+    detection.meet = fail
+    for _ in range(2):
+        chain.process(blank(), Budget(1e6))
+    assert chain.failures == 2 and "detection: ValueError: no such line" in chain.last_failure
+    assert [name for name, _ in calls].count("guidance") == 2
+    chain.close()

@@ -1,5 +1,7 @@
 """The registration step as an ONNX graph, against the CPU's kernels on the embedded case."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -35,7 +37,7 @@ class Problem:
         self.level.directions = self.level.directions[:, : -(-45 * 81 // 64) * 64].copy()
         noise = np.random.default_rng(0).normal(0, 0.02, (256, 256)).astype(np.float32)
         self.image = self.model.tissue.render(self.truth, self.level.camera) + noise
-        self.backend = GraphBackend(self.model.tissue.grid, InferenceSettings(registration="graph"))
+        self.backend = GraphBackend(self.model.tissue, InferenceSettings(registration="graph"))
 
     def normalise(self):
         level = self.level
@@ -115,11 +117,12 @@ def test_the_stage_tracks_with_the_graph_when_the_launch_file_says_so(case, came
 def test_an_engine_that_cannot_be_had_is_refused_by_name(problem):
     settings = InferenceSettings(engine="cuda", fallback="refuse", registration="graph")
     with pytest.raises(ModelError, match="registration-step-.*: inference.engine cuda"):
-        GraphBackend(problem.model.tissue.grid, settings).prepare(problem.level, 1)
+        GraphBackend(problem.model.tissue, settings).prepare(problem.level, 1)
 
 
-def test_a_gpu_that_vanishes_costs_no_step_and_is_said(problem):
-    backend = GraphBackend(problem.model.tissue.grid, InferenceSettings(registration="graph"))
+def test_a_gpu_that_vanishes_costs_no_step_and_the_kernels_go_on(problem):
+    """Regression: the graph went on on the CPU, where each step takes a tenth of a second."""
+    backend = GraphBackend(problem.model.tissue, InferenceSettings(registration="graph"))
     problem.normalise()
     before = backend.equations(problem.level, problem.start, problem.centre)
 
@@ -128,10 +131,41 @@ def test_a_gpu_that_vanishes_costs_no_step_and_is_said(problem):
             raise RuntimeError("CUDA says cudaErrorDeviceUnavailable")
 
     (step,) = backend._steps.values()
-    step.runner._session, step.runner._spare = Vanished(), step.runner._session
-    after = backend.equations(problem.level, problem.start, problem.centre)
-    np.testing.assert_array_equal(before.information, after.information)
-    assert "cudaErrorDeviceUnavailable" in backend.fault and "CPU" in backend.provider
+    step.runner._session = Vanished()
+    by_kernels = kernel_equations(problem.model.tissue, problem.level, problem.start, problem.centre)
+    for _ in range(2):  # in that step, and from then on
+        after = backend.equations(problem.level, problem.start, problem.centre)
+        np.testing.assert_array_equal(after.information, by_kernels.information)
+    np.testing.assert_allclose(after.information, before.information, rtol=0.01, atol=1e-3 * before.information.max())
+    assert backend.engine == "cpu (numba)" and not backend.on_gpu
+    assert "cudaErrorDeviceUnavailable" in backend.fault and "kernels" in backend.fault
+
+
+def test_where_a_fall_back_is_refused_it_is_raised(problem):
+    backend = GraphBackend(problem.model.tissue, InferenceSettings(registration="graph", fallback="refuse"))
+    problem.normalise()
+    backend.equations(problem.level, problem.start, problem.centre)
+
+    class Vanished:
+        def run(self):
+            raise RuntimeError("CUDA says cudaErrorDeviceUnavailable")
+
+    (step,) = backend._steps.values()
+    step.runner._session = Vanished()
+    with pytest.raises(RuntimeError, match="cudaErrorDeviceUnavailable"):
+        backend.equations(problem.level, problem.start, problem.centre)
+
+
+@pytest.mark.parametrize(("fallback", "said"), [("warn", "inference.engine|asked for"), ("allow", "^$")])
+def test_without_a_gpu_the_kernels_form_the_equations(problem, fallback, said):
+    """Regression: the graph was run on the CPU, at a third of a second for each frame."""
+    settings = InferenceSettings(engine="cuda", fallback=fallback, registration="graph")
+    backend = GraphBackend(problem.model.tissue, settings)
+    backend.prepare(problem.level, 1)
+    assert backend.engine == "cpu (numba)"
+    assert re.search(said, backend.fault)
+    problem.normalise()
+    assert backend.equations(problem.level, problem.start, problem.centre).patches > 0
 
 
 def test_the_graph_of_a_case_is_the_same_whenever_it_is_made(case, problem):

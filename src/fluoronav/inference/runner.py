@@ -48,6 +48,9 @@ class Runner:
         Inputs that never change, and may stay on the GPU.
     on_cpu : Approved, optional
         What is run instead on the CPU by ONNX Runtime: the same in 8 bits.
+    spare : bool
+        Whether the CPU's session stands by, loaded, for the moment in which another engine fails; without it
+        :meth:`run` raises then.
 
     Attributes
     ----------
@@ -72,6 +75,8 @@ class Runner:
         made: Arrays,
         resident: Collection[str] = (),
         on_cpu: Approved | None = None,
+        *,
+        spare: bool = True,
     ) -> None:
         self._settings, self._arrays, self._resident = settings, (given, made), resident
         self._on_cpu = on_cpu or model
@@ -82,7 +87,7 @@ class Runner:
         self._spare: Session | None = None
         by_cpu = "CPUExecutionProvider" in self.provider
         self.sha256 = self._on_cpu.sha256 if by_cpu else model.sha256
-        if not by_cpu:
+        if spare and not by_cpu:
             self._spare = self._opened(model, "cpu")
 
     @property

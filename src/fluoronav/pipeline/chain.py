@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from fluoronav.enhancement import AttenuationStage, ViewStage
@@ -34,6 +34,10 @@ class Chain:
 
     A stage that raises must not cost the surgeon the overlay: its results are left out, the error is kept for
     `health`, logged once a second at the most, and the chain goes on.
+
+    Stages run one after the other: each of them can use every core. Where registration and detection compute on a GPU
+    and mostly wait for it, the detection, which reads nothing of the registration's, runs beside it. Not before there
+    is a pose: while the patient is searched for, nothing is detected.
     """
 
     def __init__(self, names: tuple[str, ...], inference: InferenceSettings | None = None) -> None:
@@ -42,6 +46,7 @@ class Chain:
         self.failures = 0
         self.last_failure = ""
         self._logged = 0.0
+        self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside")
 
     def prepare(self, case, camera, progress: Callable[[str], None], *, at_once: bool = False) -> None:
         """Prepares every stage.
@@ -64,21 +69,34 @@ class Chain:
                 prepared.result()
 
     def process(self, frame: FrameRecord, budget: Budget) -> dict[str, float]:
-        """Runs every stage; returns the milliseconds that each took."""
-        for stage in self.stages:
-            start = time.perf_counter()
-            try:
-                stage.process(frame, budget)
-            except Exception as error:
-                self._failed(stage, frame, error)
-            self.milliseconds[stage.name] = (time.perf_counter() - start) * 1000
+        """Runs every stage; returns the milliseconds that each took, whatever ran beside it."""
+        begun: Future[None] | None = None
+        for k, stage in enumerate(self.stages):
+            if begun is not None:
+                begun.result()
+                begun = None
+                continue
+            if isinstance(stage, RegistrationStage) and stage.on_gpu and stage.latest is not None:
+                following = self.stages[k + 1] if k + 1 < len(self.stages) else None
+                if isinstance(following, DetectionStage) and following.on_gpu:
+                    begun = self._beside.submit(self._run, following, frame, budget)
+            self._run(stage, frame, budget)
         return self.milliseconds
+
+    def _run(self, stage: Stage, frame: FrameRecord, budget: Budget) -> None:
+        start = time.perf_counter()
+        try:
+            stage.process(frame, budget)
+        except Exception as error:
+            self._failed(stage, frame, error)
+        self.milliseconds[stage.name] = (time.perf_counter() - start) * 1000
 
     def idle(self) -> None:
         for stage in self.stages:
             stage.idle()
 
     def close(self) -> None:
+        self._beside.shutdown()
         for stage in self.stages:
             stage.close()
 

@@ -40,10 +40,12 @@ def slices_of(grid: AttenuationGrid, dominant: int) -> dict[str, Float32]:
         ``volume``, 1/mm, and ``slope_u`` and ``slope_v``, what the next voxel has more, 1/mm a voxel.
     """
     u, v, k = AXES[dominant]
-    values = np.pad(grid.voxels.transpose(2, 1, 0).transpose(k, v, u), PADDING).astype(np.float32)
-    slope_u, slope_v = np.zeros_like(values), np.zeros_like(values)
-    slope_u[..., :-1] = np.diff(values, axis=2)
-    slope_v[:, :-1] = np.diff(values, axis=1)
+    inner = grid.voxels.transpose(2, 1, 0).transpose(k, v, u)
+    shape, middle = [n + 2 * PADDING for n in inner.shape], slice(PADDING, -PADDING)
+    values, slope_u, slope_v = (np.zeros(shape, np.float32) for _ in range(3))
+    values[middle, middle, middle] = inner
+    np.subtract(values[..., 1:], values[..., :-1], out=slope_u[..., :-1])
+    np.subtract(values[:, 1:], values[:, :-1], out=slope_v[:, :-1])
     return {"volume": values[:, None], "slope_u": slope_u[:, None], "slope_v": slope_v[:, None]}
 
 

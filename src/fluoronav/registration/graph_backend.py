@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,16 +13,18 @@ from numpy.typing import NDArray
 
 from fluoronav.geometry import inverse, moved_about
 from fluoronav.inference import InferenceSettings
-from fluoronav.inference.manifest import Approved
+from fluoronav.inference.manifest import Approved, in_a_line
 from fluoronav.inference.runner import Runner
 from fluoronav.inference.verify import compared
-from fluoronav.projector import AttenuationGrid, dominant_axis
-from fluoronav.registration.gauss_newton import Equations
+from fluoronav.projector import Projector, dominant_axis
+from fluoronav.registration.gauss_newton import Equations, kernel_equations
 from fluoronav.registration.graph import pose_inputs, slices_of, step_graph
 from fluoronav.registration.model import RegistrationModel
 from fluoronav.registration.patches import PatchLevel
 from fluoronav.registration.search import COARSE_SIDE, FINE_SIDE
 from fluoronav.registration.similarity import normalise_patches
+
+log = logging.getLogger("fluoronav")
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -31,6 +34,8 @@ _VOLUME = ("volume", "slope_u", "slope_v")
 TRACKING_PATCHES = ((60, 8), (160, 9))
 # Of the verified steps: where they start, as a twist about the target, rad and mm.
 _ASIDE = np.array([0.01, -0.012, 0.008, 0.6, -0.4, 1.0])
+# Engines that run the graph on a CPU, for who asks for one of them by name, and what their providers are called.
+_ON_A_CPU = {"cpu": "CPUExecutionProvider", "openvino": "OpenVINO"}
 _OUTPUTS = ("model", "information", "gradient", "ncc", "weights")
 
 
@@ -97,7 +102,7 @@ def verified_steps(case, camera, settings: InferenceSettings) -> list[dict[str, 
         def load(
             settings: InferenceSettings, level: PatchLevel = level, start: Float = start
         ) -> tuple[Runner, dict[str, Float32]]:
-            backend = GraphBackend(model.tissue.grid, settings)
+            backend = GraphBackend(model.tissue, settings)
             backend.equations(level, start, case.target_ct)
             (step,) = backend._steps.values()
             return step.runner, {name: step.made[name] for name in ("information", "gradient", "ncc", "weights")}
@@ -116,17 +121,22 @@ class _Step:
 class GraphBackend:
     """Forms the equations of :func:`fluoronav.registration.gauss_newton.refine_views` by a graph.
 
+    On a CPU the graph takes ten times as long as the kernels, which do the same: they go on where an engine cannot be
+    had, or fails in the stream. Who asks for the engine ``cpu`` or ``openvino`` gets the graph there, for comparison.
+
     Parameters
     ----------
-    grid : AttenuationGrid
+    model : Projector
         Of the registration's model.
     inference : InferenceSettings
         Its engine and fall-back, as for the networks.
 
     Attributes
     ----------
-    provider, fault : str
-        As of :class:`fluoronav.inference.runner.Runner`: of the step that ran last.
+    engine : str
+        What forms the equations now.
+    fault : str
+        Why that is not what was asked for; empty when it is, or when nobody wants to know.
 
     Raises
     ------
@@ -134,23 +144,34 @@ class GraphBackend:
         From :meth:`prepare`: the engine cannot be had and a fall-back is refused.
     """
 
-    def __init__(self, grid: AttenuationGrid, inference: InferenceSettings) -> None:
+    def __init__(self, model: Projector, inference: InferenceSettings) -> None:
         # Sums over all pixels overflow in half precision.
-        self._grid, self._inference = grid, inference.model_copy(update={"precision": "fp32"})
+        self._model, self._inference = model, inference.model_copy(update={"precision": "fp32"})
         self._steps: dict[tuple[int, int, int], _Step] = {}
         self._volumes: dict[int, dict[str, Float32]] = {}
-        self.provider, self.fault = "none", ""
+        self._by_kernels = False
+        self.engine, self.fault = "none", ""
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether it truly runs on a GPU now."""
+        return not self._by_kernels and any(step.runner.on_gpu for step in self._steps.values())
 
     def prepare(self, level: PatchLevel, dominant: int) -> None:
         """Loads the graph for a level's patches and one axis; done before the first frame for what is expected."""
+        if self._by_kernels:
+            return
         if dominant not in self._volumes:  # both levels of tracking read it
-            self._volumes[dominant] = slices_of(self._grid, dominant)
+            self._volumes[dominant] = slices_of(self._model.grid, dominant)
         volume = self._volumes[dominant]
         model = step_model(volume, level.capacity, level.size)
         given = volume | {k: np.zeros(s, np.float32) for k, s in model.inputs.items() if k not in volume}
         made = {name: np.zeros(model.outputs[name], np.float32) for name in _OUTPUTS}
-        runner = Runner(model, self._inference, given, made, _VOLUME)
-        self.provider, self.fault = runner.provider, runner.fault
+        runner = Runner(model, self._inference, given, made, _VOLUME, spare=False)
+        if not runner.on_gpu and _ON_A_CPU.get(self._inference.engine, "a GPU") not in runner.provider:
+            self._give_up(runner.fault)
+            return
+        self.engine = f"{runner.provider} (graph)"
         self._steps[dominant, level.capacity, level.size] = _Step(runner, given, made)
 
     def equations(self, level: PatchLevel, T_camera_ct: Float, centre_ct: Float) -> Equations | None:
@@ -158,18 +179,25 @@ class GraphBackend:
         key = dominant_axis(T_camera_ct), level.capacity, level.size
         if key not in self._steps:  # the C-arm has turned past the diagonal
             self.prepare(level, key[0])
+        if self._by_kernels:
+            return kernel_equations(self._model, level, T_camera_ct, centre_ct)
         step = self._steps[key]
         given, made, n = step.given, step.made, level.count
         used = n * level.size**2
-        for name, value in pose_inputs(self._grid, T_camera_ct, centre_ct, key[0]).items():
+        for name, value in pose_inputs(self._model.grid, T_camera_ct, centre_ct, key[0]).items():
             given[name][...] = value
         given["rays"][:, :used] = level.directions[:, :used]
         given["rays"][:, used:] = level.directions[:, :1]
         given["frame_hat"][:n] = level.frame_hat[:used].reshape(n, -1)
         given["frame_hat"][n:] = 0
         given["valid"][:] = np.arange(len(given["valid"])) < n
-        step.runner.run()
-        self.provider, self.fault = step.runner.provider, step.runner.fault or self.fault
+        try:
+            step.runner.run()
+        except Exception as error:
+            if self._inference.fallback == "refuse":
+                raise
+            self._give_up(f"{step.runner.name}: {step.runner.provider} failed ({in_a_line(error)[:120]})")
+            return kernel_equations(self._model, level, T_camera_ct, centre_ct)
         level.ncc[:n], level.weights[:n] = made["ncc"][:n], made["weights"][:n]
         total = float(level.weights[:n].sum())
         if total <= 0:
@@ -180,3 +208,12 @@ class GraphBackend:
             (information + information.T) / 2, made["gradient"].astype(np.float64), score,
             int(np.count_nonzero(level.weights[:n])),
         )  # fmt: skip
+
+    def _give_up(self, why: str) -> None:
+        """The kernels go on, from this very step."""
+        self._by_kernels, self.engine = True, "cpu (numba)"
+        self._steps.clear()
+        self._volumes.clear()
+        if why:
+            self.fault = f"{why}; the CPU's kernels go on"
+            log.error(self.fault)

@@ -116,18 +116,19 @@ class RegistrationStage:
         levels = [
             (level, self._model.render(T, level.camera), 1) for level in (self._sets[0].coarse, self._sets[0].fine)
         ]
+        estimate = refine(self._model, levels, T, self._centre_ct)
         if self._inference.registration == "graph":
-            self._steps = GraphBackend(self._model.grid, self._inference)
+            self._steps = GraphBackend(self._model, self._inference)
             # For each axis: the C-arm may turn past a diagonal in mid-stream, and nothing is loaded there.
             for (level, _, _), axis in product(levels, range(3)):
                 self._steps.prepare(level, axis)
-            self.engine = f"{self._steps.provider} (graph)"
-        estimate = refine(self._steps, levels, T, self._centre_ct)
+            self.engine = self._steps.engine
+            estimate = refine(self._steps, levels, T, self._centre_ct)
         covariance_in_camera(estimate.information, T)
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
         if isinstance(self._steps, GraphBackend):
-            self.engine = f"{self._steps.provider} (graph)"
+            self.engine = self._steps.engine
             frame.engine_fault = frame.engine_fault or self._steps.fault
         # In the order of their submission: after a stall several may be done, and a pose was lost in between.
         self._take_placed_patches()
@@ -185,6 +186,11 @@ class RegistrationStage:
         self._background.shutdown(wait=True, cancel_futures=True)
         if self._prepared:
             self._searcher.close()
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether its steps run on a GPU now."""
+        return isinstance(self._steps, GraphBackend) and self._steps.on_gpu
 
     @property
     def latest(self) -> RegistrationResult | None:
