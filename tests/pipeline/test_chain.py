@@ -116,10 +116,10 @@ def test_no_kernel_is_left_to_the_first_frame_that_needs_it(camera, tmp_path):
     assert said.stdout.split() == []
 
 
-class OnGpu:
-    """Says that it computes on a GPU, which the machines that test this do not have; it does nothing."""
+class Noting:
+    """A stage that does nothing but note on which thread it was asked to."""
 
-    engine, on_gpu, latest = "none", True, None
+    engine = "none"
 
     def __init__(self, name: str, calls: list) -> None:
         self.name, self.calls = name, calls
@@ -133,18 +133,17 @@ class OnGpu:
     def close(self) -> None: ...
 
 
-class Registering(OnGpu, RegistrationStage):
-    latest = on_gpu = None
+class Registering(Noting, RegistrationStage):
+    latest = None
 
 
-class Detecting(OnGpu, DetectionStage):
-    on_gpu = None
+class Detecting(Noting, DetectionStage): ...
 
 
-def gpu_chain(monkeypatch, *, registering=True, detecting=True, pose="a pose"):
+def noting_chain(monkeypatch, pose):
     calls = []
-    stages = [Registering("registration", calls), Detecting("detection", calls), OnGpu("guidance", calls)]
-    stages[0].on_gpu, stages[0].latest, stages[1].on_gpu = registering, pose, detecting
+    stages = [Registering("registration", calls), Detecting("detection", calls), Noting("guidance", calls)]
+    stages[0].latest = pose
     for stage in stages:
         monkeypatch.setitem(STAGES, stage.name, lambda _, stage=stage: stage)
     return Chain(tuple(s.name for s in stages)), stages, calls
@@ -154,8 +153,8 @@ def blank():
     return FrameRecord(1, 0, 0, np.zeros((4, 4), np.uint16), 16, False, None)
 
 
-def test_on_a_gpu_the_detection_runs_beside_the_registration_and_the_rest_after_both(monkeypatch):
-    chain, (registration, detection, _), calls = gpu_chain(monkeypatch)
+def test_the_detection_runs_beside_the_registration_and_the_rest_after_both(monkeypatch):
+    chain, (registration, detection, _), calls = noting_chain(monkeypatch, "a pose")
     both = threading.Barrier(2)
     registration.meet = detection.meet = lambda frame: both.wait(2)  # one after the other they would wait in vain
     took = chain.process(blank(), Budget(1e6))
@@ -166,16 +165,24 @@ def test_on_a_gpu_the_detection_runs_beside_the_registration_and_the_rest_after_
     chain.close()
 
 
-@pytest.mark.parametrize("without", [{"registering": False}, {"detecting": False}, {"pose": None}])
-def test_without_one_of_them_or_a_pose_stages_run_one_after_the_other(monkeypatch, without):
-    chain, _, calls = gpu_chain(monkeypatch, **without)
+def test_while_the_patient_is_searched_for_stages_run_one_after_the_other(monkeypatch):
+    chain, _, calls = noting_chain(monkeypatch, None)
     chain.process(blank(), Budget(1e6))
     assert calls == [(name, "MainThread") for name in ("registration", "detection", "guidance")]
     chain.close()
 
 
+def test_in_another_order_each_runs_once_and_alone(monkeypatch):
+    chain, _, calls = noting_chain(monkeypatch, "a pose")
+    other = Chain(("detection", "registration", "guidance"))
+    other.process(blank(), Budget(1e6))
+    assert calls == [(name, "MainThread") for name in ("detection", "registration", "guidance")]
+    chain.close()
+    other.close()
+
+
 def test_what_fails_beside_another_costs_its_own_results_only(monkeypatch):
-    chain, (_, detection, _), calls = gpu_chain(monkeypatch)
+    chain, (_, detection, _), calls = noting_chain(monkeypatch, "a pose")
 
     def fail(frame) -> None:
         raise ValueError("no such line")

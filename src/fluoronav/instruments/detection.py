@@ -74,11 +74,6 @@ class DetectionStage:
         else:
             self._takes_ms -= _LEARNED_MS * _LONGER
 
-    @property
-    def on_gpu(self) -> bool:
-        """Whether both networks run on a GPU now."""
-        return self.looks.first.on_gpu and self.looks.second.on_gpu
-
     def find(self, frame: FrameRecord, least_score: float = _LEAST_SCORE) -> list[Detection]:
         """What is in one frame, best first, without identities.
 

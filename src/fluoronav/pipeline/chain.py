@@ -35,9 +35,8 @@ class Chain:
     A stage that raises must not cost the surgeon the overlay: its results are left out, the error is kept for
     `health`, logged once a second at the most, and the chain goes on.
 
-    Stages run one after the other: each of them can use every core. Where registration and detection compute on a GPU
-    and mostly wait for it, the detection, which reads nothing of the registration's, runs beside it. Not before there
-    is a pose: while the patient is searched for, nothing is detected.
+    Stages run one after the other, but for one pair: the detection reads nothing of the registration's, and runs beside
+    it on the other core. Not before there is a pose: a search needs both, and nothing is detected meanwhile.
     """
 
     def __init__(self, names: tuple[str, ...], inference: InferenceSettings | None = None) -> None:
@@ -46,6 +45,15 @@ class Chain:
         self.failures = 0
         self.last_failure = ""
         self._logged = 0.0
+        self._registration = self.find(RegistrationStage)
+        # Each with the one that runs beside it once there is a pose.
+        self._pairs = [
+            (
+                stage,
+                following if isinstance(stage, RegistrationStage) and isinstance(following, DetectionStage) else None,
+            )
+            for stage, following in zip(self.stages, [*self.stages[1:], None], strict=True)
+        ]
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside")
 
     def prepare(self, case, camera, progress: Callable[[str], None], *, at_once: bool = False) -> None:
@@ -71,15 +79,13 @@ class Chain:
     def process(self, frame: FrameRecord, budget: Budget) -> dict[str, float]:
         """Runs every stage; returns the milliseconds that each took, whatever ran beside it."""
         begun: Future[None] | None = None
-        for k, stage in enumerate(self.stages):
+        for stage, other in self._pairs:
             if begun is not None:
                 begun.result()
                 begun = None
                 continue
-            if isinstance(stage, RegistrationStage) and stage.on_gpu and stage.latest is not None:
-                following = self.stages[k + 1] if k + 1 < len(self.stages) else None
-                if isinstance(following, DetectionStage) and following.on_gpu:
-                    begun = self._beside.submit(self._run, following, frame, budget)
+            if other is not None and self._registration is not None and self._registration.latest is not None:
+                begun = self._beside.submit(self._run, other, frame, budget)
             self._run(stage, frame, budget)
         return self.milliseconds
 

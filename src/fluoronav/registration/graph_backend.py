@@ -152,11 +152,6 @@ class GraphBackend:
         self._by_kernels = False
         self.engine, self.fault = "none", ""
 
-    @property
-    def on_gpu(self) -> bool:
-        """Whether it truly runs on a GPU now."""
-        return not self._by_kernels and any(step.runner.on_gpu for step in self._steps.values())
-
     def prepare(self, level: PatchLevel, dominant: int) -> None:
         """Loads the graph for a level's patches and one axis; done before the first frame for what is expected."""
         if self._by_kernels:

@@ -188,11 +188,6 @@ class RegistrationStage:
             self._searcher.close()
 
     @property
-    def on_gpu(self) -> bool:
-        """Whether its steps run on a GPU now."""
-        return isinstance(self._steps, GraphBackend) and self._steps.on_gpu
-
-    @property
     def latest(self) -> RegistrationResult | None:
         """What the last frame was given; None while there is none."""
         return self._last
