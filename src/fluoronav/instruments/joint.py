@@ -20,17 +20,17 @@ Float = NDArray[np.float64]
 # What each says as log-odds of both: that an instrument ends there, and that this is its tip. The length is in pixels
 # of a 1024 image. Fitted by engines/fit_joint.py.
 WEIGHTS = {
-    "first look's logit": (0.999, 0.052),
-    "second look's logit of an end": (0.387, -0.065),
-    "second look's logit of an end where the first saw it": (0.156, 0.049),
-    "second look's logit of the tip": (0.153, 0.829),
-    "the line leaves the field": (1.774, 4.850),
-    "first look's logit of the other end": (0.138, 0.555),
-    "second look's logit of an end at the other end": (0.048, -0.159),
-    "second look's logit of the tip at the other end": (-0.125, -0.529),
-    "both looks say the same kind": (0.073, 0.834),
-    "log of the length": (0.691, -2.722),
-    "1": (-5.439, 16.467),
+    "first look's logit": (1.241, 0.549),
+    "second look's logit of an end": (0.350, -0.006),
+    "second look's logit of an end where the first saw it": (0.243, -0.117),
+    "second look's logit of the tip": (0.174, 0.938),
+    "the line leaves the field": (1.016, 3.727),
+    "first look's logit of the other end": (0.159, 0.121),
+    "second look's logit of an end at the other end": (0.004, -0.125),
+    "second look's logit of the tip at the other end": (-0.092, -0.510),
+    "both looks say the same kind": (0.444, 2.205),
+    "log of the length": (0.418, -2.132),
+    "1": (-3.987, 11.763),
 }
 _WEIGHTS = np.array(list(WEIGHTS.values()))
 FEATURES = len(WEIGHTS) - 1
