@@ -165,6 +165,8 @@ class GraphBackend:
         runner = Runner(model, self._inference, given, made, _VOLUME, spare=False)
         if not runner.on_gpu and _ON_A_CPU.get(self._inference.engine, "a GPU") not in runner.provider:
             self._give_up(runner.fault)
+            self._steps.clear()
+            self._volumes.clear()
             return
         self.engine = f"{runner.provider} (graph)"
         self._steps[dominant, level.capacity, level.size] = _Step(runner, given, made)
@@ -205,10 +207,8 @@ class GraphBackend:
         )  # fmt: skip
 
     def _give_up(self, why: str) -> None:
-        """The kernels go on, from this very step."""
+        """The kernels go on, from this very step. What is loaded stays: to free it may wait for a GPU that is gone."""
         self._by_kernels, self.engine = True, "cpu (numba)"
-        self._steps.clear()
-        self._volumes.clear()
         if why:
             self.fault = f"{why}; the CPU's kernels go on"
             log.error(self.fault)
