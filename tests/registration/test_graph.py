@@ -120,15 +120,18 @@ def test_an_engine_that_cannot_be_had_is_refused_by_name(problem):
         GraphBackend(problem.model.tissue, settings).prepare(problem.level, 1)
 
 
+class Vanished:
+    """A session whose GPU has gone."""
+
+    def run(self):
+        raise RuntimeError("CUDA says cudaErrorDeviceUnavailable")
+
+
 def test_a_gpu_that_vanishes_costs_no_step_and_the_kernels_go_on(problem):
     """Regression: the graph went on on the CPU, where each step takes a tenth of a second."""
     backend = GraphBackend(problem.model.tissue, InferenceSettings(registration="graph"))
     problem.normalise()
     before = backend.equations(problem.level, problem.start, problem.centre)
-
-    class Vanished:
-        def run(self):
-            raise RuntimeError("CUDA says cudaErrorDeviceUnavailable")
 
     (step,) = backend._steps.values()
     step.runner._session = Vanished()
@@ -145,10 +148,6 @@ def test_where_a_fall_back_is_refused_it_is_raised(problem):
     backend = GraphBackend(problem.model.tissue, InferenceSettings(registration="graph", fallback="refuse"))
     problem.normalise()
     backend.equations(problem.level, problem.start, problem.centre)
-
-    class Vanished:
-        def run(self):
-            raise RuntimeError("CUDA says cudaErrorDeviceUnavailable")
 
     (step,) = backend._steps.values()
     step.runner._session = Vanished()

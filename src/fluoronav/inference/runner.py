@@ -102,11 +102,15 @@ class Runner:
         except Exception as error:
             if self._spare is None or self._settings.fallback == "refuse":
                 raise
-            self.fault = f"{self.name}: {self.provider} failed ({in_a_line(error)[:120]}); the CPU goes on"
+            self.fault = f"{self.failed_by(error)}; the CPU goes on"
             log.error(self.fault)
             self._session, self._spare = self._spare, None
             self.provider, self.sha256 = self._session.provider, self._on_cpu.sha256
             self._session.run()
+
+    def failed_by(self, error: Exception) -> str:
+        """Says in a line what failed, and how."""
+        return f"{self.name}: {self.provider} failed ({in_a_line(error)[:120]})"
 
     def _opened(self, model: Approved, engine: Engine) -> Session:
         s = self._settings

@@ -46,14 +46,13 @@ class Chain:
         self.last_failure = ""
         self._logged = 0.0
         self._registration = self.find(RegistrationStage)
-        # Each with the one that runs beside it once there is a pose.
-        self._pairs = [
-            (
-                stage,
-                following if isinstance(stage, RegistrationStage) and isinstance(following, DetectionStage) else None,
-            )
-            for stage, following in zip(self.stages, [*self.stages[1:], None], strict=True)
-        ]
+        # Each step is a stage, and what runs beside it once there is a pose.
+        self._steps: list[tuple[Stage, Stage | None]] = []
+        for stage in self.stages:
+            if isinstance(stage, DetectionStage) and self._steps and self._steps[-1][0] is self._registration:
+                self._steps[-1] = (self._steps[-1][0], stage)
+            else:
+                self._steps.append((stage, None))
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside")
 
     def prepare(self, case, camera, progress: Callable[[str], None], *, at_once: bool = False) -> None:
@@ -68,6 +67,7 @@ class Chain:
         at_once : bool
             All of them at once: sooner ready, but on every core, and so not beside a frame path.
         """
+        self._beside.submit(int).result()  # its thread begins here, and not with a frame
         if not at_once:
             for stage in self.stages:
                 stage.prepare(case, camera, progress)
@@ -78,15 +78,15 @@ class Chain:
 
     def process(self, frame: FrameRecord, budget: Budget) -> dict[str, float]:
         """Runs every stage; returns the milliseconds that each took, whatever ran beside it."""
-        begun: Future[None] | None = None
-        for stage, other in self._pairs:
-            if begun is not None:
-                begun.result()
-                begun = None
-                continue
+        for stage, other in self._steps:
+            begun: Future[None] | None = None
             if other is not None and self._registration is not None and self._registration.latest is not None:
                 begun = self._beside.submit(self._run, other, frame, budget)
             self._run(stage, frame, budget)
+            if begun is not None:
+                begun.result()
+            elif other is not None:
+                self._run(other, frame, budget)
         return self.milliseconds
 
     def _run(self, stage: Stage, frame: FrameRecord, budget: Budget) -> None:

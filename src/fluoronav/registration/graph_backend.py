@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fluoronav.geometry import inverse, moved_about
 from fluoronav.inference import InferenceSettings
-from fluoronav.inference.manifest import Approved, in_a_line
+from fluoronav.inference.manifest import Approved
 from fluoronav.inference.runner import Runner
 from fluoronav.inference.verify import compared
 from fluoronav.projector import Projector, dominant_axis
@@ -193,7 +193,7 @@ class GraphBackend:
         except Exception as error:
             if self._inference.fallback == "refuse":
                 raise
-            self._give_up(f"{step.runner.name}: {step.runner.provider} failed ({in_a_line(error)[:120]})")
+            self._give_up(step.runner.failed_by(error))
             return kernel_equations(self._model, level, T_camera_ct, centre_ct)
         level.ncc[:n], level.weights[:n] = made["ncc"][:n], made["weights"][:n]
         total = float(level.weights[:n].sum())
