@@ -11,6 +11,11 @@ engines=${ENGINES:-cuda tensorrt tensorrt-rtx}
 folder=$(mktemp -d)
 written() { # whatever there is: an hour on somebody's GPU that is cut short has not been for nothing
   rm -f "$folder/first-start.json" launch/.gpu-bench.yaml
+  if ! ls "$folder"/*.json > /dev/null 2>&1; then  # what an earlier run wrote stays
+    echo "nothing was measured"
+    rm -rf "$folder"
+    return
+  fi
   mkdir -p "$(dirname "$out")"
   python3 - "$folder" "$out" <<'PYTHON'
 import json, pathlib, sys
