@@ -293,7 +293,7 @@ class SceneMaker:
         others -= before
         ways = [_hand(rng) for _ in placed]
         for k in range(frames):
-            now = tuple(self._at(p, way(k)) for p, way in zip(placed, ways, strict=True))
+            now = tuple(self._at(p, way(k), chain.seen) for p, way in zip(placed, ways, strict=True))
             yield chain, self._beam(water, bone, self._steel(now) + others), now
 
     def pair(
@@ -360,11 +360,10 @@ class SceneMaker:
         cv2.polylines(near, [tip], False, 1, max(length, 2))
         return exposure.contrast_to_noise(own, (near > 0) & (own > 0)) < _ROSE
 
-    def _at(self, placed: Placed, motion: Float) -> Placed:
+    def _at(self, placed: Placed, motion: Float, seen: NDArray[np.bool_]) -> Placed:
         """An instrument moved by a motion about its first tip."""
         tip = placed.points_camera[0]
         points = transform_points(motion, placed.points_camera - tip) + tip
-        seen = np.ones((self.camera.rows, self.camera.cols), bool)
         return Placed(placed.metal, points, visible_axis_px(points, self.camera, seen))
 
     def _exposed(
