@@ -40,7 +40,7 @@ NONE, TIP, TAIL = range(3)
 
 
 def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Finds (n, 10); what each is, a tip, a tail or none (n,); and the scene of each (n,)."""
+    """Finds (n, 11); what each is, a tip, a tail or none (n,); and the scene of each (n,)."""
     seed, count, of_chest = args
     cv2.setNumThreads(1)
     rng = np.random.default_rng(seed)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fluoronav.instruments.sampling import shadow_in_cells
+from fluoronav.instruments.sampling import glow_along, shadow_in_cells
 
 ALONG, ACROSS = np.array([2.5, 0.0]), np.array([0.0, 2.0])
 
@@ -67,3 +67,22 @@ def test_a_frame_may_be_a_view_of_another():
     np.testing.assert_array_equal(
         cells(view, [20, 30], ALONG, ACROSS, (8, 8)), cells(plain, [20, 30], ALONG, ACROSS, (8, 8))
     )
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("inverse", [False, True])
+def test_a_stretch_of_a_line_glows_where_the_detector_is_saturated(dtype, inverse):
+    full = np.iinfo(dtype).max
+    counts = np.full((256, 256), full // 2, dtype)
+    counts[:, 128:] = full
+    if inverse:
+        counts = full - counts
+    tip, right = np.array([128.0, 60.0]), np.array([1.0, 0.0])
+
+    def glow(first, last, direction=right, at=tip):
+        return glow_along(counts, at, direction, first, last, 0.25, float(full), inverse)
+
+    assert glow(8, 100) == pytest.approx(1) and glow(-100, -8) < 0.01
+    assert glow(8, 100, -right) < 0.01
+    assert 0.4 < glow(-100, 100) < 0.6
+    assert glow(4, 30, right, np.array([300.0, 60.0])) == 0  # out of the picture

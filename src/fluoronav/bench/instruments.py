@@ -112,7 +112,7 @@ def bench_instruments(
         "ms": normal["ms"],
         "by_dose": [normal, low],
         "real": _real(data, stage),
-        "identities": [identities(maker, max(frames // 6, 1), 16, dose, SEED) for dose in DOSES],
+        "identities": [identities(maker, max(frames // 2, 1), 16, dose, SEED) for dose in DOSES],
         "depth_mm": depths(maker, max(frames // 2, 1), DOSES[0], SEED),
         "drift": drift(_DRIFTS, SEED),
         "alerts": bench_alerts(approaches, SEED),
@@ -328,9 +328,12 @@ def table(result: dict[str, Any]) -> str:
         f"real frames without instruments: {result['real']['false']} false in {result['real']['frames']}",
         f"tip at its own depth: median {px(result['tip_mm']['median'])} mm, 95 % {px(result['tip_mm']['p95'])}",
         *(
-            f"moving, {i['photons']:g} photons, {i['frames']} frames: {i['shown']:.1%} shown, {i['switches']} changes "
-            f"of identity, {i['false_per_frame']:.4f} false a frame"
+            f"moving, {i['photons']:g} photons, {i['frames']} frames of {i['sequences']} scenes: {i['shown']:.1%} "
+            f"shown, tip {px(i['tip_px']['median'])} / {px(i['tip_px']['p95'])} px, {i['switches']} changes of "
+            f"identity, {i['false_per_frame']:.4f} false a frame ({i['false_per_1000_frames']:.1f} different ones in "
+            "1000 frames)"
             for i in result["identities"]
+            if i["tip_px"] is not None
         ),
         *(
             f"tip in space by {name.replace('_', ' ')}: median {d['mm']['median']:.2f} mm, 95 % {d['mm']['p95']:.2f} "

@@ -15,7 +15,7 @@ from fluoronav.instruments import DetectionStage, InstrumentStage
 from fluoronav.instruments.space import SIGMA_WIDTH_PX, Sighting, from_width, triangulated
 from fluoronav.paths import shipped
 from fluoronav.records import Budget, Detection, FrameRecord, RegistrationResult, ToolSample
-from fluoronav.simulation.instrument_scenes import Placed, SceneMaker
+from fluoronav.simulation.instrument_scenes import Placed, SceneMaker, visible_axis_px
 
 Float = NDArray[np.float64]
 
@@ -32,15 +32,18 @@ def identities(maker: SceneMaker, sequences: int, frames: int, photons: float, s
     -------
     dict
         ``switches`` (changes of an instrument's id), ``shown`` (share of instruments shown, of those in view, after the
-        first two frames), ``false_per_frame``, ``frames``.
+        first two frames), ``tip_px`` of those (``median`` and ``p95``), ``false_per_frame`` (shown, and none),
+        ``false_per_1000_frames`` (each that was shown counted once), ``sequences``, ``frames``.
     """
     stage, attenuation = DetectionStage(), AttenuationStage()
     rng = np.random.default_rng(seed)
-    switches = shown = due = false = seen_frames = 0
+    switches = due = false = called = seen_frames = 0
+    off: list[float] = []
     for _ in tqdm(range(sequences), f"moving instruments at {photons:g} photons", unit="sequence"):
         stage.prepare(None, maker.camera)
         attenuation.prepare(None, maker.camera)
         ids: dict[int, str] = {}
+        wrong: set[str] = set()
         for k, (counts, placed) in enumerate(maker.sequence(rng, frames, photons)):
             frame = FrameRecord(k, 0, 0, counts, 16, False, None)
             attenuation.process(frame, Budget(1e6))
@@ -59,16 +62,22 @@ def identities(maker: SceneMaker, sequences: int, frames: int, photons: float, s
                 if best is None or np.linalg.norm(best.tip_px - p.axis_px[0]) > _SAME_PX:
                     continue
                 left = [d for d in left if d is not best]
-                shown += 1
+                off.append(float(np.linalg.norm(best.tip_px - p.axis_px[0])))
                 switches += n in ids and ids[n] != best.id
                 ids[n] = best.id
-            false += sum(not any(_on(d, p) for p in hardly) for d in left)
+            none = [d for d in left if not any(_on(d, p, maker.camera) for p in hardly)]
+            false += len(none)
+            wrong |= {d.id for d in none}
             seen_frames += 1
+        called += len(wrong)
     return {
         "photons": photons,
         "switches": switches,
-        "shown": shown / max(due, 1),
+        "shown": len(off) / max(due, 1),
+        "tip_px": {"median": float(np.median(off)), "p95": float(np.percentile(off, 95))} if off else None,
         "false_per_frame": false / max(seen_frames, 1),
+        "false_per_1000_frames": 1000 * called / max(seen_frames, 1),
+        "sequences": sequences,
         "frames": seen_frames,
     }
 
@@ -195,9 +204,10 @@ def _inside(p: Placed, camera: Camera) -> bool:
     return bool((p.axis_px[0] > 40).all() and (p.axis_px[0] < np.array([camera.cols, camera.rows]) - 40).all())
 
 
-def _on(d: Detection, p: Placed) -> bool:
-    """Whether a detection's tip lies on an instrument."""
-    return len(p.axis_px) > 0 and bool(np.linalg.norm(p.axis_px - d.tip_px, axis=1).min() < _SAME_PX)
+def _on(d: Detection, p: Placed, camera: Camera) -> bool:
+    """Whether a detection's tip lies on an instrument, in view or behind a blade."""
+    axis = visible_axis_px(p.points_camera, camera, np.ones((camera.rows, camera.cols), bool))
+    return len(axis) > 0 and bool(np.linalg.norm(axis - d.tip_px, axis=1).min() < _SAME_PX)
 
 
 def _error(pairs: list[tuple[float, float]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from fluoronav.inference import InferenceSettings
 from fluoronav.instruments.identity import IdentityTracker
-from fluoronav.instruments.joint import on_one_line, scores
+from fluoronav.instruments.joint import at_one_tip, on_one_line, scores
 from fluoronav.instruments.looks import Looks
 from fluoronav.records import Budget, Detection, FrameRecord
 
@@ -90,8 +90,9 @@ class DetectionStage:
         found = [replace(k.second, score=float(score)) for k, score in zip(looked, by_all, strict=True)]
         kept: list[Detection] = []
         for d in sorted((d for d in found if d.score >= least_score), key=lambda d: -d.score):
-            # Both ends of a line may have been proposed as its tip: the likelier one has it.
-            if not any(on_one_line(d, other, self._longest / 1024) for other in kept):
+            # Both ends of a line may have been proposed as its tip, and one tip twice: the likelier one has it.
+            scale = self._longest / 1024
+            if not any(on_one_line(d, other, scale) or at_one_tip(d, other, scale) for other in kept):
                 kept.append(d)
         return kept
 

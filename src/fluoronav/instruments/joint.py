@@ -20,17 +20,18 @@ Float = NDArray[np.float64]
 # What each says as log-odds of both: that an instrument ends there, and that this is its tip. The length is in pixels
 # of a 1024 image. Fitted by engines/fit_joint.py.
 WEIGHTS = {
-    "first look's logit": (1.241, 0.549),
-    "second look's logit of an end": (0.350, -0.006),
-    "second look's logit of an end where the first saw it": (0.243, -0.117),
-    "second look's logit of the tip": (0.174, 0.938),
-    "the line leaves the field": (1.016, 3.727),
-    "first look's logit of the other end": (0.159, 0.121),
-    "second look's logit of an end at the other end": (0.004, -0.125),
-    "second look's logit of the tip at the other end": (-0.092, -0.510),
-    "both looks say the same kind": (0.444, 2.205),
-    "log of the length": (0.418, -2.132),
-    "1": (-3.987, 11.763),
+    "first look's logit": (1.168, 0.536),
+    "second look's logit of an end": (0.346, 0.099),
+    "second look's logit of an end where the first saw it": (0.219, -0.200),
+    "second look's logit of the tip": (0.153, 0.768),
+    "the line leaves the field": (0.851, 3.240),
+    "first look's logit of the other end": (-0.042, 0.405),
+    "second look's logit of an end at the other end": (0.040, -0.183),
+    "second look's logit of the tip at the other end": (-0.075, -0.432),
+    "both looks say the same kind": (0.368, 0.605),
+    "the shadow fades where the detector saturates": (-35.470, 17.525),
+    "log of the length": (0.521, -1.446),
+    "1": (-4.605, 9.479),
 }
 _WEIGHTS = np.array(list(WEIGHTS.values()))
 FEATURES = len(WEIGHTS) - 1
@@ -41,6 +42,8 @@ _OUTWARDS_PX, _EVERY_PX = 24.0, 4.0
 _LEAST_LENGTH_PX = 5.0
 # Two finds are of one line when their axes differ by less than this (6 degrees, pixels of a 1024 image).
 _SAME_AXIS_COS, _SAME_AXIS_PX = 0.9945, 10.0
+# And of one tip when their tips are closer than this: a bent wire's two finds have other tails, and so no common line.
+_SAME_TIP_PX = 12.0
 
 
 def scores(looked: list[Looked], seen: NDArray[np.bool_], frame_shape: tuple[int, ...]) -> Float:
@@ -59,7 +62,7 @@ def scores(looked: list[Looked], seen: NDArray[np.bool_], frame_shape: tuple[int
 
 
 def features(looked: list[Looked], seen: NDArray[np.bool_], frame_shape: tuple[int, ...]) -> Float:
-    """What is weighed of each find, shape (n, 10), ordered as :data:`WEIGHTS`; parameters as for :func:`scores`."""
+    """What is weighed of each find, shape (n, 11), ordered as :data:`WEIGHTS`; parameters as for :func:`scores`."""
     scale = max(frame_shape) / 1024
     by_first, by_second = [_logit(k.first.score) for k in looked], [_logit(k.second.score) for k in looked]
     of_tip = [_logit(k.tip_rather) for k in looked]
@@ -79,6 +82,7 @@ def features(looked: list[Looked], seen: NDArray[np.bool_], frame_shape: tuple[i
             _NO_SECOND if other_end is None else by_second[other_end],
             _NO_TIP if other_end is None else of_tip[other_end],
             before.kind == now.kind,
+            one.fade,
             np.log(max(length, _LEAST_LENGTH_PX)),
         )
     return out
@@ -108,6 +112,12 @@ def on_one_line(d: Detection, other: Detection, scale: float) -> bool:
     along, reach = ends @ other.direction, float((other.tail_px - other.tip_px) @ other.direction)
     shared = min(along.max(), max(reach, 0.0)) - max(along.min(), min(reach, 0.0))
     return bool(shared > 0.5 * min(np.ptp(along), abs(reach)))
+
+
+def at_one_tip(d: Detection, other: Detection, scale: float) -> bool:
+    """Whether two finds are of one tip: the same place, and the same axis there."""
+    near = float(np.linalg.norm(d.tip_px - other.tip_px)) < _SAME_TIP_PX * scale
+    return near and float(d.direction @ other.direction) > _SAME_AXIS_COS
 
 
 def _logit(p: float) -> float:

@@ -11,8 +11,9 @@ from fluoronav.geometry import Camera
 from fluoronav.inference import InferenceSettings, Model, engine
 from fluoronav.instruments.network_input import KINDS
 from fluoronav.instruments.proposals import Proposer
+from fluoronav.instruments.sampling import glow_along
 from fluoronav.instruments.strips import ACROSS_SCALE_PX, MOST, SHIFT_SCALE_PX, TURN_SCALE_DEG, strip
-from fluoronav.records import Detection, FrameRecord
+from fluoronav.records import Detection, FrameRecord, every_kind_of_counts
 
 _LEAST_SIGMA_PX = 0.3
 # Looked at again where tip and axis turned out to be, if they are farther off than this (pixels of a 1024 image) and if
@@ -22,6 +23,8 @@ _MOVED_PX, _LEAST_AGAIN = 3.0, 0.02
 # something else, where the strip shows it turned, or beside it, by so much: a short stretch at the field's edge, say.
 _ROUGH_DEG, _ASTRAY_DEG, _ASTRAY_PX = 0.4, 2.0, 2.0
 _ASTRAY_COS = float(np.cos(np.deg2rad(_ASTRAY_DEG)))
+# Where a shadow fades: ahead of a tip, and on the last stretch of the shaft, from the tip (pixels of a 1024 image).
+_AHEAD_PX, _BEHIND_PX = (4.0, 30.0), (-30.0, -4.0)
 
 
 @dataclass(frozen=True)
@@ -37,12 +40,16 @@ class Looked:
         The second look's score where the first had put tip and axis; it may have looked again where it put them itself.
     tip_rather : float
         What the second says, 0 to 1, that the end is the tip and not the tail.
+    fade : float
+        0 to 1; high where the detector is saturated ahead of the tip and nearly so on the shaft: a wire that goes on
+        there would seem to end here, too.
     """
 
     first: Detection
     second: Detection
     second_at_first: float
     tip_rather: float
+    fade: float = 0.0
 
 
 class Looks:
@@ -60,6 +67,8 @@ class Looks:
         self.first = self.proposer.model
         self.second = Model(engine("instrument-strips.onnx"), inference)
         self._longest = max(camera.rows, camera.cols)
+        for some in every_kind_of_counts(4, 4):
+            _fade(some, np.zeros(2), np.ones(2), 1.0, 1.0, False)  # compiles
         for _ in range(3):
             self.second.run()
 
@@ -87,10 +96,14 @@ class Looks:
         ]  # fmt: skip
         for k, said in zip(again, self._looked_at(frame, [at_first[k][0] for k in again]), strict=True):
             last[k] = said
+        full = float(2**frame.bits - 1)
         return [
-            Looked(before, now, once.score, tip_rather)
+            Looked(
+                before, now, once.score, tip_rather,
+                _fade(frame.counts, now.tip_px, now.direction, self._longest / 1024, full, frame.inverse),
+            )
             for before, (once, _), (now, tip_rather) in zip(first, at_first, last, strict=True)
-        ]
+        ]  # fmt: skip
 
     def _looked_at(self, frame: FrameRecord, finds: list[Detection]) -> list[tuple[Detection, float]]:
         """The finds as the second network sees them, and how far it takes what it sees for the tip."""
@@ -128,6 +141,16 @@ class Looks:
             # Of a Laplace error: root two times its scale.
             sigma_px=float(np.hypot(_LEAST_SIGMA_PX * scale, np.sqrt(2) * sigma)),
         )
+
+
+def _fade(
+    counts: NDArray, tip_px: NDArray[np.float64], direction: NDArray[np.float64], scale: float, full: float,
+    inverse: bool,
+) -> float:  # fmt: skip
+    ahead, behind = (
+        glow_along(counts, tip_px, direction, *stretch, scale, full, inverse) for stretch in (_AHEAD_PX, _BEHIND_PX)
+    )
+    return ahead * behind
 
 
 def share(log_odds: float) -> float:
