@@ -188,3 +188,15 @@ def test_a_path_that_comes_back_to_where_it_began_has_no_chord_and_no_bend():
     cv2.polylines(counts, [np.rint(path).astype(np.int32)], False, 3000, 7)
     found = measure(counts, path, 0.0)
     assert found is not None and found.bend_px == 0.0 and np.isfinite(found.tip_px).all()
+
+
+def test_a_path_that_turns_into_another_instrument_s_is_measured_where_it_is_its_own(camera):
+    """Regression: a short stretch that meets a longer line had the axis of neither."""
+    counts = np.full((camera.rows, camera.cols), 9000, np.uint16)
+    cv2.line(counts, (400, 500), (520, 500), 4000, 9)
+    cv2.line(counts, (500, 494), (900, 600), 3000, 15)
+    own = np.stack([np.linspace(400, 520, 16), np.full(16, 500.0)], 1)
+    others = np.stack([np.linspace(524, 890, 46), 500 + 0.265 * (np.linspace(524, 890, 46) - 524)], 1)
+    found = measure(counts, np.concatenate([own, others]), 0.0)
+    assert np.degrees(np.arccos(found.direction @ [-1, 0])) < 1
+    assert np.linalg.norm(found.tip_px - [396, 500]) < 3

@@ -30,6 +30,11 @@ _LEAST_SHADOW = 0.1
 _BENT_PX, _BENT_SIGMAS, _MAYBE_BENT_PX, _BEND_STEP_PX, _BEND_SEEN = 3.0, 5.0, 2.0, 8.0, 0.5
 # Farther off the path than this is not what the path is of: angle, or pixels over its length, and pixels beside it.
 _ASTRAY_RAD, _ASTRAY_PX = float(np.deg2rad(5.0)), 12.0
+# A path goes on as its first part does until it is farther off that one's line than the second; there it was still on
+# it where it was nearer than the third.
+_BEGINS_PX, _OFF_ITS_LINE_PX, _ON_ITS_LINE_PX = 72.0, 12.0, 4.0
+# It is asked where the axis is known no better than this. Less than the second of a path is none.
+_ROUGH_DEG, _LEAST_PX = 1.0, 40.0
 # Errors of what is taken from the path because the picture is too noisy to measure it.
 _PATH_SIGMA_PX, _LOST_TIP_SIGMA_PX = 2.0, 8.0
 
@@ -84,14 +89,23 @@ def measure(
     half_px = _HALF_OF_SCREW_PX if kind == "screw" else _HALF_PX
     length = _lengths(path_px)
     reach = min(float(length[-1]), _REACH_PX)
-    if reach < 40:
+    if reach < _LEAST_PX:
         return None
-    centre = _places(path_px, length, reach, _ALONG_STEP_PX)
-    # The chord of the path's first part gives the direction in which profiles are taken.
-    direction = _chord(path_px, length, reach)
-    normal = np.array([-direction[1], direction[0]])
-    shadow = _profiles(counts, centre, normal, half_px, dark, inverse)
-    at_tip, axis, width_px, sigma_deg = _axis(shadow, half_px, path_px[0], centre, direction, normal, reach)
+
+    def of_first(reach: float) -> tuple[Float, Float, float, float]:
+        centre = _places(path_px, length, reach, _ALONG_STEP_PX)
+        # The chord of the path's first part gives the direction in which profiles are taken.
+        direction = _chord(path_px, length, reach)
+        normal = np.array([-direction[1], direction[0]])
+        shadow = _profiles(counts, centre, normal, half_px, dark, inverse)
+        return _axis(shadow, half_px, path_px[0], centre, direction, normal, reach)
+
+    found = of_first(reach)
+    if found[3] > _ROUGH_DEG:
+        straight = _straight_px(path_px, length)
+        if _LEAST_PX < straight < reach:
+            found = min(found, of_first(straight), key=lambda f: f[3])
+    at_tip, axis, width_px, sigma_deg = found
     moved, sigma_tip = _tip(counts, at_tip, axis, width_px, dark, inverse)
     bend_px = _bend(counts, path_px, length, half_px, dark, inverse)
     return Measured(at_tip + moved * axis, axis, path_px[-1], width_px, sigma_tip, sigma_deg, bend_px)
@@ -155,6 +169,26 @@ def _lengths(path):
     for k in range(1, len(path)):
         out[k] = out[k - 1] + np.hypot(path[k, 0] - path[k - 1, 0], path[k, 1] - path[k - 1, 1])
     return out
+
+
+@njit(cache=True, nogil=True)
+def _straight_px(path, length):
+    """How far along it a path goes on as it begins: where it meets another instrument, it may turn into that one's."""
+    n = np.searchsorted(length, _BEGINS_PX)
+    if n < 4 or n >= len(path):
+        return length[-1]
+    chord = path[0] - path[n - 1]
+    direction = chord / np.sqrt(np.sum(chord * chord))
+    u, v = _along_and_across(path, path[0], direction, np.array([-direction[1], direction[0]]))
+    slope, base = line_through(u[:n], v[:n])
+    on_line = length[n - 1]
+    for k in range(n, len(path)):
+        off = abs(v[k] - base - slope * u[k])
+        if off < _ON_ITS_LINE_PX:
+            on_line = length[k]
+        if off > _OFF_ITS_LINE_PX:
+            return on_line
+    return length[-1]
 
 
 @njit(cache=True, nogil=True)
