@@ -100,11 +100,9 @@ def measure(
         shadow = _profiles(counts, centre, normal, half_px, dark, inverse)
         return _axis(shadow, half_px, path_px[0], centre, direction, normal, reach)
 
-    found = of_first(reach)
-    if found[3] > _ROUGH_DEG:
-        straight = _straight_px(path_px, length)
-        if _LEAST_PX < straight < reach:
-            found = min(found, of_first(straight), key=lambda f: f[3])
+    found, straight = of_first(reach), _straight_px(path_px, length)
+    if found[3] > _ROUGH_DEG and _LEAST_PX < straight < reach:
+        found = min(found, of_first(straight), key=lambda f: f[3])
     at_tip, axis, width_px, sigma_deg = found
     moved, sigma_tip = _tip(counts, at_tip, axis, width_px, dark, inverse)
     bend_px = _bend(counts, path_px, length, half_px, dark, inverse)
