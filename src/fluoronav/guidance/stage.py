@@ -55,6 +55,16 @@ def beside_axes(axis_ct: Float) -> Float:
     return np.stack([np.cross(axis_ct, up), up])
 
 
+class _Path:
+    """A planned trajectory: from entry to target (`ends_ct`, LPS mm), its axis, and right and up beside it."""
+
+    def __init__(self, name: str, ends_ct: Float) -> None:
+        self.name, self.ends_ct = name, ends_ct
+        along = ends_ct[1] - ends_ct[0]
+        self.axis_ct = along / np.linalg.norm(along)
+        self.beside_ct = beside_axes(self.axis_ct)
+
+
 class GuidanceStage:
     """Compares the instruments with the structures and the plan."""
 
@@ -93,14 +103,12 @@ class GuidanceStage:
 
     def set_plan(self, plan) -> None:
         """Changes which trajectories are shown."""
-        self._plan = [
-            (t.name, np.array(t.entry_ct, dtype=np.float64), np.array(t.target_ct, dtype=np.float64)) for t in plan
-        ]
+        self._plan = [_Path(t.name, np.array([t.entry_ct, t.target_ct], dtype=np.float64)) for t in plan]
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
         self._take_rims()
         frame.distances = tuple(d for i in frame.instruments for d in self._distances(frame, i))
-        frame.plan = tuple(self._progress(frame, *t) for t in self._plan)
+        frame.plan = tuple(self._progress(frame, path) for path in self._plan)
         if frame.registration is not None:
             self._pose = frame.registration.T_camera_ct
             own = {s: o.registration.T_camera_ct for o in frame.objects for s in self._structures_of[o.name]}
@@ -210,27 +218,26 @@ class GuidanceStage:
         if alert is not None:
             frame.alerts.append(alert)
 
-    def _progress(self, frame: FrameRecord, name: str, entry_ct: Float, target_ct: Float) -> PlanProgress:
+    def _progress(self, frame: FrameRecord, path: _Path) -> PlanProgress:
         entry_px = target_px = None
         if frame.registration is not None:
-            ends = transform_points(frame.registration.T_camera_ct, np.stack([entry_ct, target_ct]))
+            ends = transform_points(frame.registration.T_camera_ct, path.ends_ct)
             entry_px, target_px = (p if np.isfinite(p).all() else None for p in self._camera.project(ends))
         tracked = next((i for i in frame.instruments if i.tip_ct is not None and i.axis_ct is not None), None)
         if tracked is None or tracked.tip_ct is None or tracked.axis_ct is None:
-            return PlanProgress(name, entry_px, target_px, None, None, None)
-        axis = target_ct - entry_ct
-        axis = axis / np.linalg.norm(axis)
-        cosine = float(np.clip(axis @ tracked.axis_ct, -1, 1))
+            return PlanProgress(path.name, entry_px, target_px, None, None, None)
+        cosine = float(np.clip(path.axis_ct @ tracked.axis_ct, -1, 1))
+        entry_ct, target_ct = path.ends_ct
         offset = tracked.tip_ct - entry_ct
-        beside = offset - (offset @ axis) * axis
+        beside = offset - (offset @ path.axis_ct) * path.axis_ct
         return PlanProgress(
-            name,
+            path.name,
             entry_px,
             target_px,
             float(np.rad2deg(np.arccos(cosine))),
             float(np.linalg.norm(beside)),
-            float((target_ct - tracked.tip_ct) @ axis),
-            beside_axes(axis) @ beside,
+            float((target_ct - tracked.tip_ct) @ path.axis_ct),
+            path.beside_ct @ beside,
         )
 
     def _watch_registration(self, frame: FrameRecord) -> None:
