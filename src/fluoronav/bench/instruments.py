@@ -41,6 +41,8 @@ _REAL = (*(f"knee/frame{t}_cam{c}.tif" for t in ("0138", "0180") for c in (1, 2)
 # Each real frame is shown mirrored, turned, darker and noisier, too.
 _REAL_VARIANTS = 25
 _DRIFTS = 50
+# Pictures of each dose on a sheet, and how large.
+_OF_A_DOSE, _SHEET_SIDE = 4, 420
 
 
 def bench_instruments(
@@ -67,8 +69,10 @@ def bench_instruments(
     maker = SceneMaker(camera, unseen_backgrounds(data, camera), unseen_shape)
     stage, attenuation = DetectionStage(), AttenuationStage()
     stage.prepare(None, camera)
-    by_dose, right, wrong = [], [], []
+    by_dose: list[dict[str, Any]] = []
+    sheets: dict[str, list[NDArray[np.uint8]]] = {"right": [], "wrong": []}
     for dose in DOSES:
+        right, missed, called = [], [], []
         rng = np.random.default_rng(SEED + round(dose))
         rows: list[dict[str, Any]] = []
         false: list[Detection] = []
@@ -85,21 +89,23 @@ def bench_instruments(
             rows += matched
             false += extra
             other_ends += sum(_other_end(d, placed) for d in extra)
-            good = not extra and all(r["found"] for r in matched)
-            sheet = right if good and placed else wrong
-            if (placed or extra) and len(sheet) < 8 and not (good and len(right) >= 4 and dose == DOSES[0]):
-                sheet.append(picture(counts, found, placed))
+            if placed or extra:
+                sheet = called if extra else right if all(r["found"] for r in matched) else missed
+                if len(sheet) < _OF_A_DOSE:
+                    sheet.append(_small(picture(counts, found, placed)))
+        sheets["right"] += right
+        # What was seen where none is tells more than what was missed, and is rarer.
+        sheets["wrong"] += [*called[: _OF_A_DOSE // 2], *missed, *called[_OF_A_DOSE // 2 :]][:_OF_A_DOSE]
         by_dose.append(
             _figures(rows, false, frames, dose)
             # Of the false ones: where an instrument ends, or leaves the view, was taken for its tip.
             | {"other_end_per_frame": other_ends / frames, "ms": float(np.median(times)), "instruments": rows}
         )
-    for name, sheet in (("right", right), ("wrong", wrong)):
+    for name, sheet in sheets.items():
         if sheet and pictures is not None:
             pictures.mkdir(parents=True, exist_ok=True)
-            small = [cv2.resize(s, (420, 420), interpolation=cv2.INTER_AREA) for s in sheet[:8]]
-            small += [np.zeros_like(small[0])] * (-len(small) % 4)
-            rows_of_4 = [np.hstack(small[k : k + 4]) for k in range(0, len(small), 4)]
+            sheet += [np.zeros_like(sheet[0])] * (-len(sheet) % 4)
+            rows_of_4 = [np.hstack(sheet[k : k + 4]) for k in range(0, len(sheet), 4)]
             cv2.imwrite(str(pictures / f"instruments-{name}.jpg"), np.vstack(rows_of_4), [cv2.IMWRITE_JPEG_QUALITY, 85])
     say("real X-rays without instruments")
     normal, low = by_dose
@@ -198,6 +204,10 @@ def picture(counts: NDArray[np.uint16], found: list[Detection], placed: tuple[Pl
         at = _at(d.tip_px + [18, -12])
         cv2.putText(image, f"{d.kind} {d.score:.2f}", at, cv2.FONT_HERSHEY_SIMPLEX, 1.1, (60, 220, 255), 2, cv2.LINE_AA)
     return np.asarray(image, dtype=np.uint8)
+
+
+def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(picture, (_SHEET_SIDE, _SHEET_SIDE), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _at(uv: Float) -> tuple[int, int]:
