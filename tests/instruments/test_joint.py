@@ -9,7 +9,7 @@ from tests.instruments.finds import seen
 
 from fluoronav.instruments.detection import _LEAST_SCORE
 from fluoronav.instruments.joint import WEIGHTS, at_one_tip, features, leaves_field, on_one_line, scores
-from fluoronav.instruments.looks import Looked, share
+from fluoronav.instruments.looks import Looked, _fade, share
 from fluoronav.paths import shipped
 
 SHAPE, EVERYTHING = (1024, 1024), np.ones((256, 256), bool)
@@ -119,3 +119,21 @@ def test_a_blunt_end_is_a_tip_where_its_wire_leaves_the_field():
     leaves, ends = one_end(0.75, 0.99, tip_rather=0.1), one_end(0.75, 0.99, tip_rather=0.1, x=700)
     assert leaves_field(leaves.first, EVERYTHING, SHAPE) and not leaves_field(ends.first, EVERYTHING, SHAPE)
     assert score_of(leaves) > _LEAST_SCORE > score_of(ends)
+
+
+def test_a_wire_that_fades_where_the_detector_saturates_does_not_end_there():
+    """Regression: rails and wires that cross into a part of the picture that is saturated seemed to end in a point."""
+    full, tip, right = 65535.0, np.array([512.0, 512.0]), np.array([1.0, 0.0])
+
+    def exposed(beam, share):
+        """A wire from the left that lets a share through, in a beam by column (of full scale); to the tip or beyond."""
+        counts = np.tile(np.minimum(beam, 1), (1024, 1))
+        to = 512 if share < 0.6 else 1024
+        counts[508:517, :to] = np.minimum(share * beam[:to], 1)
+        return (full * counts).astype(np.uint16)
+
+    rising = np.linspace(0.2, 2.3, 1024)  # what lets 0.8 of it through is saturated from the middle on
+    fade = [_fade(exposed(*one), tip, right, 1.0, full, False) for one in ((rising, 0.8), (np.full(1024, 2.0), 0.2))]
+    assert fade[0] > 0.3 and fade[1] < 0.01
+    believed = replace(one_end(0.8, 0.99), fade=fade[1])
+    assert score_of(believed) > _LEAST_SCORE > 0.1 > score_of(replace(believed, fade=fade[0]))
