@@ -313,6 +313,11 @@ class FrameRecord:
     alerts: list[Alert] = field(default_factory=list[Alert])
     models: dict[str, str] = field(default_factory=dict[str, str])
 
+    @property
+    def full_scale(self) -> int:
+        """The largest count that its pixels can have."""
+        return 2**self.bits - 1
+
 
 def every_kind_of_counts(rows: int, cols: int) -> Iterator[NDArray[Any]]:
     """Blank frames of every type that `FrameRecord.counts` may have, to compile kernels with.

@@ -206,8 +206,8 @@ def picture(counts: NDArray[np.uint16], found: list[Detection], placed: tuple[Pl
     return np.asarray(image, dtype=np.uint8)
 
 
-def _small(picture: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return np.asarray(cv2.resize(picture, (_SHEET_SIDE, _SHEET_SIDE), interpolation=cv2.INTER_AREA), dtype=np.uint8)
+def _small(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.asarray(cv2.resize(image, (_SHEET_SIDE, _SHEET_SIDE), interpolation=cv2.INTER_AREA), dtype=np.uint8)
 
 
 def _at(uv: Float) -> tuple[int, int]:
@@ -343,7 +343,6 @@ def table(result: dict[str, Any]) -> str:
             f"identity, {i['false_per_frame']:.4f} false a frame ({i['false_per_1000_frames']:.1f} different ones in "
             "1000 frames)"
             for i in result["identities"]
-            if i["tip_px"] is not None
         ),
         *(
             f"tip in space by {name.replace('_', ' ')}: median {d['mm']['median']:.2f} mm, 95 % {d['mm']['p95']:.2f} "

@@ -58,11 +58,11 @@ def identities(maker: SceneMaker, sequences: int, frames: int, photons: float, s
                     hardly.append(p)
                     continue
                 due += 1
-                best = min(left, key=lambda d: float(np.linalg.norm(d.tip_px - p.axis_px[0])), default=None)
-                if best is None or np.linalg.norm(best.tip_px - p.axis_px[0]) > _SAME_PX:
+                off_px = [float(np.linalg.norm(d.tip_px - p.axis_px[0])) for d in left]
+                if not left or min(off_px) > _SAME_PX:
                     continue
-                left = [d for d in left if d is not best]
-                off.append(float(np.linalg.norm(best.tip_px - p.axis_px[0])))
+                best = left.pop(int(np.argmin(off_px)))
+                off.append(min(off_px))
                 switches += n in ids and ids[n] != best.id
                 ids[n] = best.id
             none = [d for d in left if not any(_on(d, p, maker.camera) for p in hardly)]
@@ -74,7 +74,10 @@ def identities(maker: SceneMaker, sequences: int, frames: int, photons: float, s
         "photons": photons,
         "switches": switches,
         "shown": len(off) / max(due, 1),
-        "tip_px": {"median": float(np.median(off)), "p95": float(np.percentile(off, 95))} if off else None,
+        "tip_px": {
+            "median": float(np.median(off)) if off else None,
+            "p95": float(np.percentile(off, 95)) if off else None,
+        },
         "false_per_frame": false / max(seen_frames, 1),
         "false_per_1000_frames": 1000 * called / max(seen_frames, 1),
         "sequences": sequences,

@@ -45,7 +45,7 @@ class Binning:
             cv2.resize(frame.counts, self._shape, dst=self._binned, interpolation=cv2.INTER_AREA)
             np.copyto(out, self._binned)
         if frame.inverse:
-            np.subtract(np.float32(2**frame.bits - 1), out, out=out)
+            np.subtract(np.float32(frame.full_scale), out, out=out)
 
 
 def write_attenuation(counts: NDArray[np.float32], frame: FrameRecord, out: NDArray[np.float32]) -> None:
@@ -59,7 +59,7 @@ def write_attenuation(counts: NDArray[np.float32], frame: FrameRecord, out: NDAr
         With its dark level.
     out : ndarray of float32, of the same shape
     """
-    full = float(2**frame.bits - 1)
+    full = float(frame.full_scale)
     open_beam = max((frame.open_beam or full) - frame.dark, 1.0)
     np.subtract(counts, np.float32(frame.dark), out=out)
     # Half a count at the least: the logarithm of nothing is not an attenuation.

@@ -88,7 +88,7 @@ class ViewStage:
         # A copy: the frame's memory is the message's.
         counts = np.array(frame.counts)
         if frame.inverse:
-            np.subtract(counts.dtype.type(2**frame.bits - 1), counts, out=counts)
+            np.subtract(counts.dtype.type(frame.full_scale), counts, out=counts)
         seen = None if frame.seen is None else frame.seen.copy()
         self._making = self._worker.submit(self._make, frame.seq, frame.t_acq, counts, frame.dark, seen)
 

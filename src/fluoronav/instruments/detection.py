@@ -89,9 +89,9 @@ class DetectionStage:
         by_all = scores(looked, frame.seen, frame.counts.shape)
         found = [replace(k.second, score=float(score)) for k, score in zip(looked, by_all, strict=True)]
         kept: list[Detection] = []
+        scale = self._longest / 1024
         for d in sorted((d for d in found if d.score >= least_score), key=lambda d: -d.score):
             # Both ends of a line may have been proposed as its tip, and one tip twice: the likelier one has it.
-            scale = self._longest / 1024
             if not any(on_one_line(d, other, scale) or at_one_tip(d, other, scale) for other in kept):
                 kept.append(d)
         return kept

@@ -82,10 +82,11 @@ class Looks:
         least_proposed : float
             What the first look must say of one, 0 to 1.
         """
+        scale, full = self._longest / 1024, float(frame.full_scale)
         first = self.proposer.find(frame, least_proposed)[:MOST]
         at_first = self._looked_at(frame, first)
         last = list(at_first)
-        far = _MOVED_PX * self._longest / 1024
+        far = _MOVED_PX * scale
         again = [
             k for k, (before, (now, _)) in enumerate(zip(first, at_first, strict=True))
             if now.score > _LEAST_AGAIN
@@ -96,11 +97,10 @@ class Looks:
         ]  # fmt: skip
         for k, said in zip(again, self._looked_at(frame, [at_first[k][0] for k in again]), strict=True):
             last[k] = said
-        full = float(2**frame.bits - 1)
         return [
             Looked(
                 before, now, once.score, tip_rather,
-                _fade(frame.counts, now.tip_px, now.direction, self._longest / 1024, full, frame.inverse),
+                _fade(frame.counts, now.tip_px, now.direction, scale, full, frame.inverse),
             )
             for before, (once, _), (now, tip_rather) in zip(first, at_first, last, strict=True)
         ]  # fmt: skip
