@@ -80,6 +80,9 @@ def test_the_picture_for_the_display_leaves_after_its_overlay(tmp_path):
         ]
         assert view["t_acq"] == overlay["t_acq"] and (view["rows"], view["cols"]) == (SIZE, SIZE)
         assert view["dtype"] == "u1" and len(view["payload"]) == SIZE * SIZE and len(set(view["payload"])) > 50
+        # A frame that comes while its maker has not put the last picture down has none; beside a search that takes
+        # a while after it was sent.
+        time.sleep(0.3)
     with pipeline.lock:
         order = [k for _, k, m in pipeline.heard if k in ("overlay", "view")]
     assert order == ["overlay", "view"] * 3
