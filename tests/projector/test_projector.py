@@ -6,6 +6,7 @@ import pytest
 
 from fluoronav.geometry import Camera, CArmPose, inverse, moved_about
 from fluoronav.projector import AttenuationGrid, Projector, attenuation_of_hu, padded_rays
+from fluoronav.projector.attenuation import AXES, PADDING
 from fluoronav.simulation.xray import Scan
 
 CAMERA = Camera(64, 64, np.array([[500.0, 0, 31.5], [0, 500, 31.5], [0, 0, 1]]))
@@ -124,3 +125,18 @@ def test_attenuation_rises_with_density_and_is_never_negative():
     assert (np.diff(mu) >= 0).all() and mu[0] == mu[1] == 0
     assert mu[2] == pytest.approx(0.0206)
     assert mu[4] > 2 * mu[2]
+
+
+@pytest.mark.parametrize("dominant", [0, 1, 2])
+def test_a_packed_word_holds_a_voxel_and_its_neighbour_along_u(rng, dominant):
+    voxels = rng.uniform(-0.01, 0.05, (7, 9, 11)).astype(np.float32)
+    grid = AttenuationGrid(voxels, np.zeros(3), 1.0)
+    steps = np.rint(np.clip(voxels, 0, None) / np.float32(grid.scale)).astype(np.int32)
+    u, v, k = AXES[dominant]
+    padded = np.pad(steps.transpose(2, 1, 0).transpose(v, u, k), PADDING)
+
+    words = grid.packed(dominant)
+
+    np.testing.assert_array_equal(words & 0xFFFF, padded)
+    np.testing.assert_array_equal(words[:, :-1] >> 16, padded[:, 1:])
+    assert not (words[:, -1] >> 16).any()

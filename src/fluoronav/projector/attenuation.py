@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+from numba import njit
 from numpy.typing import NDArray
 
 # Water at about 60 keV, the effective energy of a filtered 80 kV fluoroscopy beam (NIST XCOM: 0.206 cm2/g).
@@ -107,12 +108,17 @@ class AttenuationGrid:
             Low half: value at u, high half: value at u + 1, in units of `scale`.
         """
         u, v, k = AXES[dominant]
-        xyz = self.voxels.transpose(2, 1, 0).transpose(v, u, k)
-        values = np.zeros([n + 2 * PADDING for n in xyz.shape], np.int32)
-        inside = slice(PADDING, -PADDING)
-        values[inside, inside, inside] = np.rint(np.clip(xyz, 0, None) / np.float32(self.scale))
-        values[:, :-1] |= values[:, 1:] << 16
-        return values
+        steps = self._steps.transpose(2, 1, 0).transpose(v, u, k)
+        words = np.zeros([n + 2 * PADDING for n in steps.shape], np.int32)
+        _pack(steps, words)
+        return words
+
+    @cached_property
+    def _steps(self) -> NDArray[np.int16]:
+        """The voxels in units of `scale`."""
+        steps = np.empty(self.voxels.shape, np.int16)
+        _quantise(np.ascontiguousarray(self.voxels), np.float32(self.scale), steps)
+        return steps
 
     @property
     def padded_origin_ct(self) -> NDArray[np.float64]:
@@ -124,3 +130,24 @@ class AttenuationGrid:
         """Middle of the grid, LPS mm."""
         shape_xyz = np.array(self.voxels.shape[::-1])
         return np.asarray(self.origin_ct, dtype=np.float64) + self.spacing_mm * (shape_xyz - 1) / 2
+
+
+@njit(cache=True, nogil=True)
+def _quantise(voxels, scale, out):
+    for z in range(voxels.shape[0]):
+        for y in range(voxels.shape[1]):
+            for x in range(voxels.shape[2]):
+                out[z, y, x] = np.int16(np.rint(max(voxels[z, y, x], np.float32(0)) / scale))
+
+
+@njit(cache=True, nogil=True)
+def _pack(steps, words):
+    """Each step in the lower half of its own word, and in the upper half of that of its neighbour before it."""
+    rows, cols, depth = steps.shape
+    for i in range(rows):
+        for j in range(cols):
+            before, here = words[i + PADDING, j + PADDING - 1], words[i + PADDING, j + PADDING]
+            for k in range(depth):
+                step = np.int32(steps[i, j, k])
+                before[k + PADDING] |= step << 16
+                here[k + PADDING] = step
