@@ -21,18 +21,25 @@ Float32 = NDArray[np.float32]
 _WITH_CONNECTOR = 0.3  # of cables
 
 
-def distract(rng: np.random.Generator, camera: Camera, steel: Float32, seen: NDArray[np.bool_]) -> None:
-    """Adds staples, leads, cables, rails, beads, letters, implants and retractors, each now and then.
+def distract(rng: np.random.Generator, camera: Camera, instruments: Float32, seen: NDArray[np.bool_]) -> Float32:
+    """Staples, leads, cables, rails, beads, letters, implants and retractors, each now and then.
 
     Parameters
     ----------
     rng : Generator
     camera : Camera
-    steel : ndarray of float32, shape (rows, cols)
-        mm of steel in each ray's way; added to.
+    instruments : ndarray of float32, shape (rows, cols)
+        mm of steel of the instruments in each ray's way: no retractor hides them. The rest lies where it lies, whatever
+        else is there.
     seen : ndarray of bool, shape (rows, cols)
         Inside aperture and blades.
+
+    Returns
+    -------
+    ndarray of float32, shape (rows, cols)
+        mm of steel in each ray's way, without the instruments'.
     """
+    steel = np.zeros_like(instruments)
     scale = camera.cols / 1024
     shift = 4  # cv2 draws to a sixteenth of a pixel
 
@@ -97,8 +104,9 @@ def distract(rng: np.random.Generator, camera: Camera, steel: Float32, seen: NDA
         box = cv2.boxPoints(((float(c[0]), float(c[1])), (float(w), float(h)), float(np.rad2deg(angle))))
         cv2.fillPoly(layer, [np.rint(box).astype(np.int32)], rng.uniform(0.05, 6.0), cv2.LINE_AA)
         # Never over the whole of the picture's middle: the instruments would be hidden and still be asked for.
-        if (layer[seen] > 0).mean() < 0.12 and not (layer[steel > 0.3] > 0).any():
+        if (layer[seen] > 0).mean() < 0.12 and not (layer[steel + instruments > 0.3] > 0).any():
             steel += layer
+    return steel
 
 
 def cable_px(rng: np.random.Generator, start: Float, camera: Camera) -> Float:

@@ -250,7 +250,7 @@ class SceneMaker:
         """
         chain, water, bone, placed = self._setup(rng, photons, count)
         steel = self._steel(placed)
-        distract(rng, self.camera, steel, chain.seen)
+        steel += distract(rng, self.camera, steel, chain.seen)
         exposure = _Exposure(chain, water, bone, steel, self._beam(water, bone, steel)) if placed else None
         hidden = (exposure is not None and self._tip_hidden(one, exposure) for one in placed)
         placed = tuple(replace(one, tip_hidden=is_hidden) for one, is_hidden in zip(placed, hidden, strict=True))
@@ -287,10 +287,7 @@ class SceneMaker:
         Parameters and the instruments are those of :meth:`sequence`.
         """
         chain, water, bone, placed = self._setup(rng, photons, count)
-        before = self._steel(placed)
-        others = before.copy()
-        distract(rng, self.camera, others, chain.seen)
-        others -= before
+        others = distract(rng, self.camera, self._steel(placed), chain.seen)
         ways = [_hand(rng) for _ in placed]
         for k in range(frames):
             now = tuple(self._at(p, way(k), chain.seen) for p, way in zip(placed, ways, strict=True))
@@ -321,7 +318,7 @@ class SceneMaker:
         shots = []
         for (chain, water, bone, _), placed in ((first, one), (second, other)):
             steel = self._steel((placed,))
-            distract(rng, self.camera, steel, chain.seen)
+            steel += distract(rng, self.camera, steel, chain.seen)
             shots.append((self._exposed(chain, water, bone, steel, int(rng.integers(30000))), placed))
         return shots[0], shots[1]
 
