@@ -107,6 +107,20 @@ def test_blades_that_leak_in_the_open_beam_bound_the_field_and_what_crosses_the_
     assert seen[deep].all()
 
 
+@pytest.mark.parametrize("turn_deg", [40, 130, 215])
+def test_the_straight_edge_of_a_thick_instrument_at_the_rim_is_no_blade(rng, turn_deg):
+    """Regression: all beyond it was taken for not seen, the instrument's own tip with it, for half a second."""
+    y, x = np.mgrid[:128, :128] / 128 - 0.5
+    c, s = np.cos(np.deg2rad(turn_deg)), np.sin(np.deg2rad(turn_deg))
+    outwards, along = c * x + s * y, c * y - s * x
+    inside = np.hypot(x, y) < 0.49
+    beam = np.where(inside, 9000.0, 0.0)
+    beam[inside & (outwards > 0.36) & (outwards < 0.47) & (along < 0.08)] = 900  # a driver with its screw
+    seen = seen_mask((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32))
+    assert seen[(np.hypot(x, y) < 0.46)].all()
+    assert not (seen & ~inside).any()
+
+
 def test_scatter_behind_a_blade_beside_a_bright_lung_does_not_pass_for_the_field(rng):
     """Regression: an eighth of the lung's signal, but half of the median, was taken for something seen."""
     y, x = np.mgrid[:128, :128] / 128 - 0.5

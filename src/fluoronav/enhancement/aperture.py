@@ -7,6 +7,8 @@ behind a blade, but is neither round nor straight along the rim.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +26,9 @@ _FLOOR_SHARE = 0.01
 _LEAST_POINTS, _OFF_SHARE = 14, 0.9 / 128
 _MOST_SIDES, _TRIALS, _WIDE = 9, 160, 20
 _LIT_SHARE, _LIT_INSIDE = 0.5, 0.985
+# Along a blade the signal drops, to less than half, wherever there is this share of the median before it; so far from
+# its edge (pixels of a 128 image). A driver's straight edge is one along a part of the field only.
+_TELLING_SHARE, _HALF, _ACROSS_PX, _LEAST_ALONG = 0.1, 0.7, 3.0, 0.9
 # Pixels of a 128 image by which the field is made smaller: the penumbra.
 _MARGIN = 1.6
 # Without signal, connected with the image's border, not explained by the rim, and of this share of the image: not seen
@@ -81,14 +86,22 @@ def _field(signal: Float32, median: float, lit: NDArray[np.bool_]) -> Float:
     distance = np.full(signal.shape, float(max(rows, cols)))
     if not lit.any():
         return distance
-    left = _rim(signal, median, lit)
+    # Noise of the dark level is no drop.
+    floor = _FLOOR_SHARE * float(np.percentile(signal, 90)) + 1e-3
+    log = np.log(signal + np.float32(floor)).astype(np.float32)
+    left = _rim(log, float(np.log(_BEHIND_SHARE * median + floor)), lit)
+    telling = signal > _TELLING_SHARE * median
     lit_at = np.argwhere(lit)[::4, ::-1].astype(np.float64)
     off = _OFF_SHARE * max(rows, cols)
     y, x = np.mgrid[:rows, :cols]
     rng = np.random.default_rng(0)
     round_found = False
     for _ in range(_MOST_SIDES):
-        fits = [_line(left, lit_at, off)]
+
+        def cuts(normal: Float, offset: float) -> bool:
+            return _all_along(normal, offset, log, telling & (distance > 0))
+
+        fits = [_line(left, lit_at, off, cuts)]
         if not round_found:
             fits.append(_circle(left, lit_at, off, rng))
         shape, held = max(fits, key=lambda fit: int(fit[1].sum()))
@@ -100,13 +113,11 @@ def _field(signal: Float32, median: float, lit: NDArray[np.bool_]) -> Float:
     return distance
 
 
-def _rim(signal: Float32, median: float, lit: NDArray[np.bool_]) -> Float:
+def _rim(log: Float32, most_behind: float, lit: NDArray[np.bool_]) -> Float:
     """Places (column, row) where the signal drops to nothing on the way out from the middle of what is lit."""
-    rows, cols = signal.shape
+    rows, cols = log.shape
     at = np.argwhere(lit).mean(0)[::-1]
     reach = float(np.hypot(rows, cols))
-    top = float(np.percentile(signal, 90))
-    log = np.log(signal + np.float32(_FLOOR_SHARE * top + 1e-3)).astype(np.float32)
     step = reach / _STEPS
     # Beyond the image nothing drops: the last pixel goes on.
     polar = cv2.warpPolar(
@@ -116,7 +127,7 @@ def _rim(signal: Float32, median: float, lit: NDArray[np.bool_]) -> Float:
         cv2.WARP_POLAR_LINEAR | cv2.INTER_LINEAR | cv2.WARP_FILL_OUTLIERS,
     )  # fmt: skip
     drop = polar[:, : -2 * _REACH] - polar[:, 2 * _REACH :]
-    behind = polar[:, 2 * _REACH :] < np.log(_BEHIND_SHARE * median + _FLOOR_SHARE * top + 1e-3)
+    behind = polar[:, 2 * _REACH :] < most_behind
     edge = (drop > _DROP) & behind & (drop >= cv2.dilate(drop, np.ones((1, 5), np.uint8)))
     angle = 2 * np.pi * np.arange(_RAYS) / _RAYS
     # Leaded blades leak: behind a bright one the aperture's own rim shows, too, so a ray may have several.
@@ -126,7 +137,9 @@ def _rim(signal: Float32, median: float, lit: NDArray[np.bool_]) -> Float:
     return points[in_image]
 
 
-def _line(points: Float, lit: Float, off: float) -> tuple[Float, NDArray[np.bool_]]:
+def _line(
+    points: Float, lit: Float, off: float, cuts: Callable[[Float, float], bool]
+) -> tuple[Float, NDArray[np.bool_]]:
     """The line (a normal that points inwards, and its offset) that holds the most points, and which."""
     none = np.zeros(3), np.zeros(len(points), bool)
     if len(points) < _LEAST_POINTS:
@@ -149,10 +162,24 @@ def _line(points: Float, lit: Float, off: float) -> tuple[Float, NDArray[np.bool
         n = np.linalg.svd(chosen - middle, full_matrices=False)[2][1]
         if ((lit - middle) @ n).mean() < 0:
             n = -n
-        if ((lit - middle) @ n > -1.5 * off).mean() > _LIT_INSIDE:
+        if ((lit - middle) @ n > -1.5 * off).mean() > _LIT_INSIDE and cuts(n, float(middle @ n)):
             return np.array([*n, middle @ n]), np.abs((points - middle) @ n) < 1.3 * off
         pairs[max(a - 6, 0) : a + 7] = 0
     return none
+
+
+def _all_along(normal: Float, offset: float, log: Float32, field: NDArray[np.bool_]) -> bool:
+    """Whether the signal drops across a line wherever it runs through the field."""
+    rows, cols = log.shape
+    reach = float(np.hypot(rows, cols))
+    on = normal * offset + np.arange(-reach, reach)[:, None] * np.array([-normal[1], normal[0]])
+    across = _ACROSS_PX * max(rows, cols) / 128 * normal
+    (x, y), (behind_x, behind_y) = (np.rint(on + side * across).astype(int).T for side in (1, -1))
+    in_image = (np.minimum(x, behind_x) >= 0) & (np.maximum(x, behind_x) < cols)
+    in_image &= (np.minimum(y, behind_y) >= 0) & (np.maximum(y, behind_y) < rows)
+    x, y, behind_x, behind_y = x[in_image], y[in_image], behind_x[in_image], behind_y[in_image]
+    drop = (log[y, x] - log[behind_y, behind_x])[field[y, x]]
+    return len(drop) == 0 or bool((drop > _HALF).mean() > _LEAST_ALONG)
 
 
 def _circle(points: Float, lit: Float, off: float, rng: np.random.Generator) -> tuple[Float, NDArray[np.bool_]]:
