@@ -168,6 +168,30 @@ def test_one_is_shown_when_seen_twice_carried_on_for_a_while_and_then_gone():
     assert tracker.update([]) == ()
 
 
+def test_a_tip_that_is_lost_on_another_s_shaft_leaves_no_ghost_and_its_instrument_keeps_its_name():
+    """Regression: found 80 pixels down its own shaft for a frame, a drill flew off for eight frames, beside itself."""
+    tracker = IdentityTracker(1.0)
+    for k in range(6):
+        shown = tracker.update([seen(500 + k, 300)])
+    (name,) = {d.id for d in shown}
+    lost = replace(seen(424, 301), sigma_px=32.0)
+    tips = []
+    for find in ([lost], [], [], [seen(509, 300)], [seen(510, 300)]):
+        (d,) = tracker.update(find)  # one of it, always
+        assert d.id == name
+        tips.append(float(d.tip_px[0]))
+    assert all(400 < x < 440 for x in tips[:3]) and tips[3:] == [509, 510]
+
+
+def test_of_two_on_one_line_the_one_that_is_gone_is_not_the_other():
+    tracker = IdentityTracker(1.0)
+    for _ in range(3):
+        tracker.update([seen(400, 300, length=150), seen(800, 300, length=150)])
+    left, right = (d.id for d in tracker.update([seen(400, 300, length=150), seen(800, 300, length=150)]))
+    shown = {d.id: d for d in tracker.update([seen(400, 300, length=150)])}
+    assert shown[left].age == 0 and shown[right].age == 1
+
+
 def test_a_bend_that_is_measured_in_most_frames_does_not_flicker():
     tracker, said = IdentityTracker(1.0), []
     for k in range(40):

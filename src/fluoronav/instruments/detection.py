@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fluoronav.inference import InferenceSettings
+from fluoronav.instruments.alike import one_instrument
 from fluoronav.instruments.identity import IdentityTracker
-from fluoronav.instruments.joint import at_one_tip, on_one_line, scores
+from fluoronav.instruments.joint import scores
 from fluoronav.instruments.looks import Looks
 from fluoronav.records import Budget, Detection, FrameRecord
 
@@ -92,7 +93,7 @@ class DetectionStage:
         scale = self._longest / 1024
         for d in sorted((d for d in found if d.score >= least_score), key=lambda d: -d.score):
             # Both ends of a line may have been proposed as its tip, and one tip twice: the likelier one has it.
-            if not any(on_one_line(d, other, scale) or at_one_tip(d, other, scale) for other in kept):
+            if not any(one_instrument(d, other, scale) for other in kept):
                 kept.append(d)
         return kept
 

@@ -8,12 +8,17 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from fluoronav.instruments.alike import on_one_line
 from fluoronav.records import Detection
 
 Float = NDArray[np.float64]
 
 # From one frame to the next (pixels of a 1024 image, degrees): a drill that is moved fast, at 30 frames a second.
 _NEAR_PX, _NEAR_DEG = 70.0, 14.0
+# Its tip may be seen elsewhere along its line, since a tip is lost more easily than a shaft: the last choice.
+_ALONG_ITS_LINE = 10.0
+# How much of a tip's motion the next frame believes; of one with such an error (pixels of a 1024 image), half of that.
+_VELOCITY_SHARE, _UNSURE_PX = 0.5, 5.0
 # Seen so often before it is shown, carried on so long when it is not seen, and how its error grows meanwhile (pixels).
 _HITS_TO_SHOW, _FRAMES_CARRIED, _GROWS_PX = 2, 8, 4.0
 _KIND_MEMORY = 30
@@ -43,6 +48,7 @@ class IdentityTracker:
     """
 
     def __init__(self, scale: float) -> None:
+        self._scale = scale
         self._near_px, self._grows_px = _NEAR_PX * scale, _GROWS_PX * scale
         self._bend_said_px = _BEND_SAID_PX * scale
         self._tracks: list[_Track] = []
@@ -62,11 +68,12 @@ class IdentityTracker:
         An instrument that is not found is carried on along its motion for a quarter of a second, with its age and a
         growing error, and then is gone.
         """
+        expected = [self._carried(track, track.missed + 1) for track in self._tracks]
         pairs = sorted(
             (cost, t, k)
-            for t, track in enumerate(self._tracks)
+            for t, there in enumerate(expected)
             for k, detection in enumerate(found)
-            if (cost := self._cost(track, detection)) is not None
+            if (cost := self._cost(there, detection)) is not None
         )
         taken_tracks: set[int] = set()
         taken: set[int] = set()
@@ -77,7 +84,10 @@ class IdentityTracker:
             taken.add(k)
             track, now = self._tracks[t], found[k]
             moved = (now.tip_px - track.last.tip_px) / (track.missed + 1)
-            track.velocity = 0.5 * track.velocity + 0.5 * moved
+            # What jumps to and fro along a shaft that hides it does not move.
+            unsure_px2 = (_UNSURE_PX * self._scale) ** 2
+            believed = unsure_px2 / (unsure_px2 + now.sigma_px**2 + track.last.sigma_px**2)
+            track.velocity = track.velocity + _VELOCITY_SHARE * believed * (moved - track.velocity)
             track.hits, track.missed = track.hits + 1, 0
             self._vote(track, now)
         for t, track in enumerate(self._tracks):
@@ -102,21 +112,25 @@ class IdentityTracker:
         bend_px = track.bend_px if track.bent else 0.0
         track.last = replace(now, id=track.id, kind=track.kinds.most_common(1)[0][0], bend_px=bend_px)
 
-    def _cost(self, track: _Track, now: Detection) -> float | None:
-        off = float(np.linalg.norm(track.last.tip_px + track.velocity * (track.missed + 1) - now.tip_px))
-        turn = float(np.rad2deg(np.arccos(np.clip(track.last.direction @ now.direction, -1, 1))))
-        if off > self._near_px * (1 + 0.3 * track.missed) or turn > _NEAR_DEG:
-            return None
-        return off / self._near_px + turn / _NEAR_DEG
+    def _cost(self, expected: Detection, now: Detection) -> float | None:
+        """How far a find is from where a track is expected; None where it cannot be that one."""
+        off = float(np.linalg.norm(expected.tip_px - now.tip_px)) / self._near_px
+        turn_cos = float(expected.direction @ now.direction)
+        turn = float(np.rad2deg(np.arccos(np.clip(turn_cos, -1, 1)))) / _NEAR_DEG
+        if off <= 1 + 0.3 * (expected.age - 1) and turn <= 1:
+            return off + turn
+        return _ALONG_ITS_LINE + off if turn_cos > 0 and on_one_line(expected, now, self._scale) else None
 
     def _shown(self, track: _Track) -> Detection:
-        if track.missed == 0:
-            return track.last
-        shift = track.velocity * track.missed
+        return self._carried(track, track.missed) if track.missed else track.last
+
+    def _carried(self, track: _Track, frames: int) -> Detection:
+        """A track so many frames after it was seen last."""
+        shift = track.velocity * frames
         return replace(
             track.last,
             tip_px=track.last.tip_px + shift,
             tail_px=track.last.tail_px + shift,
-            sigma_px=float(np.hypot(track.last.sigma_px, self._grows_px * track.missed)),
-            age=track.missed,
+            sigma_px=float(np.hypot(track.last.sigma_px, self._grows_px * frames)),
+            age=frames,
         )

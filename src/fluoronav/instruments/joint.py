@@ -12,6 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from fluoronav.instruments.alike import on_one_line
 from fluoronav.instruments.looks import Looked, share
 from fluoronav.records import Detection
 
@@ -40,10 +41,6 @@ _SURE = 1e-6
 _NO_FIRST, _NO_SECOND, _NO_TIP = -4.0, -12.0, 0.0
 _OUTWARDS_PX, _EVERY_PX = 24.0, 4.0
 _LEAST_LENGTH_PX = 5.0
-# Two finds are of one line when their axes differ by less than this (6 degrees, pixels of a 1024 image).
-_SAME_AXIS_COS, _SAME_AXIS_PX = 0.9945, 10.0
-# And of one tip when their tips are closer than this: a bent wire's two finds have other tails, and so no common line.
-_SAME_TIP_PX = 12.0
 
 
 def scores(looked: list[Looked], seen: NDArray[np.bool_], frame_shape: tuple[int, ...]) -> Float:
@@ -99,25 +96,6 @@ def leaves_field(d: Detection, seen: NDArray[np.bool_], frame_shape: tuple[int, 
         return True
     col, row = (at * np.array(seen.shape[::-1]) / rows_cols[::-1]).astype(int).T
     return bool(not seen[row, col].all())
-
-
-def on_one_line(d: Detection, other: Detection, scale: float) -> bool:
-    """Whether two finds lie along each other: the same axis either way round, and the same stretch of it."""
-    if abs(float(d.direction @ other.direction)) < _SAME_AXIS_COS:
-        return False
-    ends = np.stack([d.tip_px, d.tail_px]) - other.tip_px
-    normal = np.array([-other.direction[1], other.direction[0]])
-    if np.abs(ends.mean(0) @ normal) > _SAME_AXIS_PX * scale:
-        return False
-    along, reach = ends @ other.direction, float((other.tail_px - other.tip_px) @ other.direction)
-    shared = min(along.max(), max(reach, 0.0)) - max(along.min(), min(reach, 0.0))
-    return bool(shared > 0.5 * min(np.ptp(along), abs(reach)))
-
-
-def at_one_tip(d: Detection, other: Detection, scale: float) -> bool:
-    """Whether two finds are of one tip: the same place, and the same axis there."""
-    near = float(np.linalg.norm(d.tip_px - other.tip_px)) < _SAME_TIP_PX * scale
-    return near and float(d.direction @ other.direction) > _SAME_AXIS_COS
 
 
 def _logit(p: float) -> float:
