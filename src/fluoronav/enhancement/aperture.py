@@ -96,11 +96,11 @@ def _field(signal: Float32, median: float, lit: NDArray[np.bool_]) -> Float:
     y, x = np.mgrid[:rows, :cols]
     rng = np.random.default_rng(0)
     round_found = False
+
+    def cuts(normal: Float, offset: float) -> bool:
+        return _all_along(normal, offset, log, telling & (distance > 0))
+
     for _ in range(_MOST_SIDES):
-
-        def cuts(normal: Float, offset: float) -> bool:
-            return _all_along(normal, offset, log, telling & (distance > 0))
-
         fits = [_line(left, lit_at, off, cuts)]
         if not round_found:
             fits.append(_circle(left, lit_at, off, rng))

@@ -108,17 +108,12 @@ class AttenuationGrid:
             Low half: value at u, high half: value at u + 1, in units of `scale`.
         """
         u, v, k = AXES[dominant]
-        steps = self._steps.transpose(2, 1, 0).transpose(v, u, k)
+        steps = np.empty(self.voxels.shape, np.int16)
+        _quantise(np.ascontiguousarray(self.voxels), np.float32(self.scale), steps)
+        steps = steps.transpose(2, 1, 0).transpose(v, u, k)
         words = np.zeros([n + 2 * PADDING for n in steps.shape], np.int32)
         _pack(steps, words)
         return words
-
-    @cached_property
-    def _steps(self) -> NDArray[np.int16]:
-        """The voxels in units of `scale`."""
-        steps = np.empty(self.voxels.shape, np.int16)
-        _quantise(np.ascontiguousarray(self.voxels), np.float32(self.scale), steps)
-        return steps
 
     @property
     def padded_origin_ct(self) -> NDArray[np.float64]:
