@@ -158,6 +158,17 @@ def test_real_frames_keep_their_round_field(shared_data):
     assert not seen[:4, :4].any()
 
 
+def test_the_first_frame_does_not_wait_for_what_looking_for_its_field_needs(monkeypatch):
+    """Regression: 19 ms of the first frame of a start, on a computer that takes 5; a rim has to be there to fit."""
+    found = []
+    monkeypatch.setattr(
+        "fluoronav.enhancement.attenuation.seen_mask", lambda counts: found.append(seen_mask(counts)) or found[-1]
+    )
+    AttenuationStage().prepare(None, Camera(512, 512, np.array([[3000.0, 0, 256], [0, 3000, 256], [0, 0, 1]])))
+    (field,) = found
+    assert 0.4 < field.mean() < 0.7 and not field[0, 0]
+
+
 def test_blades_that_close_are_seen_between_frames_and_no_frame_waits_for_that(monkeypatch):
     """Regression: looking for the aperture took 6 ms of every fifteenth frame."""
     stage, looked = AttenuationStage(), []
