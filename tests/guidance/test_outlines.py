@@ -1,3 +1,5 @@
+"""Where a structure's surface is, which its silhouette is made of."""
+
 import numpy as np
 import pytest
 

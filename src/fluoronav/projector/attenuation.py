@@ -108,11 +108,9 @@ class AttenuationGrid:
             Low half: value at u, high half: value at u + 1, in units of `scale`.
         """
         u, v, k = AXES[dominant]
-        steps = np.empty(self.voxels.shape, np.int16)
-        _quantise(np.ascontiguousarray(self.voxels), np.float32(self.scale), steps)
-        steps = steps.transpose(2, 1, 0).transpose(v, u, k)
-        words = np.zeros([n + 2 * PADDING for n in steps.shape], np.int32)
-        _pack(steps, words)
+        xyz = self.voxels.transpose(2, 1, 0).transpose(v, u, k)
+        words = np.zeros([n + 2 * PADDING for n in xyz.shape], np.int32)
+        _pack(xyz, np.float32(self.scale), words)
         return words
 
     @property
@@ -128,21 +126,13 @@ class AttenuationGrid:
 
 
 @njit(cache=True, nogil=True)
-def _quantise(voxels, scale, out):
-    for z in range(voxels.shape[0]):
-        for y in range(voxels.shape[1]):
-            for x in range(voxels.shape[2]):
-                out[z, y, x] = np.int16(np.rint(max(voxels[z, y, x], np.float32(0)) / scale))
-
-
-@njit(cache=True, nogil=True)
-def _pack(steps, words):
-    """Each step in the lower half of its own word, and in the upper half of that of its neighbour before it."""
-    rows, cols, depth = steps.shape
+def _pack(voxels, scale, words):
+    """Each voxel in the lower half of its own word, and in the upper half of that of its neighbour before it."""
+    rows, cols, depth = voxels.shape
     for i in range(rows):
         for j in range(cols):
             before, here = words[i + PADDING, j + PADDING - 1], words[i + PADDING, j + PADDING]
             for k in range(depth):
-                step = np.int32(steps[i, j, k])
+                step = np.int32(np.rint(max(voxels[i, j, k], np.float32(0)) / scale))
                 before[k + PADDING] |= step << 16
                 here[k + PADDING] = step
