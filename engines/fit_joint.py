@@ -22,7 +22,8 @@ from torch import nn
 from train_instruments import backgrounds_of
 from train_strips import tails_in_view
 
-from fluoronav.bench.instruments import SAME_PX, compared, off_px
+from fluoronav.bench.instruments import compared
+from fluoronav.bench.matching import SAME_PX, off_px
 from fluoronav.geometry import Camera
 from fluoronav.instruments.joint import FEATURES, WEIGHTS, features
 from fluoronav.instruments.looks import Looks

@@ -19,9 +19,12 @@ from fluoronav.simulation.metal import axis_points, k_wire
 
 @pytest.fixture
 def maker(camera):
-    half = camera.scaled(0.5)
-    flat = np.full((half.rows, half.cols), 15.0, np.float32)
-    return SceneMaker(half, [Background(flat, np.zeros_like(flat))])
+    return before_water(camera.scaled(0.5))
+
+
+def before_water(camera):
+    flat = np.full((camera.rows, camera.cols), 15.0, np.float32)
+    return SceneMaker(camera, [Background(flat, np.zeros_like(flat))])
 
 
 def test_a_scene_is_made_again_from_its_seed(maker):
@@ -109,6 +112,27 @@ def test_a_moved_instrument_s_axis_ends_where_the_field_does(maker):
                 whole = visible_axis_px(p.points_camera, maker.camera, np.ones_like(chain.seen))
                 hidden += len(whole) > len(p.axis_px)
     assert hidden > 0
+
+
+def test_a_moving_tip_is_hidden_while_thicker_metal_lies_over_it_and_not_before(camera):
+    maker = before_water(camera.scaled(0.25))
+    said, thicker = [], []
+    # Of these three instruments one goes under another.
+    for _, placed in maker.sequence(np.random.default_rng(6), 8, photons=100.0, count=3):
+        said.append([p.tip_hidden for p in placed])
+        thicker.append([_share_of_others(maker, p, placed) for p in placed])
+    thicker = np.array(thicker)
+    covered, free = thicker > 1.2, thicker == 0
+    assert (covered.any(0) & free.any(0)).any()
+    assert np.array(said)[covered].all()
+    assert not np.array(said)[free].all()
+
+
+def _share_of_others(maker, p, placed):
+    """How much of the other instruments' metal lies over a tip, as a share of its own."""
+    col, row = np.rint(p.axis_px[: 24 * maker.camera.cols // 1024]).astype(int).T
+    own, all_of_them = (maker._steel(those)[row, col].mean() for those in ((p,), placed))
+    return (all_of_them - own) / own
 
 
 def test_a_pair_shows_one_instrument_from_two_sides(maker):

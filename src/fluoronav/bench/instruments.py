@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from fluoronav.bench.alerts import bench_alerts
 from fluoronav.bench.instruments_in_space import depths, drift, identities
+from fluoronav.bench.matching import SAME_PX, off_px
 from fluoronav.bench.subjects import load_subject, view_poses
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import Camera
@@ -34,8 +35,6 @@ SEED, _VIEWS = 97, 16
 DOSES = (80.0, 20.0)
 # One is bent when the middle of what is in view of it stands off by so much.
 _BENT_PX = 5.0
-# A detection is of an instrument when its tip is this close and its axis too (pixels of 1024, degrees).
-SAME_PX, _SAME_DEG = 40.0, 10.0
 _REAL = (*(f"knee/frame{t}_cam{c}.tif" for t in ("0138", "0180") for c in (1, 2)),
          *(f"wrist/frame{t}_cam{c}.tif" for t in ("0099", "0158") for c in (1, 2)))  # fmt: skip
 # Each real frame is shown mirrored, turned, darker and noisier, too.
@@ -175,12 +174,6 @@ def compared(
 def _other_end(d: Detection, placed: tuple[Placed, ...]) -> bool:
     """Whether a detection is of the other end of what is in view of an instrument."""
     return any(off_px(d, p.axis_px[-1], p.tail_direction) < SAME_PX for p in placed)
-
-
-def off_px(d: Detection, tip: Float, direction: Float) -> float:
-    """How far a detection's tip is from a place; infinitely where its axis is another."""
-    turn = np.rad2deg(np.arccos(np.clip(d.direction @ direction, -1, 1)))
-    return float(np.linalg.norm(d.tip_px - tip)) if turn < _SAME_DEG else np.inf
 
 
 def _standing_off_px(axis_px: Float) -> float:
@@ -339,7 +332,8 @@ def table(result: dict[str, Any]) -> str:
         f"tip at its own depth: median {px(result['tip_mm']['median'])} mm, 95 % {px(result['tip_mm']['p95'])}",
         *(
             f"moving, {i['photons']:g} photons, {i['frames']} frames of {i['sequences']} scenes: {i['shown']:.1%} "
-            f"shown, tip {px(i['tip_px']['median'])} / {px(i['tip_px']['p95'])} px, {i['switches']} changes of "
+            f"shown ({i['shown_tip_in_sight']:.1%} with the tip in sight), "
+            f"tip {px(i['tip_px']['median'])} / {px(i['tip_px']['p95'])} px, {i['switches']} changes of "
             f"identity, {i['false_per_frame']:.4f} false a frame ({i['false_per_1000_frames']:.1f} different ones in "
             "1000 frames)"
             for i in result["identities"]

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from fluoronav.bench.matching import SAME_PX, off_px
 from fluoronav.case import load_case
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import Camera, exp_se3, moved_about, transform_points
@@ -19,7 +20,6 @@ from fluoronav.simulation.instrument_scenes import Placed, SceneMaker, visible_a
 
 Float = NDArray[np.float64]
 
-_SAME_PX = 40.0
 _TWO_VIEWS_DEG = (30.0, 60.0)
 _ISOCENTRE_MM = np.array([0.0, 0.0, 620.0])
 _DRIFT_MM, _STEADY_FRAMES, _DRIFT_FRAMES = 2.0, 20, 60
@@ -32,12 +32,13 @@ def identities(maker: SceneMaker, sequences: int, frames: int, photons: float, s
     -------
     dict
         ``switches`` (changes of an instrument's id), ``shown`` (share of instruments shown, of those in view, after the
-        first two frames), ``tip_px`` of those (``median`` and ``p95``), ``false_per_frame`` (shown, and none),
-        ``false_per_1000_frames`` (each that was shown counted once), ``sequences``, ``frames``.
+        first two frames), ``shown_tip_in_sight`` (of those whose tip can be seen in that frame), ``tip_px`` of those
+        that are shown (``median`` and ``p95``), ``false_per_frame`` (shown, and none), ``false_per_1000_frames`` (each
+        that was shown counted once), ``sequences``, ``frames``.
     """
     stage, attenuation = DetectionStage(), AttenuationStage()
     rng = np.random.default_rng(seed)
-    switches = due = false = called = seen_frames = 0
+    switches = due = in_sight = in_sight_shown = false = called = seen_frames = 0
     off: list[float] = []
     for _ in tqdm(range(sequences), f"moving instruments at {photons:g} photons", unit="sequence"):
         stage.prepare(None, maker.camera)
@@ -58,11 +59,13 @@ def identities(maker: SceneMaker, sequences: int, frames: int, photons: float, s
                     hardly.append(p)
                     continue
                 due += 1
-                off_px = [float(np.linalg.norm(d.tip_px - p.axis_px[0])) for d in left]
-                if not left or min(off_px) > _SAME_PX:
+                in_sight += not p.tip_hidden
+                offs = [off_px(d, p.axis_px[0], p.tip_direction) for d in left]
+                if min(offs, default=np.inf) >= SAME_PX:
                     continue
-                best = left.pop(int(np.argmin(off_px)))
-                off.append(min(off_px))
+                best = left.pop(int(np.argmin(offs)))
+                off.append(min(offs))
+                in_sight_shown += not p.tip_hidden
                 switches += n in ids and ids[n] != best.id
                 ids[n] = best.id
             none = [d for d in left if not any(_on(d, p, maker.camera) for p in hardly)]
@@ -74,6 +77,7 @@ def identities(maker: SceneMaker, sequences: int, frames: int, photons: float, s
         "photons": photons,
         "switches": switches,
         "shown": len(off) / max(due, 1),
+        "shown_tip_in_sight": in_sight_shown / max(in_sight, 1),
         "tip_px": {
             "median": float(np.median(off)) if off else None,
             "p95": float(np.percentile(off, 95)) if off else None,
@@ -104,8 +108,9 @@ def depths(maker: SceneMaker, count: int, photons: float, seed: int) -> dict[str
         frame = FrameRecord(0, 0, 0, counts, 16, False, None)
         attenuation.prepare(None, camera)
         attenuation.process(frame, Budget(1e6))
-        near = [d for d in stage.find(frame) if np.linalg.norm(d.tip_px - p.axis_px[0]) < _SAME_PX]
-        return min(near, key=lambda d: float(np.linalg.norm(d.tip_px - p.axis_px[0])), default=None)
+        offs = {off_px(d, p.axis_px[0], p.tip_direction): d for d in stage.find(frame)}
+        nearest = min(offs, default=np.inf)
+        return offs[nearest] if nearest < SAME_PX else None
 
     for _ in tqdm(range(count), "tips from two views", unit="pair"):
         turn = np.deg2rad(rng.choice([-1, 1]) * rng.uniform(*_TWO_VIEWS_DEG))
@@ -210,7 +215,7 @@ def _inside(p: Placed, camera: Camera) -> bool:
 def _on(d: Detection, p: Placed, camera: Camera) -> bool:
     """Whether a detection's tip lies on an instrument, in view or behind a blade."""
     axis = visible_axis_px(p.points_camera, camera, np.ones((camera.rows, camera.cols), bool))
-    return len(axis) > 0 and bool(np.linalg.norm(axis - d.tip_px, axis=1).min() < _SAME_PX)
+    return len(axis) > 0 and bool(np.linalg.norm(axis - d.tip_px, axis=1).min() < SAME_PX)
 
 
 def _error(pairs: list[tuple[float, float]]) -> dict[str, Any]:

@@ -251,9 +251,8 @@ class SceneMaker:
         chain, water, bone, placed = self._setup(rng, photons, count)
         steel = self._steel(placed)
         steel += distract(rng, self.camera, steel, chain.seen)
-        exposure = _Exposure(chain, water, bone, steel, self._beam(water, bone, steel)) if placed else None
-        hidden = (exposure is not None and self._tip_hidden(one, exposure) for one in placed)
-        placed = tuple(replace(one, tip_hidden=is_hidden) for one, is_hidden in zip(placed, hidden, strict=True))
+        if placed:
+            placed = self._looked_at(placed, _Exposure(chain, water, bone, steel, self._beam(water, bone, steel)))
         if rng.random() < 0.3:  # the hand, or the patient, moves during the pulse
             steel = _moved(steel, rng, self.camera.cols / 1024)
         return self._exposed(chain, water, bone, steel, int(rng.integers(30000))), placed, chain.seen
@@ -276,22 +275,30 @@ class SceneMaker:
         instruments : tuple of Placed
             In one order; one that has left the view has an empty axis.
         """
-        for chain, beam, now in self.beams(rng, frames, photons, count):
-            yield chain.counts(beam, int(rng.integers(30000))), now
+        for exposure, now in self._moments(rng, frames, photons, count):
+            placed = self._looked_at(now, exposure)
+            yield exposure.chain.counts(exposure.beam, int(rng.integers(30000))), placed
 
     def beams(
         self, rng: np.random.Generator, frames: int, photons: float | None = None, count: int | None = None
     ) -> Iterator[tuple[ImageChain, Float32, tuple[Placed, ...]]]:
         """A sequence before it is exposed: the detector, and what share of the open beam each pixel gets.
 
-        Parameters and the instruments are those of :meth:`sequence`.
+        Parameters and the instruments are those of :meth:`sequence`; whether a tip is hidden is not said.
         """
+        for exposure, now in self._moments(rng, frames, photons, count):
+            yield exposure.chain, exposure.beam, now
+
+    def _moments(
+        self, rng: np.random.Generator, frames: int, photons: float | None, count: int | None
+    ) -> Iterator[tuple[_Exposure, tuple[Placed, ...]]]:
         chain, water, bone, placed = self._setup(rng, photons, count)
         others = distract(rng, self.camera, self._steel(placed), chain.seen)
         ways = [_hand(rng) for _ in placed]
         for k in range(frames):
             now = tuple(self._at(p, way(k), chain.seen) for p, way in zip(placed, ways, strict=True))
-            yield chain, self._beam(water, bone, self._steel(now) + others), now
+            steel = self._steel(now) + others
+            yield _Exposure(chain, water, bone, steel, self._beam(water, bone, steel)), now
 
     def pair(
         self, rng: np.random.Generator, T_second_first: Float, photons: float | None = None
@@ -345,6 +352,12 @@ class SceneMaker:
         for one in placed:
             steel_mm(one.metal, one.points_camera, self.camera, steel)
         return steel
+
+    def _looked_at(self, placed: tuple[Placed, ...], exposure: _Exposure) -> tuple[Placed, ...]:
+        """The same, knowing whose tip is hidden; of one that has left the view it is not asked."""
+        return tuple(
+            replace(one, tip_hidden=len(one.axis_px) > 0 and self._tip_hidden(one, exposure)) for one in placed
+        )
 
     def _tip_hidden(self, placed: Placed, exposure: _Exposure) -> bool:
         own, steel = self._steel((placed,)), exposure.steel
