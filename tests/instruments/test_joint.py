@@ -46,6 +46,13 @@ def test_finds_are_described_by_both_looks_and_by_their_other_end():
     np.testing.assert_allclose(np.exp(rows[1:, LENGTH]), 300, rtol=1e-5)
 
 
+def test_a_second_find_of_one_tip_is_not_its_other_end():
+    """Regression: where a tip was proposed twice, each find was taken for the other one's tail."""
+    here, again = (Looked(seen(x, 500, score=0.8), seen(x, 500, score=0.6), 0.6, 0.7) for x in (500, 506))
+    alone, row = described(here)[0], described(here, again)[0]
+    np.testing.assert_array_equal(row, alone)
+
+
 def test_a_certain_score_is_a_number_too():
     sure = described(Looked(seen(500, 500, score=1.0), seen(500, 500, score=1.0), 0.0, 1.0))
     assert np.isfinite(sure).all()

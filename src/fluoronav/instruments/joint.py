@@ -21,18 +21,18 @@ Float = NDArray[np.float64]
 # What each says as log-odds of both: that an instrument ends there, and that this is its tip. The length is in pixels
 # of a 1024 image. Fitted by engines/fit_joint.py.
 WEIGHTS = {
-    "first look's logit": (1.168, 0.536),
-    "second look's logit of an end": (0.346, 0.099),
-    "second look's logit of an end where the first saw it": (0.219, -0.200),
-    "second look's logit of the tip": (0.153, 0.768),
-    "the line leaves the field": (0.851, 3.240),
-    "first look's logit of the other end": (-0.042, 0.405),
-    "second look's logit of an end at the other end": (0.040, -0.183),
-    "second look's logit of the tip at the other end": (-0.075, -0.432),
-    "both looks say the same kind": (0.368, 0.605),
-    "the shadow fades where the detector saturates": (-35.470, 17.525),
-    "log of the length": (0.521, -1.446),
-    "1": (-4.605, 9.479),
+    "first look's logit": (1.078, 1.172),
+    "second look's logit of an end": (0.349, -0.008),
+    "second look's logit of an end where the first saw it": (0.233, -0.228),
+    "second look's logit of the tip": (0.156, 0.903),
+    "the line leaves the field": (1.058, 2.942),
+    "first look's logit of the other end": (0.018, 0.896),
+    "second look's logit of an end at the other end": (0.052, -0.406),
+    "second look's logit of the tip at the other end": (-0.129, -0.786),
+    "both looks say the same kind": (0.313, 1.860),
+    "the shadow fades where the detector saturates": (-32.783, -0.244),
+    "log of the length": (0.510, -1.687),
+    "1": (-4.327, 10.267),
 }
 _WEIGHTS = np.array(list(WEIGHTS.values()))
 FEATURES = len(WEIGHTS) - 1
@@ -66,7 +66,7 @@ def features(looked: list[Looked], seen: NDArray[np.bool_], frame_shape: tuple[i
     out = np.empty((len(looked), FEATURES))
     for k, one in enumerate(looked):
         before, now = one.first, one.second
-        others = [m for m, other in enumerate(looked) if m != k and on_one_line(now, other.second, scale)]
+        others = [m for m, other in enumerate(looked) if m != k and _is_other_end(now, other.second, scale)]
         other_end = max(others, key=lambda m: by_first[m], default=None)
         length = float(np.linalg.norm(now.tip_px - now.tail_px)) / scale
         out[k] = (
@@ -83,6 +83,11 @@ def features(looked: list[Looked], seen: NDArray[np.bool_], frame_shape: tuple[i
             np.log(max(length, _LEAST_LENGTH_PX)),
         )
     return out
+
+
+def _is_other_end(d: Detection, other: Detection, scale: float) -> bool:
+    """Whether a find is of the other end of a find's line; one that points the same way is of the same end."""
+    return float(d.direction @ other.direction) < 0 and on_one_line(d, other, scale)
 
 
 def leaves_field(d: Detection, seen: NDArray[np.bool_], frame_shape: tuple[int, ...]) -> bool:
