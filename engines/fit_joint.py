@@ -31,7 +31,7 @@ from fluoronav.paths import shipped, write_json
 from fluoronav.simulation.instrument_scenes import Background
 
 SEED = 20380000
-# Finds this weak are looked at, too; the stage is a little stricter.
+# As the stage does.
 _LEAST_PROPOSED = 0.2
 _LIMBS = 0.3
 _SCENES_A_PIECE = 50
