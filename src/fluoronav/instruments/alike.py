@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
 from fluoronav.records import Detection
 
@@ -26,18 +26,23 @@ def one_instrument(d: Detection, other: Detection, scale: float) -> bool:
 
 def on_one_line(d: Detection, other: Detection, scale: float) -> bool:
     """Whether two finds lie along each other: the same axis either way round, and the same stretch of it."""
-    if abs(float(d.direction @ other.direction)) < _SAME_AXIS_COS:
+    # Numbers, not arrays: this is asked of each pair of a frame's finds, and of each with each that was followed.
+    (x, y), (other_x, other_y) = d.direction.tolist(), other.direction.tolist()
+    if abs(x * other_x + y * other_y) < _SAME_AXIS_COS:
         return False
-    ends = np.stack([d.tip_px, d.tail_px]) - other.tip_px
-    normal = np.array([-other.direction[1], other.direction[0]])
-    if np.abs(ends.mean(0) @ normal) > _SAME_AXIS_PX * scale:
+    (tip_x, tip_y), (tail_x, tail_y) = d.tip_px.tolist(), d.tail_px.tolist()
+    (from_x, from_y), (to_x, to_y) = other.tip_px.tolist(), other.tail_px.tolist()
+    middle_x, middle_y = (tip_x + tail_x) / 2 - from_x, (tip_y + tail_y) / 2 - from_y
+    if abs(middle_y * other_x - middle_x * other_y) > _SAME_AXIS_PX * scale:
         return False
-    along, reach = ends @ other.direction, float((other.tail_px - other.tip_px) @ other.direction)
-    shared = min(along.max(), max(reach, 0.0)) - max(along.min(), min(reach, 0.0))
-    return bool(shared > 0.5 * min(np.ptp(along), abs(reach)))
+    tip = (tip_x - from_x) * other_x + (tip_y - from_y) * other_y
+    tail = (tail_x - from_x) * other_x + (tail_y - from_y) * other_y
+    reach = (to_x - from_x) * other_x + (to_y - from_y) * other_y
+    shared = min(max(tip, tail), max(reach, 0.0)) - max(min(tip, tail), min(reach, 0.0))
+    return shared > 0.5 * min(abs(tip - tail), abs(reach))
 
 
 def at_one_tip(d: Detection, other: Detection, scale: float) -> bool:
     """Whether two finds are of one tip: the same place, and the same axis there."""
-    near = float(np.linalg.norm(d.tip_px - other.tip_px)) < _SAME_TIP_PX * scale
+    near = math.dist(d.tip_px.tolist(), other.tip_px.tolist()) < _SAME_TIP_PX * scale
     return near and float(d.direction @ other.direction) > _SAME_AXIS_COS

@@ -9,6 +9,8 @@ which sort: where the wire leaves the field it is the tip.
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -68,7 +70,7 @@ def features(looked: list[Looked], seen: NDArray[np.bool_], frame_shape: tuple[i
         before, now = one.first, one.second
         others = [m for m, other in enumerate(looked) if m != k and _is_other_end(now, other.second, scale)]
         other_end = max(others, key=lambda m: by_first[m], default=None)
-        length = float(np.linalg.norm(now.tip_px - now.tail_px)) / scale
+        length = math.dist(now.tip_px.tolist(), now.tail_px.tolist()) / scale
         out[k] = (
             by_first[k],
             by_second[k],
@@ -80,7 +82,7 @@ def features(looked: list[Looked], seen: NDArray[np.bool_], frame_shape: tuple[i
             _NO_TIP if other_end is None else of_tip[other_end],
             before.kind == now.kind,
             one.fade,
-            np.log(max(length, _LEAST_LENGTH_PX)),
+            math.log(max(length, _LEAST_LENGTH_PX)),
         )
     return out
 
@@ -92,17 +94,19 @@ def _is_other_end(d: Detection, other: Detection, scale: float) -> bool:
 
 def leaves_field(d: Detection, seen: NDArray[np.bool_], frame_shape: tuple[int, ...]) -> bool:
     """Whether the field ends where a find's line does."""
-    rows_cols = np.array(frame_shape, float)
-    outwards = d.tail_px - d.tip_px
-    step = outwards / max(float(np.linalg.norm(outwards)), 1e-9) * _EVERY_PX * rows_cols.max() / 1024
-    at = d.tail_px + np.arange(_OUTWARDS_PX / _EVERY_PX + 1)[:, None] * step
-    outside = ((at < 0) | (at >= rows_cols[::-1])).any(1)
-    if outside.any():
-        return True
-    col, row = (at * np.array(seen.shape[::-1]) / rows_cols[::-1]).astype(int).T
-    return bool(not seen[row, col].all())
+    rows, cols = frame_shape
+    seen_rows, seen_cols = seen.shape
+    (tip_x, tip_y), (x, y) = d.tip_px.tolist(), d.tail_px.tolist()
+    length = max(math.hypot(x - tip_x, y - tip_y), 1e-9)
+    step = _EVERY_PX * max(rows, cols) / 1024
+    step_x, step_y = (x - tip_x) / length * step, (y - tip_y) / length * step
+    for _ in range(round(_OUTWARDS_PX / _EVERY_PX) + 1):
+        if not (0 <= x < cols and 0 <= y < rows and seen[int(y * seen_rows / rows), int(x * seen_cols / cols)]):
+            return True
+        x, y = x + step_x, y + step_y
+    return False
 
 
 def _logit(p: float) -> float:
     p = min(max(p, _SURE), 1 - _SURE)
-    return float(np.log(p / (1 - p)))
+    return math.log(p / (1 - p))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -155,4 +156,4 @@ def _fade(
 
 def share(log_odds: float) -> float:
     """Probability, 0 to 1, that some log-odds are."""
-    return float(1 / (1 + np.exp(-np.clip(log_odds, -30, 30))))
+    return 1 / (1 + math.exp(-min(max(log_odds, -30.0), 30.0)))

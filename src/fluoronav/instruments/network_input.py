@@ -28,11 +28,20 @@ class Field:
     """
 
     def __init__(self, seen: NDArray[np.bool_]) -> None:
-        mask = _resized(seen.astype(np.float32), SIDE)
-        self._mask, self._sum = mask, max(float(mask.sum()), 1.0)
-        self._weight = _smoothed(mask) + np.float32(1e-3)
-        self._of_detail = _resized(seen.astype(np.float32), FINE) / np.float32(_DETAIL_SCALE)
-        self._whole = np.empty((SIDE, SIDE), np.float32)
+        self._mask, self._weight, self._whole, self._smooth = np.empty((4, SIDE, SIDE), np.float32)
+        self._of_detail = np.empty((FINE, FINE), np.float32)
+        self._small, self._small_smooth = np.empty((2, SIDE // 2, SIDE // 2), np.float32)
+        self.see(seen)
+
+    def see(self, seen: NDArray[np.bool_]) -> None:
+        """The aperture is another from now on."""
+        mask = seen.astype(np.float32)
+        cv2.resize(mask, (SIDE, SIDE), dst=self._mask, interpolation=cv2.INTER_NEAREST)
+        mask /= np.float32(_DETAIL_SCALE)
+        cv2.resize(mask, (FINE, FINE), dst=self._of_detail, interpolation=cv2.INTER_NEAREST)
+        self._sum = max(float(self._mask.sum()), 1.0)
+        self._smoothen(self._mask, self._weight)
+        self._weight += np.float32(1e-3)
 
     def write(self, attenuation: Float32, fine: Float32, out: Float32) -> None:
         """Writes the channels of the input.
@@ -47,15 +56,22 @@ class Field:
         """
         # The mean of what is seen stands in for what is not, or the aperture's rim would be the strongest detail.
         mean = np.float32(np.vdot(attenuation, self._mask) / self._sum)
-        whole = self._whole
+        whole, smooth = self._whole, self._smooth
         np.subtract(attenuation, mean, out=whole)
         whole *= self._mask
-        smooth = _smoothed(whole)
+        self._smoothen(whole, smooth)
         smooth /= self._weight
         smooth += mean
         _write_detail(fine, smooth, self._of_detail, np.float32(_CLIP), out)
         np.multiply(whole, np.float32(1 / _RANGE_SCALE), out=out[4])
         np.clip(out[4], -_CLIP, _CLIP, out=out[4])
+
+    def _smoothen(self, picture: Float32, out: Float32) -> None:
+        """With a Gaussian, at half the size: what is lost is far below the noise, for an eighth of the time."""
+        small, smooth = self._small, self._small_smooth
+        cv2.resize(picture, small.shape, dst=small, interpolation=cv2.INTER_AREA)
+        cv2.GaussianBlur(small, (0, 0), _DETAIL_SIGMA_PX / 2, dst=smooth)
+        cv2.resize(smooth, out.shape, dst=out, interpolation=cv2.INTER_LINEAR)
 
 
 @njit(fastmath=True, nogil=True, boundscheck=False, cache=True)
@@ -76,14 +92,3 @@ def _write_detail(fine, smooth, scale, clip, out):
                 for j in range(side):
                     detail = picture[2 * j + dj] - (near * blend[j + 1] + far * beside[j])
                     channel[j] = min(max(share[2 * j + dj] * detail, -clip), clip)
-
-
-def _smoothed(picture: Float32) -> Float32:
-    """With a Gaussian, at half the size: what is lost is far below the noise, and so are seven eighths of the time."""
-    small = cv2.resize(picture, (SIDE // 2, SIDE // 2), interpolation=cv2.INTER_AREA)
-    smooth = cv2.GaussianBlur(small, (0, 0), _DETAIL_SIGMA_PX / 2)
-    return np.asarray(cv2.resize(smooth, (SIDE, SIDE), interpolation=cv2.INTER_LINEAR), np.float32)
-
-
-def _resized(mask: Float32, side: int) -> Float32:
-    return np.asarray(cv2.resize(mask, (side, side), interpolation=cv2.INTER_NEAREST), np.float32)

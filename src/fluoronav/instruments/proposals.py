@@ -29,7 +29,7 @@ class Proposer:
         self.model = Model(engine("instruments.onnx"), inference)
         longest = max(rows, cols)
         self._to_frame = longest / GRID
-        self._field: Field | None = None
+        self._field = Field(np.ones((SIDE, SIDE), bool))
         self._seen: np.ndarray | None = None
         for _ in range(3):
             self.model.run()
@@ -41,7 +41,7 @@ class Proposer:
             shadow_along(some, np.zeros((1, 2)), np.ones(2), 2, 0.0, False)
             shadow_in_cells(some, np.zeros(2), np.ones(2), np.ones(2), 0.0, False, np.empty((2, 2), np.float32))
         seen = np.ones((SIDE, SIDE), bool)
-        Field(seen).write(np.zeros((SIDE, SIDE), np.float32), np.zeros((FINE, FINE), np.float32), self.model.input[0])
+        self._field.write(np.zeros((SIDE, SIDE), np.float32), np.zeros((FINE, FINE), np.float32), self.model.input[0])
         maps = np.zeros((6, GRID, GRID), np.float32)
         for col in (64, 96):  # two, so that they are compared
             maps[0, 20:100, col] = maps[4, 20, col] = 0.9
@@ -68,8 +68,9 @@ class Proposer:
         """
         assert frame.seen is not None
         image, fine = frame.pyramid[SIDE], frame.pyramid[FINE]
-        if self._field is None or self._seen is not frame.seen:  # a new one is estimated twice a second
-            self._seen, self._field = frame.seen, Field(_square(frame.seen, image.shape, SIDE))
+        if self._seen is not frame.seen:  # a new one is estimated twice a second
+            self._seen = frame.seen
+            self._field.see(_square(frame.seen, image.shape, SIDE))
         self._field.write(_square(image, image.shape, SIDE), _square(fine, fine.shape, FINE), self.model.input[0])
         self.model.run()
         found = []
