@@ -25,14 +25,13 @@ from train_strips import tails_in_view
 from fluoronav.bench.instruments import compared
 from fluoronav.bench.matching import SAME_PX, off_px
 from fluoronav.geometry import Camera
+from fluoronav.instruments.detection import LEAST_PROPOSED
 from fluoronav.instruments.joint import FEATURES, WEIGHTS, features
 from fluoronav.instruments.looks import Looks
 from fluoronav.paths import shipped, write_json
 from fluoronav.simulation.instrument_scenes import Background
 
 SEED = 20380000
-# As the stage does.
-_LEAST_PROPOSED = 0.2
 _LIMBS = 0.3
 _SCENES_A_PIECE = 50
 _SMALL, _PARTS = 1e-5, 5
@@ -50,7 +49,7 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
     found, kinds, scenes = [], [], []
     for k, (frame, placed) in enumerate(exposures(rng, camera, of_chest, _LIMBS, count)):
         assert frame.seen is not None
-        looked = looks.find(frame, _LEAST_PROPOSED)
+        looked = looks.find(frame, LEAST_PROPOSED)
         found += list(features(looked, frame.seen, frame.counts.shape))
         tails = tails_in_view(placed, camera)
         for one in looked:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from fluoronav.bench.alerts import bench_alerts
 from fluoronav.bench.instruments_in_space import depths, drift, identities
-from fluoronav.bench.matching import SAME_PX, off_px
+from fluoronav.bench.matching import SAME_PX, nearest, off_px
 from fluoronav.bench.subjects import load_subject, view_poses
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import Camera
@@ -142,25 +142,21 @@ def compared(
     found: list[Detection], placed: tuple[Placed, ...], focal_px: float
 ) -> tuple[list[dict[str, Any]], list[Detection]]:
     """One row for each instrument of a scene, and the detections that are of none."""
-    left, rows = list(range(len(found))), []
+    left, rows = list(found), []
     for p in placed:
         tip, direction = p.axis_px[0], p.tip_direction
         row: dict[str, Any] = {
             "kind": p.kind, "found": False, "visible_px": len(p.axis_px), "bend_mm": p.metal.bend_mm,
             "tip_hidden": p.tip_hidden, "visible_bend_px": _standing_off_px(p.axis_px),
         }  # fmt: skip
-        best, least = None, SAME_PX
-        for k in left:
-            off = off_px(found[k], tip, direction)
-            if off < least:
-                best, least = k, off
-        if best is not None:
-            left.remove(best)
-            d = found[best]
+        match = nearest(left, tip, direction)
+        if match is not None:
+            k, off = match
+            d = left.pop(k)
             row |= {
                 "found": True,
-                "tip_px": least,
-                "tip_mm": least * float(p.points_camera[0, 2]) / focal_px,
+                "tip_px": off,
+                "tip_mm": off * float(p.points_camera[0, 2]) / focal_px,
                 "direction_deg": float(np.rad2deg(np.arccos(np.clip(d.direction @ direction, -1, 1)))),
                 "called": d.kind,
                 "sigma_px": d.sigma_px,
@@ -168,7 +164,7 @@ def compared(
                 "bend_px": d.bend_px,
             }
         rows.append(row)
-    return rows, [found[k] for k in left]
+    return rows, left
 
 
 def _other_end(d: Detection, placed: tuple[Placed, ...]) -> bool:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fluoronav.bench.matching import SAME_PX, off_px
+from fluoronav.bench.matching import SAME_PX, nearest
 from fluoronav.case import load_case
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import Camera, exp_se3, moved_about, transform_points
@@ -60,11 +60,11 @@ def identities(maker: SceneMaker, sequences: int, frames: int, photons: float, s
                     continue
                 due += 1
                 in_sight += not p.tip_hidden
-                offs = [off_px(d, p.axis_px[0], p.tip_direction) for d in left]
-                if min(offs, default=np.inf) >= SAME_PX:
+                match = nearest(left, p.axis_px[0], p.tip_direction)
+                if match is None:
                     continue
-                best = left.pop(int(np.argmin(offs)))
-                off.append(min(offs))
+                best = left.pop(match[0])
+                off.append(match[1])
                 in_sight_shown += not p.tip_hidden
                 switches += n in ids and ids[n] != best.id
                 ids[n] = best.id
@@ -108,9 +108,9 @@ def depths(maker: SceneMaker, count: int, photons: float, seed: int) -> dict[str
         frame = FrameRecord(0, 0, 0, counts, 16, False, None)
         attenuation.prepare(None, camera)
         attenuation.process(frame, Budget(1e6))
-        offs = {off_px(d, p.axis_px[0], p.tip_direction): d for d in stage.find(frame)}
-        nearest = min(offs, default=np.inf)
-        return offs[nearest] if nearest < SAME_PX else None
+        found = stage.find(frame)
+        match = nearest(found, p.axis_px[0], p.tip_direction)
+        return None if match is None else found[match[0]]
 
     for _ in tqdm(range(count), "tips from two views", unit="pair"):
         turn = np.deg2rad(rng.choice([-1, 1]) * rng.uniform(*_TWO_VIEWS_DEG))

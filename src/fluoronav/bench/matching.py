@@ -24,3 +24,16 @@ def off_px(d: Detection, tip: Float, direction: Float) -> float:
     """
     turn = np.rad2deg(np.arccos(np.clip(d.direction @ direction, -1, 1)))
     return float(np.linalg.norm(d.tip_px - tip)) if turn < _SAME_DEG else np.inf
+
+
+def nearest(found: list[Detection], tip: Float, direction: Float) -> tuple[int, float] | None:
+    """Which detection is of an instrument, and how far its tip is off (pixels); None where none is.
+
+    Parameters
+    ----------
+    found : list of Detection
+    tip, direction : ndarray, shape (2,)
+        As for :func:`off_px`.
+    """
+    off, k = min(((off_px(d, tip, direction), k) for k, d in enumerate(found)), default=(np.inf, -1))
+    return (k, off) if off < SAME_PX else None

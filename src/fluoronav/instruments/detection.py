@@ -19,7 +19,7 @@ _RESERVE_MS = 3.0
 _LONGER, _LEARNED_MS, _LEARNED, _MOST_LEARNED_MS = 0.01, 1.0, 0.25, 4.0
 # Finds of the first look that get a second, and what all that is known must say of a new one, and of one that goes on
 # where an instrument was; chosen on scenes like those of training.
-_LEAST_PROPOSED, _LEAST_SCORE, _LEAST_FOLLOWED = 0.2, 0.85, 0.6
+LEAST_PROPOSED, _LEAST_SCORE, _LEAST_FOLLOWED = 0.2, 0.85, 0.6
 _FORGETS = 0.999
 # A frame that it made late is followed by so many without it, twice as many after the next such frame.
 _LEAST_REST_FRAMES, _MOST_REST_FRAMES = 4, 1800
@@ -86,7 +86,7 @@ class DetectionStage:
             What all that is known of it must say, 0 to 1; by default as for an instrument that nobody has seen before.
         """
         assert frame.seen is not None
-        looked = self.looks.find(frame, _LEAST_PROPOSED)
+        looked = self.looks.find(frame, LEAST_PROPOSED)
         by_all = scores(looked, frame.seen, frame.counts.shape)
         found = [replace(k.second, score=float(score)) for k, score in zip(looked, by_all, strict=True)]
         kept: list[Detection] = []

@@ -180,7 +180,17 @@ class _Exposure:
     water: Float32
     bone: Float32
     steel: Float32
-    beam: Float32
+
+    @cached_property
+    def beam(self) -> Float32:
+        """Share of the open beam behind all of it."""
+        beam = np.empty(self.steel.size, np.float32)
+        transmission(self.water.ravel(), self.bone.ravel(), self.steel.ravel(), beam)
+        return beam.reshape(self.steel.shape)
+
+    def counts(self, seed: int) -> NDArray[np.uint16]:
+        """What the detector says of it."""
+        return self.chain.counts(self.beam, seed)
 
     @cached_property
     def _detected(self) -> tuple[Float32, float]:
@@ -251,11 +261,11 @@ class SceneMaker:
         chain, water, bone, placed = self._setup(rng, photons, count)
         steel = self._steel(placed)
         steel += distract(rng, self.camera, steel, chain.seen)
-        if placed:
-            placed = self._looked_at(placed, _Exposure(chain, water, bone, steel, self._beam(water, bone, steel)))
+        exposure = _Exposure(chain, water, bone, steel)
+        placed = self._looked_at(placed, exposure)
         if rng.random() < 0.3:  # the hand, or the patient, moves during the pulse
-            steel = _moved(steel, rng, self.camera.cols / 1024)
-        return self._exposed(chain, water, bone, steel, int(rng.integers(30000))), placed, chain.seen
+            exposure = replace(exposure, steel=_moved(steel, rng, self.camera.cols / 1024))
+        return exposure.counts(int(rng.integers(30000))), placed, chain.seen
 
     def sequence(
         self, rng: np.random.Generator, frames: int, photons: float | None = None, count: int | None = None
@@ -277,7 +287,7 @@ class SceneMaker:
         """
         for exposure, now in self._moments(rng, frames, photons, count):
             placed = self._looked_at(now, exposure)
-            yield exposure.chain.counts(exposure.beam, int(rng.integers(30000))), placed
+            yield exposure.counts(int(rng.integers(30000))), placed
 
     def beams(
         self, rng: np.random.Generator, frames: int, photons: float | None = None, count: int | None = None
@@ -297,8 +307,7 @@ class SceneMaker:
         ways = [_hand(rng) for _ in placed]
         for k in range(frames):
             now = tuple(self._at(p, way(k), chain.seen) for p, way in zip(placed, ways, strict=True))
-            steel = self._steel(now) + others
-            yield _Exposure(chain, water, bone, steel, self._beam(water, bone, steel)), now
+            yield _Exposure(chain, water, bone, self._steel(now) + others), now
 
     def pair(
         self, rng: np.random.Generator, T_second_first: Float, photons: float | None = None
@@ -326,7 +335,7 @@ class SceneMaker:
         for (chain, water, bone, _), placed in ((first, one), (second, other)):
             steel = self._steel((placed,))
             steel += distract(rng, self.camera, steel, chain.seen)
-            shots.append((self._exposed(chain, water, bone, steel, int(rng.integers(30000))), placed))
+            shots.append((_Exposure(chain, water, bone, steel).counts(int(rng.integers(30000))), placed))
         return shots[0], shots[1]
 
     def _setup(
@@ -375,18 +384,6 @@ class SceneMaker:
         tip = placed.points_camera[0]
         points = transform_points(motion, placed.points_camera - tip) + tip
         return Placed(placed.metal, points, visible_axis_px(points, self.camera, seen))
-
-    def _exposed(
-        self, chain: ImageChain, water: Float32, bone: Float32, steel: Float32, seed: int
-    ) -> NDArray[np.uint16]:
-        return chain.counts(self._beam(water, bone, steel), seed)
-
-    @staticmethod
-    def _beam(water: Float32, bone: Float32, steel: Float32) -> Float32:
-        """Share of the open beam behind all of it."""
-        beam = np.empty(steel.size, np.float32)
-        transmission(water.ravel(), bone.ravel(), steel.ravel(), beam)
-        return beam.reshape(steel.shape)
 
     def _chain(self, photons: float, kind: int) -> ImageChain:
         """A detector; a pixel of a smaller image collects more photons."""
