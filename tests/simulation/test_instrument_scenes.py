@@ -5,6 +5,7 @@ import pytest
 
 from fluoronav.geometry import exp_se3, transform_points
 from fluoronav.instruments.network_input import KINDS
+from fluoronav.simulation import instrument_scenes
 from fluoronav.simulation.instrument_scenes import (
     Background,
     Placed,
@@ -99,6 +100,22 @@ def test_a_sequence_moves_the_instruments_a_little_from_frame_to_frame_and_nothi
         assert 0 < steps.max() < 1.5
         lengths = [np.linalg.norm(np.diff(placed[n].points_camera, axis=0), axis=1).sum() for _, placed in shots]
         np.testing.assert_allclose(lengths, lengths[0], rtol=1e-6)
+
+
+def test_what_moves_is_blurred_along_its_way_and_stays_where_it_is_said_to_be(maker, monkeypatch):
+    def steel(mm_a_frame: float) -> np.ndarray:
+        monkeypatch.setattr(
+            instrument_scenes, "_hand", lambda rng: lambda frame: exp_se3([0, 0, 0, mm_a_frame * frame, 0, 0])
+        )
+        ((exposure, _),) = maker._moments(np.random.default_rng(4), 1, 100.0, 2)
+        return exposure.steel
+
+    still, moved = steel(0.0), steel(20.0)  # 2 mm from one third of a pulse to the next
+    cols = np.arange(still.shape[1])
+    more = moved - still
+    assert more.max() > 0.2 and more.min() < -0.2
+    assert abs(more.sum()) < 0.01 * still.sum()
+    assert abs((more * cols).sum() / still.sum()) < 0.3
 
 
 def test_a_moved_instrument_s_axis_ends_where_the_field_does(maker):

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fluoronav.bench.alerts import bench_alerts
-from fluoronav.bench.instruments_in_space import depths, drift, identities
+from fluoronav.bench.instruments_in_space import depths, drift
 from fluoronav.bench.matching import SAME_PX, nearest, off_px
+from fluoronav.bench.moving import moving
 from fluoronav.bench.subjects import load_subject, view_poses
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import Camera
@@ -39,7 +40,7 @@ _REAL = (*(f"knee/frame{t}_cam{c}.tif" for t in ("0138", "0180") for c in (1, 2)
          *(f"wrist/frame{t}_cam{c}.tif" for t in ("0099", "0158") for c in (1, 2)))  # fmt: skip
 # Each real frame is shown mirrored, turned, darker and noisier, too.
 _REAL_VARIANTS = 25
-_DRIFTS = 50
+_DRIFTS, _MOVING_FRAMES = 50, 16
 # Pictures of each dose on a sheet, and how large.
 _OF_A_DOSE, _SHEET_SIDE = 4, 420
 
@@ -65,7 +66,8 @@ def bench_instruments(
         Folder for sheets of exposures that went right and that went wrong.
     """
     camera = Camera.load(shipped("calibration/demo-carm.yaml"))
-    maker = SceneMaker(camera, unseen_backgrounds(data, camera), unseen_shape)
+    backgrounds = unseen_backgrounds(data, camera)
+    maker = SceneMaker(camera, backgrounds, unseen_shape)
     stage, attenuation = DetectionStage(), AttenuationStage()
     stage.prepare(None, camera)
     by_dose: list[dict[str, Any]] = []
@@ -117,7 +119,7 @@ def bench_instruments(
         "ms": normal["ms"],
         "by_dose": [normal, low],
         "real": _real(data, stage),
-        "identities": [identities(maker, max(frames // 2, 1), 16, dose, SEED) for dose in DOSES],
+        "moving": [moving(camera, backgrounds, frames, _MOVING_FRAMES, dose, SEED) for dose in DOSES],
         "depth_mm": depths(maker, max(frames // 2, 1), DOSES[0], SEED),
         "drift": drift(_DRIFTS, SEED),
         "alerts": bench_alerts(approaches, SEED),
@@ -327,12 +329,12 @@ def table(result: dict[str, Any]) -> str:
         f"real frames without instruments: {result['real']['false']} false in {result['real']['frames']}",
         f"tip at its own depth: median {px(result['tip_mm']['median'])} mm, 95 % {px(result['tip_mm']['p95'])}",
         *(
-            f"moving, {i['photons']:g} photons, {i['frames']} frames of {i['sequences']} scenes: {i['shown']:.1%} "
-            f"shown ({i['shown_tip_in_sight']:.1%} with the tip in sight), "
-            f"tip {px(i['tip_px']['median'])} / {px(i['tip_px']['p95'])} px, {i['switches']} changes of "
-            f"identity, {i['false_per_frame']:.4f} false a frame ({i['false_per_1000_frames']:.1f} different ones in "
+            f"moving, {m['photons']:g} photons, {m['frames']} frames of {m['sequences']} scenes: {m['shown']:.1%} "
+            f"shown (95 %: {m['shown_95'][0]:.1%} to {m['shown_95'][1]:.1%}; {m['shown_tip_in_sight']:.1%} with the "
+            f"tip in sight), tip {px(m['tip_px']['median'])} / {px(m['tip_px']['p95'])} px, {m['switches']} changes of "
+            f"identity, {m['false_per_frame']:.4f} false a frame ({m['false_per_1000_frames']:.1f} different ones in "
             "1000 frames)"
-            for i in result["identities"]
+            for m in result["moving"]
         ),
         *(
             f"tip in space by {name.replace('_', ' ')}: median {d['mm']['median']:.2f} mm, 95 % {d['mm']['p95']:.2f} "

@@ -1,4 +1,4 @@
-"""What becomes of detections: identities in a moving picture, tips in space by method, a tracker's drift."""
+"""What becomes of detections: tips in space by method, and a tracker's drift."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fluoronav.bench.matching import SAME_PX, nearest
+from fluoronav.bench.matching import nearest
 from fluoronav.case import load_case
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import Camera, exp_se3, moved_about, transform_points
@@ -16,77 +16,13 @@ from fluoronav.instruments import DetectionStage, InstrumentStage
 from fluoronav.instruments.space import SIGMA_WIDTH_PX, Sighting, from_width, triangulated
 from fluoronav.paths import shipped
 from fluoronav.records import Budget, Detection, FrameRecord, RegistrationResult, ToolSample
-from fluoronav.simulation.instrument_scenes import Placed, SceneMaker, visible_axis_px
+from fluoronav.simulation.instrument_scenes import Placed, SceneMaker
 
 Float = NDArray[np.float64]
 
 _TWO_VIEWS_DEG = (30.0, 60.0)
 _ISOCENTRE_MM = np.array([0.0, 0.0, 620.0])
 _DRIFT_MM, _STEADY_FRAMES, _DRIFT_FRAMES = 2.0, 20, 60
-
-
-def identities(maker: SceneMaker, sequences: int, frames: int, photons: float, seed: int) -> dict[str, Any]:
-    """Moving instruments through the detection stage, identities and all.
-
-    Returns
-    -------
-    dict
-        ``switches`` (changes of an instrument's id), ``shown`` (share of instruments shown, of those in view, after the
-        first two frames), ``shown_tip_in_sight`` (of those whose tip can be seen in that frame), ``tip_px`` of those
-        that are shown (``median`` and ``p95``), ``false_per_frame`` (shown, and none), ``false_per_1000_frames`` (each
-        that was shown counted once), ``sequences``, ``frames``.
-    """
-    stage, attenuation = DetectionStage(), AttenuationStage()
-    rng = np.random.default_rng(seed)
-    switches = due = in_sight = in_sight_shown = false = called = seen_frames = 0
-    off: list[float] = []
-    for _ in tqdm(range(sequences), f"moving instruments at {photons:g} photons", unit="sequence"):
-        stage.prepare(None, maker.camera)
-        attenuation.prepare(None, maker.camera)
-        ids: dict[int, str] = {}
-        wrong: set[str] = set()
-        for k, (counts, placed) in enumerate(maker.sequence(rng, frames, photons)):
-            frame = FrameRecord(k, 0, 0, counts, 16, False, None)
-            attenuation.process(frame, Budget(1e6))
-            stage.process(frame, Budget(1e6))
-            attenuation.idle()
-            if k < 2:
-                continue
-            left = list(frame.detections)
-            hardly = []
-            for n, p in enumerate(placed):
-                if len(p.axis_px) < 60 or not _inside(p, maker.camera):
-                    hardly.append(p)
-                    continue
-                due += 1
-                in_sight += not p.tip_hidden
-                match = nearest(left, p.axis_px[0], p.tip_direction)
-                if match is None:
-                    continue
-                best = left.pop(match[0])
-                off.append(match[1])
-                in_sight_shown += not p.tip_hidden
-                switches += n in ids and ids[n] != best.id
-                ids[n] = best.id
-            none = [d for d in left if not any(_on(d, p, maker.camera) for p in hardly)]
-            false += len(none)
-            wrong |= {d.id for d in none}
-            seen_frames += 1
-        called += len(wrong)
-    return {
-        "photons": photons,
-        "switches": switches,
-        "shown": len(off) / max(due, 1),
-        "shown_tip_in_sight": in_sight_shown / max(in_sight, 1),
-        "tip_px": {
-            "median": float(np.median(off)) if off else None,
-            "p95": float(np.percentile(off, 95)) if off else None,
-        },
-        "false_per_frame": false / max(seen_frames, 1),
-        "false_per_1000_frames": 1000 * called / max(seen_frames, 1),
-        "sequences": sequences,
-        "frames": seen_frames,
-    }
 
 
 def depths(maker: SceneMaker, count: int, photons: float, seed: int) -> dict[str, Any]:
@@ -205,17 +141,6 @@ def _tracked_frame(
         frame.detections = (d,)
     stage.process(frame, Budget(30))
     return frame
-
-
-def _inside(p: Placed, camera: Camera) -> bool:
-    """Whether the tip is in the picture, and not at its rim."""
-    return bool((p.axis_px[0] > 40).all() and (p.axis_px[0] < np.array([camera.cols, camera.rows]) - 40).all())
-
-
-def _on(d: Detection, p: Placed, camera: Camera) -> bool:
-    """Whether a detection's tip lies on an instrument, in view or behind a blade."""
-    axis = visible_axis_px(p.points_camera, camera, np.ones((camera.rows, camera.cols), bool))
-    return len(axis) > 0 and bool(np.linalg.norm(axis - d.tip_px, axis=1).min() < SAME_PX)
 
 
 def _error(pairs: list[tuple[float, float]]) -> dict[str, Any]:

@@ -35,6 +35,8 @@ _TIP_PX = 24  # so much of an axis is its tip, pixels of a 1024 image
 # (Rose, The sensitivity performance of the human eye on an absolute scale, J Opt Soc Am 1948).
 _ROSE = 5.0
 _COUNTS = (0.12, 0.5, 0.26, 0.12)  # scenes with 0, 1, 2, 3 instruments
+# The middles of the thirds of a pulse of 10 ms, in frames of 30 a second.
+_WITHIN_PULSE = (-0.1, 0.0, 0.1)
 
 
 @dataclass(frozen=True)
@@ -91,6 +93,8 @@ class Background:
 
 
 ShapeMaker = Callable[[np.random.Generator], Metal]
+# The motion since the first frame, about where the tip was then, (4, 4), of a moment in frames.
+Way = Callable[[float], Float]
 
 
 def training_shape(rng: np.random.Generator) -> Metal:
@@ -307,7 +311,15 @@ class SceneMaker:
         ways = [_hand(rng) for _ in placed]
         for k in range(frames):
             now = tuple(self._at(p, way(k), chain.seen) for p, way in zip(placed, ways, strict=True))
-            yield _Exposure(chain, water, bone, self._steel(now) + others), now
+            yield _Exposure(chain, water, bone, self._steel_of_pulse(placed, ways, k) + others), now
+
+    def _steel_of_pulse(self, placed: tuple[Placed, ...], ways: list[Way], frame: int) -> Float32:
+        """Of moving instruments, from the pulse's beginning to its end; its middle is where they are said to be."""
+        steel = np.zeros((self.camera.rows, self.camera.cols), np.float32)
+        for at in _WITHIN_PULSE:
+            steel += self._steel(_turned(placed, [way(frame + at) for way in ways]))
+        steel /= len(_WITHIN_PULSE)
+        return steel
 
     def pair(
         self, rng: np.random.Generator, T_second_first: Float, photons: float | None = None
@@ -381,9 +393,8 @@ class SceneMaker:
 
     def _at(self, placed: Placed, motion: Float, seen: NDArray[np.bool_]) -> Placed:
         """An instrument moved by a motion about its first tip."""
-        tip = placed.points_camera[0]
-        points = transform_points(motion, placed.points_camera - tip) + tip
-        return Placed(placed.metal, points, visible_axis_px(points, self.camera, seen))
+        (turned,) = _turned((placed,), [motion])
+        return replace(turned, axis_px=visible_axis_px(turned.points_camera, self.camera, seen))
 
     def _chain(self, photons: float, kind: int) -> ImageChain:
         """A detector; a pixel of a smaller image collects more photons."""
@@ -442,6 +453,15 @@ def visible_axis_px(points_camera: Float, camera: Camera, seen: NDArray[np.bool_
     return axis[: leaves[0]] if len(leaves) else axis
 
 
+def _turned(placed: tuple[Placed, ...], motions: list[Float]) -> tuple[Placed, ...]:
+    """Each moved by a motion about its tip; their axes in the picture are still those of before."""
+    out = []
+    for one, motion in zip(placed, motions, strict=True):
+        tip = one.points_camera[0]
+        out.append(replace(one, points_camera=transform_points(motion, one.points_camera - tip) + tip))
+    return tuple(out)
+
+
 def _varied(background: Background, rng: np.random.Generator, size: tuple[int, int]) -> tuple[Float32, Float32]:
     """The anatomy mirrored, thicker or thinner, and at the camera's size."""
     flip = rng.integers(4)
@@ -454,12 +474,12 @@ def _varied(background: Background, rng: np.random.Generator, size: tuple[int, i
     return out[0], out[1]
 
 
-def _hand(rng: np.random.Generator) -> Callable[[int], Float]:
-    """A way of a few millimetres and degrees, at up to 30 mm/s and 30 frames a second: motions by frame, (4, 4)."""
+def _hand(rng: np.random.Generator) -> Way:
+    """A few millimetres and degrees, at up to 30 mm/s and 30 frames a second."""
     amplitude = np.concatenate([np.deg2rad(rng.uniform(-2, 2, 3)), rng.uniform(-8, 8, 3)])
     turns, phase = rng.uniform(0.1, 0.5, 6) / 30, rng.uniform(0, 2 * np.pi, 6)
 
-    def at(frame: int) -> Float:
+    def at(frame: float) -> Float:
         return exp_se3(amplitude * (np.sin(2 * np.pi * turns * frame + phase) - np.sin(phase)))
 
     return at
