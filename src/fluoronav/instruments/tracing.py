@@ -17,8 +17,13 @@ TIP, TAIL = MAPS.index("tip"), MAPS.index("tail")
 # A peak of the tip map counts from here on; the score of an instrument is the tip's times the line's.
 _LEAST_TIP, LEAST_SCORE = 0.1, 0.35
 _TIPS_APART_PX, _MOST, _MOST_PEAKS = 3, 8, 1024
-# A line is followed in steps of one pixel of the grid, turning by so much at the most, until it fades for so long.
-_TURN_DEG, _FADED, _FADED_FOR, _SHORTEST_PX, _LONGEST_PX = 8.0, 0.25, 5, 5, 190
+# A line is followed in steps of one pixel of the grid, until it fades for so long.
+_FADED, _FADED_FOR, _SHORTEST_PX, _LONGEST_PX = 0.25, 5, 5, 190
+# It turns by so much a step at the most; less, once its first steps have shown which way it runs. The line is seen at
+# once this far ahead; farther on by no more than so much: a needle that crosses a drill has a fainter line than it, and
+# goes on beyond. Straight on where it makes no difference.
+_TURN_DEG, _LATER_TURN_DEG, _FIRST_STEPS = 8.0, 4.0, 6
+_NEAR_AHEAD_PX, _FAR_AHEAD_PX, _FAR_ENOUGH, _TURN_COST = (1.0, 3.0), (5.0, 8.0, 12.0), 0.7, 0.02
 # Another line from the same tip is one that is so much as strong over its first pixels, at least so far turned from the
 # first: tips lie close together, and a tip on another's shaft has that to both sides.
 _ANGLES, _FIRST_PX, _MOST_LINES = 120, 12, 3
@@ -60,7 +65,7 @@ def trace_instruments(maps: Float32, least_score: float = LEAST_SCORE) -> list[T
     found: list[Trace] = []
     for tip, probability in _peaks(maps[TIP]):
         for angle in _directions(line, tip[0], tip[1], np.deg2rad(_OTHER_DEG)):
-            path = _follow(line, tip[0], tip[1], angle, np.deg2rad(_TURN_DEG))
+            path = _follow(line, tip[0], tip[1], angle)
             if len(path) < _SHORTEST_PX:
                 continue
             kind, strength = _along(maps[: len(KINDS)], line, path)
@@ -204,21 +209,21 @@ def _directions(line, x, y, apart):
 
 
 @njit(cache=True, nogil=True)
-def _follow(line, x, y, angle, turn):
+def _follow(line, x, y, angle):
     """The path from a tip along a line that leaves it at an angle; the tip alone where none goes on."""
     path = np.empty((_LONGEST_PX + 1, 2))
     path[0, 0], path[0, 1] = x, y
     n, faded = 1, 0
     while n <= _LONGEST_PX:
+        turn = np.deg2rad(_TURN_DEG if n <= _FIRST_STEPS else _LATER_TURN_DEG)
         best, chosen = -1.0, angle
         for k in range(-2, 3):
             a = angle + 0.5 * k * turn
-            # Straight on where it makes no difference.
-            value = (
-                _at(line, x + np.cos(a), y + np.sin(a))
-                + _at(line, x + 3 * np.cos(a), y + 3 * np.sin(a))
-                - 0.02 * abs(k)
-            )
+            value = -_TURN_COST * abs(k)
+            for ahead in _NEAR_AHEAD_PX:
+                value += _at(line, x + ahead * np.cos(a), y + ahead * np.sin(a))
+            for ahead in _FAR_AHEAD_PX:
+                value += min(_at(line, x + ahead * np.cos(a), y + ahead * np.sin(a)), _FAR_ENOUGH)
             if value > best:
                 best, chosen = value, a
         angle = chosen
