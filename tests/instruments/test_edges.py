@@ -190,6 +190,25 @@ def test_a_path_that_comes_back_to_where_it_began_has_no_chord_and_no_bend():
     assert found is not None and found.bend_px == 0.0 and np.isfinite(found.tip_px).all()
 
 
+@pytest.mark.parametrize("half_px", [9, 14])
+@pytest.mark.parametrize("crosses_at", [200, 260])
+def test_a_path_that_is_drawn_towards_what_crosses_it_is_measured_along_its_own_line(crosses_at, half_px):
+    """Regression: a rod that crosses a wire at 20 degrees bulged its path, and the axis was taken through the bulge."""
+    rng = np.random.default_rng(3)
+    rows, cols = np.mgrid[:700, :600]
+    turned = np.deg2rad(20)
+    picture = np.full((700, 600), 20000.0)
+    picture[(np.abs(cols - 300) < 4) & (rows > 100)] *= 0.75
+    picture[np.abs((cols - 300) * np.cos(turned) - (rows - crosses_at) * np.sin(turned)) < half_px] *= 0.4
+    counts = rng.poisson(picture / 250).astype(np.uint16) * 250
+    y = np.arange(100.0, 660, 8)
+    bulge = np.clip((y - crosses_at) * np.tan(turned), 0, 15) * (np.abs(y - crosses_at) < 90)
+    found = measure(counts, np.stack([300 + bulge, y], 1), 0.0)
+    assert found is not None
+    assert np.rad2deg(np.arccos(min(found.direction @ [0.0, -1.0], 1))) < 0.1
+    assert np.linalg.norm(found.tip_px - [300, 100.5]) < 1.5
+
+
 def test_a_path_that_turns_into_another_instrument_s_is_measured_where_it_is_its_own(camera):
     """Regression: a short stretch that meets a longer line had the axis of neither."""
     counts = np.full((camera.rows, camera.cols), 9000, np.uint16)

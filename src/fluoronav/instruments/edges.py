@@ -33,6 +33,8 @@ _ASTRAY_RAD, _ASTRAY_PX = float(np.deg2rad(5.0)), 12.0
 # A path goes on as its first part does until it is farther off that one's line than the second; there it was still on
 # it where it was nearer than the third.
 _BEGINS_PX, _OFF_ITS_LINE_PX, _ON_ITS_LINE_PX = 72.0, 12.0, 4.0
+# A path is straight but for what crosses it when so much of it lies on one line.
+_MOST_OF_IT = 0.6
 # It is asked where the axis is known no better than this. Less than the second of a path is none.
 _ROUGH_DEG, _LEAST_PX = 1.0, 40.0
 # Errors of what is taken from the path because the picture is too noisy to measure it.
@@ -92,18 +94,21 @@ def measure(
     if reach < _LEAST_PX:
         return None
 
-    def of_first(reach: float) -> tuple[Float, Float, float, float]:
-        centre = _places(path_px, length, reach, _ALONG_STEP_PX)
+    def of_first(reach: float, path: Float) -> tuple[Float, Float, float, float]:
+        centre = _places(path, length, reach, _ALONG_STEP_PX)
         # The chord of the path's first part gives the direction in which profiles are taken.
-        direction = _chord(path_px, length, reach)
+        direction = _chord(path, length, reach)
         normal = np.array([-direction[1], direction[0]])
         shadow = _profiles(counts, centre, normal, half_px, dark, inverse)
-        return _axis(shadow, half_px, path_px[0], centre, direction, normal, reach)
+        return _axis(shadow, half_px, path[0], centre, direction, normal, reach)
 
-    # Asked of every path, for less than a microsecond, so that it is compiled before the first that needs it.
-    found, straight = of_first(reach), _straight_px(path_px, length)
-    if found[3] > _ROUGH_DEG and _LEAST_PX < straight < reach:
-        found = min(found, of_first(straight), key=lambda f: f[3])
+    # Both are asked of every path, for a few microseconds, so that they are compiled before the first that needs them.
+    found, straight, line = of_first(reach, path_px), _straight_px(path_px, length), _straightened(path_px)
+    if found[3] > _ROUGH_DEG:
+        if _LEAST_PX < straight < reach:
+            found = min(found, of_first(straight, path_px), key=lambda f: f[3])
+        if len(line):
+            found = min(found, of_first(reach, line), key=lambda f: f[3])
     at_tip, axis, width_px, sigma_deg = found
     moved, sigma_tip = _tip(counts, at_tip, axis, width_px, dark, inverse)
     bend_px = _bend(counts, path_px, length, half_px, dark, inverse)
@@ -188,6 +193,30 @@ def _straight_px(path, length):
         if off > _OFF_ITS_LINE_PX:
             return on_line
     return length[-1]
+
+
+@njit(cache=True, nogil=True)
+def _straightened(path):
+    """The straight line that most of a path lies on, a point for each of its; none where it is of no such kind.
+
+    Where another instrument crosses, the path may be drawn towards that one for a while.
+    """
+    chord = path[0] - path[-1]
+    far = np.sqrt(np.sum(chord * chord))
+    if far < 1:
+        return path[:0].copy()
+    direction = chord / far
+    normal = np.array([-direction[1], direction[0]])
+    u, v = _along_and_across(path, path[-1], direction, normal)
+    kept = np.ones(len(path), np.bool_)
+    slope, base, sigma = straight_part(u, v, kept.copy(), kept)
+    if sigma > _ON_ITS_LINE_PX or kept.sum() < _MOST_OF_IT * len(path):
+        return path[:0].copy()
+    out = np.empty_like(path)
+    for k in range(len(path)):
+        for i in range(2):
+            out[k, i] = path[-1, i] + u[k] * direction[i] + (base + slope * u[k]) * normal[i]
+    return out
 
 
 @njit(cache=True, nogil=True)

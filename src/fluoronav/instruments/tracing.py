@@ -22,8 +22,8 @@ _FADED, _FADED_FOR, _SHORTEST_PX, _LONGEST_PX = 0.25, 5, 5, 190
 # It turns by so much a step at the most; less, once its first steps have shown which way it runs. The line is seen at
 # once this far ahead; farther on by no more than so much: a needle that crosses a drill has a fainter line than it, and
 # goes on beyond. Straight on where it makes no difference.
-_TURN_DEG, _LATER_TURN_DEG, _FIRST_STEPS = 8.0, 4.0, 6
-_NEAR_AHEAD_PX, _FAR_AHEAD_PX, _FAR_ENOUGH, _TURN_COST = (1.0, 3.0), (5.0, 8.0, 12.0), 0.7, 0.02
+_TURN_DEG, _LATER_TURN_DEG, _FIRST_STEPS = 8.0, 3.0, 6
+_NEAR_AHEAD_PX, _FAR_AHEAD_PX, _FAR_ENOUGH, _TURN_COST = (1.0, 3.0), (4.0, 6.0, 8.0, 10.0), 0.5, 0.04
 # Another line from the same tip is one that is so much as strong over its first pixels, at least so far turned from the
 # first: tips lie close together, and a tip on another's shaft has that to both sides.
 _ANGLES, _FIRST_PX, _MOST_LINES = 120, 12, 3
