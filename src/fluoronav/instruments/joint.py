@@ -23,18 +23,18 @@ Float = NDArray[np.float64]
 # What each says as log-odds of both: that an instrument ends there, and that this is its tip. The length is in pixels
 # of a 1024 image. Fitted by engines/fit_joint.py.
 WEIGHTS = {
-    "first look's logit": (1.078, 1.172),
-    "second look's logit of an end": (0.349, -0.008),
-    "second look's logit of an end where the first saw it": (0.233, -0.228),
-    "second look's logit of the tip": (0.156, 0.903),
-    "the line leaves the field": (1.058, 2.942),
-    "first look's logit of the other end": (0.018, 0.896),
-    "second look's logit of an end at the other end": (0.052, -0.406),
-    "second look's logit of the tip at the other end": (-0.129, -0.786),
-    "both looks say the same kind": (0.313, 1.860),
-    "the shadow fades where the detector saturates": (-32.783, -0.244),
-    "log of the length": (0.510, -1.687),
-    "1": (-4.327, 10.267),
+    "first look's logit": (0.999, 0.848),
+    "second look's logit of an end": (0.334, -0.115),
+    "second look's logit of an end where the first saw it": (0.262, -0.018),
+    "second look's logit of the tip": (0.189, 0.998),
+    "the line leaves the field": (1.421, 2.406),
+    "first look's logit of the other end": (0.018, 0.708),
+    "second look's logit of an end at the other end": (0.058, -0.362),
+    "second look's logit of the tip at the other end": (-0.123, -0.671),
+    "both looks say the same kind": (0.129, 0.876),
+    "the shadow fades where the detector saturates": (-33.367, 0.731),
+    "log of the length": (0.745, -2.050),
+    "1": (-5.769, 13.431),
 }
 _WEIGHTS = np.array(list(WEIGHTS.values()))
 FEATURES = len(WEIGHTS) - 1
