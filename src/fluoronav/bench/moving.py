@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from multiprocessing import get_context
 from typing import Any
@@ -109,10 +110,10 @@ def moving(
     pieces = [(min(_PIECE, sequences - first), frames, photons, seed + first) for first in range(0, sequences, _PIECE)]
     of_each: list[Shown] = []
     # Sessions of a network do not survive a fork.
-    pool = get_context("spawn").Pool(os.cpu_count(), _begin, (camera, backgrounds))
+    pool = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _begin, (camera, backgrounds))
     bar = tqdm(total=sequences, desc=f"moving instruments at {photons:g} photons", unit="sequence")
     with pool, bar:
-        for some in pool.imap(_piece, pieces):
+        for some in pool.map(_piece, pieces):
             of_each += some
             bar.update(len(some))
     return figures(of_each) | {"photons": photons}

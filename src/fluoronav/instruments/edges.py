@@ -35,7 +35,7 @@ _ASTRAY_RAD, _ASTRAY_PX = float(np.deg2rad(5.0)), 12.0
 _BEGINS_PX, _OFF_ITS_LINE_PX, _ON_ITS_LINE_PX = 72.0, 12.0, 4.0
 # A path is straight but for what crosses it when so much of it lies on one line.
 _MOST_OF_IT = 0.6
-# It is asked where the axis is known no better than this. Less than the second of a path is none.
+# Both are asked where the axis is known no better than this. Less than the second of a path is none.
 _ROUGH_DEG, _LEAST_PX = 1.0, 40.0
 # Errors of what is taken from the path because the picture is too noisy to measure it.
 _PATH_SIGMA_PX, _LOST_TIP_SIGMA_PX = 2.0, 8.0
