@@ -4,9 +4,9 @@ import dataclasses
 
 import numpy as np
 import pytest
+from tests.instruments.finds import seen as seen_at
 
 from fluoronav.bench.moving import Shown, figures, moving
-from fluoronav.records import Detection
 from fluoronav.simulation.instrument_scenes import Background, Placed
 from fluoronav.simulation.metal import k_wire
 
@@ -20,9 +20,7 @@ def wire(camera, tip, length_px=300):
 
 
 def find(tip, id, angle_deg=0.0):
-    angle = np.deg2rad(angle_deg)
-    direction = np.array([np.cos(angle), np.sin(angle)])
-    return Detection(id, "k-wire", 0.9, np.array(tip, float), np.zeros(2), direction, 7.0, 0.7, 0.1, 0.0, 0)
+    return dataclasses.replace(seen_at(*tip, np.deg2rad(angle_deg)), id=id)
 
 
 def test_an_instrument_is_shown_where_its_tip_is_and_keeps_its_identity(camera):
@@ -53,8 +51,8 @@ def test_what_is_hardly_in_view_need_not_be_shown_and_is_no_error_when_it_is(cam
 
 
 def test_a_share_is_as_unsure_as_the_sequences_differ_and_not_as_their_frames(camera):
-    alike = [Shown(due=14, shown=13, in_sight=14, in_sight_shown=13)] * 40
-    apart = [Shown(due=14, shown=14 * (k % 14 > 0), in_sight=14, in_sight_shown=0) for k in range(42)]
+    alike = [Shown(due=14, off_px=[0.0] * 13, in_sight=14, in_sight_shown=13)] * 40
+    apart = [Shown(due=14, off_px=[0.0] * 14 * (k % 14 > 0), in_sight=14, in_sight_shown=0) for k in range(42)]
     assert figures(alike)["shown_95"] == pytest.approx((13 / 14, 13 / 14))
     low, high = figures(apart)["shown_95"]
     # 39 of 42 and nothing between, as if each were one instrument: 7.9 % to either side, and no more than all.

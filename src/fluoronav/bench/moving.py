@@ -33,14 +33,14 @@ class Shown:
 
     Attributes
     ----------
-    due, shown : int
-        Instruments in view, in all frames together, and how many of them were shown.
+    due : int
+        Instruments in view, in all frames together.
     in_sight, in_sight_shown : int
         Of those whose tip can be seen in that frame.
     switches : int
         Changes of an instrument's identity.
     off_px : list of float
-        How far the tips of those that were shown are off.
+        How far the tips of those of them that were shown are off.
     false : int
         Shown, and none: in all frames together.
     called : set of str
@@ -50,7 +50,6 @@ class Shown:
     """
 
     due: int = 0
-    shown: int = 0
     in_sight: int = 0
     in_sight_shown: int = 0
     switches: int = 0
@@ -59,6 +58,11 @@ class Shown:
     called: set[str] = field(default_factory=set)
     frames: int = 0
     _ids: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> int:
+        """How many of them were shown."""
+        return len(self.off_px)
 
     def see(self, detections: tuple[Detection, ...], placed: tuple[Placed, ...], camera: Camera) -> None:
         """Counts one more frame: what is shown in it, and what is there, in the same order in each."""
@@ -73,7 +77,6 @@ class Shown:
             if match is None:
                 continue
             best = left.pop(match[0])
-            self.shown += 1
             self.off_px.append(match[1])
             self.in_sight_shown += not p.tip_hidden
             self.switches += n in self._ids and self._ids[n] != best.id

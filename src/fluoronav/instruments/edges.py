@@ -167,6 +167,15 @@ def _along_and_across(points, origin, direction, normal):
 
 
 @njit(cache=True, nogil=True)
+def _along_chord(path, far):
+    """Direction and normal of a path's chord, so long, from end to beginning; and its points along and across it."""
+    direction = (path[0] - path[-1]) / far
+    normal = np.array([-direction[1], direction[0]])
+    u, v = _along_and_across(path, path[-1], direction, normal)
+    return direction, normal, u, v
+
+
+@njit(cache=True, nogil=True)
 def _lengths(path):
     """How far each point of a path lies along it from its first."""
     out = np.zeros(len(path))
@@ -205,9 +214,7 @@ def _straightened(path):
     far = np.sqrt(np.sum(chord * chord))
     if far < 1:
         return path[:0].copy()
-    direction = chord / far
-    normal = np.array([-direction[1], direction[0]])
-    u, v = _along_and_across(path, path[-1], direction, normal)
+    direction, normal, u, v = _along_chord(path, far)
     kept = np.ones(len(path), np.bool_)
     slope, base, sigma = straight_part(u, v, kept.copy(), kept)
     if sigma > _ON_ITS_LINE_PX or kept.sum() < _MOST_OF_IT * len(path):
@@ -277,9 +284,7 @@ def _bend(counts: NDArray, path_px: Float, length: Float, half_px: int, dark: fl
 @njit(cache=True, nogil=True)
 def _rough_bow(path, far):
     """Direction and normal of a path's chord, so long, from its end to its beginning; and how the path is bowed."""
-    direction = (path[0] - path[-1]) / far
-    normal = np.array([-direction[1], direction[0]])
-    u, v = _along_and_across(path, path[-1], direction, normal)
+    direction, normal, u, v = _along_chord(path, far)
     bow, _ = bow_of(u, v)
     return direction, normal, bow
 

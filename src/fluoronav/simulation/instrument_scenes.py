@@ -317,7 +317,7 @@ class SceneMaker:
         """Of moving instruments, from the pulse's beginning to its end; its middle is where they are said to be."""
         steel = np.zeros((self.camera.rows, self.camera.cols), np.float32)
         for at in _WITHIN_PULSE:
-            steel += self._steel(_turned(placed, [way(frame + at) for way in ways]))
+            steel += self._steel(tuple(_turned(p, way(frame + at)) for p, way in zip(placed, ways, strict=True)))
         steel /= len(_WITHIN_PULSE)
         return steel
 
@@ -393,7 +393,7 @@ class SceneMaker:
 
     def _at(self, placed: Placed, motion: Float, seen: NDArray[np.bool_]) -> Placed:
         """An instrument moved by a motion about its first tip."""
-        (turned,) = _turned((placed,), [motion])
+        turned = _turned(placed, motion)
         return replace(turned, axis_px=visible_axis_px(turned.points_camera, self.camera, seen))
 
     def _chain(self, photons: float, kind: int) -> ImageChain:
@@ -453,13 +453,10 @@ def visible_axis_px(points_camera: Float, camera: Camera, seen: NDArray[np.bool_
     return axis[: leaves[0]] if len(leaves) else axis
 
 
-def _turned(placed: tuple[Placed, ...], motions: list[Float]) -> tuple[Placed, ...]:
-    """Each moved by a motion about its tip; their axes in the picture are still those of before."""
-    out = []
-    for one, motion in zip(placed, motions, strict=True):
-        tip = one.points_camera[0]
-        out.append(replace(one, points_camera=transform_points(motion, one.points_camera - tip) + tip))
-    return tuple(out)
+def _turned(placed: Placed, motion: Float) -> Placed:
+    """An instrument moved by a motion about its tip; its axis in the picture is still that of before."""
+    tip = placed.points_camera[0]
+    return replace(placed, points_camera=transform_points(motion, placed.points_camera - tip) + tip)
 
 
 def _varied(background: Background, rng: np.random.Generator, size: tuple[int, int]) -> tuple[Float32, Float32]:
