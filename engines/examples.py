@@ -91,12 +91,12 @@ def scenes(seed: int, count: int, backgrounds: list[Background]) -> Scenes:
                 rng, photons, int(rng.choice(len(COUNTS), p=COUNTS))
             )
             frame = _received(counts, camera, stage)
-            assert frame.seen is not None
+            assert frame.exposed is not None
             # Where a thick limb in the open beam passes for the aperture's rim, its instruments cannot be asked for.
-            inside = cv2.resize(seen.astype(np.uint8), frame.seen.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
-            if frame.seen[inside].mean() > 0.93:
+            inside = cv2.resize(seen.astype(np.uint8), frame.exposed.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+            if frame.exposed[inside].mean() > 0.93:
                 break
-        Field(frame.seen).write(frame.pyramid[SIDE], frame.pyramid[FINE], one)
+        Field(frame.exposed).write(frame.pyramid[SIDE], frame.pyramid[FINE], one)
         steps = np.rint(one / _STEP).astype(np.int8)
         details[k], wholes[k] = steps[:4].reshape(2, 2, SIDE, SIDE).transpose(2, 0, 3, 1).reshape(FINE, FINE), steps[4]
         scale = GRID / FINE

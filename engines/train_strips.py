@@ -92,7 +92,7 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
     strips, truths = [], []
     one = np.empty((2, ROWS, COLS), np.float32)
     for frame, placed in exposures(rng, camera, of_chest, _LIMBS, count, HARD, COUNTS):
-        assert frame.seen is not None
+        assert frame.exposed is not None
         ends = [(d.tip_px, d.direction) for d in proposer.find(frame, _LEAST_SCORE)]
         tails = tails_in_view(placed, camera)
         ends += [tail for tail in tails if _around(proposer.model.output[0, 5], tail[0], camera) > _TAIL_SEEN]
@@ -106,7 +106,7 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
                 truth = _truth(placed, tails, tip, axis)
                 if truth is None:
                     continue
-                strip(frame.counts, frame.seen, tip, axis, frame.dark, False, one)
+                strip(frame.counts, frame.exposed, tip, axis, frame.dark, False, one)
                 strips.append(one.astype(np.float16))
                 truths.append(truth)
     return np.array(strips, np.float16).reshape(-1, 2, ROWS, COLS), np.array(truths, np.float64).reshape(-1, 4)

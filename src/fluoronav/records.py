@@ -275,7 +275,9 @@ class FrameRecord:
         Attenuation (float32) by the length of the image's longer side: 512, 256, 128 and 64 pixels. The arrays belong
         to the stage that made them and are overwritten with the next frame.
     seen : ndarray of bool
-        A small mask of what lies inside the aperture and between the blades.
+        A small mask of what lies inside the aperture and between the blades, away from their penumbra.
+    exposed : ndarray of bool
+        The same up to the rim, at 512 pixels: where an instrument can be seen.
     dark : float
         Counts without X-rays.
     engine_fault : str
@@ -298,6 +300,7 @@ class FrameRecord:
     joints: ArmJoints | None = None
     pyramid: dict[int, NDArray[np.float32]] = field(default_factory=dict[int, NDArray[np.float32]])
     seen: NDArray[np.bool_] | None = None
+    exposed: NDArray[np.bool_] | None = None
     dark: float = 0.0
     status: Status = "no_model"
     registration: RegistrationResult | None = None

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fluoronav.enhancement import AttenuationStage
-from fluoronav.enhancement.aperture import seen_mask
+from fluoronav.enhancement.aperture import find_aperture
 from fluoronav.geometry import Camera
 from fluoronav.records import Budget, FrameRecord
 
@@ -71,7 +71,7 @@ def test_the_aperture_is_seen_and_what_is_dark_inside_it_stays():
     y, x = np.mgrid[:128, :128] / 128 - 0.5
     counts = np.where(np.hypot(x, y) < 0.45, 1000.0, 20.0)
     counts[60:68, 60:68] = 60  # metal
-    seen = seen_mask(counts.astype(np.float32))
+    seen = find_aperture(counts.astype(np.float32)).seen
     assert seen[64, 64] and seen[64, 20] and not seen[2, 2] and not seen[64, 1]
 
 
@@ -80,7 +80,7 @@ def test_a_dark_limb_that_crosses_the_field_from_rim_to_rim_is_seen(rng):
     inside = np.hypot(x, y) < 0.45
     counts = np.where(inside, 4000.0, 20.0) + rng.normal(0, 5, inside.shape)
     counts[inside & (np.abs(x + 0.3 * y) < 0.1)] = 100  # as dark beside the open beam as what lies behind a blade
-    seen = seen_mask(counts.astype(np.float32))
+    seen = find_aperture(counts.astype(np.float32)).seen
     assert seen[inside & (np.hypot(x, y) < 0.4)].all()
     assert not seen[np.hypot(x, y) > 0.47].any()
 
@@ -89,7 +89,7 @@ def test_a_dark_spine_at_the_image_s_border_is_seen_where_there_is_no_aperture(r
     y, x = np.mgrid[:128, :128] / 128 - 0.5
     spine = np.exp(-((x - 0.1 * np.sin(9 * y)) ** 2) / 0.01)
     counts = 4000 * np.exp(-3.0 * spine * (y + 0.6)) + 300 + rng.normal(0, 5, x.shape)
-    assert seen_mask(counts.astype(np.float32)).all()
+    assert find_aperture(counts.astype(np.float32)).seen.all()
 
 
 @pytest.mark.parametrize("turn_deg", [0, 25, 90])
@@ -101,7 +101,7 @@ def test_blades_that_leak_in_the_open_beam_bound_the_field_and_what_crosses_the_
     beam = np.where(along > 0, 30000.0, 3000.0)
     beam[(np.abs(along) < 0.03) & (across > 0.1)] = 500  # a driver that comes in over a blade
     beam *= np.where(np.abs(across) < 0.36, 1, 0.02) * (np.hypot(x, y) < 0.49)
-    seen = seen_mask((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32))
+    seen = find_aperture((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).seen
     deep = (np.hypot(x, y) < 0.46) & (np.abs(across) < 0.33)
     assert (seen & ~inside).mean() < 0.002
     assert seen[deep].all()
@@ -116,7 +116,7 @@ def test_the_straight_edge_of_a_thick_instrument_at_the_rim_is_no_blade(rng, tur
     inside = np.hypot(x, y) < 0.49
     beam = np.where(inside, 9000.0, 0.0)
     beam[inside & (outwards > 0.36) & (outwards < 0.47) & (along < 0.08)] = 900  # a driver with its screw
-    seen = seen_mask((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32))
+    seen = find_aperture((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).seen
     assert seen[(np.hypot(x, y) < 0.46)].all()
     assert not (seen & ~inside).any()
 
@@ -127,7 +127,7 @@ def test_scatter_behind_a_blade_beside_a_bright_lung_does_not_pass_for_the_field
     inside = (np.hypot(x, y) < 0.49) & (np.abs(x) < 0.36)
     beam = np.where(np.abs(x) < 0.2, 3500.0, 12000.0)
     beam = np.where(np.abs(x) < 0.36, beam, 1500.0) * (np.hypot(x, y) < 0.49)
-    seen = seen_mask((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32))
+    seen = find_aperture((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).seen
     assert (seen & ~inside).mean() < 0.002
     assert seen[(np.hypot(x, y) < 0.46) & (np.abs(x) < 0.33)].all()
 
@@ -144,7 +144,7 @@ def test_of_a_field_in_a_corner_nothing_is_read_that_nobody_wrote(monkeypatch):
 
     monkeypatch.setattr("cv2.warpPolar", on_used_memory)
     with np.errstate(all="raise"):
-        seen = seen_mask(counts)
+        seen = find_aperture(counts).seen
     assert seen[24, 24] and not seen[80, 80] and seen.mean() < 0.1
 
 
@@ -162,11 +162,12 @@ def test_the_first_frame_does_not_wait_for_what_looking_for_its_field_needs(monk
     """Regression: 19 ms of the first frame of a start, on a computer that takes 5; a rim has to be there to fit."""
     found = []
     monkeypatch.setattr(
-        "fluoronav.enhancement.attenuation.seen_mask", lambda counts: found.append(seen_mask(counts)) or found[-1]
+        "fluoronav.enhancement.attenuation.find_aperture",
+        lambda counts: found.append(find_aperture(counts)) or found[-1],
     )
     AttenuationStage().prepare(None, Camera(512, 512, np.array([[3000.0, 0, 256], [0, 3000, 256], [0, 0, 1]])))
     (field,) = found
-    assert 0.4 < field.mean() < 0.7 and not field[0, 0]
+    assert 0.4 < field.seen.mean() < 0.7 and not field.seen[0, 0] and field.sides
 
 
 def test_blades_that_close_are_seen_between_frames_and_no_frame_waits_for_that(monkeypatch):
@@ -174,7 +175,7 @@ def test_blades_that_close_are_seen_between_frames_and_no_frame_waits_for_that(m
     stage, looked = AttenuationStage(), []
     stage.prepare(None, Camera(512, 512, np.array([[3000.0, 0, 256], [0, 3000, 256], [0, 0, 1]])))
     monkeypatch.setattr(
-        "fluoronav.enhancement.attenuation.seen_mask", lambda counts: looked.append(0) or seen_mask(counts)
+        "fluoronav.enhancement.attenuation.find_aperture", lambda counts: looked.append(0) or find_aperture(counts)
     )
     opened, closed = beam(), beam()
     closed[:, :150] = 1000

@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from fluoronav.bench.subjects import load_subject, view_poses
 from fluoronav.enhancement import AttenuationStage
-from fluoronav.enhancement.aperture import seen_mask
+from fluoronav.enhancement.aperture import find_aperture
 from fluoronav.enhancement.contrast import DisplayPicture
 from fluoronav.enhancement.denoiser import SIDE, LearnedDenoiser
 from fluoronav.enhancement.detector import DetectorCalibration, DetectorCorrection
@@ -331,9 +331,9 @@ def _real(path: Path) -> list[NDArray[np.uint8]]:
         share = SIDE / max(beam.shape)
         beam = cv2.resize(beam, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
     rows, cols = beam.shape
-    seen = seen_mask(
+    seen = find_aperture(
         cv2.resize((60000 * beam / beam.max()).astype(np.float32), (128, 128), interpolation=cv2.INTER_AREA)
-    )
+    ).seen
     photons = FULL_PHOTONS * 0.25 * beam / beam.mean()
     gain, dark, rng = 200.0, 1000.0, np.random.default_rng(SEED)
     model = NoiseModel(gain, dark, 0.0)

@@ -2,12 +2,13 @@
 
 A C-arm's field is a disc cut off by straight blades. Its rim is found where the logarithm of the signal drops on the
 way out, and shapes are fitted to it: a limb, the spine or an instrument that reaches the rim is as dark as what lies
-behind a blade, but is neither round nor straight along the rim.
+behind a blade, but is neither round nor straight along the rim. To a pixel the rim is found by `rim.py`, from here on.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -20,6 +21,10 @@ _RAYS, _STEPS = 360, 112
 # A drop of the signal to a quarter within so many steps of a ray, to less than this share of the median: behind a blade
 # scatter arrives.
 _DROP, _REACH, _BEHIND_SHARE = 1.4, 2, 0.6
+# A median below this share of the brightest signal is of what lies outside a small field: exposure control keeps
+# anatomy above, where the open beam saturates. Of a small field's border the aperture's sides are this share, at least:
+# a leg that fills all but a strip of air has one straight side.
+_DIM_SHARE, _BRIGHTEST_PERCENT, _LEAST_BOUNDED = 0.06, 99.0, 0.6
 # Signals below this share of the upper ones are nothing: noise of the dark level.
 _FLOOR_SHARE = 0.01
 # A side of the field is held by so many rim points (of a ray each), this well (share of the image's longer side).
@@ -38,23 +43,54 @@ _NOTHING_SHARE, _LEAST_NOTHING, _RIM_PX, _LEAST_LIT = 0.04, 0.015, 6, 0.01
 _LEAST_OUTSIDE = 0.02
 
 
-def seen_mask(counts: Float32) -> NDArray[np.bool_]:
-    """What lies inside the aperture and between the blades.
+@dataclass(frozen=True)
+class Aperture:
+    """The field of a frame, found in a small version of it.
+
+    Attributes
+    ----------
+    sides : tuple of ndarray
+        Of the field, in pixels (column, row) of that version: a circle's centre, radius and a 0, or a line's normal,
+        which points inwards, and its offset.
+    seen : ndarray of bool, its shape
+        Inside all sides, away from their penumbra, and not `nothing`.
+    nothing : ndarray of bool, the same shape
+        Without signal, and no side explains it.
+    typical : float
+        Counts above the dark level, the median of what lies inside or of the whole image.
+    """
+
+    sides: tuple[Float, ...]
+    seen: NDArray[np.bool_]
+    nothing: NDArray[np.bool_]
+    typical: float
+
+
+def find_aperture(counts: Float32) -> Aperture:
+    """Finds what lies inside the aperture and between the blades.
 
     Parameters
     ----------
     counts : ndarray of float32, shape (rows, cols)
         A small version of the frame (128 pixels, say), bright = more X-ray.
-
-    Returns
-    -------
-    ndarray of bool, the same shape
     """
     dark = float(np.percentile(counts, 0.5))
     signal = np.maximum(cv2.blur(counts, (3, 3)) - np.float32(dark), 0)
-    median = float(np.median(counts)) - dark
+    median = typical = float(np.median(counts)) - dark
     lit = _large(signal > _LIT_SHARE * median)
-    distance = _field(signal, median, lit)
+    brightest = float(np.percentile(signal, _BRIGHTEST_PERCENT))
+    sides, distance = [], np.zeros(0)
+    if median < _DIM_SHARE * brightest:  # most of the image may lie outside a small field
+        small = signal[signal > _DIM_SHARE * brightest]
+        typical = float(np.median(small))
+        lit_of_small = _large(signal > _LIT_SHARE * typical)
+        sides, distance = _field(signal, typical, float(np.percentile(small, 90)), lit_of_small)
+        if _bounded(distance > 0):
+            lit = lit_of_small
+        else:
+            sides, typical = [], median
+    if not sides:
+        sides, distance = _field(signal, median, float(np.percentile(signal, 90)), lit)
     inside = distance > _MARGIN * max(counts.shape) / 128
     nothing = (signal <= _NOTHING_SHARE * median) & (distance > 0)
     _, region = cv2.connectedComponents((nothing | (distance <= 0)).astype(np.uint8), connectivity=4)
@@ -62,9 +98,8 @@ def seen_mask(counts: Float32) -> NDArray[np.bool_]:
     unexplained = nothing & np.isin(region, border[border > 0])
     # Narrow ones are instruments that reach the rim.
     unexplained = cv2.morphologyEx(unexplained.astype(np.uint8), cv2.MORPH_OPEN, np.ones((9, 9), np.uint8)) > 0
-    if unexplained.mean() < _LEAST_NOTHING:
-        return inside
-    return inside & (~unexplained | _well_inside(lit))
+    unexplained &= (unexplained.mean() >= _LEAST_NOTHING) & ~_well_inside(lit)
+    return Aperture(tuple(sides), inside & ~unexplained, unexplained, median)
 
 
 def dark_level(counts: Float32, seen: NDArray[np.bool_]) -> float:
@@ -73,21 +108,22 @@ def dark_level(counts: Float32, seen: NDArray[np.bool_]) -> float:
     Parameters
     ----------
     counts : ndarray of float32, shape (rows, cols)
-        As for :func:`seen_mask`.
+        As for :func:`find_aperture`.
     seen : ndarray of bool, the same shape
     """
     outside = counts[~seen]
     return float(np.percentile(outside, 10)) if outside.size > _LEAST_OUTSIDE * counts.size else 0.0
 
 
-def _field(signal: Float32, median: float, lit: NDArray[np.bool_]) -> Float:
-    """How far each pixel lies inside the field that the rim's shapes bound, pixels; large where there is no rim."""
+def _field(signal: Float32, median: float, bright: float, lit: NDArray[np.bool_]) -> tuple[list[Float], Float]:
+    """The field's sides, and how far each pixel lies inside them, pixels; far where there is no rim."""
     rows, cols = signal.shape
     distance = np.full(signal.shape, float(max(rows, cols)))
+    sides: list[Float] = []
     if not lit.any():
-        return distance
+        return sides, distance
     # Noise of the dark level is no drop.
-    floor = _FLOOR_SHARE * float(np.percentile(signal, 90)) + 1e-3
+    floor = _FLOOR_SHARE * bright + 1e-3
     log = np.log(signal + np.float32(floor)).astype(np.float32)
     left = _rim(log, float(np.log(_BEHIND_SHARE * median + floor)), lit)
     telling = signal > _TELLING_SHARE * median
@@ -109,8 +145,17 @@ def _field(signal: Float32, median: float, lit: NDArray[np.bool_]) -> Float:
             break
         left = left[~held]
         round_found |= len(shape) == 4
-        np.minimum(distance, _depth(shape, x, y), out=distance)
-    return distance
+        sides.append(shape)
+        np.minimum(distance, depth(shape, x, y), out=distance)
+    return sides, distance
+
+
+def _bounded(field: NDArray[np.bool_]) -> bool:
+    """Whether most of a field's border is not the image's own."""
+    ring = field & (cv2.erode(field.astype(np.uint8), np.ones((3, 3), np.uint8), borderValue=0) == 0)
+    of_image = np.ones(field.shape, bool)
+    of_image[1:-1, 1:-1] = False
+    return bool((ring & ~of_image).sum() > _LEAST_BOUNDED * ring.sum())
 
 
 def _rim(log: Float32, most_behind: float, lit: NDArray[np.bool_]) -> Float:
@@ -214,11 +259,11 @@ def _circle(points: Float, lit: Float, off: float, rng: np.random.Generator) -> 
     return np.array([*c, r, 0.0]), held
 
 
-def _depth(shape: Float, x: NDArray, y: NDArray) -> Float:
-    """How far pixels lie inside a shape."""
-    if len(shape) == 4:
-        return shape[2] - np.hypot(x - shape[0], y - shape[1])
-    return shape[0] * x + shape[1] * y - shape[2]
+def depth(side: Float, x: NDArray, y: NDArray) -> Float:
+    """How far pixels lie inside one of an aperture's sides."""
+    if len(side) == 4:
+        return side[2] - np.hypot(x - side[0], y - side[1])
+    return side[0] * x + side[1] * y - side[2]
 
 
 def _large(lit: NDArray[np.bool_]) -> NDArray[np.bool_]:

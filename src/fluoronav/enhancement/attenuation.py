@@ -9,13 +9,14 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.enhancement.aperture import dark_level, seen_mask
+from fluoronav.enhancement.aperture import dark_level, find_aperture
 from fluoronav.enhancement.detector import DetectorCalibration, DetectorCorrection, DetectorError
+from fluoronav.enhancement.rim import exposed_mask
 from fluoronav.records import Budget, FrameRecord, every_kind_of_counts
 
 # The finest is for the detector of instruments, the others for the registration.
 SIDES = (512, 256, 128, 64)
-_MASK_SIDE = 128
+_MASK_SIDE, _RIM_SIDE = 128, 512
 # The dark level and the aperture change when somebody moves a blade or a setting, not from frame to frame.
 _MASK_EVERY_FRAMES = 15
 
@@ -85,6 +86,7 @@ class AttenuationStage:
         self._detector: DetectorCorrection | None = None
         self._dark = 0.0
         self._seen: NDArray[np.bool_] | None = None
+        self._exposed: NDArray[np.bool_] | None = None
         self._frames = 0
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
@@ -112,8 +114,10 @@ class AttenuationStage:
                 self._detector(counts, 8)  # compiles
         if self._seen is None:
             # The first frame looks for its field, which took four times as long while all that needs was being loaded.
-            y, x = np.mgrid[:_MASK_SIDE, :_MASK_SIDE] / _MASK_SIDE - 0.5
-            self._look_around({_MASK_SIDE: np.where(np.hypot(x, y) < 0.45, 1000, 0).astype(np.float32)})
+            y, x = np.mgrid[:_RIM_SIDE, :_RIM_SIDE] / _RIM_SIDE - 0.5
+            fine = np.where(np.hypot(x, y) < 0.45, 1000, 0).astype(np.float32)
+            small = cv2.resize(fine, (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA)
+            self._look_around({_RIM_SIDE: fine, _MASK_SIDE: np.asarray(small, np.float32)})
         self._frames = 0
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
@@ -127,7 +131,7 @@ class AttenuationStage:
         for side in SIDES:
             write_attenuation(counts[side], frame, self._attenuation[side])
         frame.pyramid = self._attenuation
-        frame.seen = self._seen
+        frame.seen, frame.exposed = self._seen, self._exposed
 
     def idle(self) -> None:
         # Several milliseconds, which no frame has to wait for: an aperture that changes is noticed a frame later.
@@ -151,5 +155,6 @@ class AttenuationStage:
 
     def _look_around(self, counts: dict[int, NDArray[np.float32]]) -> None:
         small = counts[_MASK_SIDE]
-        self._seen = seen_mask(small)
+        aperture = find_aperture(small)
+        self._seen, self._exposed = aperture.seen, exposed_mask(aperture, counts[_RIM_SIDE])
         self._dark = dark_level(small, self._seen)

@@ -108,13 +108,13 @@ class Looks:
 
     def _looked_at(self, frame: FrameRecord, finds: list[Detection]) -> list[tuple[Detection, float]]:
         """The finds as the second network sees them, and how far it takes what it sees for the tip."""
-        assert frame.seen is not None
+        assert frame.exposed is not None
         strips, out = self.second.input, []
         for first in range(0, len(finds), len(strips)):
             some = finds[first : first + len(strips)]
             strips[len(some) :] = 0
             for k, d in enumerate(some):
-                strip(frame.counts, frame.seen, d.tip_px, d.direction, frame.dark, frame.inverse, strips[k])
+                strip(frame.counts, frame.exposed, d.tip_px, d.direction, frame.dark, frame.inverse, strips[k])
             self.second.run()
             out += [(self._judged(d, said), share(said[9])) for d, said in zip(some, self.second.output, strict=False)]
         return out

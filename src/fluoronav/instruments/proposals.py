@@ -30,7 +30,7 @@ class Proposer:
         longest = max(rows, cols)
         self._to_frame = longest / GRID
         self._field = Field(np.ones((SIDE, SIDE), bool))
-        self._seen: np.ndarray | None = None
+        self._exposed: np.ndarray | None = None
         for _ in range(3):
             self.model.run()
         self._compile(longest)
@@ -66,11 +66,11 @@ class Proposer:
         least_score : float
             0 to 1.
         """
-        assert frame.seen is not None
+        assert frame.exposed is not None
         image, fine = frame.pyramid[SIDE], frame.pyramid[FINE]
-        if self._seen is not frame.seen:  # a new one is estimated twice a second
-            self._seen = frame.seen
-            self._field.see(_square(frame.seen, image.shape, SIDE))
+        if self._exposed is not frame.exposed:  # a new one is estimated twice a second
+            self._exposed = frame.exposed
+            self._field.see(_square(frame.exposed, image.shape, SIDE))
         self._field.write(_square(image, image.shape, SIDE), _square(fine, fine.shape, FINE), self.model.input[0])
         self.model.run()
         found = []

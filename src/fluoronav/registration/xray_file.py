@@ -16,7 +16,7 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 
-from fluoronav.enhancement.aperture import dark_level, seen_mask
+from fluoronav.enhancement.aperture import dark_level, find_aperture
 from fluoronav.geometry import Camera, CameraError
 
 Float = NDArray[np.float64]
@@ -149,7 +149,7 @@ def _of_counts(path: Path, counts: Float32, full: float) -> tuple[Float32, NDArr
     if float(counts.std()) == 0:
         raise XrayFileError(f"{path}: every pixel has the same value: there is nothing to register to")
     small = np.asarray(cv2.resize(counts, (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA), dtype=np.float32)
-    seen = seen_mask(small)
+    seen = find_aperture(small).seen
     dark = dark_level(small, seen)
     return -np.log(np.maximum(counts - np.float32(dark), 1) / (full - dark)), seen
 
