@@ -24,7 +24,8 @@ _DROP, _REACH, _BEHIND_SHARE = 1.4, 2, 0.6
 # A median below this share of the brightest signal is of what lies outside a small field: exposure control keeps
 # anatomy above, where the open beam saturates. Of a small field's border the aperture's sides are this share, at least:
 # a leg that fills all but a strip of air has one straight side.
-_DIM_SHARE, _BRIGHTEST_PERCENT, _LEAST_BOUNDED = 0.06, 99.0, 0.6
+_DIM_SHARE, _LEAST_BOUNDED = 0.06, 0.6
+_BRIGHT_SHARES = (_DIM_SHARE, 0.12, 0.24)
 # Signals below this share of the upper ones are nothing: noise of the dark level.
 _FLOOR_SHARE = 0.01
 # A side of the field is held by so many rim points (of a ray each), this well (share of the image's longer side).
@@ -76,30 +77,23 @@ def find_aperture(counts: Float32) -> Aperture:
     """
     dark = float(np.percentile(counts, 0.5))
     signal = np.maximum(cv2.blur(counts, (3, 3)) - np.float32(dark), 0)
-    median = typical = float(np.median(counts)) - dark
-    lit = _large(signal > _LIT_SHARE * median)
-    brightest = float(np.percentile(signal, _BRIGHTEST_PERCENT))
-    sides, distance = [], np.zeros(0)
-    if median < _DIM_SHARE * brightest:  # most of the image may lie outside a small field
-        small = signal[signal > _DIM_SHARE * brightest]
-        typical = float(np.median(small))
-        lit_of_small = _large(signal > _LIT_SHARE * typical)
-        sides, distance = _field(signal, typical, float(np.percentile(small, 90)), lit_of_small)
-        if _bounded(distance > 0):
-            lit = lit_of_small
-        else:
-            sides, typical = [], median
-    if not sides:
-        sides, distance = _field(signal, median, float(np.percentile(signal, 90)), lit)
+    typical, bright = float(np.median(counts)) - dark, float(np.percentile(signal, 90))
+    lit = _large(signal > _LIT_SHARE * typical)
+    nothing_below = _NOTHING_SHARE * typical
+    small = _small_field(signal) if typical < _DIM_SHARE * _brightest(signal) else None
+    if small is None:
+        sides, distance = _field(signal, typical, bright, lit)
+    else:
+        sides, distance, lit, typical = small
     inside = distance > _MARGIN * max(counts.shape) / 128
-    nothing = (signal <= _NOTHING_SHARE * median) & (distance > 0)
+    nothing = (signal <= nothing_below) & (distance > 0)
     _, region = cv2.connectedComponents((nothing | (distance <= 0)).astype(np.uint8), connectivity=4)
     border = np.unique(np.concatenate([region[0], region[-1], region[:, 0], region[:, -1]]))
     unexplained = nothing & np.isin(region, border[border > 0])
     # Narrow ones are instruments that reach the rim.
     unexplained = cv2.morphologyEx(unexplained.astype(np.uint8), cv2.MORPH_OPEN, np.ones((9, 9), np.uint8)) > 0
     unexplained &= (unexplained.mean() >= _LEAST_NOTHING) & ~_well_inside(lit)
-    return Aperture(tuple(sides), inside & ~unexplained, unexplained, median)
+    return Aperture(tuple(sides), inside & ~unexplained, unexplained, typical)
 
 
 def dark_level(counts: Float32, seen: NDArray[np.bool_]) -> float:
@@ -148,6 +142,27 @@ def _field(signal: Float32, median: float, bright: float, lit: NDArray[np.bool_]
         sides.append(shape)
         np.minimum(distance, depth(shape, x, y), out=distance)
     return sides, distance
+
+
+def _small_field(signal: Float32) -> tuple[list[Float], Float, NDArray[np.bool_], float] | None:
+    """Sides, distance, what is lit, and the typical signal of a field of less than half the image, if there is one.
+
+    What is bright stands for it: the more leaks through the blades, the brighter that must be.
+    """
+    brightest = _brightest(signal)
+    for share in _BRIGHT_SHARES:
+        above = signal[signal > share * brightest]
+        typical = float(np.median(above))
+        lit = _large(signal > _LIT_SHARE * typical)
+        sides, distance = _field(signal, typical, float(np.percentile(above, 90)), lit)
+        inside = distance > 0
+        if _bounded(inside) and float(np.median(signal[inside])) > _DIM_SHARE * brightest:
+            return sides, distance, lit, typical
+    return None
+
+
+def _brightest(signal: Float32) -> float:
+    return float(np.percentile(signal, 99))
 
 
 def _bounded(field: NDArray[np.bool_]) -> bool:
