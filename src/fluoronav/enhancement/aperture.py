@@ -30,7 +30,7 @@ _BRIGHT_SHARES = (_DIM_SHARE, 0.12, 0.24)
 _FLOOR_SHARE = 0.01
 # A side of the field is held by so many rim points (of a ray each), this well (share of the image's longer side).
 _LEAST_POINTS, _OFF_SHARE = 14, 0.9 / 128
-_MOST_SIDES, _TRIALS, _WIDE = 9, 160, 20
+_MOST_SIDES, _TRIALS, _WIDE, _MOST_PASSED_OVER = 9, 160, 20, 16
 _LIT_SHARE, _LIT_INSIDE = 0.5, 0.985
 # Along a blade the signal drops, to less than half, wherever there is this share of the median before it; so far from
 # its edge (pixels of a 128 image). A driver's straight edge is one along a part of the field only.
@@ -206,25 +206,27 @@ def _line(
         return none
     angle = np.deg2rad(np.arange(0, 180, 1.0))
     normal = np.stack([np.cos(angle), np.sin(angle)], axis=1)
-    along = points @ normal.T
-    bins = np.floor(along / (2 * off)).astype(np.int64)
+    bins = np.floor(points @ normal.T / (2 * off)).astype(np.int64)
     bins -= bins.min()
     size = int(bins.max()) + 2
-    held = np.bincount((bins + size * np.arange(len(angle))).ravel(), minlength=size * len(angle)).reshape(-1, size)
-    pairs = held[:, :-1] + held[:, 1:]
-    for _ in range(4):  # what is lit lies on one side of a blade: other lines are passed over
+    cell = bins + size * np.arange(len(angle))
+    left = np.ones(len(points), bool)
+    for _ in range(_MOST_PASSED_OVER):
+        held = np.bincount(cell[left].ravel(), minlength=size * len(angle)).reshape(-1, size)
+        pairs = held[:, :-1] + held[:, 1:]
         a, b = np.unravel_index(int(pairs.argmax()), pairs.shape)
-        near = (bins[:, a] == b) | (bins[:, a] == b + 1)
+        near = left & ((bins[:, a] == b) | (bins[:, a] == b + 1))
         if near.sum() < _LEAST_POINTS:
-            return none
+            break
         chosen = points[near]
         middle = chosen.mean(0)
         n = np.linalg.svd(chosen - middle, full_matrices=False)[2][1]
         if ((lit - middle) @ n).mean() < 0:
             n = -n
+        # What is lit lies on one side of a blade.
         if ((lit - middle) @ n > -1.5 * off).mean() > _LIT_INSIDE and cuts(n, float(middle @ n)):
             return np.array([*n, middle @ n]), np.abs((points - middle) @ n) < 1.3 * off
-        pairs[max(a - 6, 0) : a + 7] = 0
+        left &= ~near  # a limb's edge, or an instrument's
     return none
 
 
