@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,12 +17,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fluoronav.bench.bones import bench_bones, summary
+from fluoronav.bench.narrow import bench_narrow
+from fluoronav.bench.poses import Rig, followed, kept, searched, tracked
 from fluoronav.bench.subjects import SUBJECTS, Subject, errors_mm, load_subject, starts
 from fluoronav.case import Spread, read_volume
-from fluoronav.enhancement import AttenuationStage
 from fluoronav.geometry import ArmJoints, Camera, inverse, moved_about, rotation_distance_deg, transform_points
-from fluoronav.records import Budget, FrameRecord, RegistrationResult
-from fluoronav.registration import RegistrationStage
+from fluoronav.records import FrameRecord, RegistrationResult
 from fluoronav.registration.confidence import (
     TRACKING_AGREEMENT,
     TRACKING_SCORE,
@@ -40,30 +39,12 @@ Float = NDArray[np.float64]
 POSE_SEED = 29
 SUCCESS_MM, BINS_MM = 2.0, (10, 20, 30, 40, 50, 60, 70)
 _DOSES = (80.0, 20.0)
-# One jump of up to 5 mm and 3 degrees: turn about every axis (degrees), shift in the plane and in depth (mm).
-_JUMP = (1.7, 2.9, 2.9)
-_TRACKED_FRAMES = 6
+_NARROWED = "embedded"  # the subject that is seen in narrower fields, too
 # Starts of poses that are judged, from those that end right to those that hardly can.
 _JUDGED_STARTS = ((2, 2, 2), (8, 8, 15), (15, 25, 30), (25, 40, 40), (5, 25, 5), (5, 25, 5)) * 2
 # Each is followed as the stage would, round after round with new patches, until it rests; what still moves after a
 # second of frames has no say.
 _JUDGED_ROUNDS, _RESTS_MM = 29, 0.3
-
-
-class Rig:
-    """The two stages of the pipeline that make a pose, fed by hand."""
-
-    def __init__(self, subject: Subject) -> None:
-        self.attenuation, self.registration = AttenuationStage(), RegistrationStage()
-        self.attenuation.prepare(subject.case, subject.camera)
-        self.registration.prepare(subject.case, subject.camera)
-
-    def frame(self, counts: NDArray[np.uint16]) -> FrameRecord:
-        """A frame with its pyramid."""
-        frame = FrameRecord(0, 0, 0, counts, 16, False, None)
-        self.attenuation.process(frame, Budget(1e6))
-        self.attenuation.idle()
-        return frame
 
 
 def bench_registration(
@@ -95,9 +76,7 @@ def bench_registration(
 def _subject(subject: Subject, say: Callable[[str], None]) -> dict[str, Any]:
     say(f"{subject.name}: building the model")
     rig, model = Rig(subject), RegistrationModel.of_case(subject.case)
-    frames = {
-        dose: [_kept(rig.frame(subject.counts(i, dose, 1))) for i in range(len(subject.beams))] for dose in _DOSES
-    }
+    frames = {dose: [kept(rig.frame(subject.counts(i, dose, 1))) for i in range(len(subject.beams))] for dose in _DOSES}
     points, truths = subject.points_ct(), subject.T_camera_ct
     centre = points.mean(0)
 
@@ -111,51 +90,16 @@ def _subject(subject: Subject, say: Callable[[str], None]) -> dict[str, Any]:
     try:
         return {
             "name": subject.name,
-            "search": _search(subject, model, frames[_DOSES[0]], "search", sorted_start),
-            "wide": _search(subject, model, frames[_DOSES[0]], "wide search", wide_start),
-            "tracking": [_tracking(subject, rig, frames[dose], dose) for dose in _DOSES],
+            "search": searched(subject, model, frames[_DOSES[0]], "search", sorted_start),
+            "wide": searched(subject, model, frames[_DOSES[0]], "wide search", wide_start),
+            "tracking": [tracked(subject, rig, frames[dose], dose) for dose in _DOSES],
             "judged": [j for dose in _DOSES for j in _judged(subject, model, frames[dose], dose)],
             "two_views": _two_views(subject, model, frames[_DOSES[0]]),
             "fused": _fused(subject, rig, frames[_DOSES[0]]),
+            "narrow": bench_narrow(subject, rig, model, wide_start) if subject.name == _NARROWED else [],
         }
     finally:
         rig.registration.close()
-
-
-def _kept(frame: FrameRecord) -> FrameRecord:
-    """The stage overwrites its pyramid with the next frame."""
-    frame.pyramid = {side: image.copy() for side, image in frame.pyramid.items()}
-    assert frame.seen is not None
-    frame.seen = frame.seen.copy()
-    return frame
-
-
-def _search(
-    subject: Subject, model: RegistrationModel, frames: list[FrameRecord], kind: str, start: Callable[[int], Float]
-) -> list[dict[str, float]]:
-    """One search for each frame, around the start that `start` gives for its index."""
-    points, centre = subject.points_ct(), subject.points_ct().mean(0)
-    rows = []
-    for i, frame in enumerate(tqdm(frames, f"{subject.name}: {kind}", unit="start")):
-        assert frame.seen is not None
-        truth, T_start = subject.T_camera_ct[i], start(i)
-        search = InitialSearch(model, subject.camera, T_start, Spread(), centre)
-        begin = time.perf_counter()
-        found = search.search(frame.pyramid, frame.seen)
-        ms = (time.perf_counter() - begin) * 1000
-        search.close()
-        assert found is not None
-        space, across, _ = errors_mm(found.estimate.T_camera_ct, truth, points)
-        rows.append(
-            {
-                "start_mm": errors_mm(T_start, truth, points)[0],
-                "mtre_mm": space,
-                "across_mm": across,
-                "ms": ms,
-                "agreement": found.agreement,
-            }
-        )
-    return rows
 
 
 def _with_error(truth: Float, points: Float, centre: Float, wanted_mm: float, seed: int) -> Float:
@@ -171,35 +115,6 @@ def _with_error(truth: Float, points: Float, centre: Float, wanted_mm: float, se
         T = inverse(moved_about(centre, np.concatenate([turn, middle * shift])) @ inverse(truth))
         low, high = (low, middle) if errors_mm(T, truth, points)[0] > wanted_mm else (middle, high)
     return T
-
-
-def _tracking(subject: Subject, rig: Rig, frames: list[FrameRecord], dose: float) -> dict[str, Any]:
-    """One jump of up to 5 mm and 3 degrees, then a few frames: errors, what is claimed, and time."""
-    points, stage, target = subject.points_ct(), rig.registration, subject.case.target_ct
-    rows = []
-    for i, frame in enumerate(tqdm(frames, f"{subject.name}: tracking at {dose:g} photons", unit="pose")):
-        truth = subject.T_camera_ct[i]
-        result, status, ms = _followed(stage, frame, next(starts(truth, target, *_JUMP, 900 + i)))
-        if result is None:
-            rows.append({"status": status, "ms": ms})
-            continue
-        space, across, along = errors_mm(result.T_camera_ct, truth, points)
-        at = transform_points(truth, target)
-        off, ray = transform_points(result.T_camera_ct, target) - at, at / np.linalg.norm(at)
-        depth = float(off @ ray)
-        rows.append(
-            {
-                "status": status, "mtre_mm": space, "across_mm": across, "along_mm": along, "ms": ms,
-                "held_across": bool(np.linalg.norm(off - depth * ray) < result.tre_image_mm),
-                "held_depth": bool(abs(depth) < 1.96 * result.sigma[5]),
-                "claimed_across_mm": result.tre_image_mm, "sigma_depth_mm": float(result.sigma[5]),
-            }
-        )  # fmt: skip
-    return {
-        "photons": dose,
-        "poses": [r for r in rows if "mtre_mm" in r],
-        "lost": sum("mtre_mm" not in r for r in rows),
-    }
 
 
 def _judged(subject: Subject, model: RegistrationModel, frames: list[FrameRecord], dose: float) -> list[dict[str, Any]]:
@@ -248,20 +163,6 @@ def _rested(search: InitialSearch, T: Float, frame: FrameRecord, centre_ct: Floa
     return found, moved
 
 
-def _followed(stage: RegistrationStage, frame: FrameRecord, T: Float):
-    """What the stage says after a few frames that begin at a pose, as after a jump of the patient."""
-    stage.adopt(T, frame)
-    times = []
-    for _ in range(_TRACKED_FRAMES):
-        frame.registration, frame.status = None, "searching"
-        begin = time.perf_counter()
-        stage.process(frame, Budget(1e6))
-        times.append((time.perf_counter() - begin) * 1000)
-        stage.idle()
-        stage.wait_for_background()
-    return frame.registration, frame.status, float(np.median(times))
-
-
 def _two_views(subject: Subject, model: RegistrationModel, frames: list[FrameRecord]) -> list[float]:
     """Mean error in space of pairs of views 30 degrees or more apart, solved together from 2 mm and 2 degrees."""
     points, errors = subject.points_ct(), []
@@ -306,7 +207,7 @@ def _fused(subject: Subject, rig: Rig, frames: list[FrameRecord]) -> list[dict[s
 
     def seen(k: int, joints: ArmJoints | None) -> RegistrationResult | None:
         frames[k].joints = joints
-        return _followed(stage, frames[k], next(starts(subject.T_camera_ct[k], target, 1, 1, 1, k)))[0]
+        return followed(stage, frames[k], next(starts(subject.T_camera_ct[k], target, 1, 1, 1, k)))[0]
 
     pairs = [(i, j) for i in range(len(frames)) for j in range(len(frames)) if _apart_deg(subject, i, j) >= 30]
     for i, j in tqdm(pairs, f"{subject.name}: fused views", unit="pair"):
@@ -486,6 +387,19 @@ def table(result: dict[str, Any]) -> str:
                 f"{f['mtre_p95_mm']:.2f} (alone {f['alone_mm']:.2f}, {f['alone_p95_mm']:.2f}); bound "
                 f"{f['bound_mm']:.1f} mm (alone {f['alone_bound_mm']:.1f}) holds in {f['held']:.1%} of {f['pairs']}"
             )
+    for field in (field for s in result["subjects"] for field in s["narrow"]):
+        poses = field["tracking"]["poses"]
+        lines.append(
+            f"field of {field['share']:.0%} of the image ({field['field']}): {field['lost']:.1%} of it not seen, "
+            f"{field['beyond']:.1%} beyond; found {_share(field['search']):.0%}, "
+            + (
+                f"tracked {_q(poses, 'across_mm', 50):.2f} mm across, 95 % {_q(poses, 'across_mm', 95):.2f}, "
+                f"{_q(poses, 'mtre_mm', 50):.2f} in space, "
+                if poses
+                else ""
+            )
+            + f"bounds hold {_held(poses)}, lost {field['tracking']['lost']}"
+        )
     if "bones" in result:
         b = result["bones"]
         lines.append(
@@ -512,6 +426,10 @@ def table(result: dict[str, Any]) -> str:
             f"{sum(r['accepted'] and r['mtre_mm'] > 3 for r in auto)} wrong ones accepted, {_q(auto, 'ms', 50):.0f} ms"
         )
     return "\n".join(lines)
+
+
+def _held(poses: list[dict[str, Any]]) -> str:
+    return f"{sum(r['held_across'] and r['held_depth'] for r in poses)} of {len(poses)}"
 
 
 def _percent(share: float | None) -> str:

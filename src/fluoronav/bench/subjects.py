@@ -59,10 +59,11 @@ class Subject:
     T_camera_ct: Float
     beams: NDArray[np.float32] = field(repr=False)
 
-    def counts(self, index: int, photons: float = 80.0, seed: int = 0) -> NDArray[np.uint16]:
-        """One exposure at a dose (mean detected photons a pixel), shape (rows, cols), 16 bit."""
+    def counts(self, index: int, detector: Detector | float = 80.0, seed: int = 0) -> NDArray[np.uint16]:
+        """One exposure by a detector, or at a dose (mean detected photons a pixel), shape (rows, cols), 16 bit."""
         beam = cv2.resize(self.beams[index], (self.camera.cols, self.camera.rows), interpolation=cv2.INTER_CUBIC)
-        chain = ImageChain(Detector(photons=photons), self.camera.rows, self.camera.cols, 3)
+        settings = detector if isinstance(detector, Detector) else Detector(photons=detector)
+        chain = ImageChain(settings, self.camera.rows, self.camera.cols, 3)
         return chain.counts(np.asarray(beam, dtype=np.float32), 1000 * seed + index)
 
     def points_ct(self) -> Float:

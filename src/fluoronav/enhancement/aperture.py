@@ -24,8 +24,8 @@ _DROP, _REACH, _BEHIND_SHARE = 1.4, 2, 0.6
 # A median below this share of the brightest signal is of what lies outside a small field: exposure control keeps
 # anatomy above, where the open beam saturates. Of a small field's border the aperture's sides are this share, at least:
 # a leg that fills all but a strip of air has one straight side.
-_DIM_SHARE, _LEAST_BOUNDED = 0.06, 0.6
-_BRIGHT_SHARES = (_DIM_SHARE, 0.12, 0.24)
+_DIM_SHARE, _LEAST_BOUNDED = 0.1, 0.6
+_BRIGHT_SHARES, _LEAST_BRIGHT, _BRIGHTER = (0.06, 0.12, 0.24), 0.06, 1.5
 # Signals below this share of the upper ones are nothing: noise of the dark level.
 _FLOOR_SHARE = 0.01
 # A side of the field is held by so many rim points (of a ray each), this well (share of the image's longer side).
@@ -149,16 +149,19 @@ def _small_field(signal: Float32) -> tuple[list[Float], Float, NDArray[np.bool_]
 
     What is bright stands for it: the more leaks through the blades, the brighter that must be.
     """
-    brightest = _brightest(signal)
+    brightest, best = _brightest(signal), None
+    best_median = _LEAST_BRIGHT * brightest
     for share in _BRIGHT_SHARES:
         above = signal[signal > share * brightest]
         typical = float(np.median(above))
         lit = _large(signal > _LIT_SHARE * typical)
         sides, distance = _field(signal, typical, float(np.percentile(above, 90)), lit)
         inside = distance > 0
-        if _bounded(inside) and float(np.median(signal[inside])) > _DIM_SHARE * brightest:
-            return sides, distance, lit, typical
-    return None
+        median = float(np.median(signal[inside]))
+        # Far brighter, or it is what the one before left of the field.
+        if _bounded(inside) and median > (1.0 if best is None else _BRIGHTER) * best_median:
+            best, best_median = (sides, distance, lit, typical), median
+    return best
 
 
 def _brightest(signal: Float32) -> float:
