@@ -207,3 +207,13 @@ def test_blades_beside_a_limb_and_an_instrument_are_found(rng, turn_deg):
     seen = find_aperture((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).seen
     assert (seen & ~inside).mean() < 0.01
     assert seen[(np.hypot(x, y) < 0.46) & (np.abs(across) < 0.33)].mean() > 0.97
+
+
+def test_the_diaphragm_s_dome_below_bright_lungs_is_no_round_aperture(rng):
+    """Regression: of a field that was found where the median is dim; its circle was twice as wide as the image."""
+    y, x = np.mgrid[:128, :128].astype(float)
+    lung = np.clip((252 - np.hypot(x + 16, y + 180)) / 6 + 0.5, 0, 1)
+    beam = 2600.0 * (30000.0 / 2600.0) ** lung * np.where(np.abs(x - 63.5) < 12, 0.5, 1.0)
+    beam *= np.where(np.abs(x - 63.5) < 60.5, 1, 0.02)
+    seen = find_aperture((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).seen
+    assert seen[:, 8:-8].all() and not seen[:, :2].any()

@@ -32,6 +32,8 @@ _FLOOR_SHARE = 0.01
 _LEAST_POINTS, _OFF_SHARE = 14, 0.9 / 128
 _MOST_SIDES, _TRIALS, _WIDE, _MOST_PASSED_OVER = 9, 160, 20, 16
 _LIT_SHARE, _LIT_INSIDE = 0.5, 0.985
+# A round field's radius is at most this share of the longer side; a diaphragm's dome may seem to have a larger one.
+_LARGEST_SHARE = 0.8
 # Along a blade the signal drops, to less than half, wherever there is this share of the median before it; so far from
 # its edge (pixels of a 128 image). A driver's straight edge is one along a part of the field only.
 _TELLING_SHARE, _HALF, _ACROSS_PX, _LEAST_ALONG = 0.1, 0.7, 3.0, 0.9
@@ -274,7 +276,8 @@ def _circle(points: Float, lit: Float, off: float, rng: np.random.Generator) -> 
         q = np.linalg.lstsq(np.column_stack([2 * u, np.ones(len(u))]), (u**2).sum(1), rcond=None)[0]
         c, r = q[:2], float(np.sqrt(max(q[2] + q[:2] @ q[:2], 0)))
         held = np.abs(np.linalg.norm(points - c, axis=1) - r) < off
-    if (np.linalg.norm(lit - c, axis=1) < r + 1.5 * off).mean() < _LIT_INSIDE:
+    too_large = r > _LARGEST_SHARE * off / _OFF_SHARE
+    if too_large or (np.linalg.norm(lit - c, axis=1) < r + 1.5 * off).mean() < _LIT_INSIDE:
         return none
     return np.array([*c, r, 0.0]), held
 
