@@ -23,9 +23,11 @@ _RAYS, _STEPS = 360, 112
 _DROP, _REACH, _BEHIND_SHARE = 1.4, 2, 0.6
 # A median below this share of the brightest signal is of what lies outside a small field: exposure control keeps
 # anatomy above, where the open beam saturates. Of a small field's border the aperture's sides are this share, at least:
-# a leg that fills all but a strip of air has one straight side.
+# a leg that fills all but a strip of air has one straight side. And without sides that have none opposite it would be
+# larger by this factor at most: blades close from both sides.
+_OPPOSITE, _MOST_BY_ONE = -0.99, 1.25
 _DIM_SHARE, _LEAST_BOUNDED = 0.1, 0.6
-_BRIGHT_SHARES, _LEAST_BRIGHT, _BRIGHTER = (0.06, 0.12, 0.24), 0.06, 1.5
+_BRIGHT_SHARES, _LEAST_BRIGHT, _BRIGHTER, _BRIGHT_ENOUGH = (0.06, 0.12, 0.24), 0.06, 1.5, 0.12
 # Signals below this share of the upper ones are nothing: noise of the dark level.
 _FLOOR_SHARE = 0.01
 # A side of the field is held by so many rim points (of a ray each), this well (share of the image's longer side).
@@ -161,13 +163,30 @@ def _small_field(signal: Float32) -> tuple[list[Float], Float, NDArray[np.bool_]
         inside = distance > 0
         median = float(np.median(signal[inside]))
         # Far brighter, or it is what the one before left of the field.
-        if _bounded(inside) and median > (1.0 if best is None else _BRIGHTER) * best_median:
+        if (
+            _bounded(inside)
+            and _in_pairs(sides, inside)
+            and median > (1.0 if best is None else _BRIGHTER) * best_median
+        ):
             best, best_median = (sides, distance, lit, typical), median
+        if best_median > _BRIGHT_ENOUGH * brightest:
+            break
     return best
 
 
 def _brightest(signal: Float32) -> float:
     return float(np.percentile(signal, 99))
+
+
+def _in_pairs(sides: list[Float], field: NDArray[np.bool_]) -> bool:
+    """Whether a field is narrowed by its circle and by blades that stand opposite one another."""
+    y, x = np.mgrid[: field.shape[0], : field.shape[1]]
+    wider = np.ones(field.shape, bool)
+    for side in sides:
+        opposite = [o for o in sides if len(o) == len(side) == 3 and float(o[:2] @ side[:2]) < _OPPOSITE]
+        if len(side) == 4 or opposite:
+            wider &= depth(side, x, y) > 0
+    return bool(wider.sum() < _MOST_BY_ONE * field.sum())
 
 
 def _bounded(field: NDArray[np.bool_]) -> bool:
@@ -215,10 +234,11 @@ def _line(
     bins -= bins.min()
     size = int(bins.max()) + 2
     cell = bins + size * np.arange(len(angle))
+    held = np.bincount(cell.ravel(), minlength=size * len(angle))
     left = np.ones(len(points), bool)
     for _ in range(_MOST_PASSED_OVER):
-        held = np.bincount(cell[left].ravel(), minlength=size * len(angle)).reshape(-1, size)
-        pairs = held[:, :-1] + held[:, 1:]
+        of_angle = held.reshape(-1, size)
+        pairs = of_angle[:, :-1] + of_angle[:, 1:]
         a, b = np.unravel_index(int(pairs.argmax()), pairs.shape)
         near = left & ((bins[:, a] == b) | (bins[:, a] == b + 1))
         if near.sum() < _LEAST_POINTS:
@@ -232,6 +252,7 @@ def _line(
         if ((lit - middle) @ n > -1.5 * off).mean() > _LIT_INSIDE and cuts(n, float(middle @ n)):
             return np.array([*n, middle @ n]), np.abs((points - middle) @ n) < 1.3 * off
         left &= ~near  # a limb's edge, or an instrument's
+        held -= np.bincount(cell[near].ravel(), minlength=len(held))
     return none
 
 
