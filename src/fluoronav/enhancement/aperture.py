@@ -23,9 +23,10 @@ _RAYS, _STEPS = 360, 112
 _DROP, _REACH, _BEHIND_SHARE = 1.4, 2, 0.6
 # A median below this share of the brightest signal is of what lies outside a small field: exposure control keeps
 # anatomy above, where the open beam saturates. Of a small field's border the aperture's sides are this share, at least:
-# a leg that fills all but a strip of air has one straight side. And without sides that have none opposite it would be
-# larger by this factor at most: blades close from both sides.
-_OPPOSITE, _MOST_BY_ONE = -0.99, 1.25
+# a leg that fills all but a strip of air has one straight side. And without sides that have none opposite, as far from
+# the middle (to this share of the longer side), it would be larger by this factor at most: blades close from both
+# sides.
+_OPPOSITE, _OFF_MIDDLE, _MOST_BY_ONE = -0.99, 0.12, 1.15
 _DIM_SHARE, _LEAST_BOUNDED = 0.1, 0.6
 _BRIGHT_SHARES, _LEAST_BRIGHT, _BRIGHTER, _BRIGHT_ENOUGH = (0.06, 0.12, 0.24), 0.06, 1.5, 0.12
 # Signals below this share of the upper ones are nothing: noise of the dark level.
@@ -179,12 +180,18 @@ def _brightest(signal: Float32) -> float:
 
 
 def _in_pairs(sides: list[Float], field: NDArray[np.bool_]) -> bool:
-    """Whether a field is narrowed by its circle and by blades that stand opposite one another."""
-    y, x = np.mgrid[: field.shape[0], : field.shape[1]]
+    """Whether a field is narrowed by its circle and by blades that stand opposite one another, about the middle."""
+    rows, cols = field.shape
+    y, x = np.mgrid[:rows, :cols]
+    middle = np.array([cols - 1, rows - 1]) / 2
+
+    def opposite(a: Float, b: Float) -> bool:
+        off = (a[2] - b[2]) / 2 - float(a[:2] @ middle)
+        return float(a[:2] @ b[:2]) < _OPPOSITE and abs(off) < _OFF_MIDDLE * max(rows, cols)
+
     wider = np.ones(field.shape, bool)
     for side in sides:
-        opposite = [o for o in sides if len(o) == len(side) == 3 and float(o[:2] @ side[:2]) < _OPPOSITE]
-        if len(side) == 4 or opposite:
+        if len(side) == 4 or any(len(other) == 3 and opposite(side, other) for other in sides):
             wider &= depth(side, x, y) > 0
     return bool(wider.sum() < _MOST_BY_ONE * field.sum())
 
