@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.enhancement.aperture import dark_level, find_aperture
+from fluoronav.enhancement.aperture import Aperture, dark_level, find_aperture
 from fluoronav.enhancement.detector import DetectorCalibration, DetectorCorrection, DetectorError
 from fluoronav.enhancement.rim import exposed_mask
 from fluoronav.records import Budget, FrameRecord, every_kind_of_counts
@@ -85,7 +85,7 @@ class AttenuationStage:
     def __init__(self) -> None:
         self._detector: DetectorCorrection | None = None
         self._dark = 0.0
-        self._seen: NDArray[np.bool_] | None = None
+        self._aperture: Aperture | None = None
         self._exposed: NDArray[np.bool_] | None = None
         self._frames = 0
 
@@ -112,12 +112,13 @@ class AttenuationStage:
             self._detector = DetectorCorrection(calibration)
             for counts in every_kind_of_counts(camera.rows, camera.cols):
                 self._detector(counts, 8)  # compiles
-        if self._seen is None:
+        if self._aperture is None:
             # The first frame looks for its field, which took four times as long while all that needs was being loaded.
             y, x = np.mgrid[:_RIM_SIDE, :_RIM_SIDE] / _RIM_SIDE - 0.5
             fine = np.where(np.hypot(x, y) < 0.45, 1000, 0).astype(np.float32)
             small = cv2.resize(fine, (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA)
-            self._look_around({_RIM_SIDE: fine, _MASK_SIDE: np.asarray(small, np.float32)})
+            self._look_around({_MASK_SIDE: np.asarray(small, np.float32)})
+            self._follow_rim({_RIM_SIDE: fine})
         self._frames = 0
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
@@ -126,17 +127,23 @@ class AttenuationStage:
         counts = self._bin(frame)
         if self._frames == 0:
             self._look_around(counts)
+            self._follow_rim(counts)
         self._frames += 1
         frame.dark = self._dark
         for side in SIDES:
             write_attenuation(counts[side], frame, self._attenuation[side])
         frame.pyramid = self._attenuation
-        frame.seen, frame.exposed = self._seen, self._exposed
+        assert self._aperture is not None
+        frame.seen, frame.exposed = self._aperture.seen, self._exposed
 
     def idle(self) -> None:
-        # Several milliseconds, which no frame has to wait for: an aperture that changes is noticed a frame later.
-        if self._frames and self._frames % _MASK_EVERY_FRAMES == 0:
-            self._look_around(self._counts)
+        # Several milliseconds each, which no frame has to wait for: an aperture that changes is noticed a frame later,
+        # and its rim after the next.
+        if self._frames >= _MASK_EVERY_FRAMES:
+            if self._frames % _MASK_EVERY_FRAMES == 0:
+                self._look_around(self._counts)
+            elif self._frames % _MASK_EVERY_FRAMES == 1:
+                self._follow_rim(self._counts)
 
     def close(self) -> None: ...
 
@@ -155,6 +162,9 @@ class AttenuationStage:
 
     def _look_around(self, counts: dict[int, NDArray[np.float32]]) -> None:
         small = counts[_MASK_SIDE]
-        aperture = find_aperture(small)
-        self._seen, self._exposed = aperture.seen, exposed_mask(aperture, counts[_RIM_SIDE])
-        self._dark = dark_level(small, self._seen)
+        self._aperture = find_aperture(small)
+        self._dark = dark_level(small, self._aperture.seen)
+
+    def _follow_rim(self, counts: dict[int, NDArray[np.float32]]) -> None:
+        assert self._aperture is not None
+        self._exposed = exposed_mask(self._aperture, counts[_RIM_SIDE])
