@@ -95,3 +95,26 @@ def test_a_leg_that_leaves_a_strip_of_open_air_is_no_blade(rng):
     _, x = np.mgrid[:1024, :1024]
     counts = 200.0 * rng.poisson(np.where(x < 300, 300.0, 12.0 + 4 * np.cos(x / 40.0))) + 900
     assert found(counts).all()
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("shape", [(1024, 1024), (512, 1024), (1024, 640)])
+def test_whatever_comes_there_is_a_mask_of_it_and_no_warning(rng, shape):
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    one = np.zeros(shape)
+    one[300:340, 200:240] = 60000
+    pictures = {
+        "black": np.zeros(shape),
+        "white": np.full(shape, 65535.0),
+        "noise": rng.integers(0, 65536, shape),
+        "dark noise with a spot": one + rng.poisson(3, shape),
+        "steps": 65535.0 * ((x // 64 + y // 64) % 2),
+        "a line of light": np.where(np.abs(x - y) < 6, 60000.0, 300.0),
+        "half": np.where(x < shape[1] / 2, 60000.0, 500.0) + rng.poisson(30, shape),
+        "a corner": np.where(np.hypot(x, y) < 200, 50000.0, 0.0),
+        "crossed bars": np.where((x % 100 < 30) | (y % 100 < 30), 400.0, 30000.0),
+    }
+    for name, picture in pictures.items():
+        assert found(picture).shape == shape, name
+    # Where nothing is brighter than the darkest there is no beam.
+    assert not found(pictures["white"]).any() and not found(pictures["black"]).any()

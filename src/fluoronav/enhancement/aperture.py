@@ -162,6 +162,8 @@ def _small_field(signal: Float32) -> tuple[list[Float], Float, NDArray[np.bool_]
         lit = _large(signal > _LIT_SHARE * typical)
         sides, distance = _field(signal, typical, float(np.percentile(above, 90)), lit)
         inside = distance > 0
+        if not inside.any():
+            continue
         median = float(np.median(signal[inside]))
         # Far brighter, or it is what the one before left of the field.
         if (
