@@ -93,6 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     rate.add_argument("--bits", type=int, default=16, choices=range(8, 17), metavar="8..16", help="bits stored")
     rate.add_argument("--photons", type=_positive, default=80.0, help="mean detected photons a pixel (the dose)")
     rate.add_argument("--source", default="carm0", help="name under which the frames are published")
+    _add_field(simulate)
     where = _add_endpoints(simulate)
     where.add_argument("--truth", type=Path, help="write the true poses here, one JSON object a line")
     simulate.add_argument("--quiet", action="store_true", help="print nothing")
@@ -281,6 +282,7 @@ def _parser() -> argparse.ArgumentParser:
         "--stages", nargs="+", metavar="STAGE",
         help="not the launch file's but these: attenuation registration detection instruments guidance view",
     )  # fmt: skip
+    _add_field(latency)
     latency.add_argument("--json", type=Path, default=Path("out/latency.json"), help="write the figures here")
     latency.add_argument("--png", type=Path, help="draw the histogram here; beside the JSON by default")
     registration = verb(
@@ -351,6 +353,19 @@ def _add_endpoints(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return where
 
 
+def _add_field(parser: argparse.ArgumentParser) -> None:
+    """How the simulated C-arm is collimated."""
+    field = parser.add_argument_group("the field")
+    field.add_argument(
+        "--aperture", type=_positive, default=0.98, metavar="SHARE",
+        help="diameter of the round aperture, of the image's width; above 1.42 there is none",
+    )  # fmt: skip
+    field.add_argument(
+        "--blades", type=_positive, default=0.9, metavar="SHARE",
+        help="distance between the two lateral blades, of the image's width: 0.45 leaves two fifths of the image",
+    )  # fmt: skip
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one verb; returns the exit status."""
     options = _parser().parse_args(arguments)
@@ -395,7 +410,8 @@ def _simulate(options: argparse.Namespace) -> None:
     from fluoronav.simulation.sequence import load_or_render
 
     case = load_case(options.case)
-    detector = Detector(bits=options.bits, photons=options.photons)
+    field = {"aperture_share": options.aperture, "collimator_share": options.blades}
+    detector = Detector(bits=options.bits, photons=options.photons, **field)
     sequence = load_or_render(case, Camera.load(options.camera), detector=detector)
     grabber = Grabber(case, sequence, options.frames_endpoint, options.tools_endpoint, options.source)
     if not options.quiet:
@@ -700,13 +716,15 @@ def _bench_latency(options: argparse.Namespace) -> None:
     from fluoronav.case import load_case
     from fluoronav.geometry import Camera
     from fluoronav.pipeline import load_launch
+    from fluoronav.simulation.detector import Detector
     from fluoronav.simulation.rig import record, scaled_camera
     from fluoronav.simulation.sequence import load_or_render
 
+    detector = Detector(aperture_share=options.aperture, collimator_share=options.blades)
     launch = load_launch(options.launch, **({"stages": options.stages} if options.stages else {}))
     case = load_case(launch.case)
     with tempfile.TemporaryDirectory() as folder:
-        load_or_render(case, Camera.load(scaled_camera(launch.camera, options.size, Path(folder))))
+        load_or_render(case, Camera.load(scaled_camera(launch.camera, options.size, Path(folder))), detector=detector)
     recording = record(
         launch.model_dump(mode="json"),
         options.frames,
@@ -714,11 +732,12 @@ def _bench_latency(options: argparse.Namespace) -> None:
         options.transport,
         lambda text: print(text, file=sys.stderr, flush=True),
         options.size,
+        collimated=("--aperture", str(options.aperture), "--blades", str(options.blades)),
     )
     result = report(recording, case.target_ct, launch.deadline_ms)
     result["settings"] = {
         "fps": options.fps, "frames": options.frames, "size": options.size, "transport": options.transport,
-        "stages": list(launch.stages),
+        "aperture": options.aperture, "blades": options.blades, "stages": list(launch.stages),
     }  # fmt: skip
     print(table(result))
     write_json(result, options.json)

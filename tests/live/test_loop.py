@@ -93,3 +93,12 @@ def test_the_report_has_the_agreed_keys_and_the_pictures_are_drawn(recording, ca
     picture = draw_overlay(blank, overlay)
     coloured = np.ptp(picture[:, :512].astype(int), axis=2) > 40
     assert coloured.sum() > 1000
+
+
+def test_between_blades_that_leave_two_fifths_of_the_image_the_patient_is_found_too(case):
+    """Regression: nothing was found where more than half of the image lies behind blades."""
+    launch = load_launch(shipped("launch/demo.yaml")).model_dump(mode="json")
+    narrow = record(launch, FRAMES, FPS, transport="ipc", size=512, collimated=("--blades", "0.45"))
+    errors = tracking_errors(narrow, case.target_ct)
+    assert len(errors["across_mm"]) > FRAMES / 3
+    assert np.median(errors["across_mm"]) < 0.6

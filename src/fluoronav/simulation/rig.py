@@ -118,6 +118,7 @@ def record(
     progress: Callable[[str], None] = lambda text: None,
     size: int = 1024,
     display_port: int | None = None,
+    collimated: tuple[str, ...] = (),
 ) -> Recording:
     """Starts everything, streams, stops everything.
 
@@ -131,6 +132,8 @@ def record(
         Pixels along a side; the camera is scaled to it.
     display_port : int, optional
         Where the navigation display is served meanwhile; it prints its addresses. 0 takes a free port.
+    collimated : tuple of str
+        What else `fluoronav simulate` is told: its field, as options.
 
     Raises
     ------
@@ -165,7 +168,7 @@ def record(
             watched = psutil.Process(pipeline.pid)
             watched.cpu_percent()
             command = [*cli, "simulate", str(launch["case"]), "--camera", str(camera), "--fps", str(fps)]
-            command += ["--frames", str(frames), "--truth", str(folder / "truth.jsonl"), "--quiet"]
+            command += ["--frames", str(frames), "--truth", str(folder / "truth.jsonl"), "--quiet", *collimated]
             command += ["--frames-endpoint", endpoints["frames"], "--tools-endpoint", endpoints["tools"]]
             grabber = subprocess.Popen([*command, "--source", launch.get("source", "carm0")])
             while grabber.poll() is None:
