@@ -264,7 +264,7 @@ def test_a_computer_that_is_too_slow_for_it_tries_ever_less_often_and_a_slow_fra
         tried.clear()
         for seq in range(first, first + count):
             frame = FrameRecord(seq, 0, 0, np.zeros((8, 8), np.uint16), 16, False, None)
-            frame.seen, frame.status = np.ones((8, 8), bool), "tracking"
+            frame.exposed, frame.status = np.ones((8, 8), bool), "tracking"
             stage.process(frame, Budget(20))
             clock[0] += 0.033
         return len(tried)
@@ -298,7 +298,7 @@ def test_it_is_left_out_when_its_spread_and_not_its_mean_would_make_frames_late(
     monkeypatch.setattr(stage, "find", find)
     for seq in range(4000):
         frame = FrameRecord(seq, 0, 0, np.zeros((8, 8), np.uint16), 16, False, None)
-        frame.seen, frame.status = np.ones((8, 8), bool), "tracking"
+        frame.exposed, frame.status = np.ones((8, 8), bool), "tracking"
         stage.process(frame, Budget(14))
         clock[0] += 0.033
     assert len(late) < 60, "more than three frames in two hundred"
