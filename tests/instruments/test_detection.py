@@ -171,7 +171,7 @@ def test_an_axis_that_was_measured_along_something_else_is_as_the_strip_shows_it
 
 def blank_frame():
     frame = FrameRecord(0, 0, 0, np.zeros((2, 2), np.uint16), 16, False, None)
-    frame.seen = np.ones((2, 2), bool)
+    frame.exposed = np.ones((2, 2), bool)
     return frame
 
 
