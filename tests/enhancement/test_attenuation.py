@@ -191,6 +191,21 @@ def test_blades_that_close_are_seen_between_frames_and_no_frame_waits_for_that(m
     assert 2 <= len(looked) <= 5
 
 
+def test_while_a_pose_is_searched_for_the_field_is_looked_for_less_often(monkeypatch):
+    """Regression: the search has both cores, and looking made a frame late twice a second."""
+    stage, looked = AttenuationStage(), []
+    stage.prepare(None, Camera(512, 512, np.array([[3000.0, 0, 256], [0, 3000, 256], [0, 0, 1]])))
+    monkeypatch.setattr(
+        "fluoronav.enhancement.attenuation.find_aperture", lambda counts: looked.append(seq) or find_aperture(counts)
+    )
+    for seq in range(200):
+        frame = FrameRecord(seq, 0, 0, beam(), 16, False, None)
+        stage.process(frame, Budget(30))
+        frame.status = "searching" if seq < 120 else "tracking"
+        stage.idle()
+    assert [seq for seq in looked if seq < 120] == [0, 59, 119] and len(looked) >= 7
+
+
 @pytest.mark.parametrize("turn_deg", [0, 20, 50])
 def test_blades_beside_a_limb_and_an_instrument_are_found(rng, turn_deg):
     """Regression: their edges hold more points than the blades', which were not come to before the search gave up."""

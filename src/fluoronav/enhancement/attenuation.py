@@ -19,6 +19,8 @@ SIDES = (512, 256, 128, 64)
 _MASK_SIDE, _RIM_SIDE = 128, 512
 # The dark level and the aperture change when somebody moves a blade or a setting, not from frame to frame.
 _MASK_EVERY_FRAMES = 15
+# While a pose is searched for, which takes both cores, looking takes several times as long and makes a frame late.
+_RARER_IN_A_SEARCH = 4
 
 
 class Binning:
@@ -87,6 +89,7 @@ class AttenuationStage:
         self._dark = 0.0
         self._aperture: Aperture | None = None
         self._exposed: NDArray[np.bool_] | None = None
+        self._last: FrameRecord | None = None
         self._frames = 0
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
@@ -119,7 +122,7 @@ class AttenuationStage:
             small = cv2.resize(fine, (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA)
             self._look_around({_MASK_SIDE: np.asarray(small, np.float32)})
             self._follow_rim({_RIM_SIDE: fine})
-        self._frames = 0
+        self._last, self._frames = None, 0
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
         if self._detector is not None:
@@ -135,14 +138,20 @@ class AttenuationStage:
         frame.pyramid = self._attenuation
         assert self._aperture is not None
         frame.seen, frame.exposed = self._aperture.seen, self._exposed
+        self._last = frame
+
+    @property
+    def _searching(self) -> bool:
+        return self._last is not None and self._last.status == "searching"
 
     def idle(self) -> None:
         # Several milliseconds each, which no frame has to wait for: an aperture that changes is noticed a frame later,
         # and its rim after the next.
-        if self._frames >= _MASK_EVERY_FRAMES:
-            if self._frames % _MASK_EVERY_FRAMES == 0:
+        every = _MASK_EVERY_FRAMES * (_RARER_IN_A_SEARCH if self._searching else 1)
+        if self._frames >= every:
+            if self._frames % every == 0:
                 self._look_around(self._counts)
-            elif self._frames % _MASK_EVERY_FRAMES == 1:
+            elif self._frames % every == 1:
                 self._follow_rim(self._counts)
 
     def close(self) -> None: ...
