@@ -67,6 +67,13 @@ def test_black_and_saturated_frames_stay_finite():
         assert all(np.isfinite(level).all() for level in frame.pyramid.values())
 
 
+def turned(turn_deg):
+    """Places in a 128 image, of its width from its middle: column, row, and both turned."""
+    y, x = np.mgrid[:128, :128] / 128 - 0.5
+    c, s = np.cos(np.deg2rad(turn_deg)), np.sin(np.deg2rad(turn_deg))
+    return x, y, c * x + s * y, c * y - s * x
+
+
 def test_the_aperture_is_seen_and_what_is_dark_inside_it_stays():
     y, x = np.mgrid[:128, :128] / 128 - 0.5
     counts = np.where(np.hypot(x, y) < 0.45, 1000.0, 20.0)
@@ -94,9 +101,7 @@ def test_a_dark_spine_at_the_image_s_border_is_seen_where_there_is_no_aperture(r
 
 @pytest.mark.parametrize("turn_deg", [0, 25, 90])
 def test_blades_that_leak_in_the_open_beam_bound_the_field_and_what_crosses_the_rim_is_seen(rng, turn_deg):
-    y, x = np.mgrid[:128, :128] / 128 - 0.5
-    c, s = np.cos(np.deg2rad(turn_deg)), np.sin(np.deg2rad(turn_deg))
-    across, along = c * x + s * y, c * y - s * x
+    x, y, across, along = turned(turn_deg)
     inside = (np.hypot(x, y) < 0.49) & (np.abs(across) < 0.36)
     beam = np.where(along > 0, 30000.0, 3000.0)
     beam[(np.abs(along) < 0.03) & (across > 0.1)] = 500  # a driver that comes in over a blade
@@ -110,9 +115,7 @@ def test_blades_that_leak_in_the_open_beam_bound_the_field_and_what_crosses_the_
 @pytest.mark.parametrize("turn_deg", [40, 130, 215])
 def test_the_straight_edge_of_a_thick_instrument_at_the_rim_is_no_blade(rng, turn_deg):
     """Regression: all beyond it was taken for not seen, the instrument's own tip with it, for half a second."""
-    y, x = np.mgrid[:128, :128] / 128 - 0.5
-    c, s = np.cos(np.deg2rad(turn_deg)), np.sin(np.deg2rad(turn_deg))
-    outwards, along = c * x + s * y, c * y - s * x
+    x, y, outwards, along = turned(turn_deg)
     inside = np.hypot(x, y) < 0.49
     beam = np.where(inside, 9000.0, 0.0)
     beam[inside & (outwards > 0.36) & (outwards < 0.47) & (along < 0.08)] = 900  # a driver with its screw
@@ -209,9 +212,7 @@ def test_while_a_pose_is_searched_for_the_field_is_looked_for_less_often(monkeyp
 @pytest.mark.parametrize("turn_deg", [0, 20, 50])
 def test_blades_beside_a_limb_and_an_instrument_are_found(rng, turn_deg):
     """Regression: their edges hold more points than the blades', which were not come to before the search gave up."""
-    y, x = np.mgrid[:128, :128] / 128 - 0.5
-    c, s = np.cos(np.deg2rad(turn_deg)), np.sin(np.deg2rad(turn_deg))
-    across, along = c * x + s * y, c * y - s * x
+    x, y, across, along = turned(turn_deg)
     inside = (np.hypot(x, y) < 0.49) & (np.abs(across) < 0.36)
     beam = np.full(x.shape, 24000.0)
     bones = [(21, -0.15), (25, -0.08), (28, 0.0), (31, 0.08), (27, 0.15)]

@@ -85,7 +85,8 @@ def find_aperture(counts: Float32) -> Aperture:
     typical, bright = float(np.median(counts)) - dark, float(np.percentile(signal, 90))
     lit = _large(signal > _LIT_SHARE * typical)
     nothing_below = _NOTHING_SHARE * typical
-    small = _small_field(signal) if typical < _DIM_SHARE * _brightest(signal) else None
+    brightest = float(np.percentile(signal, 99))
+    small = _small_field(signal, brightest) if typical < _DIM_SHARE * brightest else None
     if small is None:
         sides, distance = _field(signal, typical, bright, lit)
     else:
@@ -149,13 +150,12 @@ def _field(signal: Float32, median: float, bright: float, lit: NDArray[np.bool_]
     return sides, distance
 
 
-def _small_field(signal: Float32) -> tuple[list[Float], Float, NDArray[np.bool_], float] | None:
+def _small_field(signal: Float32, brightest: float) -> tuple[list[Float], Float, NDArray[np.bool_], float] | None:
     """Sides, distance, what is lit, and the typical signal of a field of less than half the image, if there is one.
 
     What is bright stands for it: the more leaks through the blades, the brighter that must be.
     """
-    brightest, best = _brightest(signal), None
-    best_median = _LEAST_BRIGHT * brightest
+    best, best_median = None, _LEAST_BRIGHT * brightest
     for share in _BRIGHT_SHARES:
         above = signal[signal > share * brightest]
         typical = float(np.median(above))
@@ -175,10 +175,6 @@ def _small_field(signal: Float32) -> tuple[list[Float], Float, NDArray[np.bool_]
         if best_median > _BRIGHT_ENOUGH * brightest:
             break
     return best
-
-
-def _brightest(signal: Float32) -> float:
-    return float(np.percentile(signal, 99))
 
 
 def _in_pairs(sides: list[Float], field: NDArray[np.bool_]) -> bool:
@@ -252,9 +248,7 @@ def _line(
         near = left & ((bins[:, a] == b) | (bins[:, a] == b + 1))
         if near.sum() < _LEAST_POINTS:
             break
-        chosen = points[near]
-        middle = chosen.mean(0)
-        n = np.linalg.svd(chosen - middle, full_matrices=False)[2][1]
+        n, middle = line_through(points[near])
         if ((lit - middle) @ n).mean() < 0:
             n = -n
         # What is lit lies on one side of a blade.
@@ -302,14 +296,25 @@ def _circle(points: Float, lit: Float, off: float, rng: np.random.Generator) -> 
     for _ in range(2):  # least squares (Kasa)
         if held.sum() < _LEAST_POINTS:
             return none
-        u = points[held]
-        q = np.linalg.lstsq(np.column_stack([2 * u, np.ones(len(u))]), (u**2).sum(1), rcond=None)[0]
-        c, r = q[:2], float(np.sqrt(max(q[2] + q[:2] @ q[:2], 0)))
+        circle = circle_through(points[held])
+        c, r = circle[:2], float(circle[2])
         held = np.abs(np.linalg.norm(points - c, axis=1) - r) < off
     too_large = r > _LARGEST_SHARE * off / _OFF_SHARE
     if too_large or (np.linalg.norm(lit - c, axis=1) < r + 1.5 * off).mean() < _LIT_INSIDE:
         return none
     return np.array([*c, r, 0.0]), held
+
+
+def circle_through(points: Float) -> Float:
+    """Centre, radius and a 0 of the circle through points (least squares, Kasa), shape (4,)."""
+    q = np.linalg.lstsq(np.column_stack([2 * points, np.ones(len(points))]), (points**2).sum(1), rcond=None)[0]
+    return np.array([*q[:2], np.sqrt(max(q[2] + q[:2] @ q[:2], 0)), 0.0])
+
+
+def line_through(points: Float) -> tuple[Float, Float]:
+    """Normal, to either side, and middle of the line through points (least squares across it), shape (2,) each."""
+    middle = points.mean(0)
+    return np.linalg.svd(points - middle, full_matrices=False)[2][1], middle
 
 
 def depth(side: Float, x: NDArray, y: NDArray) -> Float:

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.enhancement.aperture import Aperture, depth
+from fluoronav.enhancement.aperture import Aperture, circle_through, depth, line_through
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -126,11 +126,9 @@ def _crossings(
 
 
 def _fitted(points: Float, like: Float) -> Float:
-    """The circle (least squares, Kasa) or line (least squares across it) through points, as a side like another."""
+    """The circle or line through points, as a side like another."""
     if len(like) == 4:
-        q = np.linalg.lstsq(np.column_stack([2 * points, np.ones(len(points))]), (points**2).sum(1), rcond=None)[0]
-        return np.array([*q[:2], np.sqrt(max(q[2] + q[:2] @ q[:2], 0)), 0.0])
-    middle = points.mean(0)
-    normal = np.linalg.svd(points - middle, full_matrices=False)[2][1]
+        return circle_through(points)
+    normal, middle = line_through(points)
     normal = normal if normal @ like[:2] > 0 else -normal
     return np.array([*normal, middle @ normal])
