@@ -251,7 +251,7 @@ class ToolSample:
 
 
 class Budget:
-    """The time that is left for one frame."""
+    """The time that is left: for one frame, or until the next."""
 
     __slots__ = ("_end",)
 
@@ -337,7 +337,8 @@ class Stage(Protocol):
     """One step of the chain.
 
     `prepare` allocates, compiles and warms; `process` runs on the frame path and adds to the record; `idle` runs after
-    the overlay has left and may do what need not be done before it.
+    the overlay has left and may do what need not be done before it; its budget is until the next frame is expected, and
+    what takes milliseconds waits for a frame after which there is time.
     """
 
     name: str
@@ -347,6 +348,6 @@ class Stage(Protocol):
 
     def process(self, frame: FrameRecord, budget: Budget) -> None: ...
 
-    def idle(self) -> None: ...
+    def idle(self, budget: Budget) -> None: ...
 
     def close(self) -> None: ...

@@ -6,6 +6,7 @@ import pytest
 
 from fluoronav.enhancement import AttenuationStage
 from fluoronav.enhancement.aperture import find_aperture
+from fluoronav.enhancement.rim import exposed_mask
 from fluoronav.geometry import Camera
 from fluoronav.records import Budget, FrameRecord
 
@@ -190,7 +191,7 @@ def test_blades_that_close_are_seen_between_frames_and_no_frame_waits_for_that(m
         assert frame.seen[64, 64]
         if seq in (0, 39):
             assert frame.seen[64, 30] == (seq == 0)
-        stage.idle()
+        stage.idle(Budget(1e6))
     assert 2 <= len(looked) <= 5
 
 
@@ -205,8 +206,29 @@ def test_while_a_pose_is_searched_for_the_field_is_looked_for_less_often(monkeyp
         frame = FrameRecord(seq, 0, 0, beam(), 16, False, None)
         stage.process(frame, Budget(30))
         frame.status = "searching" if seq < 120 else "tracking"
-        stage.idle()
+        stage.idle(Budget(1e6))
     assert [seq for seq in looked if seq < 120] == [0, 59, 119] and len(looked) >= 7
+
+
+def test_the_field_is_looked_for_after_a_frame_that_leaves_time_for_it(monkeypatch):
+    """Regression: on a slower computer it took 5 to 7 ms that the next frame then waited."""
+    stage, looked, fitted, seq = AttenuationStage(), [], [], 0
+    stage.prepare(None, Camera(512, 512, np.array([[3000.0, 0, 256], [0, 3000, 256], [0, 0, 1]])))
+    where = "fluoronav.enhancement.attenuation."
+    monkeypatch.setattr(where + "find_aperture", lambda counts: looked.append(seq) or find_aperture(counts))
+    monkeypatch.setattr(where + "exposed_mask", lambda *of: fitted.append(seq) or exposed_mask(*of))
+    # Time after one frame of eleven, later after none.
+    for seq in range(150):
+        frame = FrameRecord(seq, 0, 0, beam(), 16, False, None)
+        stage.process(frame, Budget(30))
+        stage.idle(Budget(1e6 if seq % 11 == 10 and seq < 80 else 0.0))
+    # Fifteen frames after the last look at the earliest, thirty at the latest; its rim a frame later at the earliest.
+    assert looked[:4] == [0, 21, 43, 65]
+    assert fitted[:4] == [0, 32, 54, 76]
+    later = [seq for seq in looked if seq > 80]
+    assert later and max(np.diff([65, *later])) == 30
+    rims = [seq for seq in fitted if seq > 80]
+    assert len(rims) >= len(later) - 1 and all(0 < rim - max(k for k in looked if k < rim) <= 16 for rim in rims)
 
 
 @pytest.mark.parametrize("turn_deg", [0, 20, 50])

@@ -155,7 +155,7 @@ def test_the_stage_makes_its_picture_beside_the_frame_path_and_counts_what_it_le
     for seq in range(6):
         frame = FrameRecord(seq, 0, 0, counts, 16, seq == 3, None)
         stage.process(frame, Budget(30))
-        stage.idle()
+        stage.idle(Budget(1e6))
     stage.wait()
     stage.close()
     assert len(pictures) + stage.skipped == 6 and pictures

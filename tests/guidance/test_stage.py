@@ -93,7 +93,7 @@ def test_outlines_enclose_the_projected_bone(stage, case, camera):
     for _ in range(2):
         frame = record(case, T=T)
         stage.process(frame, Budget(30))
-        stage.idle()
+        stage.idle(Budget(1e6))
         if stage._looking:
             stage._looking.result()
     import cv2
@@ -200,7 +200,7 @@ def test_a_region_that_was_drawn_is_watched_and_outlined_like_a_structure(case, 
     assert alerts == [(13.0, "medium"), (9.0, "high")]
     d = next(d for d in frame.distances if d.structure == "keep out")
     assert d.distance_mm < 0
-    stage.idle()
+    stage.idle(Budget(1e6))
     stage._looking.result()
     frame = record(mine, T=case.prior.T_camera_ct())
     stage.process(frame, Budget(30))

@@ -54,7 +54,7 @@ class Rig:
         for stage in (self.attenuation, self.registration):
             stage.process(frame, Budget(milliseconds))
         for stage in (self.attenuation, self.registration):
-            stage.idle()
+            stage.idle(Budget(1e6))
         for job in (self.registration._search, self.registration._placing, self.registration._check):
             if wait and job is not None:
                 job.exception()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -21,6 +22,8 @@ _MASK_SIDE, _RIM_SIDE = 128, 512
 _MASK_EVERY_FRAMES = 15
 # While a pose is searched for, which takes both cores, looking takes several times as long and makes a frame late.
 _RARER_IN_A_SEARCH = 4
+# It waits for a frame that leaves time for it, but no longer than this.
+_MOST_LATER_FRAMES = 15
 
 
 class Binning:
@@ -90,7 +93,9 @@ class AttenuationStage:
         self._aperture: Aperture | None = None
         self._exposed: NDArray[np.bool_] | None = None
         self._last: FrameRecord | None = None
-        self._frames = 0
+        self._frames = self._since_looked = 0
+        self._rim_is_due = False
+        self._look_took_ms = self._rim_took_ms = 0.0
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         longest = max(camera.rows, camera.cols)
@@ -122,7 +127,7 @@ class AttenuationStage:
             small = cv2.resize(fine, (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA)
             self._look_around({_MASK_SIDE: np.asarray(small, np.float32)})
             self._follow_rim({_RIM_SIDE: fine})
-        self._last, self._frames = None, 0
+        self._last, self._frames, self._since_looked, self._rim_is_due = None, 0, 0, False
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
         if self._detector is not None:
@@ -144,15 +149,23 @@ class AttenuationStage:
     def _searching(self) -> bool:
         return self._last is not None and self._last.status == "searching"
 
-    def idle(self) -> None:
+    def idle(self, budget: Budget) -> None:
         # Several milliseconds each, which no frame has to wait for: an aperture that changes is noticed a frame later,
         # and its rim after the next.
+        self._since_looked += 1
+        if self._rim_is_due:
+            if self._may(budget, self._rim_took_ms, 1):
+                self._rim_took_ms = _timed(self._follow_rim, self._counts)
+                self._rim_is_due = False
+            return
         every = _MASK_EVERY_FRAMES * (_RARER_IN_A_SEARCH if self._searching else 1)
-        if self._frames >= every:
-            if self._frames % every == 0:
-                self._look_around(self._counts)
-            elif self._frames % every == 1:
-                self._follow_rim(self._counts)
+        if self._since_looked >= every and self._may(budget, self._look_took_ms, every):
+            self._look_took_ms = _timed(self._look_around, self._counts)
+            self._since_looked, self._rim_is_due = 0, True
+
+    def _may(self, budget: Budget, takes_ms: float, due_after: int) -> bool:
+        """Whether there is time for what was due so many frames after the last look, or it has waited long enough."""
+        return budget.left_ms() > takes_ms or self._since_looked >= due_after + _MOST_LATER_FRAMES
 
     def close(self) -> None: ...
 
@@ -177,3 +190,10 @@ class AttenuationStage:
     def _follow_rim(self, counts: dict[int, NDArray[np.float32]]) -> None:
         assert self._aperture is not None
         self._exposed = exposed_mask(self._aperture, counts[_RIM_SIDE])
+
+
+def _timed(work: Callable[[dict[int, NDArray[np.float32]]], None], counts: dict[int, NDArray[np.float32]]) -> float:
+    """Does it, and says how many milliseconds it took."""
+    begin = time.perf_counter()
+    work(counts)
+    return (time.perf_counter() - begin) * 1000

@@ -76,7 +76,7 @@ class ViewStage:
             frame.models["denoiser"], self.engine = model.sha256, model.provider
             frame.engine_fault = frame.engine_fault or model.fault
 
-    def idle(self) -> None:
+    def idle(self, budget: Budget) -> None:
         frame, self._next = self._next, None
         if frame is None:
             return

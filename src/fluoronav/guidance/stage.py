@@ -119,7 +119,7 @@ class GuidanceStage:
         self._watch_drift(frame)
         self._watch_engines(frame)
 
-    def idle(self) -> None:
+    def idle(self, budget: Budget) -> None:
         if self._pose is None or self._looking is not None:
             return
         old, new = self._rims_for, self._pose

@@ -100,7 +100,7 @@ class InstrumentStage:
         frame.tool_faults = {name: track.fault for name, track in self._tracks.items() if track.fault}
         frame.instruments = (*found, *(self._of_picture(frame, d, left) for d in left))
 
-    def idle(self) -> None:
+    def idle(self, budget: Budget) -> None:
         if self._marker is not None:
             self._marker.idle()
 

@@ -97,9 +97,9 @@ class Chain:
             self._failed(stage, frame, error)
         self.milliseconds[stage.name] = (time.perf_counter() - start) * 1000
 
-    def idle(self) -> None:
+    def idle(self, budget: Budget) -> None:
         for stage in self.stages:
-            stage.idle()
+            stage.idle(budget)
 
     def close(self) -> None:
         self._beside.shutdown()

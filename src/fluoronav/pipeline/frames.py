@@ -206,7 +206,8 @@ class FrameLoop:
         self.latencies_ms[self.latency_count % _LATENCIES] = (t_sent - header.t_acq) / 1e6 - self.clock_offset_ms
         self.latency_count += 1
         self.busy_since = 0.0
-        self._chain.idle()
+        since_ms = (time.monotonic() - now) * 1000
+        self._chain.idle(Budget(1000 * self.period_s - since_ms))
         self._collect_garbage()
 
     def _send_picture(self, picture: Picture) -> None:

@@ -159,7 +159,7 @@ class RegistrationStage:
                 estimate, T_start = unmoved, self._T_camera_ct
         self._judge(frame, estimate, T_start)
 
-    def idle(self) -> None:
+    def idle(self, budget: Budget) -> None:
         patches = self._sets[0]
         frame = self._latest
         busy = any(job is not None for job in (self._placing, self._search, self._check, self._measuring))
