@@ -93,7 +93,7 @@ class AttenuationStage:
         self._aperture: Aperture | None = None
         self._exposed: NDArray[np.bool_] | None = None
         self._last: FrameRecord | None = None
-        self._frames = self._since_looked = 0
+        self._since_looked = 0
         self._rim_is_due = False
         self._look_took_ms = self._rim_took_ms = 0.0
 
@@ -127,16 +127,15 @@ class AttenuationStage:
             small = cv2.resize(fine, (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA)
             self._look_around({_MASK_SIDE: np.asarray(small, np.float32)})
             self._follow_rim({_RIM_SIDE: fine})
-        self._last, self._frames, self._since_looked, self._rim_is_due = None, 0, 0, False
+        self._last, self._since_looked, self._rim_is_due = None, 0, False
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
         if self._detector is not None:
             frame.counts = self._detector(frame.counts, frame.bits)
         counts = self._bin(frame)
-        if self._frames == 0:
+        if self._last is None:
             self._look_around(counts)
             self._follow_rim(counts)
-        self._frames += 1
         frame.dark = self._dark
         for side in SIDES:
             write_attenuation(counts[side], frame, self._attenuation[side])
