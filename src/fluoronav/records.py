@@ -40,6 +40,10 @@ class RegistrationResult:
         95 % bound of the error at the plan's target, in space and across the ray.
     age : int
         Frames since it was measured.
+    age_ms : float
+        Time since it was measured.
+    accepted : bool
+        A person has accepted it.
     """
 
     T_camera_ct: Float
@@ -48,6 +52,8 @@ class RegistrationResult:
     tre_mm: float
     tre_image_mm: float
     age: int
+    age_ms: float = 0.0
+    accepted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +101,7 @@ class Instrument:
 
     `method` says how an instrument that only pictures show was placed in the patient: ``two_views`` that agree, or the
     ``width`` of its shadow in one (then `sigma_mm` is centimetres along the ray). `bend` is None where it is straight,
-    or no picture shows it.
+    or no picture shows it. `age` (frames) and `age_ms` count from when a picture or the tracker last showed it.
     """
 
     id: str
@@ -109,6 +115,7 @@ class Instrument:
     age: int
     method: Literal["two_views", "width"] | None = None
     bend: Bend | None = None
+    age_ms: float = 0.0
 
     def shaft_px(self) -> Float | None:
         """A bent shaft from tip to tail, shape (9, 2); None where it is straight, or not in view."""
@@ -140,6 +147,8 @@ class Detection:
         quarter from columns to rows; 0 where it is straight.
     age : int
         Frames since it was seen.
+    age_ms : float
+        Time since it was seen.
     """
 
     id: str
@@ -153,6 +162,7 @@ class Detection:
     sigma_deg: float
     bend_px: float
     age: int
+    age_ms: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -288,6 +298,12 @@ class FrameRecord:
         SHA-256 by name of the models that had a part in it.
     joints : ArmJoints or None
         Where the C-arm stood, when its grabber says so.
+    clock_offset_ns : int
+        This computer's clock minus the grabber's.
+    unchanged_ms : float
+        For how long the picture has come again to the last bit; 0 for a new one.
+    doubt : str
+        Why the registration is not called tracking, in words; empty when it is.
     """
 
     seq: int
@@ -298,11 +314,14 @@ class FrameRecord:
     inverse: bool
     open_beam: float | None
     joints: ArmJoints | None = None
+    clock_offset_ns: int = 0
+    unchanged_ms: float = 0.0
     pyramid: dict[int, NDArray[np.float32]] = field(default_factory=dict[int, NDArray[np.float32]])
     seen: NDArray[np.bool_] | None = None
     exposed: NDArray[np.bool_] | None = None
     dark: float = 0.0
     status: Status = "no_model"
+    doubt: str = ""
     registration: RegistrationResult | None = None
     objects: tuple[ObjectPose, ...] = ()
     detections: tuple[Detection, ...] = ()
@@ -315,6 +334,11 @@ class FrameRecord:
     outlines: tuple[Outline, ...] = ()
     alerts: list[Alert] = field(default_factory=list[Alert])
     models: dict[str, str] = field(default_factory=dict[str, str])
+
+    @property
+    def t_local(self) -> int:
+        """The exposure by this computer's clock, ns; ages and the tracker's samples are counted by it."""
+        return self.t_acq + self.clock_offset_ns
 
     @property
     def full_scale(self) -> int:

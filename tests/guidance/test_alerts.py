@@ -48,6 +48,7 @@ def test_an_alert_keeps_its_id_until_it_is_cleared_and_a_new_one_is_new():
     assert changed is not None and (changed.state, changed.id, changed.t_raised) == ("changed", raised.id, 1)
     noted = book.acknowledge(raised.id, "Dr Who")
     assert noted is not None and noted.state == "acknowledged" and "Dr Who" in noted.text
+    assert [a.state for a in book.open()] == ["acknowledged"]
     cleared = book.end("proximity", "away", **where)
     assert cleared is not None and (cleared.state, cleared.id) == ("cleared", raised.id)
     assert book.end("proximity", "away", **where) is None

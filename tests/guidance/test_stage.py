@@ -213,18 +213,130 @@ def test_a_region_that_was_drawn_is_watched_and_outlined_like_a_structure(case, 
 
 
 @pytest.mark.parametrize("origin", ["image", "tracker"])
-def test_an_alert_of_an_instrument_that_is_gone_is_ended_and_says_so(stage, case, origin):
+def test_an_alarm_of_an_instrument_that_is_gone_stays_and_says_that_it_is_not_measured(stage, case, origin):
     cord = next(s for s in case.structures if s.name == "spinal_cord")
     inside = np.argwhere(cord.field.hundredths < -300)
     centre = cord.field.origin_ct + inside[len(inside) // 2][::-1] * cord.field.spacing_mm
     (first,) = moving(stage, case, [centre], (0.0, -1.0, 0.0), kind=origin)
     assert any(a.kind == "proximity" and a.state == "raised" for a in first.alerts)
-    ended = []
+    said = []
     for n in range(40):
         frame = record(case, seq=n)
         stage.process(frame, Budget(30))
-        ended += [(n, a) for a in frame.alerts if a.kind == "proximity" and a.structure == "spinal_cord"]
-    assert [(n, a.state) for n, a in ended] == [(14, "cleared")] and "is not seen" in ended[0][1].text
+        said += [(n, a) for a in frame.alerts if a.structure == "spinal_cord" or a.kind == "instrument_lost"]
+    assert [(n, a.kind, a.state, a.priority) for n, a in said] == [
+        (14, "instrument_lost", "raised", "medium"), (14, "proximity", "changed", "high")
+    ]  # fmt: skip
+    alarm = said[1][1]
+    assert "no longer measured" in alarm.text and alarm.distance_mm is None and alarm.lower_mm is None
+
+
+def near_the_cord(stage, case, **change):
+    """A frame with the tip in the middle of the cord, or with an instrument that was altered."""
+    cord = next(s for s in case.structures if s.name == "spinal_cord")
+    frame = record(case, middle_of(cord))
+    frame.instruments = tuple(dataclasses.replace(i, **change) for i in frame.instruments)
+    stage.process(frame, Budget(30))
+    return frame
+
+
+@pytest.mark.parametrize(
+    "glitch",
+    [
+        {"tip_ct": np.array([1e5, 0.0, 0.0])},
+        {"tip_ct": np.array([1e200, 0.0, 0.0])},
+        {"tip_ct": np.array([np.nan, 0.0, 0.0])},
+        {"tip_ct": np.array([3000.0, 0.0, 0.0])},
+        {"sigma_mm": 50.0},
+        {"sigma_mm": np.inf},
+        {"tip_ct": None, "axis_ct": None},
+    ],
+    ids=["100 m", "1e200", "nan", "3 m", "error 50 mm", "error infinite", "no place"],
+)
+def test_what_cannot_be_believed_of_an_instrument_never_lowers_its_alarm(stage, case, glitch):
+    """Regression: 100 m, or an error of 50 mm, was said to be clear of the spinal cord again."""
+    alarms = [a for a in near_the_cord(stage, case).alerts if a.structure == "spinal_cord"]
+    assert [(a.state, a.priority) for a in alarms] == [("raised", "high")]
+    said = []
+    for _ in range(60):
+        frame = near_the_cord(stage, case, **glitch)
+        assert all(d.structure != "spinal_cord" for d in frame.distances)
+        said += [a for a in frame.alerts if a.structure == "spinal_cord" or a.kind == "instrument_lost"]
+    assert sorted((a.kind, a.state) for a in said) == [("instrument_lost", "raised"), ("proximity", "changed")]
+    assert any(a.kind == "proximity" and a.priority == "high" for a in stage.alerts.open())
+
+
+def test_an_alarm_that_is_measured_again_says_so_and_is_cleared_by_a_distance_alone(stage, case):
+    near_the_cord(stage, case)
+    for _ in range(20):
+        stage.process(record(case), Budget(30))
+    again = [a for a in near_the_cord(stage, case).alerts if a.structure == "spinal_cord"]
+    assert [a.state for a in again] == ["changed"] and again[0].distance_mm is not None
+    away = np.array(case.target_ct) + [0.0, 150.0, 0.0]
+    states = []
+    for _ in range(20):
+        frame = record(case, away)
+        stage.process(frame, Budget(30))
+        states += [a.state for a in frame.alerts if a.structure == "spinal_cord"]
+    assert states == ["cleared"]
+
+
+def test_where_frames_come_slowly_an_instrument_is_missed_after_half_a_second(stage, case):
+    near_the_cord(stage, case)
+    kinds = []
+    for n in range(4):
+        frame = record(case)
+        frame.t_acq = n * 333_000_000
+        stage.process(frame, Budget(30))
+        kinds += [(n, a.kind) for a in frame.alerts if a.kind == "instrument_lost"]
+    assert kinds == [(2, "instrument_lost")]
+
+
+def test_alarms_from_before_a_restart_are_held_until_they_are_measured(stage, case, camera):
+    near_the_cord(stage, case)
+    (before,) = [a for a in stage.alerts.open() if a.structure == "spinal_cord"]
+    anew = GuidanceStage()
+    anew.prepare(case, camera)
+    anew.restore([before])
+    (held,) = anew.alerts.open()
+    assert (held.priority, held.state, held.distance_mm) == ("high", "raised", None)
+    assert held.id != before.id and "before the restart" in held.text
+    for _ in range(40):
+        anew.process(record(case), Budget(30))
+    assert [a.priority for a in anew.alerts.open() if a.structure == "spinal_cord"] == ["high"]
+    for _ in range(20):
+        frame = record(case, np.array(case.target_ct) + [0.0, 150.0, 0.0])
+        anew.process(frame, Budget(30))
+    assert not any(a.structure == "spinal_cord" for a in anew.alerts.open())
+    anew.close()
+
+
+def test_an_acknowledged_alarm_of_a_find_that_only_pictures_showed_ends(stage, case):
+    """Its name is never used again: nothing could ever measure it."""
+    near_the_cord(stage, case, origin="image")
+    for _ in range(20):
+        stage.process(record(case), Budget(30))
+    (alarm,) = [a for a in stage.alerts.open() if a.structure == "spinal_cord"]
+    assert stage.acknowledge(alarm.id, "Dr Who").state == "cleared"
+    near_the_cord(stage, case)  # a tracked tool
+    for _ in range(20):
+        stage.process(record(case), Budget(30))
+    (alarm,) = [a for a in stage.alerts.open() if a.structure == "spinal_cord"]
+    assert stage.acknowledge(alarm.id, "Dr Who").state == "acknowledged"
+    assert [a.state for a in stage.alerts.open() if a.structure == "spinal_cord"] == ["acknowledged"]
+
+
+def test_a_registration_that_stays_in_doubt_is_an_alert_with_the_reason(stage, case):
+    """Regression: eight minutes of `degraded` without a word."""
+    T = case.prior.T_camera_ct()
+    said = []
+    for n in range(100):
+        frame = record(case, T=T, status="tracking" if n < 2 or n > 90 else "degraded", seq=n)
+        frame.t_acq, frame.doubt = n * 50_000_000, "the whole field does not agree with the CT"
+        stage.process(frame, Budget(30))
+        said += [(n, a.state, a.priority, a.text) for a in frame.alerts if a.kind == "registration_lost"]
+    assert [s[:3] for s in said] == [(43, "raised", "medium"), (91, "cleared", "medium")]
+    assert "does not agree" in said[0][3]
 
 
 def test_an_instrument_that_is_roughly_placed_has_no_distances(stage, case):

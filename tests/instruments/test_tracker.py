@@ -104,3 +104,15 @@ def test_without_the_reference_marker_there_is_no_instrument(case, camera):
     frame = FrameRecord(0, 0, 0, np.zeros((2, 2), np.uint16), 16, False, None)
     stage.process(frame, Budget(30))
     assert frame.instruments == ()
+
+
+@pytest.mark.parametrize("x, error", [(1e5, 0.2), (1e200, 0.2), (np.inf, 0.2), (np.nan, 0.2), (0.0, 1e300)])
+def test_a_pose_out_of_all_bounds_is_not_believed_however_often_it_comes(x, error):
+    track = ToolTrack()
+    track.add(sample(0))
+    for k in range(1, 10):
+        T = np.eye(4)
+        T[0, 3] = x
+        assert not track.add(ToolSample("kwire", 16 * k * MS, T, error))
+    assert track.rejected["implausible"] == 9 and "units" in track.fault
+    assert track.pose_at(50 * MS).T_tracker_tool[0, 3] == 0

@@ -343,3 +343,105 @@ def test_a_search_looks_where_the_joints_say_that_the_arm_stands(rig, case, came
         frame = rig.show(counts, joints=joints)
     assert frame.status == "tracking"
     assert errors(case, frame.registration.T_camera_ct, truth)[0] < 1.0
+
+
+def shown_at(rig, counts, t_ms, milliseconds=1000.0, unchanged_ms=0.0):
+    """A frame of a stream: with its time, and for how long its picture has been the same."""
+    rig.seq += 1
+    frame = FrameRecord(rig.seq, t_ms * 1_000_000, 0, counts, 16, False, None, None, 0, unchanged_ms)
+    for stage in (rig.attenuation, rig.registration):
+        stage.process(frame, Budget(milliseconds))
+    for stage in (rig.attenuation, rig.registration):
+        stage.idle(Budget(1e6))
+    rig.registration.wait_for_background()
+    return frame
+
+
+def test_one_slow_iteration_does_not_shut_the_door_to_all_others(rig, exposures):
+    """Regression: the computer stood still for 0.7 s, and no pose was measured ever again."""
+    counts, _ = exposures[0]
+    for k in range(4):
+        frame = shown_at(rig, counts, 33 * k)
+    assert frame.status == "tracking"
+    rig.registration._iteration_ms = 1e4
+    ages = [shown_at(rig, counts, 33 * (4 + k), milliseconds=30).registration.age for k in range(12)]
+    assert max(ages) <= 2 and ages.count(0) >= 4
+    taught = rig.registration._iteration_ms
+    assert taught < 5e3
+
+
+def test_a_pose_that_is_handed_on_grows_older_and_less_certain_and_is_lost_in_the_end(rig, exposures):
+    """Regression: `tracking`, 0.4 mm, for as long as nobody measured."""
+    counts, _ = exposures[0]
+    for k in range(4):
+        fresh = shown_at(rig, counts, 33 * k)
+    assert fresh.status == "tracking" and fresh.registration.age_ms == 0
+    held = [shown_at(rig, counts, 99 + 33 * k, unchanged_ms=33.0 * k) for k in range(1, 70)]
+    for frame in held:
+        if frame.registration is None:
+            continue
+        assert frame.registration.age_ms == pytest.approx((frame.t_acq - fresh.t_acq) / 1e6)
+        assert frame.status == "tracking" if frame.registration.age_ms <= 200 else frame.status == "degraded"
+    bounds = [f.registration.tre_image_mm for f in held if f.registration is not None]
+    assert bounds == sorted(bounds) and bounds[0] > fresh.registration.tre_image_mm
+    # A deep breath, 10 mm a second: 95 % of 1.8 mm across the ray in 180 ms.
+    assert bounds[4] > 3
+    assert held[-1].status == "lost" and held[-1].registration is None and "does not change" in held[-1].doubt
+    # The picture is live again: the patient is looked for first where it was.
+    statuses = [shown_at(rig, counts, 3000 + 33 * k).status for k in range(3)]
+    assert statuses[-1] == "tracking"
+
+
+def test_a_comparison_with_the_whole_field_that_is_old_says_nothing(rig, exposures):
+    counts, _ = exposures[0]
+    for k in range(4):
+        frame = shown_at(rig, counts, 33 * k)
+    assert frame.status == "tracking"
+    rig.registration._checked_at = float("inf")  # the background has no time for it
+    frame = shown_at(rig, counts, 99 + 5100)
+    assert frame.status == "degraded" and "compared" in frame.doubt
+
+
+@pytest.mark.parametrize("change", ["mirrored", "upside down", "turned"])
+def test_a_picture_that_is_flipped_in_mid_stream_is_never_called_tracking(rig, exposures, change):
+    """Regression: 15.8 s of `tracking` after the C-arm's flip button."""
+    counts, _ = exposures[0]
+    flipped = {"mirrored": counts[:, ::-1], "upside down": counts[::-1], "turned": np.rot90(counts)}[change]
+    for k in range(4):
+        frame = shown_at(rig, counts, 33 * k)
+    assert frame.status == "tracking"
+    frames = [shown_at(rig, np.ascontiguousarray(flipped), 132 + 33 * k) for k in range(5)]
+    assert all(f.status != "tracking" for f in frames)
+    assert frames[0].registration is None or "changed at once" in frames[0].doubt
+    # And right again.
+    statuses = [shown_at(rig, counts, 400 + 33 * k).status for k in range(4)]
+    assert statuses[-1] == "tracking"
+
+
+def test_what_was_accepted_is_so_until_the_pose_is_lost_and_again_where_it_is_found_again(rig, case, exposures, rng):
+    counts, truth = exposures[0]
+    assert not rig.registration.accept()  # there is nothing to accept yet
+    for k in range(4):
+        frame = shown_at(rig, counts, 33 * k)
+    assert not frame.registration.accepted and rig.registration.accept()
+    assert shown_at(rig, counts, 140).registration.accepted
+    covered = (8000 + 6000 * rng.random((1024, 1024))).astype(np.uint16)
+    for k in range(3):
+        shown_at(rig, covered, 200 + 33 * k)
+    assert not rig.registration.accepted
+    for k in range(5):
+        frame = shown_at(rig, counts, 400 + 33 * k)
+    assert frame.status == "tracking" and frame.registration.accepted
+    rig.registration.restart()
+    for k in range(4):
+        frame = shown_at(rig, counts, 700 + 33 * k)
+    assert frame.status == "tracking" and not frame.registration.accepted
+    # After a restart of the program: accepted again where it was, and not a vertebra beside.
+    for shift_mm, accepted in ((2.0, True), (20.0, False)):
+        rig.registration.restart()
+        before = np.array(truth)
+        before[1, 3] += shift_mm
+        rig.registration.restore_acceptance(before)
+        for k in range(4):
+            frame = shown_at(rig, counts, 1000 + 33 * k)
+        assert frame.status == "tracking" and frame.registration.accepted is accepted

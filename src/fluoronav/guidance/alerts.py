@@ -43,15 +43,18 @@ class AlertBook:
         lower_mm: float | None = None,
         threshold_mm: float | None = None,
     ) -> Alert | None:
-        """Says that a condition holds; returns what must be sent: `raised`, `changed` (another priority), or None."""
+        """Says that a condition holds; returns what must be sent: `raised`, `changed`, or None.
+
+        It has changed with another priority, and when its distance is measured no longer, or again.
+        """
         key = (kind, instrument, structure)
         held = self._open.get(key)
-        if held is not None and held.priority == priority:
+        measured_alike = held is not None and (held.distance_mm is None) == (distance_mm is None)
+        if held is not None and held.priority == priority and measured_alike:
             return None
         if held is None:
-            name = "/".join(x for x in key if x)
             alert = Alert(
-                f"{self._prefix}{name}/{next(self._numbers)}", t, "raised", priority, kind, instrument, structure,
+                self._new_id(key), t, "raised", priority, kind, instrument, structure,
                 distance_mm, lower_mm, threshold_mm, text,
             )  # fmt: skip
         else:
@@ -85,11 +88,28 @@ class AlertBook:
         return ended
 
     def acknowledge(self, alert_id: str, user: str) -> Alert | None:
-        """The message that somebody has seen an open alert; None where there is no such alert."""
-        for held in self._open.values():
+        """The message that somebody has seen an open alert; None where there is no such alert.
+
+        It stays open, and acknowledged until it changes.
+        """
+        for key, held in self._open.items():
             if held.id == alert_id:
-                return replace(held, state="acknowledged", text=f"acknowledged by {user or 'an unnamed user'}")
+                seen = replace(held, state="acknowledged")
+                self._open[key] = seen
+                return replace(seen, text=f"acknowledged by {user or 'an unnamed user'}")
         return None
+
+    def open(self) -> tuple[Alert, ...]:
+        """The alerts that are open, as they were sent last; may be asked from another thread."""
+        return tuple(self._open.values())
+
+    def restore(self, alert: Alert) -> None:
+        """Holds an alert that was open before a restart, under an id of this start."""
+        key = (alert.kind, alert.instrument, alert.structure)
+        self._open[key] = replace(alert, id=self._new_id(key), state="raised")
+
+    def _new_id(self, key: tuple[str | None, ...]) -> str:
+        return f"{self._prefix}{'/'.join(x for x in key if x)}/{next(self._numbers)}"
 
     def knows(self, alert_id: str) -> bool:
         """Whether an alert of that id is open; may be asked from another thread."""

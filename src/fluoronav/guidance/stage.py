@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from fluoronav.guidance.alerts import LEVELS, AlertBook, proximity_level
 from fluoronav.guidance.approach import AHEAD_MM, ONE_SIDED_95, ClosingSpeed, ahead_mm
 from fluoronav.guidance.outlines import OutlineModel
 from fluoronav.priority import beside_the_frame_path
-from fluoronav.records import Budget, Distance, FrameRecord, Instrument, Level, PlanProgress
+from fluoronav.records import Alert, Budget, Distance, FrameRecord, Instrument, Level, PlanProgress
 
 Float = NDArray[np.float64]
 
@@ -23,16 +25,20 @@ Float = NDArray[np.float64]
 _SEGMENTATION_SIGMA_MM = 0.35
 # A level falls after so many frames below it.
 _CALM_FRAMES = 15
+# A registration that stays in doubt for so long is an alert: a settling pose takes a second.
+_DOUBTED_NS = 2_000_000_000
 # Where along an instrument distances are taken (mm from the tip), and the error of its axis, 1 sigma.
 _ALONG_MM = np.arange(0.0, 152.0, 2.0)
 _AXIS_SIGMA_RAD = float(np.deg2rad(0.3))
 _RIM_TURN_DEG, _RIM_SHIFT_MM = 1.5, 8.0
-# An instrument is missed after this long, so that one hidden exposure alarms nobody.
-_INSTRUMENT_LOST_FRAMES = 15
+# An instrument is missed after so many frames, or so long where they come slowly: one hidden exposure alarms nobody.
+_INSTRUMENT_LOST_FRAMES, _INSTRUMENT_LOST_NS = 15, 500_000_000
 _LOST_FRAMES = 2
 # An instrument whose place is less well known than this (1 sigma) has no distances: every structure on its ray would
 # be alarmed.
 _PLACED_MM = 6.0
+# Nor has one that is farther from the target than an arm reaches: it lies on a table, or its tracker is wrong.
+_REACH_MM = 1000.0
 # A trajectory within 25 degrees of the patient's long axis has no head up.
 _ALONG_SPINE_COS = float(np.cos(np.deg2rad(25)))
 # A tracker's drift is said from here on, and over below there.
@@ -80,8 +86,11 @@ class GuidanceStage:
         self._pose: Float | None = None
         self._levels: dict[tuple[str, str], tuple[Level, int]] = {}
         self._closing: dict[tuple[str, str], ClosingSpeed] = {}
-        self._unseen: dict[str, int] = {}
-        self._gone: dict[tuple[str, str], int] = {}
+        self._unseen: dict[str, _Absence] = {}
+        self._gone: dict[tuple[str, str], _Absence] = {}
+        self._last_mm: dict[tuple[str, str], float] = {}
+        self._tracked: set[str] = set()
+        self._doubted_since: int | None = None
         self._was_tracking = False
         self._lost_frames = 0
 
@@ -100,6 +109,48 @@ class GuidanceStage:
             s.distances(np.zeros((1, 3)), self._out[:1])  # compiles
         self._unseen = {}
         self._closing = {}
+        self._thresholds = {s.name: (s.caution_mm, s.danger_mm) for s in self._watched}
+
+    def restore(self, alerts: Sequence[Alert]) -> None:
+        """Goes on holding alarms that were open before a restart, until their distances are measured again.
+
+        Parameters
+        ----------
+        alerts : sequence of Alert
+            Those of structures that this case does not watch are left out, and those of other kinds: they are raised
+            anew if they hold.
+        """
+        for alert in alerts:
+            instrument, structure = alert.instrument, alert.structure
+            if alert.kind != "proximity" or instrument is None or structure is None:
+                continue
+            if structure not in self._thresholds:
+                continue
+            self._levels[instrument, structure] = ("danger" if alert.priority == "high" else "caution"), 0
+            name = structure.replace("_", " ")
+            text = f"{instrument} was near the {name} before the restart; not measured since"
+            self.alerts.restore(replace(alert, distance_mm=None, lower_mm=None, text=text))
+
+    def acknowledge(self, alert_id: str, user: str) -> Alert | None:
+        """Somebody has seen an alert; returns what is to be sent.
+
+        An alarm that cannot be measured any more, of an instrument that only pictures showed, ends with it: under that
+        name it will not be seen again.
+        """
+        held = next((a for a in self.alerts.open() if a.id == alert_id), None)
+        seen = self.alerts.acknowledge(alert_id, user)
+        if held is None or held.instrument is None or held.instrument in self._tracked:
+            return seen
+        if held.kind == "proximity" and held.distance_mm is None and held.structure is not None:
+            self._forget((held.instrument, held.structure))
+        elif held.kind != "instrument_lost" or any(name == held.instrument for name, _ in self._levels):
+            return seen
+        text = f"acknowledged by {user or 'an unnamed user'}"
+        return self.alerts.end(held.kind, text, instrument=held.instrument, structure=held.structure)
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        for kept in (self._levels, self._gone, self._closing, self._last_mm):
+            kept.pop(key, None)
 
     def set_plan(self, plan) -> None:
         """Changes which trajectories are shown."""
@@ -115,7 +166,7 @@ class GuidanceStage:
             frame.outlines = self._outlines.outlines(self._rims, self._pose, own)
         self._watch_registration(frame)
         self._watch_instruments(frame)
-        self._end_what_is_gone(frame)
+        self._hold_what_is_not_measured(frame)
         self._watch_drift(frame)
         self._watch_engines(frame)
 
@@ -139,7 +190,7 @@ class GuidanceStage:
             self._looking = None
 
     def _distances(self, frame: FrameRecord, instrument: Instrument) -> list[Distance]:
-        if instrument.tip_ct is None or instrument.sigma_mm > _PLACED_MM:
+        if instrument.tip_ct is None or not self._has_distances(instrument):
             return []
         points, radii, sigmas, beside = self._along(instrument)
         widest = float(radii.max())
@@ -154,6 +205,9 @@ class GuidanceStage:
             k = int(lower_bounds.argmin())
             distance, lower = float(out[k, 0] - radii[k]), float(lower_bounds[k])
             key = (instrument.id, s.name)
+            if not (math.isfinite(distance) and math.isfinite(lower)):
+                continue
+            self._last_mm[key] = distance
             level = self._level(key, lower, s.caution_mm, s.danger_mm)
             contact_s = self._closing.setdefault(key, ClosingSpeed()).contact_s(frame.t_acq, distance)
             self._alert_proximity(frame, instrument.id, s, distance, lower, level, contact_s)
@@ -163,6 +217,11 @@ class GuidanceStage:
                 ahead = ahead_mm(s, instrument.tip_ct, instrument.axis_ct, widest, further, self._out_ahead)
             found.append(Distance(instrument.id, s.name, distance, lower, nearest, level, ahead, contact_s))
         return found
+
+    def _has_distances(self, instrument: Instrument) -> bool:
+        if instrument.tip_ct is None or not _placed(instrument):
+            return False
+        return float(np.abs(instrument.tip_ct - self._centre_ct).max()) < _REACH_MM
 
     def _level(self, key: tuple[str, str], lower_mm: float, caution_mm: float, danger_mm: float) -> Level:
         """Rises at once; falls only when it has been lower for a while, or a trembling hand would make it flutter."""
@@ -242,12 +301,19 @@ class GuidanceStage:
 
     def _watch_registration(self, frame: FrameRecord) -> None:
         now = time.time_ns()
-        if frame.status in ("tracking", "degraded") and frame.registration is not None:
-            self._was_tracking, self._lost_frames = True, 0
+        alert = None
+        if frame.status == "tracking" and frame.registration is not None:
+            self._was_tracking, self._lost_frames, self._doubted_since = True, 0, None
             alert = self.alerts.end("registration_lost", "registration found again")
+        elif frame.status == "degraded" and frame.registration is not None:
+            self._was_tracking, self._lost_frames = True, 0
+            since = frame.t_local if self._doubted_since is None else min(self._doubted_since, frame.t_local)
+            self._doubted_since = since
+            if frame.t_local - since > _DOUBTED_NS and not self.alerts.is_open("registration_lost"):
+                why = frame.doubt or "it cannot be measured well"
+                alert = self.alerts.hold("registration_lost", "medium", now, f"registration is uncertain: {why}")
         else:
-            self._lost_frames += 1
-            alert = None
+            self._lost_frames, self._doubted_since = self._lost_frames + 1, None
             if self._was_tracking and (frame.status == "lost" or self._lost_frames >= _LOST_FRAMES):
                 alert = self.alerts.hold(
                     "registration_lost", "high", now, "registration lost: the overlay shows no pose"
@@ -282,40 +348,79 @@ class GuidanceStage:
             frame.alerts.append(alert)
 
     def _watch_instruments(self, frame: FrameRecord) -> None:
-        # One that only the picture shows leaves the field every other minute: nobody is alarmed by that.
-        for instrument in frame.instruments:
-            if instrument.origin == "image":
-                continue
-            self._unseen[instrument.id] = 0
-            alert = self.alerts.end("instrument_lost", f"{instrument.id} is seen again", instrument=instrument.id)
-            if alert is not None:
-                frame.alerts.append(alert)
-        here = {i.id for i in frame.instruments}
-        for name in self._unseen:
-            if name in here:
-                continue
-            self._unseen[name] += 1
-            if self._unseen[name] == _INSTRUMENT_LOST_FRAMES:
+        # One that only the picture shows leaves the field every other minute: nobody is alarmed by that, unless it was
+        # near something.
+        near = {name for (name, _), (level, _) in self._levels.items() if level != "clear"}
+        placed = {i.id for i in frame.instruments if (self._has_distances(i) if i.id in near else _placed(i))}
+        self._tracked |= {i.id for i in frame.instruments if i.origin != "image" and i.id in placed}
+        for name in self._tracked | near:
+            self._unseen.setdefault(name, _Absence())
+        for name, absence in list(self._unseen.items()):
+            if name in placed:
+                absence.end()
+                alert = self.alerts.end("instrument_lost", f"{name} is seen again", instrument=name)
+            elif absence.lasts(frame.t_local):
                 fault = frame.tool_faults.get(name)
                 why = "" if fault is None else f" ({fault})"
-                text = f"{name} is no longer seen by the tracker{why}; its distances are unknown"
+                by = " by the tracker" if name in self._tracked else ""
+                text = f"{name} is no longer seen{by}{why}; its distances are unknown"
                 alert = self.alerts.hold("instrument_lost", "medium", time.time_ns(), text, instrument=name)
-                if alert is not None:
-                    frame.alerts.append(alert)
-
-    def _end_what_is_gone(self, frame: FrameRecord) -> None:
-        """An open alert of an instrument without distances says what was, not what is."""
-        here = {(d.instrument, d.structure) for d in frame.distances}
-        for key in [k for k in self._levels if k not in here]:
-            self._gone[key] = self._gone.get(key, 0) + 1
-            if self._gone[key] < _INSTRUMENT_LOST_FRAMES:
-                continue
-            del self._levels[key], self._gone[key]
-            self._closing.pop(key, None)
-            name, structure = key
-            text = f"{name} is not seen: its distance from the {structure.replace('_', ' ')} is unknown"
-            alert = self.alerts.end("proximity", text, instrument=name, structure=structure)
+            else:
+                alert = None
             if alert is not None:
                 frame.alerts.append(alert)
-        for key in here:
-            self._gone.pop(key, None)
+            if name not in self._tracked and name not in near:
+                del self._unseen[name]
+
+    def _hold_what_is_not_measured(self, frame: FrameRecord) -> None:
+        """An alarm whose distance is unknown stays as it was last known, and says so: unknown is not clear."""
+        here = {(d.instrument, d.structure) for d in frame.distances}
+        for key, (level, _) in list(self._levels.items()):
+            absence = self._gone.setdefault(key, _Absence())
+            if key in here:
+                absence.end()
+                continue
+            if not absence.lasts(frame.t_local):
+                continue
+            if level == "clear":
+                self._forget(key)
+                continue
+            name, structure = key
+            last = self._last_mm.get(key)
+            was = "" if last is None else f"; it was {max(last, 0):.1f} mm"
+            caution_mm, danger_mm = self._thresholds[structure]
+            alert = self.alerts.hold(
+                "proximity",
+                "high" if level == "danger" else "medium",
+                time.time_ns(),
+                f"the distance of {name} from the {structure.replace('_', ' ')} is no longer measured{was}",
+                instrument=name,
+                structure=structure,
+                threshold_mm=danger_mm if level == "danger" else caution_mm,
+            )
+            if alert is not None:
+                frame.alerts.append(alert)
+
+
+class _Absence:
+    """Since when something has not been seen."""
+
+    def __init__(self) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """It is seen."""
+        self._frames, self._since = 0, 0
+
+    def lasts(self, t_local: int) -> bool:
+        """It is not seen in this frame either: whether that has lasted long enough to be said."""
+        self._frames += 1
+        if self._frames == 1:
+            self._since = t_local
+        return self._frames >= _INSTRUMENT_LOST_FRAMES or t_local - self._since > _INSTRUMENT_LOST_NS
+
+
+def _placed(instrument: Instrument) -> bool:
+    """Whether it is known well enough where an instrument is in the patient to give its distances."""
+    tip_ct = instrument.tip_ct
+    return tip_ct is not None and bool(np.isfinite(tip_ct).all()) and instrument.sigma_mm <= _PLACED_MM

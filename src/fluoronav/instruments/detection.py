@@ -58,11 +58,11 @@ class DetectionStage:
         busy = frame.status == "searching" or self._resting > 0
         self._resting = max(self._resting - 1, 0)
         if busy or left < self._takes_ms + _RESERVE_MS or frame.exposed is None:
-            frame.detections = self._identity.update([])
+            frame.detections = self._identity.update([], t_local=frame.t_local)
             # One slow frame must not end it for good.
             self._takes_ms *= _FORGETS
             return
-        frame.detections = self._identity.update(self.find(frame, _LEAST_FOLLOWED), _LEAST_SCORE)
+        frame.detections = self._identity.update(self.find(frame, _LEAST_FOLLOWED), _LEAST_SCORE, frame.t_local)
         took = left - budget.left_ms()
         # On a computer that is too slow for it, trying again and again would make a frame late each time.
         late = took > left - _RESERVE_MS

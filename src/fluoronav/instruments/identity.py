@@ -21,6 +21,8 @@ _ALONG_ITS_LINE = 10.0
 _VELOCITY_SHARE, _UNSURE_PX = 0.5, 5.0
 # Seen so often before it is shown, carried on so long when it is not seen, and how its error grows meanwhile (pixels).
 _HITS_TO_SHOW, _FRAMES_CARRIED, _GROWS_PX = 2, 8, 4.0
+# Nor longer than this, ms, where frames come slowly.
+_MOST_CARRIED_MS = 300.0
 _KIND_MEMORY = 30
 # How fast a bend follows what is measured; it is said from here on (pixels of a 1024 image) and until half of it.
 _BEND_SHARE, _BEND_SAID_PX = 0.3, 2.0
@@ -33,6 +35,7 @@ class _Track:
     velocity: Float
     hits: int = 1
     missed: int = 0
+    seen_at: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     bend_px: float = 0.0
     bent: bool = False
@@ -53,8 +56,9 @@ class IdentityTracker:
         self._bend_said_px = _BEND_SAID_PX * scale
         self._tracks: list[_Track] = []
         self._made = 0
+        self._now = 0
 
-    def update(self, found: list[Detection], least_new: float = 0.0) -> tuple[Detection, ...]:
+    def update(self, found: list[Detection], least_new: float = 0.0, t_local: int = 0) -> tuple[Detection, ...]:
         """Takes what was found in a frame; returns what to show, with identities.
 
         Parameters
@@ -62,12 +66,15 @@ class IdentityTracker:
         found : list of Detection
         least_new : float
             Score from which on one that goes on from nothing is the beginning of something.
+        t_local : int
+            When the frame was exposed, ns, by this computer's clock.
 
         Notes
         -----
         An instrument that is not found is carried on along its motion for a quarter of a second, with its age and a
         growing error, and then is gone.
         """
+        self._now = t_local
         expected = [self._carried(track, track.missed + 1) for track in self._tracks]
         pairs = sorted(
             (cost, t, k)
@@ -88,7 +95,7 @@ class IdentityTracker:
             unsure_px2 = (_UNSURE_PX * self._scale) ** 2
             believed = unsure_px2 / (unsure_px2 + now.sigma_px**2 + track.last.sigma_px**2)
             track.velocity = track.velocity + _VELOCITY_SHARE * believed * (moved - track.velocity)
-            track.hits, track.missed = track.hits + 1, 0
+            track.hits, track.missed, track.seen_at = track.hits + 1, 0, t_local
             self._vote(track, now)
         for t, track in enumerate(self._tracks):
             if t not in taken_tracks:
@@ -96,12 +103,19 @@ class IdentityTracker:
         for k, detection in enumerate(found):
             if k not in taken and detection.score >= least_new:
                 self._made += 1
-                track = _Track(f"image-{self._made}", detection, np.zeros(2), bend_px=detection.bend_px)
+                track = _Track(
+                    f"image-{self._made}", detection, np.zeros(2), seen_at=t_local, bend_px=detection.bend_px
+                )
                 self._vote(track, detection)
                 self._tracks.append(track)
         # One that was never shown is dropped at once: a false alarm seldom comes twice.
-        self._tracks = [t for t in self._tracks if t.missed <= (_FRAMES_CARRIED if t.hits >= _HITS_TO_SHOW else 0)]
+        self._tracks = [t for t in self._tracks if self._kept(t)]
         return tuple(self._shown(t) for t in self._tracks if t.hits >= _HITS_TO_SHOW)
+
+    def _kept(self, track: _Track) -> bool:
+        if track.missed and self._now - track.seen_at > _MOST_CARRIED_MS * 1e6:
+            return False
+        return track.missed <= (_FRAMES_CARRIED if track.hits >= _HITS_TO_SHOW else 0)
 
     def _vote(self, track: _Track, now: Detection) -> None:
         if sum(track.kinds.values()) > _KIND_MEMORY:
@@ -133,4 +147,5 @@ class IdentityTracker:
             tail_px=track.last.tail_px + shift,
             sigma_px=float(np.hypot(track.last.sigma_px, self._grows_px * frames)),
             age=frames,
+            age_ms=max(self._now - track.seen_at, 0) / 1e6,
         )

@@ -113,13 +113,13 @@ class InstrumentStage:
         """The tools that the tracker sees, as it sees them."""
         if self._reference is None:
             return []
-        marker = self._tracks[self._reference.reference].pose_at(frame.t_acq, _DEFAULT_ERROR_MM)
+        marker = self._tracks[self._reference.reference].pose_at(frame.t_local, _DEFAULT_ERROR_MM)
         if marker is None:
             return []
         T_reference_tracker = inverse(marker.T_tracker_tool)
         seen = []
         for tool in self._tools:
-            pose = self._tracks[tool.id].pose_at(frame.t_acq, _DEFAULT_ERROR_MM)
+            pose = self._tracks[tool.id].pose_at(frame.t_local, _DEFAULT_ERROR_MM)
             if pose is not None:
                 seen.append((tool, pose, T_reference_tracker @ pose.T_tracker_tool @ self._T_tool_tip[tool.id]))
         if self._marker is not None:
@@ -142,8 +142,13 @@ class InstrumentStage:
             sigma = float(np.hypot(pose.error_mm, marker.error_mm))
             if self._marker is not None and self._marker.found is not None:
                 sigma = float(np.hypot(sigma, self._marker.found.sigma_mm(tip_ct)))
-            aged = 1 if max(pose.age_ns, marker.age_ns) > _FRESH_NS else 0
-            found.append(Instrument(tool.id, tool.kind, tip_px, tail_px, tip_ct, axis_ct, sigma, "tracker", aged))
+            age_ns = max(pose.age_ns, marker.age_ns)
+            aged = 1 if age_ns > _FRESH_NS else 0
+            found.append(
+                Instrument(
+                    tool.id, tool.kind, tip_px, tail_px, tip_ct, axis_ct, sigma, "tracker", aged, age_ms=age_ns / 1e6
+                )
+            )
         return found
 
     def _learn(self, frame: FrameRecord, T_reference_tip: Float, detections: list[Detection]) -> None:
@@ -186,17 +191,19 @@ class InstrumentStage:
         alone = sum(o.kind == d.kind for o in others) == 1
         if r is not None and frame.status == "tracking" and d.age == 0 and alone:
             sighting = self._sighting(r, d)
-            placed = self._sightings.place(frame.t_acq, d.kind, sighting)
+            placed = self._sightings.place(frame.t_local, d.kind, sighting)
             diameter_mm = self._diameters_mm.get(d.kind)
             if placed is None and diameter_mm is not None and d.width_px > 2:
                 placed = from_width(self._camera, sighting, d.width_px, diameter_mm, SIGMA_WIDTH_PX)
         bend = Bend(d.bend_px) if d.bend_px else None
         if placed is None:
-            return Instrument(d.id, d.kind, d.tip_px, d.tail_px, None, None, d.sigma_px, "image", d.age, bend=bend)
+            return Instrument(
+                d.id, d.kind, d.tip_px, d.tail_px, None, None, d.sigma_px, "image", d.age, bend=bend, age_ms=d.age_ms
+            )
         method = "two_views" if placed.views > 1 else "width"
         return Instrument(
             d.id, d.kind, d.tip_px, d.tail_px, placed.tip_ct, placed.axis_ct, placed.sigma_mm, "image", d.age, method,
-            bend,
+            bend, d.age_ms,
         )  # fmt: skip
 
     def _corrected(self, frame: FrameRecord, instrument: Instrument) -> Instrument:
@@ -257,6 +264,7 @@ class InstrumentStage:
             sigma_mm=float(max(across, sigma)),
             origin="fused",
             age=0,
+            age_ms=0.0,
             bend=_bend(seen, mm_px),
         )
 

@@ -20,6 +20,8 @@ _PREDICTED_NS, _ACCELERATION_MM_S2 = 50_000_000, 1500.0
 _STEADY_NS = 10_000_000  # motion between samples closer in time than this is mostly noise
 # Nobody moves a tool faster; a pose that seems to is kept aside until others agree with it.
 _FASTEST_MM_S, _JITTER_MM, _AGREE = 1500.0, 5.0, 3
+# No tracker sees farther, and none that is so wrong says anything of a tool.
+_FARTHEST_MM, _WORST_ERROR_MM = 10_000.0, 1000.0
 # A real tracker's noise never repeats itself: the same pose to the last bit, so often, comes from a sender that hangs.
 _FROZEN_SAMPLES = 15
 
@@ -49,7 +51,7 @@ class ToolTrack:
     Attributes
     ----------
     rejected : Counter
-        Samples by reason: ``out_of_order``, ``jumped``, ``frozen``.
+        Samples by reason: ``implausible``, ``out_of_order``, ``jumped``, ``frozen``.
     fault : str
         In words, why the newest sample is not believed; empty when it is.
     """
@@ -64,6 +66,8 @@ class ToolTrack:
 
     def add(self, sample: ToolSample) -> bool:
         """Keeps a sample; False where it is not believed, which is counted by reason."""
+        if not _plausible(sample):
+            return self._reject("implausible", "its pose or error is out of all bounds: are its units mm?")
         if self._last is not None and sample.t_acq <= self._last.t_acq:
             return self._reject("out_of_order", "its times repeat or go back")
         frozen = self._frozen(sample)
@@ -165,6 +169,13 @@ class ToolTrack:
         self.rejected[reason] += 1
         self.fault = fault
         return False
+
+
+def _plausible(sample: ToolSample) -> bool:
+    T = sample.T_tracker_tool
+    if not 0 <= sample.error_mm < _WORST_ERROR_MM:
+        return False
+    return T is None or bool(np.isfinite(T).all() and (np.abs(T[:3, 3]) < _FARTHEST_MM).all())
 
 
 def _close(a: ToolSample, b: ToolSample) -> bool:

@@ -6,6 +6,7 @@ import gc
 import logging
 import threading
 import time
+import uuid
 from collections import deque
 from collections.abc import Callable
 from typing import Any, Literal
@@ -18,9 +19,11 @@ from fluoronav.enhancement import Picture, ViewStage
 from fluoronav.instruments import InstrumentStage
 from fluoronav.pipeline.accounting import FrameAccount
 from fluoronav.pipeline.chain import Chain
+from fluoronav.pipeline.clock import ClockOffset
 from fluoronav.pipeline.launch import LaunchFile
 from fluoronav.pipeline.messages import alert_message, overlay_message
-from fluoronav.records import Budget, FrameRecord, ToolSample
+from fluoronav.pipeline.standing import RecentFrames, Standing
+from fluoronav.records import Alert, Budget, FrameRecord, ToolSample
 from fluoronav.wire import FrameHeader, InvalidMessage, decode_frame, decode_tools, encode
 from fluoronav.wire.messages import PROTOCOL_VERSION
 
@@ -31,16 +34,35 @@ _MOST_AT_ONCE = 64
 # Room for a whole frame in the kernel: a sender then need not wait for our I/O thread to be scheduled.
 _SOCKET_BUFFER = 4 * 2**20
 _LATENCIES = 512
+# How often the tracker's messages are taken up while no frame comes, ms, and how many are looked at and read each time:
+# a sender that floods us costs no frame, and the newest are what matters.
+_TOOLS_EVERY_MS, _MOST_TOOLS_AT_ONCE, _NEWEST_TOOLS = 10, 512, 16
+# Every so many pixels along rows and columns are compared with the frame before: a detector's noise never repeats.
+_COMPARED_EVERY = 16
+# Delays of a tracker's messages up to here are transport and its own work; beyond, its clock is another. No operating
+# theatre has more trackers than this.
+_TRACKER_TRANSPORT_MS, _MOST_TRACKERS = 50.0, 8
 _COLLECT_EVERY_S, _COLLECT_ALL_EVERY_S = 1.0, 60.0
 
 
 class Publisher:
-    """The one socket that everything leaves by; the lock is held for one non-blocking send."""
+    """The one socket that everything leaves by; the lock is held for one non-blocking send.
+
+    Attributes
+    ----------
+    instance : str
+        Tells one start of the pipeline from another.
+    """
 
     def __init__(self, socket: zmq.Socket[bytes], source: str) -> None:
-        self._socket = socket
+        self._socket, self._source = socket, source
+        self.instance = uuid.uuid4().hex[:16]
         self._lock = threading.Lock()
         self._topics = {kind: f"{kind}/{source}".encode() for kind in ("overlay", "alert", "health", "view")}
+
+    def alert(self, alert: Alert, seq: int, t_acq: int) -> dict[str, Any]:
+        """An alert's message as of a frame; 0 and 0 where there has been none."""
+        return alert_message(alert, self._source, self.instance, seq, t_acq)
 
     def send(self, kind: str, message: dict[str, Any], payload: NDArray[np.uint8] | None = None) -> None:
         parts: list[Any] = [self._topics[kind], encode(message)]
@@ -98,9 +120,8 @@ class FrameLoop:
             self._tools.setsockopt(zmq.SUBSCRIBE, b"tool/")
             self._tools.connect(launch.endpoints.tools)
         self._poller = zmq.Poller()
-        for socket in (self._frames, self._tools, self._wake):
-            if socket is not None:
-                self._poller.register(socket, zmq.POLLIN)
+        for socket in (self._frames, self._wake):
+            self._poller.register(socket, zmq.POLLIN)
         self.commands: deque[Callable[[], None]] = deque()
         self.mode: Literal["live", "shadow"] = launch.mode
         self._stopping = False
@@ -112,19 +133,27 @@ class FrameLoop:
         self.latencies_ms = np.zeros(_LATENCIES)
         self.latency_count = 0
         self.clock_offset_ms = 0.0
-        self.tools_invalid = 0
+        self.tools_invalid = self.tools_skipped = 0
+        self.last_tool_at = 0.0
+        self.tool_clocks: dict[bytes, ClockOffset] = {}
         self.invalid_text = ""
-        self._offsets: deque[float] = deque(maxlen=128)
+        self.first_frame_at = self.picture_changed_at = 0.0
+        self.change_period_s = 0.0
+        self.recent = RecentFrames()
+        self.standing = Standing()
+        self._compared: NDArray[Any] | None = None
+        self._changed_at_ns = 0
+        self.clock = ClockOffset(launch.deadline_ms / 2)
         self._collected = self._collected_all = time.monotonic()
 
     def run(self) -> None:
         """Until told to stop by a command."""
         try:
             while not self._stopping:
-                ready = dict(self._poller.poll())
+                ready = dict(self._poller.poll(None if self._tools is None else _TOOLS_EVERY_MS))
                 if self._wake in ready:
                     self._obey()
-                if self._tools is not None and self._tools in ready:
+                if self._tools is not None and not ready:
                     self._take_tools()
                 if self._frames in ready:
                     newest = self._newest()
@@ -160,26 +189,32 @@ class FrameLoop:
                 header, counts = decode_frame([p.buffer for p in parts])
             except InvalidMessage as error:
                 self._account.reject(error.field, error.seq)
-                self.invalid_text = str(error)
+                self._refused(str(error))
                 continue
             refused = self._account.admit(header, t_recv)
             if refused is not None:
-                self.invalid_text = refused
+                self._refused(refused)
                 continue
             if newest is not None:
                 self._account.skip()
             newest = header, counts, t_recv
         return newest
 
+    def _refused(self, text: str) -> None:
+        self.invalid_text = text
+        self.recent.refused(time.monotonic())
+
     def _one(self, header: FrameHeader, counts, t_recv: int) -> None:
         now = time.monotonic()
         if self.last_frame_at:
             self.period_s += 0.2 * (min(now - self.last_frame_at, 2.0) - self.period_s)
+        self.first_frame_at = self.first_frame_at or now
         self.last_frame_at = self.busy_since = now
         self.last_seq, self.last_t_acq = header.seq, header.t_acq
         if self._tools is not None:
             self._take_tools()
-        delay_ms = self._delay_ms(header.t_acq, t_recv)
+        delay_ms = max(self.clock.add(now, (t_recv - header.t_acq) / 1e6), 0.0)
+        self.clock_offset_ms = self.clock.ms
         budget = Budget(self._launch.deadline_ms - delay_ms)
         frame = FrameRecord(
             header.seq,
@@ -190,6 +225,8 @@ class FrameLoop:
             header.polarity == "inverse",
             header.i0,
             header.joints(),
+            t_recv - round(delay_ms * 1e6) - header.t_acq,
+            self._unchanged_ms(counts, now, t_recv),
         )
         dropped = self._account.take_up()
         stages = self._chain.process(frame, budget)
@@ -197,12 +234,14 @@ class FrameLoop:
             frame, self._launch.source, self._launch.deadline_ms, dropped, {"receive": delay_ms, **stages}, self.mode
         )
         for alert in frame.alerts:
-            self._publisher.send("alert", alert_message(alert, self._launch.source, frame.seq, frame.t_acq))
+            self._publisher.send("alert", self._publisher.alert(alert, frame.seq, frame.t_acq))
         t_sent = max(time.time_ns(), t_recv)
         message["t_sent"] = t_sent
         message["missed"] = missed = budget.left_ms() < 0
         self._publisher.send("overlay", message)
         self._account.finished(missed)
+        self.recent.taken(now, missed)
+        self.standing.take(now, frame)
         self.latencies_ms[self.latency_count % _LATENCIES] = (t_sent - header.t_acq) / 1e6 - self.clock_offset_ms
         self.latency_count += 1
         self.busy_since = 0.0
@@ -219,45 +258,65 @@ class FrameLoop:
         }  # fmt: skip
         self._publisher.send("view", header, picture.pixels)
 
-    def _delay_ms(self, t_acq: int, t_recv: int) -> float:
-        """Exposure to reception, without what the two clocks differ by.
-
-        The smallest delay of the last frames tells: a few milliseconds are transport, anything else is the clocks.
-        """
-        seen = (t_recv - t_acq) / 1e6
-        self._offsets.append(seen)
-        least = min(self._offsets)
-        self.clock_offset_ms = 0.0 if 0 <= least < self._launch.deadline_ms / 2 else least
-        return max(seen - self.clock_offset_ms, 0.0)
+    def _unchanged_ms(self, counts: NDArray[Any], now: float, t_recv: int) -> float:
+        """For how long the picture has been the same to the last bit; 0 for one that has changed."""
+        every = counts[::_COMPARED_EVERY, ::_COMPARED_EVERY]
+        if self._compared is not None and np.array_equal(every, self._compared):
+            return (t_recv - self._changed_at_ns) / 1e6
+        if self._compared is None or self._compared.shape != every.shape or self._compared.dtype != every.dtype:
+            self._compared = np.empty_like(every)
+        np.copyto(self._compared, every)
+        if self.picture_changed_at:
+            self.change_period_s += 0.2 * (min(now - self.picture_changed_at, 2.0) - self.change_period_s)
+        self.picture_changed_at, self._changed_at_ns = now, t_recv
+        return 0.0
 
     def _take_tools(self) -> None:
+        """Reads the newest messages of the tracker, oldest first; the others of a flood are counted and left out."""
         assert self._tools is not None and self._instruments is not None
-        for _ in range(_MOST_AT_ONCE):
+        newest: deque[list[bytes]] = deque(maxlen=_NEWEST_TOOLS)
+        for _ in range(_MOST_TOOLS_AT_ONCE):
             try:
                 parts = self._tools.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
+                break
+            self.tools_skipped += len(newest) == _NEWEST_TOOLS
+            newest.append(parts)
+        for parts in newest:
+            self._take_tool(parts)
+
+    def _take_tool(self, parts: list[bytes]) -> None:
+        assert self._instruments is not None
+        now_ns, now = time.time_ns(), time.monotonic()
+        try:
+            message = decode_tools(parts)
+        except InvalidMessage as error:
+            self.tools_invalid += 1
+            self.invalid_text = f"tool {error}"
+            return
+        clock = self.tool_clocks.get(parts[0])
+        if clock is None:
+            if len(self.tool_clocks) >= _MOST_TRACKERS:
+                self.tools_invalid += 1
+                self.invalid_text = f"tool source: more than {_MOST_TRACKERS} trackers send"
                 return
-            try:
-                message = decode_tools(parts)
-            except InvalidMessage as error:
-                self.tools_invalid += 1
-                self.invalid_text = f"tool {error}"
-                continue
-            if message.t_acq > time.time_ns() + self._launch.max_future_ms * 1e6:
-                # Believed, it would make every later sample look old.
-                self.tools_invalid += 1
-                self.invalid_text = "tool t_acq: lies in the future; are the clocks synchronised?"
-                continue
-            for tool in message.tools:
-                pose = tool.T_tracker_tool if tool.visible else None
-                self._instruments.observe(
-                    ToolSample(
-                        tool.id,
-                        message.t_acq,
-                        None if pose is None else np.array(pose).reshape(4, 4),
-                        tool.error_mm or 0.0,
-                    )
+            clock = self.tool_clocks[parts[0]] = ClockOffset(_TRACKER_TRANSPORT_MS)
+        delay_ms = (now_ns - message.t_acq) / 1e6
+        clock.add(now, delay_ms)
+        if clock.is_early(delay_ms):
+            # Believed, it would make every later sample look old.
+            self.tools_invalid += 1
+            self.invalid_text = "tool t_acq: lies in the future of the messages beside it"
+            return
+        self.last_tool_at = now
+        t_local = message.t_acq + round(clock.ms * 1e6)
+        for tool in message.tools:
+            pose = tool.T_tracker_tool if tool.visible else None
+            self._instruments.observe(
+                ToolSample(
+                    tool.id, t_local, None if pose is None else np.array(pose).reshape(4, 4), tool.error_mm or 0.0
                 )
+            )
 
     def _collect_garbage(self) -> None:
         """Collects when the overlay has left and no frame is waiting; collection is off otherwise."""

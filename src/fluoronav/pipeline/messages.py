@@ -2,24 +2,44 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
+
+import numpy as np
 
 from fluoronav.records import Alert, FrameRecord, RegistrationResult
 from fluoronav.wire.messages import PROTOCOL_VERSION
 
+# What a number says that may not be left out and is not known, mm or degrees.
+_UNKNOWN = 1e6
+
 
 def _list(array) -> list[float] | None:
-    return None if array is None else array.ravel().tolist()
+    """None also where a number is not finite: a reader would have to refuse the whole message."""
+    return None if array is None or not np.isfinite(array).all() else array.ravel().tolist()
 
 
-def _registration(r: RegistrationResult) -> dict[str, Any]:
+def _number(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else value
+
+
+def _bounded(value: float) -> float:
+    """A bound that is not finite says that nothing is known."""
+    return value if math.isfinite(value) else _UNKNOWN
+
+
+def _registration(r: RegistrationResult | None) -> dict[str, Any] | None:
+    if r is None or not np.isfinite(r.T_camera_ct).all():
+        return None
     return {
         "T_camera_ct": _list(r.T_camera_ct),
-        "score": r.score,
-        "sigma": _list(r.sigma),
-        "tre_mm": r.tre_mm,
-        "tre_image_mm": r.tre_image_mm,
+        "score": _bounded(r.score) if r.score < 1 else 1.0,
+        "sigma": [_bounded(s) for s in r.sigma.tolist()],
+        "tre_mm": _bounded(r.tre_mm),
+        "tre_image_mm": _bounded(r.tre_image_mm),
         "age": r.age,
+        "age_ms": round(r.age_ms, 1),
+        "accepted": r.accepted,
     }
 
 
@@ -39,7 +59,7 @@ def overlay_message(
         "dropped": dropped,
         "stages": {name: round(ms, 3) for name, ms in stages.items()},
         "status": frame.status,
-        "registration": None if frame.registration is None else _registration(frame.registration),
+        "registration": _registration(frame.registration),
         "instruments": [
             {
                 "id": i.id,
@@ -48,11 +68,12 @@ def overlay_message(
                 "tail_px": _list(i.tail_px),
                 "tip_ct": _list(i.tip_ct),
                 "axis_ct": _list(i.axis_ct),
-                "sigma_mm": i.sigma_mm,
+                "sigma_mm": _bounded(i.sigma_mm),
                 "origin": i.origin,
                 "age": i.age,
+                "age_ms": round(i.age_ms, 1),
                 "method": i.method,
-                "shaft_px": None if (shaft := i.shaft_px()) is None else shaft.tolist(),
+                "shaft_px": None if (shaft := i.shaft_px()) is None or not np.isfinite(shaft).all() else shaft.tolist(),
             }
             for i in frame.instruments
         ],
@@ -64,40 +85,49 @@ def overlay_message(
                 "lower_mm": d.lower_mm,
                 "nearest_ct": _list(d.nearest_ct),
                 "level": d.level,
-                "ahead_mm": d.ahead_mm,
-                "contact_s": d.contact_s,
+                "ahead_mm": _number(d.ahead_mm),
+                "contact_s": _number(d.contact_s),
             }
             for d in frame.distances
+            if math.isfinite(d.distance_mm) and math.isfinite(d.lower_mm) and np.isfinite(d.nearest_ct).all()
         ],
         "plan": [
             {
                 "trajectory": p.trajectory,
                 "entry_px": _list(p.entry_px),
                 "target_px": _list(p.target_px),
-                "angle_deg": p.angle_deg,
-                "lateral_mm": p.lateral_mm,
-                "depth_left_mm": p.depth_left_mm,
+                "angle_deg": _number(p.angle_deg),
+                "lateral_mm": _number(p.lateral_mm),
+                "depth_left_mm": _number(p.depth_left_mm),
                 "beside_mm": _list(p.beside_mm),
             }
             for p in frame.plan
         ],
         "outlines": [
-            {"structure": o.structure, "color": o.color, "paths": [path.tolist() for path in o.paths]}
+            {
+                "structure": o.structure,
+                "color": o.color,
+                "paths": [path.tolist() for path in o.paths if np.isfinite(path).all()],
+            }
             for o in frame.outlines
         ],
         "models": frame.models,
         "mode": mode,
     }
     if frame.objects:
-        message["objects"] = [{"name": o.name} | _registration(o.registration) for o in frame.objects]
+        message["objects"] = [{"name": o.name} | r for o in frame.objects if (r := _registration(o.registration))]
     return message
 
 
-def alert_message(alert: Alert, source: str, seq: int, t_acq: int) -> dict[str, Any]:
-    """An alert, as of the frame that it goes with (0, 0 where there is none)."""
+def alert_message(alert: Alert, source: str, instance: str, seq: int, t_acq: int) -> dict[str, Any]:
+    """An alert, as of the frame that it goes with (0, 0 where there is none).
+
+    `instance` tells one start of the pipeline from another: the alerts of one that has ended are of nothing any more.
+    """
     return {
         "v": PROTOCOL_VERSION,
         "source": source,
+        "instance": instance,
         "id": alert.id,
         "seq": seq,
         "t_acq": t_acq,
@@ -107,8 +137,8 @@ def alert_message(alert: Alert, source: str, seq: int, t_acq: int) -> dict[str, 
         "kind": alert.kind,
         "instrument": alert.instrument,
         "structure": alert.structure,
-        "distance_mm": alert.distance_mm,
-        "lower_mm": alert.lower_mm,
+        "distance_mm": _number(alert.distance_mm),
+        "lower_mm": _number(alert.lower_mm),
         "threshold_mm": alert.threshold_mm,
         "text": alert.text,
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,10 +18,11 @@ from fluoronav.instruments import InstrumentStage
 from fluoronav.pipeline.accounting import FrameAccount
 from fluoronav.pipeline.chain import Chain
 from fluoronav.pipeline.frames import FrameLoop, Publisher
+from fluoronav.pipeline.judge import LIMITS, frozen_for_s, shortfalls
 from fluoronav.pipeline.launch import LaunchFile
-from fluoronav.pipeline.messages import alert_message
 from fluoronav.pipeline.recording_process import RecordingProcess
 from fluoronav.pipeline.requests import RequestDesk, Within
+from fluoronav.registration import RegistrationStage
 from fluoronav.wire.messages import PROTOCOL_VERSION
 
 log = logging.getLogger("fluoronav")
@@ -59,8 +60,9 @@ class Watch:
         )  # fmt: skip
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._ending = threading.Event()
-        self._state = "starting"
+        self._state, self._reason = "starting", ""
         self._failure = ""
+        self._stumbled, self._stumbled_until = "", 0.0
         self._loop: FrameLoop | None = None
         self._account: FrameAccount | None = None
         self._chain: Chain | None = None
@@ -69,7 +71,7 @@ class Watch:
         self._last_counts = (time.monotonic(), 0, 0)
         self._rates = (0.0, 0.0)
         self._failures_seen = 0
-        self._degraded_until = 0.0
+        self._failed_until = self._not_loaded_until = 0.0
         self._logged_invalid = 0
 
     def start(self) -> None:
@@ -81,6 +83,7 @@ class Watch:
         """Gives the watchdog what it watches; the service is ready from now on."""
         self._case, self._chain, self._account = case, chain, account
         self._case_name, self._desk.loading, self._not_loaded = self._desk.loading, "", ""
+        self._not_loaded_until = 0.0
         self._failures_seen = 0
         self._loop = loop
         self._desk.attach(case, chain, loop, wake)
@@ -97,6 +100,7 @@ class Watch:
     def not_loaded(self, text: str) -> None:
         """The case that was asked for cannot be loaded."""
         self._desk.loading, self._not_loaded = "", text
+        self._not_loaded_until = time.monotonic() + LIMITS.not_loaded_s
         self._health()
 
     def fail(self, text: str) -> None:
@@ -115,7 +119,8 @@ class Watch:
                 self._once()
             except Exception as error:
                 # The watchdog must outlive its own mistakes, and says so in the next health.
-                self._failure = f"watchdog: {type(error).__name__}: {error}"
+                self._stumbled = f"watchdog: {type(error).__name__}: {error}"
+                self._stumbled_until = time.monotonic() + LIMITS.failed_s
                 log.exception("the watchdog stumbled and goes on")
                 self._ending.wait(_HEALTH_EVERY_S)
 
@@ -142,12 +147,18 @@ class Watch:
         loop = self._loop
         if loop is None or not loop.last_frame_at:
             return
+        frozen_s = frozen_for_s(loop, now)
         if self._alerts.is_open("stale_frames"):
-            if now - loop.last_frame_at < self._launch.stale_ms / 1000:
+            if now - loop.last_frame_at < self._launch.stale_ms / 1000 and not frozen_s:
                 self._send(self._alerts.end("stale_frames", "frames arrive again"))
         elif now >= self._stale_at(now) and not loop.busy_since:
             silent = (now - loop.last_frame_at) * 1000
-            text = f"no frame for {silent:.0f} ms: the picture is old"
+            _, _, refused = loop.recent.since(loop.last_frame_at)
+            why = f"; {refused} were refused: {loop.invalid_text}" if refused else ""
+            text = f"no frame for {silent:.0f} ms: the picture is old{why}"
+            self._send(self._alerts.hold("stale_frames", "medium", time.time_ns(), text))
+        elif frozen_s:
+            text = f"the same picture has come for {frozen_s:.1f} s: it is not live"
             self._send(self._alerts.hold("stale_frames", "medium", time.time_ns(), text))
         stuck = loop.busy_since and now - loop.busy_since > _STUCK_AFTER_S
         if stuck:
@@ -155,8 +166,7 @@ class Watch:
             self._send(self._alerts.hold("latency", "high", time.time_ns(), text))
         elif self._alerts.is_open("latency"):
             self._send(self._alerts.end("latency", "frames are processed again"))
-        state = self._judge(now)
-        if state != self._state:
+        if self._judge(now)[0] != self._state:
             self._health()
 
     def _watch_recording(self) -> None:
@@ -168,28 +178,49 @@ class Watch:
     def _send(self, alert) -> None:
         if alert is not None and self._loop is not None:
             seq, t_acq = self._loop.last_seq, self._loop.last_t_acq
-            self._publisher.send("alert", alert_message(alert, self._launch.source, seq, t_acq))
+            self._publisher.send("alert", self._publisher.alert(alert, seq, t_acq))
 
-    def _judge(self, now: float) -> str:
+    def _judge(self, now: float) -> tuple[str, str]:
+        """The state, and why it is not better, in words."""
+        loop, chain = self._loop, self._chain
         if self._failure:
-            return "failed"
-        if self._loop is None or self._chain is None:
-            return "starting"
-        if self._chain.failures > self._failures_seen:
-            self._failures_seen = self._chain.failures
-            self._degraded_until = now + 5
-        if not self._loop.last_frame_at:
-            return "ready"
-        if self._alerts.is_open("stale_frames") or self._alerts.is_open("latency") or now < self._degraded_until:
-            return "degraded"
-        return "running"
+            return "failed", self._failure
+        if loop is None or chain is None:
+            return "starting", ""
+        if chain.failures > self._failures_seen:
+            self._failures_seen, self._failed_until = chain.failures, now + LIMITS.failed_s
+        reason = next(self._reasons(loop, chain, now), "")
+        if reason:
+            return "degraded", reason
+        return ("running" if loop.last_frame_at else "ready"), ""
+
+    def _reasons(self, loop: FrameLoop, chain: Chain, now: float) -> Iterator[str]:
+        books = self._alerts, self._recording_alerts
+        yield from (alert.text for book in books for alert in book.open())
+        if now < self._failed_until:
+            yield chain.last_failure
+        if now < self._stumbled_until:
+            yield self._stumbled
+        promised = self._launch.endpoints.tools
+        has_tracker = self._case is not None and self._case.file.tracker is not None
+        watched = chain.find(InstrumentStage) is not None and has_tracker
+        registers = chain.find(RegistrationStage) is not None
+        yield from shortfalls(loop, now, registers=registers, tracker=promised if watched else None)
+
+    def _open_alerts(self) -> list[dict[str, Any]]:
+        """All that is open, for a display that has just begun to listen."""
+        loop, guidance = self._loop, self._chain.find(GuidanceStage) if self._chain else None
+        if loop is None:
+            return []
+        books = [self._alerts, self._recording_alerts, *([guidance.alerts] if guidance else [])]
+        return [self._publisher.alert(a, loop.last_seq, loop.last_t_acq) for book in books for a in book.open()]
 
     # Health
 
     def health(self) -> dict[str, Any]:
         """The health message as of now."""
         now = time.monotonic()
-        self._state = self._judge(now)
+        self._state, self._reason = self._judge(now)
         loop, account, chain = self._loop, self._account, self._chain
         instruments = chain.find(InstrumentStage) if chain else None
         frames = {"received": 0, "processed": 0, "network": 0, "overload": 0, "invalid": 0, "missed": 0}
@@ -214,12 +245,16 @@ class Watch:
             "source": self._launch.source,
             "t": time.time_ns(),
             "state": self._state,
+            "reason": self._reason,
+            "instance": self._publisher.instance,
+            "alerts": self._open_alerts(),
             "fps_in": self._rates[0],
             "fps_out": self._rates[1],
             "latency_ms": latency,
             "frames": frames,
             "invalid_by_field": invalid_by,
             "tools_invalid": loop.tools_invalid if loop else 0,
+            "tools_skipped": loop.tools_skipped if loop else 0,
             "tools_rejected": instruments.rejected if instruments else {},
             "clock_offset_ms": loop.clock_offset_ms if loop else 0.0,
             "engine": chain.engines if chain else {},
@@ -229,12 +264,26 @@ class Watch:
             "recording": str(self._recording.path) if self._recording.running else "",
             "mode": loop.mode if loop else self._launch.mode,
             "version": __version__,
-            "error": self._failure or self._not_loaded or (chain.last_failure if chain else ""),
+            "error": self._error(now),
         }
+
+    def _error(self, now: float) -> str:
+        """An error that has passed is not said any more."""
+        if self._failure:
+            return self._failure
+        if now < self._not_loaded_until:
+            return self._not_loaded
+        if now < self._stumbled_until:
+            return self._stumbled
+        return self._chain.last_failure if self._chain and now < self._failed_until else ""
 
     def _health(self) -> None:
         self._next_health = time.monotonic() + _HEALTH_EVERY_S
-        self._publisher.send("health", self.health())
+        health = self.health()
+        self._publisher.send("health", health)
+        # Who listens to alerts alone, and has just begun to, hears of what is open, too.
+        for alert in health["alerts"]:
+            self._publisher.send("alert", alert)
 
     def _log_invalid(self, count: int, text: str) -> None:
         if count > self._logged_invalid:

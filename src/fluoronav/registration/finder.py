@@ -67,7 +67,9 @@ class Finder:
         """Abandons what is under way."""
         self._stopping = True
 
-    def find(self, snapshot: Snapshot, T_room_ct_before: Float | None) -> Hypothesis | None:
+    def find(
+        self, snapshot: Snapshot, T_room_ct_before: Float | None, T_before: Float | None = None
+    ) -> Hypothesis | None:
         """Searches; None where nothing was found that the newest frame bears out.
 
         Parameters
@@ -75,10 +77,15 @@ class Finder:
         snapshot : Snapshot
         T_room_ct_before : ndarray, shape (4, 4), or None
             Where the patient lay when last seen: tried first where the C-arm's joints are known.
+        T_before : ndarray, shape (4, 4), or None
+            The pose that was lost last: tried next, since the patient and the C-arm may be where they were.
         """
         T_camera_room = snapshot.T_camera_room
+        starts = [] if T_before is None else [T_before]
         if T_camera_room is not None and T_room_ct_before is not None:
-            there = self._refined(T_camera_room @ T_room_ct_before, snapshot)
+            starts.insert(0, T_camera_room @ T_room_ct_before)
+        for T in starts:
+            there = self._refined(T, snapshot)
             if _believable(there):
                 caught = self._caught_up(there, snapshot)
                 if caught is not None:

@@ -32,6 +32,10 @@ _TOLERANCE_MM = 0.05
 _FLOOR_ACROSS_MM = 0.8
 
 
+# How far a bone may move against its neighbours (95 %, mm a second: a breath), and how long its pose is shown, ms.
+_APART_MM_S, _MOST_AGE_MS = 1.0, 10_000.0
+
+
 @dataclass(frozen=True)
 class Measured:
     """One bone in one frame.
@@ -93,6 +97,7 @@ class ObjectPoses:
         rays = self._level.model.shape[1]
         self._objects = [(name, bones, _InPlace(bones, rays)) for name, bones in objects]
         self._found: dict[str, Measured] = {}
+        self._measured_at: dict[str, int] = {}
         self._next = 0
 
     def __len__(self) -> int:
@@ -117,24 +122,48 @@ class ObjectPoses:
         self._next = (self._next + 1) % len(self._objects)
         return self._measured(name, bones, in_place, image, seen, T_camera_ct)
 
-    def take(self, measured: Measured) -> None:
-        """Believes a measurement; one that failed leaves the bone without a pose."""
+    def take(self, measured: Measured, t_local: int = 0) -> None:
+        """Believes a measurement; one that failed leaves the bone without a pose.
+
+        Parameters
+        ----------
+        measured : Measured
+        t_local : int
+            Exposure of the frame that was measured, ns.
+        """
+        self._measured_at[measured.name] = t_local
         if measured.registration is None:
             self._found.pop(measured.name, None)
         else:
             self._found[measured.name] = measured
 
-    def poses(self, T_camera_ct: Float) -> tuple[ObjectPose, ...]:
+    def poses(self, T_camera_ct: Float, t_local: int = 0) -> tuple[ObjectPose, ...]:
         """Where the bones are now that the common pose is this, each as it was last measured against the others.
 
-        A call is a frame: every pose is one frame older with it.
+        A call is a frame: every pose is one frame older with it, and its bound larger. One that has not been measured
+        for long is left out.
+
+        Parameters
+        ----------
+        T_camera_ct : ndarray, shape (4, 4)
+        t_local : int
+            Exposure of the frame, ns.
         """
         out = []
-        for name, m in self._found.items():
+        for name, m in list(self._found.items()):
             assert m.registration is not None
+            age_ms = max(t_local - self._measured_at[name], 0) / 1e6
+            if age_ms > _MOST_AGE_MS:
+                del self._found[name]
+                continue
             aged = replace(m.registration, age=m.registration.age + 1)
             self._found[name] = replace(m, registration=aged)
-            out.append(ObjectPose(name, replace(aged, T_camera_ct=T_camera_ct @ m.T_ct_bone)))
+            grown = _APART_MM_S * age_ms / 1e3
+            shown = replace(
+                aged, T_camera_ct=T_camera_ct @ m.T_ct_bone, age_ms=age_ms,
+                tre_mm=float(np.hypot(aged.tre_mm, grown)), tre_image_mm=float(np.hypot(aged.tre_image_mm, grown)),
+            )  # fmt: skip
+            out.append(ObjectPose(name, shown))
         return tuple(out)
 
     def _measured(

@@ -30,6 +30,7 @@ from fluoronav.registration.graph_backend import TRACKING_PATCHES, GraphBackend
 from fluoronav.registration.model import RegistrationModel
 from fluoronav.registration.objects import Measured, ObjectPoses
 from fluoronav.registration.patches import PatchLevel
+from fluoronav.registration.picture_change import SIDE, PictureSimilarity
 from fluoronav.registration.search import COARSE_SIDE, FINE_SIDE, Hypothesis, InitialSearch
 from fluoronav.registration.views import ViewMemory
 
@@ -48,6 +49,48 @@ _LOST_AFTER_FRAMES = 2
 _CHECK_EVERY_S = 1.0
 # Left for the stages behind this one and for sending, ms.
 _RESERVE_MS = 3.0
+# One slow iteration teaches at most so many times what was expected: a computer that stood still is no slower since.
+_MOST_LEARNED, _LEARNED, _FORGETS = 3.0, 0.1, 0.9
+
+
+@dataclass(frozen=True, slots=True)
+class AgeLimits:
+    """How long what was measured may be handed on.
+
+    Attributes
+    ----------
+    held_frames : int
+        So many frames in a row may be without a measurement for want of time; the next is measured, late if need be.
+    overdue_ms : float
+        A pose that is older is measured with as many iterations as it takes, late if need be.
+    tracking_ms : float
+        A pose that is older is `degraded`: a deep breath moves the patient by 2 mm in that time.
+    lost_ms : float
+        A pose that is older is `lost`: the patient may be anywhere.
+    agreed_ms : float
+        A comparison with the whole field that is older says nothing of this frame.
+    """
+
+    held_frames: int = 2
+    overdue_ms: float = 100.0
+    tracking_ms: float = 200.0
+    lost_ms: float = 2000.0
+    agreed_ms: float = 5000.0
+
+
+# A deep breath, 1 sigma a second (`_MOTION_*` at ten frames a second): what a pose that is not measured loses.
+_BREATH_DEG_S, _BREATH_MM_S = 4.0, 10.0
+# A registration that is found again so near to an accepted one is that one: the next vertebra is 20 mm away.
+_SAME_DEG, _SAME_MM = 3.0, 5.0
+
+_NO_TIME = "the pose is old: there was no time to measure it"
+_UNCHANGED = "the picture does not change: it is not live"
+_SETTLING = "the pose is still settling"
+_POOR = "no pose near the last one fits the picture"
+_FAINT = "the picture fits the CT poorly"
+_DISAGREES = "the whole field does not agree with the CT"
+_UNCOMPARED = "the pose has not been compared with the whole field"
+_CHANGED = "the picture has changed at once: turned, mirrored, or of something else"
 
 
 @dataclass
@@ -68,8 +111,9 @@ class RegistrationStage:
 
     name = "registration"
 
-    def __init__(self, inference: InferenceSettings | None = None) -> None:
+    def __init__(self, inference: InferenceSettings | None = None, limits: AgeLimits | None = None) -> None:
         self._inference = inference or InferenceSettings()
+        self._limits = limits or AgeLimits()
         self.engine = "cpu (numba)"
         self._background = ThreadPoolExecutor(1, thread_name_prefix="registration")
         self._T_camera_ct: Float | None = None
@@ -83,11 +127,23 @@ class RegistrationStage:
         self._latest: FrameRecord | None = None
         self._placing: Future[None] | None = None
         self._measuring: Future[Measured] | None = None
+        self._measuring_of = 0  # the frame in which an object is being measured, ns
         self._settle = 0
         self._T_camera_room: Float | None = None  # now, and when `_T_camera_ct` was measured
         self._T_camera_room_then: Float | None = None
         self._iteration_ms = 6.0
         self._prepared = False
+        self._covariance = np.eye(6)  # of the pose that was measured last, camera axes
+        self._measured_at, self._settled_at = 0, 0  # ns, this computer's clock
+        self._agreed_at: int | None = None
+        self._check_of = 0  # the frame that is being compared with the whole field, ns
+        self._held = 0
+        self._doubt = ""
+        self._similar = PictureSimilarity()
+        self._changed = False
+        self._before: Float | None = None  # the pose that was lost last, where a search looks first
+        self._accepted = False
+        self._accepted_T: Float | None = None
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         progress("registration: model")
@@ -137,17 +193,27 @@ class RegistrationStage:
         if self._measuring is not None and self._measuring.done():
             measured, self._measuring = self._measuring.result(), None
             if self._T_camera_ct is not None:
-                self._objects.take(measured)
+                self._objects.take(measured, self._measuring_of)
         self._T_camera_room = self._room(frame.joints)
+        changed = frame.unchanged_ms == 0
+        if changed and frame.seen is not None and not self._similar.alike(frame.pyramid[SIDE], frame.seen):
+            # Nothing that was said of the picture before holds for this one.
+            self._agreement, self._checked_at, self._agreed_at = 0.0, 0.0, None
+            self._changed = self._T_camera_ct is not None
         if (self._search is not None or self._check is not None) and frame.seen is not None:
             self._finder.newest = Snapshot.of(frame, self._T_camera_room)  # what the background job catches up with
         if self._T_camera_ct is None:
-            self._start_search(frame)
-            frame.status = self._status
+            if changed:
+                self._start_search(frame)
+            frame.status, frame.doubt = self._status, "" if changed else _UNCHANGED
             return
-        if self._last is not None and budget.left_ms() < self._iteration_ms + _RESERVE_MS:
-            self._last = replace(self._last, age=self._last.age + 1)
-            frame.registration, frame.status = self._last, self._status
+        if self._last is not None and not changed:
+            self._hold(frame, _UNCHANGED)
+            return
+        if self._last is not None and not self._has_time(budget) and not self._overdue(frame):
+            # Learned only where an iteration is done: without forgetting, one slow iteration would be the last.
+            self._iteration_ms *= _FORGETS
+            self._hold(frame, _NO_TIME)
             return
         T_start = self._expected(self._T_camera_ct)
         estimate = self._track(frame, budget, T_start)
@@ -171,11 +237,13 @@ class RegistrationStage:
             self._checked_at = time.monotonic()
             pose = PoseEstimate(self._T_camera_ct, self._last.score, np.eye(6), self._centre_ct, 0, 0)
             self._finder.newest = snapshot = Snapshot.of(frame, self._T_camera_room)
+            self._check_of = frame.t_local
             self._check = self._background.submit(self._finder.doubt, pose, snapshot)
         elif np.linalg.norm(moved) > _RECHOOSE_MM or turned > _RECHOOSE_DEG:
             self._placing = self._background.submit(self._place, self._sets[1], self._T_camera_ct, frame.seen.copy())
         elif len(self._objects) and self._status == "tracking" and self._last is not None and self._last.age == 0:
             image = frame.pyramid[FINE_SIDE].copy()
+            self._measuring_of = frame.t_local
             self._measuring = self._background.submit(
                 self._objects.measure, image, frame.seen.copy(), self._T_camera_ct
             )
@@ -192,14 +260,76 @@ class RegistrationStage:
         """What the last frame was given; None while there is none."""
         return self._last
 
+    @property
+    def status(self) -> Status:
+        """What the last frame's registration was called."""
+        return self._status
+
+    @property
+    def accepted(self) -> bool:
+        """Whether a person has accepted the registration that is followed."""
+        return self._accepted
+
+    def accept(self) -> bool:
+        """A person accepts the registration as the last frame showed it; False where it is not `tracking`."""
+        if self._status != "tracking" or self._T_camera_ct is None:
+            return False
+        self._accepted, self._accepted_T = True, None
+        return True
+
+    def restore_acceptance(self, T_camera_ct: Float) -> None:
+        """A registration that was accepted before a restart: one that is found at the same place is accepted, too.
+
+        Parameters
+        ----------
+        T_camera_ct : ndarray, shape (4, 4)
+            As it was accepted.
+        """
+        self._accepted_T = np.asarray(T_camera_ct, np.float64)
+
     def restart(self, status: Status = "searching") -> None:
-        """Forgets the pose, and all that other views have said of it, and searches anew."""
+        """Forgets the pose, that it was accepted, and all that other views have said of it, and searches anew."""
         self._views.clear()
         self._lose(status)
+        self._before = self._accepted_T = None
 
     def _lose(self, status: Status) -> None:
         self._objects.clear()
+        if self._T_camera_ct is not None:
+            self._before = self._T_camera_ct
+            self._accepted_T = self._T_camera_ct if self._accepted else self._accepted_T
+        self._accepted = False
         self._T_camera_ct, self._last, self._poor_frames, self._status = None, None, 0, status
+        self._held = 0
+
+    def _has_time(self, budget: Budget) -> bool:
+        return budget.left_ms() > self._iteration_ms + _RESERVE_MS
+
+    def _overdue(self, frame: FrameRecord) -> bool:
+        """Whether the pose must be measured now, late if need be."""
+        limits = self._limits
+        age_ms = (frame.t_local - self._settled_at) / 1e6
+        return self._held >= limits.held_frames or age_ms > limits.overdue_ms
+
+    def _hold(self, frame: FrameRecord, why: str) -> None:
+        """Hands the last pose on, with its age and with what a patient who breathes may have moved since."""
+        assert self._last is not None and self._T_camera_ct is not None
+        self._held += 1
+        age_ms = max((frame.t_local - self._measured_at) / 1e6, self._last.age_ms)
+        if age_ms > self._limits.lost_ms:
+            self._lose("lost")
+            frame.status, frame.doubt = "lost", why
+            return
+        turn, shift = np.deg2rad(_BREATH_DEG_S) * age_ms / 1e3, _BREATH_MM_S * age_ms / 1e3
+        grown = self._covariance + np.diag([turn**2] * 3 + [shift**2] * 3)
+        last = self._last
+        aged = as_result(last.T_camera_ct, last.score, grown, self._centre_ct)
+        self._last = replace(aged, age=last.age + 1, age_ms=age_ms, accepted=self._accepted)
+        if age_ms > self._limits.tracking_ms:
+            self._status, self._doubt = "degraded", why
+        frame.registration, frame.status, frame.doubt = self._last, self._status, self._doubt
+        if len(self._objects):
+            frame.objects = self._objects.poses(last.T_camera_ct, frame.t_local)
 
     def adopt(self, T_camera_ct: Float, frame: FrameRecord) -> None:
         """Goes on from a pose that was found elsewhere; it is held against the whole field at once.
@@ -216,7 +346,8 @@ class RegistrationStage:
         self._place(self._sets[0], T_camera_ct, frame.seen)
         self._T_camera_ct, self._last, self._settle, self._poor_frames = T_camera_ct, None, 3, 0
         self._T_camera_room_then = self._room(frame.joints)
-        self._agreement, self._checked_at = 0.0, 0.0
+        self._agreement, self._checked_at, self._agreed_at, self._held = 0.0, 0.0, None, 0
+        self._measured_at = self._settled_at = frame.t_local
 
     def wait_for_background(self) -> None:
         """Returns when the background has nothing to do; for benches and tests, never on the frame path."""
@@ -232,6 +363,7 @@ class RegistrationStage:
             (patches.coarse, frame.pyramid[COARSE_SIDE], _MOST_COARSE),
             (patches.fine, frame.pyramid[FINE_SIDE], _MOST_FINE),
         ]
+        overdue = self._overdue(frame)
         start = time.perf_counter()
 
         def refined(T_start: Float, information: Float | None) -> PoseEstimate:
@@ -241,7 +373,7 @@ class RegistrationStage:
                 T_start,
                 self._centre_ct,
                 information,
-                lambda: budget.left_ms() > self._iteration_ms + _RESERVE_MS,
+                lambda: overdue or self._has_time(budget),
                 _STILL_MM,
             )
 
@@ -252,7 +384,7 @@ class RegistrationStage:
             again = refined(estimate.T_camera_ct, None)
             estimate = replace(again, iterations=again.iterations + estimate.iterations)
         spent = (time.perf_counter() - start) * 1000 / max(estimate.iterations, 1)
-        self._iteration_ms += 0.1 * (spent - self._iteration_ms)
+        self._iteration_ms += _LEARNED * (min(spent, _MOST_LEARNED * self._iteration_ms) - self._iteration_ms)
         self._latest = frame
         return estimate
 
@@ -271,19 +403,51 @@ class RegistrationStage:
             frame.status = "lost"
             return
         if not plausible:
-            self._status = "degraded"
-            if self._last is not None:
-                self._last = replace(self._last, age=self._last.age + 1)
-            frame.registration, frame.status = self._last, self._status
+            self._status, self._doubt = "degraded", _CHANGED if self._changed else _POOR
+            if self._last is None:
+                frame.status, frame.doubt = "degraded", self._doubt
+            else:
+                self._hold(frame, self._doubt)
             return
         self._T_camera_ct, self._T_camera_room_then = estimate.T_camera_ct, self._T_camera_room
-        sure = estimate.settled and estimate.score >= TRACKING_SCORE and self._agreement >= TRACKING_AGREEMENT
-        T_camera_ct, covariance = self._with_other_views(estimate, sure)
+        self._doubt = self._doubts(frame, estimate)
+        sure = not self._doubt
+        T_camera_ct, self._covariance = self._with_other_views(estimate, sure)
         self._status = "tracking" if sure else "degraded"
-        self._last = as_result(T_camera_ct, estimate.score, covariance, self._centre_ct)
-        frame.registration, frame.status = self._last, self._status
+        self._held, self._measured_at = 0, frame.t_local
+        if estimate.settled:
+            self._settled_at = frame.t_local
+        self._carry_acceptance(sure)
+        result = as_result(T_camera_ct, estimate.score, self._covariance, self._centre_ct)
+        self._last = replace(result, accepted=self._accepted)
+        frame.registration, frame.status, frame.doubt = self._last, self._status, self._doubt
         if len(self._objects):
-            frame.objects = self._objects.poses(T_camera_ct)
+            frame.objects = self._objects.poses(T_camera_ct, frame.t_local)
+
+    def _doubts(self, frame: FrameRecord, estimate: PoseEstimate) -> str:
+        """Why a pose that was measured in this frame is not called tracking; empty where nothing speaks against it."""
+        if self._agreed_at is None:
+            self._agreed_at = frame.t_local
+        if self._changed and self._agreement < TRACKING_AGREEMENT:
+            return _CHANGED
+        self._changed = False
+        if not estimate.settled:
+            return _SETTLING
+        if estimate.score < TRACKING_SCORE:
+            return _FAINT
+        if self._agreement < TRACKING_AGREEMENT:
+            return _DISAGREES
+        if frame.t_local - self._agreed_at > self._limits.agreed_ms * 1e6:
+            return _UNCOMPARED
+        return ""
+
+    def _carry_acceptance(self, sure: bool) -> None:
+        """A pose that was accepted, lost, and is found where it was, is accepted still."""
+        if not sure or self._accepted_T is None or self._T_camera_ct is None:
+            return
+        moved, turned = self._change(self._accepted_T, self._T_camera_ct)
+        self._accepted = bool(np.linalg.norm(moved) < _SAME_MM and turned < _SAME_DEG)
+        self._accepted_T = None
 
     def _with_other_views(self, estimate: PoseEstimate, sure: bool) -> tuple[Float, Float]:
         """The pose and its covariance (camera axes), with what is remembered of other views where the arm says them."""
@@ -318,10 +482,10 @@ class RegistrationStage:
         return moved, rotation_distance_deg(T_before, T_now)
 
     def _motion_prior(self, T_camera_ct: Float) -> Float:
-        R = T_camera_ct[:3, :3]
+        R, frames = T_camera_ct[:3, :3], 1 + self._held
         information = np.zeros((6, 6))
-        information[:3, :3] = np.eye(3) / np.deg2rad(_MOTION_DEG) ** 2
-        shift = 1 / np.array([_MOTION_IN_PLANE_MM, _MOTION_IN_PLANE_MM, _MOTION_DEPTH_MM]) ** 2
+        information[:3, :3] = np.eye(3) / np.deg2rad(frames * _MOTION_DEG) ** 2
+        shift = 1 / (frames * np.array([_MOTION_IN_PLANE_MM, _MOTION_IN_PLANE_MM, _MOTION_DEPTH_MM])) ** 2
         information[3:, 3:] = R.T @ np.diag(shift) @ R
         return information
 
@@ -335,7 +499,7 @@ class RegistrationStage:
     def _start_search(self, frame: FrameRecord) -> None:
         if self._search is None and frame.seen is not None:
             self._finder.newest = snapshot = Snapshot.of(frame, self._T_camera_room)
-            self._search = self._background.submit(self._finder.find, snapshot, self._views.T_room_ct())
+            self._search = self._background.submit(self._finder.find, snapshot, self._views.T_room_ct(), self._before)
 
     def _take_search_result(self) -> None:
         if self._search is None or not self._search.done():
@@ -350,7 +514,7 @@ class RegistrationStage:
         self._sets.reverse()
         self._T_camera_ct, self._settle, self._poor_frames = found.estimate.T_camera_ct, 3, 0
         self._T_camera_room_then = self._finder.found_from
-        self._agreement = found.agreement
+        self._agreement, self._agreed_at, self._before = found.agreement, None, None
 
     def _take_check(self) -> None:
         if self._check is None or not self._check.done():
@@ -359,9 +523,10 @@ class RegistrationStage:
         self._check = None
         if found is None or self._T_camera_ct is None:
             return
-        self._agreement = found.agreement
+        self._agreement, self._agreed_at = found.agreement, self._check_of
         if found.estimate.patches:  # a neighbour was better, and what was remembered was wrong
             self._views.clear()
+            self._accepted = False
             self._follow(found)
         elif found.agreement < LOST_AGREEMENT:
             self.restart("lost")

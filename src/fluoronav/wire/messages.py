@@ -141,6 +141,8 @@ class Registration(BaseModel):
     tre_mm: Number
     tre_image_mm: Number
     age: Count
+    age_ms: Annotated[Number, Field(ge=0)] | None = None
+    accepted: StrictBool | None = None
 
 
 class ObjectRegistration(Registration):
@@ -161,6 +163,7 @@ class Instrument(BaseModel):
     sigma_mm: Number
     origin: Literal["image", "tracker", "fused"]
     age: Count
+    age_ms: Annotated[Number, Field(ge=0)] | None = None
     method: Literal["two_views", "width"] | None = None
     shaft_px: list[Pixel] | None = None
 
@@ -247,6 +250,7 @@ class Alert(_Message):
     lower_mm: Number | None
     threshold_mm: Number | None
     text: StrictStr
+    instance: StrictStr | None = None
 
 
 class Latency(BaseModel):
@@ -283,3 +287,6 @@ class Health(_Message):
     case: str
     mode: Literal["live", "shadow"]
     version: str
+    instance: StrictStr | None = None
+    reason: StrictStr | None = None
+    alerts: list[Alert] | None = None
