@@ -412,7 +412,8 @@ def test_a_picture_that_is_flipped_in_mid_stream_is_never_called_tracking(rig, e
     assert frame.status == "tracking"
     frames = [shown_at(rig, np.ascontiguousarray(flipped), 132 + 33 * k) for k in range(5)]
     assert all(f.status != "tracking" for f in frames)
-    assert frames[0].registration is None or "changed at once" in frames[0].doubt
+    said = {"mirrored": "left for right", "upside down": "upside down", "turned": "changed at once"}[change]
+    assert said in frames[0].doubt and all(f.doubt for f in frames)
     # And right again.
     statuses = [shown_at(rig, counts, 400 + 33 * k).status for k in range(4)]
     assert statuses[-1] == "tracking"
@@ -445,3 +446,12 @@ def test_what_was_accepted_is_so_until_the_pose_is_lost_and_again_where_it_is_fo
         for k in range(4):
             frame = shown_at(rig, counts, 1000 + 33 * k)
         assert frame.status == "tracking" and frame.registration.accepted is accepted
+
+
+def test_a_picture_that_is_mirrored_from_the_first_frame_on_fits_no_pose_and_that_is_said(rig, exposures):
+    flipped = np.ascontiguousarray(exposures[0][0][:, ::-1])
+    frames = [shown_at(rig, flipped, 33 * k) for k in range(5)]
+    assert all(f.status == "searching" for f in frames)
+    assert "mirror image" in frames[-1].doubt
+    statuses = [shown_at(rig, exposures[0][0], 500 + 33 * k).status for k in range(6)]
+    assert statuses[-1] == "tracking"

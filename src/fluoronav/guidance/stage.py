@@ -314,10 +314,12 @@ class GuidanceStage:
                 alert = self.alerts.hold("registration_lost", "medium", now, f"registration is uncertain: {why}")
         else:
             self._lost_frames, self._doubted_since = self._lost_frames + 1, None
+            why = f" ({frame.doubt})" if frame.doubt else ""
             if self._was_tracking and (frame.status == "lost" or self._lost_frames >= _LOST_FRAMES):
-                alert = self.alerts.hold(
-                    "registration_lost", "high", now, "registration lost: the overlay shows no pose"
-                )
+                text = f"registration lost: the overlay shows no pose{why}"
+                alert = self.alerts.hold("registration_lost", "high", now, text)
+            elif frame.doubt and not self._was_tracking:
+                alert = self.alerts.hold("registration_lost", "medium", now, f"no registration{why}")
         if alert is not None:
             frame.alerts.append(alert)
 

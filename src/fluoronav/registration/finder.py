@@ -17,6 +17,8 @@ from fluoronav.registration.search import COARSE_SIDE, SEARCH_SIDES, Hypothesis,
 Float = NDArray[np.float64]
 
 _CATCH_UP_TRIES = 3
+# After so many searches that found nothing the mirror image is looked at, too.
+_MIRRORED_EVERY = 2
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Finder:
         self._searcher, self._T_room_ct, self._place = searcher, T_room_ct, place
         self.newest: Snapshot | None = None
         self.found_from: Float | None = None  # T_camera_room of the frame on which the last result was borne out
+        self.mirrored = False  # the last search found a pose in the mirror image alone
         self._failed_searches = 0
         self._stopping = False
 
@@ -98,9 +101,10 @@ class Finder:
             orbit=self._failed_searches % 2 == 1,
             T_prior=None if T_camera_room is None else T_camera_room @ self._T_room_ct,
         )
-        if found is None or found.agreement < LOST_AGREEMENT:
-            return self._ended(None)
-        return self._ended(self._caught_up(found, snapshot))
+        caught = None if found is None or found.agreement < LOST_AGREEMENT else self._caught_up(found, snapshot)
+        if caught is None and self._failed_searches % _MIRRORED_EVERY == _MIRRORED_EVERY - 1:
+            self.mirrored = self._fits_mirrored(snapshot)
+        return self._ended(caught)
 
     def doubt(self, pose: PoseEstimate, snapshot: Snapshot) -> Hypothesis | None:
         """Holds a pose against the whole field; when that looks bad, tries the neighbours that it may belong to.
@@ -142,7 +146,18 @@ class Finder:
     def _refined(self, T_camera_ct: Float, snapshot: Snapshot) -> Hypothesis:
         return self._searcher.refined(T_camera_ct, snapshot.pyramid, snapshot.seen)
 
+    def _fits_mirrored(self, snapshot: Snapshot) -> bool:
+        """Whether the mirror image shows the patient: a word for people, never a pose."""
+        pyramid = {side: np.ascontiguousarray(image[:, ::-1]) for side, image in snapshot.pyramid.items()}
+        seen = np.ascontiguousarray(snapshot.seen[:, ::-1])
+        T_camera_room = snapshot.T_camera_room
+        found = self._searcher.search(
+            pyramid, seen, self._go_on, T_prior=None if T_camera_room is None else T_camera_room @ self._T_room_ct
+        )
+        return found is not None and _believable(found)
+
     def _ended(self, found: Hypothesis | None) -> Hypothesis | None:
+        self.mirrored = self.mirrored and found is None
         self._failed_searches = 0 if found is not None else self._failed_searches + 1
         return found
 

@@ -23,8 +23,8 @@ class PictureSimilarity:
     def __init__(self) -> None:
         self._before: Float32 | None = None
 
-    def alike(self, attenuation: Float32, seen: NDArray[np.bool_]) -> bool:
-        """Takes a picture; False where it does not go on from the one before.
+    def change(self, attenuation: Float32, seen: NDArray[np.bool_]) -> str:
+        """Takes a picture; says in words how it does not go on from the one before, and nothing where it does.
 
         Parameters
         ----------
@@ -37,4 +37,13 @@ class PictureSimilarity:
         mask = np.asarray(cv2.resize(seen.astype(np.float32), shape, interpolation=cv2.INTER_NEAREST), np.float32)
         detail = locally_normalised(attenuation, mask, _SIGMA_PX)
         before, self._before = self._before, detail
-        return before is None or before.shape != detail.shape or float((before * detail).sum()) >= LEAST_ALIKE
+        if before is None or before.shape != detail.shape or float((before * detail).sum()) >= LEAST_ALIKE:
+            return ""
+        for turned, words in (
+            (before[:, ::-1], "the picture was mirrored, left for right"),
+            (before[::-1], "the picture was turned upside down and mirrored"),
+            (before[::-1, ::-1], "the picture was turned by 180 degrees"),
+        ):
+            if float((turned * detail).sum()) >= LEAST_ALIKE:
+                return words
+        return "the picture has changed at once: the C-arm was moved, or it shows something else"

@@ -90,7 +90,7 @@ _POOR = "no pose near the last one fits the picture"
 _FAINT = "the picture fits the CT poorly"
 _DISAGREES = "the whole field does not agree with the CT"
 _UNCOMPARED = "the pose has not been compared with the whole field"
-_CHANGED = "the picture has changed at once: turned, mirrored, or of something else"
+_MIRRORED = "the picture fits the CT only as its mirror image: is the C-arm's picture flipped?"
 
 
 @dataclass
@@ -140,7 +140,7 @@ class RegistrationStage:
         self._held = 0
         self._doubt = ""
         self._similar = PictureSimilarity()
-        self._changed = False
+        self._change_said = ""
         self._before: Float | None = None  # the pose that was lost last, where a search looks first
         self._accepted = False
         self._accepted_T: Float | None = None
@@ -196,16 +196,18 @@ class RegistrationStage:
                 self._objects.take(measured, self._measuring_of)
         self._T_camera_room = self._room(frame.joints)
         changed = frame.unchanged_ms == 0
-        if changed and frame.seen is not None and not self._similar.alike(frame.pyramid[SIDE], frame.seen):
+        change = self._similar.change(frame.pyramid[SIDE], frame.seen) if changed and frame.seen is not None else ""
+        if change:
             # Nothing that was said of the picture before holds for this one.
             self._agreement, self._checked_at, self._agreed_at = 0.0, 0.0, None
-            self._changed = self._T_camera_ct is not None
+            self._change_said = change
         if (self._search is not None or self._check is not None) and frame.seen is not None:
             self._finder.newest = Snapshot.of(frame, self._T_camera_room)  # what the background job catches up with
         if self._T_camera_ct is None:
             if changed:
                 self._start_search(frame)
-            frame.status, frame.doubt = self._status, "" if changed else _UNCHANGED
+            frame.status = self._status
+            frame.doubt = _UNCHANGED if not changed else _MIRRORED if self._finder.mirrored else self._change_said
             return
         if self._last is not None and not changed:
             self._hold(frame, _UNCHANGED)
@@ -403,7 +405,7 @@ class RegistrationStage:
             frame.status = "lost"
             return
         if not plausible:
-            self._status, self._doubt = "degraded", _CHANGED if self._changed else _POOR
+            self._status, self._doubt = "degraded", self._change_said or _POOR
             if self._last is None:
                 frame.status, frame.doubt = "degraded", self._doubt
             else:
@@ -428,9 +430,10 @@ class RegistrationStage:
         """Why a pose that was measured in this frame is not called tracking; empty where nothing speaks against it."""
         if self._agreed_at is None:
             self._agreed_at = frame.t_local
-        if self._changed and self._agreement < TRACKING_AGREEMENT:
-            return _CHANGED
-        self._changed = False
+        if self._agreement >= TRACKING_AGREEMENT:
+            self._change_said = ""
+        elif self._change_said:
+            return self._change_said
         if not estimate.settled:
             return _SETTLING
         if estimate.score < TRACKING_SCORE:
