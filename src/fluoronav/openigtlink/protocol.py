@@ -252,6 +252,8 @@ class MessageReader:
         When the message began that is not complete yet (monotonic, s); None between two.
     newest_version : int
         The highest header version that has come.
+    lost : ProtocolError or None
+        Why it is no longer known where messages begin (``header``, ``too_long``): the connection has to be made again.
     """
 
     def __init__(self, wanted: Mapping[str, int], clock: Callable[[], float] = time.monotonic) -> None:
@@ -262,18 +264,24 @@ class MessageReader:
         self.counts: Counter[str] = Counter()
         self.begun_at: float | None = None
         self.newest_version = 0
+        self.lost: ProtocolError | None = None
+
+    @property
+    def body_bytes(self) -> int:
+        """Of the message that is not complete yet; 0 where that is not known."""
+        return 0 if self._header is None else self._header.body_bytes
 
     def feed(self, data: Bytes) -> list[Message]:
-        """The messages that are complete with these bytes.
-
-        Raises
-        ------
-        ProtocolError
-            ``header``, ``too_long``: where messages begin is no longer known; the connection has to be made again. What
-            was complete before is lost with it.
-        """
+        """The messages that are complete with these bytes; none once the beginning of messages is ``lost``."""
         found: list[Message] = []
-        rest = memoryview(data)
+        if self.lost is None:
+            try:
+                self._feed(memoryview(data), found)
+            except ProtocolError as error:
+                self.lost = error
+        return found
+
+    def _feed(self, rest: memoryview, found: list[Message]) -> None:
         while rest or self._complete():
             if self._skip:
                 part, rest = rest[: self._skip], rest[self._skip :]
@@ -289,9 +297,8 @@ class MessageReader:
                 self.begun_at = self._clock()
             self._buffer += part
             if len(part) < need:
-                break
+                return
             self._take(found)
-        return found
 
     def _complete(self) -> bool:
         return self._header is not None and not self._skip and len(self._buffer) == self._header.body_bytes

@@ -16,7 +16,7 @@ from fluoronav.paths import shipped
 
 pyigtl = pytest.importorskip("pyigtl", reason="the extra `igtl` is not installed")
 pytest.importorskip("skimage", reason="the extra `display` is not installed")
-from fluoronav.display.igtl_server import BEYOND, RAS_FROM_LPS  # noqa: E402
+from fluoronav.openigtlink.server import BEYOND, RAS_FROM_LPS  # noqa: E402
 
 
 class PolyData(pyigtl.PolyDataMessage):
