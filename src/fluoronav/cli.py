@@ -228,11 +228,9 @@ def _parser() -> argparse.ArgumentParser:
         bridge,
     )
     igtl.add_argument(
-        "--serve",
-        type=_port,
-        metavar="PORT",
-        help="serve a running pipeline at a port, for example 18944; 0 for any that is free",
-    )
+        "--serve", type=_port, metavar="PORT",
+        help="serve a running pipeline at this port, for example 18944; 0 for any that is free",
+    )  # fmt: skip
     igtl.add_argument("--launch", type=Path, default=shipped("launch/demo.yaml"), help="the pipeline's launch file")
     igtl.add_argument(
         "--interface", help="network interface to serve at, for example eth0, or its address; else this computer alone"

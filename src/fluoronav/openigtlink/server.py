@@ -1,4 +1,4 @@
-"""What the pipeline says as an OpenIGTLink server, for 3D Slicer and others: picture, poses, structures, status, alerts.
+"""What the pipeline says as an OpenIGTLink server, for 3D Slicer and others: picture, poses, structures, words.
 
 OpenIGTLink's world is the patient in RAS (right to left, back to front, feet to head), mm; ours is LPS: x and y change
 their signs.
@@ -102,8 +102,9 @@ class SlicerServer:
         self._context = zmq.Context()
         self._said, self._frames = self._context.socket(zmq.SUB), self._context.socket(zmq.SUB)
         for sub, endpoint, topics, held in (
-            (self._said, out, (b"overlay/", b"alert/", b"health/", b"view/"), 64), (self._frames, frames, (b"frame/",), 2)
-        ):  # fmt: skip
+            (self._said, out, (b"overlay/", b"alert/", b"health/", b"view/"), 64),
+            (self._frames, frames, (b"frame/",), 2),
+        ):
             sub.setsockopt(zmq.LINGER, 0)
             sub.setsockopt(zmq.RCVHWM, held)
             sub.setsockopt(zmq.MAXMSGSIZE, _MOST_MESSAGE_BYTES)

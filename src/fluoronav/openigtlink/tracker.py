@@ -164,7 +164,8 @@ class TrackerBridge:
                 tools[tool] = {
                     "id": tool, "visible": pose is not None, "T_tracker_tool": pose, "error_mm": self._error_mm
                 }  # fmt: skip
-        self.counts["superseded"] += key in ready
+        if key in ready:
+            self.counts["superseded"] += 1
         if tools:
             ready[key] = {"v": PROTOCOL_VERSION, "source": self._source, "t_acq": t_ns, "tools": list(tools.values())}
 
