@@ -24,11 +24,10 @@ TRANSPORT_NS, _AGREED_NS = 20_000_000, 10_000_000
 _STEP_AFTER_NS, _STEP_NS, _STEP_MESSAGES = _NS // 2, 100_000_000, 3
 # What is within this of now is jitter.
 _FUTURE_NS = 20_000_000
-_MOST_DEVICES = 256
 
 
 class SenderClock:
-    """Turns a sender's times into this computer's.
+    """Turns the times of one device into this computer's; a gateway may join devices with clocks of their own.
 
     Attributes
     ----------
@@ -37,30 +36,28 @@ class SenderClock:
     steps : int
         How often a clock was set.
     advances : bool
-        The sender's times have gone forward since it is connected.
+        Its times have gone forward since it is connected.
     """
 
     def __init__(self) -> None:
         self._delays: deque[tuple[int, int]] = deque(maxlen=1024)
         self._ahead = 0
-        self._newest: dict[str, int] = {}
+        self._newest_ns: int | None = None
         self._coarse_until_ns = 0
         self.advances = False
         self.offset_ns, self.steps = 0, 0
 
-    def ours(self, device: str, t_ns: int, now_ns: int, moved: bool = True) -> int | None:
+    def ours(self, t_ns: int, now_ns: int, moved: bool = True) -> int | None:
         """A moment in our time.
 
         Parameters
         ----------
-        device : str
-            Each device's times go forward by themselves.
         t_ns : int
             The sender's time.
         now_ns : int
             When the message arrived.
         moved : bool
-            The device's pose is another one than in its message before.
+            The pose is another one than in the message before.
 
         Returns
         -------
@@ -68,7 +65,7 @@ class SenderClock:
             ns since 1970, never later than now; None where the sender's times say nothing: there are none, they stand
             still, or several poses share one.
         """
-        before = self._newest.get(device)
+        before = self._newest_ns
         if t_ns <= 0:
             return None
         if before is not None and t_ns > before:
@@ -77,9 +74,7 @@ class SenderClock:
             self._learn_again()
         if before == t_ns and moved and self.advances:
             self._coarse_until_ns = now_ns + WINDOW_NS
-        if before is None and len(self._newest) >= _MOST_DEVICES:
-            self._newest.clear()
-        self._newest[device] = t_ns
+        self._newest_ns = t_ns
         if (before is not None and not self.advances) or now_ns < self._coarse_until_ns:
             return None
         self._note(now_ns, now_ns - t_ns)

@@ -55,8 +55,19 @@ _WORDS = {
     "same_name": "poses of devices that share a name or a tool",
     "untimed": "messages without a usable time; that of arrival is taken",
     "repeated": "messages that came before",
+    "clock": "times the difference of the clocks was learned",
     "status": "times the server said that it is not well",
 }
+
+
+class _Heard:
+    """What a device said last, and its clock."""
+
+    def __init__(self) -> None:
+        self.clock = SenderClock()
+        self.said: tuple[int, str, bytes] | None = None
+        self.moved = True
+        self.said_offset_ns = 0
 
 
 class TrackerBridge:
@@ -85,9 +96,8 @@ class TrackerBridge:
         self, host: str, port: int, endpoint: str, source: str, names: Mapping[str, str], error_mm: float
     ) -> None:
         self._address, self._source, self._error_mm = f"{host}:{port}", source, error_mm
-        self._devices, self._clock = Devices(names), SenderClock()
-        self._said_offset_ns = 0
-        self._before: dict[str, Message] = {}
+        self._devices = Devices(names)
+        self._heard: dict[str, _Heard] = {}
         self._connections = 0
         self._seq = 0
         self._context = zmq.Context()
@@ -115,7 +125,7 @@ class TrackerBridge:
         messages = self._gateway.take(seconds)
         if self.counts["connected"] != self._connections:
             self._connections = self.counts["connected"]
-            self._clock, self._before = SenderClock(), {}
+            self._heard.clear()
             log.info("OpenIGTLink: connected to %s", self._address)
         for reason in ("unreachable", "closed", "silent", "stalled", "header", "too_long"):
             self._tally.note(reason, f"{self._address}: {self._gateway.why}")
@@ -142,32 +152,65 @@ class TrackerBridge:
         self._context.term()
 
     def _poses(self, message: Message, ready: dict[tuple[str, ...], dict[str, Any]]) -> None:
-        now_ns = time.time_ns()
+        now_ns, now_s, t_ns = time.time_ns(), time.monotonic(), message.header.t_ns
         seen = sightings(message)
-        if not seen:
-            return
-        key = (message.header.kind, message.name, *(s.device for s in seen))
-        t_ns = self._time(key, message, now_ns)
-        if t_ns is None:
-            return
         names = Counter(s.device for s in seen)
-        tools = {}
-        for sighting in seen:
-            tool = self._devices.tool(sighting.device, sighting.cut, time.monotonic())
-            refused = self._refused(sighting, names[sighting.device] > 1, t_ns)
+        fresh = [s for s in seen if names[s.device] > 1 or self._is_new(s, t_ns)]
+        if not fresh:
+            return
+        t = self._time(fresh[0].device, t_ns, now_ns)
+        tools: dict[str, dict[str, Any]] = {}
+        for sighting in fresh:
+            tool = self._devices.tool(sighting.device, sighting.cut, now_s)
+            refused = self._refused(sighting, names[sighting.device] > 1, t)
             if refused:
                 self.counts[refused] += 1
-            if refused == "same_name" and self._devices.of_another(sighting.device, time.monotonic()):
+            if refused == "same_name" and self._devices.of_another(sighting.device, now_s):
                 continue
             pose = None if refused or sighting.T_tracker_tool is None else sighting.T_tracker_tool.ravel().tolist()
             if tool not in tools or pose is None:
                 tools[tool] = {
                     "id": tool, "visible": pose is not None, "T_tracker_tool": pose, "error_mm": self._error_mm
                 }  # fmt: skip
+        key = (message.header.kind, *(s.device for s in fresh))
         if key in ready:
             self.counts["superseded"] += 1
         if tools:
-            ready[key] = {"v": PROTOCOL_VERSION, "source": self._source, "t_acq": t_ns, "tools": list(tools.values())}
+            ready[key] = {"v": PROTOCOL_VERSION, "source": self._source, "t_acq": t, "tools": list(tools.values())}
+
+    def _is_new(self, sighting: Sighting, t_ns: int) -> bool:
+        """False where a device's pose and time have come before: a gateway that sends its last words again."""
+        heard = self._heard.get(sighting.device)
+        if heard is None:
+            if len(self._heard) >= _MOST_DEVICES:
+                self._heard.clear()
+            heard = self._heard[sighting.device] = _Heard()
+        T = sighting.T_tracker_tool
+        said = (t_ns, sighting.refused, b"" if T is None else T.tobytes())
+        heard.moved, before, heard.said = heard.said != said, heard.said, said
+        if before == said and t_ns and heard.clock.advances:
+            self.counts["repeated"] += 1
+            return False
+        return True
+
+    def _time(self, device: str, t_ns: int, now_ns: int) -> int:
+        """When poses were measured, in our time."""
+        heard = self._heard.get(device)
+        t = heard.clock.ours(t_ns, now_ns, heard.moved) if heard is not None else None
+        if heard is None or t is None:
+            self.counts["untimed"] += 1
+            return now_ns
+        offset = heard.clock.offset_ns
+        if abs(offset - heard.said_offset_ns) > _WORTH_SAYING_NS:
+            heard.said_offset_ns = offset
+            self.counts["clock"] += 1
+            side = "behind" if offset > 0 else "ahead of"
+            self._tally.note(
+                "clock",
+                f"{device}: {abs(offset) / 1e9:.3f} s {side} this computer's, or its poses take so long; its times are "
+                "moved by as much",
+            )
+        return t
 
     def _refused(self, sighting: Sighting, twice: bool, t_ns: int) -> str:
         """Why a pose is not published; empty where it is."""
@@ -191,30 +234,6 @@ class TrackerBridge:
             )
             return "same_name"
         return ""
-
-    def _time(self, key: tuple[str, ...], message: Message, now_ns: int) -> int | None:
-        """When the poses were measured, in our time; None where the message came before."""
-        device, t_ns = "\0".join(key), message.header.t_ns
-        before = self._before.get(device)
-        if len(self._before) > _MOST_DEVICES:
-            self._before.clear()
-        self._before[device] = message
-        moved = before is None or before.content != message.content
-        if before == message and self._clock.advances and t_ns:
-            self.counts["repeated"] += 1
-            return None
-        t = self._clock.ours(device, t_ns, now_ns, moved)
-        if t is None:
-            self.counts["untimed"] += 1
-            return now_ns
-        offset = self._clock.offset_ns
-        if abs(offset - self._said_offset_ns) > _WORTH_SAYING_NS:
-            self._said_offset_ns = offset
-            log.warning(
-                "OpenIGTLink: the clock of %s is %.3f s %s this computer's, or its poses take so long; its times are "
-                "moved by as much", self._address, abs(offset) / 1e9, "behind" if offset > 0 else "ahead of",
-            )  # fmt: skip
-        return t
 
     def _status(self, message: Message) -> None:
         if message.header.kind == "RTS_TDATA":
