@@ -11,7 +11,9 @@ from fluoronav.openigtlink.names import DeviceNames, in_ascii
 RESERVED = ("Fluoroscopy", "CameraToPatient", "Status", "Alert")
 
 
-@given(st.lists(st.text(max_size=40), unique=True, max_size=20), st.lists(st.text(max_size=40), unique=True, max_size=5))
+@given(
+    st.lists(st.text(max_size=40), unique=True, max_size=20), st.lists(st.text(max_size=40), unique=True, max_size=5)
+)
 def test_every_thing_has_a_name_of_its_own_in_20_ascii_letters(things, tools):
     names = DeviceNames(RESERVED, things, tools, "ToPatient")
     given_ = [*RESERVED, *(names.of(t) for t in things if t not in RESERVED), *(names.of_tool(t) for t in tools)]

@@ -130,9 +130,7 @@ def test_a_header_that_is_none_says_that_the_beginning_of_messages_is_lost(chang
     assert reader.feed(good) == []
 
 
-@pytest.mark.parametrize(
-    "sizes", [(4, 2, 0), (12, 1, 0), (12, 200, 0), (12, 2, 2**32 - 1), (65535, 0, 0), (12, 10, 0)]
-)
+@pytest.mark.parametrize("sizes", [(4, 2, 0), (12, 1, 0), (12, 200, 0), (12, 2, 2**32 - 1), (65535, 0, 0), (12, 10, 0)])
 def test_metadata_whose_sizes_do_not_fit_are_refused(sizes):
     body = struct.pack("> H H I I", *sizes, 0) + b"\xff" * 60
     data = packed("STRING", "a", body, version=2)

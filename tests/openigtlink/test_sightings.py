@@ -76,7 +76,9 @@ def test_a_long_name_is_found_by_its_number_or_by_its_status():
     assert (short.device, short.cut) == ("Stylus", False)
 
 
-@pytest.mark.parametrize(("kind", "content"), [("TRANSFORM", bytes(47)), ("TRANSFORM", bytes(96)), ("TDATA", bytes(71))])
+@pytest.mark.parametrize(
+    ("kind", "content"), [("TRANSFORM", bytes(47)), ("TRANSFORM", bytes(96)), ("TDATA", bytes(71))]
+)
 def test_a_content_of_another_size_is_refused(kind, content):
     with pytest.raises(ProtocolError) as refused:
         of(kind, "a", content)
