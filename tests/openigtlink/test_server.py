@@ -12,7 +12,6 @@ import pytest
 from tests.display.pipeline_stand_in import CASE, StandIn, alert, health, overlay
 from tests.openigtlink.conftest import packed
 
-from fluoronav.case import NoGo
 from fluoronav.geometry import Camera
 from fluoronav.openigtlink import clients as clients_module
 from fluoronav.openigtlink.content import unpack_polydata, unpack_string, unpack_transform
@@ -323,7 +322,3 @@ def test_a_port_in_use_and_an_interface_that_is_not_there_are_named(served):
     with pytest.raises(ValueError, match=r"--interface nope9: this computer has .*lo"):
         address_of("nope9")
     assert address_of("lo") == "127.0.0.1" == address_of("127.0.0.1")
-
-
-def test_forbidden_regions_are_structures_too():
-    assert all(isinstance(n, NoGo) for n in CASE.file.no_go)

@@ -229,8 +229,8 @@ class SlicerServer:
             self._alerts[known] = alert
 
     def _health(self, health: dict[str, Any]) -> None:
-        case = str(health.get("case") or "")
-        if case and (case != self._case.id) != bool(self._another_case):
+        case = health.get("case")
+        if isinstance(case, str) and case and (case != self._case.id) != bool(self._another_case):
             self._another_case = case if case != self._case.id else ""
             self._T_ct_camera, self._surfaces_at = None, -np.inf
         if self._another_case:
