@@ -322,3 +322,13 @@ def test_a_port_in_use_and_an_interface_that_is_not_there_are_named(served):
     with pytest.raises(ValueError, match=r"--interface nope9: this computer has .*lo"):
         address_of("nope9")
     assert address_of("lo") == "127.0.0.1" == address_of("127.0.0.1")
+
+
+def test_a_tool_that_is_not_seen_any_more_is_named_in_the_status(served):
+    s = served()
+    slicer = s.client()
+    s.say()
+    s.until(lambda: slicer.words("Status"), slicer)
+    assert "not seen" not in slicer.words("Status")[-1]
+    s.until(lambda: s.say(instruments=[]) or slicer.words("Status")[-1].endswith("not seen: kwire"), slicer)
+    s.until(lambda: s.say() or slicer.words("Status")[-1].endswith("mm across"), slicer)

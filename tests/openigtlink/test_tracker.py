@@ -207,11 +207,13 @@ def test_a_connection_that_is_lost_again_and_again_is_made_again_and_again(heard
     assert h.gateway.connections == 6 and h.counts["closed"] == 5
 
 
-def test_a_picture_between_two_poses_is_passed_over(heard):
+def test_a_picture_between_two_poses_is_passed_over_and_its_type_is_said_once(heard, caplog):
     picture = packed("IMAGE", "video", bytes(20000))
-    h = heard(repeating(lambda k: picture + stylus(k)))
-    h.until(lambda: len(h.poses("Stylus")) > 5)
+    with caplog.at_level(logging.INFO, "fluoronav"):
+        h = heard(repeating(lambda k: picture + stylus(k)))
+        h.until(lambda: len(h.poses("Stylus")) > 5)
     assert h.counts["not_read"] >= 5 and h.gateway.connections == 1
+    assert caplog.text.count("sends IMAGE, which is not read") == 1
 
 
 @pytest.mark.parametrize("state", ["unreachable", "connected", "inside", "silent", "name"])

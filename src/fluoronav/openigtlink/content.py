@@ -22,6 +22,8 @@ _IMAGE = struct.Struct("> H B B B B 3H 12f 6H")
 _POLYDATA = struct.Struct("> 10I")
 
 STATUS_OK = 1
+# As many as fit into one message to the pipeline.
+MOST_TOOLS = 256
 _RAS, _LITTLE = 1, 2
 _SCALARS = {2: "i1", 3: "u1", 4: "i2", 5: "u2", 6: "i4", 7: "u4", 10: "f4", 11: "f8"}
 # A tool's type in TDATA: an instrument whose whole pose is known.
@@ -80,8 +82,10 @@ def pack_tracking_data(tools: Sequence[tuple[str, ArrayLike]]) -> bytes:
 
 def unpack_tracking_data(content: bytes) -> list[TrackedTool]:
     """The tools of a TDATA message; raises :class:`ProtocolError`."""
-    if len(content) % _TOOL.size:
-        raise ProtocolError("content", f"TDATA is {len(content)} bytes long, no multiple of {_TOOL.size}")
+    if len(content) % _TOOL.size or len(content) > MOST_TOOLS * _TOOL.size:
+        raise ProtocolError(
+            "content", f"TDATA is {len(content)} bytes long; up to {MOST_TOOLS} tools of {_TOOL.size} were expected"
+        )
     return [
         TrackedTool(decode_name(name), b"\0" not in name, _matrix(numbers))
         for name, _, _, *numbers in _TOOL.iter_unpack(content)

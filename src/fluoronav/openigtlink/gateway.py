@@ -42,6 +42,8 @@ class Gateway:
         By reason: ``connected``; why there was no connection or it was given up (``unreachable``, ``closed``,
         ``silent``, ``stalled``, ``header``, ``too_long``); messages left out (``checksum``, ``metadata``,
         ``not_read``).
+    passed_over : set
+        Types of messages that have come and are not read.
     connected : bool
     why : str
         In words, why the last connection ended or could not be made.
@@ -59,6 +61,7 @@ class Gateway:
         self._to_send = b""
         self.connected = False
         self.counts: Counter[str] = Counter()
+        self.passed_over: set[str] = set()
         self.why = ""
 
     def take(self, seconds: float) -> list[Message]:
@@ -146,6 +149,7 @@ class Gateway:
         bad = sum(self._reader.counts[r] for r in ("checksum", "metadata"))
         self._good = 0 if bad else self._good + good
         self.counts.update(self._reader.counts)
+        self.passed_over = self._reader.passed_over
         self._reader.counts.clear()
         if self._good >= _GOOD_MESSAGES:
             self._pause = _FIRST_PAUSE_S

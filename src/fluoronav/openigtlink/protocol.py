@@ -30,6 +30,8 @@ ASCII, UTF_8 = 3, 106
 # A whole CT is half of this; a header that asks for more is noise.
 MOST_BODY_BYTES = 2**30
 
+_MOST_TYPES = 32
+
 
 class ProtocolError(ValueError):
     """Bytes that are no message as the specification has it.
@@ -252,6 +254,8 @@ class MessageReader:
         When the message began that is not complete yet (monotonic, s); None between two.
     newest_version : int
         The highest header version that has come.
+    passed_over : set
+        Types that are not wanted and have come (the first 32).
     lost : ProtocolError or None
         Why it is no longer known where messages begin (``header``, ``too_long``): the connection has to be made again.
     """
@@ -264,6 +268,7 @@ class MessageReader:
         self.counts: Counter[str] = Counter()
         self.begun_at: float | None = None
         self.newest_version = 0
+        self.passed_over: set[str] = set()
         self.lost: ProtocolError | None = None
 
     @property
@@ -314,6 +319,8 @@ class MessageReader:
                 raise ProtocolError("too_long", f"{header.kind} {header.name}: {header.body_bytes} bytes are announced")
             self._header = header
             if most is None:
+                if len(self.passed_over) < _MOST_TYPES:
+                    self.passed_over.add(header.kind)
                 self._skip, self._crc = header.body_bytes, 0
                 if not self._skip:
                     self._ended("not_read")

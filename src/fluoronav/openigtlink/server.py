@@ -36,6 +36,8 @@ RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _PICTURES_EVERY_S, _SURFACES_EVERY_S, _POLL_MS = 0.1, 10.0, 100
 # Frames are shown where no enhanced picture has come for so long.
 _NO_VIEW_S = 0.5
+# A tool that was shown and is in no overlay for so long is said not to be seen: Slicer goes on showing where it was.
+_UNSEEN_S = 0.3
 # No overlay for so long: what Slicer shows is old.
 _SILENT_S = 1.0
 # The picture hangs behind the patient, so far from the source as the target is, times this.
@@ -43,7 +45,7 @@ BEYOND = 1.35
 _PICTURE, _CAMERA, _STATUS, _ALERT = "Fluoroscopy", "CameraToPatient", "Status", "Alert"
 _TO_PATIENT = "ToPatient"
 _MOST_MESSAGE_BYTES = 1 << 26
-_MOST_AT_ONCE = 64
+_MOST_AT_ONCE, _MOST_TOOLS = 64, 64
 _WORDS = {
     "invalid": "messages that are none of ours, or whose numbers do not fit",
     "stuck": "clients that took nothing",
@@ -118,6 +120,7 @@ class SlicerServer:
         self._picture_at = self._view_at = self._surfaces_at = -np.inf
         self._alerts: dict[str, dict[str, Any]] = {}
         self._instance: str | None = None
+        self._tools_at: dict[str, float] = {}
         self._another_case = ""
         things = _things(case)
         self._names = DeviceNames(
@@ -206,6 +209,10 @@ class SlicerServer:
                 self._instrument(instrument)
             except (ValueError, LookupError, TypeError) as error:
                 self._invalid(b"overlay, instrument", error)
+        now = time.monotonic()
+        unseen = sorted(tool for tool, at in self._tools_at.items() if now - at > _UNSEEN_S)
+        if unseen:
+            status += f", not seen: {', '.join(unseen)}"
         if header.get("mode") == "shadow":
             status += ", shadow mode"
         self._say(status)
@@ -217,6 +224,8 @@ class SlicerServer:
         if tip.shape != (3,) or axis.shape != (3,) or not (np.isfinite([tip, axis]).all() and axis.any()):
             raise ValueError(f"{instrument['id']}: tip or axis is no point and direction")
         tool = str(instrument["id"])
+        if tool in self._tools_at or len(self._tools_at) < _MOST_TOOLS:
+            self._tools_at[tool] = time.monotonic()
         self._send_pose(self._names.of_tool(tool), tool + _TO_PATIENT, frame_along(tip, axis), _age_ns(instrument))
 
     def _alert(self, alert: dict[str, Any]) -> None:
@@ -233,6 +242,7 @@ class SlicerServer:
         if isinstance(case, str) and case and (case != self._case.id) != bool(self._another_case):
             self._another_case = case if case != self._case.id else ""
             self._T_ct_camera, self._surfaces_at = None, -np.inf
+            self._tools_at.clear()
         if self._another_case:
             self._say(f"another case is guided, {self._another_case}: start this bridge again with it")
         open_now = health.get("alerts")

@@ -50,6 +50,7 @@ _WORDS = {
     "checksum": "messages with a wrong checksum",
     "metadata": "messages whose metadata do not fit",
     "content": "messages whose content does not fit",
+    "hidden": "poses of tools that the tracker does not see",
     "not_rigid": "poses that are no rigid, right-handed motion",
     "too_far": "poses more than 10 m away (is the gateway's unit mm?)",
     "same_name": "poses of devices that share a name or a tool",
@@ -99,6 +100,7 @@ class TrackerBridge:
         self._devices = Devices(names)
         self._heard: dict[str, _Heard] = {}
         self._connections = 0
+        self._passed_over: set[str] = set()
         self._seq = 0
         self._context = zmq.Context()
         self._out = self._context.socket(zmq.PUB)
@@ -129,6 +131,11 @@ class TrackerBridge:
             log.info("OpenIGTLink: connected to %s", self._address)
         for reason in ("unreachable", "closed", "silent", "stalled", "header", "too_long"):
             self._tally.note(reason, f"{self._address}: {self._gateway.why}")
+        for kind in self._gateway.passed_over - self._passed_over:
+            self._passed_over.add(kind)
+            log.info(
+                "OpenIGTLink: %s sends %s, which is not read: poses come as TRANSFORM or TDATA", self._address, kind
+            )
         ready: dict[tuple[str, ...], dict[str, Any]] = {}
         for message in messages:
             try:
