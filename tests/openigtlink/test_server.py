@@ -270,6 +270,9 @@ def test_a_number_that_is_none_costs_its_own_pose_and_nothing_else(served):
     s.stand_in.send([b"alert/x"])
     s.stand_in.say("alert", {"priority": 5})
     s.stand_in.say("health", {"alerts": [5], "case": 7})
+    s.stand_in.say("alert", alert(1, "high"))
+    s.stand_in.say("health", health(alerts=[{"id": "a1"}]))
+    s.client()
     s.say(status="lost", registration=None)
     s.until(lambda: slicer.words("Status")[-1].startswith(("lost", "another")), slicer)
     assert not slicer.ended and s.server.counts["invalid"] > 8

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from fluoronav.case import Case, NoGo, Structure
 from fluoronav.display.case_view import surface
 from fluoronav.geometry import Camera, frame_along, inverse, is_rigid, transform_points
+from fluoronav.openigtlink.checksum import crc64
 from fluoronav.openigtlink.clients import Clients, Outgoing
 from fluoronav.openigtlink.content import pack_image, pack_polydata, pack_string, pack_transform
 from fluoronav.openigtlink.names import DeviceNames
@@ -52,6 +54,20 @@ _WORDS = {
     "refused": "clients too many",
     "not_openigtlink": "clients that send what is not OpenIGTLink",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class _Alert:
+    priority: str
+    state: str
+    text: str
+
+    @staticmethod
+    def of(message: dict[str, Any]) -> _Alert:
+        return _Alert(str(message["priority"]), str(message["state"]), str(message["text"]))
+
+    def words(self, state: str = "") -> str:
+        return f"{self.priority.upper()} {state or self.state}: {self.text}"
 
 
 class SlicerServer:
@@ -118,7 +134,7 @@ class SlicerServer:
         self._status = ""
         self._overlay_at = time.monotonic()
         self._picture_at = self._view_at = self._surfaces_at = -np.inf
-        self._alerts: dict[str, dict[str, Any]] = {}
+        self._alerts: dict[str, _Alert] = {}
         self._instance: str | None = None
         self._tools_at: dict[str, float] = {}
         self._another_case = ""
@@ -128,6 +144,7 @@ class SlicerServer:
         )
         for long, name in self._names.changed().items():
             log.info("OpenIGTLink: %s is called %s", long, name)
+        crc64(b"compiled before anybody waits for it")
         self._surfaces = {t.name: pack_polydata(*_in_ras(*surface(t))) for t in things}
 
     def run(self, stopping: Callable[[], bool]) -> None:
@@ -230,12 +247,12 @@ class SlicerServer:
 
     def _alert(self, alert: dict[str, Any]) -> None:
         # An alert without an id can be said, but not kept for whoever comes later.
-        known = str(alert.get("id", ""))
-        self._clients.alert(_string(_ALERT, _words(alert)))
-        if known and alert["state"] == "cleared":
+        known, said = str(alert.get("id", "")), _Alert.of(alert)
+        self._clients.alert(_string(_ALERT, said.words()))
+        if known and said.state == "cleared":
             self._alerts.pop(known, None)
         elif known:
-            self._alerts[known] = alert
+            self._alerts[known] = said
 
     def _health(self, health: dict[str, Any]) -> None:
         case = health.get("case")
@@ -249,13 +266,13 @@ class SlicerServer:
         if not isinstance(open_now, list):
             return
         instance, before = str(health.get("instance", "")), self._instance
+        by_id = {str(a["id"]): _Alert.of(a) for a in open_now}
         self._instance = instance
-        by_id = {str(a["id"]): a for a in open_now}
         for gone in [k for k in self._alerts if k not in by_id or before not in (None, instance)]:
-            self._clients.alert(_string(_ALERT, _words(self._alerts.pop(gone) | {"state": "no longer open"})))
+            self._clients.alert(_string(_ALERT, self._alerts.pop(gone).words("no longer open")))
         for known, alert in by_id.items():
             if known not in self._alerts:
-                self._clients.alert(_string(_ALERT, _words(alert)))
+                self._clients.alert(_string(_ALERT, alert.words()))
             self._alerts[known] = alert
 
     def _pipeline_silent(self) -> None:
@@ -269,7 +286,7 @@ class SlicerServer:
         if status:
             self._say(status)
         for alert in self._alerts.values():
-            self._clients.newcomer(_string(_ALERT, _words(alert)))
+            self._clients.newcomer(_string(_ALERT, alert.words()))
         self._surfaces_at = -np.inf
 
     def _send_surfaces(self) -> None:
@@ -338,10 +355,6 @@ def address_of(interface: str) -> str:
 
 def _string(name: str, text: str) -> Outgoing:
     return Outgoing("STRING", name, name, pack_string(text))
-
-
-def _words(alert: dict[str, Any]) -> str:
-    return f"{str(alert['priority']).upper()} {alert['state']}: {alert['text']}"
 
 
 def _pose(numbers: Any) -> Float:
