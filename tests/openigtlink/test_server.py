@@ -139,6 +139,7 @@ def test_who_comes_in_danger_hears_the_open_alerts_and_the_status(served):
     s.stand_in.say("alert", alert(1, "high"))
     s.stand_in.say("alert", alert(2, "medium", text="over"))
     s.stand_in.say("alert", alert(2, "medium", "cleared", text="over"))
+    s.until(s.heard_by_the_server)
     first = s.client()
     s.until(lambda: first.words("Alert") and first.words("Status"), first)
     assert first.words("Alert") == ["HIGH raised: kwire is 0.8 mm from the spinal cord"]
