@@ -155,7 +155,7 @@ def test_a_gateway_that_goes_silent_inside_a_message_is_given_up(heard, cut, mon
     def script(send, n, ending):
         if n == 1:
             send(stylus(0)[:cut])
-            ending.wait(10 if n > 1 else 1.5)
+            ending.wait(1.5)
         else:
             repeating(stylus)(send, n, ending)
 
