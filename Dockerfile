@@ -12,8 +12,7 @@ COPY src src
 COPY launch launch
 COPY calibration calibration
 COPY engines engines
-RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels . \
- && pip wheel --no-cache-dir --no-deps --wheel-dir /wheels crcmod
+RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:${PYTHON}-slim AS cpu
 RUN useradd --create-home --uid 10001 fluoronav

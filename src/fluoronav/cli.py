@@ -59,6 +59,12 @@ def _host_and_port(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def _port(text: str) -> int:
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port, 0 to 65535")
+    return int(text)
+
+
 def _bone(text: str) -> int | Path:
     return _count(text) if text.isdigit() else Path(text)
 
@@ -217,15 +223,18 @@ def _parser() -> argparse.ArgumentParser:
     igtl = verb(
         "igtl",
         "take the TRANSFORM and TDATA of an OpenIGTLink server (PLUS, a tracker) in as tool/*, or, with --serve, give "
-        "IMAGE, TRANSFORM, POLYDATA and STRING to 3D Slicer (extra `igtl`)",
+        "IMAGE, TRANSFORM, POLYDATA and STRING to 3D Slicer (which needs the extra `igtl`)",
         _bridge_igtl,
         bridge,
     )
     igtl.add_argument(
-        "--serve", type=int, metavar="PORT", help="serve a running pipeline to one client, for example 18944"
-    )
+        "--serve", type=_port, metavar="PORT",
+        help="serve a running pipeline at this port, for example 18944; 0 for any that is free",
+    )  # fmt: skip
     igtl.add_argument("--launch", type=Path, default=shipped("launch/demo.yaml"), help="the pipeline's launch file")
-    igtl.add_argument("--interface", help="network interface to serve at, for example eth0; else this computer alone")
+    igtl.add_argument(
+        "--interface", help="network interface to serve at, for example eth0, or its address; else this computer alone"
+    )
     igtl.add_argument("--tracker", type=_host_and_port, default="127.0.0.1:18944", help="the server, HOST:PORT")
     igtl.add_argument(
         "--tool", nargs="+", default=[], metavar="DEVICE=ID", help="tool ids, for example StylusToTracker=kwire"
@@ -559,9 +568,9 @@ def _until_stopped() -> threading.Event:
 
 def _serve_igtl(options: argparse.Namespace) -> None:
     try:
-        from fluoronav.display.igtl_server import SlicerServer
+        from fluoronav.openigtlink.server import SlicerServer
     except ImportError as error:
-        raise RuntimeError(f"needs the extras `igtl` and `display`: {error}") from error
+        raise RuntimeError(f"needs the extra `igtl`: pip install 'fluoronav[igtl]' ({error})") from error
     from fluoronav.case import load_case
     from fluoronav.geometry import Camera
     from fluoronav.pipeline import load_launch
@@ -571,8 +580,8 @@ def _serve_igtl(options: argparse.Namespace) -> None:
         launch.endpoints.out, launch.endpoints.frames, Camera.load(launch.camera), load_case(launch.case),
         options.serve, options.interface,
     )  # fmt: skip
-    stop = _until_stopped()  # after pyigtl has set its own
-    print(f"serving OpenIGTLink at {server.host}:{options.serve}", flush=True)
+    stop = _until_stopped()
+    print(f"serving OpenIGTLink at {server.host}:{server.port}", flush=True)
     server.run(stop.is_set)
     server.close()
     print(", ".join(f"{n} {what}" for what, n in server.counts.items()) or "nothing sent")
@@ -582,13 +591,10 @@ def _bridge_igtl(options: argparse.Namespace) -> None:
     if options.serve is not None:
         _serve_igtl(options)
         return
-    try:
-        from fluoronav.display.igtl_tracker import TrackerBridge
-    except ImportError as error:
-        raise RuntimeError(f"needs the extra `igtl`: pip install 'fluoronav[igtl]' ({error})") from error
-    names = dict(pair.partition("=")[::2] for pair in options.tool)
-    if not all(names.values()):
-        raise ValueError("--tool takes DEVICE=ID, for example StylusToTracker=kwire")
+    from fluoronav.openigtlink.devices import tool_ids
+    from fluoronav.openigtlink.tracker import TrackerBridge
+
+    names = tool_ids(options.tool)
     stop = _until_stopped()
     host, port = options.tracker
     bridge = TrackerBridge(host, port, options.endpoint, options.source, names, options.error_mm)

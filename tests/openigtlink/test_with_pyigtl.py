@@ -1,4 +1,4 @@
-"""The bridge as a process, fed as by a pipeline, and a real OpenIGTLink client that receives from it."""
+"""The bridge as a process, fed as by a pipeline, and pyigtl's client, which is not ours, that receives from it."""
 
 import signal
 import struct
@@ -14,9 +14,9 @@ from tests.display.pipeline_stand_in import CASE, StandIn, alert, overlay
 from fluoronav.geometry import Camera, frame_along, transform_points
 from fluoronav.paths import shipped
 
-pyigtl = pytest.importorskip("pyigtl", reason="the extra `igtl` is not installed")
-pytest.importorskip("skimage", reason="the extra `display` is not installed")
-from fluoronav.display.igtl_server import BEYOND, RAS_FROM_LPS  # noqa: E402
+pyigtl = pytest.importorskip("pyigtl", reason="pyigtl is not installed (extra `dev`)")
+pytest.importorskip("skimage", reason="the extra `igtl` is not installed")
+from fluoronav.openigtlink.server import BEYOND, RAS_FROM_LPS  # noqa: E402
 
 
 class PolyData(pyigtl.PolyDataMessage):
@@ -90,6 +90,7 @@ def test_slicer_gets_picture_poses_structures_and_words(slicer):
     got = received(stand_in, client, {"Fluoroscopy"})  # one that was sent when the pose was known
     # The picture's pixels lie on the rays of the camera, behind the target.
     image = got["Fluoroscopy"]
+    assert image.world_coordinate_system == "ras"
     assert image.image.shape == (1, 512, 512) and image.image.dtype == np.uint16
     camera = Camera.load(shipped("calibration/demo-carm.yaml"))
     pixel = np.array([300.0, 120.0])

@@ -1,0 +1,104 @@
+"""What one OpenIGTLink message says of each tool: its pose, and whether the tracker sees it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluoronav.geometry import is_rigid
+from fluoronav.openigtlink.content import unpack_tracking_data, unpack_transform
+from fluoronav.openigtlink.protocol import Message
+
+Float = NDArray[np.float64]
+
+# No tracker sees so far; a pose beyond it is a glitch, or in another unit.
+FARTHEST_MM = 10_000.0
+# What PLUS calls a tool that it sees (igsioCommon::ConvertToolStatusToString; older ones say TOOL_OK).
+_SEEN = frozenset({"OK", "TOOL_OK"})
+_VALID = frozenset({"TRUE", "1", "YES", "OK"})
+# Keys of a whole message, and endings after a tool's name.
+_STATUS_ENDINGS = ("status", "transformstatus", "toolstatus", "trackingstatus")
+_VALID_ENDINGS = ("valid", "transformvalid", "toolvalid", "isvalid")
+_INDEX, _STATUS = "Index", "Status"
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One tool in one message.
+
+    Attributes
+    ----------
+    device : str
+        Its whole name, where the message has it.
+    cut : bool
+        The name may be the beginning of a longer one.
+    T_tracker_tool : ndarray, shape (4, 4), or None
+        None where it is not to be believed.
+    refused : str
+        Why not: ``hidden`` (the tracker does not see it), ``not_rigid``, ``too_far``; empty where it is.
+    status : str
+        What the tracker says of it, where that is not that all is well.
+    """
+
+    device: str
+    cut: bool
+    T_tracker_tool: Float | None
+    refused: str = ""
+    status: str = ""
+
+
+def sightings(message: Message) -> list[Sighting]:
+    """The tools of a TRANSFORM or TDATA message; raises :class:`~.protocol.ProtocolError`."""
+    if message.header.kind == "TRANSFORM":
+        T = unpack_transform(message.content)
+        return [_judged(message.name, message.cut, T, _not_seen(message.metadata, (message.name, message.header.name)))]
+    found = []
+    for k, tool in enumerate(unpack_tracking_data(message.content)):
+        long = _long_name(message.metadata, k, tool.name, tool.name_full)
+        status = _not_seen(message.metadata, (long or tool.name, tool.name))
+        found.append(_judged(long or tool.name, tool.name_full and not long, tool.T, status))
+    return found
+
+
+def _judged(device: str, cut: bool, T: Float, status: str) -> Sighting:
+    if status:
+        return Sighting(device, cut, None, "hidden", status)
+    if not is_rigid(T):
+        return Sighting(device, cut, None, "not_rigid")
+    if float(np.abs(T[:3, 3]).max()) > FARTHEST_MM:
+        return Sighting(device, cut, None, "too_far")
+    return Sighting(device, cut, T)
+
+
+def _not_seen(metadata: Mapping[str, str], names: Iterable[str]) -> str:
+    """The first word by which the message says that a tool is not seen; empty where it says nothing of the kind."""
+    if not metadata:
+        return ""
+    before = {"", *(_plain(n) for n in names), *(_plain(n.rpartition("To")[0]) for n in names)}
+    statuses = {b + e for b in before for e in _STATUS_ENDINGS}
+    valids = {b + e for b in before for e in _VALID_ENDINGS}
+    for key, value in metadata.items():
+        key, value = _plain(key), value.strip().upper()
+        if (key in statuses and value not in _SEEN) or (key in valids and value not in _VALID):
+            return value or "no status"
+    return ""
+
+
+def _long_name(metadata: Mapping[str, str], k: int, name: str, full: bool) -> str:
+    """The whole name of the k-th tool, whose name fills its field; empty where the metadata does not have it."""
+    if not full:
+        return ""
+    numbered = [key[: -len(_INDEX)] for key, v in metadata.items() if key.endswith(_INDEX) and v.strip() == str(k)]
+    others = [key[: -len(_STATUS)] for key in metadata if key.endswith(_STATUS)]
+    for candidates in (numbered, others):
+        fitting = [c for c in candidates if c.startswith(name)]
+        if len(fitting) == 1:
+            return fitting[0]
+    return ""
+
+
+def _plain(key: str) -> str:
+    return "".join(c for c in key.casefold() if c.isalnum())
