@@ -318,7 +318,7 @@ class GuidanceStage:
             if self._was_tracking and (frame.status == "lost" or self._lost_frames >= _LOST_FRAMES):
                 text = f"registration lost: the overlay shows no pose{why}"
                 alert = self.alerts.hold("registration_lost", "high", now, text)
-            elif frame.doubt and not self._was_tracking:
+            elif frame.doubt and not frame.unchanged_ms and not self._was_tracking:
                 alert = self.alerts.hold("registration_lost", "medium", now, f"no registration{why}")
         if alert is not None:
             frame.alerts.append(alert)

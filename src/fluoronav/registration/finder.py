@@ -64,11 +64,15 @@ class Finder:
         self.found_from: Float | None = None  # T_camera_room of the frame on which the last result was borne out
         self.mirrored = False  # the last search found a pose in the mirror image alone
         self._failed_searches = 0
-        self._stopping = False
+        self._stopping = self._outdated = False
 
     def close(self) -> None:
-        """Abandons what is under way."""
+        """Abandons what is under way, for good."""
         self._stopping = True
+
+    def begin_anew(self) -> None:
+        """Abandons what is under way: the picture that it looks at is of something else than those that come now."""
+        self._outdated, self._failed_searches = True, 0
 
     def find(
         self, snapshot: Snapshot, T_room_ct_before: Float | None, T_before: Float | None = None
@@ -83,6 +87,7 @@ class Finder:
         T_before : ndarray, shape (4, 4), or None
             The pose that was lost last: tried next, since the patient and the C-arm may be where they were.
         """
+        self._outdated = False
         T_camera_room = snapshot.T_camera_room
         starts = [] if T_before is None else [T_before]
         if T_camera_room is not None and T_room_ct_before is not None:
@@ -102,7 +107,7 @@ class Finder:
             T_prior=None if T_camera_room is None else T_camera_room @ self._T_room_ct,
         )
         caught = None if found is None or found.agreement < LOST_AGREEMENT else self._caught_up(found, snapshot)
-        if caught is None and self._failed_searches % _MIRRORED_EVERY == _MIRRORED_EVERY - 1:
+        if caught is None and self._go_on() and self._failed_searches % _MIRRORED_EVERY == _MIRRORED_EVERY - 1:
             self.mirrored = self._fits_mirrored(snapshot)
         return self._ended(caught)
 
@@ -162,7 +167,7 @@ class Finder:
         return found
 
     def _go_on(self) -> bool:
-        return not self._stopping
+        return not self._stopping and not self._outdated
 
 
 def _believable(found: Hypothesis) -> bool:

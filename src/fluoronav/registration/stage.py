@@ -201,13 +201,17 @@ class RegistrationStage:
             # Nothing that was said of the picture before holds for this one.
             self._agreement, self._checked_at, self._agreed_at = 0.0, 0.0, None
             self._change_said = change
+            if self._search is not None:
+                self._finder.begin_anew()
         if (self._search is not None or self._check is not None) and frame.seen is not None:
             self._finder.newest = Snapshot.of(frame, self._T_camera_room)  # what the background job catches up with
         if self._T_camera_ct is None:
             if changed:
                 self._start_search(frame)
             frame.status = self._status
-            frame.doubt = _UNCHANGED if not changed else _MIRRORED if self._finder.mirrored else self._change_said
+            frame.doubt = _UNCHANGED if not changed else _MIRRORED if self._finder.mirrored else ""
+            if self._status == "lost" and not frame.doubt:
+                frame.doubt = self._change_said
             return
         if self._last is not None and not changed:
             self._hold(frame, _UNCHANGED)
