@@ -4,28 +4,28 @@
     python engines/quantise.py --data ../shared/data --out engines
 
 After each training. What is computed gets its ranges from scenes as training's, of another seed; printed is the loss of
-both on scenes that neither training nor this has seen.
+both on scenes that neither training nor this has seen. The manifest gets the hash of each, and how far its answer to
+the parity example is off (`entries_in_8_bits.py`): a CPU where it is farther off runs the whole network.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
-import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import train_instruments as first  # beside this file
 import train_strips as second
+from entries_in_8_bits import write_entry
 from examples import Examples, Growing, kept_or_made
 from tqdm import tqdm
 
 from fluoronav.inference import InferenceSettings, Model
 from fluoronav.inference.eight_bits import quantised
 from fluoronav.inference.manifest import approved
-from fluoronav.paths import write_json
 from fluoronav.simulation.instrument_scenes import Background
 
 SEED = 20350000
@@ -88,12 +88,9 @@ def main() -> None:
             continue
         calibrating, lost = look(anatomy)
         path, file = options.out / f"{name}.onnx", options.out / f"{name}.int8.onnx"
-        short = quantised(approved(path), calibrating)
+        short = replace(quantised(approved(path), calibrating), path=file)
         file.write_bytes(short.content)
-        manifest = options.out / "manifest.json"
-        entries = json.loads(manifest.read_text())
-        entries[path.name]["int8"] = {"file": file.name, "sha256": hashlib.sha256(short.content).hexdigest()}
-        write_json(entries, manifest)
+        write_entry(path, short)
         for precision in ("fp32", "int8"):
             model = Model(path, InferenceSettings.model_validate({"cpu_precision": precision}))
             print(f"{name}: loss in {precision}: {lost(model):.4f}")

@@ -21,8 +21,8 @@ from fluoronav.enhancement import AttenuationStage
 from fluoronav.enhancement.denoiser import LearnedDenoiser
 from fluoronav.enhancement.temporal import TemporalFilter
 from fluoronav.geometry import Camera
-from fluoronav.inference import InferenceSettings, ModelError
-from fluoronav.inference.eight_bits import quantised
+from fluoronav.inference import InferenceSettings, Model, ModelError
+from fluoronav.inference.eight_bits import off_by, quantised
 from fluoronav.inference.manifest import Approved, approved, approved_in_8_bits, shipped_models
 from fluoronav.inference.runner import Runner
 from fluoronav.instruments import DetectionStage
@@ -51,7 +51,8 @@ def bench_engines(data: Path, frames: int, say: Callable[[str], None] = lambda t
     -------
     dict
         For each of ``models``: ``name`` and ``engines``, by engine: ``provider``, ``ms`` (median), ``relative`` (the
-        root mean square of the difference from the CPU's answer, over that of the answer), ``largest``; or ``why_not``.
+        root mean square of the difference from the CPU's answer, over that of the answer), ``largest``; or ``why_not``;
+        and ``cpu``: what a CPU runs by itself here, as ``provider`` and ``why``.
     """
     inputs = _inputs(data, max(frames, 4))
     return {"models": [_one(approved(path), inputs[path.name], say) for path in shipped_models()]}
@@ -98,11 +99,11 @@ def _one(model: Approved, inputs: list[Float32], say: Callable[[str], None]) -> 
             rows[name] = {"why_not": str(error)}
             continue
         reference = answers if reference is None else reference
-        off = answers - reference
-        row["relative"] = float(np.sqrt((off**2).mean() / (reference**2).mean()))
-        row["largest"] = float(np.abs(off).max())
+        row["relative"] = off_by(answers, reference)
+        row["largest"] = float(np.abs(answers - reference).max())
         rows[name] = row
-    return {"name": model.path.name, "engines": rows}
+    chosen = Model(model.path)
+    return {"name": model.path.name, "engines": rows, "cpu": {"provider": chosen.provider, "why": chosen.why}}
 
 
 def _run(model: Approved, settings: InferenceSettings, inputs: list[Float32]) -> tuple[Float32, dict[str, Any]]:
@@ -130,5 +131,10 @@ def table(result: dict[str, Any]) -> str:
                 lines.append(
                     f"{model['name']:26}{name:14}{row['ms']:8.2f}{row['relative']:12.1e}{row['largest']:10.1e}"
                 )
+    lines += [
+        f"{model['name']}: the CPU runs it {'in 8 bits' if model['cpu']['provider'].endswith('int8') else 'whole'}: "
+        f"{model['cpu']['why']}"
+        for model in result["models"]
+    ]
     missing = {name for m in result["models"] for name, row in m["engines"].items() if "why_not" in row}
     return "\n".join([*lines, f"not here: {', '.join(sorted(missing)) or 'none'}"])

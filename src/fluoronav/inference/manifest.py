@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fluoronav.paths import shipped
 
@@ -27,6 +32,24 @@ class Approved:
     inputs: Shapes
     outputs: Shapes
     bits: int = 32
+
+
+@dataclass(frozen=True)
+class Example:
+    """An input, and what a network says to it.
+
+    Attributes
+    ----------
+    given, made : ndarray of float32
+        The input, and the whole network's answer where it was trained.
+    off : float
+        How far from that answer the network in 8 bits was where it was made: the root mean square of the difference,
+        over that of the answer.
+    """
+
+    given: NDArray[np.float32]
+    made: NDArray[np.float32]
+    off: float
 
 
 def engine(name: str) -> Path:
@@ -68,6 +91,28 @@ def approved_in_8_bits(path: Path) -> Approved | None:
         raise ModelError(f"{path.parent / 'manifest.json'}: int8 of {path.name} needs file and sha256") from error
 
 
+def example_in_8_bits(path: Path) -> Example:
+    """What a network in 8 bits is tried on before it is used (``int8.example`` of its entry).
+
+    Raises
+    ------
+    ModelError
+        There is none, or it is not the one that was approved.
+    """
+    manifest = path.parent / "manifest.json"
+    try:
+        entry = _entry(path)["int8"]["example"]
+        file, wanted, off = path.parent / str(entry["file"]), str(entry["sha256"]), float(entry["off"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ModelError(f"{manifest}: int8.example of {path.name} needs file, sha256 and off") from error
+    content = _hashed(file, wanted)
+    try:
+        kept = np.load(io.BytesIO(content))
+        return Example(kept["given"].astype(np.float32), kept["made"].astype(np.float32), off)
+    except (KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ModelError(f"{file}: cannot be read as an example: {in_a_line(error)}") from error
+
+
 def _entry(path: Path) -> dict[str, Any]:
     manifest = path.parent / "manifest.json"
     if not path.exists():
@@ -85,6 +130,11 @@ def _entry(path: Path) -> dict[str, Any]:
 
 def _read(path: Path, hashed: dict[str, Any], shaped: dict[str, Any]) -> Approved:
     wanted = str(hashed["sha256"])
+    return Approved(path, _hashed(path, wanted), wanted, shaped["inputs"], shaped["outputs"])
+
+
+def _hashed(path: Path, wanted: str) -> bytes:
+    """The content of a file whose SHA-256 is the one that is wanted."""
     if not path.exists():
         raise ModelError(f"{path}: no such file")
     content = path.read_bytes()
@@ -94,4 +144,4 @@ def _read(path: Path, hashed: dict[str, Any], shaped: dict[str, Any]) -> Approve
             f"{path}: its SHA-256 is {sha256[:12]}..., the manifest says {wanted[:12]}...: it is not the file that was "
             "approved; restore it, or approve it by its hash in manifest.json"
         )
-    return Approved(path, content, sha256, shaped["inputs"], shaped["outputs"])
+    return content

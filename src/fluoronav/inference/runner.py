@@ -112,6 +112,21 @@ class Runner:
         """Says in a line what failed, and how."""
         return f"{self.name}: {self.provider} failed ({in_a_line(error)[:120]})"
 
+    @property
+    def _on_the_cpu(self) -> Session:
+        """The CPU's session, whether it runs or stands by."""
+        return self._session if self._spare is None else self._spare
+
+    def _instead_of_8_bits(self, model: Approved, why: str) -> None:
+        """The CPU runs the whole network from now on, and says why."""
+        self._on_cpu = model
+        session = self._opened(model, "cpu")
+        session.provider += f" (whole: {why})"
+        if self._spare is None:
+            self._session, self.provider, self.sha256 = session, session.provider, model.sha256
+        else:
+            self._spare = session
+
     def _opened(self, model: Approved, engine: Engine) -> Session:
         s = self._settings
         model = self._on_cpu if engine == "cpu" else model

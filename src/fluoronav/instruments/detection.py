@@ -43,7 +43,7 @@ class DetectionStage:
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         progress("detection: model")
         self.looks = Looks(camera, self._inference)
-        self.engine = self.looks.first.provider
+        self.engine = self.looks.provider
         self._longest = max(camera.rows, camera.cols)
         self._identity = IdentityTracker(self._longest / 1024)
 
@@ -51,7 +51,7 @@ class DetectionStage:
         first, second = self.looks.first, self.looks.second
         frame.models["instruments"] = first.sha256
         frame.models["instrument-strips"] = second.sha256
-        self.engine = first.provider
+        self.engine = self.looks.provider
         frame.engine_fault = frame.engine_fault or first.fault or second.fault
         left = budget.left_ms()
         # A search has both cores, and what is seen could not be placed in the patient yet.

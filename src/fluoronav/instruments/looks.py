@@ -73,6 +73,12 @@ class Looks:
         for _ in range(3):
             self.second.run()
 
+    @property
+    def provider(self) -> str:
+        """What both truly run on; each by its own where they differ."""
+        first, second = self.first.provider, self.second.provider
+        return first if first == second else f"{first}; second look: {second}"
+
     def find(self, frame: FrameRecord, least_proposed: float) -> list[Looked]:
         """Finds in a frame, best of the first look first; at most eight.
 
