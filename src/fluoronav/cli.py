@@ -393,7 +393,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
 
 
-def _demo(options: argparse.Namespace) -> None:
+def _demo(options: argparse.Namespace) -> int:
     from fluoronav.simulation.demo import run_demo
 
     port = options.port
@@ -401,7 +401,10 @@ def _demo(options: argparse.Namespace) -> None:
         if not options.no_display:
             print("no page is served: it needs the extra `display`: pip install 'fluoronav[display]'", file=sys.stderr)
         port = None
-    run_demo(shipped("launch/demo.yaml"), options.seconds, options.out, port)
+    failed = run_demo(shipped("launch/demo.yaml"), options.seconds, options.out, port)
+    if failed:
+        print(f"fluoronav demo: {failed}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 def _run(options: argparse.Namespace) -> None:
@@ -715,7 +718,7 @@ def _status(options: argparse.Namespace) -> int:
     return 0 if health["state"] in ("ready", "running") else 1
 
 
-def _bench_latency(options: argparse.Namespace) -> None:
+def _bench_latency(options: argparse.Namespace) -> int:
     import tempfile
 
     from fluoronav.bench.latency import draw_histogram, report, table
@@ -750,6 +753,7 @@ def _bench_latency(options: argparse.Namespace) -> None:
     png = options.png or options.json.with_suffix(".png")
     draw_histogram(recording, launch.deadline_ms, png)
     print(f"written: {options.json}, {png}")
+    return 1 if result["failed"] else 0
 
 
 def _bench_registration(options: argparse.Namespace) -> None:

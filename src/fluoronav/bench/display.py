@@ -22,7 +22,7 @@ from tqdm import tqdm
 from fluoronav.case import load_case
 from fluoronav.geometry import Camera
 from fluoronav.pipeline import load_launch
-from fluoronav.simulation.rig import Recording, free_endpoints, record
+from fluoronav.simulation.rig import Recording, free_endpoints, record, why_without_a_pose
 from fluoronav.simulation.sequence import load_or_render
 from fluoronav.wire import encode
 
@@ -64,7 +64,7 @@ def bench_display(
     Raises
     ------
     RuntimeError
-        Playwright or Chromium is not there.
+        Playwright or Chromium is not there, or no recorded frame got a pose.
     """
     try:
         from playwright.sync_api import sync_playwright
@@ -76,6 +76,8 @@ def bench_display(
     launch = load_launch(launch_path).model_dump(mode="json")
     say("recording 10 s of the pipeline")
     recording = record(launch, 300, 30.0)
+    if why := why_without_a_pose(recording):
+        raise RuntimeError(f"there is nothing to show: {why}")
     frames = load_or_render(load_case(launch["case"]), Camera.load(launch["camera"])).frames
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as name:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)

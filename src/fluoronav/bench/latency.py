@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from fluoronav.simulation.rig import Recording, tracking_errors
+from fluoronav.simulation.rig import Recording, tracking_errors, why_without_a_pose
 
 # A detection that was left out for want of time takes less.
 _LEFT_OUT_MS = 0.5
@@ -68,10 +68,13 @@ def report(recording: Recording, target_ct, deadline_ms: float) -> dict[str, Any
             "covered_image": float((errors["across_mm"] <= errors["tre_image_mm"]).mean())
             if len(errors["tre_mm"])
             else None,
+            "with_pose": sum(o["registration"] is not None for o in overlays),
             "status": {s: statuses.count(s) for s in sorted(set(statuses))},
             # Of the frames with a pose; in the others the instruments are carried on.
             "detection_ran": float(np.mean(np.array(detection) > _LEFT_OUT_MS)) if detection else None,
         },
+        # Why the run says nothing of what it was for; empty where it does.
+        "failed": why_without_a_pose(recording),
         "start_s": {"ready": recording.start_to_ready_s, "first_overlay": recording.start_to_overlay_s},
         "rss_mb": recording.rss_mb,
         "cpu_percent": recording.cpu_percent,
@@ -100,18 +103,26 @@ def table(result: dict[str, Any]) -> str:
             f"claimed 95 % bounds (median): {t['tre_image_mm']['p50']:.2f} mm across, {t['tre_mm']['p50']:.2f} mm in "
             f"space; they held for {t['covered_image']:.1%} and {t['covered_space']:.1%}"
         )
-    lines.append("status: " + ", ".join(f"{name} {count}" for name, count in t["status"].items()))
+    if f["overlays"]:
+        counted = ", ".join(f"{name} {count}" for name, count in t["status"].items())
+        lines.append(f"status: {counted}; {t['with_pose']} of {f['overlays']} overlays with a pose")
+        if f["missed"] > f["overlays"] / 2:
+            lines.append(f"MOST FRAMES WERE LATE: {f['missed']} of {f['overlays']} overlays came after the deadline")
     if t["detection_ran"] is not None:
         lines.append(f"detection had time in {t['detection_ran']:.0%} of the frames with a pose")
     lines.append(
         f"memory {result['rss_mb']:.0f} MB, load {result['cpu_percent']:.0f} % of a core; first overlay "
         f"{result['start_s']['first_overlay']:.1f} s after the start"
+        if f["overlays"]
+        else f"memory {result['rss_mb']:.0f} MB, load {result['cpu_percent']:.0f} % of a core; no overlay came"
     )
+    if result["failed"]:
+        lines.append(f"FAILED: {result['failed']}")
     return "\n".join(lines)
 
 
 def draw_histogram(recording: Recording, deadline_ms: float, path: Path) -> None:
-    """Histogram of exposure to overlay, with the deadline, as PNG."""
+    """Histogram of exposure to overlay, with the deadline, as PNG; one that says so where no overlay came."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -119,11 +130,11 @@ def draw_histogram(recording: Recording, deadline_ms: float, path: Path) -> None
 
     latency = end_to_end_ms(recording)
     figure, axis = plt.subplots(figsize=(8, 4), constrained_layout=True)
-    top = max(deadline_ms * 1.2, float(np.percentile(latency, 99.9)) * 1.1)
+    top = max(deadline_ms * 1.2, float(np.percentile(latency, 99.9)) * 1.1 if len(latency) else 0.0)
     axis.hist(np.clip(latency, 0, top), bins=120, range=(0, top), color="#2e86c1")
     axis.set_yscale("symlog", linthresh=1)
     axis.axvline(deadline_ms, color="#c0392b", label=f"deadline {deadline_ms:g} ms")
-    for name, q in (("median", 50), ("99 %", 99)):
+    for name, q in (("median", 50), ("99 %", 99)) if len(latency) else ():
         value = float(np.percentile(latency, q))
         axis.axvline(value, color="#555555", linestyle=":" if q == 99 else "--", label=f"{name} {value:.1f} ms")
     axis.set_xlabel("exposure to overlay received, ms")

@@ -5,8 +5,11 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from fluoronav.bench.latency import draw_histogram, report, table
 from fluoronav.case import load_case
@@ -15,12 +18,13 @@ from fluoronav.paths import write_json
 from fluoronav.pipeline import load_launch
 from fluoronav.simulation.picture import draw_overlay
 from fluoronav.simulation.rig import Recording, record
-from fluoronav.simulation.sequence import load_or_render
+from fluoronav.simulation.sequence import Sequence, load_or_render
 
 _FPS = 30.0
+_FILTERED_FRAMES = 12  # before the pictured one: more are forgotten by the filter over time
 
 
-def run_demo(launch_path: Path, seconds: float, out: Path, display_port: int | None = None) -> None:
+def run_demo(launch_path: Path, seconds: float, out: Path, display_port: int | None = None) -> str:
     """Runs the loop on the embedded case and leaves a picture, a latency report and the overlays in a folder.
 
     Parameters
@@ -31,6 +35,17 @@ def run_demo(launch_path: Path, seconds: float, out: Path, display_port: int | N
     out : Path
     display_port : int, optional
         Where to serve the navigation display meanwhile.
+
+    Returns
+    -------
+    str
+        Why it failed: no frame got a pose, or a process ended. Empty where it did what it is for. What was recorded is
+        left in the folder either way.
+
+    Raises
+    ------
+    RigError
+        The pipeline did not start.
     """
     out.mkdir(parents=True, exist_ok=True)
 
@@ -44,7 +59,12 @@ def run_demo(launch_path: Path, seconds: float, out: Path, display_port: int | N
     sequence = load_or_render(case, camera)
     say(f"starting the pipeline and streaming {seconds:g} s at {_FPS:g} frames a second")
     recording = record(
-        launch.model_dump(mode="json"), round(seconds * _FPS), _FPS, progress=say, display_port=display_port
+        launch.model_dump(mode="json"),
+        max(round(seconds * _FPS), 1),
+        _FPS,
+        progress=say,
+        size=max(camera.rows, camera.cols),
+        display_port=display_port,
     )
     result = report(recording, case.target_ct, launch.deadline_ms)
     text = table(result)
@@ -55,19 +75,31 @@ def run_demo(launch_path: Path, seconds: float, out: Path, display_port: int | N
         file.writelines(json.dumps(overlay) + "\n" for _, overlay in recording.overlays)
     with (out / "alerts.jsonl").open("w") as file:
         file.writelines(json.dumps(alert) + "\n" for _, alert in recording.alerts)
-    overlay = _most_telling(recording)
-    if overlay is not None:
-        frame = sequence.frames[recording.truth[overlay["seq"]]["frame"]]
-        cv2.imwrite(str(out / "demo.png"), draw_overlay(frame, overlay))
+    left = ["latency.png", "latency.txt", "latency.json", "overlays.jsonl", "alerts.jsonl"]
+    (out / "demo.png").unlink(missing_ok=True)  # of a run before this one
+    if (overlay := _most_telling(recording)) is not None:
+        cv2.imwrite(str(out / "demo.png"), _drawn(recording, sequence, overlay))
+        left.insert(0, "demo.png")
     print(text)
     for _, alert in recording.alerts:
         print(f"alert at frame {alert['seq']}: {alert['state']} {alert['priority']} {alert['kind']}: {alert['text']}")
-    print(f"left in {out}/: demo.png, latency.png, latency.txt, latency.json, overlays.jsonl, alerts.jsonl")
+    print(f"left in {out}/: {', '.join(left)}")
+    return result["failed"]
 
 
-def _most_telling(recording: Recording):
-    """The overlay in which the instrument comes closest to something, of those that track."""
-    shown = [o for _, o in recording.overlays if o["status"] == "tracking" and o["outlines"]]
+def _most_telling(recording: Recording) -> dict[str, Any] | None:
+    """The overlay in which the instrument comes closest to something, of those that track and are on time."""
+    overlays = [overlay for _, overlay in recording.overlays if overlay["seq"] in recording.truth]
+    shown = [o for o in overlays if o["status"] == "tracking" and o["outlines"]]
+    shown = [o for o in shown if not o["missed"]] or shown
     if not shown:
-        return recording.overlays[-1][1] if recording.overlays else None
+        return overlays[-1] if overlays else None
     return min(shown, key=lambda o: min((d["lower_mm"] for d in o["distances"]), default=1e9))
+
+
+def _drawn(recording: Recording, sequence: Sequence, overlay: dict[str, Any]) -> NDArray[np.uint8]:
+    """The frame of an overlay and those sent before it, as a picture."""
+    seq = overlay["seq"]
+    sent = [recording.truth[k]["frame"] for k in range(seq - _FILTERED_FRAMES, seq) if k in recording.truth]
+    before = [sequence.frames[k] for k in sent]
+    return draw_overlay(sequence.frames[recording.truth[seq]["frame"]], overlay, before)

@@ -24,7 +24,7 @@ _WHITE = (235, 235, 235)
 _BONES = ("vertebra", "rib", "sacrum", "hip", "femur")
 _FIELD_SIDE, _RIM_SIDE = 128, 512  # pixels of the small images in which the field and its rim are found
 _LEAST_SHARE = 0.0005  # of the image: less bone in the field is too little to take a window from
-_LEAST_SIGNAL = 5e-4  # of the brightest: less is noise
+_LEAST_SIGNAL = 2e-3  # of the brightest: less is noise
 _LIT = 0.3  # of the field's median: as bright is field, too
 # Lengths in pixels of a 1024 image: quanta are averaged over the first, or over the second after a filter over time.
 _QUANTA_PX, _FILTERED_QUANTA_PX = 2.0, 1.0

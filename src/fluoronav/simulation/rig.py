@@ -45,6 +45,8 @@ class Recording:
         From the start of the pipeline's process; the second as if the grabber had been sending all the time.
     rss_mb, cpu_percent : float
         Of the pipeline: the highest resident memory seen, and the mean load (100 is one core).
+    ended : str
+        Which process ended before its time, and why; empty where all went on to the end.
     """
 
     overlays: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
@@ -56,6 +58,7 @@ class Recording:
     start_to_overlay_s: float = 0.0
     rss_mb: float = 0.0
     cpu_percent: float = 0.0
+    ended: str = ""
 
 
 class Subscriber:
@@ -122,6 +125,8 @@ def record(
 ) -> Recording:
     """Starts everything, streams, stops everything.
 
+    When a process ends in mid-stream, what was heard until then is returned, and `ended` says which and why.
+
     Parameters
     ----------
     launch : dict
@@ -138,6 +143,7 @@ def record(
     Raises
     ------
     RigError
+        The pipeline did not start.
     """
     import psutil
 
@@ -171,19 +177,24 @@ def record(
             command += ["--frames", str(frames), "--truth", str(folder / "truth.jsonl"), "--quiet", *collimated]
             command += ["--frames-endpoint", endpoints["frames"], "--tools-endpoint", endpoints["tools"]]
             grabber = subprocess.Popen([*command, "--source", launch.get("source", "carm0")])
-            while grabber.poll() is None:
-                out.rss_mb = max(out.rss_mb, watched.memory_info().rss / 1e6)
+            while grabber.poll() is None and not out.ended:
                 if pipeline.poll() is not None:
-                    raise RigError(f"the pipeline ended: {_last_line(folder / 'pipeline.log')}")
-                time.sleep(0.5)
-            if grabber.returncode != 0:
-                raise RigError(f"the grabber ended with {grabber.returncode}")
-            out.cpu_percent = watched.cpu_percent()
-            time.sleep(1.3)  # the last overlay, and one more health
+                    out.ended = f"the pipeline {_ended(pipeline)}; it said last: {_last_line(folder / 'pipeline.log')}"
+                else:
+                    out.rss_mb = max(out.rss_mb, watched.memory_info().rss / 1e6)
+                    if display is not None and display.poll() is not None:
+                        progress(f"the navigation display ended with {display.returncode}; the run goes on without it")
+                        display = None
+                    time.sleep(0.5)
+            if not out.ended:
+                if grabber.returncode != 0:
+                    out.ended = f"the grabber {_ended(grabber)}"
+                out.cpu_percent = watched.cpu_percent()
+                time.sleep(1.3)  # the last overlay, and one more health
         finally:
             for process in (grabber, pipeline, display):
                 if process is not None and process.poll() is None:
-                    process.terminate()
+                    process.terminate()  # the grabber first: it writes the truth
                     try:
                         process.wait(5)
                     except subprocess.TimeoutExpired:
@@ -191,13 +202,52 @@ def record(
             subscriber.close()
             log.close()
         out.overlays, out.alerts, out.health = (subscriber.heard(k) for k in ("overlay", "alert", "health"))
-        lines = (folder / "truth.jsonl").read_text().splitlines()
+        truth = folder / "truth.jsonl"  # a grabber that died has written none
+        lines = truth.read_text().splitlines() if truth.exists() else []
         out.truth = {line["seq"]: line for line in map(json.loads, lines)}
         out.sent = len(lines)
         if out.overlays:
             received, first = out.overlays[0]
             out.start_to_overlay_s = out.start_to_ready_s + (received - first["t_acq"]) / 1e9
         return out
+
+
+def why_without_a_pose(recording: Recording) -> str:
+    """Why a run shows nothing of what it was for: no frame got a pose, or a process ended; empty where neither is so.
+
+    Parameters
+    ----------
+    recording : Recording
+    """
+    overlays = [overlay for _, overlay in recording.overlays]
+    if recording.ended:
+        return f"{recording.ended} ({len(overlays)} overlays had come)"
+    if any(overlay["registration"] for overlay in overlays):
+        return ""
+    if not recording.sent:
+        return "no frame was sent: nobody subscribed to the grabber's frames"
+    health = recording.health[-1][1] if recording.health else None
+    received = health["frames"]["received"] if health else 0
+    statuses = [overlay["status"] for overlay in overlays]
+    counted = ", ".join(f"{status} {statuses.count(status)}" for status in sorted(set(statuses)))
+    if overlays:
+        said = f"no frame of {recording.sent} got a pose: of {len(overlays)} overlays {counted}"
+    else:
+        said = f"no overlay came for {recording.sent} frames, of which the pipeline received {received}"
+    return "; ".join([said, *_complaints(recording, health)])
+
+
+def _complaints(recording: Recording, health: dict[str, Any] | None) -> list[str]:
+    """What the pipeline itself said was wrong: in its last health message, and in alerts, each once."""
+    said: list[str] = []
+    if health is None:
+        said.append("it sent no health message")
+    else:
+        invalid = {name: count for name, count in health.get("invalid_by_field", {}).items() if count}
+        if invalid:
+            said.append("invalid " + ", ".join(f"{name} {count}" for name, count in invalid.items()))
+        said += [f"health says {health['state']}: {text}" for k in ("reason", "error") if (text := health.get(k))]
+    return said + list(dict.fromkeys(f"alert: {a['text']}" for _, a in recording.alerts if a["state"] == "raised"))
 
 
 def scaled_camera(path: str | Path, size: int, folder: Path) -> Path:
@@ -245,6 +295,12 @@ def _pass_on(path: Path, said: int, progress: Callable[[str], None]) -> int:
     for line in lines[said:]:
         progress("  " + line.split(" fluoronav: ", 1)[-1])
     return len(lines)
+
+
+def _ended(process: subprocess.Popen) -> str:
+    """How a process ended, in words; by a signal, its status is negative."""
+    status = process.returncode
+    return f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
 
 
 def _last_line(path: Path) -> str:
