@@ -81,8 +81,13 @@ def run_demo(launch_path: Path, seconds: float, out: Path, display_port: int | N
         cv2.imwrite(str(out / "demo.png"), _drawn(recording, sequence, overlay))
         left.insert(0, "demo.png")
     print(text)
+    said: dict[tuple[str, str | None], str] = {}
     for _, alert in recording.alerts:
-        print(f"alert at frame {alert['seq']}: {alert['state']} {alert['priority']} {alert['kind']}: {alert['text']}")
+        words = f"{alert['state']} {alert['priority']} {alert['kind']}: {alert['text']}"
+        about = alert["kind"], alert.get("structure")
+        if said.get(about) != words:  # open alerts are repeated
+            print(f"alert at frame {alert['seq']}: {words}")
+        said[about] = words
     print(f"left in {out}/: {', '.join(left)}")
     return result["failed"]
 
