@@ -34,7 +34,7 @@ class CameraLimits:
         The largest image: flat panels have 4300 x 4300 pixels at the most, and the pipeline allocates by them.
     least_focal, most_focal : float
         Source-to-detector distance over the detector's longer side: 900 mm over 380 of a large panel is 2.4, 1200 mm
-        over a zoomed field of 50 is 24.
+        over a zoomed field of 50 is 24, a detail of it more.
     most_anisotropy : float
         Ratio between the focal lengths of rows and columns: binning along one axis makes 2.
     most_off_centre : float
@@ -54,7 +54,7 @@ class CameraLimits:
     most_side: int = 8192
     most_pixels: int = 2**25
     least_focal: float = 1.8
-    most_focal: float = 40.0
+    most_focal: float = 60.0
     most_anisotropy: float = 2.1
     most_off_centre: float = 0.3
     most_skew: float = 0.05
@@ -233,8 +233,8 @@ class Camera:
             if not limits.least_focal <= ratio <= limits.most_focal:
                 raise CameraError(
                     f"{name}: K[{k}][{k}] is {K[k, k]:g}, {ratio:.3g} times the image's longer side ({longest} "
-                    f"pixels); the source-to-detector distance is {limits.least_focal:g} to {limits.most_focal:g} times the "
-                    "detector's: rows, cols and K must be of the same image"
+                    f"pixels); the source is {limits.least_focal:g} to {limits.most_focal:g} times the detector's side "
+                    "away: rows, cols and K must be of the same image"
                 )
         anisotropy = max(K[0, 0] / K[1, 1], K[1, 1] / K[0, 0])
         if anisotropy > limits.most_anisotropy:
@@ -249,7 +249,8 @@ class Camera:
             if off > limits.most_off_centre:
                 raise CameraError(
                     f"{name}: K[{k}][2] is {K[k, 2]:g}, {off:.2g} times the image's longer side off the middle "
-                    f"({label} is {side}); at most {limits.most_off_centre:g} is taken: rows, cols and K must be of the same image"
+                    f"({label} is {side}); at most {limits.most_off_centre:g} is taken: rows, cols and K must be "
+                    "of the same image"
                 )
         if self.T_camera_world is not None:
             distance = float(np.linalg.norm(np.asarray(self.T_camera_world)[:3, 3]))

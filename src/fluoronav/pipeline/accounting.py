@@ -394,7 +394,7 @@ class FrameAccount:
     def _other_setting_text(self, header: FrameHeader) -> str:
         assert self._setting is not None
         name = self._changed(header)
-        before = dict(zip(("polarity", "bits", "dtype"), self._setting, strict=True))[name]
+        before = self._setting[("polarity", "bits", "dtype").index(name)]
         return (
             f"{name}: is {getattr(header, name)}, but {before} until now; {self._limits.believed_after} frames in a "
             "row that say so are believed"
