@@ -86,9 +86,9 @@ def register_files(request: Request, progress: Callable[[str], None] = lambda te
     -------
     dict
         ``accepted``, ``reason``, ``ms``, ``notes`` (what was assumed, in words) and ``views``: per image
-        ``T_camera_ct`` (4 x 4), ``score``, ``sigma`` (deg, mm, camera axes), ``tre_mm``, ``tre_image_mm``, ``mirrored``,
-        ``polarity``; with several bones ``bones``: per bone ``label`` or ``volume``, ``accepted``, ``reason`` and
-        ``views``.
+        ``T_camera_ct`` (4 x 4), ``score``, ``sigma`` (deg, mm, camera axes), ``tre_mm``, ``tre_image_mm``,
+        ``mirrored``, ``polarity``; with several bones ``bones``: per bone ``label`` or ``volume``, ``accepted``,
+        ``reason`` and ``views``.
 
     Raises
     ------
@@ -176,7 +176,7 @@ def _found(
 
 
 def _looks_inverted(frames: list[XrayFrame], result: OfflineResult, turned: OfflineResult) -> str:
-    taken = sorted({frame.polarity for frame in frames})
+    taken: list[Polarity] = sorted({frame.polarity for frame in frames})
     what = "the picture looks" if len(frames) == 1 else "the pictures look"
     do = f"say --polarity {opposite(taken[0])}" if len(taken) == 1 else "say --polarity of each, one at a time"
     return (

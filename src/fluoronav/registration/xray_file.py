@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
-from pydicom.pixels import pixel_array
+from pydicom.pixels.utils import pixel_array
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from fluoronav.enhancement.aperture import dark_level, find_aperture
@@ -21,7 +21,7 @@ from fluoronav.geometry.camera import LIMITS
 from fluoronav.paths import regular_file
 from fluoronav.registration.xray_geometry import XrayGeometry, check_camera, check_orientation, read_geometry
 from fluoronav.registration.xray_header import XrayFileError, XrayHeader
-from fluoronav.registration.xray_polarity import Intensity, Polarity, of_dicom, of_plain
+from fluoronav.registration.xray_polarity import Intensity, Polarity, filled_around, of_dicom, of_plain
 
 Float32 = NDArray[np.float32]
 
@@ -144,7 +144,10 @@ def _dicom(header: XrayHeader, with_camera: bool, polarity: Polarity | None) -> 
     if with_camera:
         check_orientation(header)
     try:
+        header.check_unused_bits()
         stored = np.asarray(pixel_array(header.dataset, index=header.frame - 1))
+    except XrayFileError:
+        raise
     except Exception as error:
         raise XrayFileError(f"{path}: its pixel data cannot be decoded: {error}") from error
     padded = header.padding(stored)
@@ -176,11 +179,16 @@ def _frame(
         padded = None if padded is None else np.ascontiguousarray(padded[:, ::-1])
     small = np.asarray(cv2.resize(counts, (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA), dtype=np.float32)
     seen = find_aperture(small).seen
+    dark = min(dark_level(small, seen), intensity.full / 2)
     if padded is not None and padded.any():
         filled = cv2.resize(padded.astype(np.float32), (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA)
         seen = seen & (filled == 0)
+    if intensity.polarity == "inverse":
+        # Turned over, what a viewer has drawn black around the field would be open air.
+        field = filled_around(intensity.values)
+        if field is not None:
+            seen = seen & (field[:, ::-1] if geometry is not None and geometry.mirrored else field)
     if intensity.linear:
-        dark = dark_level(small, seen)
         attenuation = -np.log(np.maximum(counts - np.float32(dark), 1) / (intensity.full - dark))
     else:
         attenuation = -counts / np.float32(intensity.full)

@@ -134,6 +134,28 @@ class XrayHeader:
             )
         return float(2 ** (stored - self.integer("PixelRepresentation", 0)) - 1)
 
+    def check_unused_bits(self) -> None:
+        """Refuses pixels that use bits which the header says are not stored; old overlays may (PS3.5 8.1.2).
+
+        Raises
+        ------
+        XrayFileError
+        """
+        dataset = self.dataset
+        syntax = dataset.file_meta.TransferSyntaxUID
+        allocated, stored = self.integer("BitsAllocated", 16), self.integer("BitsStored", 16)
+        has_overlay = any(0x6000 <= tag.group <= 0x60FF for tag in dataset.keys())  # noqa: SIM118, elements are what it iterates
+        if syntax.is_compressed or has_overlay or stored == allocated or self.integer("PixelRepresentation", 0):
+            return
+        order = "<" if syntax.is_little_endian else ">"
+        kind = np.dtype("u1" if allocated == 8 else f"{order}u2")
+        data = dataset.PixelData
+        largest = int(np.frombuffer(data, kind, len(data) // kind.itemsize).max(initial=0))
+        if largest >= 2**stored:
+            raise XrayFileError(
+                f"{self.path}: has values up to {largest}, BitsStored says up to {2**stored - 1}: its header is wrong"
+            )
+
     def check_values(self, values: NDArray[Any], padded: NDArray[np.bool_], full: float) -> None:
         """Refuses pixels that contradict the header."""
         of_picture = values[~padded]

@@ -9,14 +9,14 @@ the modality's rescale. Where nothing says it, the picture may: behind a round a
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, get_args
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.pixels import apply_modality_lut
+from pydicom.pixels.processing import apply_modality_lut
 
-from fluoronav.enhancement.aperture import find_aperture
+from fluoronav.enhancement.aperture import Aperture, find_aperture
 from fluoronav.registration.xray_header import XrayFileError, XrayHeader
 
 Float32 = NDArray[np.float32]
@@ -68,7 +68,8 @@ def opposite(polarity: Polarity) -> Polarity:
 def of_picture(values: Float32, full: float) -> Polarity | None:
     """What a picture itself says, by the rim of a round aperture; None where it has none, or a viewer filled it."""
     found: list[Polarity] = []
-    for polarity, counts in (("counts", values), ("inverse", np.float32(full) - values)):
+    for polarity in get_args(Polarity):
+        counts = values if polarity == "counts" else np.float32(full) - values
         small = np.asarray(cv2.resize(counts, (_RIM_SIDE, _RIM_SIDE), interpolation=cv2.INTER_AREA), np.float32)
         aperture = find_aperture(small)
         if any(len(side) == 4 for side in aperture.sides) and not (polarity == "counts" and _filled(values, aperture)):
@@ -76,11 +77,18 @@ def of_picture(values: Float32, full: float) -> Polarity | None:
     return found[0] if len(found) == 1 else None
 
 
-def _filled(values: Float32, aperture: Any) -> bool:
+def filled_around(values: Float32) -> NDArray[np.bool_] | None:
+    """What lies inside a field around which a viewer has drawn black, at a smaller size; None where there is none."""
+    small = np.asarray(cv2.resize(values, (_RIM_SIDE, _RIM_SIDE), interpolation=cv2.INTER_AREA), np.float32)
+    aperture = find_aperture(small)
+    return aperture.seen if aperture.sides and _filled(values, aperture) else None
+
+
+def _filled(values: Float32, aperture: Aperture) -> bool:
     size = values.shape[::-1]
     outside = cv2.resize((~aperture.seen).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     of_rim = values[outside]
-    return bool((of_rim == of_rim.min()).mean() > _FILLED_SHARE)
+    return bool(of_rim.size and (of_rim == of_rim.min()).mean() > _FILLED_SHARE)
 
 
 def of_plain(values: Float32, full: float, said: Polarity | None) -> Intensity:
