@@ -122,6 +122,13 @@ def _parser() -> argparse.ArgumentParser:
         "--camera", type=Path, nargs="+", default=[], help="camera files, in the images' order; DICOM has its own"
     )
     what.add_argument("--frame", type=_count, default=1, help="which frame of a DICOM multi-frame image, from 1")
+    what.add_argument(
+        "--polarity",
+        choices=("counts", "inverse"),
+        help="whether the images' values rise (counts: bone dark) or fall (inverse: bone white) where there is more "
+        "X-ray; by default as a DICOM header or the picture says",
+    )
+    what.add_argument("--series", metavar="UID", help="SeriesInstanceUID of the CT, where its folder holds several")
     what.add_argument("--labels", type=Path, help="label map of the CT, where only some bones move together")
     what.add_argument(
         "--bone",
@@ -467,6 +474,8 @@ def _register(options: argparse.Namespace) -> None:
         bones=tuple(options.bone),
         overlay=options.overlay,
         frame=options.frame,
+        polarity=options.polarity,
+        series=options.series,
     )
     result = register_files(request, say)
     write_json(result, options.json)

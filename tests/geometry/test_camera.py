@@ -1,7 +1,10 @@
 """The C-arm camera: projection, scaling, joints and refusals."""
 
+import os
+
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,3 +83,79 @@ def test_a_positive_orbital_angle_moves_the_detector_to_the_patients_left():
     assert to_detector_ct[0] > 0.4
     T = CArmPose((0, 0, 0), 600, angular_deg=30).T_camera_ct()
     assert (T[:3, :3].T @ [0, 0, 1])[2] > 0.4
+
+
+def K_of(fx=3400.0, fy=3410.0, x=511.5, y=500.0, skew=0.0):
+    return [[fx, skew, x], [0, fy, y], [0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"K": K_of(fx=1e-300)}, r"carm.yaml: K\[0\]\[0\] is 1e-300, .* times the image's longer side"),
+        ({"K": K_of(fy=1e9)}, r"K\[1\]\[1\] is 1e\+09"),
+        ({"K": K_of(fx=float("nan"))}, r"K\.0\.0: .*finite.*nan"),
+        ({"K": K_of(x=float("inf"))}, r"K\.0\.2"),
+        ({"K": K_of(x=-800.0)}, r"K\[0\]\[2\] is -800, .* off the middle \(cols is 1024\)"),
+        ({"K": K_of(y=1e12)}, r"K\[1\]\[2\] is 1e\+12"),
+        ({"K": K_of(fx=7000.0, fy=2000.0)}, "no detector's pixels are 3.5 times as long as wide"),
+        ({"K": K_of(skew=900.0)}, r"K\[0\]\[1\] is 900"),
+        ({"rows": 4096, "cols": 4096}, "rows, cols and K must be of the same image"),
+        ({"rows": 2048, "cols": 2048}, "rows, cols and K must be of the same image"),
+        ({"rows": 64, "cols": 64}, "rows, cols and K must be of the same image"),
+        ({"rows": 8000, "cols": 8000, "K": K_of(26000.0, 26000.0, 4000.0, 4000.0)}, "more than 33554432 pixels"),
+        ({"rows": 16384}, "rows: .* less than or equal to 8192 .*16384"),
+        ({"distortion": [float("nan"), 0, 0, 0]}, "distortion.0"),
+        ({"distortion": [500.0, 0, 0, 0]}, "distortion moves the image's border"),
+        ({"distortion": [-1e200, 0, 0, 0]}, "distortion"),
+        ({"T_camera_world": [[1, 0, 0, 1e6], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}, "moves by 1e\\+06 mm"),
+        ({"T_camera_world": [[1, 0.1, 0, 0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}, "not a rigid"),
+        ({"T_camera_world": [[1, 0, 0, float("nan")], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]]}, "T_camera_world.0.3"),
+        ({"sdd_mm": 1.0}, "sdd_mm"),
+    ],
+)
+def test_a_camera_that_no_c_arm_has_is_refused_by_field_and_value(change, said):
+    with pytest.raises(CameraError, match=said):
+        Camera.from_dict(GOOD | change, name="carm.yaml")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"K": K_of(fx=6800.0)},  # binned along the rows
+        {"K": K_of(fx=34000.0, fy=34000.0)},  # zoomed ten times
+        {"K": K_of(x=300.0, y=700.0)},
+        {"distortion": [-0.5, 0.1, 0.002, -0.001, 0.0]},
+    ],
+)
+def test_unusual_cameras_are_taken(change):
+    assert Camera.from_dict(GOOD | change).rows == 1024
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_camera_file_that_is_a_pipe_a_folder_or_huge_is_refused_at_once(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(CameraError, match=r"pipe\.yaml: is a named pipe"):
+        Camera.load(tmp_path / "pipe.yaml")
+    with pytest.raises(CameraError, match="is a folder"):
+        Camera.load(tmp_path)
+    with (tmp_path / "huge.yaml").open("wb") as file:
+        file.truncate(2**32)
+    with pytest.raises(CameraError, match="has 4294967296 bytes"):
+        Camera.load(tmp_path / "huge.yaml")
+    (tmp_path / "deep.yaml").write_text("[" * 10_000)
+    with pytest.raises(CameraError, match=r"deep\.yaml"):
+        Camera.load(tmp_path / "deep.yaml")
+
+
+def test_a_detector_calibration_that_is_no_file_is_refused_with_the_camera_file(tmp_path):
+    os.mkfifo(tmp_path / "panel.npz")
+    (tmp_path / "carm.yaml").write_text(yaml.safe_dump(GOOD | {"detector": "panel.npz"}))
+    with pytest.raises(CameraError, match=r"carm\.yaml: detector: .*panel\.npz: is a named pipe"):
+        Camera.load(tmp_path / "carm.yaml")
+
+
+def test_a_camera_is_called_by_its_own_name_and_by_its_files(tmp_path):
+    (tmp_path / "carm.yaml").write_text(yaml.safe_dump(GOOD | {"name": "theatre 3", "sdd_mm": 1000}))
+    camera = Camera.load(tmp_path / "carm.yaml")
+    assert camera.names == ("theatre 3", "carm", "carm.yaml") and camera.sdd_mm == 1000

@@ -6,8 +6,15 @@ import cv2
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian, XRayAngiographicImageStorage, generate_uid
+from pydicom import dcmread
+from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
+from pydicom.sequence import Sequence
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    ExplicitVRLittleEndian,
+    XRayAngiographicImageStorage,
+    generate_uid,
+)
 
 from fluoronav.geometry import inverse, moved_about, transform_points
 from fluoronav.registration.register import RegisterError, Request, register_files
@@ -101,11 +108,120 @@ def test_pixels_are_bright_where_there_is_more_x_ray_whatever_the_header_calls_i
         ({"PatientOrientation": ["L", "A"]}, "contradict"),
         ({"Modality": "CT"}, "modality CT"),
         ({"PixelData": b"\0" * 10}, "cannot be decoded"),
+        ({"DistanceSourceToDetector": 0}, "DistanceSourceToDetector .* is 0, which no C-arm has"),
+        ({"DistanceSourceToDetector": 1.0}, "DistanceSourceToDetector .* is 1, which no C-arm has"),
+        ({"DistanceSourceToDetector": 500}, "is not less than DistanceSourceToDetector"),
+        ({"EstimatedRadiographicMagnificationFactor": 3.0}, "is 3, but the distances"),
+        ({"EstimatedRadiographicMagnificationFactor": 0.5}, "a picture is larger than the patient"),
+        ({"ImagerPixelSpacing": [0.0003, 0.0003]}, "ImagerPixelSpacing .* which no detector has"),
+        ({"ImagerPixelSpacing": [PIXEL, 0]}, "ImagerPixelSpacing .* which no detector has"),
+        ({"PixelAspectRatio": [2, 1]}, "PixelAspectRatio .* contradict each other"),
+        ({"PixelSpacing": [PIXEL, PIXEL / 2]}, "PixelSpacing .* contradict each other"),
+        ({"PixelSpacing": [2 * PIXEL, 2 * PIXEL]}, "in the patient, nearer the source, a pixel is smaller"),
+        ({"FieldOfViewDimensions": [10, 10]}, "one of them is of another zoom"),
+        ({"FieldOfViewRotation": 90, "PatientOrientation": None}, "turned or mirrored after it was read"),
+        ({"FieldOfViewHorizontalFlip": "YES", "PatientOrientation": None}, "turned or mirrored after it was read"),
+        ({"PositionerPrimaryAngle": 400}, "more than 180 degrees"),
+        ({"HighBit": 11}, "BitsAllocated, BitsStored and HighBit are 16, 16 and 11"),
+        ({"BitsStored": 12, "HighBit": 11}, "values up to [0-9]+, BitsStored says up to 4095"),
+        ({"PixelRepresentation": 1}, "BitsStored and PixelRepresentation say 0 to 32767"),
+        ({"Rows": 60000, "Columns": 60000}, "has 60000 x 60000 pixels"),
+        ({"PhotometricInterpretation": "PALETTE COLOR"}, r"is a colour image \(PALETTE COLOR\)"),
     ],
 )
 def test_a_header_that_does_not_say_enough_is_refused_by_name(tmp_path, counts, change, message):
     with pytest.raises(XrayFileError, match=message):
         read_xray(xa(tmp_path / "a.dcm", counts, **change), with_camera=False)
+
+
+def test_the_magnification_tells_the_patients_distance_where_that_is_missing(tmp_path, counts):
+    change = {"DistanceSourceToPatient": None, "EstimatedRadiographicMagnificationFactor": 1.25}
+    geometry = read_xray(xa(tmp_path / "a.dcm", counts, **change), with_camera=False).geometry
+    assert geometry.T_camera_isocentre[2, 3] == pytest.approx(800)
+
+
+def test_pixels_that_are_not_square_have_two_focal_lengths(tmp_path, counts):
+    path = xa(tmp_path / "a.dcm", counts, ImagerPixelSpacing=[2 * PIXEL, PIXEL], PixelAspectRatio=[2, 1])
+    K = read_xray(path, with_camera=False).geometry.camera.K
+    assert K[0, 0] == pytest.approx(SDD / PIXEL) and K[1, 1] == pytest.approx(SDD / PIXEL / 2)
+
+
+def test_a_header_may_lie_in_the_functional_groups_of_its_frame(tmp_path, counts):
+    moved, angles = Dataset(), Dataset()
+    angles.PositionerPrimaryAngle, angles.PositionerSecondaryAngle = 90.0, 0.0
+    moved.PositionerPositionSequence = Sequence([angles])
+    first = Dataset()
+    first.PositionerPositionSequence = Sequence([Dataset()])
+    change = {
+        "PositionerPrimaryAngle": None, "PositionerSecondaryAngle": None, "PatientOrientation": ["P", "F"],
+        "NumberOfFrames": 2, "PixelData": counts.astype("<u2").tobytes() * 2,
+        "PerFrameFunctionalGroupsSequence": Sequence([first, moved]),
+    }  # fmt: skip
+    path = xa(tmp_path / "a.dcm", counts, **change)
+    geometry = read_xray(path, with_camera=False, frame=2).geometry
+    np.testing.assert_allclose(geometry.R_camera_ct[2], [1, 0, 0], atol=1e-6)
+    with pytest.raises(XrayFileError, match="no PositionerPrimaryAngle"):
+        read_xray(path, with_camera=False)
+
+
+def test_the_angles_of_an_arm_that_moves_are_those_of_the_first_frame(tmp_path, counts):
+    change = {"PositionerMotion": "DYNAMIC", "NumberOfFrames": 2, "PixelData": counts.astype("<u2").tobytes() * 2}
+    path = xa(tmp_path / "a.dcm", counts, **change)
+    first = read_xray(path, with_camera=False)
+    assert first.notes == ("frame 1 of 2 is taken; --frame names another",)
+    with pytest.raises(XrayFileError, match="the C-arm moved"):
+        read_xray(path, with_camera=False, frame=2)
+
+
+def test_what_a_detector_has_filled_is_not_seen(tmp_path, counts):
+    counts[:, :20] = 0
+    frame = read_xray(xa(tmp_path / "a.dcm", counts, PixelPaddingValue=0), with_camera=True)
+    assert not frame.seen[:, :25].any() and frame.seen.any()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"FieldOfViewRotation": 90}, "a camera file is of pixels as they are read"),
+        ({"FieldOfViewHorizontalFlip": "YES"}, "a camera file is of pixels as they are read"),
+        ({"DistanceSourceToDetector": 1200.0}, "it is not of this zoom or this distance"),
+        ({"ImagerPixelSpacing": [PIXEL / 2, PIXEL / 2]}, "it is not of this zoom or this distance"),
+        ({"ImagerPixelSpacing": [PIXEL, PIXEL / 2]}, "which are of other pixels"),
+        ({"ImagerPixelSpacing": None, "PixelAspectRatio": [4, 3]}, "resample it to square pixels"),
+    ],
+)
+def test_a_camera_file_that_the_header_contradicts_is_refused(tmp_path, counts, change, message):
+    f = SDD / PIXEL
+    camera = tmp_path / "carm.yaml"
+    camera.write_text(f"rows: 64\ncols: 96\nK: [[{f}, 0, 47.5], [0, {f}, 31.5], [0, 0, 1]]\n")
+    path = xa(tmp_path / "a.dcm", counts, **change)
+    with pytest.raises((XrayFileError, RegisterError), match=message):
+        register_files(Request(tmp_path / "nothing.nrrd", [path], cameras=[camera], init=tmp_path / "init.json"))
+
+
+def test_a_plain_picture_of_several_pages_or_in_colour_or_too_large_is_refused(tmp_path, counts):
+    cv2.imwritemulti(str(tmp_path / "a.tif"), [counts, counts])
+    with pytest.raises(XrayFileError, match="has 2 pages"):
+        read_xray(tmp_path / "a.tif", with_camera=True)
+    cv2.imwrite(str(tmp_path / "b.png"), np.dstack([counts, counts // 2, counts]))
+    with pytest.raises(XrayFileError, match="is a colour picture"):
+        read_xray(tmp_path / "b.png", with_camera=True)
+    cv2.imwrite(str(tmp_path / "grey.png"), np.dstack([counts] * 3))
+    assert read_xray(tmp_path / "grey.png", with_camera=True).attenuation.shape == counts.shape
+    cv2.imwrite(str(tmp_path / "c.png"), np.zeros((6000, 6000), np.uint8))
+    with pytest.raises(XrayFileError, match="has 6000 x 6000 pixels"):
+        read_xray(tmp_path / "c.png", with_camera=True)
+    with pytest.raises(XrayFileError, match="has 1 frames, not 2"):
+        read_xray(tmp_path / "grey.png", with_camera=True, frame=2)
+
+
+def test_a_file_that_is_deflated_as_a_whole_is_not_inflated(tmp_path, counts):
+    path = xa(tmp_path / "a.dcm", counts)
+    dataset = dcmread(path)
+    dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    dataset.save_as(path)
+    with pytest.raises(XrayFileError, match="is deflated as a whole"):
+        read_xray(path, with_camera=True)
 
 
 def test_an_empty_frame_and_a_frame_number_that_is_not_there_are_refused(tmp_path, counts):

@@ -70,6 +70,16 @@ def test_golden_messages_fit_the_schema(name):
         ({"source": "x" * 100}, "source"),
         ({"polarity": "sideways"}, "polarity"),
         ({"i0": float("nan")}, "i0"),
+        ({"i0": 1e300}, "i0"),
+        ({"sdd_mm": 1.0}, "sdd_mm"),  # metres
+        ({"sid_mm": 1e-300}, "sid_mm"),
+        ({"sdd_mm": float("inf")}, "sdd_mm"),
+        ({"pixel_mm": [0.2, 0.0]}, "pixel_mm.1"),
+        ({"pixel_mm": [0.2]}, "pixel_mm"),
+        ({"pixel_mm": [0.0002, 0.0002]}, "pixel_mm.0"),
+        ({"angles": {"orbital": 1e300}}, "angles.orbital"),
+        ({"collimation": [[0, float("nan")]]}, "collimation.0.1"),
+        ({"seq": 2**63}, "seq"),
         ({"topic": b"\xff\xfe/carm0"}, "topic"),
         ({"topic": b"overlay/carm0"}, "topic"),
     ],
@@ -102,6 +112,12 @@ def test_an_invalid_frame_still_tells_its_number():
     with pytest.raises(InvalidMessage) as caught:
         decode_frame(frame(payload=b"short"))
     assert caught.value.seq == 7
+
+
+def test_a_number_that_no_counter_holds_is_not_told():
+    with pytest.raises(InvalidMessage) as caught:
+        decode_frame(frame(seq=2**63))
+    assert caught.value.seq is None
 
 
 @given(st.lists(st.binary(max_size=200), max_size=4))
@@ -157,6 +173,8 @@ def test_a_tool_pose_is_taken():
         np.zeros(16).tolist(),
         [1.0] * 15,
         "identity",
+        [1.0, 0, 0, 100_000.0, 0, 1, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1],
+        [1.0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 1, -1e200, 0, 0, 0, 1],
     ],
 )
 def test_a_tool_pose_that_is_no_rigid_motion_is_refused_by_name(pose):

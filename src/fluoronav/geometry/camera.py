@@ -12,14 +12,59 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fluoronav.geometry.se3 import is_rigid
+from fluoronav.paths import regular_file
 
 Float = NDArray[np.float64]
-Row3 = Annotated[list[float], Field(min_length=3, max_length=3)]
-Row4 = Annotated[list[float], Field(min_length=4, max_length=4)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
+Row3 = Annotated[list[Number], Field(min_length=3, max_length=3)]
+Row4 = Annotated[list[Number], Field(min_length=4, max_length=4)]
 
 # What an arm's own word for a change of view is worth (1 sigma) until its calibration says otherwise: isocentres wander
 # by a millimetre as the arm bends, encoders are set to a few tenths of a degree.
 ARM_DEG, ARM_MM = 0.3, 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class CameraLimits:
+    """What a C-arm's camera can be.
+
+    Attributes
+    ----------
+    most_side, most_pixels : int
+        The largest image: flat panels have 4300 x 4300 pixels at the most, and the pipeline allocates by them.
+    least_focal, most_focal : float
+        Source-to-detector distance over the detector's longer side: 900 mm over 380 of a large panel is 2.4, 1200 mm
+        over a zoomed field of 50 is 24, a detail of it more.
+    most_anisotropy : float
+        Ratio between the focal lengths of rows and columns: binning along one axis makes 2.
+    most_off_centre : float
+        How far the principal point lies from the middle of the image, of its longer side; a calibrated C-arm's by 0.05.
+    most_skew : float
+        Share of the focal length.
+    most_distance_mm : float
+        From the world's origin to the source: a room's size.
+    most_distortion : float
+        How far the lens moves a corner, of the image's longer side; an image intensifier by 0.05.
+    most_undone_px : float
+        A corner that is distorted and undistorted comes back within so much.
+    most_file_bytes : int
+        A camera file has some hundred bytes.
+    """
+
+    most_side: int = 8192
+    most_pixels: int = 2**25
+    least_focal: float = 1.8
+    most_focal: float = 60.0
+    most_anisotropy: float = 2.1
+    most_off_centre: float = 0.3
+    most_skew: float = 0.05
+    most_distance_mm: float = 10_000.0
+    most_distortion: float = 0.25
+    most_undone_px: float = 0.5
+    most_file_bytes: int = 1_000_000
+
+
+LIMITS = CameraLimits()
 
 
 class CameraError(ValueError):
@@ -31,13 +76,13 @@ class CameraFile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    rows: int = Field(gt=0, le=16384, description="image height, pixels")
-    cols: int = Field(gt=0, le=16384, description="image width, pixels")
+    rows: int = Field(gt=0, le=LIMITS.most_side, description="image height, pixels")
+    cols: int = Field(gt=0, le=LIMITS.most_side, description="image width, pixels")
     K: Annotated[list[Row3], Field(min_length=3, max_length=3)] = Field(description="intrinsic matrix, pixels")
     T_camera_world: Annotated[list[Row4], Field(min_length=4, max_length=4)] | None = Field(
         default=None, description="world mm to camera mm; fixed cameras only"
     )
-    distortion: Annotated[list[float], Field(min_length=4, max_length=14)] | None = Field(
+    distortion: Annotated[list[Number], Field(min_length=4, max_length=14)] | None = Field(
         default=None, description="OpenCV distortion coefficients k1 k2 p1 p2 [k3 ...]"
     )
     arm_deg: float = Field(
@@ -47,6 +92,12 @@ class CameraFile(BaseModel):
         description="error of a change of view as the arm's joints tell it, 1 sigma, degrees",
     )
     arm_mm: float = Field(default=ARM_MM, gt=0, le=50, description="the same for the isocentre, mm")
+    name: Annotated[str, Field(min_length=1, max_length=64)] | None = Field(
+        default=None, description="what a grabber calls this calibration (`camera`); the file's own name always does"
+    )
+    sdd_mm: float | None = Field(
+        default=None, ge=100, le=5000, description="source-to-detector distance that it was calibrated at, mm"
+    )
     detector: str | None = Field(
         default=None,
         description="offset, gain and dead pixels: a file of `fluoronav calibrate detector`, relative to this",
@@ -71,6 +122,12 @@ class Camera:
         How well the arm's joints tell the change from one view to another: the turn, and the isocentre; 1 sigma.
     detector : Path or None
         The detector's calibration.
+    calibration : str or None
+        What a grabber calls this calibration.
+    sdd_mm : float or None
+        The source-to-detector distance that it was calibrated at.
+    name : str
+        The file, for messages.
     """
 
     rows: int
@@ -81,6 +138,8 @@ class Camera:
     arm_deg: float = ARM_DEG
     arm_mm: float = ARM_MM
     detector: Path | None = None
+    calibration: str | None = field(default=None, compare=False)
+    sdd_mm: float | None = field(default=None, compare=False)
     name: str = field(default="camera", compare=False)
 
     def __post_init__(self) -> None:
@@ -112,10 +171,21 @@ class Camera:
         """
         path = Path(path)
         try:
+            size = regular_file(path).stat().st_size
+            if size > LIMITS.most_file_bytes:
+                raise CameraError(f"{path}: has {size} bytes; a camera file has some hundred")
             content: Any = yaml.safe_load(path.read_text())
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
+            if isinstance(error, CameraError):
+                raise
             raise CameraError(f"{path}: cannot be read as a camera file (YAML): {error}") from error
-        return cls.from_dict(content, name=str(path))
+        camera = cls.from_dict(content, name=str(path))
+        if camera.detector is not None:
+            try:
+                regular_file(camera.detector)
+            except OSError as error:
+                raise CameraError(f"{path}: detector: {error}") from error
+        return camera
 
     @classmethod
     def from_dict(cls, content: Any, name: str = "camera") -> Camera:
@@ -125,8 +195,10 @@ class Camera:
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(x) for x in first["loc"]) or "the file"
-            raise CameraError(f"{name}: {where}: {first['msg']}") from error
-        return cls(
+            given = first["input"] if isinstance(first["input"], (int, float, str)) else ""
+            shown = f" (is {str(given)[:40]})" if given != "" else ""
+            raise CameraError(f"{name}: {where}: {first['msg']}{shown}") from error
+        camera = cls(
             rows=f.rows,
             cols=f.cols,
             K=np.array(f.K),
@@ -135,8 +207,79 @@ class Camera:
             arm_deg=f.arm_deg,
             arm_mm=f.arm_mm,
             detector=None if f.detector is None else Path(name).parent / f.detector,
+            calibration=f.name,
+            sdd_mm=f.sdd_mm,
             name=name,
         )
+        camera.check_plausible()
+        return camera
+
+    def check_plausible(self, limits: CameraLimits = LIMITS) -> None:
+        """Refuses a camera that no C-arm has, before anything is allocated by its size.
+
+        Raises
+        ------
+        CameraError
+            It names the field, its value and what it must be.
+        """
+        name, K, longest = self.name, self.K, max(self.rows, self.cols)
+        if self.rows * self.cols > limits.most_pixels:
+            raise CameraError(
+                f"{name}: rows and cols are {self.rows} and {self.cols}; more than {limits.most_pixels} pixels are not "
+                "taken"
+            )
+        for k in (0, 1):
+            ratio = K[k, k] / longest
+            if not limits.least_focal <= ratio <= limits.most_focal:
+                raise CameraError(
+                    f"{name}: K[{k}][{k}] is {K[k, k]:g}, {ratio:.3g} times the image's longer side ({longest} "
+                    f"pixels); the source is {limits.least_focal:g} to {limits.most_focal:g} times the detector's side "
+                    "away: rows, cols and K must be of the same image"
+                )
+        anisotropy = max(K[0, 0] / K[1, 1], K[1, 1] / K[0, 0])
+        if anisotropy > limits.most_anisotropy:
+            raise CameraError(
+                f"{name}: K[0][0] and K[1][1] are {K[0, 0]:g} and {K[1, 1]:g}: no detector's pixels are "
+                f"{anisotropy:.3g} times as long as wide"
+            )
+        if abs(K[0, 1]) > limits.most_skew * K[0, 0]:
+            raise CameraError(f"{name}: K[0][1] is {K[0, 1]:g}; a detector's rows and columns are at right angles (0)")
+        for k, (side, label) in enumerate(((self.cols, "cols"), (self.rows, "rows"))):
+            off = abs(K[k, 2] - (side - 1) / 2) / longest
+            if off > limits.most_off_centre:
+                raise CameraError(
+                    f"{name}: K[{k}][2] is {K[k, 2]:g}, {off:.2g} times the image's longer side off the middle "
+                    f"({label} is {side}); at most {limits.most_off_centre:g} is taken: rows, cols and K must be "
+                    "of the same image"
+                )
+        if self.T_camera_world is not None:
+            distance = float(np.linalg.norm(np.asarray(self.T_camera_world)[:3, 3]))
+            if distance > limits.most_distance_mm:
+                raise CameraError(
+                    f"{name}: T_camera_world moves by {distance:g} mm; at most {limits.most_distance_mm:g} are taken: "
+                    "is it in mm?"
+                )
+        if self.distortion is not None:
+            self._check_distortion(limits)
+
+    def _check_distortion(self, limits: CameraLimits) -> None:
+        edge_x, edge_y = np.linspace(0, self.cols - 1, 9), np.linspace(0, self.rows - 1, 9)
+        at = np.stack(np.meshgrid(edge_x, edge_y), axis=-1)
+        with np.errstate(all="ignore"):
+            moved = self.project(replace(self, distortion=None).rays(at))
+            undone = self.project(self.rays(at))
+        far, off = np.abs(moved - at).max(), np.abs(undone - at).max()
+        if not far <= limits.most_distortion * max(self.rows, self.cols) or not off <= limits.most_undone_px:
+            raise CameraError(
+                f"{self.name}: distortion moves the image's border by {far:.3g} pixels; no C-arm's does, or it cannot "
+                "be undone: the coefficients are OpenCV's, for coordinates divided by the focal length"
+            )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a grabber may call this calibration: its own name, and the file's with and without its ending."""
+        file = Path(self.name)
+        return (*([self.calibration] if self.calibration else []), file.stem, file.name)
 
     @property
     def focal_px(self) -> float:

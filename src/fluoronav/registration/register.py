@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.case import Spread, Volume, read_volume
+from fluoronav.case import CaseError, Spread, Volume, read_volume
 from fluoronav.geometry import Camera, is_rigid
 from fluoronav.projector import AttenuationGrid, Projector
 from fluoronav.registration.grid import orbit_priors
@@ -21,6 +21,7 @@ from fluoronav.registration.model import bone_grid, tissue_grid
 from fluoronav.registration.objects import SEGMENT_DEG, SEGMENT_MM
 from fluoronav.registration.offline import OfflineRegistration, OfflineResult, View
 from fluoronav.registration.xray_file import XrayFileError, XrayFrame, read_xray
+from fluoronav.registration.xray_polarity import Polarity, opposite
 
 Float = NDArray[np.float64]
 
@@ -58,6 +59,10 @@ class Request:
         PNG to write.
     frame : int
         Which frame of a DICOM multi-frame image, from 1.
+    polarity : "counts" or "inverse", optional
+        Whether the images' stored values rise or fall where there is more X-ray; None: as each says itself.
+    series : str or None
+        SeriesInstanceUID, where the volume's folder holds several.
     """
 
     volume: Path
@@ -70,6 +75,8 @@ class Request:
     bones: tuple[int | Path, ...] = ()
     overlay: Path | None = None
     frame: int = 1
+    polarity: Polarity | None = None
+    series: str | None = None
 
 
 def register_files(request: Request, progress: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
@@ -78,9 +85,10 @@ def register_files(request: Request, progress: Callable[[str], None] = lambda te
     Returns
     -------
     dict
-        ``accepted``, ``reason``, ``ms`` and ``views``: per image ``T_camera_ct`` (4 x 4), ``score``, ``sigma`` (deg,
-        mm, camera axes), ``tre_mm``, ``tre_image_mm``, ``mirrored``; with several bones ``bones``: per bone ``label``
-        or ``volume``, ``accepted``, ``reason`` and ``views``.
+        ``accepted``, ``reason``, ``ms``, ``notes`` (what was assumed, in words) and ``views``: per image
+        ``T_camera_ct`` (4 x 4), ``score``, ``sigma`` (deg, mm, camera axes), ``tre_mm``, ``tre_image_mm``,
+        ``mirrored``, ``polarity``; with several bones ``bones``: per bone ``label`` or ``volume``, ``accepted``,
+        ``reason`` and ``views``.
 
     Raises
     ------
@@ -92,9 +100,16 @@ def register_files(request: Request, progress: Callable[[str], None] = lambda te
         )
     if any(isinstance(b, int) for b in request.bones) != (request.labels is not None):
         raise RegisterError("--labels and labels as --bone go together: a label map, and which of its labels are bones")
-    frames = [read_xray(p, with_camera=bool(request.cameras), frame=request.frame) for p in request.images]
-    views = _views(frames, [Camera.load(c) for c in request.cameras])
-    ct, segmented = read_volume(request.volume).hounsfield()
+    frames = [
+        read_xray(p, with_camera=bool(request.cameras), frame=request.frame, polarity=request.polarity)
+        for p in request.images
+    ]
+    notes = [f"{frame.path}: {note}" for frame in frames for note in frame.notes]
+    for note in notes:
+        progress(note)
+    cameras = [Camera.load(c) for c in request.cameras]
+    views = _views(frames, cameras)
+    ct, segmented = _volume(request).hounsfield()
     labels = None if request.labels is None else read_volume(request.labels)
     try:
         model, bones = _grids(ct, labels, request.bones)
@@ -103,12 +118,18 @@ def register_files(request: Request, progress: Callable[[str], None] = lambda te
     registration = OfflineRegistration(model, bones[0], views, segmented=segmented)
     T_prior = _prior(request, frames, registration.centre_ct)
     start = time.perf_counter()
-    if request.auto or request.orbit:
-        priors = orbit_priors(T_prior, registration.centre_ct) if request.orbit else [T_prior]
-        result = registration.search(priors, Spread(), progress)
-    else:
-        result = registration.run(T_prior, progress)
-    out: dict[str, Any] = {"accepted": result.accepted, "reason": result.reason, "ms": 0.0}
+    result = _found(request, registration, T_prior, progress)
+    if not result.accepted and request.polarity is None:
+        progress("comparing with the images turned over")
+        turned = [
+            read_xray(f.path, with_camera=bool(cameras), frame=request.frame, polarity=opposite(f.polarity))
+            for f in frames
+        ]
+        other = OfflineRegistration(model, bones[0], _views(turned, cameras), segmented=segmented)
+        fit = _found(request, other, T_prior, progress)
+        if fit.accepted:
+            result = replace(result, reason=_looks_inverted(frames, result, fit))
+    out: dict[str, Any] = {"accepted": result.accepted, "reason": result.reason, "ms": 0.0, "notes": notes}
     out["views"] = _described(result, frames)
     if len(request.bones) > 1:
         # Each bone starts where they all lie together and is held there by what it does not show itself.
@@ -133,6 +154,37 @@ def register_files(request: Request, progress: Callable[[str], None] = lambda te
     return out
 
 
+def _volume(request: Request) -> Volume:
+    if request.series is not None and not request.volume.is_dir():
+        raise RegisterError(f"{request.volume}: --series names one of a folder of DICOM files, which this is not")
+    try:
+        return read_volume(request.volume, request.series)
+    except CaseError as error:
+        if "`ct_series`" not in str(error):
+            raise
+        # The case file's key is this command's option.
+        raise RegisterError(str(error).replace("as `ct_series`", "with --series")) from error
+
+
+def _found(
+    request: Request, registration: OfflineRegistration, T_prior: Float, progress: Callable[[str], None]
+) -> OfflineResult:
+    if not (request.auto or request.orbit):
+        return registration.run(T_prior, progress)
+    priors = orbit_priors(T_prior, registration.centre_ct) if request.orbit else [T_prior]
+    return registration.search(priors, Spread(), progress)
+
+
+def _looks_inverted(frames: list[XrayFrame], result: OfflineResult, turned: OfflineResult) -> str:
+    taken: list[Polarity] = sorted({frame.polarity for frame in frames})
+    what = "the picture looks" if len(frames) == 1 else "the pictures look"
+    do = f"say --polarity {opposite(taken[0])}" if len(taken) == 1 else "say --polarity of each, one at a time"
+    return (
+        f"{what} inverted: turned over the model fits with {turned.fit:.2f}, as taken ({' and '.join(taken)}) with "
+        f"{result.fit:.2f}: {do}"
+    )
+
+
 def _described(result: OfflineResult, frames: list[XrayFrame]) -> list[dict[str, Any]]:
     return [
         {
@@ -143,6 +195,7 @@ def _described(result: OfflineResult, frames: list[XrayFrame]) -> list[dict[str,
             "tre_mm": tre,
             "tre_image_mm": tre_image,
             "mirrored": frame.geometry is not None and frame.geometry.mirrored,
+            "polarity": frame.polarity,
         }
         for frame, e, sigma, tre, tre_image in zip(
             frames, result.views, result.sigma, result.tre_mm, result.tre_image_mm, strict=True
@@ -160,6 +213,7 @@ def _views(frames: list[XrayFrame], cameras: list[Camera]) -> list[View]:
                 raise RegisterError(
                     f"{frame.path}: is {rows} x {cols} pixels, {camera.name} says {camera.rows} x {camera.cols}"
                 )
+            frame.check_camera(camera)
         elif frame.geometry is not None:
             camera = frame.geometry.camera
         else:

@@ -1,9 +1,4 @@
-"""One X-ray frame from a file: TIFF, PNG or DICOM, with the camera and the prior that a DICOM header gives.
-
-Angles and distances are those of PS3.3 C.8.7.5 (XA positioner) and C.8.7.1 (X-ray image). The primary angle turns the
-detector about the patient's long axis, positive towards the patient's left (LAO), the secondary angle towards the head
-(CRA), both 0 with the detector in front of the patient.
-"""
+"""One X-ray frame from a file: TIFF, PNG or DICOM, as attenuation, whichever way up the file has it."""
 
 from __future__ import annotations
 
@@ -13,48 +8,24 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pydicom
+import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.pixels.utils import pixel_array
+from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from fluoronav.enhancement.aperture import dark_level, find_aperture
-from fluoronav.geometry import Camera, CameraError
+from fluoronav.geometry import Camera
+from fluoronav.geometry.camera import LIMITS
+from fluoronav.paths import regular_file
+from fluoronav.registration.xray_geometry import XrayGeometry, check_camera, check_orientation, read_geometry
+from fluoronav.registration.xray_header import XrayFileError, XrayHeader
+from fluoronav.registration.xray_polarity import Intensity, Polarity, filled_around, of_dicom, of_plain
 
-Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
 _MASK_SIDE = 128
-_DIRECTIONS = {"L": (1, 0, 0), "R": (-1, 0, 0), "P": (0, 1, 0), "A": (0, -1, 0), "H": (0, 0, 1), "F": (0, 0, -1)}
-
-
-class XrayFileError(ValueError):
-    """A frame that cannot be used; the text names the file, what is wrong and what to do."""
-
-
-@dataclass(frozen=True)
-class XrayGeometry:
-    """What a DICOM header says about how the frame was taken.
-
-    Attributes
-    ----------
-    camera : Camera
-        ``T_camera_world`` is about the isocentre, with the patient's axes; it holds while the patient does not move.
-    mirrored : bool
-        The file shows the patient as seen from the detector; its columns were reversed for the camera.
-    """
-
-    camera: Camera
-    mirrored: bool
-
-    @property
-    def R_camera_ct(self) -> Float:
-        """Patient axes (LPS) to camera axes, shape (3, 3)."""
-        return self.T_camera_isocentre[:3, :3]
-
-    @property
-    def T_camera_isocentre(self) -> Float:
-        """Patient axes about the isocentre to camera, shape (4, 4), mm."""
-        assert self.camera.T_camera_world is not None
-        return self.camera.T_camera_world
 
 
 @dataclass(frozen=True)
@@ -64,20 +35,37 @@ class XrayFrame:
     Attributes
     ----------
     attenuation : ndarray of float32, shape (rows, cols)
-        Minus the logarithm of the intensity, up to gain and offset.
+        Minus the logarithm of the intensity, up to gain and offset: higher where there is bone.
     seen : ndarray of bool
         Inside the aperture, at a smaller size.
     geometry : XrayGeometry or None
         From the header, where there is one.
+    polarity : "counts" or "inverse"
+        Whether the file's values rise or fall where there is more X-ray.
+    polarity_source : "option", "header", "picture" or "assumed"
+        What says so.
+    notes : tuple of str
+        What a person should know of how the file was taken, in words.
+    header : XrayHeader or None
+        Of a DICOM file.
     """
 
     path: Path
     attenuation: Float32
     seen: NDArray[np.bool_]
     geometry: XrayGeometry | None
+    polarity: Polarity = "counts"
+    polarity_source: str = "assumed"
+    notes: tuple[str, ...] = ()
+    header: XrayHeader | None = None
+
+    def check_camera(self, camera: Camera) -> None:
+        """Raises :class:`XrayFileError` where a camera file contradicts the file's own header."""
+        if self.header is not None:
+            check_camera(self.header, camera)
 
 
-def read_xray(path: Path, *, with_camera: bool, frame: int = 1) -> XrayFrame:
+def read_xray(path: Path, *, with_camera: bool, frame: int = 1, polarity: Polarity | None = None) -> XrayFrame:
     """Reads a frame.
 
     Parameters
@@ -88,129 +76,132 @@ def read_xray(path: Path, *, with_camera: bool, frame: int = 1) -> XrayFrame:
         True where a camera file is given: the header's geometry is not needed, and pixels are left as they lie.
     frame : int
         Which frame of a DICOM multi-frame image, from 1.
+    polarity : "counts" or "inverse", optional
+        Whether the stored values rise or fall where there is more X-ray; None: as the header or the picture says.
 
     Raises
     ------
     XrayFileError
     """
-    if not path.is_file():
-        raise XrayFileError(f"{path}: no such file")
+    path = Path(path)
     try:
+        regular_file(path)
+    except OSError as error:
+        raise XrayFileError(str(error)) from error
+    try:
+        if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
+            raise XrayFileError(
+                f"{path}: is deflated as a whole, which is not read: store it in another transfer syntax"
+            )
         dataset = pydicom.dcmread(path)
+    except XrayFileError:
+        raise
     except InvalidDicomError:
-        return _plain(path)
+        return _plain(path, frame, polarity)
     except Exception as error:
         # A damaged header makes pydicom raise whatever its parser stumbled over.
         raise XrayFileError(f"{path}: is damaged and cannot be read as DICOM: {error}") from error
-    return _dicom(path, dataset, with_camera, frame)
+    return _dicom(XrayHeader(path, dataset, frame), with_camera, polarity)
 
 
-def _plain(path: Path) -> XrayFrame:
+def _plain(path: Path, frame: int, polarity: Polarity | None) -> XrayFrame:
+    _check_size(path, frame)
     image = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if image is None:
         raise XrayFileError(f"{path}: cannot be read as an image (TIFF, PNG or DICOM)")
     if image.ndim == 3:
-        image = cv2.cvtColor(image[..., :3], cv2.COLOR_BGR2GRAY)
+        if any(not np.array_equal(image[..., 0], image[..., k]) for k in range(1, min(image.shape[2], 3))):
+            raise XrayFileError(f"{path}: is a colour picture; an X-ray has one grey value a pixel")
+        image = image[..., 0]
     if image.dtype not in (np.uint8, np.uint16):
         raise XrayFileError(f"{path}: has pixels of type {image.dtype}; 8 or 16 bit counts were expected")
-    counts = image.astype(np.float32)
-    return XrayFrame(path, *_of_counts(path, counts, float(np.iinfo(image.dtype).max)), None)
+    values = image.astype(np.float32)
+    _check_contrast(path, values)
+    return _frame(path, of_plain(values, float(np.iinfo(image.dtype).max), polarity))
 
 
-def _dicom(path: Path, dataset: pydicom.Dataset, with_camera: bool, frame: int) -> XrayFrame:
-    modality = str(dataset.get("Modality", ""))
-    if modality not in ("XA", "RF", "CR", "DX"):
-        raise XrayFileError(f"{path}: has modality {modality or 'none'}; XA, RF, CR or DX was expected")
+def _check_size(path: Path, frame: int) -> None:
+    """Refuses what is too large before it is decoded, and pictures of several pages."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
     try:
-        pixels = np.asarray(dataset.pixel_array)
+        reader.ReadImageInformation()
+    except RuntimeError:
+        raise XrayFileError(f"{path}: cannot be read as an image (TIFF, PNG or DICOM)") from None
+    size = reader.GetSize()
+    if size[0] * size[1] > LIMITS.most_pixels:
+        raise XrayFileError(f"{path}: has {size[1]} x {size[0]} pixels; at most {LIMITS.most_pixels} are taken")
+    pages = size[2] if len(size) > 2 else 1
+    if pages > 1:
+        raise XrayFileError(f"{path}: has {pages} pages; save the one that is meant as a file of its own")
+    if frame != 1:
+        raise XrayFileError(f"{path}: has 1 frames, not {frame}")
+
+
+def _dicom(header: XrayHeader, with_camera: bool, polarity: Polarity | None) -> XrayFrame:
+    path = header.path
+    full = header.check_pixels()
+    if with_camera:
+        check_orientation(header)
+    try:
+        header.check_unused_bits()
+        stored = np.asarray(pixel_array(header.dataset, index=header.frame - 1))
+    except XrayFileError:
+        raise
     except Exception as error:
         raise XrayFileError(f"{path}: its pixel data cannot be decoded: {error}") from error
-    if int(dataset.get("SamplesPerPixel", 1)) != 1:
-        raise XrayFileError(f"{path}: is a colour image; an X-ray has one value a pixel")
-    if pixels.ndim == 3:
-        if not 1 <= frame <= len(pixels):
-            raise XrayFileError(f"{path}: has {len(pixels)} frames, not {frame}")
-        pixels = pixels[frame - 1]
-    full = float(2 ** int(dataset.get("BitsStored", 16)) - 1)
-    counts = pixels.astype(np.float32)
-    sign = int(dataset.get("PixelIntensityRelationshipSign", 0) or 0)
-    if sign == -1 or (sign == 0 and dataset.get("PhotometricInterpretation") == "MONOCHROME1"):
-        counts = full - counts  # dark where there is more X-ray
-    geometry = None if with_camera else _geometry(path, dataset)
+    padded = header.padding(stored)
+    header.check_values(stored, padded, full)
+    values = stored.astype(np.float32).clip(0, full)
+    _check_contrast(path, values)
+    intensity = of_dicom(header, values, full, polarity)
+    geometry = None if with_camera else read_geometry(header)
+    notes = () if header.frames == 1 else (f"frame {header.frame} of {header.frames} is taken; --frame names another",)
+    return _frame(path, intensity, geometry, padded, notes, header)
+
+
+def _check_contrast(path: Path, values: Float32) -> None:
+    if float(values.std()) == 0:
+        raise XrayFileError(f"{path}: every pixel has the same value: there is nothing to register to")
+
+
+def _frame(
+    path: Path,
+    intensity: Intensity,
+    geometry: XrayGeometry | None = None,
+    padded: NDArray[np.bool_] | None = None,
+    notes: tuple[str, ...] = (),
+    header: XrayHeader | None = None,
+) -> XrayFrame:
+    counts = intensity.counts()
     if geometry is not None and geometry.mirrored:
         counts = np.ascontiguousarray(counts[:, ::-1])
-    attenuation, seen = _of_counts(path, counts, full)
-    if str(dataset.get("PixelIntensityRelationship", "LIN")) == "LOG":
-        attenuation = -counts / full
-    return XrayFrame(path, attenuation, seen, geometry)
-
-
-def _of_counts(path: Path, counts: Float32, full: float) -> tuple[Float32, NDArray[np.bool_]]:
-    if float(counts.std()) == 0:
-        raise XrayFileError(f"{path}: every pixel has the same value: there is nothing to register to")
+        padded = None if padded is None else np.ascontiguousarray(padded[:, ::-1])
     small = np.asarray(cv2.resize(counts, (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA), dtype=np.float32)
     seen = find_aperture(small).seen
-    dark = dark_level(small, seen)
-    return -np.log(np.maximum(counts - np.float32(dark), 1) / (full - dark)), seen
-
-
-def _geometry(path: Path, dataset: pydicom.Dataset) -> XrayGeometry:
-    to_detector = _number(path, dataset, "DistanceSourceToDetector", "(0018,1110)")
-    to_patient = _number(path, dataset, "DistanceSourceToPatient", "(0018,1111)")
-    primary = np.deg2rad(_number(path, dataset, "PositionerPrimaryAngle", "(0018,1510)", positive=False))
-    secondary = np.deg2rad(_number(path, dataset, "PositionerSecondaryAngle", "(0018,1511)", positive=False))
-    spacing = dataset.get("ImagerPixelSpacing")
-    if spacing is None or len(spacing) != 2 or not all(float(s) > 0 for s in spacing):
-        raise XrayFileError(f"{path}: has no ImagerPixelSpacing (0018,1164): give a camera file with --camera")
-    rows, cols = int(dataset.Rows), int(dataset.Columns)
-    beam = np.array(
-        [np.sin(primary) * np.cos(secondary), -np.cos(primary) * np.cos(secondary), np.sin(secondary)]
-    )  # from the source to the detector, LPS
-    right, down = _image_axes(path, dataset)
-    y = down - (down @ beam) * beam
-    if np.linalg.norm(y) < 0.1:
-        raise XrayFileError(f"{path}: PatientOrientation (0020,0020) and the positioner angles contradict each other")
-    y /= np.linalg.norm(y)
-    x = np.cross(y, beam)  # right-handed: a camera at the source
-    mirrored = bool(x @ right < 0)
-    K = np.array(
-        [
-            [to_detector / float(spacing[1]), 0, (cols - 1) / 2],
-            [0, to_detector / float(spacing[0]), (rows - 1) / 2],
-            [0, 0, 1.0],
-        ]
+    dark = min(dark_level(small, seen), intensity.full / 2)
+    if padded is not None and padded.any():
+        filled = cv2.resize(padded.astype(np.float32), (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA)
+        seen = seen & (filled == 0)
+    if intensity.polarity == "inverse":
+        # Turned over, what a viewer has drawn black around the field would be open air.
+        field = filled_around(intensity.values)
+        if field is not None:
+            seen = seen & (field[:, ::-1] if geometry is not None and geometry.mirrored else field)
+    if intensity.linear:
+        attenuation = -np.log(np.maximum(counts - np.float32(dark), 1) / (intensity.full - dark))
+    else:
+        attenuation = -counts / np.float32(intensity.full)
+    return XrayFrame(
+        path,
+        attenuation.astype(np.float32, copy=False),
+        seen,
+        geometry,
+        intensity.polarity,
+        intensity.source,
+        (*notes, *intensity.notes),
+        header,
     )
-    T = np.eye(4)
-    T[:3, :3], T[2, 3] = np.stack([x, y, beam]), to_patient
-    try:
-        camera = Camera(rows, cols, K, T_camera_world=T, name=str(path))
-    except CameraError as error:
-        raise XrayFileError(str(error)) from error
-    return XrayGeometry(camera, mirrored)
 
 
-def _number(path: Path, dataset: pydicom.Dataset, name: str, tag: str, *, positive: bool = True) -> float:
-    try:
-        value = float(dataset.get(name, None))  # pyright: ignore[reportArgumentType]
-    except (TypeError, ValueError):
-        raise XrayFileError(
-            f"{path}: has no {name} {tag}: give a camera file with --camera and a pose with --init"
-        ) from None
-    if not np.isfinite(value) or (positive and value <= 0):
-        raise XrayFileError(f"{path}: {name} {tag} is {value:g}, which no C-arm has")
-    return value
-
-
-def _image_axes(path: Path, dataset: pydicom.Dataset) -> tuple[Float, Float]:
-    """Patient directions of the image's rows (right) and columns (down); facing the patient, head up, if unsaid."""
-    words = [str(w) for w in (dataset.get("PatientOrientation") or ("L", "F"))]
-    axes = []
-    for word in words[:2]:
-        # "LA" is mainly left and somewhat anterior.
-        parts = [np.array(_DIRECTIONS[c], dtype=np.float64) / (k + 1) for k, c in enumerate(word) if c in _DIRECTIONS]
-        if not parts:
-            raise XrayFileError(f"{path}: PatientOrientation (0020,0020) {words} names no direction of the patient")
-        axes.append(np.sum(parts, axis=0) / np.linalg.norm(np.sum(parts, axis=0)))
-    if len(axes) != 2:
-        raise XrayFileError(f"{path}: PatientOrientation (0020,0020) {words} needs two directions")
-    return axes[0], axes[1]
+__all__ = ["XrayFileError", "XrayFrame", "XrayGeometry", "read_xray"]

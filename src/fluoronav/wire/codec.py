@@ -67,7 +67,7 @@ def _decode(model: type[Model], data: Buffer) -> Model:
         given: Any = first.get("input")
         shown = "" if isinstance(given, dict) else f" (is {str(given)[:40]!r})"
         seq: Any = content.get("seq")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        readable = seq if isinstance(seq, int) and not isinstance(seq, bool) and seq >= 0 else None
+        readable = seq if isinstance(seq, int) and not isinstance(seq, bool) and 0 <= seq < 2**63 else None
         raise InvalidMessage(where, first["msg"] + shown, readable) from error
 
 

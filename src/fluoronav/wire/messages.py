@@ -16,6 +16,13 @@ PROTOCOL_VERSION = 1
 MAX_SIDE = 8192
 # A clock may be wrong, but no message is from before 2001 or after 2200.
 _EARLIEST_NS, _LATEST_NS = 1_000_000_000_000_000_000, 7_258_118_400_000_000_000
+# Lengths that are no C-arm's are in another unit: metres, most often.
+_LEAST_ARM_MM, _MOST_ARM_MM = 100.0, 5000.0
+_LEAST_PIXEL_MM, _MOST_PIXEL_MM = 0.01, 10.0
+# An open beam may be brighter than what a detector can count, but not by more.
+_MOST_OPEN_BEAM = 2.0**24
+# No tracker sees farther.
+_MOST_TRACKED_MM = 20_000.0
 
 Name = Annotated[StrictStr, Field(min_length=1, max_length=64)]
 Time = Annotated[StrictInt, Field(ge=_EARLIEST_NS, le=_LATEST_NS)]
@@ -24,6 +31,11 @@ Number = Annotated[float, Field(allow_inf_nan=False)]
 Version = Literal[1]
 Pose = Annotated[list[Number], Field(min_length=16, max_length=16)]
 Pixel = Annotated[list[Number], Field(min_length=2, max_length=2)]
+ArmLength = Annotated[Number, Field(ge=_LEAST_ARM_MM, le=_MOST_ARM_MM)]
+PixelSize = Annotated[
+    list[Annotated[Number, Field(ge=_LEAST_PIXEL_MM, le=_MOST_PIXEL_MM)]], Field(min_length=2, max_length=2)
+]
+Angle = Annotated[Number, Field(ge=-360, le=360)]
 Point = Annotated[list[Number], Field(min_length=3, max_length=3)]
 
 
@@ -36,9 +48,9 @@ class _Message(BaseModel):
 class Angles(BaseModel):
     """Joint angles of the C-arm, degrees."""
 
-    orbital: Number | None = None
-    angular: Number | None = None
-    swivel: Number | None = None
+    orbital: Angle | None = None
+    angular: Angle | None = None
+    swivel: Angle | None = None
 
 
 class FrameHeader(_Message):
@@ -52,10 +64,10 @@ class FrameHeader(_Message):
     dtype: Literal["u1", "u2"]
     bits: Annotated[StrictInt, Field(ge=1, le=16)]
     polarity: Literal["counts", "inverse"] = "counts"
-    i0: Annotated[Number, Field(gt=0)] | None = None
-    pixel_mm: Pixel | None = None
-    sdd_mm: Annotated[Number, Field(gt=0)] | None = None
-    sid_mm: Annotated[Number, Field(gt=0)] | None = None
+    i0: Annotated[Number, Field(gt=0, le=_MOST_OPEN_BEAM)] | None = None
+    pixel_mm: PixelSize | None = None
+    sdd_mm: ArmLength | None = None
+    sid_mm: ArmLength | None = None
     angles: Angles | None = None
     kv: Number | None = None
     ma: Number | None = None
@@ -88,8 +100,12 @@ class ToolPose(BaseModel):
     @field_validator("T_tracker_tool")
     @classmethod
     def _rigid(cls, value: list[float] | None) -> list[float] | None:
-        if value is not None and not is_rigid([value[i : i + 4] for i in range(0, 16, 4)]):
+        if value is None:
+            return value
+        if not is_rigid([value[i : i + 4] for i in range(0, 16, 4)]):
             raise ValueError("not a rigid, right-handed motion")
+        if max(map(abs, value[3:12:4])) > _MOST_TRACKED_MM:
+            raise ValueError(f"more than {_MOST_TRACKED_MM:g} mm away; no tracker sees so far")
         return value
 
 
