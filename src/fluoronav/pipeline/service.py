@@ -123,7 +123,7 @@ class Service:
         try:
             start = time.monotonic()
             camera = Camera.load(self._launch.camera)
-            account = FrameAccount(camera.rows, camera.cols, int(self._launch.max_future_ms * 1e6))
+            account = FrameAccount.of(camera, int(self._launch.max_future_ms * 1e6))
             case, chain = self._prepared(self._launch.case, camera, at_once=True)
             running = self._run_case(context, case, chain, account, publisher, watch, self._launch.mode)
             log.info("ready after %.1f s: case %s, process %d", time.monotonic() - start, case.id, os.getpid())

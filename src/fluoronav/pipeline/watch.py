@@ -29,6 +29,8 @@ log = logging.getLogger("fluoronav")
 
 _HEALTH_EVERY_S = 1.0
 _STUCK_AFTER_S = 1.0
+# Without frames nobody knows whether another grabber still sends.
+_CONFLICT_OVER_S = 3.0
 
 
 class Watch:
@@ -160,6 +162,11 @@ class Watch:
         elif frozen_s:
             text = f"the same picture has come for {frozen_s:.1f} s: it is not live"
             self._send(self._alerts.hold("stale_frames", "medium", time.time_ns(), text))
+        conflict = self._account.conflict if self._account and now - loop.last_frame_at < _CONFLICT_OVER_S else ""
+        if conflict:
+            self._send(self._alerts.hold("security", "high", time.time_ns(), conflict))
+        elif self._alerts.is_open("security"):
+            self._send(self._alerts.end("security", "one grabber sends again"))
         stuck = loop.busy_since and now - loop.busy_since > _STUCK_AFTER_S
         if stuck:
             text = f"a frame has been in work for {now - loop.busy_since:.1f} s: the guidance is not live"
