@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import stat
 from pathlib import Path
 
 import platformdirs
@@ -26,6 +27,30 @@ def shipped(name: str) -> Path:
 def embedded_case() -> Path:
     """The case file of the embedded thoracic spine."""
     return _PACKAGE / "case" / "thoracic_spine" / "case.yaml"
+
+
+def regular_file(path: Path) -> Path:
+    """The path, where it is a file that can be read to its end.
+
+    A pipe, a socket or a device may never end, or block the reader for good.
+
+    Raises
+    ------
+    OSError
+        There is nothing, or something else; the text says what.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise OSError(f"{path}: no such file ({error.strerror})") from error
+    if stat.S_ISREG(mode):
+        return path
+    kinds = (
+        (stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a named pipe"), (stat.S_ISSOCK, "a socket"),
+        (stat.S_ISCHR, "a device"), (stat.S_ISBLK, "a device"),
+    )  # fmt: skip
+    what = next((name for test, name in kinds if test(mode)), "something else")
+    raise OSError(f"{path}: is {what}, not a file; name a regular file")
 
 
 def write_json(result: object, path: Path) -> None:
