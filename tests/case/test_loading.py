@@ -25,7 +25,9 @@ GOOD = {
 
 @pytest.fixture
 def folder(tmp_path):
-    ct = np.zeros((12, 12, 12), np.int16)
+    """Air, soft tissue in it, and a cube of bone in that."""
+    ct = np.full((48, 48, 48), -1000, np.int16)
+    ct[:40, :40, :40] = 0
     ct[4:8, 4:8, 4:8] = 900
     sitk.WriteImage(sitk.GetImageFromArray(ct), str(tmp_path / "ct.nrrd"))
     sitk.WriteImage(sitk.GetImageFromArray((ct > 0).astype(np.uint8)), str(tmp_path / "labels.nrrd"))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from pydicom.datadict import tag_for_keyword
 from pydicom.errors import InvalidDicomError
 from pydicom.pixels.utils import pixel_array
+from pydicom.uid import UID
 
 from fluoronav.case.grid import MOST_VOXEL_BYTES, Grid, check_grid, check_size
 from fluoronav.case.schema import CaseError
@@ -246,22 +247,22 @@ def _check_kind(file: _File) -> None:
             is_what = f"is {modality}{known}" if modality else "is empty or absent"
             raise CaseError(f"{path}: Modality (0008,0060) {is_what}, not CT; a case needs a CT in HU")
         if uid and uid not in _CT_CLASSES:
-            raise CaseError(f"{path}: is {pydicom.uid.UID(uid).name} although Modality (0008,0060) says CT")
+            raise CaseError(f"{path}: is {UID(uid).name} although Modality (0008,0060) says CT")
     if int(header.get("SamplesPerPixel") or 1) != 1:
-        raise CaseError(f"{path}: SamplesPerPixel (0028,0002) is {header.SamplesPerPixel}: a picture in colour, not a CT")
+        raise CaseError(f"{path}: SamplesPerPixel (0028,0002) is {header.SamplesPerPixel}: a picture, not a CT")
     if file.frames > 1 and not file.has_groups:
         raise CaseError(
             f"{path}: has {file.frames} frames but no functional groups that place them in the patient "
             "(PerFrameFunctionalGroupsSequence (5200,9230)); export it as single slices or as enhanced CT"
         )
     if "ModalityLUTSequence" in header:
-        raise CaseError(f"{path}: ModalityLUTSequence (0028,3000) is not read; export it with RescaleSlope and -Intercept")
+        raise CaseError(f"{path}: ModalityLUTSequence (0028,3000) is not read; export it with a rescale")
 
 
 def _slices_of(file: _File) -> list[_Slice]:
     header, path = file.header, file.path
     if not file.has_groups:
-        return [_slice(file, 0, header, header, header, header, path)]
+        return [_slice(file, 0, [header] * 4, path)]
     per_frame = header.PerFrameFunctionalGroupsSequence or ()
     if len(per_frame) != file.frames:
         raise CaseError(
@@ -280,11 +281,13 @@ def _slices_of(file: _File) -> list[_Slice]:
             if not items:
                 raise CaseError(f"{path}, frame {k + 1}: {_tag(macro)} is absent or empty")
             parts.append(items[0])
-        out.append(_slice(file, k, *parts, f"{path}, frame {k + 1}"))
+        out.append(_slice(file, k, parts, f"{path}, frame {k + 1}"))
     return out
 
 
-def _slice(file, frame: int, position, orientation, measures, values, where: Path | str) -> _Slice:
+def _slice(file: _File, frame: int, parts: Sequence[pydicom.Dataset], where: Path | str) -> _Slice:
+    """One slice from the four datasets that say its position, orientation, spacing and rescale; often all the same."""
+    position, orientation, measures, values = parts
     unit = str(values.get("RescaleType") or "HU")
     # US (unspecified) is what most CBCT write; whether the values are HU is judged from the values.
     if unit not in ("HU", "HU_MOD", "US"):
@@ -295,7 +298,8 @@ def _slice(file, frame: int, position, orientation, measures, values, where: Pat
     cosines = _numbers(orientation, "ImageOrientationPatient", 6, where)
     row, column = cosines[:3], cosines[3:]
     if abs(row @ column) > _UNIT_TOLERANCE or abs(np.linalg.norm(np.cross(row, column)) - 1) > _UNIT_TOLERANCE:
-        raise CaseError(f"{where}: {_tag('ImageOrientationPatient')} {cosines.tolist()} is not two perpendicular unit vectors")
+        tag = _tag("ImageOrientationPatient")
+        raise CaseError(f"{where}: {tag} {cosines.tolist()} is not two perpendicular unit vectors")
     spacing = _numbers(measures, "PixelSpacing", 2, where)
     if not (spacing > 0).all():
         raise CaseError(f"{where}: {_tag('PixelSpacing')} {spacing.tolist()} must be above 0")
@@ -312,11 +316,9 @@ def _numbers(dataset: pydicom.Dataset, keyword: str, count: int, where: Path | s
         if value is None or value == "" or (count > 1 and len(value) == 0):
             raise CaseError(f"{where}: {_tag(keyword)} is empty")
         numbers = np.array(value, dtype=np.float64).reshape(-1)
-    except (TypeError, OverflowError) as error:
-        raise CaseError(f"{where}: {_tag(keyword)} is not a number") from error
-    except ValueError as error:
-        if isinstance(error, CaseError):
-            raise
+    except CaseError:
+        raise
+    except (TypeError, OverflowError, ValueError) as error:
         raise CaseError(f"{where}: {_tag(keyword)} is not a number") from error
     if len(numbers) != count or not np.isfinite(numbers).all():
         raise CaseError(f"{where}: {_tag(keyword)} is {numbers.tolist()}, not {count} finite number(s)")
@@ -369,7 +371,8 @@ def _step(positions: NDArray[np.float64], normal: NDArray[np.float64], folder: P
     astray = np.linalg.norm(positions - positions[0] - np.outer((positions - positions[0]) @ normal, normal), axis=1)
     if astray.max() > max(_GEOMETRY_TOLERANCE_MM, 0.01 * step) * 2:
         at = positions[int(astray.argmax())]
-        raise CaseError(f"{folder}: the slice at {np.round(at, 2).tolist()} lies {astray.max():.2f} mm beside the others")
+        where = np.round(at, 2).tolist()
+        raise CaseError(f"{folder}: the slice at {where} lies {astray.max():.2f} mm beside the others")
     return step
 
 
@@ -387,5 +390,6 @@ def _hounsfield(slices: list[_Slice], shape: tuple[int, int]) -> NDArray[np.floa
                 np.multiply(pixel_array(dataset, index=s.frame), np.float32(s.slope), out=voxels[k], casting="unsafe")
                 voxels[k] += np.float32(s.intercept)
         except (*_UNREADABLE, RuntimeError) as error:
-            raise CaseError(f"{path}: pixel data cannot be decoded ({error}); convert it to uncompressed DICOM") from error
+            reason = f"pixel data cannot be decoded ({error}); convert it to uncompressed DICOM"
+            raise CaseError(f"{path}: {reason}") from error
     return voxels

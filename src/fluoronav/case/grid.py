@@ -61,9 +61,7 @@ def check_grid(grid: Grid, path: Path) -> None:
     """Raises :class:`CaseError` where the grid is not one that a patient's volume can have."""
     spacing = grid.spacing_mm
     if min(grid.size) < 2:
-        raise CaseError(
-            f"{path}: is {grid.size[0]} x {grid.size[1]} x {grid.size[2]} voxels; a volume needs at least 2 on each axis"
-        )
+        raise CaseError(f"{path}: is {' x '.join(map(str, grid.size))} voxels; a volume needs at least 2 on each axis")
     if not np.isfinite(grid.step_ct).all() or not np.isfinite(grid.origin_ct).all():
         raise CaseError(f"{path}: its place in the patient is not given in finite numbers")
     if spacing.min() < _FINEST_MM or spacing.max() > _COARSEST_MM:

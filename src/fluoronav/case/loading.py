@@ -133,12 +133,12 @@ def load_case(path: str | Path, cache: Path | None = None, progress: Callable[[s
 
     progress(f"reading {file.ct}")
     ct = read_volume(folder / file.ct, file.ct_series)
-    check_size_of_patient(ct)
     warnings = [*ct.warnings, *check_hounsfield(ct)]
+    check_size_of_patient(ct)
     surroundings = None if file.surroundings is None else read_volume(folder / file.surroundings)
     if surroundings is not None:
-        check_size_of_patient(surroundings)
         warnings += [*surroundings.warnings, *check_hounsfield(surroundings)]
+        check_size_of_patient(surroundings)
     warnings += check_places(file, ct, surroundings, path)
 
     labels, structures = None, []
@@ -200,7 +200,8 @@ def _along_patient_axes(labels: Volume) -> sitk.Image:
         if np.abs(labels.voxels - rounded).max() > 1e-3:
             raise CaseError(f"{labels.path}: is not a label map: its values are not whole numbers")
         if rounded.min() < 0 or rounded.max() > _MOST_LABEL:
-            raise CaseError(f"{labels.path}: is not a label map: its values go from {rounded.min():g} to {rounded.max():g}")
+            low, high = rounded.min(), rounded.max()
+            raise CaseError(f"{labels.path}: is not a label map: its values reach from {low:g} to {high:g}")
         whole = sitk.GetImageFromArray(rounded.astype(np.int32))
         whole.CopyInformation(image)
         image = whole

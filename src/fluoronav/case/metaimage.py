@@ -33,7 +33,8 @@ def read_metaimage_grid(path: Path) -> Grid:
     n = _numbers(keys, "NDims", 1, path)
     if n[0] != 3 or keys.get("ElementNumberOfChannels", "1") != "1":
         raise CaseError(f"{path}: has {n[0]:g} dimensions or several values a voxel; a volume has 3 and 1")
-    size = tuple(int(x) for x in _numbers(keys, "DimSize", 3, path))
+    x, y, z = _numbers(keys, "DimSize", 3, path)
+    size = int(x), int(y), int(z)
     if min(size) < 1:
         raise CaseError(f"{path}: DimSize {keys['DimSize']} must be above 0")
     origin = _numbers(keys, next((k for k in ("Offset", "Position", "Origin") if k in keys), "Offset"), 3, path)

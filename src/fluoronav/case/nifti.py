@@ -18,7 +18,7 @@ _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
 # xyzt_units & 7. Where the file does not say (0), the numbers are taken for mm and judged by their size.
 _MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 1e-3}
 _ITEM_BYTES = {2: 1, 256: 1, 4: 2, 512: 2, 8: 4, 768: 4, 16: 4, 64: 8, 1024: 8, 1280: 8}
-_NAMES = {1: "the scanner", 2: "an image of the patient", 3: "Talairach's atlas", 4: "the MNI152 atlas", 5: "a template"}
+_NAMES = {1: "the scanner", 2: "the patient", 3: "Talairach's atlas", 4: "the MNI152 atlas", 5: "a template"}
 _IN_THE_PATIENT = (1, 2)
 _INTENTS = {0, 1002}  # none; labels
 # pixdim and the columns of the sform are two statements of one spacing.

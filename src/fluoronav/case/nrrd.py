@@ -23,7 +23,8 @@ _ITEM_BYTES = {
     **dict.fromkeys(("signed char", "int8", "int8_t", "uchar", "unsigned char", "uint8", "uint8_t"), 1),
     **dict.fromkeys(("short", "short int", "signed short", "signed short int", "int16", "int16_t"), 2),
     **dict.fromkeys(("ushort", "unsigned short", "unsigned short int", "uint16", "uint16_t"), 2),
-    **dict.fromkeys(("int", "signed int", "int32", "int32_t", "uint", "unsigned int", "uint32", "uint32_t", "float"), 4),
+    **dict.fromkeys(("int", "signed int", "int32", "int32_t", "float"), 4),
+    **dict.fromkeys(("uint", "unsigned int", "uint32", "uint32_t"), 4),
     **dict.fromkeys(("longlong", "long long", "long long int", "signed long long", "int64", "int64_t", "double"), 8),
     **dict.fromkeys(("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"), 8),
 }
@@ -83,7 +84,7 @@ def _fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
     end = re.search(rb"\r?\n\r?\n", start)
     header = start[: end.start()] if end else start
     if end is None and len(start) == _MOST_HEADER_BYTES:
-        raise CaseError(f"{path}: cannot be read as a volume: its header does not end within {_MOST_HEADER_BYTES} bytes")
+        raise CaseError(f"{path}: cannot be read as a volume: its header has no end")
     fields: dict[str, str] = {}
     pairs: dict[str, str] = {}
     for line in header.decode("utf-8", "replace").splitlines()[1:]:
@@ -133,11 +134,10 @@ def _check_the_rest(fields: dict[str, str], pairs: dict[str, str], step_mm: np.n
     if "measurement frame" in fields:
         frame = _vectors(fields["measurement frame"], 3, path, "measurement frame")
         if not np.allclose(frame, np.eye(3), atol=1e-6):
-            raise CaseError(f"{path}: its `measurement frame` is not the unit matrix: it is made for vectors, not for HU")
-    for name in ("units",):
-        for unit in _quoted(fields.get(name, "")):
-            if unit and unit.lower() != "???" and mm_per(unit, path, name) != 1:
-                raise CaseError(f"{path}: `units` says {unit!r} beside `space directions`; say it as `space units`")
+            raise CaseError(f"{path}: its `measurement frame` is not the unit matrix; it is meant for vectors")
+    for unit in _quoted(fields.get("units", "")):
+        if unit and unit != "???" and mm_per(unit, path, "units") != 1:
+            raise CaseError(f"{path}: `units` says {unit!r} beside `space directions`; say it as `space units`")
     for name in ("spacings", "axis mins", "axismins", "axis maxs", "axismaxs"):
         values = [float(v) for v in fields.get(name, "").split() if re.fullmatch(r"[-+.\deE]+", v)]
         if not values:

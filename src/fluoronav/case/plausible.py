@@ -62,6 +62,8 @@ class Limits:
     target_outside_mm: float = 50.0
     entry_outside_mm: float = 200.0
     isocentre_outside_mm: float = 400.0
+    no_go_outside_mm: float = 50.0
+    marker_outside_mm: float = 1000.0
     short_path_mm: float = 10.0
 
 
@@ -200,6 +202,21 @@ def check_places(file: CaseFile, ct: Volume, surroundings: Volume | None, path: 
             f"{path}: prior: isocentre_ct {list(file.prior.isocentre_ct)} lies {off:.0f} mm outside the CT: is it in "
             "LPS mm, and of this patient?"
         )
+    for n in file.no_go:
+        near, far = n.bounds_ct()
+        off = float(np.linalg.norm(np.maximum(0, np.maximum(low - far, near - high))))
+        if off > LIMITS.no_go_outside_mm:
+            raise CaseError(f"{path}: no_go: {n.name} lies {off:.0f} mm outside the CT: is it in LPS mm?")
+        if off > 0:
+            warnings.append(f"{path}: no_go: {n.name} lies {off:.0f} mm outside the CT")
+    if file.tracker is not None and file.tracker.T_ct_reference is not None:
+        marker = [row[3] for row in file.tracker.T_ct_reference[:3]]
+        off = outside(marker)
+        if off > LIMITS.marker_outside_mm:
+            raise CaseError(
+                f"{path}: tracker: T_ct_reference puts the marker {off:.0f} mm outside the CT: is it marker to "
+                "patient, in LPS mm?"
+            )
     return warnings
 
 

@@ -116,8 +116,8 @@ def bounds(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64
 
     The indices of all voxels, which `numpy.argwhere` would give, take 24 times as much memory as the mask.
     """
-    plane = mask.any(axis=0)
-    along = (plane.any(axis=0), plane.any(axis=1), mask.any(axis=(1, 2)))
+    plane = np.any(mask, axis=0)
+    along = (np.any(plane, axis=0), np.any(plane, axis=1), np.any(mask, axis=(1, 2)))
     if not along[0].any():
         return None
     found = [np.flatnonzero(a) for a in along]

@@ -12,6 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fluoronav.geometry.se3 import is_rigid
+from fluoronav.paths import regular_file
 
 Float = NDArray[np.float64]
 Row3 = Annotated[list[float], Field(min_length=3, max_length=3)]
@@ -112,7 +113,7 @@ class Camera:
         """
         path = Path(path)
         try:
-            content: Any = yaml.safe_load(path.read_text())
+            content: Any = yaml.safe_load(regular_file(path).read_text())
         except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
             raise CameraError(f"{path}: cannot be read as a camera file (YAML): {error}") from error
         return cls.from_dict(content, name=str(path))
