@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from dataclasses import dataclass
@@ -159,7 +160,8 @@ def distance_field(labels: sitk.Image, label: int, cache: Path) -> DistanceField
                 file.write(_seal(digest.digest(), hundredths))
             temporary.replace(path)
         except OSError as error:
-            temporary.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                temporary.unlink()
             log.warning("%s: the distance field cannot be cached: %s", path, error)
     return DistanceField(hundredths, geometry[0], geometry[1])
 
@@ -212,6 +214,6 @@ def _can_be_of(length: int, voxels: int) -> bool:
 
 def _seal(source: bytes, field: NDArray[np.int16]) -> bytes:
     """The hash of a field together with that of what it was computed from."""
-    digest = hashlib.blake2b(source, digest_size=_SEAL_BYTES)
+    digest = hashlib.sha256(source)
     digest.update(field.data)
     return digest.digest()

@@ -34,7 +34,7 @@ class Limits:
     least_extent_mm: float = 40.0
     most_extent_mm: float = 2500.0
     # Values are looked at in about so many voxels, evenly taken.
-    looked_at: int = 2_000_000
+    looked_at: int = 300_000
     # Below this no X-rays are held back that a registration could see.
     all_air_hu: float = -700.0
     # Fat is about -100, lung -800, air -1000; stored values, MR and PET have nothing there.
@@ -52,10 +52,13 @@ class Limits:
     bone_hu: float = 150.0
     least_contrast: float = 0.10
     low_contrast: float = 0.22
-    # A mirrored label map that fits better by this much says that the map is mirrored.
-    better_mirrored: float = 0.06
+    # A label map that fits better by this much elsewhere, or mirrored, is not where it belongs.
+    better_elsewhere: float = 0.08
+    # Smaller pieces of bone are not judged: what a scan cuts off at its end.
+    least_bone_mm3: float = 1000.0
     shell_mm: tuple[float, float] = (2.0, 6.0)
-    shell_step_mm: float = 1.5
+    shell_step_mm: float = 2.0
+    bone_points: int = 4000
     # A watched structure with a lower mean lies in air.
     in_air_hu: float = -300.0
     # The plan and the prior, beyond the outermost voxels.
@@ -74,6 +77,11 @@ _BONES = (
     "clavicula", "sternum", "skull", "pelvis", "bone",
 )  # fmt: skip
 _SIDES = ("left and right", "front and back", "head and feet")
+_WAYS = (("left", "right"), ("back", "front"), ("head", "feet"))
+# Where else a label map is tried, along x, y and z, mm. First, where it is.
+_MOVES = np.array(
+    [np.zeros(3), *(way * mm * np.eye(3)[axis] for axis in range(3) for mm in (5, 10, 20) for way in (1, -1))]
+)
 
 
 def check_size_of_patient(volume: Volume) -> None:
@@ -247,25 +255,37 @@ def _index(ct: Volume, points_ct: Float) -> Float:
     return (points_ct - np.array(ct.image.GetOrigin())) @ direction / np.array(ct.image.GetSpacing())
 
 
-def _check_bones(ct: Volume, labels: Volume, aligned: sitk.Image, bones: list) -> list[str]:
-    """Raises where bones are not in bone; a shell around each is what they are compared with."""
-    counts = np.zeros((4, 4))
-    warnings = []
+def _check_bones(
+    ct: Volume, labels: Volume, aligned: sitk.Image, bones: list[tuple[str, int, tuple[NDArray, NDArray]]]
+) -> list[str]:
+    """Raises where bones are not in bone, or would be if the map lay elsewhere or were mirrored."""
+    counts = np.zeros((len(_MOVES) + 3, 4))
+    warnings, judged = [], False
     for name, label, box in bones:
-        own = np.array([_bone_counts(ct, aligned, label, box, axis) for axis in (None, 0, 1, 2)])
-        contrast = _contrast(own[0])
-        if contrast < LIMITS.low_contrast:
+        own = _bone_counts(ct, aligned, label, box)
+        if own[0, 0] * LIMITS.shell_step_mm**3 < LIMITS.least_bone_mm3:
+            continue
+        judged = True
+        if _contrast(own[0]) < LIMITS.low_contrast:
             warnings.append(
                 f"{labels.path}: {name} (label {label}) does not stand out as bone: {_dense(own[0])}; does it lie "
-                "where it is?"
+                "where it should?"
             )
         counts += own
-    placed, *mirrored = [_contrast(c) for c in counts]
-    best = int(np.argmax(mirrored))
-    if mirrored[best] > placed + LIMITS.better_mirrored:
+    if not judged:
+        return warnings
+    contrasts = np.array([_contrast(c) for c in counts])
+    placed, best = contrasts[0], int(contrasts.argmax())
+    if contrasts[best] > placed + LIMITS.better_elsewhere:
+        if best < len(_MOVES):
+            axis, way = np.abs(_MOVES[best]).argmax(), _MOVES[best].sum()
+            how = f"{abs(way):.0f} mm farther to the {_WAYS[axis][int(way < 0)]}"
+            cause = "at its place"
+        else:
+            how, cause = f"with {_SIDES[best - len(_MOVES)]} exchanged", "of this side, not mirrored"
         raise CaseError(
-            f"{labels.path}: its bones fit {ct.path.name} better with {_SIDES[best]} exchanged "
-            f"({_dense(counts[0])}; exchanged: {_dense(counts[1 + best])}): is the label map mirrored?"
+            f"{labels.path}: its bones fit {ct.path.name} better {how} ({_dense(counts[0])}; there: "
+            f"{_dense(counts[best])}): is the label map of this scan, and {cause}?"
         )
     if placed < LIMITS.least_contrast:
         raise CaseError(
@@ -275,32 +295,52 @@ def _check_bones(ct: Volume, labels: Volume, aligned: sitk.Image, bones: list) -
     return warnings
 
 
-def _bone_counts(ct: Volume, aligned: sitk.Image, label: int, box, axis: int | None) -> Float:
-    """Voxels of a label and of the shell around it, and how many of them are dense: (in, dense, shell, dense).
+def _bone_counts(ct: Volume, aligned: sitk.Image, label: int, box: tuple[NDArray, NDArray]) -> Float:
+    """Points of a label and of the shell around it, and how many of them are dense.
 
-    With an axis, those of the label map whose content is exchanged along it.
+    Returns
+    -------
+    ndarray, shape (n, 4)
+        In the label, dense of them, in the shell, dense of them; where the label lies, then at each of the other moves,
+        then with the map's content exchanged along x, y and z.
     """
+    step = LIMITS.shell_step_mm
     spacing, origin = np.array(aligned.GetSpacing()), np.array(aligned.GetOrigin())
-    reach = LIMITS.shell_mm[1] + LIMITS.shell_step_mm
-    low, high = origin + box[0] * spacing - reach, origin + box[1] * spacing + reach
-    size = np.ceil((high - low) / LIMITS.shell_step_mm).astype(int) + 1
+    reach = np.ceil(LIMITS.shell_mm[1] / step) + 1
+    low = origin + box[0] * spacing - reach * step
+    size = (np.ceil((box[1] - box[0]) * spacing / step) + 2 * reach + 1).astype(int)
     grid = sitk.Image([int(n) for n in size], sitk.sitkUInt8)
     grid.SetOrigin(low.tolist())
-    grid.SetSpacing([LIMITS.shell_step_mm] * 3)
+    grid.SetSpacing([step] * 3)
     mask = sitk.Resample(aligned, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0) == label
     off = sitk.GetArrayFromImage(sitk.SignedMaurerDistanceMap(mask, False, False, True))
-    if axis is not None:
-        centre = origin + (np.array(aligned.GetSize()) - 1) / 2 * spacing
-        far = low + (size - 1) * LIMITS.shell_step_mm
-        low = low.copy()
-        low[axis] = 2 * centre[axis] - far[axis]
-        off = np.flip(off, 2 - axis)
-    hu = ct.resampled(low, (int(size[0]), int(size[1]), int(size[2])), LIMITS.shell_step_mm, np.nan)
-    seen = np.isfinite(hu)
-    inside = (off <= 0) & seen
-    shell = (off > LIMITS.shell_mm[0]) & (off < LIMITS.shell_mm[1]) & seen
-    dense = hu > LIMITS.bone_hu
-    return np.array([inside.sum(), (inside & dense).sum(), shell.sum(), (shell & dense).sum()], dtype=float)
+    centre = origin + (np.array(aligned.GetSize()) - 1) / 2 * spacing
+    parts = []
+    for part in (off <= 0, (off > LIMITS.shell_mm[0]) & (off < LIMITS.shell_mm[1])):
+        points = low + np.argwhere(part)[:, ::-1] * step
+        parts.append((points[:: max(len(points) // LIMITS.bone_points, 1)], len(points)))
+    out = []
+    for variant in range(len(_MOVES) + 3):
+        counts = []
+        for points, count in parts:
+            if variant < len(_MOVES):
+                there = points + _MOVES[variant]
+            else:
+                there = points.copy()
+                there[:, variant - len(_MOVES)] = 2 * centre[variant - len(_MOVES)] - points[:, variant - len(_MOVES)]
+            seen, dense = _dense_at(ct, there)
+            counts += [seen * count, dense * count]
+        out.append(counts)
+    return np.array(out)
+
+
+def _dense_at(ct: Volume, points_ct: Float) -> tuple[float, float]:
+    """Which share of points lies in the CT, and which share is dense there."""
+    at = np.rint(_index(ct, points_ct)).astype(int)
+    inside = at[((at >= 0) & (at < ct.image.GetSize())).all(1)]
+    dense = ct.voxels[inside[:, 2], inside[:, 1], inside[:, 0]] > LIMITS.bone_hu
+    n = max(len(points_ct), 1)
+    return len(inside) / n, np.count_nonzero(dense) / n
 
 
 def _contrast(counts: Float) -> float:
