@@ -158,9 +158,23 @@ def test_a_bone_volume_of_another_patient_is_refused(folder):
     far = sitk.GetImageFromArray(np.pad(np.full((3, 3, 3), 1900, np.int16), 1))
     far.SetOrigin((500, 0, 0))
     sitk.WriteImage(far, str(folder / "far.nrrd"))
-    case = load(folder, objects=[{"name": "L1", "volume": "far.nrrd"}])
     with pytest.raises(CaseError, match="objects: L1: .*has nothing where .*far.nrrd"):
-        object_grid(case, case.objects[0], 1.0)
+        load(folder, objects=[{"name": "L1", "volume": "far.nrrd"}])
+
+
+@pytest.mark.parametrize(
+    ("shift", "said"), [((6, 0, 0), "lies in bone of"), ((0, 0, -9), "has nothing where 100 % of")]
+)
+def test_a_bone_volume_beside_its_bone_is_refused(folder, shift, said):
+    bone = sitk.GetImageFromArray(np.pad(np.full((4, 4, 4), 1900, np.int16), 1))
+    bone.SetOrigin((3, 3, 3))
+    sitk.WriteImage(bone, str(folder / "bone.nrrd"))
+    objects = [{"name": "L1", "volume": "bone.nrrd"}]
+    assert load(folder, objects=objects).objects[0].volume is not None
+    bone.SetOrigin(np.add((3.0, 3, 3), shift).tolist())
+    sitk.WriteImage(bone, str(folder / "bone.nrrd"))
+    with pytest.raises(CaseError, match=f"objects: L1: .*{said}"):
+        load(folder, objects=objects)
 
 
 def test_a_scan_that_is_all_air_is_refused(folder):

@@ -186,17 +186,19 @@ def test_a_ct_that_is_not_in_mm_is_refused(tmp_path, factor):
 # What the case file says.
 
 
+def region(z, radius_mm):
+    return {"name": "n", "caution_mm": 5, "danger_mm": 2, "sphere": {"centre_ct": [0, 0, z], "radius_mm": radius_mm}}
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
         ({"tools": [GOOD["tools"][0] | {"length_mm": 0.15, "diameter_mm": 0.002}]}, "0.002 mm is too short"),
         ({"tools": [GOOD["tools"][0] | {"length_mm": 0.15}]}, r"length_mm: 0.15 mm is too short .*in metres"),
-        ({"tools": [GOOD["tools"][0] | {"tip_mm": [0, 0, 0.12]}]}, "tip_mm is 0.12 mm from the marker: is it in metres"),
+        ({"tools": [GOOD["tools"][0] | {"tip_mm": [0, 0, 0.12]}]}, "tip_mm is 0.12 mm from the marker.*in metres"),
         ({"structures": [GOOD["structures"][0] | {"caution_mm": 0.006, "danger_mm": 0.003}]}, "in metres"),
-        ({"no_go": [{"name": "n", "caution_mm": 5, "danger_mm": 2, "sphere": {"centre_ct": [0, 0, 58], "radius_mm": 0.01}}]},
-         "radius_mm: 0.01 mm is too short"),
-        ({"no_go": [{"name": "n", "caution_mm": 5, "danger_mm": 2, "sphere": {"centre_ct": [0, 400, 58], "radius_mm": 9}}]},
-         "no_go: n lies 3.* mm outside the CT"),
+        ({"no_go": [region(58, 0.01)]}, "radius_mm: 0.01 mm is too short"),
+        ({"no_go": [region(400, 9)]}, "no_go: n lies 3.* mm outside the CT"),
         ({"plan": [{"name": "a", "entry_ct": [0, 0.015, 0.058], "target_ct": [0, -0.015, 0.058]}]}, "in metres"),
         ({"plan": [{"name": "a", "entry_ct": [0, 0, 58], "target_ct": [0, 300, 58]}]}, "target_ct .* outside the CT"),
         ({"plan": [{"name": "a", "entry_ct": [0, 400, 58], "target_ct": TARGET}]}, "entry_ct .* outside the CT"),
@@ -265,8 +267,7 @@ def changed(voxels, at, value):
         {"plan": [GOOD["plan"][0] | {"target_ct": [0, -15, 58.5]}]},
         {"tools": [GOOD["tools"][0] | {"diameter_mm": 2.2}]},
         {"prior": GOOD["prior"] | {"orbital_deg": 1}},
-        {"no_go": [{"name": "n", "caution_mm": 5, "danger_mm": 2,
-                    "sphere": {"centre_ct": [0, 0, 58], "radius_mm": 4}}]},
+        {"no_go": [region(58, 4)]},
     ],
     ids=[
         "spacing", "place of the CT", "a voxel of the CT", "place of the labels", "a voxel of the labels", "a margin",

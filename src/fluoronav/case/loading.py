@@ -16,6 +16,7 @@ from fluoronav.case.distance import DistanceField, distance_field, sample_distan
 from fluoronav.case.file import CaseFile, PriorPose, Trajectory, read_case_file
 from fluoronav.case.no_go import NoGo
 from fluoronav.case.plausible import (
+    check_bone_volume,
     check_hounsfield,
     check_labels,
     check_places,
@@ -154,7 +155,9 @@ def load_case(path: str | Path, cache: Path | None = None, progress: Callable[[s
     for o in file.objects:
         own = tuple(s.label for s in structures if s.name in o.structures)
         volume = None if o.volume is None else read_volume(folder / o.volume).hounsfield()[0]
-        warnings += volume.warnings if volume else ()
+        if volume is not None:
+            check_bone_volume(ct, volume, f"{path}: objects: {o.name}")
+            warnings += volume.warnings
         objects.append(Bones(o.name, own, volume))
     for warning in warnings:
         log.warning("%s", warning)

@@ -56,6 +56,8 @@ class Limits:
     better_elsewhere: float = 0.08
     # Smaller pieces of bone are not judged: what a scan cuts off at its end.
     least_bone_mm3: float = 1000.0
+    # Of a bone that was cut out of the CT, in the CT's own bone.
+    least_bone_in_bone: float = 0.6
     shell_mm: tuple[float, float] = (2.0, 6.0)
     shell_step_mm: float = 2.0
     bone_points: int = 4000
@@ -177,6 +179,36 @@ def check_labels(ct: Volume, labels: Volume, aligned: sitk.Image, file: CaseFile
     if bones:
         warnings += _check_bones(ct, labels, aligned, bones)
     return warnings
+
+
+def check_bone_volume(ct: Volume, volume: Volume, where: str) -> None:
+    """Raises :class:`CaseError` where a bone that was cut out of the CT does not lie in the CT's bone.
+
+    Parameters
+    ----------
+    ct, volume : Volume
+        HU.
+    where : str
+        Begins the message.
+    """
+    found = np.flatnonzero(volume.voxels > LIMITS.bone_hu)
+    found = found[:: max(len(found) // LIMITS.bone_points, 1)]
+    if len(found) == 0:
+        raise CaseError(f"{where}: {volume.path} holds no bone: nothing in it is above {LIMITS.bone_hu:g} HU")
+    index = np.stack(np.unravel_index(found, volume.voxels.shape)[::-1], axis=1)
+    image = volume.image
+    step = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
+    seen, dense = _dense_at(ct, index @ step.T + np.array(image.GetOrigin()))
+    if seen < LIMITS.bone_inside:
+        raise CaseError(
+            f"{where}: {ct.path} has nothing where {100 * (1 - seen):.0f} % of {volume.path} lies: is it of this "
+            "patient, and in the CT's frame?"
+        )
+    if dense < LIMITS.least_bone_in_bone:
+        raise CaseError(
+            f"{where}: only {100 * dense:.0f} % of the bone in {volume.path} lies in bone of {ct.path}: is it of this "
+            "patient, and in the CT's frame?"
+        )
 
 
 def check_places(file: CaseFile, ct: Volume, surroundings: Volume | None, path: Path) -> list[str]:
