@@ -60,6 +60,7 @@ def test_a_case_is_loaded_from_its_folder(folder):
         ({"structures": [{"name": "bone", "label": 7}]}, "label 7 is not in labels.nrrd"),
         ({"structures": [{"name": "bone", "label": 1, "caution_mm": 1, "danger_mm": 3}]}, "caution_mm must be larger"),
         ({"structures": GOOD["structures"] * 2}, "'bone' is there twice"),
+        ({"structures": [*GOOD["structures"], {"name": "cord", "label": 1}]}, "structures: label: '1' is there twice"),
         ({"labels": ...}, "structures need a label map"),
         ({"plan": [{"name": "a", "entry_ct": [0, 0, 0], "target_ct": [0, 0, 0]}]}, "at least 1 mm apart"),
         ({"plan": [{"name": "a", "entry_ct": [0, 0, float("nan")], "target_ct": [0, 9, 0]}]}, "plan.0.entry_ct"),
@@ -89,6 +90,14 @@ def test_a_wrong_case_file_is_refused_by_key(folder, change, said):
     with pytest.raises(CaseError) as caught:
         load(folder, **change)
     assert said in str(caught.value)
+
+
+def test_a_key_that_is_there_twice_is_refused_with_its_line(folder):
+    load(folder)
+    text = (folder / "case.yaml").read_text()
+    (folder / "case.yaml").write_text(text + "ct: other.nrrd\n")
+    with pytest.raises(CaseError, match="the key 'ct' is there twice.*line 1"):
+        load_case(folder, cache=folder)
 
 
 def test_a_tool_file_gives_the_geometry_and_the_case_the_id(folder):

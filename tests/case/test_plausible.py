@@ -122,6 +122,7 @@ def test_bones_in_soft_tissue_are_refused_by_name_of_the_map(tmp_path):
         (placed(LABELS + np.float32(0.4)), "not whole numbers"),
         (placed(LABELS.astype(np.float64) * 1e10), "its values reach from 0 to 2e.10"),
         (placed(LABELS.astype(np.float32) - 3), "its values reach from -3"),
+        (patient(), "its values reach from -1000 to 500"),
         (placed(np.where(LABELS > 0, LABELS, np.float32("nan"))), "not finite numbers"),
         (sitk.Compose(label_map(), label_map()), "a volume has three axes|a volume has 3"),
     ],

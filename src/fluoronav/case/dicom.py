@@ -30,6 +30,8 @@ _UNIT_TOLERANCE = 1e-3  # of direction cosines
 _SPACING_TOLERANCE = 1e-4  # of one slice's pixel spacing against another's, relative
 # A file holds its pixels and little beside them.
 _MOST_FILE_BYTES = MOST_VOXEL_BYTES + 256 * 2**20
+# Larger elements of a header are left in the file: no tag that is looked at is so long.
+_MOST_ELEMENT_BYTES = 1 << 20
 _NAMED_FILES = 5  # in one message
 # Inflated as a whole when it is opened, so its size cannot be bounded.
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
@@ -165,7 +167,7 @@ def _opened(path: Path) -> tuple[_File | None, str]:
             return None, "are no DICOM files"
         if _DEFLATED in start:
             return None, "are deflated as a whole (write them as explicit VR little endian)"
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True)
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, defer_size=_MOST_ELEMENT_BYTES)
         if "Rows" not in header or "Columns" not in header:
             return None, "hold no image or end within their header"
         return _File(header, path), ""

@@ -155,6 +155,7 @@ class CaseFile(Strict):
             ("objects", [o.name for o in self.objects]),
             ("plan", [t.name for t in self.plan]),
             ("tools", [t.id for t in self.tools]),
+            ("structures: label", [str(s.label) for s in self.structures]),
         ):
             double = {n for n in names if names.count(n) > 1}
             if double:
@@ -179,12 +180,23 @@ def describe(error: ValidationError) -> str:
     return f"{where}: {text}{more}" if where else f"{text}{more}"
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, of which YAML silently keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        double = next((k for k in keys if keys.count(k) > 1), None)
+        if double is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {double!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file; raises :class:`CaseError` with the line where it stops making sense."""
     try:
         if regular_file(path).stat().st_size > _MOST_YAML_BYTES:
             raise CaseError(f"{path}: is larger than {_MOST_YAML_BYTES} bytes: is it a case or a tool file?")
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_EachKeyOnce)  # a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise CaseError(f"{path}: cannot be read: {error}") from error
     except RecursionError as error:

@@ -198,13 +198,13 @@ def _digest(file: CaseFile, volumes: Sequence[Volume | None]) -> str:
 def _along_patient_axes(labels: Volume) -> sitk.Image:
     """The label map with unit direction cosines: flipped or permuted where that is enough, resampled where not."""
     image = labels.image
+    low, high = labels.voxels.min(), labels.voxels.max()
+    if low < 0 or high > _MOST_LABEL:
+        raise CaseError(f"{labels.path}: is not a label map: its values reach from {low:g} to {high:g}")
     if image.GetPixelID() not in (sitk.sitkUInt8, sitk.sitkUInt16, sitk.sitkInt16, sitk.sitkInt32, sitk.sitkUInt32):
         rounded = np.rint(labels.voxels)
         if np.abs(labels.voxels - rounded).max() > 1e-3:
             raise CaseError(f"{labels.path}: is not a label map: its values are not whole numbers")
-        if rounded.min() < 0 or rounded.max() > _MOST_LABEL:
-            low, high = rounded.min(), rounded.max()
-            raise CaseError(f"{labels.path}: is not a label map: its values reach from {low:g} to {high:g}")
         whole = sitk.GetImageFromArray(rounded.astype(np.int32))
         whole.CopyInformation(image)
         image = whole

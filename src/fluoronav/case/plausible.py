@@ -195,7 +195,7 @@ def check_bone_volume(ct: Volume, volume: Volume, where: str) -> None:
     found = found[:: max(len(found) // LIMITS.bone_points, 1)]
     if len(found) == 0:
         raise CaseError(f"{where}: {volume.path} holds no bone: nothing in it is above {LIMITS.bone_hu:g} HU")
-    index = np.stack(np.unravel_index(found, volume.voxels.shape)[::-1], axis=1)
+    index = np.stack(np.unravel_index(found, volume.voxels.shape)[::-1], axis=1).astype(float)
     image = volume.image
     step = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     seen, dense = _dense_at(ct, index @ step.T + np.array(image.GetOrigin()))
