@@ -132,6 +132,25 @@ def test_voxels_that_are_fewer_or_more_than_the_header_says_are_refused(tmp_path
             read_volume(nrrd(tmp_path / "a.nrrd", change, data=pack(raw)[:-3000] + b"\0" * 3000))
 
 
+@pytest.mark.parametrize("name", ["a.nrrd", "a.nii.gz", "a.mha"])
+def test_a_bit_that_has_tipped_in_compressed_voxels_is_refused(tmp_path, name):
+    noise = np.random.default_rng(0).integers(-1000, 1000, VOXELS.shape).astype(np.int16)
+    image = sitk.GetImageFromArray(noise)
+    image.CopyInformation(IMAGE)
+    sitk.WriteImage(image, str(tmp_path / name), useCompression=True)
+    np.testing.assert_array_equal(read_volume(tmp_path / name).voxels, noise)
+    whole = (tmp_path / name).read_bytes()
+    for at in (len(whole) // 3, len(whole) // 2, len(whole) - 3):
+        content = bytearray(whole)
+        content[at] ^= 1
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(CaseError, match="damaged|end too soon|bytes of voxels|more voxels"):
+            read_volume(tmp_path / name)
+    (tmp_path / name).write_bytes(whole[:-300])
+    with pytest.raises(CaseError, match="end too soon"):
+        read_volume(tmp_path / name)
+
+
 def nifti(path, qform=1, sform=1, srow=None, units=2, edit=None):
     """The patient as NIfTI with these codes, and another sform or another header where wanted."""
     plain = path.with_name("plain.nii")
@@ -282,6 +301,16 @@ def test_a_metaimage_is_read_and_its_units_are_converted(tmp_path):
 def test_a_metaimage_key_that_is_not_followed_is_refused_by_name(tmp_path, change, said):
     with pytest.raises(CaseError, match=said):
         read_volume(metaimage(tmp_path / "a.mha", change))
+
+
+def test_a_compressed_metaimage_says_how_long_its_voxels_are(tmp_path):
+    sitk.WriteImage(IMAGE, str(tmp_path / "a.mha"), useCompression=True)
+    assert_in_place(read_volume(tmp_path / "a.mha"))
+    content = (tmp_path / "a.mha").read_bytes()
+    for other in (b"Comment = ", b"CompressedDataSize = 1"):
+        (tmp_path / "a.mha").write_bytes(content.replace(b"CompressedDataSize = ", other))
+        with pytest.raises(CaseError, match="CompressedDataSize is .* bytes of voxels are there"):
+            read_volume(tmp_path / "a.mha")
 
 
 def test_another_picture_format_is_no_volume(tmp_path):

@@ -112,4 +112,9 @@ def _check_data(keys: dict[str, str], size: tuple[int, ...], path: Path, header_
     except OSError as error:
         raise CaseError(str(error)) from error
     packed = keys.get("CompressedData", "False").lower() == "true"
+    length = data.stat().st_size - start
+    if packed and keys.get("CompressedDataSize") != str(length):
+        # Without it, or with a wrong one, SimpleITK's reader hands on voxels that it has not unpacked.
+        said = keys.get("CompressedDataSize", "absent")
+        raise CaseError(f"{path}: CompressedDataSize is {said}, but {length} bytes of voxels are there; write it again")
     check_stream(data, start, wanted, "zlib" if packed else "raw", path)
