@@ -143,14 +143,14 @@ def test_files_that_could_not_be_read_at_the_end_of_a_stack_are_counted_and_name
     volume = read_volume(folder)
     assert volume.image.GetSize()[2] == 23
     (warning,) = volume.warnings
-    assert "4 of 27 files were not read" in warning and "3 are empty (0023.dcm" in warning
-    assert "1 are no DICOM files (notes.txt)" in warning and "the CT is shorter than the scan" in warning
+    assert "4 of 27 files were not read" in warning and "3 empty (0023.dcm" in warning
+    assert "1 no DICOM (notes.txt)" in warning and "the CT is shorter than the scan" in warning
 
 
 def test_a_file_that_could_not_be_read_inside_the_stack_is_a_gap_and_is_named(tmp_path):
     folder = save(slices(patient()), tmp_path / "ct")
     (folder / "0012.dcm").write_bytes(b"")
-    with pytest.raises(CaseError, match=r"slices are missing.*1 of 26 files were not read: 1 are empty \(0012.dcm\)"):
+    with pytest.raises(CaseError, match=r"slices are missing.*1 of 26 files were not read: 1 empty \(0012.dcm\)"):
         read_volume(folder)
 
 
@@ -185,7 +185,7 @@ def test_a_pipe_in_the_folder_is_left_out_and_never_opened(tmp_path):
     reader = threading.Thread(target=lambda: found.append(read_volume(folder)), daemon=True)
     reader.start()
     reader.join(60)
-    assert found and "1 are pipes, sockets or devices (pipe)" in found[0].warnings[0]
+    assert found and "1 pipe, socket or device (pipe)" in found[0].warnings[0]
 
 
 def test_one_slice_of_a_series_named_alone_is_refused(tmp_path):
@@ -201,4 +201,4 @@ def test_images_without_a_place_are_no_series_of_their_own(tmp_path):
     del shot.ImagePositionPatient, shot.ImageOrientationPatient
     volume = read_volume(save([*single, shot], tmp_path / "ct"))
     assert_is_the_patient(volume)
-    assert "1 have no place in the patient (0026.dcm)" in volume.warnings[0]
+    assert "1 without a place in the patient (0026.dcm)" in volume.warnings[0]

@@ -147,7 +147,7 @@ def test_a_bit_that_has_tipped_in_compressed_voxels_is_refused(tmp_path, name):
         with pytest.raises(CaseError, match="damaged|end too soon|bytes of voxels|more voxels"):
             read_volume(tmp_path / name)
     (tmp_path / name).write_bytes(whole[:-300])
-    with pytest.raises(CaseError, match="end too soon"):
+    with pytest.raises(CaseError, match="end too soon|CompressedDataSize"):
         read_volume(tmp_path / name)
 
 

@@ -232,7 +232,7 @@ def test_what_is_unusual_comes_out_of_case_build_in_words_and_goes_into_the_log(
     (tmp_path / "case.yaml").write_text(yaml.safe_dump(content))
     with caplog.at_level(logging.WARNING):
         assert main(["case", "build", str(tmp_path)]) == 0
-    said = "2 of 26 files were not read: 2 are empty (0024.dcm, 0025.dcm)"
+    said = "2 of 26 files were not read: 2 empty (0024.dcm, 0025.dcm)"
     assert f"WARNING {folder}: {said}" in capsys.readouterr().out
     assert said in caplog.text
 

@@ -121,7 +121,7 @@ def read_dicom_series(folder: Path, series: str | None = None) -> tuple[sitk.Ima
             by_series[str(file.header.get("SeriesInstanceUID") or "")].append(file)
     for uid, files in list(by_series.items()):
         if not any(f.is_placed for f in files):
-            left_out["have no place in the patient"] += [f.path.name for f in by_series.pop(uid)]
+            left_out["without a place in the patient"] += [f.path.name for f in by_series.pop(uid)]
     warnings = _said(left_out, len(paths), folder)
     if not by_series:
         raise CaseError(f"{folder}: holds no DICOM slices with a position in the patient" + _because(warnings))
@@ -144,7 +144,7 @@ def read_dicom_file(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
     """Reads one multi-frame file as :func:`read_dicom_series` reads a folder."""
     file, reason = _opened(path)
     if file is None:
-        raise CaseError(f"{path}: cannot be read as a volume: such files {reason}")
+        raise CaseError(f"{path}: cannot be read as a volume: {reason}")
     if not file.has_groups:
         raise CaseError(f"{path}: is one slice of a series; name the folder that holds all of it")
     return _stack([file], path), ()
@@ -153,26 +153,26 @@ def read_dicom_file(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
 def _opened(path: Path) -> tuple[_File | None, str]:
     """A file with pixels, its pixels not read yet; or why it is none."""
     if not path.is_file():
-        return None, "are pipes, sockets or devices"
+        return None, "pipe, socket or device"
     length = path.stat().st_size
     if length == 0:
-        return None, "are empty"
+        return None, "empty"
     if length > _MOST_FILE_BYTES:
-        return None, f"are larger than {_MOST_FILE_BYTES / 2**30:.2f} GiB"
+        return None, f"larger than {_MOST_FILE_BYTES / 2**30:.2f} GiB"
     try:
         with path.open("rb") as file:
             start = file.read(4096)
         # Without the preamble an element of group 2 or 8 comes first.
         if start[128:132] != b"DICM" and start[:2] not in (b"\x02\x00", b"\x08\x00"):
-            return None, "are no DICOM files"
+            return None, "no DICOM"
         if _DEFLATED in start:
-            return None, "are deflated as a whole (write them as explicit VR little endian)"
+            return None, "deflated as a whole (write it as explicit VR little endian)"
         header = pydicom.dcmread(path, stop_before_pixels=True, force=True, defer_size=_MOST_ELEMENT_BYTES)
         if "Rows" not in header or "Columns" not in header:
-            return None, "hold no image or end within their header"
+            return None, "without an image, or cut off in the header"
         return _File(header, path), ""
     except _UNREADABLE:
-        return None, "cannot be read"
+        return None, "unreadable"
 
 
 def _said(left_out: dict[str, list[str]], total: int, folder: Path) -> tuple[str, ...]:
