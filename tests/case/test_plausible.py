@@ -109,6 +109,13 @@ def test_a_watched_structure_that_lies_in_air_is_said(tmp_path):
     assert any("nerve lies in air (-1000 HU on the mean)" in w for w in case.warnings)
 
 
+def test_a_watched_structure_that_lies_half_in_bone_is_said(tmp_path):
+    labels = placed(np.roll(LABELS, -4, axis=1))
+    watched = [{"name": "cord", "label": 2, "caution_mm": 3, "danger_mm": 1}]
+    case = load(tmp_path, labels=labels, structures=watched, rigid=...)
+    assert any("cord goes from 40 to 500 HU, which one organ hardly does" in w for w in case.warnings)
+
+
 def test_bones_in_soft_tissue_are_refused_by_name_of_the_map(tmp_path):
     hu = HU.copy()
     hu[BONE] = 40

@@ -63,6 +63,8 @@ class Limits:
     bone_points: int = 4000
     # A watched structure with a lower mean lies in air.
     in_air_hu: float = -300.0
+    # Tenth to ninetieth percentile: soft organs and vessels in place 40 to 300, cords 8 mm aside 350 to 510.
+    most_spread_hu: float = 350.0
     # The plan and the prior, beyond the outermost voxels.
     target_outside_mm: float = 50.0
     entry_outside_mm: float = 200.0
@@ -159,7 +161,7 @@ def check_labels(ct: Volume, labels: Volume, aligned: sitk.Image, file: CaseFile
         if box is None:
             raise CaseError(f"{path}: structures: {s.name}: label {s.label} is not in {file.labels}")
         points = _points_ct(aligned, inner, s.label, box)
-        inside, mean = _in_ct(ct, points)
+        inside, hu = _in_ct(ct, points)
         is_bone = s.name in moving or s.name.lower().startswith(_BONES)
         least = LIMITS.bone_inside if s.name in moving else LIMITS.least_inside
         if inside < least:
@@ -170,10 +172,18 @@ def check_labels(ct: Volume, labels: Volume, aligned: sitk.Image, file: CaseFile
             )
         if inside < LIMITS.bone_inside:
             warnings.append(f"{labels.path}: {s.name} lies only {_percent(inside)} inside {ct.path.name}")
-        if s.caution_mm is not None and mean < LIMITS.in_air_hu:
-            warnings.append(
-                f"{labels.path}: {s.name} lies in air ({mean:.0f} HU on the mean): right only for lung, airways or gut"
-            )
+        if s.caution_mm is not None and not is_bone:
+            low, high = np.percentile(hu, (10, 90))
+            if hu.mean() < LIMITS.in_air_hu:
+                warnings.append(
+                    f"{labels.path}: {s.name} lies in air ({hu.mean():.0f} HU on the mean): right only for lung, "
+                    "airways or gut"
+                )
+            elif high - low > LIMITS.most_spread_hu:
+                warnings.append(
+                    f"{labels.path}: {s.name} goes from {low:.0f} to {high:.0f} HU, which one organ hardly does: does "
+                    "it lie where it should?"
+                )
         if is_bone:
             bones.append((s.name, s.label, box))
     if bones:
@@ -271,15 +281,15 @@ def _points_ct(aligned: sitk.Image, voxels: NDArray, label: int, box, most: int 
     return index * np.array(aligned.GetSpacing()) + np.array(aligned.GetOrigin())
 
 
-def _in_ct(ct: Volume, points_ct: Float) -> tuple[float, float]:
-    """Which share of points lies inside the CT, and the mean HU of those."""
+def _in_ct(ct: Volume, points_ct: Float) -> tuple[float, Float]:
+    """Which share of points lies inside the CT, and the HU of those."""
     index = _index(ct, points_ct)
     size = np.array(ct.image.GetSize())
     inside = ((index > -0.5) & (index < size - 0.5)).all(1)
     if not inside.any():
-        return 0.0, float("nan")
+        return 0.0, np.zeros(0)
     at = np.rint(index[inside]).astype(int)
-    return float(inside.mean()), float(ct.voxels[at[:, 2], at[:, 1], at[:, 0]].mean())
+    return float(inside.mean()), ct.voxels[at[:, 2], at[:, 1], at[:, 0]].astype(np.float64)
 
 
 def _index(ct: Volume, points_ct: Float) -> Float:
@@ -312,12 +322,12 @@ def _check_bones(
         if best < len(_MOVES):
             axis, way = np.abs(_MOVES[best]).argmax(), _MOVES[best].sum()
             how = f"{abs(way):.0f} mm farther to the {_WAYS[axis][int(way < 0)]}"
-            cause = "at its place"
+            cause = "is the label map of this scan, and at its place?"
         else:
-            how, cause = f"with {_SIDES[best - len(_MOVES)]} exchanged", "of this side, not mirrored"
+            how, cause = f"with {_SIDES[best - len(_MOVES)]} exchanged", "is the label map mirrored?"
         raise CaseError(
             f"{labels.path}: its bones fit {ct.path.name} better {how} ({_dense(counts[0])}; there: "
-            f"{_dense(counts[best])}): is the label map of this scan, and {cause}?"
+            f"{_dense(counts[best])}): {cause}"
         )
     if placed < LIMITS.least_contrast:
         raise CaseError(
