@@ -455,6 +455,8 @@ def _case_build(options: argparse.Namespace) -> None:
         print(f"structure {s.name}: label {s.label}, {limits}")
     for t in case.plan:
         print(f"trajectory {t.name}: from {t.entry_ct} to {t.target_ct}")
+    for warning in case.warnings:
+        print(f"WARNING {warning}")
 
 
 def _register(options: argparse.Namespace) -> None:

@@ -41,8 +41,8 @@ def regular_file(path: Path) -> Path:
     """
     try:
         mode = path.stat().st_mode
-    except OSError as error:
-        raise OSError(f"{path}: no such file ({error.strerror})") from error
+    except (OSError, ValueError) as error:  # a name with a zero byte is a ValueError
+        raise OSError(f"{path}: no such file ({error})") from error
     if stat.S_ISREG(mode):
         return path
     kinds = (

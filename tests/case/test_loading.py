@@ -25,7 +25,9 @@ GOOD = {
 
 @pytest.fixture
 def folder(tmp_path):
-    ct = np.zeros((12, 12, 12), np.int16)
+    """Air, soft tissue in it, and a cube of bone in that."""
+    ct = np.full((48, 48, 48), -1000, np.int16)
+    ct[:40, :40, :40] = 0
     ct[4:8, 4:8, 4:8] = 900
     sitk.WriteImage(sitk.GetImageFromArray(ct), str(tmp_path / "ct.nrrd"))
     sitk.WriteImage(sitk.GetImageFromArray((ct > 0).astype(np.uint8)), str(tmp_path / "labels.nrrd"))
@@ -58,6 +60,7 @@ def test_a_case_is_loaded_from_its_folder(folder):
         ({"structures": [{"name": "bone", "label": 7}]}, "label 7 is not in labels.nrrd"),
         ({"structures": [{"name": "bone", "label": 1, "caution_mm": 1, "danger_mm": 3}]}, "caution_mm must be larger"),
         ({"structures": GOOD["structures"] * 2}, "'bone' is there twice"),
+        ({"structures": [*GOOD["structures"], {"name": "cord", "label": 1}]}, "structures: label: '1' is there twice"),
         ({"labels": ...}, "structures need a label map"),
         ({"plan": [{"name": "a", "entry_ct": [0, 0, 0], "target_ct": [0, 0, 0]}]}, "at least 1 mm apart"),
         ({"plan": [{"name": "a", "entry_ct": [0, 0, float("nan")], "target_ct": [0, 9, 0]}]}, "plan.0.entry_ct"),
@@ -87,6 +90,14 @@ def test_a_wrong_case_file_is_refused_by_key(folder, change, said):
     with pytest.raises(CaseError) as caught:
         load(folder, **change)
     assert said in str(caught.value)
+
+
+def test_a_key_that_is_there_twice_is_refused_with_its_line(folder):
+    load(folder)
+    text = (folder / "case.yaml").read_text()
+    (folder / "case.yaml").write_text(text + "ct: other.nrrd\n")
+    with pytest.raises(CaseError, match="the key 'ct' is there twice.*line 1"):
+        load_case(folder, cache=folder)
 
 
 def test_a_tool_file_gives_the_geometry_and_the_case_the_id(folder):
@@ -156,9 +167,23 @@ def test_a_bone_volume_of_another_patient_is_refused(folder):
     far = sitk.GetImageFromArray(np.pad(np.full((3, 3, 3), 1900, np.int16), 1))
     far.SetOrigin((500, 0, 0))
     sitk.WriteImage(far, str(folder / "far.nrrd"))
-    case = load(folder, objects=[{"name": "L1", "volume": "far.nrrd"}])
     with pytest.raises(CaseError, match="objects: L1: .*has nothing where .*far.nrrd"):
-        object_grid(case, case.objects[0], 1.0)
+        load(folder, objects=[{"name": "L1", "volume": "far.nrrd"}])
+
+
+@pytest.mark.parametrize(
+    ("shift", "said"), [((6, 0, 0), "lies in bone of"), ((0, 0, -9), "has nothing where 100 % of")]
+)
+def test_a_bone_volume_beside_its_bone_is_refused(folder, shift, said):
+    bone = sitk.GetImageFromArray(np.pad(np.full((4, 4, 4), 1900, np.int16), 1))
+    bone.SetOrigin((3, 3, 3))
+    sitk.WriteImage(bone, str(folder / "bone.nrrd"))
+    objects = [{"name": "L1", "volume": "bone.nrrd"}]
+    assert load(folder, objects=objects).objects[0].volume is not None
+    bone.SetOrigin(np.add((3.0, 3, 3), shift).tolist())
+    sitk.WriteImage(bone, str(folder / "bone.nrrd"))
+    with pytest.raises(CaseError, match=f"objects: L1: .*{said}"):
+        load(folder, objects=objects)
 
 
 def test_a_scan_that_is_all_air_is_refused(folder):

@@ -12,14 +12,14 @@ TIP = np.array([12.0, -5.0, 160.0])
 PIVOT = np.array([100.0, -40.0, 1500.0])
 
 
-def pivoting(rng, count=200, tilt_deg=35.0, noise_mm=0.1, tip=TIP):
+def pivoting(rng, count=200, tilt_deg=35.0, noise_mm=0.1, tip=TIP, pivot=PIVOT):
     """Poses of a tool that is tilted to all sides about its tip."""
     out = []
     for _ in range(count):
         around, tilt = rng.uniform(0, 2 * np.pi), np.deg2rad(tilt_deg) * np.sqrt(rng.random())
         R = exp_so3(tilt * np.array([np.cos(around), np.sin(around), 0])) @ exp_so3([0, 0, rng.uniform(-0.5, 0.5)])
         T = np.eye(4)
-        T[:3, :3], T[:3, 3] = R, PIVOT - R @ tip + rng.normal(0, noise_mm, 3)
+        T[:3, :3], T[:3, 3] = R, pivot - R @ tip + rng.normal(0, noise_mm, 3)
         out.append(T)
     return np.array(out)
 
@@ -48,6 +48,13 @@ def test_a_tool_that_was_hardly_tilted_or_seen_is_refused_with_what_to_do(rng):
     hinge = np.array([exp_se3([a, 0, 0, 0, 0, 0]) for a in np.linspace(-0.6, 0.6, 50)])
     with pytest.raises(PivotError, match="in one of its directions"):
         pivot_calibration(hinge)
+
+
+def test_a_tracker_in_metres_is_refused_and_not_called_a_tip_within_nothing(rng):
+    with pytest.raises(PivotError, match=r"1.5 mm from the tracker's origin and 0.16 mm from its marker: .*metres"):
+        pivot_calibration(pivoting(rng, noise_mm=1e-4, tip=TIP / 1000, pivot=PIVOT / 1000))
+    with pytest.raises(PivotError, match="tip_mm is 0.16 mm from the marker: is it in metres"):
+        pivot_calibration(pivoting(rng, noise_mm=1e-4, tip=TIP / 1000))
 
 
 def test_spinning_the_tool_tells_its_axis(rng):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,9 +13,15 @@ import SimpleITK as sitk
 from numba import njit
 from numpy.typing import NDArray
 
+from fluoronav.case.schema import CaseError
+from fluoronav.case.volume import bounds
+
+log = logging.getLogger(__name__)
 # Distances are kept in hundredths of a millimetre in 16 bit: +-327 mm, finer than any segmentation.
 _UNIT_MM = 0.01
-_VERSION = b"signed distance 3"
+_VERSION = b"signed distance 4"
+_SEAL_BYTES = 32
+_MOST_HEADER_BYTES = 256  # of an .npy file
 # A field reaches this far around its structure; farther away the distance is only bounded from above, which no
 # threshold minds.
 _REACH_MM = 50.0
@@ -135,9 +143,10 @@ def distance_field(labels: sitk.Image, label: int, cache: Path) -> DistanceField
     digest = hashlib.sha256(_VERSION)
     digest.update(geometry.tobytes())
     digest.update(np.array(labels.GetSize()).tobytes())
-    digest.update(np.packbits(sitk.GetArrayViewFromImage(mask)).tobytes())
+    inside = sitk.GetArrayViewFromImage(mask) != 0
+    digest.update(np.packbits(inside).tobytes())
     path = cache / f"{digest.hexdigest()[:32]}.npy"
-    hundredths = _from_cache(path, labels.GetSize()[::-1])
+    hundredths = _from_cache(path, digest.digest(), inside)
     if hundredths is None:
         to_structure = sitk.SignedMaurerDistanceMap(mask, False, False, True)
         to_rest = sitk.SignedMaurerDistanceMap(sitk.Not(mask), False, False, True)
@@ -145,25 +154,66 @@ def distance_field(labels: sitk.Image, label: int, cache: Path) -> DistanceField
         hundredths = np.clip(np.rint(mm / _UNIT_MM), -32768, 32767).astype(np.int16)
         # Written aside and renamed, so that another process never reads half a file.
         temporary = path.with_suffix(f".{np.random.default_rng().integers(2**40)}.tmp")
-        with temporary.open("wb") as file:
-            np.save(file, hundredths)
-        temporary.replace(path)
+        try:
+            with temporary.open("wb") as file:
+                np.save(file, hundredths)
+                file.write(_seal(digest.digest(), hundredths))
+            temporary.replace(path)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            log.warning("%s: the distance field cannot be cached: %s", path, error)
     return DistanceField(hundredths, geometry[0], geometry[1])
 
 
 def _cropped(labels: sitk.Image, label: int) -> sitk.Image:
     """The part of the label map around one label: a whole-body map would cost minutes and gigabytes."""
-    found = np.argwhere(sitk.GetArrayViewFromImage(labels) == label)[:, ::-1]
+    found = bounds(sitk.GetArrayViewFromImage(labels) == label)
+    if found is None:
+        raise CaseError(f"label {label} is not in the label map")
     margin = np.ceil(_REACH_MM / np.array(labels.GetSpacing())).astype(int)
-    first = np.maximum(found.min(0) - margin, 0)
-    end = np.minimum(found.max(0) + margin + 1, labels.GetSize())
+    first = np.maximum(found[0] - margin, 0)
+    end = np.minimum(found[1] + margin + 1, labels.GetSize())
     return sitk.RegionOfInterest(labels, (end - first).tolist(), first.tolist())
 
 
-def _from_cache(path: Path, shape: tuple[int, ...]) -> NDArray[np.int16] | None:
-    """The cached field, or None where there is none that can be used (it is then computed again)."""
+def _from_cache(path: Path, source: bytes, inside: NDArray[np.bool_]) -> NDArray[np.int16] | None:
+    """The cached field, or None where there is none that can be believed (it is then computed again).
+
+    It is believed if it carries the seal of its content and its source, and is negative in the structure alone.
+    """
     try:
-        cached = np.load(path)
-    except (OSError, ValueError, EOFError):
+        length = path.stat().st_size
+    except OSError:
         return None
-    return cached if cached.shape == shape and cached.dtype == np.int16 else None
+    reason = "cannot be read"
+    # A file of another length is not even opened.
+    if _can_be_of(length, inside.size):
+        try:
+            with path.open("rb") as file:
+                field = np.load(file, allow_pickle=False)
+                seal = file.read(_SEAL_BYTES + 1)
+        except (OSError, ValueError, EOFError):
+            field, seal = None, b""
+        if field is not None and field.shape == inside.shape and field.dtype == np.int16:
+            field = np.ascontiguousarray(field)
+            if seal != _seal(source, field):
+                reason = "is not the one that was written"
+            elif not np.array_equal(field < 0, inside):
+                reason = "is of another structure"
+            else:
+                return field
+    log.warning("%s: the cached distance field %s; it is computed again", path, reason)
+    return None
+
+
+def _can_be_of(length: int, voxels: int) -> bool:
+    """Whether a cached field of so many voxels can have this length in bytes: array, NumPy's header and seal."""
+    return 0 < length - 2 * voxels - _SEAL_BYTES <= _MOST_HEADER_BYTES
+
+
+def _seal(source: bytes, field: NDArray[np.int16]) -> bytes:
+    """The hash of a field together with that of what it was computed from."""
+    digest = hashlib.sha256(source)
+    digest.update(field.data)
+    return digest.digest()

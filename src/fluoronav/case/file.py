@@ -10,9 +10,25 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fluoronav.case.no_go import NoGo
-from fluoronav.case.schema import CaseError, Color, Name, Point, Strict
+from fluoronav.case.schema import (
+    CaseError,
+    Color,
+    Margin,
+    Name,
+    Point,
+    Radius,
+    SourceDistance,
+    Strict,
+    Uncertainty,
+)
 from fluoronav.case.tool import Tool
 from fluoronav.geometry import CArmPose, is_rigid
+from fluoronav.paths import regular_file
+
+# A trajectory, mm: from the skin through a whole trunk.
+_LONGEST_PATH_MM = 500.0
+# A case file is a page or two.
+_MOST_YAML_BYTES = 4_000_000
 
 
 class StructureEntry(Strict):
@@ -21,8 +37,8 @@ class StructureEntry(Strict):
     name: Name
     label: int = Field(gt=0, description="its value in the label map")
     color: Color = "#ffffff"
-    caution_mm: float | None = Field(default=None, gt=0)
-    danger_mm: float | None = Field(default=None, gt=0)
+    caution_mm: Margin | None = None
+    danger_mm: Margin | None = None
 
     @model_validator(mode="after")
     def _ordered(self) -> StructureEntry:
@@ -39,12 +55,14 @@ class Trajectory(Strict):
     name: Name
     entry_ct: Point
     target_ct: Point
-    radius_mm: float = Field(default=2.5, gt=0, le=20)
+    radius_mm: Radius = Field(default=2.5, le=20)
 
     @model_validator(mode="after")
     def _has_length(self) -> Trajectory:
         if np.linalg.norm(np.subtract(self.target_ct, self.entry_ct)) < 1:
-            raise ValueError("entry_ct and target_ct must lie at least 1 mm apart")
+            raise ValueError("entry_ct and target_ct must lie at least 1 mm apart (are they in metres?)")
+        if np.linalg.norm(np.subtract(self.target_ct, self.entry_ct)) > _LONGEST_PATH_MM:
+            raise ValueError(f"entry_ct and target_ct lie more than {_LONGEST_PATH_MM:g} mm apart (are they in mm?)")
         return self
 
 
@@ -52,15 +70,15 @@ class Spread(Strict):
     """How far the true pose may lie from the prior."""
 
     rotation_deg: float = Field(default=30, gt=0, le=180)
-    in_plane_mm: float = Field(default=100, gt=0, le=300)
-    depth_mm: float = Field(default=60, gt=0, le=300)
+    in_plane_mm: Uncertainty = 100
+    depth_mm: Uncertainty = 60
 
 
 class PriorPose(Strict):
     """Where the C-arm stands before any registration, as its joints say it."""
 
     isocentre_ct: Point
-    source_to_isocentre_mm: float = Field(gt=0, le=3000)
+    source_to_isocentre_mm: SourceDistance
     orbital_deg: float = 0
     angular_deg: float = 0
     swivel_deg: float = 0
@@ -137,6 +155,7 @@ class CaseFile(Strict):
             ("objects", [o.name for o in self.objects]),
             ("plan", [t.name for t in self.plan]),
             ("tools", [t.id for t in self.tools]),
+            ("structures: label", [str(s.label) for s in self.structures]),
         ):
             double = {n for n in names if names.count(n) > 1}
             if double:
@@ -161,12 +180,27 @@ def describe(error: ValidationError) -> str:
     return f"{where}: {text}{more}" if where else f"{text}{more}"
 
 
+class _EachKeyOnce(yaml.SafeLoader):
+    """Refuses a mapping that has a key twice, of which YAML silently keeps the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        double = next((k for k in keys if keys.count(k) > 1), None)
+        if double is not None:
+            raise yaml.constructor.ConstructorError(None, None, f"the key {double!r} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> Any:
     """The content of a YAML file; raises :class:`CaseError` with the line where it stops making sense."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        if regular_file(path).stat().st_size > _MOST_YAML_BYTES:
+            raise CaseError(f"{path}: is larger than {_MOST_YAML_BYTES} bytes: is it a case or a tool file?")
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_EachKeyOnce)  # a SafeLoader
     except (OSError, UnicodeDecodeError) as error:
         raise CaseError(f"{path}: cannot be read: {error}") from error
+    except RecursionError as error:
+        raise CaseError(f"{path}: is nested too deeply to be a case or a tool file") from error
     except yaml.YAMLError as error:
         raise CaseError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import json
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -13,13 +15,21 @@ import SimpleITK as sitk
 from fluoronav.case.distance import DistanceField, distance_field, sample_distances
 from fluoronav.case.file import CaseFile, PriorPose, Trajectory, read_case_file
 from fluoronav.case.no_go import NoGo
+from fluoronav.case.plausible import (
+    check_bone_volume,
+    check_hounsfield,
+    check_labels,
+    check_places,
+    check_size_of_patient,
+)
 from fluoronav.case.schema import CaseError
 from fluoronav.case.tool import Tool
 from fluoronav.case.volume import Volume, read_volume
 from fluoronav.paths import cache_folder, embedded_case
 
-# Below this nothing in a CT holds X-rays back that a registration could see.
-_AIR_HU = -700
+log = logging.getLogger(__name__)
+# Largest value of a label map; more is no numbering of structures.
+_MOST_LABEL = 65_535
 
 
 @dataclass(frozen=True)
@@ -54,7 +64,10 @@ class Case:
     Attributes
     ----------
     id : str
-        Name and the first digits of the content's hash; says in `health` which case is in use.
+        Name and the first digits of a hash of everything that changes guidance: the case file with its tools' files,
+        and the voxels and the place of every volume. Says in `health` which case is in use.
+    warnings : tuple of str
+        What was not read or is unusual about the case, in words.
     """
 
     id: str
@@ -65,6 +78,7 @@ class Case:
     surroundings: Volume | None = field(repr=False)
     structures: tuple[Structure, ...] = field(repr=False)
     objects: tuple[Bones, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def plan(self) -> tuple[Trajectory, ...]:
@@ -120,20 +134,20 @@ def load_case(path: str | Path, cache: Path | None = None, progress: Callable[[s
 
     progress(f"reading {file.ct}")
     ct = read_volume(folder / file.ct, file.ct_series)
-    if not ct.voxels.max() > _AIR_HU:
-        raise CaseError(f"{ct.path}: is all air: no voxel is above {_AIR_HU} HU (is the rescale intercept right?)")
-    digest = hashlib.sha256(path.read_bytes())
-    digest.update(np.ascontiguousarray(ct.voxels).tobytes())
+    warnings = [*ct.warnings, *check_hounsfield(ct)]
+    check_size_of_patient(ct)
+    surroundings = None if file.surroundings is None else read_volume(folder / file.surroundings)
+    if surroundings is not None:
+        warnings += [*surroundings.warnings, *check_hounsfield(surroundings)]
+        check_size_of_patient(surroundings)
+    warnings += check_places(file, ct, surroundings, path)
 
     labels, structures = None, []
     if file.labels is not None:
         labels = read_volume(folder / file.labels)
         aligned = _along_patient_axes(labels)
-        present = set(np.unique(sitk.GetArrayViewFromImage(aligned)).tolist())
-        digest.update(np.ascontiguousarray(labels.voxels).tobytes())
+        warnings += [*labels.warnings, *check_labels(ct, labels, aligned, file, path)]
         for s in file.structures:
-            if s.label not in present:
-                raise CaseError(f"{path}: structures: {s.name}: label {s.label} is not in {file.labels}")
             progress(f"distance field of {s.name}")
             structure_field = distance_field(aligned, s.label, cache)
             structures.append(Structure(s.name, s.label, s.color, s.caution_mm, s.danger_mm, structure_field))
@@ -142,23 +156,51 @@ def load_case(path: str | Path, cache: Path | None = None, progress: Callable[[s
         own = tuple(s.label for s in structures if s.name in o.structures)
         volume = None if o.volume is None else read_volume(folder / o.volume).hounsfield()[0]
         if volume is not None:
-            digest.update(np.ascontiguousarray(volume.voxels).tobytes())
+            check_bone_volume(ct, volume, f"{path}: objects: {o.name}")
+            warnings += volume.warnings
         objects.append(Bones(o.name, own, volume))
+    for warning in warnings:
+        log.warning("%s", warning)
     return Case(
-        id=f"{file.name}@{digest.hexdigest()[:12]}",
+        id=f"{file.name}@{_digest(file, [ct, labels, surroundings, *(o.volume for o in objects)])[:12]}",
         path=path,
         file=file,
         ct=ct,
         labels=labels,
-        surroundings=None if file.surroundings is None else read_volume(folder / file.surroundings),
+        surroundings=surroundings,
         structures=tuple(structures),
         objects=tuple(objects),
+        warnings=tuple(warnings),
     )
+
+
+def _digest(file: CaseFile, volumes: Sequence[Volume | None]) -> str:
+    """The hash of all that changes guidance: what the case file says, and each volume's voxels and place.
+
+    Where a file lies is not part of it: a copy of a case is the same case.
+    """
+    said = file.model_dump(mode="json", exclude={"ct", "ct_series", "labels", "surroundings"})
+    for o in said["objects"]:
+        o["volume"] = o["volume"] is not None
+    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    for volume in volumes:
+        if volume is None:
+            digest.update(b"none")
+            continue
+        image = volume.image
+        place = np.array([*image.GetOrigin(), *image.GetSpacing(), *image.GetDirection()])
+        digest.update(f"{image.GetSize()} {volume.voxels.dtype.str}".encode())
+        digest.update(place.tobytes())
+        digest.update(np.ascontiguousarray(volume.voxels).data)
+    return digest.hexdigest()
 
 
 def _along_patient_axes(labels: Volume) -> sitk.Image:
     """The label map with unit direction cosines: flipped or permuted where that is enough, resampled where not."""
     image = labels.image
+    low, high = labels.voxels.min(), labels.voxels.max()
+    if low < 0 or high > _MOST_LABEL:
+        raise CaseError(f"{labels.path}: is not a label map: its values reach from {low:g} to {high:g}")
     if image.GetPixelID() not in (sitk.sitkUInt8, sitk.sitkUInt16, sitk.sitkInt16, sitk.sitkInt32, sitk.sitkUInt32):
         rounded = np.rint(labels.voxels)
         if np.abs(labels.voxels - rounded).max() > 1e-3:

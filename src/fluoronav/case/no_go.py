@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from fluoronav.case.schema import Color, Name, Point, Strict
+from fluoronav.case.schema import Color, Margin, Name, Point, Radius, Strict
 
 Float = NDArray[np.float64]
 
@@ -15,7 +15,7 @@ class Sphere(Strict):
     """All points within a radius of one."""
 
     centre_ct: Point
-    radius_mm: float = Field(gt=0, le=500)
+    radius_mm: Radius
 
 
 class Capsule(Strict):
@@ -23,7 +23,7 @@ class Capsule(Strict):
 
     from_ct: Point
     to_ct: Point
-    radius_mm: float = Field(gt=0, le=500)
+    radius_mm: Radius
 
 
 class Box(Strict):
@@ -44,8 +44,8 @@ class NoGo(Strict):
 
     name: Name
     color: Color = "#ff8000"
-    caution_mm: float = Field(gt=0)
-    danger_mm: float = Field(gt=0)
+    caution_mm: Margin
+    danger_mm: Margin
     sphere: Sphere | None = None
     capsule: Capsule | None = None
     box: Box | None = None

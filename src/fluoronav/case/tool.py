@@ -2,14 +2,35 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from fluoronav.case.schema import Name, Strict
+from fluoronav.case.schema import Length, Name, Shaft, Strict
 from fluoronav.geometry import frame_along
 
 Float = NDArray[np.float64]
+
+
+# A tip that is not at its marker's origin is this far from it, mm: nearer, the marker would sit on the tip.
+_NEAREST_TIP_MM, _FARTHEST_TIP_MM = 1.0, 1000.0
+
+
+def check_tip(tip_mm: Sequence[float] | Float) -> None:
+    """Raises ValueError where a tip is at a distance from its marker that no tool in mm has.
+
+    A tracker that reports the tip itself has it at the origin, exactly; one that reports metres has it within one mm.
+    """
+    away = float(np.linalg.norm(tip_mm))
+    if 0 < away < _NEAREST_TIP_MM:
+        raise ValueError(
+            f"tip_mm is {away:.2g} mm from the marker: is it in metres? Give it in mm, or 0, 0, 0 where the tracker "
+            "reports the tip itself"
+        )
+    if not away <= _FARTHEST_TIP_MM:
+        raise ValueError(f"tip_mm is more than 1 m from the marker ({away:.4g} mm)")
 
 
 class Tool(Strict):
@@ -26,8 +47,8 @@ class Tool(Strict):
 
     id: Name
     kind: Name
-    diameter_mm: float = Field(gt=0, le=50, description="of the shaft")
-    length_mm: float = Field(gt=0, le=1000)
+    diameter_mm: Shaft = Field(description="of the shaft")
+    length_mm: Length
     tip_mm: tuple[float, float, float] = (0.0, 0.0, 0.0)
     axis: tuple[float, float, float] = (0.0, 0.0, 1.0)
     profile: tuple[tuple[float, float], ...] = Field(default=(), max_length=200, description="[mm from tip, radius]")
@@ -38,8 +59,7 @@ class Tool(Strict):
             raise ValueError(f"length_mm {self.length_mm:g} must be larger than diameter_mm {self.diameter_mm:g}")
         if not 0.9 < np.linalg.norm(self.axis) < 1.1:
             raise ValueError("axis must be a unit vector, from the tail to the tip")
-        if np.linalg.norm(self.tip_mm) > 1000:
-            raise ValueError("tip_mm is more than 1 m from the marker")
+        check_tip(self.tip_mm)
         if self.profile:
             self._possible_profile()
         return self

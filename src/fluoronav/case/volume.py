@@ -10,9 +10,17 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from fluoronav.case.compressed import inflated_start
+from fluoronav.case.grid import Grid, check_grid
+from fluoronav.case.metaimage import read_metaimage_grid
+from fluoronav.case.nifti import read_nifti_grid
+from fluoronav.case.nrrd import read_nrrd_grid
 from fluoronav.case.schema import CaseError
+from fluoronav.paths import regular_file
 
-_ASKEW = "not perpendicular to each other; resample it to an orthogonal grid first"
+_MAGIC_BYTES = 348
+# sizeof_hdr of Analyze and NIfTI-1 (348) and NIfTI-2 (540), in both byte orders.
+_NIFTI_SIZES = tuple(n.to_bytes(4, order) for n in (348, 540) for order in ("little", "big"))
 
 
 @dataclass(frozen=True)
@@ -25,10 +33,13 @@ class Volume:
         Origin, spacing and direction are LPS mm; the direction may be oblique.
     path : Path
         Where it came from, for messages.
+    warnings : tuple of str
+        What was not read, or looks wrong, in words.
     """
 
     image: sitk.Image
     path: Path
+    warnings: tuple[str, ...] = ()
 
     @cached_property
     def voxels(self) -> NDArray:
@@ -48,7 +59,7 @@ class Volume:
             raise CaseError(f"{self.path}: every voxel has the same value, {low:g}: there is nothing in it")
         if low < 0:
             return self, False
-        return Volume(sitk.Cast(self.image, sitk.sitkFloat32) - 1000.0, self.path), True
+        return Volume(sitk.Cast(self.image, sitk.sitkFloat32) - 1000.0, self.path, self.warnings), True
 
     def corners_ct(self) -> NDArray[np.float64]:
         """The eight outermost voxel centres, LPS mm, shape (8, 3)."""
@@ -58,11 +69,10 @@ class Volume:
 
     def extent_ct(self, labels: tuple[int, ...]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Lowest and highest coordinates of the voxels that have one of these labels, LPS mm, shape (3,) each."""
-        found = np.argwhere(np.isin(self.voxels, labels))[:, ::-1].astype(float)
-        if len(found) == 0:
+        found = bounds(np.isin(self.voxels, labels))
+        if found is None:
             raise CaseError(f"{self.path}: has no voxel with a label of {', '.join(map(str, labels))}")
-        low, high = found.min(0), found.max(0)
-        corners = [[(low, high)[b[a]][a] for a in range(3)] for b in np.ndindex(2, 2, 2)]
+        corners = [[float(found[b[a]][a]) for a in range(3)] for b in np.ndindex(2, 2, 2)]
         points = np.array([self.image.TransformContinuousIndexToPhysicalPoint(c) for c in corners])
         return points.min(0), points.max(0)
 
@@ -101,20 +111,33 @@ class Volume:
         return sitk.GetArrayFromImage(out)
 
 
+def bounds(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+    """First and last index that is true along each axis of a mask (z, y, x), in the order (x, y, z); None without any.
+
+    The indices of all voxels, which `numpy.argwhere` would give, take 24 times as much memory as the mask.
+    """
+    plane = np.any(mask, axis=0)
+    along = (np.any(plane, axis=0), np.any(plane, axis=1), np.any(mask, axis=(1, 2)))
+    if not along[0].any():
+        return None
+    found = [np.flatnonzero(a) for a in along]
+    return np.array([f[0] for f in found]), np.array([f[-1] for f in found])
+
+
 def read_volume(path: str | Path, series: str | None = None) -> Volume:
     """Reads a volume.
 
     Parameters
     ----------
     path : path
-        A DICOM folder, or one file that SimpleITK can read (NRRD, NIfTI, MetaImage).
+        A DICOM folder, or one file: NRRD, NIfTI, MetaImage or DICOM.
     series : str, optional
         SeriesInstanceUID, where a DICOM folder holds more than one.
 
     Raises
     ------
     CaseError
-        What is missing or wrong, and in which file.
+        What is missing or wrong, and in which file. Nothing is read of a file that its header already rules out.
     """
     path = Path(path)
     if not path.exists():
@@ -123,34 +146,55 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
         # Not above: pydicom takes a fifteenth of a second of every start, and few cases are folders of DICOM.
         from fluoronav.case.dicom import read_dicom_series
 
-        image = read_dicom_series(path, series)
-    else:
-        try:
-            image = sitk.ReadImage(str(path))
-        except RuntimeError as error:
-            reason = str(error).strip().splitlines()[-1].strip()
-            if "orthonormal" in str(error):
-                reason = f"its axes are {_ASKEW}"
-            raise CaseError(f"{path}: cannot be read as a volume: {reason}") from error
-    return Volume(_checked(image, path), path)
+        return Volume(*_with_path(read_dicom_series(path, series), path))
+    try:
+        start = inflated_start(regular_file(path), _MAGIC_BYTES)
+    except OSError as error:
+        raise CaseError(f"{path}: cannot be read as a volume: {error}") from error
+    if start[128:132] == b"DICM":
+        from fluoronav.case.dicom import read_dicom_file
 
-
-def _checked(image: sitk.Image, path: Path) -> sitk.Image:
+        return Volume(*_with_path(read_dicom_file(path), path))
+    grid, reader_name = _grid_of(path, start)
+    check_grid(grid, path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.SetImageIO(reader_name)
+    try:
+        image = reader.Execute()
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise CaseError(f"{path}: cannot be read as a volume: {reason}") from error
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[..., 0]
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1 or image.GetSize() != grid.size:
         raise CaseError(
             f"{path}: has {image.GetDimension()} dimensions and {image.GetNumberOfComponentsPerPixel()} values a "
             "voxel; a volume has 3 and 1"
         )
-    size, spacing = image.GetSize(), image.GetSpacing()
-    if min(size) < 2:
-        raise CaseError(f"{path}: is {size[0]} x {size[1]} x {size[2]} voxels; a volume needs at least 2 on each axis")
-    if not all(np.isfinite(spacing)) or min(spacing) <= 0 or max(spacing) > 20:
-        raise CaseError(f"{path}: voxel spacing {spacing} mm is not usable; it must be above 0 and at most 20")
-    axes = np.array(image.GetDirection()).reshape(3, 3)
-    if np.abs(axes.T @ axes - np.eye(3)).max() > 1e-3:
-        raise CaseError(f"{path}: its axes are {_ASKEW}")
+    # Where the voxels lie is what the header was read and judged to say, whatever the reader made of it.
+    image.SetSpacing(grid.spacing_mm.tolist())
+    image.SetOrigin(grid.origin_ct.tolist())
+    image.SetDirection(grid.direction.ravel().tolist())
+    return Volume(_finite(image, path), path)
+
+
+def _with_path(read: tuple[sitk.Image, tuple[str, ...]], path: Path) -> tuple[sitk.Image, Path, tuple[str, ...]]:
+    return _finite(read[0], path), path, read[1]
+
+
+def _grid_of(path: Path, start: bytes) -> tuple[Grid, str]:
+    """The grid that the file's header describes, and the name of SimpleITK's reader for it."""
+    if start[:4] == b"NRRD":
+        return read_nrrd_grid(path), "NrrdImageIO"
+    if len(start) >= 348 and (start[344:347] in (b"n+1", b"ni1") or start[:4] in _NIFTI_SIZES):
+        return read_nifti_grid(path), "NiftiImageIO"
+    if path.suffix.lower() in (".mha", ".mhd"):
+        return read_metaimage_grid(path), "MetaImageIO"
+    raise CaseError(f"{path}: cannot be read as a volume: it is no NRRD, NIfTI, MetaImage or DICOM file")
+
+
+def _finite(image: sitk.Image, path: Path) -> sitk.Image:
     voxels = sitk.GetArrayViewFromImage(image)
     if voxels.dtype.kind == "f" and not np.isfinite(voxels).all():
         raise CaseError(f"{path}: {int((~np.isfinite(voxels)).sum())} voxels are not finite numbers (NaN or infinite)")

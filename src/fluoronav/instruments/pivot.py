@@ -7,10 +7,14 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from fluoronav.case.tool import check_tip
+
 Float = NDArray[np.float64]
 
 _LEAST_POSES, _LEAST_SPREAD_DEG = 20, 8.0
 _OUTLIER_SIGMAS = 4.0
+# No tracker measures so near to its own origin, mm; in metres every tool is.
+_NEAREST_PIVOT_MM = 20.0
 
 
 class PivotError(ValueError):
@@ -84,12 +88,27 @@ def pivot_calibration(T_tracker_tool: Float) -> PivotCalibration:
             f"the tool was tilted by {spread:.0f} degrees (rms) in one of its directions: tilt it by 20 or more to all "
             "sides while its tip stands still"
         )
+    _check_unit(tip, pivot)
     R, t = poses[kept, :3, :3], poses[kept, :3, 3]
     off = R @ tip + t - pivot
     rms = float(np.sqrt((off**2).sum(1).mean()))
     A = np.concatenate([R, np.broadcast_to(-np.eye(3), R.shape)], axis=2).reshape(-1, 6)
     covariance = np.linalg.inv(A.T @ A) * float((off**2).mean())
     return PivotCalibration(tip, np.sqrt(np.diag(covariance)[:3]), pivot, rms, spread, len(poses), int((~kept).sum()))
+
+
+def _check_unit(tip_mm: Float, pivot_tracker: Float) -> None:
+    """Raises :class:`PivotError` where the poses are hardly in mm."""
+    away = float(np.linalg.norm(pivot_tracker))
+    if away < _NEAREST_PIVOT_MM:
+        raise PivotError(
+            f"the tip stands {away:.3g} mm from the tracker's origin and {np.linalg.norm(tip_mm):.2g} mm from its "
+            "marker: the tracker's poses are not in mm (metres?); let it publish mm"
+        )
+    try:
+        check_tip(tip_mm)
+    except ValueError as error:
+        raise PivotError(str(error)) from error
 
 
 def spin_axis(T_tracker_tool: Float, tip_mm: Float) -> Float:

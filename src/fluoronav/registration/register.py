@@ -111,6 +111,8 @@ def register_files(request: Request, progress: Callable[[str], None] = lambda te
     views = _views(frames, cameras)
     ct, segmented = _volume(request).hounsfield()
     labels = None if request.labels is None else read_volume(request.labels)
+    for warning in (*ct.warnings, *(labels.warnings if labels else ())):
+        progress(f"WARNING {warning}")
     try:
         model, bones = _grids(ct, labels, request.bones)
     except ValueError as error:
