@@ -114,9 +114,10 @@ def test_the_frame_is_shown_with_its_window_and_a_drag_changes_it(browser, displ
     page.mouse.down()
     page.mouse.move(500, 400)
     page.mouse.up()
-    assert np.ptp(np.array(row())[2:-2]) < 200  # a wider window: less contrast
+    wider = np.array(row())
+    assert ((wider > 0) & (wider < 255)).sum() > 1.4 * ((before > 0) & (before < 255)).sum()  # less contrast
     page.locator("#tool-window").click()
-    np.testing.assert_array_equal(row(), before)
+    np.testing.assert_allclose(row(), before, atol=12)  # by itself it follows the band that moves through the picture
 
 
 def test_with_and_without_a_gpu_the_same_picture_is_drawn(browser, display):
