@@ -54,7 +54,11 @@ def overlay(k: int, **changes: Any) -> dict[str, Any]:
 
 
 def alert(
-    number: int, priority: str, state: str = "raised", text: str = "kwire is 0.8 mm from the spinal cord", **changes: Any
+    number: int,
+    priority: str,
+    state: str = "raised",
+    text: str = "kwire is 0.8 mm from the spinal cord",
+    **changes: Any,
 ) -> dict[str, Any]:
     return {
         "v": 1, "source": SOURCE, "id": f"a{number}", "seq": 1, "t_acq": time.time_ns(), "t_raised": time.time_ns(),

@@ -172,7 +172,7 @@ class DisplayServer:
             raise web.HTTPServiceUnavailable(text=f"{MOST_STREAMS[role]} such screens are open; close one")
         socket = web.WebSocketResponse(heartbeat=5.0, timeout=2.0, max_msg_size=MOST_BYTES, compress=False)
         self._sockets[viewer] = socket  # before anything is waited for: places are counted by it
-        waiting: asyncio.Queue[Asked] = asyncio.Queue(_MOST_ASKED)
+        waiting: asyncio.Queue[Asked | None] = asyncio.Queue(_MOST_ASKED)
         tasks = []
         try:
             await socket.prepare(request)
@@ -204,10 +204,13 @@ class DisplayServer:
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
 
-    async def _answer(self, viewer: Viewer, waiting: asyncio.Queue[Asked]) -> None:
+    async def _answer(self, viewer: Viewer, waiting: asyncio.Queue[Asked | None]) -> None:
         """Answers one screen's requests, in their order."""
         while True:
             asked = await waiting.get()
+            if asked is None:
+                viewer.say(packed("reply", _refused(None, "invalid", "a request is {id, op, args, user} as JSON")))
+                continue
             try:
                 reply = await self._granted(asked, viewer.role)
             except Exception as error:  # one request's failure is that request's answer
@@ -277,18 +280,17 @@ class DisplayServer:
         return {k: reply.get(k) for k in ("id", "ok", "result", "error")}
 
 
-def _put(waiting: asyncio.Queue[Asked], viewer: Viewer, text: str) -> None:
-    """Puts a screen's request in the queue; what cannot be is refused at once."""
+def _put(waiting: asyncio.Queue[Asked | None], viewer: Viewer, text: str) -> None:
+    """Puts a screen's request in the queue, None for what is none; where that is full it is refused at once."""
     try:
         asked = _read(text)
     except (ValueError, KeyError, TypeError, RecursionError):
-        viewer.say(packed("reply", _refused(None, "invalid", "a request is {id, op, args, user} as JSON")))
-        return
+        asked = None
     try:
         waiting.put_nowait(asked)
     except asyncio.QueueFull:
         text = f"{_MOST_ASKED} requests of this screen wait for their answers"
-        viewer.say(packed("reply", _refused(asked.id, "busy", text)))
+        viewer.say(packed("reply", _refused(asked.id if asked else None, "busy", text)))
 
 
 def _read(text: str) -> Asked:
