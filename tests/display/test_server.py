@@ -23,6 +23,10 @@ from fluoronav.display.server import MOST_STREAMS, REPLACED, DisplayServer  # no
 KEY = "the-key"
 
 
+def packb(message) -> bytes:
+    return msgpack.packb(message) or b""
+
+
 class Served:
     """A server in this process, and ways to ask it."""
 
@@ -118,7 +122,7 @@ def test_only_addresses_and_names_that_were_given_are_served_and_only_to_their_o
                 "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
                 "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
             }  # fmt: skip
-            lines = [f"GET /stream HTTP/1.1", *(f"{k}: {v}" for k, v in (said | upgrade).items()), "", ""]
+            lines = ["GET /stream HTTP/1.1", *(f"{k}: {v}" for k, v in (said | upgrade).items()), "", ""]
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
             writer.write("\r\n".join(lines).encode())
             first = await asyncio.wait_for(reader.readline(), 5)
@@ -235,7 +239,7 @@ def test_a_control_screen_that_comes_back_replaces_its_dead_twin(tmp_path, stand
     async def run():
         async with serving(tmp_path, stand_in) as served, aiohttp.ClientSession() as session:
             # Dead: it answers neither pings nor the end.
-            first = await served.stream(session, KEY, "screen-1", autoping=False)
+            first = last = await served.stream(session, KEY, "screen-1", autoping=False)
             for _ in range(2 * MOST_STREAMS["control"]):
                 last = await served.stream(session, KEY, "screen-1")
                 await heard(last, "hello")
@@ -259,11 +263,11 @@ def test_a_watcher_that_reads_nothing_costs_no_memory_and_loses_no_alert(tmp_pat
             await asyncio.sleep(0.2)
             hub = served.server.hub
             for k in range(2000):
-                hub.take([b"overlay/x", msgpack.packb({"v": 1, "seq": k, "text": "x" * 1000})])
-                hub.take([b"alert/x", msgpack.packb(alert(k % 40, "high", "changed", f"{k}"))])
-                hub.take([b"health/x", msgpack.packb(health())])
+                hub.take([b"overlay/x", packb({"v": 1, "seq": k, "text": "x" * 1000})])
+                hub.take([b"alert/x", packb(alert(k % 40, "high", "changed", f"{k}"))])
+                hub.take([b"health/x", packb(health())])
                 head = {"v": 1, "seq": k, "t_acq": k, "rows": 64, "cols": 64, "dtype": "u1", "bits": 8}
-                hub.take([b"view/x", msgpack.packb(head), bytes(4096)])
+                hub.take([b"view/x", packb(head), bytes(4096)])
                 hub.say("link", {"heard": True})
             waiting = [*viewer.said, *viewer.standing.values(), *viewer.alerts.values(), *viewer.overlays]
             assert sum(map(len, waiting)) < 200_000 and len(waiting) < 60
@@ -274,7 +278,7 @@ def test_a_watcher_that_reads_nothing_costs_no_memory_and_loses_no_alert(tmp_pat
             assert [h["seq"] for h in heads if h["topic"] == "overlay"] == list(range(1994, 2000))
             assert viewer.picture is not None and head_of(viewer.picture.message(None))["seq"] == 1999
             for k in range(1000):
-                hub.take([b"alert/x", msgpack.packb(alert(100 + k, "low"))])
+                hub.take([b"alert/x", packb(alert(100 + k, "low"))])
             assert len(viewer.alerts) <= 257, "more than are kept are told as a list"
 
     outside(run())
@@ -289,7 +293,7 @@ def test_numbers_that_are_none_do_not_cost_an_overlay(tmp_path, stand_in):
             served.server.hub.take(
                 [
                     b"overlay/x",
-                    msgpack.packb(
+                    packb(
                         {
                             "v": 1, "seq": 5, "distances": [{"distance_mm": inf, "lower_mm": -inf, "level": "danger"}],
                             "registration": {"T_camera_ct": [1.0] * 15 + [nan], "tre_mm": 2.0}, "bytes": b"\xff",
@@ -313,8 +317,8 @@ def test_a_picture_that_is_none_is_left_out_and_the_stream_goes_on(stand_in, wro
     hub = Hub(stand_in.endpoints["out"], stand_in.endpoints["frames"])
     head = {"v": 1, "seq": 1, "t_acq": 1, "rows": 4, "cols": 4, "dtype": "u1", "bits": 8}
     with pytest.raises((ValueError, TypeError)):
-        hub.take([b"view/x", msgpack.packb(head | wrong), bytes(16)])
-    hub.take([b"view/x", msgpack.packb(head), bytes(16)])
+        hub.take([b"view/x", packb(head | wrong), bytes(16)])
+    hub.take([b"view/x", packb(head), bytes(16)])
 
 
 async def replies(stream, texts):
@@ -359,8 +363,8 @@ def test_requests_that_are_none_are_refused_and_break_nothing(tmp_path, stand_in
         async with serving(tmp_path, stand_in) as served, aiohttp.ClientSession() as session:
             stream = await served.stream(session, KEY)
             wrong = [
-                "][", "[" * 60000, "5", '{"id": [1], "op": "status"}', '{"op": "status"}', '{"id": 1, "op": "x", "args": 5}',
-                '{"id": 1, "op": "plan.set", "args": {"x": NaN}}',
+                "][", "[" * 60000, "5", '{"id": [1], "op": "status"}', '{"op": "status"}',
+                '{"id": 1, "op": "x", "args": 5}', '{"id": 1, "op": "plan.set", "args": {"x": NaN}}',
             ]  # fmt: skip
             assert {r["error"]["code"] for r in await replies(stream, wrong)} == {"invalid"}
             # Numbers that MessagePack does not know.
