@@ -105,12 +105,14 @@ class StandIn:
         with self._lock:
             (socket or self.out).send_multipart(parts)
 
-    def picture(self, k: int, side: int = SIDE) -> None:
+    def picture(self, k: int, side: int = SIDE, pixels: np.ndarray | None = None, kind: str = "frame", **more) -> None:
+        """A frame or an enhanced picture (`kind` view); by default the ramp with its band."""
+        pixels = frame(k, side) if pixels is None else pixels
         header = {
-            "v": 1, "source": SOURCE, "seq": k, "t_acq": time.time_ns(), "rows": side, "cols": side, "dtype": "u2",
-            "bits": 16,
+            "v": 1, "source": SOURCE, "seq": k, "t_acq": time.time_ns(), "rows": pixels.shape[0],
+            "cols": pixels.shape[1], "dtype": f"u{pixels.itemsize}", "bits": 8 * pixels.itemsize,
         }  # fmt: skip
-        self.say("frame", header, frame(k, side).tobytes())
+        self.say(kind, header | more, pixels.tobytes())
 
     def answer(self) -> None:
         """Answers what has been asked."""

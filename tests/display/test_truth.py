@@ -1,4 +1,4 @@
-"""What the page says is so: alarms of the running pipeline, values with their age, and a patient whom somebody confirmed."""
+"""What the page says is so: alarms of the running pipeline, values with their age, a patient who was confirmed."""
 
 import json
 
@@ -94,7 +94,9 @@ def test_when_health_stops_coming_nothing_is_known_any_more(browser, display):
     display.until(page, f"fluoronav.state.newest.seq > {shown + 5}")  # although overlays go on
     display.until(page, "fluoronav.alarms.bursts.some((b) => b.priority === 'high')")
     display.stand_in.say = say
-    display.until(page, "document.getElementById('lost').hidden && document.getElementById('mode').className === 'live'")
+    display.until(
+        page, "document.getElementById('lost').hidden && document.getElementById('mode').className === 'live'"
+    )
 
 
 # Distances
@@ -158,7 +160,9 @@ def test_numbers_that_are_none_never_break_the_page(browser, display, wrong):
     places += [{"plan": [plan | {key: wrong}]} for key in plan]
     places += [{"plan": [plan | {"beside_mm": [wrong, 1.0]}]}]
     places += [{"outlines": [{"structure": "T5", "color": wrong, "paths": [[[wrong, 1.0], [2.0, 3.0]], wrong]}]}]
-    places += [{key: wrong} for key in ("registration", "instruments", "distances", "plan", "outlines", "status", "objects")]
+    places += [
+        {key: wrong} for key in ("registration", "instruments", "distances", "plan", "outlines", "status", "objects")
+    ]
     places += [{key: [wrong]} for key in ("instruments", "distances", "plan", "outlines", "objects")]
     for place in places:
         display.changes = place

@@ -7,7 +7,7 @@ import { context, hasGpu, program } from "./gl.js";
 import { windowOf } from "./window.js";
 
 // The window follows what it is taken from, and does not flicker: no step is larger than a share of the way.
-const AIMED_EVERY_MS = 150, SETTLES_MS = 800, LARGEST_STEP = 0.2;
+const AIMED_EVERY_MS = 150, SETTLES_MS = 500, LARGEST_STEP = 0.25;
 
 // Integer textures are not filtered by the GPU, so four texels are blended here.
 const FRAGMENT = `#version 300 es

@@ -5,7 +5,7 @@ const LOW = 0.03, HIGH = 0.95;
 const BELOW = 0.15, ABOVE = 0.6; // in widths: metal is darker than bone, and what is brighter is where the eye rests
 const LEAST_WIDTH = 0.05; // shares: less would show noise alone
 const LEAST = 60; // samples
-const SAMPLES = 48; // along a side of the box around an outline, and of the picture
+const SAMPLES = 24; // along a side of the box around an outline, and of the picture
 const INNER = 0.36; // radius of the inner field, in sides of the picture
 const CORNER = 0.04; // side of a corner that is looked at for the field's end, in sides of the picture
 const OUTSIDE = 0.2; // share of full scale: a corner so much darker than the brightest lies outside the field
