@@ -332,3 +332,16 @@ def test_an_instrument_that_is_held_is_drawn_as_old_and_its_numbers_are(browser,
     near = overlay(0)["distances"][0] | {"level": "danger"}
     display.show(page, instruments=[one | {"age_ms": 600.0}], distances=[near])
     assert page.locator("#nearest").get_attribute("data-level") == "danger"
+
+
+@pytest.mark.parametrize(
+    ("name", "age_ms", "whole"), [("T5", 10.0, True), ("T5", 900.0, False), ("the body", 900.0, False)]
+)
+def test_the_outline_of_an_object_that_is_held_is_drawn_as_old(browser, display, name, age_ms, whole):
+    page = display.open(browser)
+    only(page, "outlines")
+    display.show(page, objects=[{"name": name, "age_ms": age_ms} | overlay(0)["registration"] | {"age_ms": age_ms}])
+    image, scale = drawn(page)
+    line = image[round(100 * scale) - 1 : round(100 * scale) + 3, round(105 * scale) : round(195 * scale), 3].max(0)
+    assert ((line > 40).mean() > 0.95) == whole
+    assert "Tracking" in says(page, "registration")

@@ -184,9 +184,16 @@ function agesOf(entry, now) {
     return ms > HELD_MS ? 50 * Math.ceil(ms / 50) : null;
   };
   const those = (list, key) => new Map(list.map((x) => [x[key], held(x)]).filter(([, ms]) => ms !== null));
-  if (!entry) return { registration: null, instruments: new Map(), objects: new Map() };
-  const { registration, instruments, objects } = entry.overlay;
-  return { registration: held(registration), instruments: those(instruments, "id"), objects: those(objects, "name") };
+  if (!entry) return { registration: null, instruments: new Map(), objects: new Set() };
+  const { registration, instruments, objects, outlines } = entry.overlay;
+  const bodies = those(objects, "name");
+  // Which structures an object of another name has is not said: then any may be one of them.
+  const named = new Set(outlines.map((o) => o.structure));
+  const any = [...bodies.keys()].some((name) => !named.has(name));
+  return {
+    registration: held(registration), instruments: those(instruments, "id"),
+    objects: any ? new Set(named) : new Set(bodies.keys()),
+  };
 }
 
 // What is wrong with what is shown: [title, detail], or null.
