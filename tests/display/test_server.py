@@ -253,6 +253,18 @@ def test_a_control_screen_that_comes_back_replaces_its_dead_twin(tmp_path, stand
     outside(run())
 
 
+def test_a_peer_that_is_dead_leaves_its_place(tmp_path, stand_in):
+    async def run():
+        async with serving(tmp_path, stand_in) as served, aiohttp.ClientSession() as session:
+            stream = await served.stream(session, KEY, autoping=False)
+            await heard(stream, "hello")
+            async with asyncio.timeout(15):
+                while served.server.hub.viewers:
+                    await asyncio.sleep(0.1)
+
+    outside(run())
+
+
 def test_a_watcher_that_reads_nothing_costs_no_memory_and_loses_no_alert(tmp_path, stand_in):
     async def run():
         async with serving(tmp_path, stand_in) as served, aiohttp.ClientSession() as session:

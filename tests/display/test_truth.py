@@ -176,6 +176,16 @@ def test_numbers_that_are_none_never_break_the_page(browser, display, wrong):
     until_says(display, page, "registration", "Tracking")
 
 
+def test_how_far_it_is_past_the_target_is_said_in_whole(browser, display):
+    page = display.open(browser)
+    display.show(page, plan=[overlay(0)["plan"][0] | {"depth_left_mm": -13.6}])
+    assert "13.6 mm PAST the target" in says(page, "depth")
+    wide = page.evaluate(
+        "(({ scrollWidth, clientWidth }) => scrollWidth <= clientWidth)(document.querySelector('#depth .number'))"
+    )
+    assert wide, "and not cut off"
+
+
 # How the pipeline stands
 
 

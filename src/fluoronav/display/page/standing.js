@@ -31,8 +31,8 @@ export class Standing {
     const [kind, words] = badge(health, overlay, known);
     write(find("mode"), words);
     find("mode").className = kind;
-    const state = health && known && health.state !== "running" ? health.state : "";
-    const reason = state ? (health.reason || health.error ? `${text.state[state]}: ${health.reason || health.error}` : text.state[state]) : "";
+    // The badge or the picture says the state itself.
+    const reason = health && known && health.state !== "running" ? health.reason || health.error : "";
     write(find("reason"), reason);
     if (find("reason").title !== reason) find("reason").title = reason;
     write(find("open"), health?.unauthenticated ? text.unauthenticated : "");
