@@ -195,6 +195,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     display.add_argument("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 for other computers")
     display.add_argument("--port", type=int, default=8765, help="port to serve at; 0 for any that is free")
+    display.add_argument(
+        "--allowed-host", action="append", default=[], metavar="NAME",
+        help="name under which browsers may ask for the page, besides its addresses and localhost; may be repeated",
+    )  # fmt: skip
 
     record = verb(
         "record",
@@ -553,6 +557,7 @@ def _display(options: argparse.Namespace) -> None:
     server = DisplayServer(
         Hub(launch.endpoints.out, launch.endpoints.frames), launch.endpoints.requests, Camera.load(launch.camera),
         lambda name: load_case(launch.cases.get(name, launch.case)), AuditTrail(launch.audit_folder, "display"),
+        allowed_hosts=options.allowed_host,
     )  # fmt: skip
 
     def started(port: int) -> None:

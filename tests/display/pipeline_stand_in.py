@@ -53,12 +53,18 @@ def overlay(k: int, **changes: Any) -> dict[str, Any]:
     } | changes  # fmt: skip
 
 
-def alert(number: int, priority: str, state: str = "raised", text: str = "kwire is 0.8 mm from the spinal cord"):
+def alert(
+    number: int,
+    priority: str,
+    state: str = "raised",
+    text: str = "kwire is 0.8 mm from the spinal cord",
+    **changes: Any,
+) -> dict[str, Any]:
     return {
         "v": 1, "source": SOURCE, "id": f"a{number}", "seq": 1, "t_acq": time.time_ns(), "t_raised": time.time_ns(),
         "state": state, "priority": priority, "kind": "proximity", "instrument": "kwire", "structure": "spinal_cord",
         "distance_mm": 0.8, "lower_mm": 0.1, "threshold_mm": 1.0, "text": text,
-    }  # fmt: skip
+    } | changes  # fmt: skip
 
 
 def health(**changes: Any) -> dict[str, Any]:
@@ -88,6 +94,8 @@ class StandIn:
             for name, socket in (("out", self.out), ("frames", self.frames), ("requests", self.requests))
         }
         self.asked: list[dict[str, Any]] = []
+        self.refusals: dict[str, dict[str, str]] = {}  # by operation: {code, text}
+        self.silent: set[str] = set()  # operations that are never answered
 
     def say(self, kind: str, header: dict[str, Any], payload: bytes | None = None) -> None:
         parts = [f"{kind}/{SOURCE}".encode(), encode(header)]
@@ -97,12 +105,14 @@ class StandIn:
         with self._lock:
             (socket or self.out).send_multipart(parts)
 
-    def picture(self, k: int, side: int = SIDE) -> None:
+    def picture(self, k: int, side: int = SIDE, pixels: np.ndarray | None = None, kind: str = "frame", **more) -> None:
+        """A frame or an enhanced picture (`kind` view); by default the ramp with its band."""
+        pixels = frame(k, side) if pixels is None else pixels
         header = {
-            "v": 1, "source": SOURCE, "seq": k, "t_acq": time.time_ns(), "rows": side, "cols": side, "dtype": "u2",
-            "bits": 16,
+            "v": 1, "source": SOURCE, "seq": k, "t_acq": time.time_ns(), "rows": pixels.shape[0],
+            "cols": pixels.shape[1], "dtype": f"u{pixels.itemsize}", "bits": 8 * pixels.itemsize,
         }  # fmt: skip
-        self.say("frame", header, frame(k, side).tobytes())
+        self.say(kind, header | more, pixels.tobytes())
 
     def answer(self) -> None:
         """Answers what has been asked."""
@@ -111,12 +121,21 @@ class StandIn:
             asked = msgpack.unpackb(body)
             self.asked.append(asked)
             result: dict[str, Any] = {}
-            if asked["op"] == "case.info":
+            if asked["op"] in self.silent:
+                continue
+            if asked["op"] == "case.confirm":
+                result = {"confirmed": asked["args"]["case"]}
+            elif asked["op"] == "registration.accept":
+                result = {"accepted": True}
+            elif asked["op"] == "case.info":
                 result = {
                     "name": "Thoracic spine", "no_go": ["forbidden"], "cases": ["another"],
                     "plan": [{"name": name, "target_ct": [0.0, 0.0, 0.0]} for name in ("T5 left", "T5 right")],
                 }  # fmt: skip
-            self.requests.send_multipart([*envelope, encode({"v": 1, "id": asked["id"], "ok": True, "result": result})])
+            reply: dict[str, Any] = {"v": 1, "id": asked["id"], "ok": True, "result": result}
+            if (error := self.refusals.get(asked["op"])) is not None:
+                reply = {"v": 1, "id": asked["id"], "ok": False, "error": error}
+            self.requests.send_multipart([*envelope, encode(reply)])
 
     def close(self) -> None:
         for socket in (self.out, self.frames, self.requests):

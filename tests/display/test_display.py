@@ -100,6 +100,8 @@ def test_the_frame_is_shown_with_its_window_and_a_drag_changes_it(browser, displ
     page = display.open(browser, f"{display.control}&draw={draw}", size=(1000, 700))
     assert page.evaluate("Boolean(fluoronav.picture.gl)") == (draw == "gpu")
     display.show(page)
+    display.streaming = False  # by itself the window follows what is shown
+    page.wait_for_timeout(200)
 
     def row():
         return page.evaluate(
@@ -114,7 +116,8 @@ def test_the_frame_is_shown_with_its_window_and_a_drag_changes_it(browser, displ
     page.mouse.down()
     page.mouse.move(500, 400)
     page.mouse.up()
-    assert np.ptp(np.array(row())[2:-2]) < 200  # a wider window: less contrast
+    wider = np.array(row())
+    assert ((wider > 0) & (wider < 255)).sum() > 1.4 * ((before > 0) & (before < 255)).sum()  # less contrast
     page.locator("#tool-window").click()
     np.testing.assert_array_equal(row(), before)
 
@@ -353,7 +356,7 @@ def test_sixteen_watch_the_seventeenth_is_told_and_one_that_reads_nothing_slows_
         import aiohttp
 
         async with aiohttp.ClientSession() as session:
-            idle = [await session.ws_connect(display.watch + "stream", max_msg_size=0) for _ in range(15)]
+            idle = [await session.ws_connect(display.watch + "stream", max_msg_size=0) for _ in range(16)]
             with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
                 await session.ws_connect(display.watch + "stream")
             await asyncio.sleep(2)

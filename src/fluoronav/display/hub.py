@@ -14,10 +14,13 @@ import numpy as np
 import zmq
 import zmq.asyncio
 
+from fluoronav.display.open_alerts import OpenAlerts
 from fluoronav.display.packing import with_head
+from fluoronav.wire.messages import MAX_SIDE, PROTOCOL_VERSION
 
 _KEPT_OVERLAYS = 6  # a viewer that is slower than this many frames misses overlays, never alerts
 _MOST_ALERTS = 256
+_MOST_REPLIES = 64
 # A page says when it has taken a picture, and gets the next then; one that says nothing any more, after so long.
 _UNTAKEN_S = 1.0
 # Of a frame's side: what is shown larger than that is sent whole, since a hardly smaller picture is only less sharp.
@@ -69,12 +72,16 @@ class Picture:
 
 @dataclass(eq=False)
 class Viewer:
-    """What waits for one browser."""
+    """What waits for one browser: never more than the newest picture, some overlays, and one word on each alert."""
 
+    role: str = "watch"
+    screen: str = ""  # which page it is, as that says itself; empty where it does not
     picture: Picture | None = None
     side: int | None = None  # pixels that the longer side of a picture takes on its screen, once it has said so
     overlays: deque[Message] = field(default_factory=lambda: deque(maxlen=_KEPT_OVERLAYS))
-    said: deque[Message] = field(default_factory=lambda: deque(maxlen=_MOST_ALERTS))
+    said: deque[Message] = field(default_factory=lambda: deque(maxlen=_MOST_REPLIES))
+    standing: dict[str, Message] = field(default_factory=dict)  # by kind: the newest of what stands until the next
+    alerts: OrderedDict[str, Message] = field(default_factory=OrderedDict)  # by id: the newest word on each
     skipped: int = 0
     paced: bool = False  # it has said that it has taken something: it will again
     sent_at: float = -1e9  # of a picture that it has not taken yet
@@ -101,16 +108,33 @@ class Viewer:
         self.said.append(message)
         self.wake.set()
 
+    def tell(self, kind: str, message: Message) -> None:
+        """Says what stands from now on, in place of what stood."""
+        self.standing.pop(kind, None)
+        self.standing[kind] = message
+        self.wake.set()
+
+    def alert(self, alert_id: str, message: Message) -> None:
+        """Says something of one alert, in place of what waits to be said of it."""
+        self.alerts.pop(alert_id, None)
+        self.alerts[alert_id] = message
+        self.wake.set()
+
+    def all_alerts(self, message: Message) -> None:
+        """Says which alerts are open, in place of whatever waits to be said of single ones."""
+        self.alerts.clear()
+        self.tell("alarms", message)
+
     async def next(self, timeout_s: float) -> list[Message]:
-        """What has come, alerts first; empty after a silence."""
+        """What has come, pictures last; empty after a silence."""
         try:
             await asyncio.wait_for(self.wake.wait(), timeout_s)
         except TimeoutError:
             return []
         self.wake.clear()
-        out = [*self.said, *self.overlays]
-        self.said.clear()
-        self.overlays.clear()
+        out = [*self.said, *self.standing.values(), *self.alerts.values(), *self.overlays]
+        for sent in (self.said, self.standing, self.alerts, self.overlays):
+            sent.clear()
         now = time.monotonic()
         if self.picture is not None and (not self.paced or now - self.sent_at > _UNTAKEN_S):
             out.append(self.picture.message(self.side))
@@ -131,9 +155,9 @@ class Hub:
     def __init__(self, out: str, frames: str) -> None:
         self._endpoints = out, frames
         self.viewers: set[Viewer] = set()
-        self.open_alerts: OrderedDict[str, dict[str, Any]] = OrderedDict()
+        self.alerts = OpenAlerts(_MOST_ALERTS)
         self.health: dict[str, Any] = {}
-        self.last_heard = 0.0
+        self.last_heard = self.last_health = 0.0
         self.invalid = 0
         self._last_view = 0.0
 
@@ -162,7 +186,7 @@ class Hub:
             parts = await socket.recv_multipart()
             try:
                 self.take(parts)
-            except (ValueError, LookupError, TypeError, msgpack.UnpackException):
+            except (ValueError, LookupError, TypeError, OverflowError, msgpack.UnpackException):
                 self.invalid += 1
 
     def take(self, parts: list[bytes]) -> None:
@@ -175,17 +199,17 @@ class Hub:
         """
         kind = parts[0].decode().split("/", 1)[0]
         header = msgpack.unpackb(parts[1], raw=False)
-        if not isinstance(header, dict) or header.get("v") != 1:
+        if not isinstance(header, dict) or header.get("v") != PROTOCOL_VERSION:
             raise ValueError("another version of the protocol")
         now = time.monotonic()
         if kind == "frame":
             if now - self._last_view > 0.5:
-                self._picture(header, parts[2], inverse=header.get("polarity") == "inverse")
+                self._picture(header, parts[2], inverse=header.get("polarity") == "inverse", view=False)
             return
         self.last_heard = now
         if kind == "view":
+            self._picture(header, parts[2], inverse=False, view=True)
             self._last_view = now
-            self._picture(header, parts[2], inverse=False)
         elif kind == "overlay":
             int(header["seq"])
             if not self.viewers:
@@ -193,41 +217,54 @@ class Hub:
             message = packed("overlay", header)
             for viewer in self.viewers:
                 viewer.offer_overlay(message)
-        elif kind in ("alert", "health"):
-            self._remember(kind, header)
-            self.say(kind, header)
+        elif kind in ("alert", "health") and not self.alerts.is_ended(header):
+            self._stands(kind, header, now)
+
+    def _stands(self, kind: str, header: dict[str, Any], now: float) -> None:
+        """Takes what stands until the pipeline says something else of it."""
+        anew = self.alerts.take(header) if kind == "alert" else self.alerts.reconcile(header)
+        if kind == "health":
+            self.health, self.last_health = header, now
+            # The page has them from the list: twice would be twice the bytes.
+            self.say("health", {k: v for k, v in header.items() if k != "alerts"})
+        if anew:
+            self.say("anew", {"instance": self.alerts.instance})
+        if kind == "health" or anew:
+            message = self._all_alerts()
+            for viewer in self.viewers:
+                viewer.all_alerts(message)
+        if kind == "alert":
+            message = packed(kind, header)
+            for viewer in self.viewers:
+                viewer.alert(header["id"], message)
+                if len(viewer.alerts) > _MOST_ALERTS:
+                    viewer.all_alerts(self._all_alerts())
+
+    def _all_alerts(self) -> Message:
+        return packed("alarms", {"instance": self.alerts.instance, "open": self.alerts.all()})
 
     def say(self, kind: str, header: dict[str, Any]) -> None:
-        """Tells every viewer something that must not be lost."""
+        """Tells every viewer what stands from now on."""
         message = packed(kind, header)
         for viewer in self.viewers:
-            viewer.say(message)
+            viewer.tell(kind, message)
 
     def greet(self, viewer: Viewer) -> None:
         """A viewer that has just come hears what stands."""
         if self.health:
-            viewer.say(packed("health", self.health))
-        for alert in self.open_alerts.values():
-            viewer.say(packed("alert", alert))
+            viewer.tell("health", packed("health", {k: v for k, v in self.health.items() if k != "alerts"}))
+        viewer.all_alerts(self._all_alerts())
 
-    def _remember(self, kind: str, header: dict[str, Any]) -> None:
-        if kind == "health":
-            self.health = header
-            return
-        if header["state"] == "cleared":
-            self.open_alerts.pop(header["id"], None)
-        else:
-            self.open_alerts[header["id"]] = header
-            while len(self.open_alerts) > _MOST_ALERTS:
-                self.open_alerts.popitem(last=False)
-
-    def _picture(self, header: dict[str, Any], pixels: bytes, inverse: bool) -> None:
+    def _picture(self, header: dict[str, Any], pixels: bytes, *, inverse: bool, view: bool) -> None:
         rows, cols, dtype = int(header["rows"]), int(header["cols"]), header.get("dtype", "u1")
+        bits = int(header.get("bits", 8))
+        if dtype not in ("u1", "u2") or not (1 <= rows <= MAX_SIDE and 1 <= cols <= MAX_SIDE and 1 <= bits <= 16):
+            raise ValueError(f"no picture has {rows} x {cols} pixels of type {dtype!r} and {bits} bits")
         if len(pixels) != rows * cols * (2 if dtype == "u2" else 1):
             raise ValueError("pixels and size disagree")
         shown = {
-            "seq": int(header["seq"]), "t_acq": header["t_acq"], "rows": rows, "cols": cols, "dtype": dtype,
-            "bits": int(header.get("bits", 8)), "inverse": inverse,
+            "seq": int(header["seq"]), "t_acq": int(header["t_acq"]), "rows": rows, "cols": cols, "dtype": dtype,
+            "bits": bits, "inverse": inverse, "view": view,
         }  # fmt: skip
         if not self.viewers:
             return

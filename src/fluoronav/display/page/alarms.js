@@ -1,5 +1,6 @@
 // Alarms as IEC 60601-1-8 would have them: colour, flashing, words, bursts of pulses, a pause of the sound, a log.
 
+import { checkedAlert } from "./checked.js";
 import { text } from "./strings.js";
 
 const ORDER = { high: 0, medium: 1, low: 2 };
@@ -31,24 +32,55 @@ export class Alarms {
     this.audio.resume();
   }
 
-  take(alert) {
+  take(said) {
+    const alert = checkedAlert(said);
     const before = this.open.get(alert.id);
     if (alert.state === "cleared") this.open.delete(alert.id);
-    else
-      this.open.set(alert.id, {
-        ...alert,
-        acknowledged: alert.state === "acknowledged" || (before?.acknowledged && alert.priority === before.priority),
-      });
-    if (alert.state === "raised" || (alert.state === "changed" && ORDER[alert.priority] < ORDER[before?.priority ?? "low"]))
-      this.nextBurst = 0;
-    if (alert.state !== "changed" || alert.priority !== before?.priority) this.note(alert);
+    else this.keep(alert, before, alert.state === "acknowledged" ? (before?.text ?? alert.text) : alert.text);
+    if (alert.state !== "changed" || alert.priority !== before?.priority || alert.text !== before?.text) this.note(alert);
     this.show();
   }
 
+  // Which alarms are open, all of them: what is not among them is over, however it came to that.
+  replace(list) {
+    const alerts = list.map(checkedAlert);
+    const ids = new Set(alerts.map((a) => a.id));
+    for (const [id, alert] of this.open)
+      if (!ids.has(id)) {
+        this.open.delete(id);
+        this.note({ ...alert, state: text.dropped });
+      }
+    for (const alert of alerts) {
+      const before = this.open.get(alert.id);
+      this.keep(alert, before, alert.text);
+      if (!before || before.priority !== alert.priority || before.text !== alert.text) this.note(alert);
+    }
+    this.show();
+  }
+
+  keep(alert, before, words) {
+    // "changed" with the priority that somebody has acknowledged stays acknowledged; a rise asks anew.
+    const seen = before?.acknowledged && alert.priority === before.priority && alert.state === "changed";
+    const acknowledged = alert.state === "acknowledged" || Boolean(seen);
+    this.open.set(alert.id, { ...alert, text: words, acknowledged });
+    if (!acknowledged && (!before || before.acknowledged || ORDER[alert.priority] < ORDER[before.priority])) this.nextBurst = 0;
+  }
+
+  // What open alarms say of distances: [{instrument, structure, level, measured, text}].
+  proximity() {
+    return [...this.open.values()].filter((a) => a.kind === "proximity").map((a) => ({
+      instrument: a.instrument, structure: a.structure, level: a.priority === "high" ? "danger" : "caution",
+      measured: a.distance_mm !== null, text: a.text,
+    }));
+  }
+
   note(alert) {
+    this.say(`${text.priority[alert.priority]} ${alert.state}: ${alert.text}`);
+  }
+
+  say(words) {
     const line = document.createElement("li");
-    const time = new Date().toLocaleTimeString();
-    line.textContent = `${time} ${text.priority[alert.priority]} ${alert.state}: ${alert.text}`;
+    line.textContent = `${new Date().toLocaleTimeString()} ${words}`;
     this.log.prepend(line);
     while (this.log.childElementCount > MOST_LOGGED) this.log.lastElementChild.remove();
   }

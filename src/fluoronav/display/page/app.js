@@ -1,12 +1,14 @@
 // Puts the parts together: what has come is drawn at the next refresh of the screen, each overlay on its own frame.
 
 import { Alarms } from "./alarms.js";
+import { checkedHealth, checkedOverlay } from "./checked.js";
 import { addControls } from "./controls.js";
 import { History } from "./history.js";
 import { Layers } from "./layers.js";
 import { Numbers } from "./numbers.js";
 import { makePicture } from "./picture.js";
 import { Space } from "./space.js";
+import { Standing } from "./standing.js";
 import { Stream } from "./stream.js";
 import { text } from "./strings.js";
 import { write } from "./words.js";
@@ -15,17 +17,24 @@ const find = (id) => document.getElementById(id);
 const LOST_MS = 450; // silence after which what is shown is called old
 const KEPT_OVERLAYS = 32, WAIT_FOR_OVERLAY_MS = 120, MOST_WAITING = 8, OLD_FRAMES = 2;
 const LOUPE_ZOOM = 4;
+const HELD_MS = 300; // a pose that was measured longer ago is not called tracked
+const UNKNOWN_MS = 3000; // silence of health, which comes once a second, after which nothing is known
+const FORGOTTEN_MS = 3000; // after so long without an overlay the picture is no longer windowed by the last one's outlines
+const REFUSAL_MS = 10000, ANEW_MS = 20000;
 
 const picture = makePicture(find("picture"), new URLSearchParams(location.search).get("draw"));
 const layers = new Layers(find("layers"));
 const numbers = new Numbers();
 const alarms = new Alarms(find("alarms"), find("log").querySelector("ol"), acknowledge);
+layers.alarms = () => alarms.proximity();
+const standing = new Standing((id) => request("case.confirm", { case: id }));
 const space = new Space();
 const history = new History();
 
 const state = {
   overlays: new Map(), // seq -> {overlay, received}
   newest: null, // the newest overlay
+  newestAt: -Infinity,
   shown: null, // header of the picture that is shown
   waiting: [], // [header, buffer, offset, received]: pictures not yet drawn, the newest last
   pictureAt: -Infinity,
@@ -38,10 +47,14 @@ const state = {
   changed: false, // what belongs on the shown picture has: the overlay of a later one waits for that
   loupe: true,
   measuring: 0, // points to set: 2 for a length, 3 for an angle
+  health: null, // the newest
+  linkAt: -Infinity, // when the server last said what it hears
+  aged: "", // what is drawn as held
   running: "", // id of the pipeline's case
   recording: "", // the file that the pipeline records to
   said: "", // the pipeline's last error that was told
   plan: [],
+  bones: new Set(), // names of structures that are bone, as far as that is known
   user: "",
 };
 // For benches and tests: from an overlay's arrival to the frame that shows it, ms.
@@ -64,46 +77,63 @@ const stream = new Stream({
     stream.taken();
   },
   overlay(header, _buffer, _offset, received) {
+    const overlay = checkedOverlay(header);
     // Out of order: kept for its own frame, but the numbers stay those of the newest. A grabber that begins anew counts anew.
     const newest = state.newest?.seq ?? -1;
-    if (header.seq >= newest || header.seq <= newest - 1000) state.newest = header;
-    state.overlays.set(header.seq, { overlay: header, received });
+    if (overlay.seq >= newest || overlay.seq <= newest - 1000) [state.newest, state.newestAt] = [overlay, received];
+    state.overlays.set(overlay.seq, { overlay, received });
     while (state.overlays.size > KEPT_OVERLAYS) state.overlays.delete(state.overlays.keys().next().value);
     state.overlayAt = received;
     state.told = true;
     // Else drawing it would hold up the picture that it belongs to.
-    state.changed ||= !state.shown || header.seq <= state.shown.seq || header.seq < newest;
+    state.changed ||= !state.shown || overlay.seq <= state.shown.seq || overlay.seq < newest;
   },
-  alert: (header) => alarms.take(header),
+  alert(header) {
+    alarms.take(header);
+    state.told = true;
+  },
+  alarms(header) {
+    alarms.replace(header.open);
+    state.told = true;
+  },
+  anew() {
+    alarms.say(text.anew);
+    notice("anew", text.anew, ANEW_MS);
+  },
   health(header) {
-    write(find("mode"), text.mode[header.mode]);
-    find("mode").className = header.mode;
-    write(find("latency"), text.latency(header.latency_ms.p50.toFixed(0)));
-    state.mode = header.mode;
-    state.running = header.case;
-    state.recording = header.recording ?? "";
+    const health = checkedHealth(header);
+    state.health = health;
+    if (health.p50 !== null) write(find("latency"), text.latency(health.p50.toFixed(0)));
+    state.mode = health.mode;
+    state.running = health.case;
+    state.recording = health.recording;
     controls.recording(state.recording);
-    if (header.loading) say(text.loadingCase(header.loading));
-    else if (header.error?.startsWith("case.load") && header.error !== state.said) say(text.pipelineSays(header.error));
-    state.said = header.error;
-    if (header.case && header.case !== state.case) readCase(header.case);
+    if (health.loading) say(text.loadingCase(health.loading));
+    else if (health.error.startsWith("case.load") && health.error !== state.said) refuse(text.pipelineSays(health.error));
+    state.said = health.error;
+    if (health.case && health.case !== state.case) readCase(health.case);
   },
-  link(header) {
+  link(header, _buffer, _offset, received) {
     state.link = header;
+    state.linkAt = received;
   },
 });
 
 async function readCase(id) {
   state.case = id;
   const reply = await stream.ask("case.info");
-  if (!reply.ok) {
+  if (!reply.ok || !reply.result) {
     state.case = null; // asked again with the next health
     return;
   }
+  if (id !== state.case) return; // another case has come meanwhile
   find("case").textContent = reply.result.name;
-  if (layers.camera) layers.camera.target_ct = reply.result.plan[0]?.target_ct ?? null;
+  const plan = reply.result.plan ?? [];
+  if (layers.camera) layers.camera.target_ct = plan[0]?.target_ct ?? null;
   layers.no_go = new Set(reply.result.no_go ?? []);
-  state.plan = reply.result.plan.map((t) => t.name);
+  // What nothing warns of is bone, and vessels and nerves are warned of.
+  state.bones = new Set((reply.result.structures ?? []).filter((s) => s.caution_mm == null && s.danger_mm == null).map((s) => s.name));
+  state.plan = plan.map((t) => t.name);
   controls.offerPlan(state.plan);
   controls.offerCases(reply.result.cases ?? []);
   state.redraw = true;
@@ -111,9 +141,9 @@ async function readCase(id) {
 
 async function request(op, args) {
   if (!state.user) state.user = (prompt(text.askName) ?? "").trim();
-  if (!state.user) return say(text.refused(text.noName));
+  if (!state.user) return refuse(text.refused(text.noName));
   const reply = await stream.ask(op, args, state.user);
-  if (!reply.ok) say(text.refused(reply.error.text));
+  if (!reply.ok) refuse(text.refused(reply.error?.text || reply.error?.code || ""));
   return reply;
 }
 
@@ -127,9 +157,50 @@ function say(words) {
   saidUntil = performance.now() + 4000;
 }
 
+const notices = new Map(); // id of an element -> when it goes
+function notice(id, words, ms) {
+  write(find(id), words);
+  find(id).hidden = false;
+  notices.set(id, performance.now() + ms);
+}
+
+// A refusal is for the person who asked: it stands over the picture, in whole.
+function refuse(words) {
+  say(words);
+  notice("refusal", words, REFUSAL_MS);
+}
+
+// Since when nothing has been heard of how the pipeline stands, ms; null where it never was.
+function healthAge(now) {
+  if (!state.health) return null;
+  return (state.link.health_s ?? 0) * 1000 + Math.max(now - state.linkAt, 0);
+}
+
+// What is held at a moment for longer than it may be called measured, ms in steps that are read.
+function agesOf(entry, now) {
+  const since = entry && Number.isFinite(entry.received) ? Math.max(now - entry.received, 0) : 0;
+  const held = (part) => {
+    const ms = part?.age_ms == null ? 0 : Math.max(part.age_ms, 0) + since;
+    return ms > HELD_MS ? 50 * Math.ceil(ms / 50) : null;
+  };
+  const those = (list, key) => new Map(list.map((x) => [x[key], held(x)]).filter(([, ms]) => ms !== null));
+  if (!entry) return { registration: null, instruments: new Map(), objects: new Set() };
+  const { registration, instruments, objects, outlines } = entry.overlay;
+  const bodies = those(objects, "name");
+  // Which structures an object of another name has is not said: then any may be one of them.
+  const named = new Set(outlines.map((o) => o.structure));
+  const any = [...bodies.keys()].some((name) => !named.has(name));
+  return {
+    registration: held(registration), instruments: those(instruments, "id"),
+    objects: any ? new Set(named) : new Set(bodies.keys()),
+  };
+}
+
 // What is wrong with what is shown: [title, detail], or null.
 function lost(now) {
   if (now - stream.heardAt > LOST_MS) return [text.connectionLost, text.connectionDetail];
+  if (state.health && !state.link.heard) return [text.pipelineLost, text.pipelineDetail];
+  if (healthAge(now) > UNKNOWN_MS) return [text.unknown, text.unknownDetail(Math.floor(healthAge(now) / 1000))];
   if (state.overlayAt === -Infinity && state.pictureAt === -Infinity) return [text.waiting, text.waitingDetail];
   if (!state.link.heard) return [text.pipelineLost, text.pipelineDetail];
   const silent = now - Math.max(state.pictureAt, state.overlayAt);
@@ -148,10 +219,21 @@ function takePicture(now) {
   const [header, buffer, offset] = state.waiting[k];
   state.waiting.splice(0, k + 1);
   state.shown = header;
+  const overlay = state.overlays.get(header.seq)?.overlay ?? null;
   picture.take(header, buffer, offset);
-  history.keep(now, header, buffer, offset, state.overlays.get(header.seq)?.overlay ?? null);
+  // A picture that has no overlay of its own, or none yet, shows what the last one showed.
+  const aimed = overlay ?? (now - state.overlayAt < FORGOTTEN_MS ? state.newest : null);
+  picture.aim(now, aimed ? bones(aimed) : [], header.cols);
+  history.keep(now, header, buffer, offset, overlay);
   stats.firstPictureAt ||= now;
   return true;
+}
+
+// Outlines of what is to be seen: bones where it is known which those are.
+function bones({ outlines }) {
+  const allowed = outlines.filter((o) => !layers.no_go.has(o.structure));
+  const known = allowed.filter((o) => state.bones.has(o.structure));
+  return (known.length ? known : allowed).flatMap((o) => o.paths);
 }
 
 function refresh() {
@@ -159,12 +241,16 @@ function refresh() {
   const now = performance.now();
   const wrong = lost(now);
   const came = takePicture(now);
-  const anew = came || state.changed || state.redraw;
-  if (anew) draw();
+  const ages = agesOf(state.newest && { overlay: state.newest, received: state.newestAt }, now);
+  const aged = JSON.stringify([ages.registration !== null, [...ages.instruments.keys()], [...ages.objects.keys()]]);
+  const anew = came || state.changed || state.redraw || aged !== state.aged;
+  state.aged = aged;
+  if (anew) draw(now);
   space.draw(now, shownOverlay(), layers.camera, anew || state.told, state.running);
   // Pictures may go on while guidance has ended: then the numbers must not stay.
   const unguided = Boolean(wrong) || now - state.overlayAt > LOST_MS;
-  if (unguided || anew || state.told) numbers.show(state.newest ?? EMPTY, unguided);
+  numbers.show(state.newest ?? EMPTY, unguided, ages, alarms.proximity());
+  standing.show(state.health, unguided ? null : state.newest, !wrong || wrong[0] === text.waiting || wrong[0] === text.stale);
   state.redraw = state.changed = state.told = false;
   showLost(wrong, now);
 }
@@ -184,9 +270,9 @@ function showMoment(k) {
   state.redraw = true;
 }
 
-const EMPTY = { status: "lost", registration: null, plan: [], distances: [] };
+const EMPTY = { status: "lost", registration: null, instruments: [], plan: [], distances: [] };
 
-function draw() {
+function draw(now) {
   fit();
   picture.draw();
   const seq = state.shown?.seq ?? null;
@@ -199,7 +285,7 @@ function draw() {
   const age = entry && seq !== null ? seq - entry.overlay.seq : 0;
   stats.strength = age > OLD_FRAMES ? 0.35 : 1;
   const [rows, cols] = state.shown ? [state.shown.rows, state.shown.cols] : [1024, 1024];
-  layers.draw(entry?.overlay, rows, cols, stats.strength);
+  layers.draw(entry?.overlay, rows, cols, stats.strength, agesOf(entry, state.frozen ? entry?.received : now));
   if (state.loupe && entry) loupe(entry.overlay, rows, cols);
   else find("loupe").hidden = true;
   const ago = state.moment ? (performance.now() - state.moment.at) / 1000 : 0;
@@ -229,6 +315,11 @@ function showLost(wrong, now) {
   document.body.classList.toggle("lost", Boolean(wrong));
   const started = state.pictureAt > -Infinity || state.overlayAt > -Infinity;
   alarms.sound(Boolean(wrong) && started);
+  for (const [id, until] of notices)
+    if (now > until) {
+      find(id).hidden = true;
+      notices.delete(id);
+    }
   if (now > saidUntil) {
     const paused = alarms.pausedFor;
     // In steps, rounded up: read by people, and each change is painted.

@@ -90,7 +90,10 @@ export function addControls(app) {
 
   // What changes the pipeline: for whoever controls.
   for (const [name, op] of [["restart", "registration.start"], ["accept", "registration.accept"], ["reject", "registration.reject"]])
-    button(name, () => request(op, {})).classList.add("control");
+    button(name, async () => {
+      const reply = await request(op, {});
+      if (reply?.ok && name === "accept") say(text.accepted);
+    }).classList.add("control");
   button("mode", () => {
     const mode = state.mode === "shadow" ? "live" : "shadow";
     if (confirm(text.askMode(mode))) request("mode.set", { mode });

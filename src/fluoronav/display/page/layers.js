@@ -5,6 +5,7 @@ import { text } from "./strings.js";
 const SHAFT = "#ffb000"; // amber and blue are told apart by every kind of colour vision
 const PLAN = "#5cc8ff";
 const LEVEL = { danger: "#ff5a36", caution: "#ffd23f", clear: "#7fe0a8" };
+const HELD = 0.45; // strength of what is drawn at an old pose
 const NICE_MM = [1, 2, 5, 10, 20, 50, 100];
 
 export class Layers {
@@ -13,12 +14,13 @@ export class Layers {
     this.context = canvas.getContext("2d");
     this.on = { outlines: true, plan: true, instruments: true, no_go: true };
     this.no_go = new Set(); // names of regions that no instrument may enter
+    this.alarms = () => []; // what open alarms say of distances
     this.camera = null; // {focal_px}
     this.measure = []; // two points in pixels of the frame
   }
 
-  // Draws an overlay over a frame of rows x cols; `strength` fades what is old.
-  draw(overlay, rows, cols, strength) {
+  // Draws an overlay over a frame of rows x cols; `strength` fades what is old, and what `ages` says is held is dashed.
+  draw(overlay, rows, cols, strength, ages) {
     const c = this.context;
     const scale = this.canvas.width / cols;
     c.setTransform(1, 0, 0, 1, 0, 0);
@@ -27,10 +29,21 @@ export class Layers {
     c.setTransform(scale, 0, 0, this.canvas.height / rows, scale / 2, this.canvas.height / rows / 2);
     this.px = 1 / scale;
     if (overlay) {
-      c.globalAlpha = strength;
-      this.outlines(overlay.outlines);
+      const drawn = (held) => (c.globalAlpha = held ? Math.min(strength, HELD) : strength);
+      this.outlines(overlay.outlines, (structure) => {
+        const held = ages.registration !== null || ages.objects.has(structure);
+        drawn(held);
+        return held;
+      });
+      drawn(ages.registration !== null);
       if (this.on.plan) this.plan(overlay.plan);
-      if (this.on.instruments) this.instruments(overlay);
+      if (this.on.instruments)
+        for (const i of overlay.instruments) {
+          const held = ages.instruments.has(i.id);
+          drawn(held);
+          this.instrument(i, overlay, held);
+        }
+      drawn(ages.registration !== null);
       this.scaleBar(overlay, rows);
       this.orientation(overlay, rows, cols);
       c.globalAlpha = 1;
@@ -67,14 +80,16 @@ export class Layers {
     c.stroke();
   }
 
-  outlines(outlines) {
+  // `isHeld(structure)` prepares to draw one, and says whether its pose is an old one.
+  outlines(outlines, isHeld) {
     const c = this.context;
     for (const outline of outlines) {
       const forbidden = this.no_go.has(outline.structure);
       if (!this.on[forbidden ? "no_go" : "outlines"]) continue;
       c.strokeStyle = c.fillStyle = outline.color;
       c.lineWidth = (forbidden ? 2.5 : 1.6) * this.px;
-      if (forbidden) c.setLineDash([3 * this.px, 5 * this.px]);
+      if (isHeld(outline.structure)) c.setLineDash([8 * this.px, 8 * this.px]);
+      else if (forbidden) c.setLineDash([3 * this.px, 5 * this.px]);
       for (const points of outline.paths) {
         this.path(points, true);
         if (forbidden) this.hatch();
@@ -107,33 +122,31 @@ export class Layers {
     }
   }
 
-  instruments(overlay) {
+  instrument(i, overlay, held) {
+    if (!i.tip_px) return;
     const c = this.context;
-    for (const i of overlay.instruments) {
-      if (!i.tip_px) continue;
-      const levels = overlay.distances.filter((d) => d.instrument === i.id).map((d) => d.level);
-      const worst = ["danger", "caution"].find((level) => levels.includes(level));
-      c.strokeStyle = c.fillStyle = worst ? LEVEL[worst] : SHAFT;
-      c.lineWidth = 2.5 * this.px;
-      if (i.age) c.setLineDash([4 * this.px, 4 * this.px]); // predicted, not seen
-      if (i.shaft_px) this.path(i.shaft_px, false);
-      else if (i.tail_px) this.path([i.tail_px, i.tip_px], false);
-      c.setLineDash([]);
+    const levels = [...overlay.distances, ...this.alarms()].filter((d) => d.instrument === i.id).map((d) => d.level);
+    const worst = ["danger", "caution"].find((level) => levels.includes(level));
+    c.strokeStyle = c.fillStyle = worst ? LEVEL[worst] : SHAFT;
+    c.lineWidth = 2.5 * this.px;
+    if (i.age || held) c.setLineDash([4 * this.px, 4 * this.px]); // predicted or kept, not seen
+    if (i.shaft_px) this.path(i.shaft_px, false);
+    else if (i.tail_px) this.path([i.tail_px, i.tip_px], false);
+    c.setLineDash([]);
+    c.beginPath();
+    c.arc(...i.tip_px, 3 * this.px, 0, 7);
+    c.fill();
+    const perMm = this.pxPerMm(overlay, i.tip_ct);
+    const [rx, ry] = this.errors(i, overlay.registration).map((mm) => perMm * 2.45 * mm); // 95 % of a normal error
+    if (rx > 0) {
+      c.lineWidth = 1.2 * this.px;
       c.beginPath();
-      c.arc(...i.tip_px, 3 * this.px, 0, 7);
-      c.fill();
-      const perMm = this.pxPerMm(overlay, i.tip_ct);
-      const [rx, ry] = this.errors(i, overlay.registration).map((mm) => perMm * 2.45 * mm); // 95 % of a normal error
-      if (rx > 0) {
-        c.lineWidth = 1.2 * this.px;
-        c.beginPath();
-        c.ellipse(...i.tip_px, rx, ry, 0, 0, 7);
-        c.stroke();
-      }
-      if (i.shaft_px) {
-        const [x, y] = i.shaft_px[i.shaft_px.length >> 1];
-        this.words(text.bent, x + 10 * this.px, y - 10 * this.px, 15);
-      }
+      c.ellipse(...i.tip_px, rx, Math.abs(ry), 0, 0, 7);
+      c.stroke();
+    }
+    if (i.shaft_px) {
+      const [x, y] = i.shaft_px[i.shaft_px.length >> 1];
+      this.words(text.bent, x + 10 * this.px, y - 10 * this.px, 15);
     }
   }
 
@@ -141,6 +154,8 @@ export class Layers {
   // registration, whose error adds to its own; what the picture shows is where it is.
   errors(instrument, registration) {
     const through = instrument.origin === "tracker" ? registration : null;
+    // No ellipse where an error is not known: a small one would say that it is.
+    if (instrument.sigma_mm === null || (through && !through.sigma)) return [0, 0];
     return [3, 4].map((k) => Math.hypot(instrument.sigma_mm, through?.sigma?.[k] ?? 0));
   }
 

@@ -28,29 +28,41 @@ export class Numbers {
     this.dot = svg("circle", { r: 4.5, class: "tip" }, eye);
   }
 
-  show(overlay, lost) {
-    this.registration(overlay, lost);
-    this.plan(overlay, lost);
-    this.nearest(overlay, lost);
+  // `ages`: what is held for too long, {registration, instruments: Map of id to ms}; `open`: what alarms say of distances.
+  show(overlay, lost, ages, open) {
+    this.registration(overlay, lost, ages.registration);
+    this.plan(overlay, lost, ages);
+    this.nearest(overlay, lost, ages, open);
   }
 
-  registration(overlay, lost) {
+  registration(overlay, lost, held) {
     const card = find("registration");
-    const status = lost ? "lost" : overlay.status;
-    card.dataset.status = status;
-    write(card.querySelector(".state"), text.status[status]);
     const r = lost ? null : overlay.registration;
-    write(card.querySelector(".detail"), r && (status === "tracking" || status === "degraded")
-        ? text.within(r.tre_image_mm.toFixed(1), r.tre_mm.toFixed(1))
-        : text.noRegistration);
+    const placed = r && (overlay.status === "tracking" || overlay.status === "degraded");
+    const unsure = placed && (r.tre_mm === null || r.tre_image_mm === null);
+    let status = lost ? "lost" : overlay.status;
+    if (placed && held !== null) status = "aged";
+    else if (unsure) status = "degraded";
+    card.dataset.status = status;
+    write(card.querySelector(".state"), status === "aged" ? text.held(held) : text.status[status]);
+    write(card.querySelector(".detail"), !placed ? text.noRegistration
+      : status === "aged" ? text.heldDetail
+      : unsure ? text.unknownError : text.within(r.tre_image_mm.toFixed(1), r.tre_mm.toFixed(1)));
+    const unaccepted = Boolean(placed) && r.accepted === false;
+    const note = card.querySelector(".note");
+    if (note.hidden === unaccepted) note.hidden = !unaccepted;
+    write(note, unaccepted ? text.notAccepted : "");
+    find("tool-accept")?.classList.toggle("wanted", unaccepted);
   }
 
-  plan(overlay, lost) {
+  plan(overlay, lost, ages) {
     const p = lost ? null : overlay.plan.find((q) => q.depth_left_mm !== null && q.lateral_mm !== null);
     const depth = find("depth");
     const eye = find("bullseye");
     depth.classList.toggle("none", !p);
     eye.classList.toggle("none", !p);
+    const old = p ? this.age(overlay, ages, null) : null;
+    for (const card of [depth, eye]) card.classList.toggle("aged", old !== null);
     if (!p) {
       write(depth.querySelector(".number"), "–");
       write(eye.querySelector(".detail"), text.noPlan);
@@ -69,20 +81,55 @@ export class Numbers {
     this.dot.setAttribute("cy", -y * scale);
     this.ring.setAttribute("r", size);
     eye.dataset.beside = p.lateral_mm > 2 ? "far" : "near";
-    write(eye.querySelector(".detail"), text.lateral(p.lateral_mm.toFixed(1), (p.angle_deg ?? 0).toFixed(1)));
+    write(eye.querySelector(".detail"), old !== null ? text.old(old)
+      : text.lateral(p.lateral_mm.toFixed(1), p.angle_deg === null ? "?" : p.angle_deg.toFixed(1)));
   }
 
-  nearest(overlay, lost) {
-    const card = find("nearest");
-    const all = lost ? [] : overlay.distances;
-    const d = all.reduce((a, b) => (!a || b.lower_mm < a.lower_mm ? b : a), null);
-    card.dataset.level = d ? d.level : "none";
-    write(card.querySelector(".number"), d ? text.mm(d.distance_mm.toFixed(1)) : "–");
-    const contact = d?.contact_s != null && d.contact_s < 10 ? `, ${text.contact(d.contact_s.toFixed(1))}` : "";
-    write(card.querySelector(".detail"), d
-      ? `${text.distance(d.instrument, d.structure.replaceAll("_", " "))}, ${text.atLeast(d.lower_mm.toFixed(1))}${contact}`
-      : text.noInstrument);
+  // Since when something is held that a number is made of, ms: the registration, and the instrument (any that has a place,
+  // where it is not said which); null where all of it is measured.
+  age(overlay, ages, id) {
+    const placed = overlay.instruments.filter((i) => i.tip_ct && (id === null || i.id === id)).map((i) => i.id);
+    const all = [ages.registration, ...placed.map((name) => ages.instruments.get(name) ?? null)].filter((ms) => ms !== null);
+    return all.length ? Math.max(...all) : null;
   }
+
+  nearest(overlay, lost, ages, open) {
+    const card = find("nearest");
+    const { level, measured, unmeasured } = lost ? { level: "none" } : nearestOf(overlay.distances, open);
+    const d = unmeasured ?? measured;
+    const old = d && !unmeasured ? this.age(overlay, ages, d.instrument) : null;
+    card.classList.toggle("aged", old !== null);
+    card.dataset.level = old !== null && level === "clear" ? "none" : level;
+    write(card.querySelector(".number"), unmeasured ? text.notMeasured : d ? text.mm(d.distance_mm.toFixed(1)) : "–");
+    write(card.querySelector(".detail"), unmeasured ? text.distance(d.instrument, d.structure.replaceAll("_", " "))
+      : d ? this.detail(d, old, open) : text.noInstrument);
+  }
+
+  detail(d, old, open) {
+    const contact = d.contact_s !== null && d.contact_s < 10 ? `, ${text.contact(d.contact_s.toFixed(1))}` : "";
+    const aged = old !== null ? `, ${text.old(old)}` : "";
+    const other = open.find((a) => !a.measured && !isOf(a, d));
+    const too = other ? text.notMeasuredToo((other.structure ?? "").replaceAll("_", " ")) : "";
+    return `${text.distance(d.instrument, d.structure.replaceAll("_", " "))}, ${text.atLeast(d.lower_mm.toFixed(1))}${contact}${aged}${too}`;
+  }
+}
+
+const RANK = { none: 0, clear: 1, caution: 2, danger: 3 };
+const isOf = (alarm, d) => alarm.instrument === d.instrument && alarm.structure === d.structure;
+
+// The distance that counts, and its level: that of an open alarm where that is higher, and never lower for want of a
+// measurement. Of what is measured the nearest, unless something at a higher level is not measured any more.
+export function nearestOf(distances, open) {
+  const levelOf = (d) => [d.level, ...open.filter((a) => isOf(a, d)).map((a) => a.level)].reduce((a, b) => (RANK[b] > RANK[a] ? b : a));
+  const known = distances.filter((d) => d.distance_mm !== null);
+  const measured = known.reduce((a, b) => (!a || b.lower_mm < a.lower_mm ? b : a), null);
+  const level = known.map(levelOf).reduce((a, b) => (RANK[b] > RANK[a] ? b : a), "none");
+  const missing = [
+    ...open.map((a) => ({ instrument: a.instrument ?? "", structure: a.structure ?? "", level: a.level })),
+    ...distances.filter((d) => d.distance_mm === null && d.level !== "clear"),
+  ].filter((a) => !known.some((d) => isOf(a, d)));
+  const unmeasured = missing.reduce((a, b) => (!a || RANK[b.level] > RANK[a.level] ? b : a), null);
+  return unmeasured && RANK[unmeasured.level] > RANK[level] ? { level: unmeasured.level, unmeasured } : { level, measured };
 }
 
 // Rings get closer farther out, so that a millimetre near the middle is large.

@@ -1,6 +1,13 @@
 // The frame: counts as they came, window and level applied when it is drawn; on the browser's GPU where it has one.
+//
+// A count is shown by its share of full scale: of counts on the logarithm, which is attenuation with more X-ray brighter, so
+// that bone has the same contrast behind a thin and a thick patient; the enhanced picture's values have such a curve already.
 
 import { context, hasGpu, program } from "./gl.js";
+import { windowOf } from "./window.js";
+
+// The window follows what it is taken from, and does not flicker: no step is larger than a share of the way.
+const AIMED_EVERY_MS = 150, SETTLES_MS = 500, LARGEST_STEP = 0.25;
 
 // Integer textures are not filtered by the GPU, so four texels are blended here.
 const FRAGMENT = `#version 300 es
@@ -8,7 +15,7 @@ precision highp float;
 precision highp usampler2D;
 uniform usampler2D frame;
 uniform vec2 size;
-uniform float low, high;
+uniform float low, high, full, inverse, curved;
 in vec2 at;
 out vec4 colour;
 float counts(ivec2 p) { return float(texelFetch(frame, clamp(p, ivec2(0), ivec2(size) - 1), 0).r); }
@@ -17,7 +24,9 @@ void main() {
   ivec2 i = ivec2(floor(p));
   vec2 f = fract(p);
   float value = mix(mix(counts(i), counts(i + ivec2(1, 0)), f.x), mix(counts(i + ivec2(0, 1)), counts(i + ivec2(1, 1)), f.x), f.y);
-  colour = vec4(vec3((value - low) / (high - low)), 1.0);
+  value = clamp(mix(value, full - value, inverse), 0.0, full);
+  float share = curved > 0.5 ? log(1.0 + value) / log(1.0 + full) : value / full;
+  colour = vec4(vec3((share - low) / (high - low)), 1.0);
 }`;
 
 // `where`: "gpu" or "cpu"; by default what the browser has. A program that stands in for a GPU takes twice as long.
@@ -30,8 +39,9 @@ class Picture {
     this.canvas = canvas;
     this.rows = this.cols = 0;
     this.window = null; // [low, high] as shares of full scale, once somebody has dragged
-    this.range = [0, 1];
-    this.measured = 0;
+    this.range = null; // the same as it is chosen for what is shown, once something is
+    this.aimedAt = null; // when it was chosen by what had come
+    this.next = 0;
   }
 
   // Takes a frame's pixels, which may be fewer than the frame's own: as many as the screen shows.
@@ -44,24 +54,45 @@ class Picture {
   upload(header, rows, cols, pixels) {
     if (rows !== this.rows || cols !== this.cols || header.dtype !== this.dtype) {
       [this.rows, this.cols, this.dtype] = [rows, cols, header.dtype];
-      this.measured = 0;
       this.resize();
     }
+    const kind = `${header.dtype} ${header.bits} ${header.inverse} ${header.view}`;
+    if (kind !== this.kindOf) {
+      [this.kindOf, this.range, this.aimedAt] = [kind, null, null];
+      this.full = 2 ** header.bits - 1;
+      this.inverse = Boolean(header.inverse);
+      this.shares = sharesOf(pixels.BYTES_PER_ELEMENT, this.full, this.inverse, !header.view);
+      this.curved = !header.view;
+    }
+    this.pixels = pixels;
     this.keep(pixels);
-    this.full = 2 ** header.bits - 1;
-    this.inverse = header.inverse;
-    if (!(this.measured++ % 30)) this.range = rangeOf(pixels, this.full);
   }
 
-  // Counts that are drawn black and white.
+  // Follows what the picture shows, smoothly; `paths` are outlines of what is to be seen, in pixels of the frame `frameCols`
+  // wide.
+  aim(now, paths, frameCols) {
+    if (this.aimedAt !== null && now < this.next) return;
+    const { pixels, shares, cols, rows } = this;
+    const scale = cols / frameCols;
+    const scaled = paths.map((path) => path.map(([x, y]) => [(x + 0.5) * scale - 0.5, (y + 0.5) * scale - 0.5]));
+    const wanted = windowOf((x, y) => shares[pixels[y * cols + x]], rows, cols, scaled);
+    const part = this.aimedAt === null ? 1 : Math.min(1 - Math.exp(-(now - this.aimedAt) / SETTLES_MS), LARGEST_STEP);
+    this.range = this.aimedAt === null ? wanted : this.range.map((was, k) => was + part * (wanted[k] - was));
+    [this.aimedAt, this.next] = [now, now + AIMED_EVERY_MS];
+  }
+
+  // Shares that are drawn black and white.
   blackAndWhite() {
-    const [low, high] = this.window ?? this.range;
-    return (this.inverse ? [high, low] : [low, high]).map((share) => share * this.full);
+    if (!this.window && !this.range) {
+      this.aim(0, [], this.cols);
+      this.aimedAt = null;
+    }
+    return this.window ?? this.range;
   }
 
   // Sideways widens the window, up and down moves it, as on every viewer.
   drag(dx, dy) {
-    const [low, high] = this.window ?? this.range;
+    const [low, high] = this.blackAndWhite();
     const width = Math.max((high - low) * (1 + dx / 300), 0.002);
     const level = (low + high) / 2 + (dy / 600) * (high - low);
     this.window = [level - width / 2, level + width / 2];
@@ -79,7 +110,7 @@ class GpuPicture extends Picture {
   prepare() {
     const gl = this.gl;
     const used = program(gl, FRAGMENT);
-    this.at = Object.fromEntries(["size", "low", "high"].map((name) => [name, gl.getUniformLocation(used, name)]));
+    this.at = Object.fromEntries(["size", "low", "high", "full", "inverse", "curved"].map((name) => [name, gl.getUniformLocation(used, name)]));
     this.rows = this.cols = 0;
   }
 
@@ -111,6 +142,9 @@ class GpuPicture extends Picture {
     gl.uniform2f(this.at.size, this.cols, this.rows);
     gl.uniform1f(this.at.low, black);
     gl.uniform1f(this.at.high, white);
+    gl.uniform1f(this.at.full, this.full);
+    gl.uniform1f(this.at.inverse, this.inverse ? 1 : 0);
+    gl.uniform1f(this.at.curved, this.curved ? 1 : 0);
     gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
   }
 }
@@ -126,9 +160,7 @@ class CpuPicture extends Picture {
     this.image = null;
   }
 
-  keep(pixels) {
-    this.pixels = pixels;
-  }
+  keep() {}
 
   // For each column (or row) of the canvas: the pixel of the frame to its left, and how far beyond it.
   places(count, pixels) {
@@ -151,13 +183,13 @@ class CpuPicture extends Picture {
       this.y = this.places(height, this.rows);
     }
     const [black, white] = this.blackAndWhite();
-    blend(this.pixels, this.rows, this.cols, this.x, this.y, black, 255 / (white - black), this.grey);
+    blend(this.pixels, this.shares, this.rows, this.cols, this.x, this.y, black, 255 / (white - black), this.grey);
     this.context.putImageData(this.image, 0, 0);
   }
 }
 
 // Bilinear, as the shader does it.
-function blend(pixels, rows, cols, [left, right], [above, below], black, scale, out) {
+function blend(pixels, shares, rows, cols, [left, right], [above, below], black, scale, out) {
   const width = left.length, next = cols > 1 ? 1 : 0, under = rows > 1 ? cols : 0;
   for (let i = 0, n = 0; i < above.length; i++) {
     const line = above[i] * cols, lower = below[i];
@@ -165,19 +197,21 @@ function blend(pixels, rows, cols, [left, right], [above, below], black, scale, 
       const p = line + left[j], share = right[j];
       const top = pixels[p] + share * (pixels[p + next] - pixels[p]);
       const low = pixels[p + under] + share * (pixels[p + under + next] - pixels[p + under]);
-      let grey = (top + lower * (low - top) - black) * scale + 0.5;
+      const value = top + lower * (low - top), whole = value | 0;
+      const from = shares[whole];
+      let grey = (from + (value - whole) * (shares[whole + 1] - from) - black) * scale + 0.5;
       grey = grey < 0 ? 0 : grey > 255 ? 255 : grey | 0;
       out[n] = 0xff000000 | (grey * 0x010101);
     }
   }
 }
 
-// The 1st and the 99th percentile of a sample, as shares of full scale.
-function rangeOf(pixels, full) {
-  const sample = [];
-  for (let k = 0; k < pixels.length; k += 97) sample.push(pixels[k]);
-  sample.sort((a, b) => a - b);
-  const at = (share) => sample[Math.floor(share * (sample.length - 1))] / full;
-  const [low, high] = [at(0.01), at(0.99)];
-  return high > low ? [low, high] : [low, low + 0.01];
+// The share of every value that a pixel may have, and one more, so that what lies between two values may be looked up.
+function sharesOf(bytes, full, inverse, curved) {
+  const out = new Float32Array(2 ** (8 * bytes) + 1);
+  for (let k = 0; k < out.length; k++) {
+    const value = Math.min(Math.max(inverse ? full - k : k, 0), full);
+    out[k] = curved ? Math.log1p(value) / Math.log1p(full) : value / full;
+  }
+  return out;
 }

@@ -1,8 +1,10 @@
 // The connection: messages in, requests out, and back again when it breaks.
 
 import { unpacked } from "./packing.js";
+import { text } from "./strings.js";
 
 const KEY = new URLSearchParams(location.search).get("key") ?? "";
+const REPLY_MS = 5000; // the server gives the pipeline two seconds for each request
 
 export class Stream {
   constructor(handlers) {
@@ -57,6 +59,10 @@ export class Stream {
       return Promise.resolve({ ok: false, error: { code: "closed", text: "not connected" } });
     const id = ++this.number;
     this.link.postMessage({ text: JSON.stringify({ id, op, args, user }) });
-    return new Promise((done) => this.waiting.set(id, done));
+    return new Promise((done) => {
+      this.waiting.set(id, done);
+      const error = { code: "unreachable", text: text.noReply(REPLY_MS / 1000) };
+      setTimeout(() => this.answered({ id, ok: false, error }), REPLY_MS);
+    });
   }
 }

@@ -1,0 +1,79 @@
+// What has come, with every value of its kind: nothing that is said may break the page, or be drawn where it is not.
+
+const MOST = 1e6; // mm, pixels, degrees or ms: more is no measurement
+const OLDEST_MS = 1e12;
+const STATUS = ["searching", "tracking", "degraded", "lost", "no_model"];
+const LEVELS = ["clear", "caution", "danger"];
+export const MODES = ["live", "shadow"], STATES = ["starting", "ready", "running", "degraded", "failed"];
+
+export function number(x, most = MOST) {
+  return typeof x === "number" && Math.abs(x) <= most ? x : null; // never true of NaN
+}
+
+function numbers(list, count) {
+  return Array.isArray(list) && list.length === count && list.every((x) => number(x) !== null) ? list : null;
+}
+
+const words = (x) => (typeof x === "string" ? x : "");
+const things = (list) => (Array.isArray(list) ? list.filter((x) => x && typeof x === "object") : []);
+const points = (list) => (Array.isArray(list) ? list.filter((p) => numbers(p, 2)) : []);
+
+function registration(r) {
+  const T_camera_ct = numbers(r?.T_camera_ct, 16);
+  if (!T_camera_ct) return null;
+  return { ...r, T_camera_ct, sigma: numbers(r.sigma, 6), tre_mm: number(r.tre_mm), tre_image_mm: number(r.tre_image_mm),
+    age_ms: number(r.age_ms, OLDEST_MS), accepted: r.accepted };
+}
+
+function instrument(i) {
+  const shaft = points(i.shaft_px);
+  return { ...i, id: words(i.id), tip_px: numbers(i.tip_px, 2), tail_px: numbers(i.tail_px, 2), tip_ct: numbers(i.tip_ct, 3),
+    axis_ct: numbers(i.axis_ct, 3), sigma_mm: number(i.sigma_mm), shaft_px: shaft.length > 1 ? shaft : null,
+    age: number(i.age) ?? 1, age_ms: number(i.age_ms, OLDEST_MS) };
+}
+
+function distance(d) {
+  // A distance without a bound is none: the bound is what alarms go by.
+  const known = number(d.distance_mm) !== null && number(d.lower_mm) !== null;
+  return { ...d, instrument: words(d.instrument), structure: words(d.structure), distance_mm: known ? d.distance_mm : null,
+    lower_mm: known ? d.lower_mm : null, level: LEVELS.includes(d.level) ? d.level : "caution", contact_s: number(d.contact_s) };
+}
+
+function progress(p) {
+  return { ...p, entry_px: numbers(p.entry_px, 2), target_px: numbers(p.target_px, 2), angle_deg: number(p.angle_deg),
+    lateral_mm: number(p.lateral_mm), depth_left_mm: number(p.depth_left_mm), beside_mm: numbers(p.beside_mm, 2) };
+}
+
+export function checkedOverlay(o) {
+  const found = registration(o.registration);
+  const status = STATUS.includes(o.status) ? o.status : "lost";
+  const needs = status === "tracking" || status === "degraded";
+  return {
+    ...o,
+    status: needs && !found ? "lost" : status,
+    registration: found,
+    objects: things(o.objects).map((x) => ({ name: words(x.name), age_ms: number(x.age_ms, OLDEST_MS) })),
+    instruments: things(o.instruments).map(instrument),
+    distances: things(o.distances).map(distance),
+    plan: things(o.plan).map(progress),
+    outlines: things(o.outlines).map((x) => ({
+      structure: words(x.structure), color: words(x.color), paths: (Array.isArray(x.paths) ? x.paths : []).map(points).filter((p) => p.length > 1),
+    })),
+    mode: MODES.includes(o.mode) ? o.mode : "shadow",
+  };
+}
+
+// A mode or a state that nobody knows is never the one that lets somebody navigate.
+export function checkedHealth(h) {
+  const session = h.session && typeof h.session === "object" ? h.session : {};
+  return {
+    case: words(h.case), case_name: words(h.case_name), mode: MODES.includes(h.mode) ? h.mode : "shadow",
+    state: STATES.includes(h.state) ? h.state : "degraded", reason: words(h.reason), error: words(h.error),
+    loading: words(h.loading), recording: words(h.recording), p50: number(h.latency_ms?.p50),
+    confirmed: session.confirmed !== false, restored: session.restored === true, unauthenticated: h.unauthenticated === true,
+  };
+}
+
+export function checkedAlert(a) {
+  return { ...a, text: words(a.text), kind: words(a.kind), distance_mm: number(a.distance_mm), lower_mm: number(a.lower_mm) };
+}

@@ -1,0 +1,84 @@
+"""Which alarms are open: what the running pipeline says, and nothing of one that has ended."""
+
+import pytest
+from tests.display.pipeline_stand_in import alert, health
+
+from fluoronav.display.open_alerts import OpenAlerts
+
+LATER = 2_000_000_000_000_000_000
+
+
+def ids(alerts):
+    return [(a["id"], a["state"]) for a in alerts.all()]
+
+
+def listed(*alerts, instance="one", **changes):
+    return health(alerts=list(alerts), instance=instance, **changes)
+
+
+def test_the_list_in_health_is_the_whole_truth():
+    alerts = OpenAlerts(8)
+    alerts.take(alert(1, "high"))
+    alerts.take(alert(2, "low"))
+    alerts.reconcile(listed(alert(2, "low"), alert(3, "medium", "acknowledged"), alert(4, "high", "cleared")))
+    assert ids(alerts) == [("a2", "raised"), ("a3", "acknowledged")]
+
+
+def test_an_alert_that_is_newer_than_health_stays_until_the_next():
+    alerts = OpenAlerts(8)
+    alerts.take(alert(1, "high", t_raised=LATER))
+    alerts.reconcile(listed())
+    assert ids(alerts) == [("a1", "raised")]
+    alerts.reconcile(listed())
+    assert ids(alerts) == [], "whatever its clock says"
+
+
+def test_a_list_that_was_written_before_does_not_take_a_newer_word_back():
+    alerts = OpenAlerts(8)
+    for a in (alert(1, "high"), alert(1, "high", "cleared"), alert(2, "medium"), alert(2, "high", "changed")):
+        alerts.take(a)
+    alerts.take(alert(3, "low"))
+    alerts.take(alert(3, "low", "acknowledged", "acknowledged by Dr. Test"))
+    old = alert(1, "high"), alert(2, "medium"), alert(3, "low")
+    alerts.reconcile(listed(*old))
+    assert ids(alerts) == [("a2", "changed"), ("a3", "acknowledged")]
+    assert [a["priority"] for a in alerts.all()] == ["high", "low"]
+    assert alerts.all()[1]["text"].startswith("kwire is"), "what there is to see stays"
+    alerts.reconcile(listed(*old))
+    assert len(alerts) == 3, "and what is said again is believed"
+
+
+def test_another_instance_ends_what_the_one_before_said_and_its_late_words_say_nothing():
+    alerts = OpenAlerts(8)
+    assert not alerts.reconcile(listed(alert(1, "high")))
+    late = alert(2, "high", instance="one")
+    assert alerts.reconcile(health(instance="two")) and ids(alerts) == []
+    assert alerts.is_ended(late) and alerts.is_ended(listed(alert(1, "high")))
+    assert not alerts.reconcile(health(instance="two"))
+    assert alerts.take(alert(3, "low", instance="three")) and ids(alerts) == [("a3", "raised")]
+
+
+def test_a_pipeline_without_a_list_is_believed_by_its_alerts():
+    alerts = OpenAlerts(8)
+    alerts.take(alert(1, "high"))
+    alerts.reconcile(health())
+    assert ids(alerts) == [("a1", "raised")]
+    alerts.take(alert(1, "high", "cleared"))
+    assert ids(alerts) == []
+
+
+def test_no_more_alerts_are_kept_than_fit_and_the_urgent_ones_are():
+    alerts = OpenAlerts(4)
+    alerts.take(alert(0, "high"))
+    for k in range(1, 20):
+        alerts.take(alert(k, "low"))
+    assert len(alerts) == 4 and "a0" in dict(ids(alerts))
+
+
+@pytest.mark.parametrize("wrong", [{"id": ["a"]}, {"state": "gone"}, {"priority": "urgent"}, {"text": None}])
+def test_what_is_no_alert_is_refused_and_left_out_of_a_list(wrong):
+    alerts = OpenAlerts(4)
+    with pytest.raises(ValueError, match="not an alert"):
+        alerts.take(alert(1, "high") | wrong)
+    alerts.reconcile(listed(alert(1, "high") | wrong, alert(2, "low"), "nonsense", None))
+    assert ids(alerts) == [("a2", "raised")]

@@ -1,0 +1,131 @@
+"""What everybody sees first: bone, with contrast, in a round field between lungs, and no flicker."""
+
+import cv2
+import numpy as np
+import pytest
+from tests.display.pipeline_stand_in import overlay
+from tests.display.test_space import canvas
+
+SIDE = 512
+Y, X = np.mgrid[:SIDE, :SIDE].astype(float)
+FIELD = np.hypot(X - 256, Y - 256) < 235
+# The beam behind a trunk is a fiftieth of what it is behind the lungs, and bone has four fifths of what lies beside it.
+SPINE = np.abs(X - 256) < 60
+BONE = SPINE & (np.sin(Y / 12) > 0)
+OPEN, SCATTER = 45000.0, 600.0
+
+
+def counts(field=FIELD):
+    primary = np.where(SPINE, np.where(BONE, 0.016, 0.032), 0.9)
+    noise = np.random.default_rng(0).normal(0, 60, X.shape)
+    return np.clip(OPEN * primary * field + SCATTER + noise, 0, 65535).astype("<u2")
+
+
+def enhanced(field=FIELD):
+    share = np.clip((counts(field) - SCATTER) / OPEN, 0, 1)
+    return np.where(field, 255 * np.sqrt(share), 0).astype("u1")
+
+
+def box(x1, x2, y1, y2, structure="T5"):
+    return {"structure": structure, "color": "#00ff00", "paths": [[[x1, y1], [x2, y1], [x2, y2], [x1, y2]]]}
+
+
+def stream(display, page, pixels, outlines, count=70, **more):
+    display.streaming = False
+    page.wait_for_timeout(100)
+    display.changes = {}
+    for _ in range(count):
+        display.k += 1
+        display.stand_in.picture(display.k, pixels=pixels, **more)
+        display.stand_in.say("overlay", overlay(display.k, outlines=outlines))
+        page.wait_for_timeout(40)
+
+
+def greys(page):
+    return cv2.resize(canvas(page, "picture")[..., 0], (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(float)
+
+
+@pytest.mark.parametrize(
+    ("draw", "pixels", "more"),
+    [
+        ("cpu", counts(), {}), ("gpu", counts(), {}), ("cpu", 65535 - counts(), {"polarity": "inverse"}),
+        ("gpu", 65535 - counts(), {"polarity": "inverse"}), ("cpu", counts() >> 4, {"bits": 12}),
+        ("cpu", enhanced(), {"kind": "view"}), ("gpu", enhanced(), {"kind": "view"}),
+    ],
+    ids=["cpu", "gpu", "cpu inverse", "gpu inverse", "12 bits", "cpu enhanced", "gpu enhanced"],
+)  # fmt: skip
+def test_bone_under_the_outlines_is_seen(browser, display, draw, pixels, more):
+    page = display.open(browser, f"{display.control}&draw={draw}")
+    stream(display, page, pixels, [box(190, 322, 80, 430)], **more)
+    image = greys(page)
+    inside = FIELD & (np.hypot(X - 256, Y - 256) < 200)
+    bone, beside = np.median(image[BONE & inside]), np.median(image[SPINE & ~BONE & inside])
+    assert beside - bone > 50, "bone has contrast"
+    assert bone > 15 and beside < 220, "and neither is drawn black or white"
+    assert np.median(image[~FIELD]) < 12
+
+
+def test_outlines_beyond_the_field_do_not_count(browser, display):
+    page = display.open(browser)
+    narrow = np.hypot(X - 256, Y - 256) < 80
+    stream(display, page, counts(narrow), [box(190, 322, 0, 511)])
+    image = greys(page)
+    assert np.median(image[SPINE & ~BONE & narrow]) - np.median(image[BONE & narrow]) > 40
+
+
+def test_without_outlines_the_inner_field_is_seen(browser, display):
+    page = display.open(browser)
+    stream(display, page, counts(), [], count=80)
+    image = greys(page)
+    inner = np.hypot(X - 256, Y - 256) < 150
+    assert np.ptp(np.percentile(image[inner], [5, 95])) > 130
+    assert np.median(image[SPINE & ~BONE & inner]) - np.median(image[BONE & inner]) > 10, "and bone is not black"
+
+
+def test_forbidden_regions_and_what_is_warned_of_do_not_count(browser, display):
+    page = display.open(browser)
+    lungs = [box(10, 150, 100, 400, "forbidden"), box(360, 500, 100, 400, "aorta")]
+    page.evaluate("fluoronav.state.bones = new Set(['T5'])")
+    stream(display, page, counts(), [box(190, 322, 80, 430), *lungs])
+    white = page.evaluate("fluoronav.picture.range[1]")
+    assert white < np.log1p(OPEN / 2) / np.log1p(65535)
+
+
+AIMED = """async (steps) => {
+    const { makePicture } = await import("/page/picture.js");
+    const picture = makePicture(document.createElement("canvas"), "cpu");
+    const pixels = (dark) =>
+      new Uint16Array(128 * 128).map((_, k) => (dark ? 1500 : 20000) * (1 + 0.5 * Math.sin(k * 12.9898)));
+    const path = [[30, 30], [90, 30], [90, 90], [30, 90]];
+    const out = [];
+    steps.forEach(([dark, outlined], k) => {
+      picture.upload({ dtype: "u2", bits: 16, inverse: false }, 128, 128, pixels(dark));
+      picture.aim(1000 + 33 * k, outlined ? [path] : [], 128);
+      out.push(picture.range);
+    });
+    return out; }"""
+
+
+def test_the_window_follows_smoothly_and_gets_there(browser, display):
+    page = display.open(browser)
+    # Another view, outlines that come and go from one picture to the next, and the first view again.
+    steps = (
+        [[True, True]] * 20 + [[False, True]] * 200 + [[False, k % 2 == 0] for k in range(60)] + [[True, False]] * 200
+    )
+    found = np.array(page.evaluate(AIMED, steps))
+    assert np.abs(np.diff(found, axis=0)).max() < 0.3 * np.abs(found[219] - found[0]).max() + 1e-6
+    assert np.abs(np.diff(found[:20], axis=0)).max() < 1e-6 and np.abs(np.diff(found[220:280], axis=0)).max() < 0.03
+    assert found[219] == pytest.approx(found[200], abs=0.01) and found[-1][0] == pytest.approx(found[0][0], abs=0.05)
+
+
+@pytest.mark.parametrize("value", [0, 65535, 700])
+def test_a_picture_of_one_value_and_an_outline_of_nothing_give_a_window(browser, display, value):
+    page = display.open(browser)
+    low, high = page.evaluate(
+        """async (value) => {
+        const { windowOf } = await import("/page/window.js");
+        const paths = [[[1, 1]], [[-5, -9], [1e6, 3], [3, 1e6]], [[500, 500], [600, 500], [600, 600]]];
+        return windowOf(() => value / 65535, 40, 30, paths); }""",
+        value,
+    )
+    assert high - low > 0.02
