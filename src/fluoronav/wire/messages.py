@@ -119,12 +119,14 @@ class ToolsMessage(_Message):
 
 
 class Request(_Message):
-    """A client's request."""
+    """A client's request. `t` is when it was made, ns since the Unix epoch."""
 
-    id: StrictInt | StrictStr
+    id: StrictInt | Annotated[StrictStr, Field(max_length=128)]
+    t: Time | None = None
     op: Literal[
         "status",
         "case.load",
+        "case.confirm",
         "case.info",
         "plan.set",
         "registration.start",
@@ -138,6 +140,13 @@ class Request(_Message):
     ]
     args: dict[str, Any] = Field(default_factory=dict)
     user: Annotated[StrictStr, Field(max_length=64)] = ""
+
+    @field_validator("user")
+    @classmethod
+    def _printable(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError("holds characters that cannot be printed")
+        return value
 
 
 class Dropped(BaseModel):
