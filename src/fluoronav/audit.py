@@ -173,6 +173,8 @@ class AuditTrail:
     def flush(self) -> bool:
         """Writes what waits in memory, and how many events were only counted; whether nothing is left."""
         with self._lock:
+            if self.fault and not self._held:
+                self._held.append((time.time_ns(), {"event": "resumed"}))  # finds out whether the disk takes it
             return self._tried(counts=self._refusals.over)
 
     def close(self) -> bool:

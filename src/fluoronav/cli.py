@@ -576,7 +576,9 @@ def _audit_verify(options: argparse.Namespace) -> None:
         try:
             print(f"{file}: {verify_trail(file)} events, unchanged")
         except TornTrail as error:
-            print(f"{file}: {error.events} events, unchanged; the line after them was not finished (crash or full disk)")
+            print(
+                f"{file}: {error.events} events, unchanged; the line after them was not finished (crash or full disk)"
+            )
         except AuditError as error:
             if changed is not None:
                 print(changed, file=sys.stderr)

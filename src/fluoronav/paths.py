@@ -30,7 +30,6 @@ def embedded_case() -> Path:
     return _PACKAGE / "case" / "thoracic_spine" / "case.yaml"
 
 
-<<<<<<< HEAD
 def regular_file(path: Path) -> Path:
     """The path, where it is a file that can be read to its end.
 
@@ -53,7 +52,8 @@ def regular_file(path: Path) -> Path:
     )  # fmt: skip
     what = next((name for test, name in kinds if test(mode)), "something else")
     raise OSError(f"{path}: is {what}, not a file; name a regular file")
-=======
+
+
 def private_folder(folder: Path) -> Path:
     """A folder for what is about patients and users, made if need be so that nobody else may look into it."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -63,7 +63,6 @@ def private_folder(folder: Path) -> Path:
 def private_opener(path: str, flags: int) -> int:
     """For ``open(..., opener=private_opener)``: a file that is made is for this user alone."""
     return os.open(path, flags, 0o600)
->>>>>>> 79bc3d9 (Trails, recordings and launch files: bounded, private, and torn lines told from changed ones)
 
 
 def write_json(result: object, path: Path) -> None:

@@ -13,7 +13,8 @@ MOST_APART_NS = 10 * 10**9
 # Requests that are remembered; what is older than the oldest of them counts as seen.
 _REMEMBERED = 16384
 
-_Id = tuple[str, int | str]
+# The kind of an id and what it says: 1 is not "1".
+_Id = tuple[str, str]
 
 
 class Freshness:
@@ -28,8 +29,8 @@ class Freshness:
 
     def __init__(self, must_have_time: bool, remembered: int = _REMEMBERED) -> None:
         self._must_have_time, self._remembered = must_have_time, remembered
-        self._timed: dict[tuple[int, _Id], None] = {}
-        self._by_time: list[tuple[int, str, str]] = []
+        self._timed: set[tuple[int, _Id]] = set()
+        self._by_time: list[tuple[int, _Id]] = []
         self._since = 0  # requests made before are no longer told apart
         self._untimed: OrderedDict[tuple[str, _Id], None] = OrderedDict()
 
@@ -50,17 +51,17 @@ class Freshness:
         key = (t, _typed(request))
         if t <= self._since or key in self._timed:
             return _repeated(request)
-        self._timed[key] = None
-        heapq.heappush(self._by_time, (t, *map(str, key[1])))
+        self._timed.add(key)
+        heapq.heappush(self._by_time, key)
         self._forget(time.time_ns() - MOST_APART_NS)
         return None
 
     def _forget(self, before: int) -> None:
         """What is stale is refused for that; of more than can be remembered, the oldest count as seen."""
         while self._by_time and (self._by_time[0][0] < before or len(self._by_time) > self._remembered):
-            t, kind, text = heapq.heappop(self._by_time)
-            del self._timed[(t, (kind, int(text) if kind == "int" else text))]
-            self._since = max(self._since, t)
+            key = heapq.heappop(self._by_time)
+            self._timed.discard(key)
+            self._since = max(self._since, key[0])
 
     def _seen_untimed(self, request: Request) -> tuple[str, str] | None:
         key = (request.user, _typed(request))
@@ -73,8 +74,7 @@ class Freshness:
 
 
 def _typed(request: Request) -> _Id:
-    """An id that tells 1 from "1"."""
-    return type(request.id).__name__, request.id
+    return type(request.id).__name__, str(request.id)
 
 
 def _repeated(request: Request) -> tuple[str, str]:

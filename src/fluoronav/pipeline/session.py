@@ -19,7 +19,7 @@ _LONGEST_NS = 12 * 3600 * 10**9
 # A clock that was set right between two starts.
 _CLOCK_STEP_NS = 60 * 10**9
 _MOST_BYTES = 2**20
-_MOST_ALERTS = 256
+MOST_ALERTS = 256
 # A file is filled up to a multiple of this, so that it can be overwritten where a full disk takes no second one.
 _ROOM_BYTES = 8192
 
@@ -61,7 +61,7 @@ class Session(BaseModel):
     plan: tuple[str, ...]
     confirmed: Mark | None = None
     accepted: Accepted | None = None
-    alerts: Annotated[tuple[Alert, ...], Field(max_length=_MOST_ALERTS)] = ()
+    alerts: Annotated[tuple[Alert, ...], Field(max_length=MOST_ALERTS)] = ()
     written: int = 0
 
 

@@ -297,6 +297,15 @@ class FrameCounts(BaseModel):
     missed: Count
 
 
+class SessionState(BaseModel):
+    """What people have said of the case at hand."""
+
+    confirmed: StrictBool
+    accepted: StrictBool
+    plan: list[StrictStr]
+    restored: StrictBool
+
+
 class Health(_Message):
     """Once a second, and on a change of state."""
 
@@ -314,4 +323,6 @@ class Health(_Message):
     version: str
     instance: StrictStr | None = None
     reason: StrictStr | None = None
+    session: SessionState | None = None
+    unauthenticated: StrictBool | None = None
     alerts: list[Alert] | None = None

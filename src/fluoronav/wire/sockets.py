@@ -28,8 +28,8 @@ _MEANING = MappingProxyType(
 )
 
 
-# What waits for a subscriber that is slow or stopped, before more is dropped for it: two seconds of overlays, or 64 MB of
-# pictures of 1024 x 1024, which all slow subscribers share. (ZeroMQ's own 1000 messages would be a gigabyte.)
+# What waits for a subscriber that is slow or stopped, before more is dropped for it: two seconds of overlays, or 64 MB
+# of pictures of 1024 x 1024, which all slow subscribers share. (ZeroMQ's own 1000 messages would be a gigabyte.)
 OUT_HELD = 64
 _TOOLS_HELD = 256
 # Replies that nobody fetches.
