@@ -31,6 +31,7 @@ from fluoronav.display.admission import MOST_BYTES, Admission, add_security
 from fluoronav.display.case_view import camera_head, case_head, ct_box, surfaces
 from fluoronav.display.hub import Hub, Viewer, packed
 from fluoronav.geometry import Camera
+from fluoronav.wire import make_request
 from fluoronav.wire.messages import PROTOCOL_VERSION
 
 log = logging.getLogger("fluoronav")
@@ -227,9 +228,7 @@ class DisplayServer:
             done = {"id": asked.id, "ok": True, "result": {}, "error": None}
             return await self._noted(asked.id, {"event": "marked", **told, **now}) or done
         # Screens count their requests by themselves: two of them would send the same number.
-        request = {"v": PROTOCOL_VERSION, "id": secrets.token_hex(8), "t": time.time_ns()}
-        reply = await self._passed_on(request | {"op": asked.op, "args": asked.args, "user": asked.user})
-        return reply | {"id": asked.id}
+        return await self._passed_on(make_request(asked.op, asked.args, asked.user)) | {"id": asked.id}
 
     async def _forbidden(self, asked: Asked, role: str) -> dict[str, Any]:
         """The refusal for want of the key; what outsiders can have written into the trail is bounded."""
