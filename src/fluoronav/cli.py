@@ -208,6 +208,9 @@ def _parser() -> argparse.ArgumentParser:
         )
     record.add_argument("--out", type=Path, required=True, help="write the recording here (.fnrec); must not exist")
     record.add_argument("--seconds", type=_positive, default=None, help="for so long, s; else until Ctrl-C")
+    record.add_argument(
+        "--until-input-ends", action="store_true", help="end, too, when standard input is closed: with whoever began it"
+    )
 
     replay = verb(
         "replay",
@@ -563,13 +566,25 @@ def _display(options: argparse.Namespace) -> None:
 
 
 def _audit_verify(options: argparse.Namespace) -> None:
-    from fluoronav.audit import AuditError, verify_trail
+    from fluoronav.audit import AuditError, TornTrail, verify_trail
 
     files = [f for t in options.trails for f in (sorted(t.glob("*.jsonl")) if t.is_dir() else [t])]
     if not files:
         raise AuditError(f"{options.trails[0]}: holds no trail (*.jsonl)")
+    changed: AuditError | None = None
     for file in files:
-        print(f"{file}: {verify_trail(file)} events, unchanged")
+        try:
+            print(f"{file}: {verify_trail(file)} events, unchanged")
+        except TornTrail as error:
+            print(
+                f"{file}: {error.events} events, unchanged; the line after them was not finished (crash or full disk)"
+            )
+        except AuditError as error:
+            if changed is not None:
+                print(changed, file=sys.stderr)
+            changed = error
+    if changed is not None:
+        raise changed
 
 
 def _until_stopped() -> threading.Event:
@@ -625,7 +640,16 @@ def _record(options: argparse.Namespace) -> None:
     from fluoronav.recording import Recorder
 
     launch = load_launch(options.launch or shipped("launch/demo.yaml"))
-    recorder = Recorder(launch, options.out, _until_stopped())
+    stop = _until_stopped()
+    if options.until_input_ends:
+
+        def wait_for_the_end() -> None:
+            while os.read(sys.stdin.fileno(), 4096):
+                pass
+            stop.set()
+
+        threading.Thread(target=wait_for_the_end, name="input", daemon=True).start()
+    recorder = Recorder(launch, options.out, stop)
     with tqdm(unit="frame", desc=str(options.out), disable=None) as bar:
         recorder.run(options.seconds, lambda kind: bar.update(kind == "frame"))
     c = recorder.counted
@@ -702,13 +726,13 @@ def _status(options: argparse.Namespace) -> int:
     import msgpack
     import zmq
 
-    from fluoronav.wire import encode
+    from fluoronav.wire import encode, make_request
 
     context = zmq.Context()
     socket = context.socket(zmq.REQ)
     socket.setsockopt(zmq.LINGER, 0)
     socket.connect(options.endpoint)
-    socket.send(encode({"v": 1, "id": 1, "op": "status", "args": {}, "user": "status"}))
+    socket.send(encode(make_request("status", user="status")))
     answered = socket.poll(options.timeout * 1000)
     reply = msgpack.unpackb(socket.recv()) if answered else None
     socket.close()
@@ -718,6 +742,9 @@ def _status(options: argparse.Namespace) -> int:
             f"no answer from {options.endpoint} within {options.timeout:g} s: is `fluoronav run` running?",
             file=sys.stderr,
         )
+        return 1
+    if not reply["ok"]:
+        print(f"{options.endpoint} refuses to say: {reply['error']['text']}", file=sys.stderr)
         return 1
     health = reply["result"]
     f, ms = health["frames"], health["latency_ms"]

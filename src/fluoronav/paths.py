@@ -1,8 +1,9 @@
-"""Where files live: what ships with the package, the cache on this computer, and what a user asked to be written."""
+"""Where files live: what ships with the package, the cache on this computer, and what was asked to be written."""
 
 from __future__ import annotations
 
 import json
+import os
 import stat
 from pathlib import Path
 
@@ -51,6 +52,17 @@ def regular_file(path: Path) -> Path:
     )  # fmt: skip
     what = next((name for test, name in kinds if test(mode)), "something else")
     raise OSError(f"{path}: is {what}, not a file; name a regular file")
+
+
+def private_folder(folder: Path) -> Path:
+    """A folder for what is about patients and users, made if need be so that nobody else may look into it."""
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    return folder
+
+
+def private_opener(path: str, flags: int) -> int:
+    """For ``open(..., opener=private_opener)``: a file that is made is for this user alone."""
+    return os.open(path, flags, 0o600)
 
 
 def write_json(result: object, path: Path) -> None:

@@ -14,6 +14,7 @@ import zmq
 from fluoronav.geometry import Camera
 from fluoronav.paths import shipped
 from fluoronav.simulation.rig import free_endpoints
+from fluoronav.wire import make_request
 
 SIZE = 256
 
@@ -41,9 +42,19 @@ class Pipeline:
         self.listener = threading.Thread(target=self._listen, daemon=True)
         self.listener.start()
         self.log = (folder / "log.txt").open("w+")
-        self.process = subprocess.Popen([sys.executable, "-m", "fluoronav.cli", "run", str(self.path)], stderr=self.log)
+        self.start()
         self.seq = 1000
         self.image = (8000 + 6000 * np.random.default_rng(0).random((SIZE, SIZE))).astype("<u2")
+
+    def start(self):
+        self.process = subprocess.Popen([sys.executable, "-m", "fluoronav.cli", "run", str(self.path)], stderr=self.log)
+
+    def start_again(self):
+        """After its process has ended."""
+        with self.lock:
+            self.heard.clear()
+        self.start()
+        return self.ready()
 
     def socket(self, kind):
         socket = self.context.socket(kind)
@@ -104,15 +115,26 @@ class Pipeline:
         now = time.time_ns()
         return self.wait(lambda: self.messages("health", now + 50_000_000), 5, "health")[-1]
 
-    def request(self, op, **args):
+    def ask(self, body):
+        """The reply to these bytes."""
         socket = self.socket(zmq.REQ)
         socket.connect(self.endpoints["requests"])
-        socket.send(msgpack.packb({"v": 1, "id": op, "op": op, "args": args, "user": "tester"}))
-        assert socket.poll(5000), f"no reply to {op}"
+        socket.send(body)
+        assert socket.poll(5000), f"no reply to {body[:80]}"
         reply = msgpack.unpackb(socket.recv())
         socket.close()
-        assert reply["id"] == op
         return reply
+
+    def request(self, op, **args):
+        request = make_request(op, args, "tester")
+        reply = self.ask(msgpack.packb(request))
+        assert reply["id"] == request["id"]
+        return reply
+
+    def confirm(self):
+        """A person says that this is the patient."""
+        assert self.request("case.confirm", case=self.request("status")["result"]["case"])["ok"]
+        return self
 
     def close(self):
         if self.process.poll() is None:

@@ -1,10 +1,16 @@
 """What a surgeon controls: another case, a recording; and what becomes of it when the disk says no."""
 
+import json
 import os
+import subprocess
 import time
+from contextlib import suppress
+from pathlib import Path
 
+import psutil
 import pytest
 
+from fluoronav.audit import verify_trail
 from fluoronav.recording import read_recording
 from tests.conftest import another_case
 from tests.live.conftest import Pipeline
@@ -112,12 +118,90 @@ def test_what_cannot_be_kept_is_not_done_and_alarms(tmp_path):
     (tmp_path / "audit").write_text("a file where the folder should be")
     pipeline = Pipeline(tmp_path).ready()
     pipeline.frame()
-    reply = pipeline.request("mode.set", mode="shadow")
+    reply = pipeline.request("plan.set", trajectories=["T8_right"])
     assert reply["error"]["code"] == "storage" and "audit" in reply["error"]["text"]
-    assert pipeline.frame()["mode"] == "live"
+    assert [p["trajectory"] for p in pipeline.frame()["plan"]] == ["T8_left", "T8_right"]
     raised = pipeline.wait(lambda: [a for a in pipeline.messages("alert") if a["kind"] == "storage"], 5, "alert")[0]
     (tmp_path / "audit").unlink()
+    assert pipeline.request("plan.set", trajectories=["T8_right"])["ok"]
+    assert [p["trajectory"] for p in pipeline.frame()["plan"]] == ["T8_right"]
+
+    def ended():
+        return [a for a in pipeline.messages("alert") if a["state"] == "cleared" and a["kind"] == "storage"]
+
+    assert pipeline.wait(ended, 5, "its end")[0]["id"] == raised["id"]
+    pipeline.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A filesystem of 64 kB."""
+    if not hasattr(os, "geteuid") or os.geteuid() != 0:
+        pytest.skip("a small filesystem can be mounted by root alone")
+    folder = tmp_path / "audit"
+    folder.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", folder], capture_output=True).returncode:
+        pytest.skip("no filesystem can be mounted here")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_on_a_full_disk_guidance_can_be_taken_back_and_what_was_asked_is_written_when_there_is_room(
+    small_disk, tmp_path
+):
+    pipeline = Pipeline(tmp_path).ready().confirm()
+    assert pipeline.frame()["mode"] == "live"
+    filler = small_disk / "filler"
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(b"x" * 512):
+            pass
+    with suppress(OSError), filler.open("ab", buffering=0) as file:
+        while file.write(b"x"):
+            pass
+    for k in range(40):  # what is left in the trail's last page is used up, too
+        if pipeline.request("plan.set", trajectories=["T8_left"] * (k % 3)).get("error"):
+            break
+    for op, args in (
+        ("mode.set", {"mode": "live"}), ("plan.set", {"trajectories": []}),
+        ("case.confirm", {"case": pipeline.messages("health")[-1]["case"]}),
+    ):  # fmt: skip
+        assert pipeline.request(op, **args)["error"]["code"] == "storage"
     assert pipeline.request("mode.set", mode="shadow")["ok"]
-    cleared = pipeline.wait(lambda: [a for a in pipeline.messages("alert") if a["state"] == "cleared"], 5, "its end")[0]
-    assert cleared["id"] == raised["id"] and pipeline.frame()["mode"] == "shadow"
+    assert pipeline.frame()["mode"] == "shadow"
+    assert pipeline.request("registration.reject")["ok"] and pipeline.request("registration.start")["ok"]
+    stored = pipeline.wait(lambda: [a for a in pipeline.messages("alert") if a["kind"] == "storage"], 5, "alert")[0]
+    assert pipeline.request("alert.acknowledge", alert=stored["id"])["ok"]
+    filler.unlink()
+    pipeline.wait(lambda: any(a["state"] == "cleared" for a in pipeline.messages("alert")), 5, "room")
+    assert pipeline.request("mode.set", mode="live")["ok"]
+    (trail,) = small_disk.glob("pipeline-*.jsonl")
+    assert verify_trail(trail)
+    asked = [e["op"] for e in map(json.loads, trail.read_text().splitlines()) if e["event"] == "asked"]
+    assert asked[-5:] == ["mode.set", "registration.reject", "registration.start", "alert.acknowledge", "mode.set"]
+    with suppress(OSError), filler.open("wb", buffering=0) as file:
+        while file.write(b"x" * 512):
+            pass
+    assert pipeline.request("stop")["ok"]
+    assert pipeline.process.wait(8) == 0
+    pipeline.close()
+
+
+def test_a_recorder_does_not_outlive_its_pipeline_and_leaves_a_whole_file(tmp_path):
+    pipeline = Pipeline(tmp_path, recordings="recordings").ready()
+    path = pipeline.request("record.start")["result"]["path"]
+    pipeline.wait(lambda: os.path.exists(path), 20, "the file")
+    time.sleep(0.5)  # subscriptions
+    for _ in range(3):
+        pipeline.frame()
+    time.sleep(0.3)
+    recorder = psutil.Process(pipeline.process.pid).children()[0]
+    pipeline.process.kill()
+    pipeline.process.wait()
+    recorder.wait(3)
+    size = os.path.getsize(path)
+    pipeline.start_again()
+    assert pipeline.messages("health")[-1]["recording"] == "" and os.path.getsize(path) == size
+    _, messages = read_recording(Path(path))
+    assert sum(parts[0] == b"frame/carm0" for _, parts in messages) == 3
+    assert os.stat(path).st_mode & 0o077 == 0 and os.stat(tmp_path / "recordings").st_mode & 0o077 == 0
     pipeline.close()

@@ -9,6 +9,7 @@ import pytest
 import zmq
 
 from fluoronav.audit import verify_trail
+from tests.live.conftest import Pipeline
 
 NAN_POSE = [float("nan")] * 16
 
@@ -172,8 +173,14 @@ def test_requests_are_answered_and_wrong_ones_refused_in_words(pipeline):
     assert [p["trajectory"] for p in pipeline.frame()["plan"]] == ["T8_right"]
     assert pipeline.request("mode.set", mode="shadow")["ok"]
     assert pipeline.frame()["mode"] == "shadow"
+    assert pipeline.request("mode.set", mode="live")["error"]["code"] == "not_confirmed"
+    assert pipeline.request("case.confirm", case="another@1")["error"]["code"] == "another_case"
+    assert pipeline.request("case.confirm", case=info["case"])["result"] == {"confirmed": info["case"]}
+    assert pipeline.frame()["mode"] == "shadow"  # as it was asked for
     assert pipeline.request("mode.set", mode="live")["ok"]
+    assert pipeline.frame()["mode"] == "live"
     assert pipeline.request("registration.start")["ok"]
+    assert pipeline.request("registration.accept")["error"]["code"] == "no_registration"
     for op, args, said in (
         ("plan.set", {"trajectories": ["L5"]}, "T8_left"),
         ("mode.set", {"mode": "turbo"}, "live or shadow"),
@@ -185,18 +192,21 @@ def test_requests_are_answered_and_wrong_ones_refused_in_words(pipeline):
         assert not reply["ok"] and said in reply["error"]["text"]
 
 
-def test_who_asked_for_what_is_kept_with_the_pose_and_reading_is_not(pipeline):
+def test_who_asked_for_what_is_kept_with_the_pose_and_reading_is_not(tmp_path):
+    pipeline = Pipeline(tmp_path).ready()
     pipeline.frame()
-    (trail,) = list((pipeline.path.parent / "audit").glob("pipeline-*.jsonl")) or [None]
-    before = verify_trail(trail) if trail else 0
-    assert pipeline.request("status")["ok"] and pipeline.request("registration.accept")["ok"]
+    assert pipeline.request("status")["ok"] and pipeline.request("registration.reject")["ok"]
     assert not pipeline.request("mode.set", mode="turbo")["ok"]
     (trail,) = (pipeline.path.parent / "audit").glob("pipeline-*.jsonl")
-    assert verify_trail(trail) == before + 3
-    accepted, asked, refused = [json.loads(line) for line in trail.read_text().splitlines()][before:]
-    assert (accepted["op"], accepted["user"], accepted["seq"]) == ("registration.accept", "tester", pipeline.seq)
-    assert accepted["case"].startswith("thoracic-spine@") and "T_camera_ct" in accepted
-    assert asked["args"] == {"mode": "turbo"} and "live or shadow" in refused["why"]
+    assert verify_trail(trail) == 2
+    rejected, refused = map(json.loads, trail.read_text().splitlines())
+    assert (rejected["op"], rejected["user"], rejected["seq"]) == ("registration.reject", "tester", pipeline.seq)
+    assert rejected["case"].startswith("thoracic-spine@") and "T_camera_ct" in rejected
+    assert refused["event"] == "refused" and refused["args"] == {"mode": "turbo"}
+    assert "live or shadow" in refused["why"]
+    for path in (trail, trail.parent):
+        assert path.stat().st_mode & 0o077 == 0  # for this user alone
+    pipeline.close()
 
 
 @pytest.mark.parametrize("body", [b"", b"\xc1", msgpack.packb({"v": 1, "id": 1, "op": "explode"}), b"\x00" * 5000])

@@ -26,6 +26,7 @@ from fluoronav.case import Case, CaseError
 from fluoronav.display.case_view import camera_head, case_head, ct_box, surfaces
 from fluoronav.display.hub import Hub, Viewer, packed
 from fluoronav.geometry import Camera
+from fluoronav.wire import make_request
 from fluoronav.wire.messages import PROTOCOL_VERSION
 
 log = logging.getLogger("fluoronav")
@@ -181,7 +182,8 @@ class DisplayServer:
             now = {"case": self.hub.health.get("case"), "mode": self.hub.health.get("mode")}
             done = {"id": asked_id, "ok": True, "result": {}, "error": None}
             return await self._noted(asked_id, {"event": "marked", **told, **now}) or done
-        return await self._passed_on({"v": PROTOCOL_VERSION, "id": asked_id, "op": op, "args": args, "user": user[:64]})
+        # Pages count from 1 each: the pipeline takes an id once.
+        return await self._passed_on(make_request(op, args, user[:64])) | {"id": asked_id}
 
     async def _noted(self, asked_id: Any, event: dict[str, Any]) -> dict[str, Any] | None:
         """Keeps an event; the refusal where that fails."""

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import platformdirs
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PrivateAttr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from fluoronav.audit import audit_folder
 from fluoronav.inference import InferenceSettings
-from fluoronav.wire import DEFAULT_ENDPOINTS
+from fluoronav.wire import DEFAULT_ENDPOINTS, reaches_other_computers
 
 StageName = Literal["attenuation", "registration", "detection", "instruments", "guidance", "view"]
 # A stage reads what these have written.
@@ -20,6 +30,19 @@ _NEEDS: dict[str, tuple[str, ...]] = {
     "detection": ("attenuation",),
     "view": ("attenuation",),
 }
+
+
+# A source's name is a part of topics and of the names of files: it must not lead out of a folder.
+SOURCE_NAME = r"^(?!\.)[A-Za-z0-9_.-]{1,64}\Z"
+
+
+def _printable(name: str) -> str:
+    if not name.isprintable():
+        raise ValueError(f"the name {name!r} holds characters that cannot be printed")
+    return name
+
+
+CaseName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_printable)]
 
 
 class LaunchError(ValueError):
@@ -44,22 +67,36 @@ class LaunchFile(BaseModel):
 
     case: str = Field(description="`embedded`, a case.yaml or its folder")
     camera: str = Field(description="camera file (YAML)")
-    source: str = Field(default="carm0", min_length=1, max_length=64, description="the grabber's source name")
+    source: str = Field(default="carm0", description="the grabber's source name: letters, digits, _ - and .")
     mode: Literal["live", "shadow"] = "live"
     deadline_ms: float = Field(default=33.3, gt=1, le=10000, description="exposure to overlay")
     stale_ms: float = Field(default=150, ge=20, le=10000, description="silence after which frames are called stale")
     max_future_ms: float = Field(default=100, ge=0, description="how far a frame's clock may run ahead of ours")
     queue_frames: int = Field(default=8, ge=1, le=64, description="frames that may wait before the oldest is lost")
     stages: tuple[StageName, ...] = ("attenuation", "registration", "instruments", "guidance")
-    cases: dict[str, str] = Field(
+    cases: dict[CaseName, str] = Field(
         default={}, max_length=64, description="names of cases that may be loaded instead on request, and their files"
     )
     audit: str | None = Field(
         default=None, description="folder for the trail of requests; the user's state folder by default"
     )
     recordings: str | None = Field(default=None, description="folder for recordings; the user's data folder by default")
+    allow_unauthenticated: bool = Field(
+        default=False, description="whether `endpoints.requests` may be open to other computers, whoever asks there"
+    )
     inference: InferenceSettings = InferenceSettings()
     endpoints: Endpoints = Endpoints()
+    _path: Path | None = PrivateAttr(default=None)
+
+    @property
+    def path(self) -> Path | None:
+        """The file that this was read from."""
+        return self._path
+
+    @property
+    def unauthenticated(self) -> bool:
+        """Whether anyone on another computer may send requests."""
+        return reaches_other_computers(self.endpoints.requests)
 
     @property
     def audit_folder(self) -> Path:
@@ -72,6 +109,24 @@ class LaunchFile(BaseModel):
         if self.recordings:
             return Path(self.recordings)
         return Path(platformdirs.user_data_dir("fluoronav")) / "recordings"
+
+    @field_validator("source")
+    @classmethod
+    def _safe(cls, source: str) -> str:
+        if not re.match(SOURCE_NAME, source):
+            raise ValueError(
+                f"is {source[:80]!r}; a source is named by up to 64 letters, digits, _, - and ., no dot in front"
+            )
+        return source
+
+    @model_validator(mode="after")
+    def _closed(self) -> LaunchFile:
+        if self.unauthenticated and not self.allow_unauthenticated:
+            raise ValueError(
+                f"endpoints.requests {self.endpoints.requests} can be reached from other computers, and requests carry "
+                "no key: bind it to 127.0.0.1 or an ipc:// path, or say `allow_unauthenticated: true`"
+            )
+        return self
 
     @field_validator("stages")
     @classmethod
@@ -115,13 +170,13 @@ def load_launch(path: str | Path, **instead: Any) -> LaunchFile:
         keys = ", ".join(LaunchFile.model_fields)
         unknown = first["type"] == "extra_forbidden"
         text = f"unknown key; the keys are {keys}" if unknown else first["msg"].removeprefix("Value error, ")
-        raise LaunchError(f"{path}: {where}: {text}") from error
+        raise LaunchError(f"{path}: {where}: {text}" if where else f"{path}: {text}") from error
     folder = path.resolve().parent
 
     def absolute(name: str) -> str:
         return name if name == "embedded" else str(folder / name)
 
-    return launch.model_copy(
+    launch = launch.model_copy(
         update={
             "case": absolute(launch.case),
             "cases": {name: absolute(case) for name, case in launch.cases.items()},
@@ -130,3 +185,5 @@ def load_launch(path: str | Path, **instead: Any) -> LaunchFile:
             "recordings": str(folder / launch.recordings) if launch.recordings else None,
         }
     )
+    launch._path = path.resolve()
+    return launch

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import yaml
 
+from fluoronav.paths import private_folder, private_opener
 from fluoronav.pipeline.launch import LaunchFile
 
 
@@ -40,18 +41,21 @@ class RecordingProcess:
             The folder cannot be written.
         """
         folder = self._launch.recordings_folder
-        folder.mkdir(parents=True, exist_ok=True)
+        private_folder(folder)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         name = f"{re.sub('[^A-Za-z0-9_-]', '_', self._launch.source)}-{stamp}"
         number = sum(1 for _ in folder.glob(f"{name}*.fnrec"))
         path = folder / (f"{name}-{number}.fnrec" if number else f"{name}.fnrec")
         # What ran then: case, camera and endpoints, for whoever opens the recording.
         launch = path.with_suffix(".launch.yaml")
-        launch.write_text(yaml.safe_dump(self._launch.model_dump(mode="json")), encoding="utf-8")
+        with open(launch, "w", encoding="utf-8", opener=private_opener) as file:
+            yaml.safe_dump(self._launch.model_dump(mode="json"), file)
+        # Its standard input is a pipe that nobody writes to: it closes with this process, however that ends.
         command = [sys.executable, "-m", "fluoronav.cli", "record", str(launch), "--out", str(path)]
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-        )
+            [*command, "--until-input-ends"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            text=True, start_new_session=True,
+        )  # fmt: skip
         self._ending, self.path = False, path
         return path
 
@@ -67,8 +71,9 @@ class RecordingProcess:
         if process is None or process.poll() is None:
             return None
         said = process.stderr.read().strip().splitlines() if process.stderr else []
-        if process.stderr:
-            process.stderr.close()
+        for pipe in (process.stdin, process.stderr):
+            if pipe:
+                pipe.close()
         expected, self._process, self._ending = self._ending, None, False
         if expected:
             return None

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from itertools import count
-from typing import Literal
 
 import cv2
 import zmq
@@ -22,11 +21,15 @@ from fluoronav.pipeline.accounting import FrameAccount
 from fluoronav.pipeline.chain import Chain
 from fluoronav.pipeline.frames import FrameLoop, Publisher
 from fluoronav.pipeline.launch import LaunchFile
+from fluoronav.pipeline.session import Session
 from fluoronav.pipeline.watch import Watch
 from fluoronav.wire import bind
+from fluoronav.wire.sockets import OUT_HELD, REPLIES_HELD
 
 log = logging.getLogger("fluoronav")
 
+# Of each client, while the watchdog is at something else.
+_REQUESTS_HELD = 16
 _WAKES = count()
 
 
@@ -74,12 +77,18 @@ class Service:
         self._progress = progress
         self._stop, self._call = threading.Event(), threading.Event()
         self._next_case: str | None = None
+        self._over = False
         self._error: BaseException | None = None
 
     def stop(self) -> None:
         """Ends the service; may be called from any thread or signal handler."""
         self._stop.set()
         self._call.set()
+
+    def _interrupt(self) -> None:
+        """A person at the keyboard ends the operation; whoever else ends the process may start it again."""
+        self._over = True
+        self.stop()
 
     def run(self) -> None:
         """Runs until stopped by :meth:`stop`, SIGTERM, SIGINT or a request.
@@ -90,8 +99,8 @@ class Service:
             When it cannot start.
         """
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: self.stop())
+            signal.signal(signal.SIGTERM, lambda *_: self.stop())
+            signal.signal(signal.SIGINT, lambda *_: self._interrupt())
         # A thread that wants the interpreter back from a background job waits this long at most (Python's 5 ms is
         # a sixth of a frame).
         sys.setswitchinterval(0.0005)
@@ -103,7 +112,15 @@ class Service:
         router = context.socket(zmq.ROUTER)
         for socket in (out, router):
             socket.setsockopt(zmq.LINGER, 200)
+        out.setsockopt(zmq.SNDHWM, OUT_HELD)
         router.setsockopt(zmq.MAXMSGSIZE, 2**20)
+        router.setsockopt(zmq.RCVHWM, _REQUESTS_HELD)
+        router.setsockopt(zmq.SNDHWM, REPLIES_HELD)
+        if self._launch.unauthenticated:
+            log.warning(
+                "requests are open to other computers, whoever asks: %s (allow_unauthenticated)",
+                self._launch.endpoints.requests,
+            )
         try:
             bind(out, self._launch.endpoints.out, "out")
             bind(router, self._launch.endpoints.requests, "requests")
@@ -124,8 +141,9 @@ class Service:
             start = time.monotonic()
             camera = Camera.load(self._launch.camera)
             account = FrameAccount.of(camera, int(self._launch.max_future_ms * 1e6))
-            case, chain = self._prepared(self._launch.case, camera, at_once=True)
-            running = self._run_case(context, case, chain, account, publisher, watch, self._launch.mode)
+            case, name, session = self._first_case(watch)
+            chain = self._prepared(case, camera, at_once=True)
+            running = self._run_case(context, case, name, chain, account, publisher, watch, session)
             log.info("ready after %.1f s: case %s, process %d", time.monotonic() - start, case.id, os.getpid())
             while not self._told():
                 name, self._next_case = self._next_case, None
@@ -133,20 +151,20 @@ class Service:
                     continue
                 # The case at hand is guided by until the next one is ready, and on if that cannot be loaded.
                 try:
-                    case, chain = self._prepared(self._launch.cases[name], camera, at_once=False)
+                    case = load_case(self._launch.cases[name], progress=self._progress)
+                    chain = self._prepared(case, camera, at_once=False)
                 except Exception as error:
                     log.exception("the case %r cannot be loaded; the one at hand goes on", name)
                     watch.not_loaded(f"case.load {name}: {error}")
                     continue
                 running.end()
                 watch.detach()
-                mode = running.loop.mode
-                running = self._run_case(context, case, chain, account, publisher, watch, mode)
+                running = self._run_case(context, case, name, chain, account, publisher, watch)
                 log.info("case %s is loaded", case.id)
         finally:
             if running is not None:
                 running.end()
-            watch.end()
+            watch.end(over=self._over)
             gc.enable()
             gc.unfreeze()
 
@@ -161,25 +179,43 @@ class Service:
         self._call.clear()
         return self._stop.is_set()
 
-    def _prepared(self, path: str, camera: Camera, *, at_once: bool) -> tuple[Case, Chain]:
-        case = load_case(path, progress=self._progress)
+    def _first_case(self, watch: Watch) -> tuple[Case, str, Session | None]:
+        """The case to begin with and its name, and the session that was interrupted, if there was one."""
+        session = watch.session_before()
+        name = session.case_name if session is not None else ""
+        if session is not None and name:
+            try:
+                case = load_case(self._launch.cases[name], progress=self._progress)
+                if case.id == session.case:
+                    return case, name, session
+                watch.not_taken_up(f"the case {name!r} was {session.case} and is {case.id}")
+            except Exception as error:
+                watch.not_taken_up(f"the case {name!r} cannot be loaded: {error}")
+            session = None
+        case = load_case(self._launch.case, progress=self._progress)
+        if session is not None and case.id != session.case:
+            watch.not_taken_up(f"the launch file's case was {session.case} and is {case.id}")
+            session = None
+        return case, "", session
+
+    def _prepared(self, case: Case, camera: Camera, *, at_once: bool) -> Chain:
         chain = Chain(self._launch.stages, self._launch.inference)
         try:
             chain.prepare(case, camera, self._progress, at_once=at_once)
         except BaseException:
             chain.close()
             raise
-        return case, chain
+        return chain
 
     def _run_case(
-        self, context: zmq.Context, case: Case, chain: Chain, account: FrameAccount, publisher: Publisher, watch: Watch,
-        mode: Literal["live", "shadow"],
+        self, context: zmq.Context, case: Case, name: str, chain: Chain, account: FrameAccount, publisher: Publisher,
+        watch: Watch, session: Session | None = None,
     ) -> _Running:  # fmt: skip
         wake, endpoint = context.socket(zmq.PAIR), f"inproc://wake-{next(_WAKES)}"
         wake.setsockopt(zmq.LINGER, 200)
         wake.bind(endpoint)
         loop = FrameLoop(context, self._launch, chain, account, publisher, endpoint)
-        loop.mode = mode
+        loop.mode = "shadow"  # until a person has confirmed the patient
         # What exists now lives as long as the case: the collector need never look at it again.
         gc.unfreeze()
         gc.collect()
@@ -188,7 +224,7 @@ class Service:
         frames = threading.Thread(target=self._frames, args=(loop, watch), name="frames")
         frames.start()
         running = _Running(chain, loop, frames, wake)
-        watch.attach(case, chain, account, loop, running.rouse)
+        watch.attach(case, name, chain, account, loop, running.rouse, session)
         return running
 
     def _frames(self, loop: FrameLoop, watch: Watch) -> None:

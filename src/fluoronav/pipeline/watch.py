@@ -22,6 +22,7 @@ from fluoronav.pipeline.judge import LIMITS, frozen_for_s, shortfalls
 from fluoronav.pipeline.launch import LaunchFile
 from fluoronav.pipeline.recording_process import RecordingProcess
 from fluoronav.pipeline.requests import RequestDesk, Within
+from fluoronav.pipeline.session import Session
 from fluoronav.registration import RegistrationStage
 from fluoronav.wire.messages import PROTOCOL_VERSION
 
@@ -80,15 +81,16 @@ class Watch:
         self._thread.start()
 
     def attach(
-        self, case: Case, chain: Chain, account: FrameAccount, loop: FrameLoop, wake: Callable[[], None]
-    ) -> None:
-        """Gives the watchdog what it watches; the service is ready from now on."""
+        self, case: Case, case_name: str, chain: Chain, account: FrameAccount, loop: FrameLoop,
+        wake: Callable[[], None], session: Session | None = None,
+    ) -> None:  # fmt: skip
+        """Gives the watchdog what it watches; the service is ready from now on, and goes on with a session."""
         self._case, self._chain, self._account = case, chain, account
-        self._case_name, self._desk.loading, self._not_loaded = self._desk.loading, "", ""
+        self._case_name, self._desk.loading, self._not_loaded = case_name, "", ""
         self._not_loaded_until = 0.0
         self._failures_seen = 0
         self._loop = loop
-        self._desk.attach(case, chain, loop, wake)
+        self._desk.attach(case, case_name, chain, loop, wake, session)
         self._health()  # a display that waits for it is told now
 
     def detach(self) -> None:
@@ -110,9 +112,21 @@ class Watch:
         self._failure = text
         self._health()
 
-    def end(self) -> None:
+    def session_before(self) -> Session | None:
+        """The session that this start goes on with."""
+        return self._desk.session_before()
+
+    def not_taken_up(self, why: str) -> None:
+        """That session is not gone on with after all."""
+        self._desk.not_taken_up(why)
+
+    def end(self, *, over: bool) -> None:
+        """Ends the thread; `over`: the operation has ended, too, and a next start has nothing to go on with."""
         self._ending.set()
         self._thread.join(2)
+        if over:
+            self._desk.end_session()
+        self._desk.close()
         self._recording.close()
 
     def _run(self) -> None:
@@ -135,6 +149,7 @@ class Watch:
         wait = max(min(self._next_health, self._stale_at(now)) - time.monotonic(), 0.002)
         if self._router.poll(round(min(wait, 0.1) * 1000)):
             self._desk.answer()
+        self._desk.tend()
 
     # The watchdog
 
@@ -208,6 +223,8 @@ class Watch:
             yield chain.last_failure
         if now < self._stumbled_until:
             yield self._stumbled
+        if self._desk.session_fault:
+            yield self._desk.session_fault
         promised = self._launch.endpoints.tools
         has_tracker = self._case is not None and self._case.file.tracker is not None
         watched = chain.find(InstrumentStage) is not None and has_tracker
@@ -269,7 +286,9 @@ class Watch:
             "case_name": self._case_name,
             "loading": self._desk.loading,
             "recording": str(self._recording.path) if self._recording.running else "",
-            "mode": loop.mode if loop else self._launch.mode,
+            "mode": loop.mode if loop else "shadow",
+            "session": self._desk.session(),
+            "unauthenticated": self._launch.unauthenticated,
             "version": __version__,
             "error": self._error(now),
         }

@@ -61,7 +61,14 @@ def read_recording(path: Path) -> tuple[dict[str, Any], Iterator[tuple[int, list
         raise RecordingError(f"{path}: is not a recording of fluoronav")
     if head.get("version") != VERSION:
         raise RecordingError(f"{path}: is a recording of version {head.get('version')}; this program reads {VERSION}")
-    return head, ((int(t), parts) for t, parts in messages)
+    return head, (_message(path, item) for item in messages)
+
+
+def _message(path: Path, item: Any) -> tuple[int, list[bytes]]:
+    match item:
+        case [int(t), [*parts]] if all(isinstance(part, bytes) for part in parts):
+            return t, parts
+    raise RecordingError(f"{path}: is damaged: what follows the head is not a time and the parts of a message")
 
 
 def _objects(path: Path) -> Iterator[Any]:

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgpack
 import zmq
 
+from fluoronav.paths import private_folder, private_opener
 from fluoronav.pipeline.launch import LaunchFile
 from fluoronav.recording.file import write_head, write_message
 
@@ -65,9 +66,9 @@ class Recorder:
         for socket in sockets:
             poller.register(socket, zmq.POLLIN)
         end = None if seconds is None else time.monotonic() + seconds
-        self._path.parent.mkdir(parents=True, exist_ok=True)
+        private_folder(self._path.parent)
         try:
-            with self._path.open("xb", buffering=2**20) as file:
+            with open(self._path, "xb", buffering=2**20, opener=private_opener) as file:
                 write_head(file, self._launch.source, self._launch.case)
                 flushed = time.monotonic()
                 while not self._stopping.is_set() and (end is None or time.monotonic() < end):
@@ -100,7 +101,7 @@ class Recorder:
         if kind == "frame" and len(parts) > 1:
             try:
                 seq = int(msgpack.unpackb(parts[1])["seq"])
-            except (ValueError, LookupError, TypeError, msgpack.UnpackException):
+            except (ValueError, LookupError, TypeError, OverflowError, msgpack.UnpackException):
                 return kind  # kept as it came: what was wrong with it is worth keeping, too
             if self._last_seq is not None and self._last_seq < seq < self._last_seq + 100000:
                 self.counted["lost"] += seq - self._last_seq - 1

@@ -98,6 +98,6 @@ def _moved(parts: list[bytes], first: int, begun: int, speed: float) -> list[byt
     try:
         header = msgpack.unpackb(parts[1])
         header["t_acq"] = round(begun + (int(header["t_acq"]) - first) / speed)
-    except (ValueError, TypeError, KeyError, IndexError, msgpack.UnpackException):
+    except (ValueError, TypeError, KeyError, IndexError, OverflowError, msgpack.UnpackException):
         return parts  # no message: sent as it came
     return [parts[0], encode(header), *parts[2:]]

@@ -23,6 +23,8 @@ import yaml
 import zmq
 from numpy.typing import NDArray
 
+from fluoronav.wire import encode, make_request
+
 _READY_S = 180.0
 
 
@@ -130,7 +132,8 @@ def record(
     Parameters
     ----------
     launch : dict
-        The launch file's content with absolute paths; its endpoints are replaced by free ones.
+        The launch file's content with absolute paths; its endpoints are replaced by free ones, and its trails and its
+        session are of this run alone. The patient is a simulated one: the rig confirms it itself.
     frames, fps : int, float
     transport : {"tcp", "ipc"}
     size : int
@@ -152,7 +155,8 @@ def record(
         endpoints = free_endpoints(transport, folder)
         camera = scaled_camera(launch["camera"], size, folder)
         path = folder / "launch.yaml"
-        path.write_text(yaml.safe_dump(launch | {"endpoints": endpoints, "camera": str(camera)}))
+        own = {"endpoints": endpoints, "camera": str(camera), "audit": str(folder / "audit")}
+        path.write_text(yaml.safe_dump(launch | own))
         cli = [sys.executable, "-m", "fluoronav.cli"]
         log = (folder / "pipeline.log").open("w+")
         subscriber = Subscriber(endpoints["out"])
@@ -170,6 +174,7 @@ def record(
                     raise RigError(f"the pipeline did not start: {_last_line(folder / 'pipeline.log')}")
                 time.sleep(0.02)
             progress(f"pipeline ready after {subscriber.ready_at - start:.1f} s")
+            confirm_case(endpoints["requests"])
             out = Recording(start_to_ready_s=subscriber.ready_at - start)
             watched = psutil.Process(pipeline.pid)
             watched.cpu_percent()
@@ -248,6 +253,36 @@ def _complaints(recording: Recording, health: dict[str, Any] | None) -> list[str
             said.append("invalid " + ", ".join(f"{name} {count}" for name, count in invalid.items()))
         said += [f"health says {health['state']}: {text}" for k in ("reason", "error") if (text := health.get(k))]
     return said + list(dict.fromkeys(f"alert: {a['text']}" for _, a in recording.alerts if a["state"] == "raised"))
+
+
+def confirm_case(requests: str, user: str = "simulation") -> None:
+    """Confirms the patient that a pipeline has loaded, as a person does on the display.
+
+    Raises
+    ------
+    RigError
+        It does not answer, or refuses.
+    """
+    case = _asked(requests, make_request("status", user=user))["case"]
+    _asked(requests, make_request("case.confirm", {"case": case}, user))
+
+
+def _asked(endpoint: str, request: dict[str, Any]) -> dict[str, Any]:
+    context = zmq.Context()
+    client = context.socket(zmq.REQ)
+    client.setsockopt(zmq.LINGER, 0)
+    try:
+        client.connect(endpoint)
+        client.send(encode(request))
+        if not client.poll(5000):
+            raise RigError(f"the pipeline does not answer {request['op']}")
+        reply = msgpack.unpackb(client.recv())
+    finally:
+        client.close()
+        context.term()
+    if not reply["ok"]:
+        raise RigError(f"the pipeline refuses {request['op']}: {reply['error']['text']}")
+    return reply["result"]
 
 
 def scaled_camera(path: str | Path, size: int, folder: Path) -> Path:

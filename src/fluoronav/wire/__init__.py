@@ -10,7 +10,8 @@ from fluoronav.wire.messages import (
     ToolPose,
     ToolsMessage,
 )
-from fluoronav.wire.sockets import DEFAULT_ENDPOINTS, EndpointInUse, bind
+from fluoronav.wire.requests import decode_args, make_request
+from fluoronav.wire.sockets import DEFAULT_ENDPOINTS, EndpointInUse, bind, reaches_other_computers
 
 __all__ = [
     "DEFAULT_ENDPOINTS",
@@ -24,8 +25,11 @@ __all__ = [
     "ToolPose",
     "ToolsMessage",
     "bind",
+    "decode_args",
     "decode_frame",
     "decode_request",
     "decode_tools",
     "encode",
+    "make_request",
+    "reaches_other_computers",
 ]

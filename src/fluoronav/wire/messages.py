@@ -119,12 +119,14 @@ class ToolsMessage(_Message):
 
 
 class Request(_Message):
-    """A client's request."""
+    """A client's request. `t` is when it was made, ns since the Unix epoch."""
 
-    id: StrictInt | StrictStr
+    id: StrictInt | Annotated[StrictStr, Field(max_length=128)]
+    t: Time | None = None
     op: Literal[
         "status",
         "case.load",
+        "case.confirm",
         "case.info",
         "plan.set",
         "registration.start",
@@ -138,6 +140,13 @@ class Request(_Message):
     ]
     args: dict[str, Any] = Field(default_factory=dict)
     user: Annotated[StrictStr, Field(max_length=64)] = ""
+
+    @field_validator("user")
+    @classmethod
+    def _printable(cls, value: str) -> str:
+        if not value.isprintable():
+            raise ValueError("holds characters that cannot be printed")
+        return value
 
 
 class Dropped(BaseModel):
@@ -288,6 +297,15 @@ class FrameCounts(BaseModel):
     missed: Count
 
 
+class SessionState(BaseModel):
+    """What people have said of the case at hand."""
+
+    confirmed: StrictBool
+    accepted: StrictBool
+    plan: list[StrictStr]
+    restored: StrictBool
+
+
 class Health(_Message):
     """Once a second, and on a change of state."""
 
@@ -305,4 +323,6 @@ class Health(_Message):
     version: str
     instance: StrictStr | None = None
     reason: StrictStr | None = None
+    session: SessionState | None = None
+    unauthenticated: StrictBool | None = None
     alerts: list[Alert] | None = None

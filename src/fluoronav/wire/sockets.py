@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import threading
 import time
 from types import MappingProxyType
@@ -25,6 +26,15 @@ _MEANING = MappingProxyType(
         "tools": "tool poses from the tracker",
     }
 )
+
+
+# What waits for a subscriber that is slow or stopped, before more is dropped for it: two seconds of overlays, or 64 MB
+# of pictures of 1024 x 1024, which all slow subscribers share. (ZeroMQ's own 1000 messages would be a gigabyte.)
+OUT_HELD = 64
+_TOOLS_HELD = 256
+# Replies that nobody fetches.
+REPLIES_HELD = 32
+_LOOPBACK_NAMES = frozenset({"localhost", "lo", "lo0"})
 
 
 class EndpointInUse(OSError):
@@ -57,6 +67,29 @@ def bind(socket: zmq.Socket[bytes], endpoint: str, name: str) -> None:
         raise EndpointInUse(f"endpoints.{name} {endpoint} ({_MEANING.get(name, name)}) {reason}") from error
 
 
+def reaches_other_computers(endpoint: str) -> bool:
+    """Whether what is bound there can be reached from another computer: all but ``ipc`` and the loopback addresses.
+
+    Parameters
+    ----------
+    endpoint : str
+        ``ipc://path`` or ``tcp://host:port``; the host may be an address, a name, an interface or ``*``. What is not
+        known to be this computer alone counts as reachable.
+    """
+    transport, _, address = endpoint.partition("://")
+    if transport in ("ipc", "inproc"):
+        return False
+    host = address.rpartition(":")[0].lower()
+    if host in _LOOPBACK_NAMES:
+        return False
+    try:
+        ip = ipaddress.ip_address(host.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return True
+    mapped = ip.ipv4_mapped if isinstance(ip, ipaddress.IPv6Address) else None
+    return not (mapped or ip).is_loopback
+
+
 def publisher_of_frames(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> zmq.Socket[bytes]:
     """A bound socket for frames, which hears of subscriptions, so that it can wait for the first.
 
@@ -82,6 +115,7 @@ def publisher_of_tools(context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -
     EndpointInUse
     """
     socket = context.socket(zmq.PUB)
+    socket.setsockopt(zmq.SNDHWM, _TOOLS_HELD)
     socket.setsockopt(zmq.LINGER, 500)
     bind(socket, endpoint, "tools")
     return socket
