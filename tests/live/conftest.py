@@ -22,11 +22,11 @@ SIZE = 256
 class Pipeline:
     """`fluoronav run` with everything that it sends."""
 
-    def __init__(self, folder, **launch):
+    def __init__(self, folder, endpoints=None, **launch):
         small = Camera.load(shipped("calibration/demo-carm.yaml")).scaled(SIZE / 1024)
         camera = folder / "camera.yaml"
         camera.write_text(yaml.safe_dump({"rows": small.rows, "cols": small.cols, "K": small.K.tolist()}))
-        self.endpoints = free_endpoints("tcp", folder)
+        self.endpoints = free_endpoints("tcp", folder) | (endpoints or {})
         self.path = folder / "launch.yaml"
         content = {"case": "embedded", "camera": "camera.yaml", "endpoints": self.endpoints, "audit": "audit"} | launch
         self.path.write_text(yaml.safe_dump(content))

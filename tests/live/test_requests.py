@@ -11,6 +11,7 @@ import pytest
 import zmq
 
 from fluoronav.audit import verify_trail
+from fluoronav.simulation.rig import free_endpoints
 from fluoronav.wire import make_request
 from tests.live.conftest import Pipeline
 
@@ -182,4 +183,19 @@ def test_a_session_ends_with_a_stop_or_ctrl_c_and_outlives_anything_else(tmp_pat
     pipeline.process.wait(8)
     assert not session.exists()
     assert os.listdir(tmp_path / "audit") and not list((tmp_path / "audit").glob("*.new"))
+    pipeline.close()
+
+
+def test_requests_that_are_open_to_other_computers_are_said_to_be_so_and_need_a_time(tmp_path):
+    (port,) = {e.rpartition(":")[2] for e in [free_endpoints("tcp", tmp_path)["requests"]]}
+    pipeline = Pipeline(tmp_path, {"requests": f"tcp://*:{port}"}, allow_unauthenticated=True)
+    pipeline.endpoints["requests"] = f"tcp://127.0.0.1:{port}"
+    pipeline.ready()
+    assert pipeline.messages("health")[-1]["unauthenticated"]
+    untimed = asked("registration.reject")
+    del untimed["t"]
+    assert "t: is required" in pipeline.ask(msgpack.packb(untimed))["error"]["text"]
+    assert pipeline.request("registration.reject")["ok"]
+    pipeline.log.seek(0)
+    assert "open to other computers" in pipeline.log.read()
     pipeline.close()

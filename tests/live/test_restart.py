@@ -102,34 +102,35 @@ def test_a_session_that_does_not_fit_any_more_is_not_taken_up_and_the_reason_is_
 
 
 def test_a_registration_that_was_accepted_is_so_after_a_crash_when_it_is_found_at_the_same_place(tmp_path):
-    pipeline = Pipeline(tmp_path).ready().confirm()
-    case, camera = load_case("embedded"), Camera.load(tmp_path / "camera.yaml")
-    pictures = load_or_render(case, camera).frames
+    pipeline = Pipeline(tmp_path, deadline_ms=500).ready().confirm()
+    pictures = load_or_render(load_case("embedded"), Camera.load(tmp_path / "camera.yaml")).frames
 
-    def tracking(accepted=False):
-        def tracks():
+    def streaming(condition, what):
+        def sent():
             pipeline.seq += 1
             pipeline.send_raw(pipeline.header(), np.ascontiguousarray(pictures[pipeline.seq % 4], "<u2"))
             time.sleep(0.04)
-            found = [o for o in pipeline.messages("overlay")[-1:] if o["status"] == "tracking"]
-            return found and (found[0]["registration"]["accepted"] or not accepted)
+            return condition()
 
-        pipeline.wait(tracks, 120, "a pose")
+        pipeline.wait(sent, 120, what)
+
+    def shown(accepted):
+        newest = pipeline.messages("overlay")[-1:]
+        return newest and newest[0]["status"] == "tracking" and newest[0]["registration"]["accepted"] == accepted
 
     assert pipeline.request("registration.accept")["error"]["code"] == "no_registration"
-    tracking()
-    assert pipeline.request("registration.accept")["result"] == {"accepted": True}
-    tracking(accepted=True)
+    streaming(lambda: shown(False) and pipeline.request("registration.accept")["ok"], "acceptance")
+    streaming(lambda: shown(True), "an accepted pose")
     assert health(pipeline)["session"]["accepted"]
     kill(pipeline)
     pipeline.start_again()
     assert not health(pipeline)["session"]["accepted"]
-    tracking(accepted=True)
+    streaming(lambda: shown(True), "the same pose")
     assert health(pipeline)["session"]["accepted"]
     assert pipeline.request("registration.reject")["ok"]
     kill(pipeline)
     pipeline.start_again()
-    tracking()
+    streaming(lambda: shown(False), "a pose that nobody has accepted")
     time.sleep(0.1)
     assert not health(pipeline)["session"]["accepted"]
     pipeline.close()

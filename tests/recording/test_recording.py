@@ -12,6 +12,7 @@ from fluoronav.paths import shipped
 from fluoronav.pipeline import load_launch
 from fluoronav.recording import Recorder, RecordingError, Replay, read_recording
 from fluoronav.recording.file import write_head, write_message
+from fluoronav.recording.replay import _moved
 from fluoronav.simulation.rig import free_endpoints
 
 
@@ -136,3 +137,22 @@ def test_a_replay_sends_the_same_at_the_same_pace_with_times_of_now(tmp_path):
     context.term()
     with pytest.raises(RecordingError, match="is not a recording"):
         Replay(shipped("launch/demo.yaml"), endpoints["frames"], None, stopping)
+
+
+@pytest.mark.parametrize("item", [7, [1], ["now", [b"frame/carm0"]], [1, b"frame"], [1, ["text"]], {"t": 1}])
+def test_a_recording_whose_messages_are_none_is_named(tmp_path, item):
+    path = tmp_path / "damaged.fnrec"
+    with path.open("wb") as file:
+        write_head(file, "carm0", "embedded")
+        file.write(msgpack.packb(item))
+    _, messages = read_recording(path)
+    with pytest.raises(RecordingError, match="damaged.fnrec: is damaged"):
+        next(messages)
+
+
+@pytest.mark.parametrize("seq", [float("inf"), float("nan"), "7", None, [1], 2**63])
+def test_a_number_that_is_none_does_not_end_a_recording(tmp_path, seq):
+    recorder = Recorder(load_launch(shipped("launch/demo.yaml")), tmp_path / "x.fnrec", threading.Event())
+    header = msgpack.packb({"seq": seq, "t_acq": seq})
+    assert recorder._count([b"frame/carm0", header]) == "frame"
+    assert len(_moved([b"frame/carm0", header, b""], 0, 0, 1.0)) == 3
