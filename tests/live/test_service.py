@@ -129,10 +129,10 @@ def test_case_build_says_what_is_in_the_case():
 
 def test_the_examples_work_with_the_real_pipeline(tmp_path):
     """A grabber and a display from another vendor: 30 lines each, nothing of ours imported."""
-    for name in ("grabber.py", "display.py"):
+    for name in ("grabber.py", "display.py", "confirm.py"):
         source = (ROOT / "examples" / name).read_text()
         imports = set(re.findall(r"^(?:import|from) (\w+)", source, re.M))
-        assert imports <= {"argparse", "time", "msgpack", "numpy", "zmq"}
+        assert imports <= {"argparse", "time", "uuid", "msgpack", "numpy", "zmq"}
         code = [line for line in source.split('"""', 2)[2].splitlines() if line.strip()]
         assert len(code) <= 30
     pipeline = Pipeline(tmp_path)
@@ -156,4 +156,9 @@ def test_the_examples_work_with_the_real_pipeline(tmp_path):
     shown, _ = display.communicate(timeout=30)
     assert display.returncode == 0
     assert len(re.findall(r"^frame \d+: searching", shown, re.M)) == 20
+    confirm = [sys.executable, str(ROOT / "examples/confirm.py"), "--user", "tester"]
+    confirm += ["--endpoint", pipeline.endpoints["requests"]]
+    done = subprocess.run(confirm, input="yes\n", capture_output=True, text=True, timeout=30)
+    assert done.returncode == 0 and "confirmed" in done.stdout
+    assert pipeline.request("status")["result"]["session"]["confirmed"]
     pipeline.close()
