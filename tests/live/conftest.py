@@ -101,7 +101,13 @@ class Pipeline:
 
     def send_raw(self, header, payload=None):
         body = header if isinstance(header, bytes) else msgpack.packb(header)
-        self.pub.send_multipart([b"frame/carm0", body, self.image if payload is None else payload])
+        if payload is None:
+            payload = self.picture(self.seq)
+        self.pub.send_multipart([b"frame/carm0", body, payload])
+
+    def picture(self, seq):
+        """What the frame of a number shows: noise that never repeats itself."""
+        return np.roll(self.image, seq, axis=0)
 
     def frame(self):
         """One good frame; returns its overlay."""

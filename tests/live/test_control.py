@@ -91,7 +91,7 @@ def test_a_recording_is_started_and_ended_on_request_and_holds_what_was_sent(con
     _, messages = read_recording(controlled.path.parent / "recordings" / os.path.basename(started))
     kinds = [(parts[0].split(b"/")[0], parts) for _, parts in messages]
     frames = [parts for kind, parts in kinds if kind == b"frame"]
-    assert len(frames) == 5 and frames[0][2] == controlled.image.tobytes()
+    assert len(frames) == 5 and frames[0][2] == controlled.picture(numbers[0]).tobytes()
     assert sum(kind == b"overlay" for kind, _ in kinds) == 5
     assert not [a for a in controlled.messages("alert") if a["kind"] == "storage"]
 

@@ -58,5 +58,12 @@ def test_one_extreme_delay_never_decides(delays, extreme, where):
 def test_a_message_from_the_future_is_early_and_a_clock_that_is_ahead_is_not():
     rng = np.random.default_rng(0)
     clock, _ = fed([-300.0 + d for d in rng.uniform(2, 9, 40)])
-    assert not clock.is_early(-297.0)
-    assert clock.is_early(-400.0)
+    assert not clock.is_early(-297.0, 100)
+    assert clock.is_early(-400.0, 100)
+
+
+def test_the_first_message_of_a_sender_is_not_believed_an_hour_ahead():
+    clock, _ = fed([-3.6e6])
+    assert clock.is_early(-3.6e6, 100)
+    clock.add(0.1, 2.0)
+    assert not clock.is_early(2.0, 100) and clock.ms == 0

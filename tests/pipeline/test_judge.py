@@ -11,10 +11,12 @@ from fluoronav.pipeline.standing import RecentFrames, Standing
 NOW = 1000.0
 
 
-def loop(frames=90, late=0, refused=0, status="tracking", since=NOW - 60, doubt="", heard=NOW - 0.02, offset_ms=0.0):
+def loop(
+    frames=90, late=0, lost=0, refused=0, status="tracking", since=NOW - 60, doubt="", heard=NOW - 0.02, offset_ms=0.0
+):
     recent = RecentFrames()
     for k in range(frames):
-        recent.taken(NOW - 2.9 + 0.03 * k, k < late)
+        recent.taken(NOW - 2.9 + 0.03 * k, k < late, lost if k == 0 else 0)
     for k in range(refused):
         recent.refused(NOW - 0.03 * k)
     standing = Standing()
@@ -43,6 +45,8 @@ def test_nothing_is_said_of_what_is_delivered():
     "change, words",
     [
         ({"late": 37}, "41 % of the last 90 overlays were late"),
+        ({"frames": 8, "late": 8}, "100 % of the last 8 overlays were late"),
+        ({"frames": 8, "lost": 25}, "25 of the last 33 frames were skipped or lost on the way"),
         ({"refused": 20}, "20 of the last 110 frames were refused (rows: frame is 8 x 8)"),
         ({"status": "lost", "since": NOW - 7}, "the registration has been lost for 7 s"),
         (
@@ -67,7 +71,7 @@ def test_what_is_not_promised_is_not_missed():
     assert said(bare, registers=False, tracker=None) == []
 
 
-@pytest.mark.parametrize("period_s, unchanged_s, frozen", [(0.033, 0.4, False), (0.033, 0.6, True), (1.0, 1.5, False)])
+@pytest.mark.parametrize("period_s, unchanged_s, frozen", [(0.033, 0.9, False), (0.033, 1.1, True), (1.0, 1.5, False)])
 def test_a_picture_that_repeats_is_frozen_unless_the_arm_pulses_slowly(period_s, unchanged_s, frozen):
     stream = loop()
     stream.picture_changed_at, stream.change_period_s = NOW - unchanged_s, period_s

@@ -93,8 +93,17 @@ class ClockOffset:
         self.ms = 0.0 if 0 <= self._typical_ms < self._transport_ms else self._typical_ms
         return delay_ms - self.ms
 
-    def is_early(self, delay_ms: float) -> bool:
-        """Whether a message's time lies so far ahead that no transport explains it; asked after :meth:`add`."""
+    def is_early(self, delay_ms: float, most_ahead_ms: float) -> bool:
+        """Whether a message's time lies so far ahead that no transport explains it; asked after :meth:`add`.
+
+        Parameters
+        ----------
+        delay_ms : float
+        most_ahead_ms : float
+            How far a clock may be ahead while too few messages are known to say.
+        """
+        if len(self._delays) < self._limits.agree_messages:
+            return delay_ms < -most_ahead_ms
         return delay_ms < self._typical_ms - self._limits.early_ms
 
     @property

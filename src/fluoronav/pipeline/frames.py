@@ -240,7 +240,7 @@ class FrameLoop:
         message["missed"] = missed = budget.left_ms() < 0
         self._publisher.send("overlay", message)
         self._account.finished(missed)
-        self.recent.taken(now, missed)
+        self.recent.taken(now, missed, dropped["network"] + dropped["overload"])
         self.standing.take(now, frame)
         self.latencies_ms[self.latency_count % _LATENCIES] = (t_sent - header.t_acq) / 1e6 - self.clock_offset_ms
         self.latency_count += 1
@@ -303,7 +303,7 @@ class FrameLoop:
             clock = self.tool_clocks[parts[0]] = ClockOffset(_TRACKER_TRANSPORT_MS)
         delay_ms = (now_ns - message.t_acq) / 1e6
         clock.add(now, delay_ms)
-        if clock.is_early(delay_ms):
+        if clock.is_early(delay_ms, self._launch.max_future_ms):
             # Believed, it would make every later sample look old.
             self.tools_invalid += 1
             self.invalid_text = "tool t_acq: lies in the future of the messages beside it"

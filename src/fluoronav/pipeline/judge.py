@@ -17,9 +17,9 @@ class HealthLimits:
     ----------
     over_s : float
         Late and refused frames are counted over so many seconds.
-    least_frames : int
-        Fewer say nothing.
-    missed_share, refused_share : float
+    least_late, least_frames, least_come : int
+        Fewer late frames, fewer refused ones, and lost ones among fewer that were sent, say nothing.
+    missed_share, refused_share, lost_share : float
         Of these frames.
     untracked_s : float
         A registration that is not `tracking` for so long; a search takes a second or more.
@@ -36,12 +36,15 @@ class HealthLimits:
     """
 
     over_s: float = 3.0
-    least_frames: int = 10
+    least_late: int = 3
+    least_frames: int = 2
+    least_come: int = 10
     missed_share: float = 0.1
     refused_share: float = 0.1
+    lost_share: float = 0.25
     untracked_s: float = 2.0
     tracker_silent_s: float = 2.0
-    frozen_s: float = 0.5
+    frozen_s: float = 1.0
     frozen_periods: float = 2.2
     failed_s: float = 5.0
     not_loaded_s: float = 60.0
@@ -72,16 +75,19 @@ def shortfalls(loop: FrameLoop, now: float, *, registers: bool, tracker: str | N
     tracker : str or None
         Endpoint of the tracker that is promised.
     """
-    taken, missed, refused = loop.recent.since(now - LIMITS.over_s)
-    if refused >= LIMITS.least_frames * LIMITS.refused_share and refused > LIMITS.refused_share * (taken + refused):
-        yield f"{refused} of the last {taken + refused} frames were refused ({loop.invalid_text})"
+    recent = loop.recent.since(now - LIMITS.over_s)
+    taken, come = recent.taken, recent.taken + recent.lost
+    if recent.refused >= LIMITS.least_frames and recent.refused > LIMITS.refused_share * (taken + recent.refused):
+        yield f"{recent.refused} of the last {taken + recent.refused} frames were refused ({loop.invalid_text})"
     standing = loop.standing
     untracked_s = standing.untracked_s(now)
     if registers and untracked_s > LIMITS.untracked_s:
         why = f" ({standing.doubt})" if standing.doubt else ""
         yield f"the registration has been {standing.status} for {untracked_s:.0f} s{why}"
-    if taken >= LIMITS.least_frames and missed > LIMITS.missed_share * taken:
-        yield f"{100 * missed / taken:.0f} % of the last {taken} overlays were late"
+    if recent.late >= LIMITS.least_late and recent.late > LIMITS.missed_share * taken:
+        yield f"{100 * recent.late / taken:.0f} % of the last {taken} overlays were late"
+    if come >= LIMITS.least_come and recent.lost > LIMITS.lost_share * come:
+        yield f"{recent.lost} of the last {come} frames were skipped or lost on the way"
     if tracker is not None and loop.first_frame_at:
         heard = loop.last_tool_at
         if not heard and now - loop.first_frame_at > LIMITS.tracker_silent_s:

@@ -68,7 +68,7 @@ class Within:
     send : callable
         Sends an alert, unless it is None.
     recording : RecordingProcess
-    alerts, recording_alerts : AlertBook
+    alerts, picture_alerts, recording_alerts : AlertBook
     """
 
     stop: Callable[[], None]
@@ -78,6 +78,7 @@ class Within:
     send: Callable[[Alert | None], None]
     recording: RecordingProcess
     alerts: AlertBook
+    picture_alerts: AlertBook
     recording_alerts: AlertBook
 
 
@@ -573,7 +574,8 @@ class RequestDesk:
 
     def _acknowledge(self, request: Request, args: AlertAcknowledge, at_work: _AtWork) -> Done:
         within, alert_id, user = self._within, args.alert, request.user
-        book = next((b for b in (within.alerts, within.recording_alerts) if b.knows(alert_id)), None)
+        books = within.alerts, within.picture_alerts, within.recording_alerts
+        book = next((b for b in books if b.knows(alert_id)), None)
         guidance = at_work.guidance
         if book is not None:
             acknowledge = book.acknowledge

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from fluoronav.records import FrameRecord
@@ -10,18 +12,29 @@ from fluoronav.records import FrameRecord
 _REMEMBERED = 1024
 
 
+@dataclass(frozen=True, slots=True)
+class RecentCounts:
+    """Frames of some seconds: taken up, of these late; skipped or lost on the way; refused."""
+
+    taken: int
+    late: int
+    lost: int
+    refused: int
+
+
 class RecentFrames:
     """When the last frames were taken up or refused, and which of them were late."""
 
     def __init__(self) -> None:
         self._taken_at, self._missed = np.full(_REMEMBERED, -np.inf), np.zeros(_REMEMBERED, bool)
+        self._lost = np.zeros(_REMEMBERED, int)
         self._refused_at = np.full(_REMEMBERED, -np.inf)
         self._taken = self._refused = 0
 
-    def taken(self, at_s: float, missed: bool) -> None:
-        """An overlay has left."""
+    def taken(self, at_s: float, missed: bool, lost: int) -> None:
+        """An overlay has left; so many frames were skipped or lost before it."""
         k = self._taken % _REMEMBERED
-        self._taken_at[k], self._missed[k] = at_s, missed
+        self._taken_at[k], self._missed[k], self._lost[k] = at_s, missed, lost
         self._taken += 1
 
     def refused(self, at_s: float) -> None:
@@ -29,11 +42,15 @@ class RecentFrames:
         self._refused_at[self._refused % _REMEMBERED] = at_s
         self._refused += 1
 
-    def since(self, at_s: float) -> tuple[int, int, int]:
-        """Frames taken up, of these late, and frames refused, since then."""
+    def since(self, at_s: float) -> RecentCounts:
+        """What has become of the frames since then."""
         recent = self._taken_at > at_s
-        refused = int(np.count_nonzero(self._refused_at > at_s))
-        return int(np.count_nonzero(recent)), int(np.count_nonzero(self._missed & recent)), refused
+        return RecentCounts(
+            int(np.count_nonzero(recent)),
+            int(np.count_nonzero(self._missed & recent)),
+            int(self._lost[recent].sum()),
+            int(np.count_nonzero(self._refused_at > at_s)),
+        )
 
 
 class Standing:

@@ -54,12 +54,14 @@ class Watch:
         self._launch, self._router, self._publisher = launch, router, publisher
         self._case_name = self._not_loaded = ""
         self._recording = RecordingProcess(launch)
-        # Two books: a recording that has ended is no less so for a trail that is written.
+        # Three books: a recording that has ended is no less so for a trail that is written, and a picture that stands
+        # still is no silence.
         self._alerts, self._recording_alerts = AlertBook("watch:"), AlertBook("recording:")
+        self._picture_alerts = AlertBook("picture:")
         self._desk = RequestDesk(
             launch, router,
             Within(stop, load, self.health, self._health, self._send, self._recording, self._alerts,
-                   self._recording_alerts),
+                   self._picture_alerts, self._recording_alerts),
         )  # fmt: skip
         self._thread = threading.Thread(target=self._run, name="watch", daemon=True)
         self._ending = threading.Event()
@@ -164,19 +166,21 @@ class Watch:
         loop = self._loop
         if loop is None or not loop.last_frame_at:
             return
-        frozen_s = frozen_for_s(loop, now)
         if self._alerts.is_open("stale_frames"):
-            if now - loop.last_frame_at < self._launch.stale_ms / 1000 and not frozen_s:
+            if now - loop.last_frame_at < self._launch.stale_ms / 1000:
                 self._send(self._alerts.end("stale_frames", "frames arrive again"))
         elif now >= self._stale_at(now) and not loop.busy_since:
             silent = (now - loop.last_frame_at) * 1000
-            _, _, refused = loop.recent.since(loop.last_frame_at)
+            refused = loop.recent.since(loop.last_frame_at).refused
             why = f"; {refused} were refused: {loop.invalid_text}" if refused else ""
             text = f"no frame for {silent:.0f} ms: the picture is old{why}"
             self._send(self._alerts.hold("stale_frames", "medium", time.time_ns(), text))
-        elif frozen_s:
+        frozen_s = 0.0 if self._alerts.is_open("stale_frames") else frozen_for_s(loop, now)
+        if frozen_s:
             text = f"the same picture has come for {frozen_s:.1f} s: it is not live"
-            self._send(self._alerts.hold("stale_frames", "medium", time.time_ns(), text))
+            self._send(self._picture_alerts.hold("stale_frames", "medium", time.time_ns(), text))
+        elif self._picture_alerts.is_open("stale_frames"):
+            self._send(self._picture_alerts.end("stale_frames", "the picture changes again, or none comes at all"))
         conflict = self._account.conflict if self._account and now - loop.last_frame_at < _CONFLICT_OVER_S else ""
         if conflict:
             self._send(self._alerts.hold("security", "high", time.time_ns(), conflict))
@@ -217,7 +221,7 @@ class Watch:
         return ("running" if loop.last_frame_at else "ready"), ""
 
     def _reasons(self, loop: FrameLoop, chain: Chain, now: float) -> Iterator[str]:
-        books = self._alerts, self._recording_alerts
+        books = self._alerts, self._picture_alerts, self._recording_alerts
         yield from (alert.text for book in books for alert in book.open())
         if now < self._failed_until:
             yield chain.last_failure
@@ -236,7 +240,7 @@ class Watch:
         loop, guidance = self._loop, self._chain.find(GuidanceStage) if self._chain else None
         if loop is None:
             return []
-        books = [self._alerts, self._recording_alerts, *([guidance.alerts] if guidance else [])]
+        books = [self._alerts, self._picture_alerts, self._recording_alerts, *([guidance.alerts] if guidance else [])]
         return [self._publisher.alert(a, loop.last_seq, loop.last_t_acq) for book in books for a in book.open()]
 
     # Health
