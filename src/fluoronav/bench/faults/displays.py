@@ -122,10 +122,7 @@ def _display(place: Place) -> Iterator[Display]:
 def frame(text: str) -> bytes:
     """A masked text frame of the WebSocket protocol (RFC 6455, 5.2)."""
     data, mask = text.encode(), os.urandom(4)
-    if len(data) < 126:
-        length = bytes([0x80 | len(data)])
-    else:
-        length = bytes([0x80 | 126]) + len(data).to_bytes(2, "big")
+    length = bytes([128 | len(data)]) if len(data) < 126 else bytes([128 | 126]) + len(data).to_bytes(2, "big")
     return b"\x81" + length + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(data))
 
 

@@ -1,4 +1,4 @@
-"""A tracker's OpenIGTLink gateway, and a client such as 3D Slicer: the bench's own reading of the protocol, bytes and all."""
+"""A tracker's OpenIGTLink gateway, and a client such as 3D Slicer, as the bench itself reads the protocol."""
 
 from __future__ import annotations
 

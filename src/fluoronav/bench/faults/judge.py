@@ -282,8 +282,8 @@ class Judge:
             self._wrong_since = t
         if t - self._wrong_since > self.limits.wrong_ms / 1000:
             self._breach(
-                t, "wrong", f"tracking with a pose that is {across:.1f} mm wrong across and {space:.1f} mm in space, said: "
-                f"{r['tre_image_mm']:.1f} and {r['tre_mm']:.1f} mm",
+                t, "wrong", f"tracking with a pose that is {across:.1f} mm wrong across and {space:.1f} mm in space, "
+                f"said: {r['tre_image_mm']:.1f} and {r['tre_mm']:.1f} mm",
             )  # fmt: skip
         return False
 

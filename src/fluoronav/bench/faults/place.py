@@ -51,7 +51,7 @@ class Place:
         return path
 
     def loop(self) -> Loop:
-        """The pipeline that most rows share, tracking, with its danger alarm open; started anew where a fault spoiled it.
+        """The pipeline that most rows share, tracking, with its danger alarm open; anew where a fault spoiled it.
 
         Raises
         ------

@@ -1,4 +1,4 @@
-"""Processes that are killed, loaded, starved of memory and disk, or started with a launch file that must not be obeyed."""
+"""Processes that are killed, loaded, starved of memory and disk, or started with a launch file that is unsafe."""
 
 from __future__ import annotations
 
@@ -11,17 +11,19 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgpack
 import yaml
 import zmq
 
 from fluoronav.audit import AuditError, verify_trail
 from fluoronav.bench.faults.clocks import busy
-from fluoronav.bench.faults.command import fluoronav, refusal
+from fluoronav.bench.faults.command import Ended, fluoronav, refusal
 from fluoronav.bench.faults.inputs import launch_file
-from fluoronav.bench.faults.loop import Loop
+from fluoronav.bench.faults.loop import Loop, request
 from fluoronav.bench.faults.place import Place
 from fluoronav.bench.faults.row import BenchError, Fault, NotHere, Outcome
 from fluoronav.bench.faults.window import Window
+from fluoronav.wire import encode
 
 _LOAD_S, _DEGRADED_SHARE = 10.0, 0.5
 _DISK_KB = 128
@@ -36,7 +38,9 @@ def _start(place: Place) -> Outcome:
     loop.start()
     window.recover(60.0, since=window.begin)
     window.last(3)
-    return window.outcome()
+    outcome = window.outcome()
+    outcome.lost_frames = None  # it was not there to take them
+    return outcome
 
 
 def _killed(place: Place) -> Outcome:
@@ -232,38 +236,47 @@ def _disk_full(place: Place) -> Outcome:
 
 
 def _source_escape(place: Place) -> Outcome:
+    """A source's name becomes part of the trail's: as a path, it leads out of the trail's folder."""
     folder = place.folder()
     inner = folder / "a" / "b" / "c"
     inner.mkdir(parents=True)
-    launch = launch_file(inner, source="../../escaped", audit="audit")
-    before = {p for p in folder.rglob("*") if inner not in p.parents}
-    loop_words = fluoronav("run", launch, folder=inner, until="ready after")
-    if "ready after" not in loop_words.text:
-        return refusal(loop_words, "source")
-    endpoints = yaml.safe_load(launch.read_text())["endpoints"]
-    command = [sys.executable, "-m", "fluoronav.cli", "run", str(launch)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    launch = launch_file(inner, source="../../../../escaped")
+    with (folder / "printed.txt").open("wb") as out:
+        command = [sys.executable, "-m", "fluoronav.cli", "run", str(launch)]
+        process = subprocess.Popen(command, stdout=out, stderr=out)
+    begin = time.time()
     try:
-        _ask_for_shadow(endpoints["requests"])
+        granted = _ask_for_shadow(yaml.safe_load(launch.read_text())["endpoints"]["requests"], process)
     finally:
         process.kill()
         process.wait()
-    outside = [p.name for p in set(folder.rglob("*")) - before if inner not in p.parents]
-    return Outcome(["it starts" + (f", and wrote {outside} outside its folder" if outside else "")])
+    said = (folder / "printed.txt").read_text(errors="replace")
+    if not granted:
+        return refusal(Ended(process.returncode, said, time.time() - begin, 0.0), "source")
+    outside = [p.relative_to(folder) for p in folder.rglob("*escaped*") if inner / "audit" not in p.parents]
+    if outside:
+        return Outcome([f"it starts, and writes {outside[0].name} outside the trail's folder"])
+    return Outcome(seen="it starts, and writes inside the trail's folder")
 
 
-def _ask_for_shadow(endpoint: str) -> None:
-    from fluoronav.bench.faults.loop import request
-    from fluoronav.wire import encode
-
+def _ask_for_shadow(endpoint: str, process: subprocess.Popen[bytes]) -> bool:
+    """Whether a starting pipeline grants a request that it must keep; false where it ends instead."""
     context = zmq.Context()
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.LINGER, 0)
     socket.connect(endpoint)
-    socket.send_multipart([b"", encode(request("mode.set", mode="shadow"))])
-    socket.poll(20_000)
-    socket.close()
-    context.term()
+    end, granted = time.time() + 60, False
+    try:
+        while not granted and process.poll() is None and time.time() < end:
+            socket.send_multipart([b"", encode(request("mode.set", mode="shadow"))])
+            if socket.poll(1000):
+                reply = msgpack.unpackb(socket.recv_multipart()[-1])
+                granted = reply["ok"] or reply["error"]["code"] != "not_ready"
+                time.sleep(0.2)
+    finally:
+        socket.close()
+        context.term()
+    return granted
 
 
 def _remote_requests(place: Place) -> Outcome:
@@ -293,6 +306,6 @@ WITH_ALL_STAGES = (
 )
 ALONE = (
     Fault("audit-disk-full", "the safe direction is granted; said within 2 s; the trail stays whole", _disk_full),
-    Fault("source-path-escape", "refused with the key", _source_escape),
+    Fault("source-path-escape", "refused with the key, or kept inside the folder", _source_escape),
     Fault("remote-requests-refused", "refused with the key that allows it", _remote_requests),
 )

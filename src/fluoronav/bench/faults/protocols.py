@@ -170,7 +170,7 @@ def _out_of_view(place: Place) -> Outcome:
 
 def _names_collide(place: Place) -> Outcome:
     """Names of more than 20 letters: in, two tools of one TDATA; out, three structures."""
-    left, right = "PedicleProbeLongLeftToTracker", "PedicleProbeLongRightToTracker"
+    left, right = "PedicleProbeStandardLeftToTracker", "PedicleProbeStandardRightToTracker"
 
     def make(k: int) -> bytes:
         rows = [(left[:20], at(-100, 0.01 * (k % 5), -950)), (right[:20], at(100, 0.01 * (k % 7), -900))]
@@ -267,7 +267,7 @@ def _umlaut(place: Place) -> Outcome:
 
 @contextlib.contextmanager
 def _slicer(place: Place, renamed: dict[str, str]) -> Iterator[tuple[Client, Callable[[float, str], None]]]:
-    """`fluoronav bridge igtl --serve` on a case with renamed structures, its client, and what says overlays and an alert."""
+    """`fluoronav bridge igtl --serve` on a case with renamed structures: its client, and what says an alert."""
     _needed()
     folder = place.folder()
     content = yaml.safe_load(embedded_case().read_text(encoding="utf-8"))

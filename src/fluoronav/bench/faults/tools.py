@@ -161,7 +161,10 @@ def _joins(place: Place) -> Outcome:
 
 
 FAULTS = (
-    Fault("tool-glitch-100m", "the alarm stays; unknown is said within 2.5 s", lambda p: _believed_by_nobody(p, _moved(1e5))),
+    Fault(
+        "tool-glitch-100m", "the alarm stays; unknown is said within 2.5 s",
+        lambda p: _believed_by_nobody(p, _moved(1e5)),
+    ),
     Fault(
         "tool-glitch-1e200", "the alarm stays; unknown is said within 2.5 s; all numbers finite",
         lambda p: _believed_by_nobody(p, _moved(1e200)),
