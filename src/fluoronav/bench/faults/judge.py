@@ -242,6 +242,11 @@ class Judge:
         elif skipped > limits.skipped_share:
             self._breach(t, "running", f"health says running while {skipped:.0%} of the frames are late or skipped")
 
+    def unreadable(self, t: float, kind: str, why: str) -> Verdict:
+        """A message that is not as the protocol has it."""
+        self._breach(t, "protocol", f"{'an' if kind[0] in 'ao' else 'a'} {kind} is not as the protocol has it: {why}")
+        return Verdict(False, False)
+
     def since(self, t: float) -> list[str]:
         """The breaches from a moment on, one line for each rule: the first, and how many there are."""
         found: dict[str, list[Breach]] = {}
@@ -270,9 +275,9 @@ class Judge:
             self._breach(t, "age", f"a pose of {age_ms:.0f} ms ago is called tracking")
         if exposure is None:
             return good
-        shown_ms = age_ms + (o["t_sent"] / 1e9 - exposure.t) * 1000
-        if good and shown_ms > self.limits.pose_age_ms and not o["missed"]:
-            self._breach(t, "age", f"a pose leaves {shown_ms:.0f} ms after its exposure as tracking, and not as late")
+        late_ms = (o["t_sent"] / 1e9 - exposure.t) * 1000
+        if late_ms > self.limits.pose_age_ms and not o["missed"]:
+            self._breach(t, "age", f"an overlay leaves {late_ms:.0f} ms after its exposure as tracking, not as late")
         across, space = pose_errors(np.array(r["T_camera_ct"]).reshape(4, 4), exposure.T_camera_ct, self.target_ct)
         factor, slack = self.limits.bound_factor, self.limits.bound_slack_mm
         if across <= factor * r["tre_image_mm"] + slack and space <= factor * r["tre_mm"] + slack:
@@ -305,7 +310,7 @@ class Judge:
         )
 
     def _demanded(self, exposure: Exposure, structure: str | None) -> str:
-        if structure not in exposure.distances_mm or structure not in self.thresholds_mm:
+        if structure is None or structure not in exposure.distances_mm or structure not in self.thresholds_mm:
             return "clear"
         caution, danger = self.thresholds_mm[structure]
         surely = exposure.distances_mm[structure] + self.limits.level_slack_mm

@@ -93,6 +93,7 @@ class Loop:
         self._alter_frames: AlterFrames = lambda header, pixels: [(header, pixels)]
         self._alter_tools: AlterTools = lambda message: [message]
         self._tools_good = True
+        self.tools_sent = 0
         self._exposures: dict[int, Exposure] = {}
         self._indices: dict[int, int] = {}
         self._frames_at = self._tools_at = time.time()
@@ -237,7 +238,7 @@ class Loop:
         try:
             socket.connect(self.endpoints["requests"])
             socket.send_multipart([b"", body])
-            if not socket.poll(1000 * seconds):
+            if not socket.poll(round(1000 * seconds)):
                 raise BenchError(f"no reply to a request within {seconds:.0f} s")
             return msgpack.unpackb(socket.recv_multipart()[-1])
         finally:
@@ -325,7 +326,7 @@ class Loop:
             )
             self._frames_at = now
             self.sent_at.append(now)
-            socket.send_multipart([b"frame/carm0", encode(changed), np.ascontiguousarray(shown)])
+            socket.send_multipart([b"frame/carm0", encode(changed), memoryview(np.ascontiguousarray(shown))])
 
     def _send_tools(self) -> None:
         socket = publisher_of_tools(self._context, self.endpoints["tools"])
@@ -338,7 +339,8 @@ class Loop:
                 for _ in range(bunch if self.tools_on else 0):
                     seq += 1
                     for message in self._alter_tools(self.scene.tools(self._k, seq, time.time_ns())):
-                        socket.send_multipart([b"tool/tracker0", msgpack.packb(message)])
+                        socket.send_multipart([b"tool/tracker0", encode(message)])
+                        self.tools_sent += 1
                     if self._tools_good:
                         self._tools_at = time.time()
         finally:
@@ -353,7 +355,11 @@ class Loop:
                     topic, body = socket.recv_multipart()[:2]
                     t = time.time()
                     message, kind = msgpack.unpackb(body), topic.split(b"/")[0].decode()
-                    self.heard.append(Heard(t, kind, message, self._judged(t, kind, message)))
+                    try:
+                        verdict = self._judged(t, kind, message)
+                    except (LookupError, TypeError, ValueError) as error:
+                        verdict = self.judge.unreadable(t, kind, f"{type(error).__name__}: {error}")
+                    self.heard.append(Heard(t, kind, message, verdict))
         finally:
             socket.close()
 

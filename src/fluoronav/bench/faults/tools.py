@@ -123,17 +123,20 @@ def _never_there(place: Place) -> Outcome:
 def _flood(place: Place) -> Outcome:
     loop = place.loop()
     window = Window(loop)
-    usual, loop.tools_per_s = loop.tools_per_s, _FLOOD_PER_S
+    usual, loop.tools_per_s, before = loop.tools_per_s, _FLOOD_PER_S, loop.tools_sent
     try:
         window.last(_FLOOD_S)
         window.say(window.status(), window.alert("latency", "stale_frames"), window.health(), within_s=None)
         time.sleep(0.2)
-        shown = len(loop.since(window.begin, "overlay")) / (loop.fps * (time.time() - window.begin))
+        passed = time.time() - window.begin
+        rate = (loop.tools_sent - before) / passed
+        shown = len(loop.since(window.begin, "overlay")) / (loop.fps * passed)
     finally:
         loop.tools_per_s = usual
     window.over()
     window.check(shown >= _DELIVERED_SHARE, f"overlays for {shown:.0%} of the frames meanwhile")
-    window.seen.append(f"{shown:.0%} of the frames meanwhile have an overlay")
+    window.check(rate > 0.7 * _FLOOD_PER_S, f"only {rate:.0f} messages a second could be sent")
+    window.seen.append(f"{shown:.0%} of the frames meanwhile have an overlay, at {rate:.0f} messages a second")
     window.recover(_BACK_S)
     return window.outcome()
 
