@@ -1,6 +1,7 @@
 """The bench of faults: what its judge calls a breach and what not, how it reads the rows, and two rows live."""
 
 import json
+import time
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from fluoronav.bench.faults.gateway import HEAD, Client, Gateway, at, crc64, mes
 from fluoronav.bench.faults.judge import Exposure, Judge, Outside, Promised, Verdict, not_finite
 from fluoronav.bench.faults.loop import Heard
 from fluoronav.bench.faults.row import Fault, Outcome, row_failed, row_not_run, row_of, table
-from fluoronav.bench.faults.window import steady_from
+from fluoronav.bench.faults.window import not_tracking_from, steady_from
 from fluoronav.cli import main
 
 PERIOD_S = 1 / 15
@@ -33,16 +34,16 @@ def overlay(t=T0, status="tracking", moved_mm=0.0, missed=False, overload=0, dis
     T[0, 3] = moved_mm
     registration = {"T_camera_ct": T.ravel().tolist(), "tre_mm": 2.0, "tre_image_mm": 0.4, "age": 0} | pose
     return {
-        "seq": 1, "t_sent": int((t + 0.02) * 1e9), "missed": missed, "dropped": {"overload": overload}, "status": status,
-        "registration": registration, "distances": list(distances),
+        "seq": 1, "t_sent": int((t + 0.02) * 1e9), "missed": missed, "dropped": {"overload": overload},
+        "status": status, "registration": registration, "distances": list(distances),
         "instruments": [{"id": "kwire", "origin": "tracker", "tip_ct": list(tip)}],
     }  # fmt: skip
 
 
 def alarm(state, priority="high", distance_mm=1.2, **change):
     return {
-        "id": "proximity/kwire/cord/1", "kind": "proximity", "state": state, "priority": priority, "instrument": "kwire",
-        "structure": "cord", "distance_mm": distance_mm, "lower_mm": distance_mm, "text": "said",
+        "id": "proximity/kwire/cord/1", "kind": "proximity", "state": state, "priority": priority,
+        "instrument": "kwire", "structure": "cord", "distance_mm": distance_mm, "lower_mm": distance_mm, "text": "said",
     } | change  # fmt: skip
 
 
@@ -54,15 +55,11 @@ def rules(j):
     return [b.rule for b in j.breaches]
 
 
-def run(j, seconds, t=T0, **what):
+def run(j, seconds, t=T0, late_each=0, **what):
     """Overlays as they come; returns when the last one came."""
     for k in range(round(seconds / PERIOD_S)):
         t += PERIOD_S
-        j.overlay(
-            t,
-            overlay(t, **(what | ({"missed": k % 5 == 0} if what.get("missed") == "each fifth" else {}))),
-            exposure(t),
-        )
+        j.overlay(t, overlay(t, missed=bool(late_each) and k % late_each == 0, **what), exposure(t))
     return t
 
 
@@ -233,7 +230,7 @@ def test_without_a_registration_stage_no_pose_is_promised():
 
 def test_running_while_a_fifth_of_the_frames_is_late_is_a_breach():
     j = judge()
-    t = run(j, 7, missed="each fifth")
+    t = run(j, 7, late_each=5)
     j.health(t, health(), all_well(t))
     assert rules(j) == ["running"]
 
@@ -241,7 +238,7 @@ def test_running_while_a_fifth_of_the_frames_is_late_is_a_breach():
 def test_one_bad_second_is_no_breach():
     j = judge()
     t = run(j, 7)
-    t = run(j, 0.5, t, missed=True)
+    t = run(j, 0.5, t, late_each=1)
     j.health(t, health(), all_well(t))
     assert not j.breaches
 
@@ -303,6 +300,15 @@ def test_it_is_over_with_the_first_of_eight_good_overlays_in_a_row():
     assert steady_from(heard(*[True] * 7, False, *[True] * 7)) is None
     assert steady_from(heard(*[True] * 8, tool=False)) is None
     assert steady_from(heard(*[True] * 8, tool=False), tool=False) == T0
+
+
+def statuses(*names):
+    return [Heard(T0 + k, "overlay", {"status": s}, Verdict(False, False)) for k, s in enumerate(names)]
+
+
+def test_one_overlay_that_does_not_say_tracking_has_not_said_it():
+    assert not_tracking_from(statuses("tracking", "degraded", "tracking", *["degraded", "lost"] * 2)) is None
+    assert not_tracking_from(statuses("tracking", "degraded", "tracking", *["degraded"] * 5)) == T0 + 3
 
 
 # Rows
@@ -392,7 +398,7 @@ def test_a_client_hears_what_a_gateway_plays_and_notices_its_end():
         for _ in range(500):
             if client.ends:
                 break
-            __import__("time").sleep(0.01)
+            time.sleep(0.01)
         assert client.heard[0] == ("TRANSFORM", b"StylusToTracker", said[HEAD.size :])
         assert client.ends
     finally:

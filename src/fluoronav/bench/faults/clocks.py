@@ -21,6 +21,7 @@ _AFTER_PAUSE_S = 4.0
 # An offset is learned within some frames.
 _LEARNED_S = 2.0
 _SILENCE_S = 1.0
+_SELDOM_S = 0.7
 _DRIFT_S, _DRIFT_PER_S = 8.0, 0.02
 _OFFSET_WITHIN_MS = 60.0
 _HOG = "while True: pass"
@@ -162,15 +163,15 @@ def _grabber_again(loop: Loop, window: Window | None) -> None:
 def _wrap(place: Place) -> Outcome:
     """Numbers of 32 bit, which some grabbers count in."""
     loop = place.loop()
-    loop.next_seq = 2**32 - round(3 * loop.fps)
-    loop.wait(lambda: loop.next_seq > 2**32 - round(loop.fps), 10, "hear of large numbers")
-    loop.wait(loop.steady, 20, "track at large numbers")
     before = _lost(loop)
     window = Window(loop)
+    loop.next_seq = 2**32 - round(2 * loop.fps)
     with loop.altering(lambda header, pixels: [(header | {"seq": header["seq"] % 2**32}, pixels)]):
-        window.last(4)
+        loop.wait(lambda: loop.next_seq > 2**32, 10, "hear of large numbers")
+        window.over()
+        window.last(3)
         window.say(window.status(), window.alert("stale_frames"), window.health(), within_s=None)
-        window.recover(3, since=window.begin)
+        window.recover(3)
         window.last(2)
         lost = _lost(loop) - before
         window.check(lost < 10 * loop.fps, f"{lost:.3g} frames are counted as lost")
@@ -181,13 +182,17 @@ def _wrap(place: Place) -> Outcome:
 
 def _alternating(place: Place) -> Outcome:
     loop = place.loop()
-    window, numbers = Window(loop), (2**63 - 1, 1, 2**63, 2)
+    window, sent = Window(loop), [0.0]
 
     def odd(header, pixels):
-        return [(header | {"seq": numbers[header["seq"] % len(numbers)]}, pixels)]
+        """One each 0.7 s: after so long a silence, a number that went back is believed."""
+        if time.time() - sent[-1] < _SELDOM_S:
+            return []
+        sent.append(time.time())
+        return [(header | {"seq": 1 if len(sent) % 2 else 2**63 - 1}, pixels)]
 
     with loop.altering(odd):
-        window.last(4)
+        window.last(10 * _SELDOM_S)
         window.say(window.status(), window.alert("stale_frames", "security"), window.health(), within_s=4)
     _grabber_again(loop, None)
     window.over()

@@ -326,7 +326,7 @@ class Loop:
             )
             self._frames_at = now
             self.sent_at.append(now)
-            socket.send_multipart([b"frame/carm0", encode(changed), memoryview(np.ascontiguousarray(shown))])
+            socket.send_multipart([b"frame/carm0", encode(changed), np.ascontiguousarray(shown).tobytes()])
 
     def _send_tools(self) -> None:
         socket = publisher_of_tools(self._context, self.endpoints["tools"])

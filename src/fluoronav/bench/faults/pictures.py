@@ -10,9 +10,11 @@ from fluoronav.bench.faults.loop import AlterFrames, Loop
 from fluoronav.bench.faults.place import Place
 from fluoronav.bench.faults.row import Fault, Outcome
 from fluoronav.bench.faults.scene import SDD_MM
-from fluoronav.bench.faults.window import OVER_WITHIN_S, Window
+from fluoronav.bench.faults.window import OVER_WITHIN_S, SAID_WITHIN_S, Window
 
 _FAULT_S = 6.0
+# From the third second on, at most this share may be called tracking.
+_STILL_TRACKING = 0.1
 # After a picture that fits no pose, the search starts anew.
 _FOUND_AGAIN_S = 15.0
 _ZOOM = 1.04
@@ -26,24 +28,27 @@ def _frozen(place: Place) -> Outcome:
         held[:] = held or [np.array(pixels)]
         return [(header, held[0])]
 
-    return _wrong_picture(place.loop(), same, ("stale_frames", "registration_lost"))
+    return _wrong_picture(place.loop(), same, "stale_frames", "registration_lost")
 
 
 def _flipped(place: Place) -> Outcome:
-    return _wrong_picture(place.loop(), lambda h, pixels: [(h, pixels[:, ::-1])], ("registration_lost",))
+    return _wrong_picture(place.loop(), lambda h, pixels: [(h, pixels[:, ::-1])], "registration_lost")
 
 
 def _rotated(place: Place) -> Outcome:
-    return _wrong_picture(place.loop(), lambda h, pixels: [(h, np.rot90(pixels))], ("registration_lost",))
+    return _wrong_picture(place.loop(), lambda h, pixels: [(h, np.rot90(pixels))], "registration_lost")
 
 
-def _wrong_picture(loop: Loop, change: AlterFrames, kinds: tuple[str, ...]) -> Outcome:
+def _wrong_picture(loop: Loop, change: AlterFrames, *kinds: str) -> Outcome:
     window = Window(loop)
     with loop.altering(change):
         window.last(_FAULT_S)
         window.say(window.status(), window.alert(*kinds))
-        called = [h.message["status"] for h in loop.since(window.begin, "overlay")].count("tracking") / loop.fps
-        window.seen.append(f"called tracking for {called:.1f} s")
+        later = [h.message["status"] for h in loop.since(window.begin + SAID_WITHIN_S, "overlay")]
+        called = later.count("tracking") / max(len(later), 1)
+        window.check(
+            called < _STILL_TRACKING, f"called tracking in {called:.0%} of the frames from the third second on"
+        )
     window.over()
     window.recover(_FOUND_AGAIN_S)
     return window.outcome()

@@ -11,6 +11,8 @@ from fluoronav.bench.faults.row import BenchError, Outcome
 # How soon a fault is to be said, and how soon after its end all is to be right again, s.
 SAID_WITHIN_S = 2.0
 OVER_WITHIN_S = 8.0
+# A status is said by so many overlays in a row.
+_SAID_OVERLAYS = 5
 # The last frame's overlay may still be on its way.
 _ON_THE_WAY_S = 0.4
 
@@ -45,8 +47,8 @@ class Window:
     # What is said of it
 
     def status(self) -> float | None:
-        """When an overlay first did not say `tracking`."""
-        return self._first(h for h in self.loop.since(self.begin, "overlay") if h.message["status"] != "tracking")
+        """When overlays first did not say `tracking` any more: some in a row, since one alone is soon forgotten."""
+        return not_tracking_from(self.loop.since(self.begin, "overlay"))
 
     def alert(self, *kinds: str) -> float | None:
         """When an alert of one of these kinds was first raised, or changed.
@@ -143,6 +145,17 @@ class Window:
     @staticmethod
     def _first(found: Iterable[Heard]) -> float | None:
         return next((h.t for h in found), None)
+
+
+def not_tracking_from(overlays: list[Heard]) -> float | None:
+    """When the first of some overlays in a row was heard that do not say `tracking`; None where there are none."""
+    first, row = 0.0, 0
+    for h in overlays:
+        other = h.message["status"] != "tracking"
+        first, row = (h.t if row == 0 else first, row + 1) if other else (0.0, 0)
+        if row == _SAID_OVERLAYS:
+            return first
+    return None
 
 
 def steady_from(overlays: list[Heard], tool: bool = True, pose: bool = True) -> float | None:
