@@ -46,9 +46,7 @@ def _wrong_picture(loop: Loop, change: AlterFrames, *kinds: str) -> Outcome:
         window.say(window.status(), window.alert(*kinds))
         later = [h.message["status"] for h in loop.since(window.begin + SAID_WITHIN_S, "overlay")]
         called = later.count("tracking") / max(len(later), 1)
-        window.check(
-            called < _STILL_TRACKING, f"called tracking in {called:.0%} of the frames from the third second on"
-        )
+        window.check(called < _STILL_TRACKING, f"called tracking in {called:.0%} of the frames after 2 s")
     window.over()
     window.recover(_FOUND_AGAIN_S)
     return window.outcome()
@@ -107,11 +105,8 @@ def _two_grabbers(place: Place) -> Outcome:
     window = Window(loop)
     with loop.altering(also):
         window.last(_FAULT_S)
-        window.say(
-            window.alert("security", "stale_frames", "registration_lost"),
-            within_s=3,
-            what="that there are two grabbers",
-        )
+        named = [h.t for h in loop.since(window.begin, "alert") if "grabber" in h.message["text"].lower()]
+        window.say(window.alert("security"), *named[:1], within_s=3, what="that there are two grabbers")
     window.over()
     window.recover(_FOUND_AGAIN_S)
     return window.outcome()
