@@ -57,8 +57,8 @@ class Limits:
     level_slack_mm: float = 1.0
     unregistered_s: float = 2.3
     missed_share: float = 0.10
-    missed_windows_s: tuple[float, float] = (3.0, 6.0)
-    skipped_share: float = 0.25
+    missed_windows_s: tuple[float, float] = (3.0, 10.0)
+    skipped_share: float = 0.5
     untracked_s: float = 3.0
     stale_s: float = 0.8
     silent_s: float = 3.0
@@ -203,7 +203,7 @@ class Judge:
         """Judges an alert."""
         if a["kind"] != "proximity":
             return
-        key = str(a.get("instance", "")), str(a["id"])
+        key = str(a.get("instance", self._instance)), str(a["id"])
         before, level = self.open.get(key), "clear" if a["state"] == "cleared" else _LEVEL_OF[a["priority"]]
         if a["state"] == "acknowledged":
             return

@@ -319,13 +319,15 @@ class Loop:
         }  # fmt: skip
         self.next_seq += 1
         now = time.time()
-        for changed, shown in self._alter_frames(header, pixels):
+        altered = self._alter_frames(header, pixels)
+        if altered:
+            self._frames_at = now
+            self.sent_at.append(now)
+        for changed, shown in altered:
             self._indices[changed["seq"]] = k
             self._exposures[changed["seq"]] = Exposure(
                 now, changed["seq"], scene.sequence.T_camera_ct[k], scene.tips_ct[k], scene.distances_mm[k]
             )
-            self._frames_at = now
-            self.sent_at.append(now)
             socket.send_multipart([b"frame/carm0", encode(changed), np.ascontiguousarray(shown).tobytes()])
 
     def _send_tools(self) -> None:

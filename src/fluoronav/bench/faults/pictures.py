@@ -75,7 +75,8 @@ def _zoom(place: Place) -> Outcome:
         window = Window(loop)
         with loop.altering(announced(_ZOOM)):
             window.last(_FAULT_S)
-            said = min((m for m in (window.status(), window.health()) if m is not None), default=None)
+            signs = window.status(), window.health(), window.alert("registration_lost", "stale_frames")
+            said = min((m for m in signs if m is not None), default=None)
             spaces = [
                 pose_errors(
                     np.array(h.message["registration"]["T_camera_ct"]).reshape(4, 4),

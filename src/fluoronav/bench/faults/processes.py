@@ -197,6 +197,13 @@ def _small_disk(folder: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", str(at)], check=False)
 
 
+def _fill(path: Path) -> None:
+    """Writes a file until the disk is full."""
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 512)
+
+
 def _disk_full(place: Place) -> Outcome:
     place.end("main")
     with _small_disk(place.folder()) as disk:
@@ -206,9 +213,7 @@ def _disk_full(place: Place) -> Outcome:
             _granted(loop, "mode.set", mode="shadow")
             filler = disk / "filler"
             window = Window(loop)
-            with contextlib.suppress(OSError), filler.open("wb", buffering=0) as file:
-                while True:
-                    file.write(b"x" * 512)
+            _fill(filler)
             # A line takes some hundred bytes: what is left of the trail's last page fills up, too.
             alert = next((key[1] for key in loop.judge.open), "")
             for _ in range(16):
@@ -230,7 +235,11 @@ def _disk_full(place: Place) -> Outcome:
                 except AuditError as error:
                     window.problems.append(str(error).split(": ", 1)[-1][:160])
             window.over_ms = (time.time() - window.ended) * 1000
-            return window.outcome()
+            outcome = window.outcome()
+            _fill(filler)
+            if not loop.ask("stop")["ok"]:
+                outcome.problems.append("stop is refused while the disk is full")
+            return outcome
         finally:
             loop.close()
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import os
 import signal
 import subprocess
@@ -24,6 +23,7 @@ from fluoronav.bench.faults.row import BenchError, Fault, NotHere, Outcome
 from fluoronav.paths import embedded_case
 from fluoronav.simulation.rig import free_endpoints
 from fluoronav.wire import encode
+from fluoronav.wire.messages import PROTOCOL_VERSION
 
 _EACH_S = 0.02
 _STARTS_S, _ENDS_S = 60.0, 5.0
@@ -45,7 +45,6 @@ class Bridge:
     """
 
     def __init__(self, folder: Path, play: Play) -> None:
-        _needed()
         self.gateway = Gateway(play)
         self.begin = time.time()
         endpoint = free_endpoints("tcp", folder)["tools"]
@@ -64,7 +63,7 @@ class Bridge:
         while not self.gateway.connections:
             if time.time() > end or self._process.poll() is not None:
                 self.close()
-                raise BenchError(f"the bridge does not connect: {self.log[-200:]}")
+                raise _not_started("connect", self.log)
             time.sleep(0.02)
         self.begin = time.time()
 
@@ -109,9 +108,10 @@ def _bridge(place: Place, play: Play) -> Iterator[Bridge]:
         bridge.close()
 
 
-def _needed() -> None:
-    if importlib.util.find_spec("pyigtl") is None and importlib.util.find_spec("fluoronav.openigtlink") is None:
-        raise NotHere("the bridge needs the extra `igtl`")
+def _not_started(what: str, log: str) -> BenchError | NotHere:
+    """Why a bridge does not run: for want of an extra, or by an error."""
+    last = log.strip()[-200:]
+    return NotHere(last) if "needs the extra" in log else BenchError(f"the bridge does not {what}: {last}")
 
 
 def _again_and_again(make: Callable[[int], bytes]) -> Play:
@@ -268,7 +268,6 @@ def _umlaut(place: Place) -> Outcome:
 @contextlib.contextmanager
 def _slicer(place: Place, renamed: dict[str, str]) -> Iterator[tuple[Client, Callable[[float, str], None]]]:
     """`fluoronav bridge igtl --serve` on a case with renamed structures: its client, and what says an alert."""
-    _needed()
     folder = place.folder()
     content = yaml.safe_load(embedded_case().read_text(encoding="utf-8"))
     rename = lambda name: renamed.get(name, name)  # noqa: E731
@@ -293,17 +292,9 @@ def _slicer(place: Place, renamed: dict[str, str]) -> Iterator[tuple[Client, Cal
     def say(seconds: float, alert: str) -> None:
         end, k = time.time() + seconds, 0
         while time.time() < end:
-            kwire = {"id": "kwire", "tip_ct": [5.0, 75.0, -158.0], "axis_ct": [0.0, -1.0, 0.0]}
-            out.send_multipart(
-                [b"overlay/carm0", encode({"registration": None, "status": "tracking", "instruments": [kwire]})]
-            )
+            out.send_multipart([b"overlay/carm0", encode(_overlay(k))])
             if alert and k % 10 == 5:
-                out.send_multipart(
-                    [
-                        b"alert/carm0",
-                        encode({"priority": "high", "state": "raised", "kind": "proximity", "text": alert}),
-                    ]
-                )
+                out.send_multipart([b"alert/carm0", encode(_alert(k, alert))])
             k += 1
             time.sleep(0.05)
 
@@ -311,7 +302,7 @@ def _slicer(place: Place, renamed: dict[str, str]) -> Iterator[tuple[Client, Cal
         end = time.time() + _STARTS_S
         while "serving" not in log.read_text(errors="replace"):
             if time.time() > end or process.poll() is not None:
-                raise BenchError(f"the bridge does not serve: {log.read_text(errors='replace').strip()[-200:]}")
+                raise _not_started("serve", log.read_text(errors="replace"))
             time.sleep(0.05)
         client = Client(port)
         yield client, say
@@ -326,6 +317,31 @@ def _slicer(place: Place, renamed: dict[str, str]) -> Iterator[tuple[Client, Cal
             process.wait()
         out.close()
         context.term()
+
+
+def _overlay(k: int) -> dict[str, Any]:
+    """A whole overlay, as a pipeline sends it."""
+    kwire = {
+        "id": "kwire", "kind": "k-wire", "tip_px": None, "tail_px": None, "tip_ct": [5.0, 75.0, -158.0],
+        "axis_ct": [0.0, -1.0, 0.0], "sigma_mm": 0.3, "origin": "tracker", "age": 0, "method": None, "shaft_px": None,
+    }  # fmt: skip
+    now = time.time_ns()
+    return {
+        "v": PROTOCOL_VERSION, "source": "carm0", "seq": k, "t_acq": now, "t_recv": now, "t_sent": now,
+        "deadline_ms": 33.3, "missed": False, "dropped": {"network": 0, "overload": 0, "invalid": 0}, "stages": {},
+        "status": "tracking", "registration": None, "instruments": [kwire], "distances": [], "plan": [], "outlines": [],
+        "models": {}, "mode": "live",
+    }  # fmt: skip
+
+
+def _alert(k: int, text: str) -> dict[str, Any]:
+    """A whole alert, as a pipeline sends it."""
+    now = time.time_ns()
+    return {
+        "v": PROTOCOL_VERSION, "source": "carm0", "id": f"proximity/{k}", "seq": k, "t_acq": now, "t_raised": now,
+        "state": "raised", "priority": "high", "kind": "proximity", "instrument": "kwire", "structure": "Rückenmark",
+        "distance_mm": 2.1, "lower_mm": 1.6, "threshold_mm": 1.0, "text": text,
+    }  # fmt: skip
 
 
 FAULTS = (
