@@ -12,7 +12,7 @@ from contextlib import contextmanager
 
 from fluoronav.bench.faults.loop import AlterFrames, Loop
 from fluoronav.bench.faults.place import Place
-from fluoronav.bench.faults.row import Fault, Outcome
+from fluoronav.bench.faults.row import BenchError, Fault, Outcome
 from fluoronav.bench.faults.window import Window
 
 _PAUSE_S, _BETWEEN_S, _PAUSES = 0.7, 1.5, 4
@@ -196,8 +196,11 @@ def _alternating(place: Place) -> Outcome:
         window.say(window.status(), window.alert("stale_frames", "security"), window.health(), within_s=4)
     _grabber_again(loop, None)
     window.over()
-    asked = loop.ask("status")
-    window.check(bool(asked["ok"]), f"status is refused: {asked.get('error')}")
+    try:
+        asked = loop.ask("status")
+        window.check(bool(asked["ok"]), f"status is refused: {asked.get('error')}")
+    except BenchError as error:
+        window.problems.append(str(error))
     window.recover()
     window.last(2)
     quiet = time.time() - max((h.t for h in loop.since(window.begin, "health")), default=window.begin)

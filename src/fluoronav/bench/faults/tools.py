@@ -17,7 +17,7 @@ _FAULT_S = 4.0
 _SAID_S = 2.5
 _BACK_S = 4.0
 _LOST = ("instrument_lost", "tracker_drift", "proximity")
-_FLOOD_PER_S, _FLOOD_S = 3000.0, 4.0
+_FLOOD_PER_S, _FLOOD_S, _OTHER_TOOLS = 3000.0, 4.0, 6
 _DELIVERED_SHARE = 0.8
 _JOINS_WITHIN_S, _LISTENING_S = 1.2, 2.5
 
@@ -125,7 +125,8 @@ def _flood(place: Place) -> Outcome:
     window = Window(loop)
     usual, loop.tools_per_s, before = loop.tools_per_s, _FLOOD_PER_S, loop.tools_sent
     try:
-        window.last(_FLOOD_S)
+        with loop.altering(tools=_with_others):
+            window.last(_FLOOD_S)
         window.say(window.status(), window.alert("latency", "stale_frames"), window.health(), within_s=None)
         time.sleep(0.2)
         passed = time.time() - window.begin
@@ -139,6 +140,12 @@ def _flood(place: Place) -> Outcome:
     window.seen.append(f"{shown:.0%} of the frames meanwhile have an overlay, at {rate:.0f} messages a second")
     window.recover(_BACK_S)
     return window.outcome()
+
+
+def _with_others(message):
+    """A tracker that reports all that it can see, whether it is ours or not."""
+    seen = message["tools"][0]
+    return [message | {"tools": message["tools"] + [seen | {"id": f"other{k}"} for k in range(_OTHER_TOOLS)]}]
 
 
 def _joins(place: Place) -> Outcome:
