@@ -96,6 +96,10 @@ def _zoom(place: Place) -> Outcome:
     return window.outcome()
 
 
+def _of_two(reason: str) -> bool:
+    return "grabber" in reason or "refused" in reason
+
+
 def _two_grabbers(place: Place) -> Outcome:
     loop = place.loop()
     noise = np.random.default_rng(0).integers(2000, 20000, place.scene.sequence.frames.shape[1:], dtype=np.uint16)
@@ -106,8 +110,9 @@ def _two_grabbers(place: Place) -> Outcome:
     window = Window(loop)
     with loop.altering(also):
         window.last(_FAULT_S)
-        named = [h.t for h in loop.since(window.begin, "alert") if "grabber" in h.message["text"].lower()]
-        window.say(window.alert("security"), *named[:1], within_s=3, what="that there are two grabbers")
+        said = [h.t for h in window.new_alerts() if "grabber" in h.message["text"].lower()]
+        said += [h.t for h in loop.since(window.begin, "health") if _of_two(str(h.message.get("reason", "")).lower())]
+        window.say(window.alert("security"), *said, within_s=4, what="that there are two grabbers, or frames refused")
     window.over()
     window.recover(_FOUND_AGAIN_S)
     return window.outcome()
@@ -118,5 +123,9 @@ FAULTS = (
     Fault("picture-flipped-midstream", "not called tracking after 2 s; found again within 15 s", _flipped),
     Fault("picture-rotated", "not called tracking after 2 s; found again within 15 s", _rotated),
     Fault("zoom-announced", "used for the pose, or refused with the reason", _zoom),
-    Fault("two-grabbers", "an alert within 3 s; measured again within 15 s", _two_grabbers),
+    Fault(
+        "two-grabbers",
+        "an alert, or why frames are refused in health, within 4 s; measured again within 15 s",
+        _two_grabbers,
+    ),
 )

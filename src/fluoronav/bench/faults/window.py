@@ -13,6 +13,7 @@ SAID_WITHIN_S = 2.0
 OVER_WITHIN_S = 8.0
 # A status is said by so many overlays in a row.
 _SAID_OVERLAYS = 5
+_REPEATED_S = 5.0
 # The last frame's overlay may still be on its way.
 _ON_THE_WAY_S = 0.4
 
@@ -32,6 +33,8 @@ class Window:
         self.seen: list[str] = []
         self.said_ms: float | None = None
         self.over_ms: float | None = None
+        # Open alerts are repeated: one that was said before tells nothing of this fault.
+        self._known = {_step(h.message) for h in loop.since(self.begin - _REPEATED_S, "alert")}
 
     def last(self, seconds: float) -> None:
         """Lets the fault go on for so long; the pipeline must live meanwhile."""
@@ -61,7 +64,11 @@ class Window:
                 return "proximity" in kinds and a["state"] == "changed" and a["distance_mm"] is None
             return a["kind"] in kinds and a["state"] in ("raised", "changed")
 
-        return self._first(h for h in self.loop.since(self.begin, "alert") if speaks(h.message))
+        return self._first(h for h in self.new_alerts() if speaks(h.message))
+
+    def new_alerts(self) -> list[Heard]:
+        """Steps of alerts that were not said before the fault."""
+        return [h for h in self.loop.since(self.begin, "alert") if _step(h.message) not in self._known]
 
     def health(self) -> float | None:
         """When health first did not say that all is well."""
@@ -145,6 +152,11 @@ class Window:
     @staticmethod
     def _first(found: Iterable[Heard]) -> float | None:
         return next((h.t for h in found), None)
+
+
+def _step(a: dict) -> tuple[str, str, str, bool]:
+    """What makes an alert's message more than a repetition."""
+    return a["id"], a["state"], a["priority"], a["distance_mm"] is None
 
 
 def not_tracking_from(overlays: list[Heard]) -> float | None:
