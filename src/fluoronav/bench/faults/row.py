@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fluoronav.bench.faults.place import Place
+
+
+_SEEN_LETTERS = 160
 
 
 class BenchError(RuntimeError):
@@ -96,13 +100,15 @@ def row_failed(fault: Fault, why: str) -> dict[str, Any]:
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows for people."""
+    """The rows for people; what was seen is cut short, the JSON has all of it."""
     lines = [f"{'fault':38}{'':8}{'said':>8}{'over':>8}{'lost':>6}  seen"]
     for r in rows:
         verdict = {True: "ok", False: "NOT OK", None: "not run"}[r["ok"]]
         said, over = (_seconds(r[k]) for k in ("said_after_ms", "recovered_after_ms"))
         lost = "-" if r["lost_frames"] is None else str(r["lost_frames"])
-        lines.append(f"{r['name']:38}{verdict:8}{said:>8}{over:>8}{lost:>6}  {r['seen']}")
+        lines.append(
+            f"{r['name']:38}{verdict:8}{said:>8}{over:>8}{lost:>6}  {textwrap.shorten(r['seen'], _SEEN_LETTERS)}"
+        )
     counts = [sum(r["ok"] is v for r in rows) for v in (True, False, None)]
     lines.append("")
     lines.append(f"{counts[0]} ok, {counts[1]} not ok, {counts[2]} not run; said and over in s")
