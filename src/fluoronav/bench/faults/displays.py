@@ -126,6 +126,13 @@ def frame(text: str) -> bytes:
     return b"\x81" + length + mask + bytes(b ^ mask[i % 4] for i, b in enumerate(data))
 
 
+def _refused(outcome: Outcome, begin: float) -> Outcome:
+    """With the time until the refusal, where it was one."""
+    if not outcome.problems:
+        outcome.said_after_ms = (time.time() - begin) * 1000
+    return outcome
+
+
 def _rebinding(place: Place) -> Outcome:
     """A page of another site whose name was made to mean this computer."""
     with _display(place) as display:
@@ -134,24 +141,21 @@ def _rebinding(place: Place) -> Outcome:
         status = display.open(host=foreign, origin=f"http://{foreign}")[0]
         page = display.send(f"GET / HTTP/1.1\r\nHost: {foreign}\r\n\r\n")[0]
         own = display.open()[0]
-        outcome = Outcome(
-            said_after_ms=(time.time() - begin) * 1000, seen=f"stream {status}, page {page}, its own {own}"
-        )
+        outcome = Outcome(seen=f"stream {status}, page {page}, its own {own}")
     if status in (0, 101):
         outcome.problems.append("a foreign name is admitted to the stream")
     if page in (0, 200):
         outcome.problems.append("a foreign name is given the page")
     if own != 101:
         outcome.problems.append("its own page is refused")
-    return outcome
+    return _refused(outcome, begin)
 
 
 def _watchers(place: Place) -> Outcome:
     with _display(place) as display:
         admitted = sum(display.open()[0] == 101 for _ in range(_WATCHERS))
-        begin = time.time()
         control = display.open(f"/stream?{display.key}")[0]
-        outcome = Outcome(said_after_ms=(time.time() - begin) * 1000, seen=f"{admitted} watchers, control: {control}")
+        outcome = Outcome(seen=f"{admitted} watchers, control: {control}")
     if control != 101:
         outcome.problems.append("the control screen is locked out")
     return outcome
@@ -185,9 +189,8 @@ def _half_open(place: Place) -> Outcome:
 
 def _error_pages(place: Place) -> Outcome:
     with _display(place) as display:
-        begin = time.time()
         status, head, _ = display.get("/no-such-page")
-        outcome = Outcome(said_after_ms=(time.time() - begin) * 1000, seen=f"status {status}")
+        outcome = Outcome(seen=f"status {status}")
     missing = [h for h in _HEADERS if h not in head.lower()]
     if missing:
         outcome.problems.append(f"without {', '.join(missing)}")
