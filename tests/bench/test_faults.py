@@ -12,7 +12,7 @@ from fluoronav.bench.faults.gateway import HEAD, Client, Gateway, at, crc64, mes
 from fluoronav.bench.faults.judge import Exposure, Judge, Outside, Promised, Verdict, not_finite
 from fluoronav.bench.faults.loop import Heard
 from fluoronav.bench.faults.row import Fault, Outcome, row_failed, row_not_run, row_of, table
-from fluoronav.bench.faults.window import not_tracking_from, steady_from
+from fluoronav.bench.faults.window import complaint, not_tracking_from, steady_from
 from fluoronav.cli import main
 
 PERIOD_S = 1 / 15
@@ -309,6 +309,12 @@ def statuses(*names):
 def test_one_overlay_that_does_not_say_tracking_has_not_said_it():
     assert not_tracking_from(statuses("tracking", "degraded", "tracking", *["degraded", "lost"] * 2)) is None
     assert not_tracking_from(statuses("tracking", "degraded", "tracking", *["degraded"] * 5)) == T0 + 3
+
+
+def test_a_complaint_is_the_same_whatever_its_figures():
+    before = complaint({"state": "degraded", "reason": "47 % of the last 43 overlays were late"})
+    assert complaint({"state": "degraded", "reason": "5.5 % of the last 9 overlays were late"}) == before
+    assert complaint({"state": "degraded", "reason": "nothing was ever heard of the tracker"}) != before
 
 
 # Rows

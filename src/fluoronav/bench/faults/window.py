@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterable
 
@@ -35,6 +36,7 @@ class Window:
         self.over_ms: float | None = None
         # Open alerts are repeated: one that was said before tells nothing of this fault.
         self._known = {_step(h.message) for h in loop.since(self.begin - _REPEATED_S, "alert")}
+        self._complaints = {complaint(h.message) for h in loop.since(self.begin - _REPEATED_S, "health")}
 
     def last(self, seconds: float) -> None:
         """Lets the fault go on for so long; the pipeline must live meanwhile."""
@@ -71,9 +73,11 @@ class Window:
         return [h for h in self.loop.since(self.begin, "alert") if _step(h.message) not in self._known]
 
     def health(self) -> float | None:
-        """When health first did not say that all is well."""
+        """When health first did not say that all is well, for another reason than before the fault."""
         return self._first(
-            h for h in self.loop.since(self.begin, "health") if h.message["state"] not in ("running", "ready")
+            h
+            for h in self.loop.since(self.begin, "health")
+            if h.message["state"] not in ("running", "ready") and complaint(h.message) not in self._complaints
         )
 
     def say(self, *moments: float | None, within_s: float | None = SAID_WITHIN_S, what: str = "it") -> None:
@@ -152,6 +156,11 @@ class Window:
     @staticmethod
     def _first(found: Iterable[Heard]) -> float | None:
         return next((h.t for h in found), None)
+
+
+def complaint(health: dict) -> str:
+    """What health finds wrong, without the figures, which change with each message."""
+    return re.sub(r"[\d.]+", "#", f"{health['state']}: {health.get('reason', '')}")
 
 
 def _step(a: dict) -> tuple[str, str, str, bool]:
