@@ -40,6 +40,8 @@ class Limits:
         Without a pose for so long, health must not say `running`; it comes once a second and on changes.
     missed_share, missed_windows_s
         The share of late frames in each of the last windows, s, above which health must not say `running`.
+    on_their_way : int
+        Late overlays that health may not have counted yet.
     skipped_share : float
         The same, of frames that were late or passed over.
     untracked_s : float
@@ -58,6 +60,7 @@ class Limits:
     unregistered_s: float = 2.3
     missed_share: float = 0.10
     missed_windows_s: tuple[float, float] = (3.0, 10.0)
+    on_their_way: int = 2
     skipped_share: float = 0.5
     untracked_s: float = 3.0
     stale_s: float = 0.8
@@ -353,7 +356,8 @@ class Judge:
         within = [(late, over) for at, late, over in self._frames if at > t - window_s]
         over = skipped * sum(o for _, o in within)
         count = len(within) + over
-        return (sum(late for late, _ in within) + over) / count if count >= 10 else 0.0
+        late = max(sum(late for late, _ in within) - self.limits.on_their_way, 0)
+        return (late + over) / count if count >= 10 else 0.0
 
 
 def pose_errors(T_camera_ct: Float, truth: Float, target_ct: Sequence[float]) -> tuple[float, float]:
