@@ -68,7 +68,9 @@ def bench_faults(
     try:
         for k, fault in enumerate(faults, 1):
             say(f"[{k}/{len(faults)}] {fault.name}: {fault.expected}")
-            rows.append(row := _row(fault, place))
+            row = _row(fault, place)
+            row["seen"] = place.without_paths(row["seen"])
+            rows.append(row)
             verdict = {True: "ok", False: "NOT OK", None: "not run"}[row["ok"]]
             say(f"    {verdict}: {row['seen']}")
     finally:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -72,6 +73,10 @@ class Place:
         loop = self._loop("main", cases={"second": str(self.second_case())})
         loop.stop()
         return loop
+
+    def without_paths(self, text: str) -> str:
+        """A text without this computer's folders: files are named as in their row."""
+        return re.sub(rf"{re.escape(str(self.root))}/(row-\d+/)?", "", text)
 
     def second_case(self) -> Path:
         """The embedded patient under another name."""
