@@ -362,6 +362,18 @@ def _parser() -> argparse.ArgumentParser:
     engine_bench.add_argument(
         "--json", type=Path, default=Path("out/engines-bench.json"), help="write the figures here"
     )
+    faults = verb(
+        "faults",
+        "faults of clocks, pictures, trackers, requests, disks and files, put into real processes: what was said, and "
+        "when; exit 1 when a row is not as expected (takes about ten minutes)",
+        _bench_faults,
+        bench,
+    )
+    faults.add_argument("--only", nargs="+", default=[], metavar="NAME", help="these alone")
+    faults.add_argument("--list", action="store_true", help="name them, with what is expected, and run none")
+    faults.add_argument("--fps", type=_positive, default=15.0, help="frames a second")
+    faults.add_argument("--size", type=_size, default=1024, help="pixels along a side")
+    faults.add_argument("--json", type=Path, default=Path("out/faults.json"), help="write the rows here")
     peers = verb("peers", "the projector beside RTK's and DiffDRR's (extra `peers`)", _bench_peers, bench)
     peers.add_argument("--rounds", type=_count, default=20, help="turns that each projector takes")
     peers.add_argument("--json", type=Path, default=Path("out/peers.json"), help="write the figures here")
@@ -851,6 +863,21 @@ def _bench_engines(options: argparse.Namespace) -> None:
     result = bench_engines(options.data, options.frames, lambda text: print(text, file=sys.stderr, flush=True))
     print(table(result))
     write_json(result, options.json)
+
+
+def _bench_faults(options: argparse.Namespace) -> int:
+    from fluoronav.bench.faults.bench import bench_faults, chosen
+    from fluoronav.bench.faults.row import table
+
+    faults = chosen(options.only)
+    if options.list:
+        print("\n".join(f"{f.name:40}{f.expected}" for f in faults))
+        return 0
+    result = bench_faults(faults, options.size, options.fps, lambda text: print(text, file=sys.stderr, flush=True))
+    print(table(result["faults"]))
+    write_json(result, options.json)
+    print(f"written: {options.json}")
+    return 1 if any(row["ok"] is False for row in result["faults"]) else 0
 
 
 def _bench_peers(options: argparse.Namespace) -> None:

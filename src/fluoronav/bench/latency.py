@@ -78,7 +78,7 @@ def report(recording: Recording, target_ct, deadline_ms: float) -> dict[str, Any
         "start_s": {"ready": recording.start_to_ready_s, "first_overlay": recording.start_to_overlay_s},
         "rss_mb": recording.rss_mb,
         "cpu_percent": recording.cpu_percent,
-        "machine": {"cpu": _cpu(), "cores": _cores(), "system": platform.platform()},
+        "machine": {"cpu": processor_name(), "cores": processor_cores(), "system": platform.platform()},
         "versions": {n: version(n) for n in ("fluoronav", "numpy", "numba", "pyzmq", "opencv-python-headless")}
         | {"python": platform.python_version()},
     }
@@ -145,7 +145,8 @@ def draw_histogram(recording: Recording, deadline_ms: float, path: Path) -> None
     plt.close(figure)
 
 
-def _cpu() -> str:
+def processor_name() -> str:
+    """This computer's processor, in its own words."""
     try:
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
@@ -155,7 +156,8 @@ def _cpu() -> str:
     return platform.processor()
 
 
-def _cores() -> int:
+def processor_cores() -> int:
+    """Cores that this process may use."""
     import os
 
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
