@@ -112,7 +112,9 @@ def _never_there(place: Place) -> Outcome:
         loop.start()
         window = Window(loop)
         window.last(5)
-        window.say(window.health(), window.alert("instrument_lost"), within_s=5, what="that the tracker is not there")
+        # It is missing from the first frame on, and so before this window begins.
+        signs = window.health("tracker"), window.alert("instrument_lost")
+        window.say(*signs, within_s=5, what="that the tracker is not there")
     finally:
         loop.tools_on = True
     window.over()

@@ -72,12 +72,19 @@ class Window:
         """Steps of alerts that were not said before the fault."""
         return [h for h in self.loop.since(self.begin, "alert") if _step(h.message) not in self._known]
 
-    def health(self) -> float | None:
-        """When health first did not say that all is well, for another reason than before the fault."""
+    def health(self, about: str | None = None) -> float | None:
+        """When health first did not say that all is well.
+
+        Parameters
+        ----------
+        about : str, optional
+            What its reason must speak of; without it, any other reason than before the fault counts.
+        """
         return self._first(
             h
             for h in self.loop.since(self.begin, "health")
-            if h.message["state"] not in ("running", "ready") and complaint(h.message) not in self._complaints
+            if h.message["state"] not in ("running", "ready")
+            and (complaint(h.message) not in self._complaints if about is None else about in complaint(h.message))
         )
 
     def say(self, *moments: float | None, within_s: float | None = SAID_WITHIN_S, what: str = "it") -> None:
