@@ -163,7 +163,8 @@ class Finder:
 
     def _ended(self, found: Hypothesis | None) -> Hypothesis | None:
         self.mirrored = self.mirrored and found is None
-        self._failed_searches = 0 if found is not None else self._failed_searches + 1
+        # One that was given up says nothing of where the patient is.
+        self._failed_searches = 0 if found is not None or self._outdated else self._failed_searches + 1
         return found
 
     def _go_on(self) -> bool:
