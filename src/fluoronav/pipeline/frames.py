@@ -34,11 +34,11 @@ _MOST_AT_ONCE = 64
 # Room for a whole frame in the kernel: a sender then need not wait for our I/O thread to be scheduled.
 _SOCKET_BUFFER = 4 * 2**20
 _LATENCIES = 512
-# How often the tracker's messages are taken up while no frame comes, ms, and how many are looked at and read each time:
-# a sender that floods us costs no frame, and the newest are what matters.
-_TOOLS_EVERY_MS, _MOST_TOOLS_AT_ONCE, _NEWEST_TOOLS = 10, 512, 16
-# Every so many pixels along rows and columns are compared with the frame before: a detector's noise never repeats.
-_COMPARED_EVERY = 16
+# How often the tracker's messages are taken up at the most, ms, and how many are looked at and read each time: a sender
+# that floods us costs no frame, and the newest are what matters.
+_TOOLS_EVERY_MS, _MOST_TOOLS_AT_ONCE, _NEWEST_TOOLS = 8, 512, 16
+# So many rows are compared with those of the frame before: a detector's noise never repeats.
+_COMPARED_ROWS = 4
 # Delays of a tracker's messages up to here are transport and its own work; beyond, its clock is another. No operating
 # theatre has more trackers than this.
 _TRACKER_TRANSPORT_MS, _MOST_TRACKERS = 50.0, 8
@@ -119,9 +119,13 @@ class FrameLoop:
             self._tools.setsockopt(zmq.MAXMSGSIZE, 2**20)
             self._tools.setsockopt(zmq.SUBSCRIBE, b"tool/")
             self._tools.connect(launch.endpoints.tools)
-        self._poller = zmq.Poller()
-        for socket in (self._frames, self._wake):
-            self._poller.register(socket, zmq.POLLIN)
+        self._poller, self._poller_with_tools = zmq.Poller(), zmq.Poller()
+        for poller in (self._poller, self._poller_with_tools):
+            for socket in (self._frames, self._wake):
+                poller.register(socket, zmq.POLLIN)
+        if self._tools is not None:
+            self._poller_with_tools.register(self._tools, zmq.POLLIN)
+        self._tools_taken_at = 0.0
         self.commands: deque[Callable[[], None]] = deque()
         self.mode: Literal["live", "shadow"] = launch.mode
         self._stopping = False
@@ -150,10 +154,10 @@ class FrameLoop:
         """Until told to stop by a command."""
         try:
             while not self._stopping:
-                ready = dict(self._poller.poll(None if self._tools is None else _TOOLS_EVERY_MS))
+                ready = dict(self._poll())
                 if self._wake in ready:
                     self._obey()
-                if self._tools is not None and not ready:
+                if self._tools is not None and self._tools in ready:
                     self._take_tools()
                 if self._frames in ready:
                     newest = self._newest()
@@ -163,6 +167,14 @@ class FrameLoop:
             for socket in (self._frames, self._tools, self._wake):
                 if socket is not None:
                     socket.close()
+
+    def _poll(self) -> list[tuple[Any, int]]:
+        """Waits for a frame or a command, and for the tracker, unless that was heard just now."""
+        if self._tools is not None and (time.monotonic() - self._tools_taken_at) * 1000 < _TOOLS_EVERY_MS:
+            ready = self._poller.poll(_TOOLS_EVERY_MS)
+            if ready:
+                return ready
+        return self._poller_with_tools.poll()
 
     def stop(self) -> None:
         """A command: ends `run` after the frame at hand."""
@@ -260,7 +272,8 @@ class FrameLoop:
 
     def _unchanged_ms(self, counts: NDArray[Any], now: float, t_recv: int) -> float:
         """For how long the picture has been the same to the last bit; 0 for one that has changed."""
-        every = counts[::_COMPARED_EVERY, ::_COMPARED_EVERY]
+        apart = max(len(counts) // _COMPARED_ROWS, 1)
+        every = counts[apart // 2 :: apart]
         if self._compared is not None and np.array_equal(every, self._compared):
             return (t_recv - self._changed_at_ns) / 1e6
         if self._compared is None or self._compared.shape != every.shape or self._compared.dtype != every.dtype:
@@ -274,6 +287,7 @@ class FrameLoop:
     def _take_tools(self) -> None:
         """Reads the newest messages of the tracker, oldest first; the others of a flood are counted and left out."""
         assert self._tools is not None and self._instruments is not None
+        self._tools_taken_at = time.monotonic()
         newest: deque[list[bytes]] = deque(maxlen=_NEWEST_TOOLS)
         for _ in range(_MOST_TOOLS_AT_ONCE):
             try:

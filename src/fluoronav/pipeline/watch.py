@@ -30,6 +30,8 @@ log = logging.getLogger("fluoronav")
 
 _HEALTH_EVERY_S = 1.0
 _STUCK_AFTER_S = 1.0
+# Health waits so long at the most for a moment between two frames.
+_HEALTH_WAITS_S = 0.1
 # Without frames nobody knows whether another grabber still sends.
 _CONFLICT_OVER_S = 3.0
 
@@ -146,12 +148,20 @@ class Watch:
         now = time.monotonic()
         self._watch(now)
         self._watch_recording()
-        if now >= self._next_health:
+        if now >= self._next_health + (0.0 if self._between_frames(now) else _HEALTH_WAITS_S):
             self._health()
+            self._desk.tend()
         wait = max(min(self._next_health, self._stale_at(now)) - time.monotonic(), 0.002)
         if self._router.poll(round(min(wait, 0.1) * 1000)):
             self._desk.answer()
-        self._desk.tend()
+
+    def _between_frames(self, now: float) -> bool:
+        """Whether no frame is in work, nor due at once: milliseconds of Python beside one would make it wait."""
+        loop = self._loop
+        if loop is None or not loop.last_frame_at:
+            return True
+        since = now - loop.last_frame_at
+        return not loop.busy_since and (since < 0.6 * loop.period_s or since > 2 * loop.period_s)
 
     # The watchdog
 

@@ -6,11 +6,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.registration.agreement import locally_normalised
-
 Float32 = NDArray[np.float32]
 
-# Side of the picture that is compared, and the sigma over which its contrast is made equal, pixels.
+# Side of the picture that is compared, and the sigma of what is too broad to tell one picture from another, pixels.
 SIDE, _SIGMA_PX = 64, 3.0
 # Successive frames of the demo correlate by 0.98 and more, half a second apart by 0.86, turned or mirrored by 0.39 at
 # the most.
@@ -22,6 +20,7 @@ class PictureSimilarity:
 
     def __init__(self) -> None:
         self._before: Float32 | None = None
+        self._seen: NDArray[np.bool_] | None = None
 
     def change(self, attenuation: Float32, seen: NDArray[np.bool_]) -> str:
         """Takes a picture; says in words how it does not go on from the one before, and nothing where it does.
@@ -33,9 +32,15 @@ class PictureSimilarity:
         seen : ndarray of bool
             Inside the field, any size.
         """
-        shape = attenuation.shape[::-1]
-        mask = np.asarray(cv2.resize(seen.astype(np.float32), shape, interpolation=cv2.INTER_NEAREST), np.float32)
-        detail = locally_normalised(attenuation, mask, _SIGMA_PX)
+        if seen is not self._seen:  # another field; the same one costs half
+            self._seen = seen
+            shape = attenuation.shape[::-1]
+            self._mask = np.asarray(cv2.resize(seen.astype(np.float32), shape, interpolation=cv2.INTER_NEAREST))
+            self._weight = cv2.GaussianBlur(self._mask, (0, 0), _SIGMA_PX) + 1e-3
+        mask = self._mask
+        detail = (attenuation - cv2.GaussianBlur(attenuation * mask, (0, 0), _SIGMA_PX) / self._weight) * mask
+        detail -= mask * (detail.sum() / max(float(mask.sum()), 1.0))
+        detail /= float(np.linalg.norm(detail)) + 1e-9
         before, self._before = self._before, detail
         if before is None or before.shape != detail.shape or float((before * detail).sum()) >= LEAST_ALIKE:
             return ""
