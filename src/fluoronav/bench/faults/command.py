@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +15,8 @@ from fluoronav.bench.faults.row import Outcome
 # Beyond this a command is ended: this computer has other things to do.
 _MOST_MB = 4000.0
 _LOOK_EVERY_S = 0.02
+# Room for two series' UIDs and their folder.
+_LAST_LETTERS = 500
 
 
 @dataclass(frozen=True)
@@ -38,10 +42,12 @@ class Ended:
     @property
     def last(self) -> str:
         """Its last line."""
-        return (self.text.strip().splitlines() or ["it said nothing"])[-1].strip()[-240:]
+        return (self.text.strip().splitlines() or ["it said nothing"])[-1].strip()[-_LAST_LETTERS:]
 
 
-def fluoronav(*arguments: object, folder: Path, seconds: float = 60.0, until: str = "") -> Ended:
+def fluoronav(
+    *arguments: object, folder: Path, seconds: float = 60.0, until: str = "", cache: Path | None = None
+) -> Ended:
     """Runs a command of ours.
 
     Parameters
@@ -54,12 +60,17 @@ def fluoronav(*arguments: object, folder: Path, seconds: float = 60.0, until: st
         It is ended after so long.
     until : str, optional
         It is ended when it has printed this.
+    cache : Path, optional
+        What it computes is cached here instead of in the user's folder, where this system lets one choose (XDG).
     """
     path = folder / f"printed-{time.monotonic_ns()}.txt"
     begin, peak, code = time.monotonic(), 0.0, None
+    environment = os.environ | ({} if cache is None else {"XDG_CACHE_HOME": str(cache)})
     with path.open("wb") as out:
         command = [sys.executable, "-m", "fluoronav.cli", *map(str, arguments)]
-        process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=folder)
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=folder, env=environment
+        )
         try:
             while (code := process.poll()) is None and time.monotonic() - begin < seconds:
                 peak = max(peak, _peak_mb(process.pid))
@@ -111,6 +122,25 @@ def named(ended: Ended, *words: str) -> Outcome:
         outcome.problems = [] if said else ["accepted without a word"]
         outcome.said_after_ms = ended.seconds * 1000 if said else None
     return outcome
+
+
+def refused_with(ended: Ended, *words: str) -> Outcome:
+    """Judges whether a command refused what it was given with every one of these words."""
+    outcome = refusal(ended, *(w.lower() for w in words))
+    missing = [w for w in words if w.lower() not in ended.text.lower()]
+    if missing and not outcome.problems:
+        outcome.problems.append(f"refused without the word {' and '.join(missing)}")
+    return outcome
+
+
+def all_of(parts: Mapping[str, Outcome]) -> Outcome:
+    """One outcome of several: every problem with its part's name, and the longest time until it was said."""
+    said = [o.said_after_ms for o in parts.values() if o.said_after_ms is not None]
+    return Outcome(
+        problems=[f"{name}: {problem}" for name, o in parts.items() for problem in o.problems],
+        said_after_ms=max(said, default=None),
+        seen="; ".join(f"{name}: {o.seen}" for name, o in parts.items() if o.seen),
+    )
 
 
 def _peak_mb(pid: int) -> float:

@@ -12,46 +12,28 @@ import numpy as np
 import SimpleITK as sitk
 import yaml
 
-from fluoronav.bench.faults.command import fluoronav, named, refusal
+from fluoronav.bench.faults.command import all_of, fluoronav, named, refusal
 from fluoronav.bench.faults.place import Place
 from fluoronav.bench.faults.row import Fault, NotHere, Outcome
-from fluoronav.paths import embedded_case
+from fluoronav.bench.faults.scans import CORD, build, crop, save, slices, write_case
 
-# 80 x 90 x 20 voxels of the embedded CT, around T8.
-_CROP = (slice(58, 138), slice(110, 200), slice(33, 53))
-_PRIOR = {"isocentre_ct": [0, 91.7, -158.5], "source_to_isocentre_mm": 620}
 _SPACING_SAID = "0.703 x 0.703 x 2.5 mm"
 _HANGS_S, _QUICKLY_S = 20.0, 15.0
 _BOMB_SIDE, _MEMBER_BYTES = 1600, 64 * 2**20
 
 
-def _crop(name: str) -> sitk.Image:
-    return sitk.ReadImage(str(embedded_case().parent / f"{name}.nrrd"))[_CROP]
-
-
-def _case(folder: Path, ct: str, **more: Any) -> Path:
-    path = folder / "case.yaml"
-    path.write_text(yaml.safe_dump({"name": "odd", "ct": ct, "prior": _PRIOR} | more))
-    return path
-
-
-def _build(folder: Path, case: Path, seconds: float = 60.0):
-    return fluoronav("case", "build", case, folder=folder, seconds=seconds)
-
-
 def _labels_outside(place: Place) -> Outcome:
     folder = place.folder()
-    labels = _crop("labels")
-    sitk.WriteImage(_crop("ct"), str(folder / "ct.nrrd"))
+    labels = crop("labels")
+    sitk.WriteImage(crop("ct"), str(folder / "ct.nrrd"))
     labels.SetOrigin([x + 1000 for x in labels.GetOrigin()])
     sitk.WriteImage(labels, str(folder / "labels.nrrd"))
-    cord = {"name": "spinal_cord", "label": 79, "color": "#ffffff", "caution_mm": 5, "danger_mm": 2}
-    ended = _build(folder, _case(folder, "ct.nrrd", labels="labels.nrrd", structures=[cord]))
+    ended = build(folder, write_case(folder, "ct.nrrd", labels="labels.nrrd", structures=[CORD]))
     return named(ended, "outside", "inside", "overlap", "do not meet")
 
 
 def _nrrd_in_cm(place: Place) -> Outcome:
-    folder, ct = place.folder(), _crop("ct")
+    folder, ct = place.folder(), crop("ct")
     spacing, origin = np.array(ct.GetSpacing()) / 10, np.array(ct.GetOrigin()) / 10
     axes = " ".join(f"({','.join(str(s if i == j else 0) for j in range(3))})" for i, s in enumerate(spacing))
     head = [
@@ -62,7 +44,7 @@ def _nrrd_in_cm(place: Place) -> Outcome:
     ]  # fmt: skip
     voxels = sitk.GetArrayFromImage(ct).astype("<i2").tobytes()
     (folder / "ct.nrrd").write_bytes("\n".join(head).encode() + b"\n\n" + voxels)
-    ended = _build(folder, _case(folder, "ct.nrrd"))
+    ended = build(folder, write_case(folder, "ct.nrrd"))
     if ended.code == 0 and _SPACING_SAID in ended.text:
         return Outcome(said_after_ms=ended.seconds * 1000, seen=f"taken as {_SPACING_SAID}")
     return refusal(ended, "cm", "unit")
@@ -71,56 +53,46 @@ def _nrrd_in_cm(place: Place) -> Outcome:
 def _nifti_two_forms(place: Place) -> Outcome:
     folder = place.folder()
     path = folder / "ct.nii"
-    sitk.WriteImage(_crop("ct"), str(path))
+    sitk.WriteImage(crop("ct"), str(path))
     raw = bytearray(path.read_bytes())
     form = np.array(struct.unpack_from("<12f", raw, 280)).reshape(3, 4)
     form[:, 3] += 25.0
     struct.pack_into("<hh", raw, 252, 1, 1)
     struct.pack_into("<12f", raw, 280, *form.ravel())
     path.write_bytes(raw)
-    return named(_build(folder, _case(folder, "ct.nii")), "sform", "qform")
+    return named(build(folder, write_case(folder, "ct.nii")), "sform", "qform")
+
+
+def _nifti_sheared(place: Place) -> Outcome:
+    """A gantry tilted by 15 degrees, in the sform: alone, and beside a qform that does not have it."""
+    folder = place.folder()
+    sitk.WriteImage(crop("ct"), str(folder / "plain.nii"))
+    plain = (folder / "plain.nii").read_bytes()
+    form = np.array(struct.unpack_from("<12f", plain, 280)).reshape(3, 4)
+    form[1, 2] -= np.tan(np.radians(15)) * form[2, 2]
+    parts = {}
+    for name, q_code in (("alone", 0), ("beside-qform", 1)):
+        raw = bytearray(plain)
+        struct.pack_into("<hh", raw, 252, q_code, 1)
+        struct.pack_into("<12f", raw, 280, *form.ravel())
+        (folder / f"{name}.nii").write_bytes(raw)
+        ended = build(folder, write_case(folder, f"{name}.nii"))
+        parts[name] = refusal(ended, "perpendicular", "shear", "tilt")
+        if f"{name}.nii" not in ended.text:
+            parts[name].problems.append("the file is not named")
+    return all_of(parts)
 
 
 def _ct_is_mr(place: Place) -> Outcome:
     folder = place.folder()
-    _write_series(folder / "ct", Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4")
-    return refusal(_build(folder, _case(folder, "ct")), "modality", " mr")
+    save(slices(crop("ct"), Modality="MR", SOPClassUID="1.2.840.10008.5.1.4.1.1.4"), folder / "ct")
+    return refusal(build(folder, write_case(folder, "ct")), "modality", " mr")
 
 
 def _ct_without_rescale(place: Place) -> Outcome:
     folder = place.folder()
-    _write_series(folder / "ct", RescaleSlope=None, RescaleIntercept=None)
-    return refusal(_build(folder, _case(folder, "ct")), "rescale")
-
-
-def _write_series(folder: Path, **tags: Any) -> None:
-    """The crop as a DICOM series; a tag that is None is left out."""
-    from pydicom.dataset import FileDataset, FileMetaDataset
-    from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
-
-    ct = _crop("ct")
-    voxels, (sx, sy, sz) = sitk.GetArrayFromImage(ct), ct.GetSpacing()
-    series, frame = generate_uid(), generate_uid()
-    folder.mkdir()
-    for k in range(voxels.shape[0]):
-        meta = FileMetaDataset()
-        meta.MediaStorageSOPClassUID = tags.get("SOPClassUID", CTImageStorage)
-        meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID = generate_uid(), ExplicitVRLittleEndian
-        d = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
-        values = {
-            "SOPClassUID": CTImageStorage, "SOPInstanceUID": meta.MediaStorageSOPInstanceUID, "Modality": "CT",
-            "SeriesInstanceUID": series, "FrameOfReferenceUID": frame, "InstanceNumber": k + 1,
-            "Rows": voxels.shape[1], "Columns": voxels.shape[2], "SamplesPerPixel": 1,
-            "PhotometricInterpretation": "MONOCHROME2", "BitsAllocated": 16, "BitsStored": 16, "HighBit": 15,
-            "PixelRepresentation": 0, "PixelSpacing": [sy, sx], "ImageOrientationPatient": [1, 0, 0, 0, 1, 0],
-            "ImagePositionPatient": list(ct.TransformIndexToPhysicalPoint((0, 0, k))), "SliceThickness": sz,
-            "RescaleSlope": 1, "RescaleIntercept": -1024,
-            "PixelData": (voxels[k].astype(np.int32) + 1024).clip(0, 65535).astype("<u2").tobytes(),
-        }  # fmt: skip
-        for name, value in (values | tags).items():
-            if value is not None:
-                setattr(d, name, value)
-        d.save_as(folder / f"{k:04d}.dcm", enforce_file_format=True)
+    save(slices(crop("ct"), RescaleSlope=None, RescaleIntercept=None), folder / "ct")
+    return refusal(build(folder, write_case(folder, "ct")), "rescale")
 
 
 def _volume_bomb(place: Place) -> Outcome:
@@ -136,7 +108,7 @@ def _volume_bomb(place: Place) -> Outcome:
         for _ in range(whole):
             file.write(piece)
         file.write(gzip.compress(bytes(rest)))
-    ended = _build(folder, _case(folder, "ct.nii.gz"), seconds=90)
+    ended = build(folder, write_case(folder, "ct.nii.gz"), seconds=90)
     outcome = refusal(ended, "large", "memory", "voxels", "gb", within_s=_QUICKLY_S)
     outcome.seen = f"{ended.peak_mb:.0f} MB of memory at the most; {ended.last}"
     return outcome
@@ -147,19 +119,35 @@ def _fifo(place: Place) -> Outcome:
         raise NotHere("this system has no named pipes")
     folder = place.folder()
     os.mkfifo(folder / "ct.nrrd")
-    ended = _build(folder, _case(folder, "ct.nrrd"), seconds=_HANGS_S)
+    ended = build(folder, write_case(folder, "ct.nrrd"), seconds=_HANGS_S)
     return refusal(ended, "file", "pipe", "fifo", within_s=_QUICKLY_S)
 
 
-def _camera(place: Place) -> Outcome:
+def _camera_of(place: Place, camera: dict[str, Any], *words: str) -> Outcome:
     folder = place.folder()
-    camera = {"rows": 256, "cols": 256, "K": [[1e-300, 0, 128], [0, 1e-300, 128], [0, 0, 1]]}
     (folder / "camera.yaml").write_text(yaml.safe_dump(camera))
     launch = launch_file(folder, camera="camera.yaml")
     ended = fluoronav("run", launch, folder=folder, until="ready after")
     if "ready after" in ended.text:
         return Outcome(["it starts, and says that it is ready"])
-    return refusal(ended, "focal", "k[0][0]", "k:", "camera.yaml")
+    return refusal(ended, *words)
+
+
+def _camera(place: Place) -> Outcome:
+    camera = {"rows": 256, "cols": 256, "K": [[1e-300, 0, 128], [0, 1e-300, 128], [0, 0, 1]]}
+    return _camera_of(place, camera, "focal", "k[0][0]", "k:", "camera.yaml")
+
+
+def _camera_larger(place: Place) -> Outcome:
+    """Rows and columns of the whole panel, K of a binned picture; zoomed, its focal length alone would not tell."""
+    parts = {}
+    for name, side, zoom in (("binned by two", 2048, 1), ("binned by four, zoomed", 4096, 4)):
+        focal, middle = zoom * 1000 / 300 * 1024, (1024 - 1) / 2
+        camera = {"rows": side, "cols": side, "K": [[focal, 0, middle], [0, focal, middle], [0, 0, 1]]}
+        parts[name] = _camera_of(place, camera, "must be of the same image")
+        if "camera.yaml" not in parts[name].seen:
+            parts[name].problems.append("the file is not named")
+    return all_of(parts)
 
 
 def launch_file(folder: Path, **more: Any) -> Path:
@@ -180,9 +168,11 @@ FAULTS = (
     Fault("labels-outside-ct", "refused, or said", _labels_outside),
     Fault("nrrd-in-cm", "taken as cm, or refused with the unit", _nrrd_in_cm),
     Fault("nifti-two-forms", "refused with both forms, or said which was taken", _nifti_two_forms),
+    Fault("nifti-sheared", "refused: its axes are not perpendicular", _nifti_sheared),
     Fault("ct-is-mr", "refused with the modality", _ct_is_mr),
     Fault("ct-without-rescale", "refused with what is missing", _ct_without_rescale),
     Fault("volume-bomb", "refused within 15 s and 1.5 GB", _volume_bomb),
     Fault("fifo-as-ct", "refused, not waited for", _fifo),
     Fault("camera-focal-1e-300", "refused with the number", _camera),
+    Fault("camera-larger-than-its-k", "refused: rows, cols and K are not of the same image", _camera_larger),
 )
