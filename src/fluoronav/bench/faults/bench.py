@@ -8,7 +8,18 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from fluoronav import __version__
-from fluoronav.bench.faults import clocks, displays, inputs, pictures, processes, protocols, requests, series, tools
+from fluoronav.bench.faults import (
+    cases,
+    clocks,
+    displays,
+    inputs,
+    pictures,
+    processes,
+    protocols,
+    requests,
+    series,
+    tools,
+)
 from fluoronav.bench.faults.place import Place
 from fluoronav.bench.faults.row import BenchError, Fault, NotHere, row_failed, row_not_run, row_of
 from fluoronav.bench.latency import processor_cores, processor_name
@@ -25,6 +36,7 @@ FAULTS: tuple[Fault, ...] = (
     *processes.ALONE,
     *inputs.FAULTS,
     *series.FAULTS,
+    *cases.FAULTS,
     *protocols.FAULTS,
     *displays.FAULTS,
 )
