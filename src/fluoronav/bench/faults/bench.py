@@ -16,6 +16,7 @@ from fluoronav.bench.faults import (
     pictures,
     processes,
     protocols,
+    radiographs,
     requests,
     series,
     tools,
@@ -37,6 +38,7 @@ FAULTS: tuple[Fault, ...] = (
     *inputs.FAULTS,
     *series.FAULTS,
     *cases.FAULTS,
+    *radiographs.FAULTS,
     *protocols.FAULTS,
     *displays.FAULTS,
 )
