@@ -5,13 +5,15 @@ import time
 
 import numpy as np
 import pytest
+import SimpleITK as sitk
 
 from fluoronav.bench.faults.bench import FAULTS, chosen
-from fluoronav.bench.faults.command import Ended, fluoronav, named, refusal
+from fluoronav.bench.faults.command import Ended, all_of, fluoronav, named, refusal, refused_with
 from fluoronav.bench.faults.gateway import HEAD, Client, Gateway, at, crc64, message, transform
 from fluoronav.bench.faults.judge import Exposure, Judge, Outside, Promised, Verdict, not_finite
 from fluoronav.bench.faults.loop import Heard
 from fluoronav.bench.faults.row import Fault, Outcome, row_failed, row_not_run, row_of, table
+from fluoronav.bench.faults.scans import case_id, crop, enhanced, exact_ct, slices
 from fluoronav.bench.faults.window import complaint, not_tracking_from, steady_from
 from fluoronav.cli import main
 
@@ -376,6 +378,27 @@ def test_a_refusal_in_words_is_ok_and_so_is_a_word_where_that_is_enough():
     assert named(ended(0, "CT 3 x 3 x 3"), "sform").problems == ["accepted without a word"]
 
 
+def test_a_refusal_may_have_to_name_several_things():
+    how = ended(1, "ct/0007.dcm: PixelSpacing (0028,0030) is empty")
+    assert refused_with(how, "0007.dcm", "pixelspacing").problems == []
+    assert refused_with(how, "0008.dcm", "PixelSpacing").problems == ["refused without the word 0008.dcm"]
+    assert refused_with(ended(0, "0007.dcm PixelSpacing"), "0007.dcm", "PixelSpacing").problems == ["accepted"]
+
+
+def test_a_row_of_several_parts_names_the_part_that_is_wrong():
+    both = all_of({"in cm": Outcome(["accepted"], seen="a case"), "in m": Outcome(said_after_ms=70.0, seen="refused")})
+    assert both == Outcome(["in cm: accepted"], said_after_ms=70.0, seen="in cm: a case; in m: refused")
+    assert all_of({"in cm": Outcome(), "in m": Outcome()}) == Outcome()
+
+
+@pytest.mark.parametrize(
+    ("text", "id"), [("case odd@0123\nCT 80 x 90 x 20 voxels", "odd@0123"), ("  reading ct\n", None)]
+)
+def test_the_id_is_that_of_a_case_that_was_built(text, id):
+    assert case_id(ended(0, text)) == id
+    assert case_id(ended(1, text)) is None
+
+
 def test_a_command_is_run_and_its_refusal_read(tmp_path):
     how = fluoronav("case", "build", tmp_path / "none.yaml", folder=tmp_path)
     assert how.code == 1
@@ -386,6 +409,29 @@ def test_a_command_is_run_and_its_refusal_read(tmp_path):
 def test_a_command_that_goes_on_is_ended(tmp_path):
     how = fluoronav("bridge", "igtl", "--endpoint", "ipc://" + str(tmp_path / "tools"), folder=tmp_path, seconds=0.5)
     assert how.code is None
+
+
+# Scans
+
+
+def test_slices_hold_the_scan_s_place_and_values_exactly():
+    ct = exact_ct((0.5, 1.0, 2.5))
+    series = slices(ct)
+    assert len({s.SOPInstanceUID for s in series}) == len(series) == ct.GetSize()[2]
+    assert list(map(float, series[3].PixelSpacing)) == [1.0, 0.5]
+    assert list(map(float, series[3].ImagePositionPatient)) == list(ct.TransformIndexToPhysicalPoint((0, 0, 3)))
+    stored = np.frombuffer(series[3].PixelData, "<u2").reshape(series[3].Rows, series[3].Columns)
+    np.testing.assert_array_equal(stored + float(series[3].RescaleIntercept), sitk.GetArrayFromImage(ct)[3])
+
+
+def test_the_frames_of_an_enhanced_ct_do_not_lie_as_they_are_numbered():
+    series = slices(crop("ct"))
+    whole = enhanced(series)
+    frames = whole.PerFrameFunctionalGroupsSequence
+    z = [float(f.PlanePositionSequence[0].ImagePositionPatient[2]) for f in frames]
+    assert whole.NumberOfFrames == len(series) == len(z) and z != sorted(z)
+    assert "ImagePositionPatient" not in whole and "RescaleSlope" not in whole
+    assert series[0].file_meta.MediaStorageSOPClassUID != whole.file_meta.MediaStorageSOPClassUID
 
 
 # OpenIGTLink
@@ -431,3 +477,26 @@ def test_two_rows_live_and_the_exit_status_says_whether_all_are_ok(tmp_path, cap
     assert all("stumbled" not in r["seen"] and "fluoronav-faults-" not in r["seen"] for r in result["faults"])
     assert status == int(not all(r["ok"] for r in result["faults"]))
     assert "ct-is-mr" in capsys.readouterr().out
+
+
+FILES = (
+    "nifti-sheared", "camera-larger-than-its-k", "empty-dicom-tags", "enhanced-ct", "enhanced-ct-beside-strays",
+    "unreadable-slices", "slice-of-another-plane", "non-square-pixels", "ct-larger-labels-mirrored",
+    "case-id-covers-geometry", "poisoned-distance-cache", "tool-in-metres", "bone-white-cr", "register-options-exist",
+)  # fmt: skip
+
+
+def test_every_file_that_is_not_what_it_looks_like_has_a_row_of_its_own():
+    assert {f.name for f in chosen(FILES)} == set(FILES)
+
+
+def test_files_that_are_refused_or_read_right_are_ok_live(tmp_path):
+    path = tmp_path / "faults.json"
+    rows = ["non-square-pixels", "unreadable-slices", "poisoned-distance-cache"]
+    assert main(["bench", "faults", "--only", *rows, "--json", str(path)]) == 0
+    seen = {r["name"]: r for r in json.loads(path.read_text())["faults"]}
+    assert list(seen) == ["unreadable-slices", "non-square-pixels", "poisoned-distance-cache"]
+    assert all(r["ok"] for r in seen.values())
+    assert set(seen["unreadable-slices"]) == {
+        "name", "ok", "said_after_ms", "recovered_after_ms", "lost_frames", "expected", "seen",
+    }  # fmt: skip
