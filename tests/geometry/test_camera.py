@@ -124,7 +124,7 @@ def test_a_camera_that_no_c_arm_has_is_refused_by_field_and_value(change, said):
     [
         {"K": K_of(fx=6800.0)},  # binned along the rows
         {"K": K_of(fx=34000.0, fy=34000.0)},  # zoomed ten times
-        {"K": K_of(x=300.0, y=700.0)},
+        {"K": K_of(x=400.0, y=620.0)},
         {"distortion": [-0.5, 0.1, 0.002, -0.001, 0.0]},
     ],
 )
@@ -159,3 +159,12 @@ def test_a_camera_is_called_by_its_own_name_and_by_its_files(tmp_path):
     (tmp_path / "carm.yaml").write_text(yaml.safe_dump(GOOD | {"name": "theatre 3", "sdd_mm": 1000}))
     camera = Camera.load(tmp_path / "carm.yaml")
     assert camera.names == ("theatre 3", "carm", "carm.yaml") and camera.sdd_mm == 1000
+
+
+@pytest.mark.parametrize("larger", [1.5, 2.0])
+def test_a_camera_that_is_larger_than_its_k_is_refused(larger):
+    """Regression: the matrix of a 1024 image with the size of another started as ready."""
+    side = round(1024 * larger)
+    content = {"rows": side, "cols": side, "K": [[3413.0, 0, 511.5], [0, 3413.0, 511.5], [0, 0, 1]]}
+    with pytest.raises(CameraError, match="same image"):
+        Camera.from_dict(content, name="camera.yaml")

@@ -38,7 +38,8 @@ class CameraLimits:
     most_anisotropy : float
         Ratio between the focal lengths of rows and columns: binning along one axis makes 2.
     most_off_centre : float
-        How far the principal point lies from the middle of the image, of its longer side; a calibrated C-arm's by 0.05.
+        How far the principal point lies from the middle of the image, of its longer side: 0.05 in calibrated C-arms, 0.17
+        in an image 1.5 times larger than its K.
     most_skew : float
         Share of the focal length.
     most_distance_mm : float
@@ -56,7 +57,7 @@ class CameraLimits:
     least_focal: float = 1.8
     most_focal: float = 60.0
     most_anisotropy: float = 2.1
-    most_off_centre: float = 0.3
+    most_off_centre: float = 0.15
     most_skew: float = 0.05
     most_distance_mm: float = 10_000.0
     most_distortion: float = 0.25
