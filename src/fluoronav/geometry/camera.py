@@ -38,8 +38,8 @@ class CameraLimits:
     most_anisotropy : float
         Ratio between the focal lengths of rows and columns: binning along one axis makes 2.
     most_off_centre : float
-        How far the principal point lies from the middle of the image, of its longer side: 0.05 in calibrated C-arms, 0.17
-        in an image 1.5 times larger than its K.
+        How far the principal point lies from the middle of the image, of its longer side: 0.05 in calibrated C-arms,
+        0.17 in an image 1.5 times larger than its K.
     most_skew : float
         Share of the focal length.
     most_distance_mm : float
