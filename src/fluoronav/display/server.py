@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import json
 import logging
-import math
 import re
 import secrets
 import signal
@@ -25,7 +24,7 @@ import zmq
 import zmq.asyncio
 from aiohttp import WSMsgType, web
 
-from fluoronav.audit import AuditError, AuditTrail
+from fluoronav.audit import AuditError, AuditTrail, Rate
 from fluoronav.case import Case, CaseError
 from fluoronav.display.admission import MOST_BYTES, Admission, add_security
 from fluoronav.display.case_view import camera_head, case_head, ct_box, surfaces
@@ -54,8 +53,8 @@ REPLACED = 4001
 _HEARD_EVERY_S, _SILENT_S, _REPLY_S = 0.2, 1.4, 2.0
 # Requests of one screen that wait for their turn; beyond that they are refused.
 _MOST_ASKED = 16
-# Refusals for want of the key that are kept in the trail, a minute; the rest is counted.
-_MOST_NOTED = 10
+# Refusals for want of the key that are logged: so many in so many seconds.
+_FORBIDDEN_LOGGED = 8, 10.0
 # What a page says of the pixels that a picture's longer side takes on its screen.
 _SIDE = re.compile(r"^side (\d{2,5})$", re.ASCII)
 
@@ -104,7 +103,7 @@ class DisplayServer:
         self._admission = Admission(allowed_hosts)
         self._closing: set[asyncio.Task[bool]] = set()
         self._sockets: dict[Viewer, web.WebSocketResponse] = {}
-        self._noted_from, self._noted_count, self._not_noted = -math.inf, 0, 0
+        self._forbiddings = Rate(*_FORBIDDEN_LOGGED)
         self.app = web.Application(client_max_size=MOST_BYTES, middlewares=[self._admission.guard])
         self.app.on_response_prepare.append(add_security)
         self.app.router.add_get("/", self._page)
@@ -231,19 +230,11 @@ class DisplayServer:
         return await self._passed_on(make_request(asked.op, asked.args, asked.user)) | {"id": asked.id}
 
     async def _forbidden(self, asked: Asked, role: str) -> dict[str, Any]:
-        """The refusal for want of the key; what outsiders can have written into the trail is bounded."""
-        refused = _refused(asked.id, "forbidden", f"{asked.op}: this screen only watches; open the controlling address")
-        now = time.monotonic()
-        if now - self._noted_from > 60:
-            self._noted_from, self._noted_count = now, 0
-        if self._noted_count >= _MOST_NOTED:
-            self._not_noted += 1
-            return refused
-        self._noted_count += 1
+        """The refusal for want of the key; what outsiders can have written into the trail is bounded there."""
+        if self._forbiddings.admits():
+            log.warning("display: %s was asked for by a viewer that may not (%s)", asked.op[:40], role)
         event: dict[str, Any] = {"event": "forbidden", "op": asked.op, "user": asked.user, "role": role}
-        if self._not_noted:
-            event, self._not_noted = event | {"not_noted_before": self._not_noted}, 0
-        log.warning("display: %s was asked for by a viewer that may not (%s)", asked.op[:40], role)
+        refused = _refused(asked.id, "forbidden", f"{asked.op}: this screen only watches; open the controlling address")
         return await self._noted(asked.id, event) or refused
 
     async def _noted(self, asked_id: Any, event: dict[str, Any]) -> dict[str, Any] | None:
