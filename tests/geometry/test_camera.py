@@ -124,7 +124,7 @@ def test_a_camera_that_no_c_arm_has_is_refused_by_field_and_value(change, said):
     [
         {"K": K_of(fx=6800.0)},  # binned along the rows
         {"K": K_of(fx=34000.0, fy=34000.0)},  # zoomed ten times
-        {"K": K_of(x=400.0, y=620.0)},
+        {"K": K_of(x=300.0, y=700.0)},
         {"distortion": [-0.5, 0.1, 0.002, -0.001, 0.0]},
     ],
 )

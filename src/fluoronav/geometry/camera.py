@@ -38,8 +38,10 @@ class CameraLimits:
     most_anisotropy : float
         Ratio between the focal lengths of rows and columns: binning along one axis makes 2.
     most_off_centre : float
-        How far the principal point lies from the middle of the image, of its longer side: 0.05 in calibrated C-arms,
-        0.17 in an image 1.5 times larger than its K.
+        How far the principal point lies from the middle of the image, of its longer side; a calibrated C-arm's by 0.05.
+    least_corner : float
+        Where the principal point lies along rows and columns, of each side: both below this is an image larger than its
+        K (0.33 where it is 1.5 times as large).
     most_skew : float
         Share of the focal length.
     most_distance_mm : float
@@ -57,7 +59,8 @@ class CameraLimits:
     least_focal: float = 1.8
     most_focal: float = 60.0
     most_anisotropy: float = 2.1
-    most_off_centre: float = 0.15
+    most_off_centre: float = 0.3
+    least_corner: float = 0.36
     most_skew: float = 0.05
     most_distance_mm: float = 10_000.0
     most_distortion: float = 0.25
@@ -245,6 +248,12 @@ class Camera:
             )
         if abs(K[0, 1]) > limits.most_skew * K[0, 0]:
             raise CameraError(f"{name}: K[0][1] is {K[0, 1]:g}; a detector's rows and columns are at right angles (0)")
+        corner = max((K[0, 2] + 0.5) / self.cols, (K[1, 2] + 0.5) / self.rows)
+        if corner < limits.least_corner:
+            raise CameraError(
+                f"{name}: the principal point ({K[0, 2]:g}, {K[1, 2]:g}) lies in the upper left of {self.cols} x "
+                f"{self.rows} pixels: the image is larger than its K; rows, cols and K must be of the same image"
+            )
         for k, (side, label) in enumerate(((self.cols, "cols"), (self.rows, "rows"))):
             off = abs(K[k, 2] - (side - 1) / 2) / longest
             if off > limits.most_off_centre:
