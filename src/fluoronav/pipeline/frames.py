@@ -34,6 +34,7 @@ _MOST_AT_ONCE = 64
 # Room for a whole frame in the kernel: a sender then need not wait for our I/O thread to be scheduled.
 _SOCKET_BUFFER = 4 * 2**20
 _LATENCIES = 512
+_LONGEST_PERIOD_S = 2.0
 # How often the tracker's messages are taken up at the most, ms, and how many are looked at and read each time: a sender
 # that floods us costs no frame, and the newest are what matters.
 _TOOLS_EVERY_MS, _MOST_TOOLS_AT_ONCE, _NEWEST_TOOLS = 8, 512, 16
@@ -219,7 +220,9 @@ class FrameLoop:
     def _one(self, header: FrameHeader, counts, t_recv: int) -> None:
         now = time.monotonic()
         if self.last_frame_at:
-            self.period_s += 0.2 * (min(now - self.last_frame_at, 2.0) - self.period_s)
+            # One silence is no slow pulse: it counts as four periods at the most.
+            most = min(4 * self.period_s, _LONGEST_PERIOD_S) if self.period_s else _LONGEST_PERIOD_S
+            self.period_s += 0.2 * (min(now - self.last_frame_at, most) - self.period_s)
         self.first_frame_at = self.first_frame_at or now
         self.last_frame_at = self.busy_since = now
         self.last_seq, self.last_t_acq = header.seq, header.t_acq

@@ -36,7 +36,7 @@ _MOST_PARTS = 8
 _MOST_CHANGES, _CHANGES_WINDOW_S = 200, 10.0
 # Commands that wait for the frame path; more wait only where it is stuck.
 _MOST_WAITING = 256
-_TEND_EVERY_S = 1.0
+_TEND_EVERY_S = 0.9  # a little less than between two health messages, with which it goes
 # An accepted pose changes with every turn of the C-arm: a restart must know it as of so long before.
 _POSE_KEPT_EVERY_S = 5.0
 # A session that nothing changes is said to be of now so often.

@@ -30,6 +30,8 @@ log = logging.getLogger("fluoronav")
 
 _HEALTH_EVERY_S = 1.0
 _STUCK_AFTER_S = 1.0
+# The frame path takes up a session within milliseconds, unless it has ended by an error.
+_SESSION_HELD_S = 0.5
 # Health waits so long at the most for a moment between two frames.
 _HEALTH_WAITS_S = 0.1
 # Without frames nobody knows whether another grabber still sends.
@@ -95,6 +97,11 @@ class Watch:
         self._failures_seen = 0
         self._loop = loop
         self._desk.attach(case, case_name, chain, loop, wake, session)
+        # What a session has open is held by the frame path before the first health says what is.
+        held = threading.Event()
+        loop.commands.append(held.set)
+        wake()
+        held.wait(_SESSION_HELD_S)
         self._health()  # a display that waits for it is told now
 
     def detach(self) -> None:
