@@ -36,7 +36,6 @@ _MOST_PARTS = 8
 _MOST_CHANGES, _CHANGES_WINDOW_S = 200, 10.0
 # Commands that wait for the frame path; more wait only where it is stuck.
 _MOST_WAITING = 256
-_TEND_EVERY_S = 0.9  # a little less than between two health messages, with which it goes
 # An accepted pose changes with every turn of the C-arm: a restart must know it as of so long before.
 _POSE_KEPT_EVERY_S = 5.0
 # A session that nothing changes is said to be of now so often.
@@ -191,7 +190,7 @@ class RequestDesk:
         self._saving = Lock()
         self._over = False
         self._unsaved = ""
-        self._tended = self._pose_kept = 0.0
+        self._pose_kept = 0.0
         self._mode: Literal["live", "shadow"] = launch.mode
         self._at_work: _AtWork | None = None
         self.loading = self.session_fault = ""
@@ -300,9 +299,6 @@ class RequestDesk:
     def tend(self) -> None:
         """Once a second: writes what had no room, and the session where alarms or the pose have changed."""
         now = time.monotonic()
-        if now - self._tended < _TEND_EVERY_S:
-            return
-        self._tended = now
         self._trail.flush()
         if self._at_work is not None and now - self._pose_kept > _POSE_KEPT_EVERY_S:
             self._pose_kept = now

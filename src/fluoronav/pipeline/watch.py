@@ -32,7 +32,9 @@ _HEALTH_EVERY_S = 1.0
 _STUCK_AFTER_S = 1.0
 # The frame path takes up a session within milliseconds, unless it has ended by an error.
 _SESSION_HELD_S = 0.5
-# Health waits so long at the most for a moment between two frames.
+# What had no room on the disk, and the session where alarms have changed, are written so often.
+_TEND_EVERY_S = 0.3
+# Health and that wait so long at the most for a moment between two frames.
 _HEALTH_WAITS_S = 0.1
 # Without frames nobody knows whether another grabber still sends.
 _CONFLICT_OVER_S = 3.0
@@ -76,7 +78,7 @@ class Watch:
         self._account: FrameAccount | None = None
         self._chain: Chain | None = None
         self._case: Case | None = None
-        self._next_health = 0.0
+        self._next_health = self._next_tending = 0.0
         self._last_counts = (time.monotonic(), 0, 0)
         self._rates = (0.0, 0.0)
         self._failures_seen = 0
@@ -155,8 +157,11 @@ class Watch:
         now = time.monotonic()
         self._watch(now)
         self._watch_recording()
-        if now >= self._next_health + (0.0 if self._between_frames(now) else _HEALTH_WAITS_S):
+        waits = 0.0 if self._between_frames(now) else _HEALTH_WAITS_S
+        if now >= self._next_health + waits:
             self._health()
+        if now >= self._next_tending + waits:
+            self._next_tending = now + _TEND_EVERY_S
             self._desk.tend()
         wait = max(min(self._next_health, self._stale_at(now)) - time.monotonic(), 0.002)
         if self._router.poll(round(min(wait, 0.1) * 1000)):
