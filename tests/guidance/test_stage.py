@@ -297,6 +297,13 @@ def test_alarms_from_before_a_restart_are_held_until_they_are_measured(stage, ca
     (before,) = [a for a in stage.alerts.open() if a.structure == "spinal_cord"]
     anew = GuidanceStage()
     anew.prepare(case, camera)
+    near_the_cord(anew, case)
+    (measured,) = [a for a in anew.alerts.open() if a.structure == "spinal_cord"]
+    anew.restore([before])  # a frame was faster: its alarm goes on under its own id
+    assert [a for a in anew.alerts.open() if a.structure == "spinal_cord"] == [measured]
+    anew.close()
+    anew = GuidanceStage()
+    anew.prepare(case, camera)
     anew.restore([before])
     (held,) = anew.alerts.open()
     assert (held.priority, held.state, held.distance_mm) == ("high", "raised", None)

@@ -124,8 +124,8 @@ class GuidanceStage:
             instrument, structure = alert.instrument, alert.structure
             if alert.kind != "proximity" or instrument is None or structure is None:
                 continue
-            if structure not in self._thresholds:
-                continue
+            if structure not in self._thresholds or self.alerts.is_open("proximity", instrument, structure):
+                continue  # a frame has measured it already
             self._levels[instrument, structure] = ("danger" if alert.priority == "high" else "caution"), 0
             name = structure.replace("_", " ")
             text = f"{instrument} was near the {name} before the restart; not measured since"
