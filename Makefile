@@ -23,6 +23,7 @@ lint: setup
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/pyright
+	$(RUN)/lint-imports --no-cache
 
 bench: setup
 	$(RUN)/fluoronav bench latency --fps 30 --frames 3000 --json out/latency.json --png out/latency.png

@@ -14,7 +14,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 import fluoronav
 from fluoronav.case import CaseError
 from fluoronav.cli import _parser
-from fluoronav.registration.register import RegisterError, Request, register_files
+from fluoronav.imaging.registration.register import RegisterError, Request, register_files
 
 SOURCE = Path(fluoronav.__file__).parent
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")

@@ -10,8 +10,8 @@ import yaml
 from fluoronav.case import CaseError, NoGo, load_case
 from fluoronav.case.distance import distance_field
 from fluoronav.geometry import is_rigid
+from fluoronav.imaging.registration.model import object_grid
 from fluoronav.paths import embedded_case
-from fluoronav.registration.model import object_grid
 
 GOOD = {
     "name": "test",

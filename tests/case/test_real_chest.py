@@ -7,8 +7,8 @@ import yaml
 
 from fluoronav.case import load_case
 from fluoronav.geometry import Camera
-from fluoronav.projector import Projector
-from fluoronav.registration.model import bone_grid, tissue_grid
+from fluoronav.imaging.projector import Projector
+from fluoronav.imaging.registration.model import bone_grid, tissue_grid
 
 
 def test_the_real_chest_becomes_a_case_that_can_be_projected(shared_data, tmp_path, case):

@@ -12,7 +12,7 @@ import pytest
 import yaml
 from tests.display.pipeline_stand_in import CASE, SIDE, StandIn, health, overlay
 
-from fluoronav.bench.display import CHROMIUM_FLAGS, DisplayProcess, find_chromium
+from fluoronav.lab.bench.display import CHROMIUM_FLAGS, DisplayProcess, find_chromium
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = find_chromium()

@@ -7,7 +7,7 @@ import pytest
 from tests.display.pipeline_stand_in import overlay
 from tests.display.test_display import drawn, extent, only, shot
 
-from fluoronav.audit import verify_trail
+from fluoronav.site.audit import verify_trail
 
 
 def test_the_last_half_minute_can_be_stepped_through_with_its_overlays(browser, display):

@@ -11,9 +11,9 @@ import pytest
 from tests.display.pipeline_stand_in import CASE, alert, health
 from tests.display.test_display import outside
 
-from fluoronav.audit import AuditTrail
 from fluoronav.geometry import Camera
 from fluoronav.paths import shipped
+from fluoronav.site.audit import AuditTrail
 
 aiohttp = pytest.importorskip("aiohttp", reason="the extra `display` is not installed")
 from fluoronav.display.admission import IDLE_S, MOST_BYTES, SECURITY  # noqa: E402

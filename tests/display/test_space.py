@@ -11,8 +11,8 @@ from tests.display.test_display import shot
 
 from fluoronav.case import load_case
 from fluoronav.geometry import Camera
+from fluoronav.lab.simulation.sequence import Anatomy
 from fluoronav.paths import shipped
-from fluoronav.simulation.sequence import Anatomy
 
 
 def registered(**changes):

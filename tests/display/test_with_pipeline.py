@@ -8,10 +8,10 @@ from tests.display.test_display import shot
 
 from fluoronav.case import load_case
 from fluoronav.geometry import Camera
+from fluoronav.lab.simulation.rig import record, scaled_camera
+from fluoronav.lab.simulation.sequence import load_or_render
 from fluoronav.paths import shipped
-from fluoronav.pipeline import load_launch
-from fluoronav.simulation.rig import record, scaled_camera
-from fluoronav.simulation.sequence import load_or_render
+from fluoronav.site.launch import load_launch
 
 SIZE = 512
 

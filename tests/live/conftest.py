@@ -12,8 +12,8 @@ import yaml
 import zmq
 
 from fluoronav.geometry import Camera
+from fluoronav.lab.simulation.rig import free_endpoints
 from fluoronav.paths import shipped
-from fluoronav.simulation.rig import free_endpoints
 from fluoronav.wire import make_request
 
 SIZE = 256

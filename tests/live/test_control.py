@@ -10,8 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fluoronav.audit import verify_trail
 from fluoronav.recording import read_recording
+from fluoronav.site.audit import verify_trail
 from tests.conftest import another_case
 from tests.live.conftest import Pipeline
 

@@ -9,12 +9,13 @@ import psutil
 import pytest
 import yaml
 
-from fluoronav.bench.latency import draw_histogram, report, table
 from fluoronav.cli import main
 from fluoronav.geometry import Camera
+from fluoronav.lab import demo
+from fluoronav.lab.latency_report import draw_histogram, report, table
+from fluoronav.lab.simulation import rig
+from fluoronav.lab.simulation.rig import Recording, why_without_a_pose
 from fluoronav.paths import shipped
-from fluoronav.simulation import demo, rig
-from fluoronav.simulation.rig import Recording, why_without_a_pose
 
 SIZE = 256
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import zmq
 
-from fluoronav.audit import verify_trail
+from fluoronav.site.audit import verify_trail
 from tests.live.conftest import Pipeline
 
 NAN_POSE = [float("nan")] * 16

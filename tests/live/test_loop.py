@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from fluoronav.bench.latency import draw_histogram, report, table
+from fluoronav.lab.latency_report import draw_histogram, report, table
+from fluoronav.lab.simulation.picture import draw_overlay
+from fluoronav.lab.simulation.rig import record, tracking_errors
 from fluoronav.paths import shipped, write_json
-from fluoronav.pipeline import load_launch
-from fluoronav.simulation.picture import draw_overlay
-from fluoronav.simulation.rig import record, tracking_errors
+from fluoronav.site.launch import load_launch
 
 FRAMES, FPS = 330, 30.0
 

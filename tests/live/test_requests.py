@@ -10,8 +10,8 @@ import psutil
 import pytest
 import zmq
 
-from fluoronav.audit import verify_trail
-from fluoronav.simulation.rig import free_endpoints
+from fluoronav.lab.simulation.rig import free_endpoints
+from fluoronav.site.audit import verify_trail
 from fluoronav.wire import make_request
 from tests.live.conftest import Pipeline
 

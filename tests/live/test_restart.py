@@ -8,7 +8,7 @@ import pytest
 
 from fluoronav.case import load_case
 from fluoronav.geometry import Camera
-from fluoronav.simulation.sequence import load_or_render
+from fluoronav.lab.simulation.sequence import load_or_render
 from tests.conftest import another_case
 from tests.live.conftest import Pipeline
 

@@ -12,9 +12,9 @@ import pytest
 import yaml
 import zmq
 
-from fluoronav.pipeline.launch import load_launch
-from fluoronav.pipeline.service import Service
-from fluoronav.simulation.rig import free_endpoints
+from fluoronav.lab.simulation.rig import free_endpoints
+from fluoronav.site.launch import load_launch
+from fluoronav.stream.pipeline.service import Service
 from tests.live.conftest import SIZE, Pipeline
 
 ROOT = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ def test_sigterm_ends_it_cleanly(tmp_path):
 
 def test_that_it_is_ready_is_said_at_once(tmp_path, monkeypatch):
     """Regression: the next health said so, up to a second later, and who waited for it waited for that."""
-    monkeypatch.setattr("fluoronav.pipeline.watch._HEALTH_EVERY_S", 3600)
+    monkeypatch.setattr("fluoronav.stream.pipeline.watch._HEALTH_EVERY_S", 3600)
     endpoints = free_endpoints("tcp", tmp_path)
     path = tmp_path / "launch.yaml"
     camera = str(ROOT / "calibration" / "demo-carm.yaml")

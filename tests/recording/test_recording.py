@@ -8,25 +8,22 @@ import msgpack
 import pytest
 import zmq
 
+from fluoronav.lab.simulation.rig import free_endpoints
 from fluoronav.paths import shipped
-from fluoronav.pipeline import load_launch
 from fluoronav.recording import Recorder, RecordingError, Replay, read_recording
 from fluoronav.recording.file import write_head, write_message
 from fluoronav.recording.replay import _moved
-from fluoronav.simulation.rig import free_endpoints
 
 
 def test_what_is_sent_is_kept_as_it_came_and_what_is_missing_is_counted(tmp_path):
     endpoints = free_endpoints("tcp", tmp_path)
-    launch = load_launch(shipped("launch/demo.yaml"))
-    launch = launch.model_copy(update={"endpoints": launch.endpoints.model_copy(update=endpoints)})
     context, sockets = zmq.Context(), {}
     for name in ("frames", "out", "tools"):
         sockets[name] = context.socket(zmq.PUB)
         sockets[name].setsockopt(zmq.LINGER, 0)
         sockets[name].bind(endpoints[name])
     stopping = threading.Event()
-    recorder = Recorder(launch, tmp_path / "a" / "one.fnrec", stopping)
+    recorder = Recorder("carm0", "embedded", endpoints, tmp_path / "a" / "one.fnrec", stopping)
     running = threading.Thread(target=recorder.run)
     running.start()
     time.sleep(0.5)  # subscriptions
@@ -54,13 +51,13 @@ def test_what_is_sent_is_kept_as_it_came_and_what_is_missing_is_counted(tmp_path
         socket.close()
     context.term()
     head, messages = read_recording(tmp_path / "a" / "one.fnrec")
-    assert head["source"] == "carm0" and head["case"] == launch.case
+    assert head["source"] == "carm0" and head["case"] == "embedded"
     times, parts = zip(*messages, strict=True)
     assert list(parts) == sent
     assert before < times[0] and list(times) == sorted(times)
     assert recorder.counted["frame"] == 3 and recorder.counted["lost"] == 2 and recorder.counted["tool"] == 1
     with pytest.raises(FileExistsError):
-        Recorder(launch, tmp_path / "a" / "one.fnrec", threading.Event()).run(0.1)
+        Recorder("carm0", "embedded", endpoints, tmp_path / "a" / "one.fnrec", threading.Event()).run(0.1)
 
 
 def test_a_recording_that_was_cut_off_is_whole_up_to_there(tmp_path):
@@ -152,7 +149,7 @@ def test_a_recording_whose_messages_are_none_is_named(tmp_path, item):
 
 @pytest.mark.parametrize("seq", [float("inf"), float("nan"), "7", None, [1], 2**63])
 def test_a_number_that_is_none_does_not_end_a_recording(tmp_path, seq):
-    recorder = Recorder(load_launch(shipped("launch/demo.yaml")), tmp_path / "x.fnrec", threading.Event())
+    recorder = Recorder("carm0", "", {}, tmp_path / "x.fnrec", threading.Event())
     header = msgpack.packb({"seq": seq, "t_acq": seq})
     assert recorder._count([b"frame/carm0", header]) == "frame"
     assert len(_moved([b"frame/carm0", header, b""], 0, 0, 1.0)) == 3

@@ -10,17 +10,7 @@ import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fluoronav.case.no_go import NoGo
-from fluoronav.case.schema import (
-    CaseError,
-    Color,
-    Margin,
-    Name,
-    Point,
-    Radius,
-    SourceDistance,
-    Strict,
-    Uncertainty,
-)
+from fluoronav.case.schema import CaseError, Color, Margin, Name, Point, Radius, SourceDistance, Strict, Uncertainty
 from fluoronav.case.tool import Tool
 from fluoronav.geometry import CArmPose, is_rigid
 from fluoronav.paths import regular_file

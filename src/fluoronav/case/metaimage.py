@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from fluoronav.case.compressed import check_stream
-from fluoronav.case.grid import Grid, check_size
 from fluoronav.case.schema import CaseError
 from fluoronav.case.units import mm_per
+from fluoronav.geometry.grid import Grid, check_size
 from fluoronav.paths import regular_file
 
 _MOST_HEADER_BYTES = 1_000_000

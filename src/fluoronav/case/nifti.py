@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.case.compressed import check_stream, inflated_start
-from fluoronav.case.grid import Grid, check_grid, check_same_place, check_size
 from fluoronav.case.schema import CaseError
+from fluoronav.geometry.grid import Grid, GridError, check_grid, check_same_place, check_size
 
 _HEADER_BYTES = 348
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
@@ -56,7 +56,7 @@ def read_nifti_grid(path: Path) -> Grid:
         grid = form(header, path)
         try:
             check_grid(grid, path)
-        except CaseError as error:
+        except GridError as error:
             raise CaseError(f"{error} ({name})") from error
         forms.append((name, code, grid))
     if not forms:

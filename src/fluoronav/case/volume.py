@@ -11,11 +11,12 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from fluoronav.case.compressed import inflated_start
-from fluoronav.case.grid import Grid, check_grid
 from fluoronav.case.metaimage import read_metaimage_grid
 from fluoronav.case.nifti import read_nifti_grid
 from fluoronav.case.nrrd import read_nrrd_grid
 from fluoronav.case.schema import CaseError
+from fluoronav.dicom.errors import DicomError
+from fluoronav.geometry.grid import Grid, GridError, check_grid
 from fluoronav.paths import regular_file
 
 _MAGIC_BYTES = 348
@@ -142,9 +143,16 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
     path = Path(path)
     if not path.exists():
         raise CaseError(f"{path}: no such file or folder")
+    try:
+        return _read(path, series)
+    except (DicomError, GridError) as error:
+        raise CaseError(str(error)) from error
+
+
+def _read(path: Path, series: str | None) -> Volume:
     if path.is_dir():
         # Not above: pydicom takes a fifteenth of a second of every start, and few cases are folders of DICOM.
-        from fluoronav.case.dicom import read_dicom_series
+        from fluoronav.dicom.series import read_dicom_series
 
         return Volume(*_with_path(read_dicom_series(path, series), path))
     try:
@@ -152,7 +160,7 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
     except OSError as error:
         raise CaseError(f"{path}: cannot be read as a volume: {error}") from error
     if start[128:132] == b"DICM":
-        from fluoronav.case.dicom import read_dicom_file
+        from fluoronav.dicom.series import read_dicom_file
 
         return Volume(*_with_path(read_dicom_file(path), path))
     grid, reader_name = _grid_of(path, start)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.measure import marching_cubes
 
-from fluoronav.case import Case, NoGo, Structure
+from fluoronav.case import Case, NoGo
+from fluoronav.case.surface import surface
 from fluoronav.display.packing import with_head
 from fluoronav.geometry import Camera
 
@@ -22,8 +22,6 @@ Float = NDArray[np.float64]
 LOWEST_HU, HIGHEST_HU = -400.0, 1400.0
 # So that a small computer's GPU takes it, and a network in a second.
 _MOST_VOXELS, _FINEST_MM = 6e6, 0.8
-_SURFACE_MM = 1.2
-_REGION_STEPS = 40
 
 
 def camera_head(camera: Camera) -> dict[str, Any]:
@@ -51,28 +49,6 @@ def surfaces(case: Case) -> bytes:
         )  # fmt: skip
         parts += [points.astype("<f4").tobytes(), triangles.astype("<u4").tobytes()]
     return with_head({"case": case.id, "surfaces": heads}, b"".join(parts))
-
-
-def surface(thing: Structure | NoGo) -> tuple[Float, NDArray[np.int64]]:
-    """The surface of a structure or a region as points (n, 3), LPS mm, and triangles (m, 3)."""
-    if isinstance(thing, NoGo):
-        low, high = thing.bounds_ct()
-        step = float((high - low).max()) / _REGION_STEPS
-        spacing, origin = np.full(3, step), low - step
-        axes = [np.arange(a - step, b + 2 * step, step) for a, b in zip(low, high, strict=True)]
-        grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
-        out = np.empty((grid.size // 3, 4))
-        thing.distances(grid.reshape(-1, 3), out)
-        distance, coarse = out[:, 0].reshape(grid.shape[:3]), 1
-    else:
-        field = thing.field
-        distance = field.hundredths.transpose(2, 1, 0).astype(np.float32)
-        spacing, origin = field.spacing_mm, field.origin_ct
-        coarse = max(round(_SURFACE_MM / float(spacing.min())), 1)
-    if not distance.min() < 0 < distance.max():
-        return np.empty((0, 3)), np.empty((0, 3), np.int64)
-    points, triangles, _, _ = marching_cubes(distance, 0.0, step_size=coarse, gradient_direction="ascent")
-    return np.asarray(points, np.float64) * spacing + origin, triangles.astype(np.int64)
 
 
 def ct_box(case: Case) -> bytes:

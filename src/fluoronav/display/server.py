@@ -24,12 +24,12 @@ import zmq
 import zmq.asyncio
 from aiohttp import WSMsgType, web
 
-from fluoronav.audit import AuditError, AuditTrail, Rate
 from fluoronav.case import Case, CaseError
 from fluoronav.display.admission import MOST_BYTES, Admission, add_security
 from fluoronav.display.case_view import camera_head, case_head, ct_box, surfaces
 from fluoronav.display.hub import Hub, Viewer, packed
 from fluoronav.geometry import Camera
+from fluoronav.site.audit import AuditError, AuditTrail, Rate
 from fluoronav.wire import make_request
 from fluoronav.wire.messages import PROTOCOL_VERSION
 

@@ -22,7 +22,7 @@ import zmq
 from numpy.typing import NDArray
 
 from fluoronav.case import Case, NoGo, Structure
-from fluoronav.display.case_view import surface
+from fluoronav.case.surface import surface
 from fluoronav.geometry import Camera, frame_along, inverse, is_rigid, transform_points
 from fluoronav.openigtlink.checksum import crc64
 from fluoronav.openigtlink.clients import Clients, Outgoing

@@ -5,14 +5,13 @@ from __future__ import annotations
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import msgpack
 import zmq
 
 from fluoronav.paths import private_folder, private_opener
-from fluoronav.pipeline.launch import LaunchFile
 from fluoronav.recording.file import write_head, write_message
 
 # Three seconds of a frame a thirtieth, for a disk that pauses.
@@ -22,13 +21,18 @@ _FLUSH_EVERY_S = 1.0
 
 
 class Recorder:
-    """Subscribes to the endpoints of a launch file and keeps every message as it comes.
+    """Subscribes to a pipeline's endpoints and keeps every message as it comes.
 
     The enhanced picture (``view/*``) is left out: it follows from the frames.
 
     Parameters
     ----------
-    launch : LaunchFile
+    source : str
+        The C-arm's name in topics.
+    case : str
+        Which case the recording is of, for its head.
+    endpoints : mapping of str to (str or None)
+        Addresses of ``frames``, ``out`` and ``tools``; None where there is no such endpoint.
     path : Path
         Must not exist.
     stopping : threading.Event
@@ -40,8 +44,11 @@ class Recorder:
         Messages by kind, and ``lost``: frames that are missing by their numbers.
     """
 
-    def __init__(self, launch: LaunchFile, path: Path, stopping: threading.Event) -> None:
-        self._launch, self._path = launch, path
+    def __init__(
+        self, source: str, case: str, endpoints: Mapping[str, str | None], path: Path, stopping: threading.Event
+    ) -> None:
+        self._source, self._case, self._path = source, case, path
+        self._endpoints = {name: address for name in _TOPICS if (address := endpoints.get(name)) is not None}
         self._stopping = stopping
         self._last_seq: int | None = None
         self.counted: Counter[str] = Counter()
@@ -61,7 +68,7 @@ class Recorder:
             The file exists or cannot be written, the disk is full; what was written stays.
         """
         context = zmq.Context()
-        sockets = [self._socket(context, name) for name in _TOPICS if getattr(self._launch.endpoints, name) is not None]
+        sockets = [self._socket(context, name) for name in self._endpoints]
         poller = zmq.Poller()
         for socket in sockets:
             poller.register(socket, zmq.POLLIN)
@@ -69,7 +76,7 @@ class Recorder:
         private_folder(self._path.parent)
         try:
             with open(self._path, "xb", buffering=2**20, opener=private_opener) as file:
-                write_head(file, self._launch.source, self._launch.case)
+                write_head(file, self._source, self._case)
                 flushed = time.monotonic()
                 while not self._stopping.is_set() and (end is None or time.monotonic() < end):
                     for socket, _ in poller.poll(100):
@@ -90,9 +97,9 @@ class Recorder:
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.MAXMSGSIZE, 2**28)
         for topic in _TOPICS[name]:
-            source = "" if topic == "tool/" else self._launch.source
+            source = "" if topic == "tool/" else self._source
             socket.setsockopt(zmq.SUBSCRIBE, (topic + source).encode())
-        socket.connect(getattr(self._launch.endpoints, name))
+        socket.connect(self._endpoints[name])
         return socket
 
     def _count(self, parts: list[bytes]) -> str:

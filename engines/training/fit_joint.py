@@ -1,0 +1,149 @@
+"""Fits what makes one score of all that is known of a find (`fluoronav/stream/detection/joint_score.py`).
+
+    pip install -e '.[cpu,train]'
+    python engines/training/fit_joint.py --data ../shared/data --out engines
+
+Its examples are the finds of both looks, wrong ones included, on scenes as those that they were trained on; so it is
+done after both, and again after each training of either. All is seeded; weights and figures are in
+instrument-joint.json, and the weights are to be written into joint.py (a test holds one against the other).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from examples import exposures, kept_or_made  # beside this file
+from torch import nn
+from train_instruments import backgrounds_of
+from train_strips import tails_in_view
+
+from fluoronav.geometry import Camera
+from fluoronav.lab.bench.instruments import compared
+from fluoronav.lab.bench.matching import SAME_PX, off_px
+from fluoronav.lab.simulation.instrument_scenes import Background
+from fluoronav.paths import shipped, write_json
+from fluoronav.stream.detection.joint_score import FEATURES, WEIGHTS, features
+from fluoronav.stream.detection.networks import Looks
+from fluoronav.stream.detection.stage import LEAST_PROPOSED
+
+SEED = 20380000
+_LIMBS = 0.3
+_SCENES_A_PIECE = 50
+_SMALL, _PARTS = 1e-5, 5
+_LET_THROUGH = 0.01  # wrong finds a scene
+NONE, TIP, TAIL = range(3)
+
+
+def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Finds (n, 11); what each is, a tip, a tail or none (n,); and the scene of each (n,)."""
+    seed, count, of_chest = args
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng(seed)
+    camera = Camera.load(shipped("calibration/demo-carm.yaml"))
+    looks = Looks(camera)
+    found, kinds, scenes = [], [], []
+    for k, (frame, placed) in enumerate(exposures(rng, camera, of_chest, _LIMBS, count)):
+        assert frame.exposed is not None
+        looked = looks.find(frame, LEAST_PROPOSED)
+        found += list(features(looked, frame.exposed, frame.counts.shape))
+        tails = tails_in_view(placed, camera)
+        for one in looked:
+            is_tip = any(r["found"] for r in compared([one.second], placed, camera.focal_px)[0])
+            is_tail = any(off_px(one.second, *tail) < SAME_PX for tail in tails)
+            kinds.append(TIP if is_tip else TAIL if is_tail else NONE)
+            scenes.append(seed * _SCENES_A_PIECE + k)
+    return np.array(found, np.float32).reshape(-1, FEATURES), np.array(kinds, np.int64), np.array(scenes, np.int64)
+
+
+def fitted(found: torch.Tensor, right: torch.Tensor) -> nn.Linear:
+    """The logistic regression of finds; weights of features that say nearly the same are kept small."""
+    middle, spread = found.mean(0), found.std(0)
+    model = nn.Linear(found.shape[1], 1)
+    optimiser = torch.optim.LBFGS(model.parameters(), max_iter=500, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        answer = model((found - middle) / spread)[:, 0]
+        loss = nn.functional.binary_cross_entropy_with_logits(answer, right.float())
+        loss = loss + _SMALL * (model.weight**2).sum()
+        loss.backward()
+        return loss
+
+    optimiser.step(loss)
+    with torch.no_grad():  # standardised no more
+        model.weight /= spread
+        model.bias -= model.weight @ middle
+    return model
+
+
+class Both:
+    """That an instrument ends there, fitted to all finds; and that the end is its tip, fitted to ends."""
+
+    def __init__(self, found: torch.Tensor, kinds: torch.Tensor) -> None:
+        ends = kinds != NONE
+        self.an_end, self.the_tip = fitted(found, ends), fitted(found[ends], kinds[ends] == TIP)
+
+    @torch.no_grad()
+    def __call__(self, found: torch.Tensor) -> torch.Tensor:
+        return torch.sigmoid(self.an_end(found)[:, 0]) * torch.sigmoid(self.the_tip(found)[:, 0])
+
+    def weights(self) -> dict[str, list[float]]:
+        rows = np.stack([np.append(m.weight.detach().numpy(), m.bias.item()) for m in (self.an_end, self.the_tip)], 1)
+        return dict(zip(WEIGHTS, rows.tolist(), strict=True))
+
+
+def held_out(found: torch.Tensor, kinds: torch.Tensor, scenes: np.ndarray) -> dict[str, float]:
+    """Loss, and the share of tips lost where one wrong find in a hundred scenes that have finds is let through.
+
+    Each fifth of the scenes is scored by what was fitted to the others.
+    """
+    names = np.random.default_rng(SEED).permutation(np.unique(scenes))
+    score = torch.empty(len(found))
+    for k in range(_PARTS):
+        held = torch.from_numpy(np.isin(scenes, names[k::_PARTS]))
+        score[held] = Both(found[~held], kinds[~held])(found[held])
+    tips = kinds == TIP
+    wrong = score[~tips].sort(descending=True).values
+    limit = wrong[min(round(_LET_THROUGH * len(names)), len(wrong) - 1)]
+    return {
+        "held_loss": nn.functional.binary_cross_entropy(score, tips.float()).item(),
+        "held_lost": (score[tips] < limit).float().mean().item(),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder that may hold chest/")
+    parser.add_argument("--out", type=Path, required=True, help="folder for instrument-joint.json")
+    parser.add_argument("--scenes", type=int, default=4500, help="made on two cores, about eight a second")
+    parser.add_argument("--views", type=int, default=44, help="of each subject, as backgrounds")
+    parser.add_argument("--anatomy", type=Path, help="keep the views here (.npz), or read them")
+    parser.add_argument("--cache", type=Path, help="keep the finds here (.npz), or read them")
+    options = parser.parse_args()
+
+    def work() -> list[tuple]:
+        anatomy = backgrounds_of(options)
+        pieces = max(options.scenes // _SCENES_A_PIECE, 1)
+        return [(SEED + k, _SCENES_A_PIECE, anatomy) for k in range(pieces)]
+
+    found, what, scenes = kept_or_made(options.cache, ["found", "what", "scenes"], examples, work)
+    torch.manual_seed(SEED)
+    finds, kinds = torch.from_numpy(found), torch.from_numpy(what)
+    record = {
+        "seed": SEED, "scenes_with_finds": len(np.unique(scenes)), "finds": len(found),
+        "instruments": int((what == TIP).sum()), "tails": int((what == TAIL).sum()),
+        "weights": Both(finds, kinds).weights(),
+        **held_out(finds, kinds, scenes),
+        "looks_alone": held_out(finds[:, [0, 1, 3]], kinds, scenes),
+    }  # fmt: skip
+    write_json(record, options.out / "instrument-joint.json")
+    print(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    main()

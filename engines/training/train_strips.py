@@ -1,0 +1,301 @@
+"""Trains the network that takes a second look at each find, and writes engines/instrument-strips.onnx.
+
+    python engines/training/train_strips.py --data ../shared/data --out engines
+
+Its examples are the finds of engines/instruments.onnx, wrong ones included, on scenes as those that it was trained on
+but at full resolution; so it is trained after it. Everything is seeded; the curve is in
+instrument-strips.training.json.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from examples import COUNTS, HARD, exposures, kept_or_made  # beside this file
+from torch import nn
+from tqdm import tqdm
+from train_instruments import (
+    Residual,
+    backgrounds_of,
+    block,
+    exported,
+    load_weights,
+    normalised_again,
+    rate,
+)
+
+from fluoronav.geometry import Camera
+from fluoronav.lab.simulation.instrument_scenes import Background, Placed
+from fluoronav.paths import shipped
+from fluoronav.stream.detection.candidates import Proposer
+from fluoronav.stream.detection.network_input import GRID, KINDS
+from fluoronav.stream.detection.straightened import (
+    ACROSS_SCALE_PX,
+    AT_ONCE,
+    COLS,
+    OUTPUTS,
+    ROWS,
+    SHIFT_SCALE_PX,
+    TURN_SCALE_DEG,
+    strip,
+)
+
+SEED = 20261127
+# Finds this weak are looked at, too; the stage is stricter.
+_LEAST_SCORE = 0.1
+_LIMBS = 0.4
+# How the strips of one find are jittered: pixels along and across the axis, degrees; and how many there are. Some are
+# moved farther: a traced line may run on beyond a tip, or end before it.
+_JITTER_PX, _FAR_PX, _FAR_SHARE = 8.0, 25.0, 0.3
+_ACROSS_PX, _JITTER_DEG, _STRIPS = 2.0, 0.9, 3
+# A strip is of an instrument's tip when that lies so far along the strip's axis (the strip shows 50 px ahead), at most
+# so far across it, and the axes differ by less than this; of its tail when that does, and the axis runs the other way;
+# of none when it is off by more than the second pair; in between it is not shown.
+_AHEAD_PX, _BEHIND_PX, _OFF_PX, _OFF_DEG = 45.0, 110.0, 14.0, 10.0
+_APART_PX, _APART_DEG = 25.0, 20.0
+NO_KIND, TAIL_END = -1, -2
+# Tails are seldom proposed, since the first look knows most of them: where it says so surely that there is one, it is
+# shown all the same.
+_TAIL_SEEN = 0.3
+_MOST_HELD = 11_000
+
+
+class Judge(nn.Module):
+    """Four halvings with residual convolutions, and one look at what is left; convolutions alone, which every engine
+    has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(
+            block(2, 24, 5, 2), block(24, 40, 3, 2), Residual(40), block(40, 64, 3, 2), Residual(64),
+            block(64, 96, 3, 2), Residual(96), nn.Conv2d(96, 96, (ROWS // 16, COLS // 16)), nn.ReLU(),
+            nn.Dropout(0.2), nn.Conv2d(96, OUTPUTS, 1),
+        )  # fmt: skip
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x)[:, :, 0, 0]
+
+
+def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.ndarray]:
+    """Strips (n, 2, 48, 128) as float16, and what they are (n, 4): kind, none or a tail, and as :func:`_truth` says."""
+    seed, count, of_chest = args
+    cv2.setNumThreads(1)
+    rng = np.random.default_rng(seed)
+    camera = Camera.load(shipped("calibration/demo-carm.yaml"))
+    proposer = Proposer(camera.rows, camera.cols)
+    strips, truths = [], []
+    one = np.empty((2, ROWS, COLS), np.float32)
+    for frame, placed in exposures(rng, camera, of_chest, _LIMBS, count, HARD, COUNTS):
+        assert frame.exposed is not None
+        ends = [(d.tip_px, d.direction) for d in proposer.find(frame, _LEAST_SCORE)]
+        tails = tails_in_view(placed, camera)
+        ends += [tail for tail in tails if _around(proposer.model.output[0, 5], tail[0], camera) > _TAIL_SEEN]
+        for end, direction in ends:
+            for _ in range(_STRIPS):
+                turn = np.deg2rad(rng.normal(0, _JITTER_DEG))
+                axis = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ direction
+                across = np.array([-axis[1], axis[0]])
+                far = _FAR_PX if rng.random() < _FAR_SHARE else _JITTER_PX
+                tip = end + rng.normal(0, far) * axis + rng.normal(0, _ACROSS_PX) * across
+                truth = _truth(placed, tails, tip, axis)
+                if truth is None:
+                    continue
+                strip(frame.counts, frame.exposed, tip, axis, frame.dark, False, one)
+                strips.append(one.astype(np.float16))
+                truths.append(truth)
+    return np.array(strips, np.float16).reshape(-1, 2, ROWS, COLS), np.array(truths, np.float64).reshape(-1, 4)
+
+
+End = tuple[np.ndarray, np.ndarray]  # where it is, (column, row) px, and whither the axis points out of it
+
+
+def tails_in_view(placed: tuple[Placed, ...], camera: Camera) -> list[End]:
+    """Of a scene's instruments, those ends that are no tips and do not lie beyond the field."""
+    return [(p.axis_px[-1], p.tail_direction) for p in placed if p.shows_tail(camera)]
+
+
+def _around(grid: np.ndarray, at_px: np.ndarray, camera: Camera) -> float:
+    """The most that a map says within a pixel of a place."""
+    col, row = np.rint((at_px + 0.5) * GRID / max(camera.rows, camera.cols) - 0.5).astype(int)
+    return float(grid[max(row - 1, 0) : row + 2, max(col - 1, 0) : col + 2].max())
+
+
+def _truth(
+    placed: tuple[Placed, ...], tails: list[End], tip: np.ndarray, axis: np.ndarray
+) -> tuple[float, float, float, float] | None:
+    """Kind, or that it is a tail; how far the true end lies along and across the axis (pixels), and how far the true
+    axis is turned (deg).
+
+    None where it can be said neither that it is an instrument nor that it is none.
+    """
+    normal, doubtful = np.array([-axis[1], axis[0]]), False
+
+    def off(end: np.ndarray, true: np.ndarray) -> tuple[float, float, float]:
+        turn = float(np.rad2deg(np.arctan2(true @ normal, true @ axis)))
+        return float((end - tip) @ axis), float((end - tip) @ normal), turn
+
+    def fits(along: float, across: float, turn: float) -> bool:
+        return -_BEHIND_PX < along < _AHEAD_PX and abs(across) < _OFF_PX and abs(turn) < _OFF_DEG
+
+    for p in placed:
+        along, across, turn = off(p.axis_px[0], p.tip_direction)
+        if fits(along, across, turn):
+            return KINDS.index(p.kind), along, across, turn
+        here = np.abs((p.axis_px - tip) @ normal).min() if abs(along) < 2 * _BEHIND_PX else np.inf
+        doubtful |= bool(here < _APART_PX and abs(turn) < _APART_DEG)
+    for end, outwards in tails:
+        said = off(end, outwards)
+        if fits(*said):
+            return TAIL_END, *said
+    return None if doubtful else (NO_KIND, 0.0, 0.0, 0.0)
+
+
+def loss_of(out: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    kind, (shift, across, turn) = truth[:, 0].long(), truth[:, 1:].T
+    tip, tail = kind >= 0, kind == TAIL_END
+    log_odds = nn.functional.binary_cross_entropy_with_logits
+    loss = log_odds(out[:, 0], (tip | tail).float())
+    if (tip | tail).any():
+        # Two questions, since they have two answers: a blunt end is surely a wire's, and the strip does not say which.
+        loss = loss + log_odds(out[tip | tail, 9], tip[tip | tail].float())
+    if tip.any():
+        loss = loss + 0.5 * nn.functional.cross_entropy(out[tip, 1:5], kind[tip])
+        # A Laplace likelihood: the error is learned with the shift, and an outlier counts once.
+        off = (out[tip, 5] - shift[tip] / SHIFT_SCALE_PX).abs()
+        log_b = out[tip, 6].clamp(-4, 3)
+        loss = loss + 0.5 * (off * torch.exp(-log_b) + log_b).mean()
+        huber = nn.functional.smooth_l1_loss
+        loss = loss + 0.3 * huber(out[tip, 7], across[tip] / ACROSS_SCALE_PX)
+        loss = loss + 0.3 * huber(out[tip, 8], (turn[tip] / TURN_SCALE_DEG).clamp(-3, 3))
+    return loss
+
+
+def varied(x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Strips mirrored, with another contrast, noise and shading, some cut off where the field might have ended; and
+    which were mirrored."""
+    n = len(x)
+    flipped = rng.random(n) < 0.5
+    x[flipped] = x[flipped, :, ::-1]
+    x[:, 0] *= np.exp(rng.normal(0, 0.2, (n, 1, 1)))
+    x[:, 0] += rng.standard_normal(x[:, 0].shape, np.float32) * (0.2 * rng.random((n, 1, 1), np.float32) ** 2)
+    slope = rng.normal(0, 0.4, (n, 2, 1, 1)) * (rng.random((n, 1, 1, 1)) < 0.5)
+    x[:, 0] += slope[:, 0] * np.linspace(-1, 1, ROWS)[:, None] + slope[:, 1] * np.linspace(-1, 1, COLS)
+    ends = rng.integers(COLS // 2, 3 * COLS, n)[:, None, None]
+    x[:, 1] *= np.arange(COLS) < ends
+    x[:, 0] *= x[:, 1]
+    return x, flipped
+
+
+def train(
+    model: Judge, strips: np.ndarray, truths: np.ndarray, minutes: float, highest_rate: float, curve: list[dict]
+) -> Judge:
+    rng = np.random.default_rng((SEED, len(strips)))
+    model = model.to(memory_format=torch.channels_last).train()
+    bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=highest_rate, weight_decay=1e-2)
+    wanted = torch.from_numpy(truths.astype(np.float32))
+    held, batch = min(len(strips) // 10, _MOST_HELD), 128
+    kinds = truths[held:, 0]
+    tips, tails, none = (held + np.flatnonzero(w) for w in (kinds >= 0, kinds == TAIL_END, kinds == NO_KIND))
+    start, seen, running = time.monotonic(), 0, []
+    bar = tqdm(total=100, desc="training", unit="%")
+    while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
+        for group in optimiser.param_groups:
+            group["lr"] = rate(highest_rate, seen / 6400, share)
+        shares = ((tips, 7 * batch // 16), (tails, 3 * batch // 16), (none, 6 * batch // 16))
+        chosen = np.concatenate([rng.choice(which, count) for which, count in shares])
+        x, flipped = varied(strips[chosen].astype(np.float32), rng)
+        truth = wanted[chosen].clone()
+        truth[torch.from_numpy(flipped), 2:] *= -1
+        shown = torch.from_numpy(x).contiguous(memory_format=torch.channels_last)
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bfloat16):
+            out = model(shown)
+        loss = loss_of(out.float(), truth)
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        seen += batch
+        running.append(loss.item())
+        if len(running) == 500:
+            curve.append({"examples": seen, "loss": float(np.mean(running)), **held_out(model, strips, truths, held)})
+            bar.set_postfix(curve[-1])
+            running = []
+        bar.update(int(100 * share) - bar.n)
+    return model
+
+
+@torch.no_grad()
+def held_out(model: Judge, strips: np.ndarray, truths: np.ndarray, held: int) -> dict[str, float]:
+    """On scenes that were not trained on: loss; which share of tips is lost when one in 50 of what is none, or of the
+    tails, is let through."""
+    model.eval()
+    shown = strips[:held].astype(np.float32)
+    out = torch.cat([model(torch.from_numpy(shown[a : a + 256])) for a in range(0, held, 256)])
+    model.train()
+    truth = torch.from_numpy(truths[:held]).float()
+    kind, shift = truth[:, 0].long(), truth[:, 1]
+    tip = kind >= 0
+
+    def lost(log_odds: torch.Tensor, which: int) -> float:
+        limit = torch.quantile(log_odds[kind == which], 0.98)
+        return float((log_odds[tip] < limit).float().mean())
+
+    return {
+        "held_loss": float(loss_of(out, truth)),
+        "held_lost": lost(out[:, 0], NO_KIND),
+        "held_lost_to_tails": lost(out[:, 9], TAIL_END),
+        "held_kind_right": float((out[tip, 1:5].argmax(1) == kind[tip]).float().mean()),
+        "held_tip_px": float((SHIFT_SCALE_PX * out[tip, 5] - shift[tip]).abs().median()),
+        "held_turn_deg": float((TURN_SCALE_DEG * out[tip, 8] - truth[tip, 3]).abs().median()),
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder that may hold chest/")
+    parser.add_argument("--out", type=Path, default=Path("engines"))
+    parser.add_argument("--scenes", type=int, default=8000)
+    parser.add_argument("--views", type=int, default=30, help="views of each subject")
+    parser.add_argument("--anatomy", type=Path, help="keep the views here (.npz), or read them")
+    parser.add_argument("--minutes", type=float, default=25)
+    parser.add_argument("--on-from", type=Path, help="instrument-strips.onnx to go on from")
+    parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
+    parser.add_argument("--seed", type=int, default=20300000, help="of the scenes")
+    parser.add_argument("--cache", type=Path, help="keep the strips here (.npz), or read them")
+    parser.add_argument(
+        "--also", type=Path, nargs="*", default=[], help="strips that other runs kept, to train on, too"
+    )
+    options = parser.parse_args()
+    torch.set_num_threads(2)
+
+    def work() -> list[tuple]:
+        anatomy = backgrounds_of(options)
+        return [(options.seed + k, 50, anatomy) for k in range(max(options.scenes // 50, 1))]
+
+    parts = [kept_or_made(cache, ["strips", "truths"], examples, work) for cache in (options.cache, *options.also)]
+    strips, truths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    parts.clear()
+    torch.manual_seed(SEED)
+    model, before = Judge(), []
+    if options.on_from:
+        load_weights(model, options.on_from, "")
+        earlier = json.loads(options.on_from.with_suffix(".training.json").read_text())
+        before = [*earlier.get("before", []), {k: v for k, v in earlier.items() if k != "before"}]
+        normalised_again(model, torch.from_numpy(strips[-4096:].astype(np.float32)))
+    curve: list[dict] = []
+    model = train(model, strips, truths, options.minutes, options.rate, curve).eval()
+    record = {
+        "seed": options.seed, "strips": len(strips), "instruments": int((truths[:, 0] >= 0).sum()),
+        "tails": int((truths[:, 0] == TAIL_END).sum()), "minutes": options.minutes, "curve": curve, "before": before,
+    }  # fmt: skip
+    print(exported(model, "instrument-strips", "strips", "judgements", strips[:AT_ONCE], record, options.out))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,82 @@
+"""A tool's poses, taken from a tracker's stream for some seconds."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import zmq
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from fluoronav.stream.frame import ToolSample
+from fluoronav.stream.tracking.tool_track import ToolTrack
+from fluoronav.wire import InvalidMessage, decode_tools
+
+Float = NDArray[np.float64]
+
+
+class NoPoses(RuntimeError):
+    """Nothing was heard of the tool; the text says what was."""
+
+
+def collect_poses(endpoint: str, tool: str, seconds: float, what: str) -> Float:
+    """Poses of one tool from now on, with a progress bar.
+
+    Parameters
+    ----------
+    endpoint : str
+        Where the tracker publishes ``tool/*``.
+    tool : str
+        Its id.
+    seconds : float
+    what : str
+        Said before the bar.
+
+    Returns
+    -------
+    ndarray, shape (n, 4, 4)
+        ``T_tracker_tool``, mm, without samples that a tracker's track would not believe.
+
+    Raises
+    ------
+    NoPoses
+    """
+    context = zmq.Context()
+    socket = context.socket(zmq.SUB)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.SUBSCRIBE, b"tool/")
+    socket.connect(endpoint)
+    track, poses = ToolTrack(), []
+    others: set[str] = set()
+    hidden = 0
+    start = time.monotonic()
+    try:
+        with tqdm(
+            total=round(seconds, 1), desc=what, unit="s", bar_format="{desc}: {bar} {n:.1f}/{total:.0f} s"
+        ) as bar:
+            while (passed := time.monotonic() - start) < seconds:
+                bar.update(passed - bar.n)
+                if not socket.poll(50):
+                    continue
+                try:
+                    message = decode_tools(socket.recv_multipart())
+                except InvalidMessage:
+                    continue
+                for seen in message.tools:
+                    if seen.id != tool:
+                        others.add(seen.id)
+                    elif not seen.visible or seen.T_tracker_tool is None:
+                        hidden += 1
+                    else:
+                        T = np.array(seen.T_tracker_tool).reshape(4, 4)
+                        if track.add(ToolSample(tool, message.t_acq, T, seen.error_mm or 0.0)):
+                            poses.append(T)
+    finally:
+        socket.close()
+        context.term()
+    if not poses:
+        known = f"heard of: {', '.join(sorted(others))}" if others else "nothing was heard at all"
+        seen_once = f"{tool} was hidden in all {hidden} samples; " if hidden else ""
+        raise NoPoses(f"no pose of {tool!r} at {endpoint} in {seconds:g} s; {seen_once}{known}")
+    return np.array(poses)

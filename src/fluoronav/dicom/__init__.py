@@ -1,0 +1,1 @@
+"""DICOM objects as files; no network."""

@@ -1,0 +1,1 @@
+"""Arithmetic on images: no clock, no thread of its own, no process."""

@@ -1,0 +1,119 @@
+"""CUDA's runtime, as far as sessions on a GPU need it."""
+
+from __future__ import annotations
+
+import importlib
+import weakref
+from collections.abc import Collection
+from typing import Any
+
+from fluoronav.imaging.inference.sessions import Arrays, Float32
+from fluoronav.imaging.inference.settings import Unavailable
+
+# Smaller arrays share pages with others; the driver copies them through a buffer of its own, in no time.
+_PINNED_FROM_BYTES = 1 << 17
+
+
+def cudart() -> Any:
+    """CUDA's runtime; raises :class:`Unavailable` with the extra that brings its Python bindings."""
+    try:
+        return importlib.import_module("cuda.bindings.runtime")
+    except ImportError as error:
+        raise Unavailable(
+            f"CUDA's Python bindings are not installed: pip install 'fluoronav[gpu]' or 'fluoronav[rtx]' ({error})"
+        ) from error
+
+
+def checked(answer: tuple[Any, ...]) -> Any:
+    """The value of a CUDA call; raises :class:`Unavailable` on any error."""
+    error, *values = answer
+    if int(error) != 0:
+        raise Unavailable(f"CUDA says {error.name}")
+    return values[0] if values else None
+
+
+def this_gpu() -> str:
+    """The compute capability of the first GPU, such as ``sm89``; raises :class:`Unavailable` where there is none."""
+    cuda = cudart()
+    if not checked(cuda.cudaGetDeviceCount()):
+        raise Unavailable("there is no NVIDIA GPU")
+    major, minor = (
+        checked(cuda.cudaDeviceGetAttribute(getattr(cuda.cudaDeviceAttr, f"cudaDevAttrComputeCapability{x}"), 0))
+        for x in ("Major", "Minor")
+    )
+    return f"sm{major}{minor}"
+
+
+class OnGpu:
+    """The GPU's copies of arrays that a session reads and writes, and the stream that they are copied on.
+
+    Parameters
+    ----------
+    given, made : mapping of ndarray of float32
+        By name: what :meth:`send` copies to the GPU, and :meth:`fetch` from it. They are kept, and large ones are
+        pinned, so that a copy needs no buffer in between.
+    resident : collection of str
+        Of `given`: copied once, here.
+
+    Attributes
+    ----------
+    address : dict of str to int
+        Of each on the GPU.
+    stream : int
+
+    Raises
+    ------
+    Unavailable
+        No GPU, no bindings, or no memory left on it.
+    """
+
+    def __init__(self, given: Arrays, made: Arrays, resident: Collection[str] = ()) -> None:
+        self._cuda = cuda = cudart()
+        self._arrays = given, made
+        self.address: dict[str, int] = {}
+        self._pinned: list[int] = []
+        self.stream = int(checked(cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking)))
+        # A case that is loaded in place of another must not leave the other's volume on the GPU.
+        weakref.finalize(self, _freed, cuda, self.address, self._pinned, self.stream)
+        for name, array in {**given, **made}.items():
+            self.address[name] = int(checked(cuda.cudaMalloc(array.nbytes)))
+        to, fro = (cuda.cudaMemcpyKind.cudaMemcpyHostToDevice, cuda.cudaMemcpyKind.cudaMemcpyDeviceToHost)
+        for name in resident:
+            checked(cuda.cudaMemcpy(self.address[name], given[name].ctypes.data, given[name].nbytes, to))
+        changing = {name: a for name, a in given.items() if name not in resident}
+        for array in (*changing.values(), *made.values()):
+            if array.nbytes >= _PINNED_FROM_BYTES:
+                self._pin(array)
+        self._to = [(self.address[name], a.ctypes.data, a.nbytes, to, self.stream) for name, a in changing.items()]
+        self._fro = [(a.ctypes.data, self.address[name], a.nbytes, fro, self.stream) for name, a in made.items()]
+
+    def send(self) -> None:
+        """Puts the copies of what is given on the stream."""
+        for copy in self._to:
+            checked(self._cuda.cudaMemcpyAsync(*copy))
+
+    def fetch(self) -> None:
+        """Puts the copies of what was made on the stream, and waits for it."""
+        for copy in self._fro:
+            checked(self._cuda.cudaMemcpyAsync(*copy))
+        self.wait()
+
+    def wait(self) -> None:
+        """Waits for all that is on the stream."""
+        checked(self._cuda.cudaStreamSynchronize(self.stream))
+
+    def _pin(self, array: Float32) -> None:
+        (error,) = self._cuda.cudaHostRegister(array.ctypes.data, array.nbytes, 0)
+        if int(error) == 0:
+            self._pinned.append(array.ctypes.data)
+        else:  # shared with another session: it is pinned already, and a copy from it is as fast
+            self._cuda.cudaGetLastError()
+
+
+def _freed(cuda: Any, address: dict[str, int], pinned: list[int], stream: int) -> None:
+    """Gives back what :class:`OnGpu` took; errors mean that the GPU is gone, and all of it with it."""
+    for pointer in pinned:
+        cuda.cudaHostUnregister(pointer)
+    for pointer in address.values():
+        cuda.cudaFree(pointer)
+    cuda.cudaStreamDestroy(stream)

@@ -1,0 +1,274 @@
+"""`fluoronav register`: files in, a result for JSON out."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fluoronav.case import CaseError, Spread, Volume, read_volume
+from fluoronav.geometry import Camera, is_rigid
+from fluoronav.imaging.projector import AttenuationGrid, Projector
+from fluoronav.imaging.registration.model import SEGMENT_DEG, SEGMENT_MM, bone_grid, tissue_grid
+from fluoronav.imaging.registration.offline import OfflineRegistration, OfflineResult, View
+from fluoronav.imaging.registration.view_grid import orbit_priors
+from fluoronav.imaging.xray.file import XrayFileError, XrayFrame, read_xray
+from fluoronav.imaging.xray.polarity import Polarity, opposite
+
+Float = NDArray[np.float64]
+
+_FADE_MM, _REACH_MM = 1.0, 200.0
+_FINEST_MM, _MOST_VOXELS = 0.3, 20e6
+
+
+class RegisterError(ValueError):
+    """An input that cannot be registered; the text names the file and what is wrong."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What is to be registered.
+
+    Attributes
+    ----------
+    volume : Path
+    images : list of Path
+        TIFF, PNG or DICOM, one per view.
+    cameras : list of Path
+        One per image; empty: from the DICOM headers.
+    init : Path or None
+        JSON ``{"T_camera_ct": 4 x 4}`` of the first view; None: from its DICOM header.
+    auto : bool
+        The start is a prior that may be 30 degrees, 100 mm in the plane and 60 mm in depth wrong.
+    orbit : bool
+        Not even the orbital angle is known.
+    labels : Path or None
+        Label map of the volume.
+    bones : tuple of int or Path
+        What is looked at: labels, or volumes of bones that were cut out of `volume`; each gets its own pose, too, where
+        there are several.
+    overlay : Path or None
+        PNG to write.
+    frame : int
+        Which frame of a DICOM multi-frame image, from 1.
+    polarity : "counts" or "inverse", optional
+        Whether the images' stored values rise or fall where there is more X-ray; None: as each says itself.
+    series : str or None
+        SeriesInstanceUID, where the volume's folder holds several.
+    """
+
+    volume: Path
+    images: Sequence[Path]
+    cameras: Sequence[Path] = ()
+    init: Path | None = None
+    auto: bool = False
+    orbit: bool = False
+    labels: Path | None = None
+    bones: tuple[int | Path, ...] = ()
+    overlay: Path | None = None
+    frame: int = 1
+    polarity: Polarity | None = None
+    series: str | None = None
+
+
+def register_files(request: Request, progress: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+    """Registers a volume to images.
+
+    Returns
+    -------
+    dict
+        ``accepted``, ``reason``, ``ms``, ``notes`` (what was assumed, in words) and ``views``: per image
+        ``T_camera_ct`` (4 x 4), ``score``, ``sigma`` (deg, mm, camera axes), ``tre_mm``, ``tre_image_mm``,
+        ``mirrored``, ``polarity``; with several bones ``bones``: per bone ``label`` or ``volume``, ``accepted``,
+        ``reason`` and ``views``.
+
+    Raises
+    ------
+    RegisterError, XrayFileError, CaseError, CameraError
+    """
+    if request.cameras and len(request.images) != len(request.cameras):
+        raise RegisterError(
+            f"{len(request.images)} images but {len(request.cameras)} cameras: give one camera file per image, in order"
+        )
+    if any(isinstance(b, int) for b in request.bones) != (request.labels is not None):
+        raise RegisterError("--labels and labels as --bone go together: a label map, and which of its labels are bones")
+    frames = [
+        read_xray(p, with_camera=bool(request.cameras), frame=request.frame, polarity=request.polarity)
+        for p in request.images
+    ]
+    notes = [f"{frame.path}: {note}" for frame in frames for note in frame.notes]
+    for note in notes:
+        progress(note)
+    cameras = [Camera.load(c) for c in request.cameras]
+    views = _views(frames, cameras)
+    ct, segmented = _volume(request).hounsfield()
+    labels = None if request.labels is None else read_volume(request.labels)
+    for warning in (*ct.warnings, *(labels.warnings if labels else ())):
+        progress(f"WARNING {warning}")
+    try:
+        model, bones = _grids(ct, labels, request.bones)
+    except ValueError as error:
+        raise RegisterError(f"{request.volume}: {error}") from error
+    registration = OfflineRegistration(model, bones[0], views, segmented=segmented)
+    T_prior = _prior(request, frames, registration.centre_ct)
+    start = time.perf_counter()
+    result = _found(request, registration, T_prior, progress)
+    if not result.accepted and request.polarity is None:
+        progress("comparing with the images turned over")
+        turned = [
+            read_xray(f.path, with_camera=bool(cameras), frame=request.frame, polarity=opposite(f.polarity))
+            for f in frames
+        ]
+        other = OfflineRegistration(model, bones[0], _views(turned, cameras), segmented=segmented)
+        fit = _found(request, other, T_prior, progress)
+        if fit.accepted:
+            result = replace(result, reason=_looks_inverted(frames, result, fit))
+    out: dict[str, Any] = {"accepted": result.accepted, "reason": result.reason, "ms": 0.0, "notes": notes}
+    out["views"] = _described(result, frames)
+    if len(request.bones) > 1:
+        # Each bone starts where they all lie together and is held there by what it does not show itself.
+        out["bones"] = []
+        for bone, grid in zip(request.bones, bones[1:], strict=True):
+            progress(f"bone {bone}")
+            own = OfflineRegistration(model, grid, views, segmented=segmented, start_sigma=(SEGMENT_DEG, SEGMENT_MM))
+            of_bone = own.refine_near(result.views[0].T_camera_ct)
+            out["bones"].append(
+                {
+                    "label": bone if isinstance(bone, int) else None,
+                    "volume": None if isinstance(bone, int) else str(bone),
+                    "accepted": result.accepted and of_bone.accepted,
+                    "reason": result.reason or of_bone.reason,
+                    "views": _described(of_bone, frames),
+                }
+            )
+    out["ms"] = (time.perf_counter() - start) * 1000
+    if request.overlay is not None:
+        T = result.views[0].T_camera_ct
+        cv2.imwrite(str(request.overlay), _drawn(views[0], Projector(bones[0]).render(T, views[0].camera)))
+    return out
+
+
+def _volume(request: Request) -> Volume:
+    if request.series is not None and not request.volume.is_dir():
+        raise RegisterError(f"{request.volume}: --series names one of a folder of DICOM files, which this is not")
+    try:
+        return read_volume(request.volume, request.series)
+    except CaseError as error:
+        if "`ct_series`" not in str(error):
+            raise
+        # The case file's key is this command's option.
+        raise RegisterError(str(error).replace("as `ct_series`", "with --series")) from error
+
+
+def _found(
+    request: Request, registration: OfflineRegistration, T_prior: Float, progress: Callable[[str], None]
+) -> OfflineResult:
+    if not (request.auto or request.orbit):
+        return registration.run(T_prior, progress)
+    priors = orbit_priors(T_prior, registration.centre_ct) if request.orbit else [T_prior]
+    return registration.search(priors, Spread(), progress)
+
+
+def _looks_inverted(frames: list[XrayFrame], result: OfflineResult, turned: OfflineResult) -> str:
+    taken: list[Polarity] = sorted({frame.polarity for frame in frames})
+    what = "the picture looks" if len(frames) == 1 else "the pictures look"
+    do = f"say --polarity {opposite(taken[0])}" if len(taken) == 1 else "say --polarity of each, one at a time"
+    return (
+        f"{what} inverted: turned over the model fits with {turned.fit:.2f}, as taken ({' and '.join(taken)}) with "
+        f"{result.fit:.2f}: {do}"
+    )
+
+
+def _described(result: OfflineResult, frames: list[XrayFrame]) -> list[dict[str, Any]]:
+    return [
+        {
+            "image": str(frame.path),
+            "T_camera_ct": e.T_camera_ct.tolist(),
+            "score": e.score,
+            "sigma": sigma.tolist(),
+            "tre_mm": tre,
+            "tre_image_mm": tre_image,
+            "mirrored": frame.geometry is not None and frame.geometry.mirrored,
+            "polarity": frame.polarity,
+        }
+        for frame, e, sigma, tre, tre_image in zip(
+            frames, result.views, result.sigma, result.tre_mm, result.tre_image_mm, strict=True
+        )
+    ]
+
+
+def _views(frames: list[XrayFrame], cameras: list[Camera]) -> list[View]:
+    views = []
+    for k, frame in enumerate(frames):
+        if cameras:
+            camera = cameras[k]
+            if frame.attenuation.shape != (camera.rows, camera.cols):
+                rows, cols = frame.attenuation.shape
+                raise RegisterError(
+                    f"{frame.path}: is {rows} x {cols} pixels, {camera.name} says {camera.rows} x {camera.cols}"
+                )
+            frame.check_camera(camera)
+        elif frame.geometry is not None:
+            camera = frame.geometry.camera
+        else:
+            raise RegisterError(f"{frame.path}: has no header that describes the camera: give a file with --camera")
+        views.append(View(camera, frame.attenuation, frame.seen))
+    return views
+
+
+def _grids(
+    ct: Volume, labels: Volume | None, bones: tuple[int | Path, ...]
+) -> tuple[AttenuationGrid, list[AttenuationGrid]]:
+    """The tissue, the bones together, and where there are several, each alone."""
+    extent = np.ptp(ct.corners_ct(), axis=0)
+    voxels = float(np.prod(np.minimum(extent, 2 * _REACH_MM)))
+    spacing = max(min(ct.image.GetSpacing()), _FINEST_MM, (voxels / _MOST_VOXELS) ** (1 / 3))
+    parts = [((b,), []) if isinstance(b, int) else ((), [read_volume(b).hounsfield()[0]]) for b in bones]
+    together = bone_grid(ct, labels, sum((p[0] for p in parts), ()), spacing, [v for p in parts for v in p[1]])
+    alone = [bone_grid(ct, labels, own, spacing, volumes) for own, volumes in parts] if len(parts) > 1 else []
+    return tissue_grid(ct, together.centre_ct, _REACH_MM, spacing, _FADE_MM), [together, *alone]
+
+
+def _prior(request: Request, frames: list[XrayFrame], centre_ct: Float) -> Float:
+    if request.init is not None:
+        return _read_init(request.init)
+    geometry = frames[0].geometry
+    if geometry is None:
+        raise RegisterError(f"{frames[0].path}: says nothing of where the C-arm stood: give a start pose with --init")
+    if not (request.auto or request.orbit):
+        raise RegisterError(f"{frames[0].path}: the header's pose is only a prior: add --auto, or a start with --init")
+    at_isocentre = np.eye(4)
+    at_isocentre[:3, 3] = -centre_ct
+    return geometry.T_camera_isocentre @ at_isocentre
+
+
+def _read_init(path: Path) -> Float:
+    try:
+        T = np.array(json.loads(path.read_text())["T_camera_ct"], dtype=np.float64)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RegisterError(f'{path}: must hold {{"T_camera_ct": 4 x 4}} as JSON: {error!r}') from error
+    if not is_rigid(T):
+        raise RegisterError(f"{path}: T_camera_ct is not a rigid, right-handed 4 x 4 motion")
+    return T
+
+
+def _drawn(view: View, bone: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The image with the outline of the model's projection."""
+    # The display range is that of the neighbourhood, not of the open beam around it.
+    shown = cv2.dilate((bone > 0).astype(np.uint8), np.ones((101, 101), np.uint8)) > 0
+    low, high = np.percentile(view.attenuation[shown] if shown.any() else view.attenuation, [2, 98])
+    grey = np.clip(255 - 255 * (view.attenuation - low) / max(float(high - low), 1e-6), 0, 255).astype(np.uint8)
+    picture = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
+    outline, _ = cv2.findContours((bone > 0.04 * bone.max()).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, outline, -1, (60, 220, 255), 2, cv2.LINE_AA)
+    return np.asarray(picture, dtype=np.uint8)
+
+
+__all__ = ["RegisterError", "Request", "XrayFileError", "register_files"]

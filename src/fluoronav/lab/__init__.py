@@ -1,0 +1,1 @@
+"""Where the product is tried and measured: the simulated operating room, the demo and the benches."""

@@ -1,0 +1,113 @@
+"""Every fault in its order, one row each."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fluoronav import __version__
+from fluoronav.lab.bench.faults import (
+    cases,
+    clocks,
+    displays,
+    inputs,
+    pictures,
+    processes,
+    protocols,
+    radiographs,
+    requests,
+    series,
+    tools,
+)
+from fluoronav.lab.bench.faults.place import Place
+from fluoronav.lab.bench.faults.row import BenchError, Fault, NotHere, row_failed, row_not_run, row_of
+from fluoronav.lab.latency_report import processor_cores, processor_name
+
+# Those that share a pipeline stand together; those that are most likely to spoil it stand last.
+FAULTS: tuple[Fault, ...] = (
+    *processes.STREAMED[:1],
+    *tools.FAULTS,
+    *requests.FAULTS,
+    *clocks.FAULTS,
+    *pictures.FAULTS,
+    *processes.STREAMED[1:],
+    *processes.WITH_ALL_STAGES,
+    *processes.ALONE,
+    *inputs.FAULTS,
+    *series.FAULTS,
+    *cases.FAULTS,
+    *radiographs.FAULTS,
+    *protocols.FAULTS,
+    *displays.FAULTS,
+)
+
+
+def chosen(names: Sequence[str]) -> tuple[Fault, ...]:
+    """The faults of these names, in the bench's order; all of them where none is named.
+
+    Raises
+    ------
+    ValueError
+        A name that none has.
+    """
+    known = {f.name for f in FAULTS}
+    unknown = [n for n in names if n not in known]
+    if unknown:
+        raise ValueError(f"no fault is named {unknown[0]!r}: `fluoronav bench faults --list` names them")
+    return tuple(f for f in FAULTS if not names or f.name in names)
+
+
+def bench_faults(
+    faults: Sequence[Fault], size: int, fps: float, say: Callable[[str], None] = lambda text: None
+) -> dict[str, Any]:
+    """Makes each fault, and judges what comes of it.
+
+    Parameters
+    ----------
+    faults : sequence of Fault
+    size : int
+        Pixels along a side of a frame.
+    fps : float
+        Frames a second.
+    say : callable
+        Told each row as it is there.
+
+    Returns
+    -------
+    dict
+        ``faults``: the rows; ``processor``, ``cores``, ``system``, ``version``, ``size``, ``fps``, ``seconds``.
+    """
+    place, begin, rows = Place(size, fps, say), time.monotonic(), []
+    try:
+        for k, fault in enumerate(faults, 1):
+            say(f"[{k}/{len(faults)}] {fault.name}: {fault.expected}")
+            row = _row(fault, place)
+            row["seen"] = place.without_paths(row["seen"])
+            rows.append(row)
+            verdict = {True: "ok", False: "NOT OK", None: "not run"}[row["ok"]]
+            say(f"    {verdict}: {row['seen']}")
+    finally:
+        place.close()
+    return {
+        "faults": rows,
+        "processor": processor_name(),
+        "cores": processor_cores(),
+        "system": platform.platform(),
+        "version": __version__,
+        "size": size,
+        "fps": fps,
+        "seconds": round(time.monotonic() - begin, 1),
+    }
+
+
+def _row(fault: Fault, place: Place) -> dict[str, Any]:
+    try:
+        return row_of(fault, fault.run(place))
+    except NotHere as reason:
+        return row_not_run(fault, str(reason))
+    except BenchError as error:
+        return row_failed(fault, str(error))
+    except Exception as error:  # what one row stumbles over must not cost the others
+        return row_failed(fault, f"the row stumbled: {type(error).__name__}: {error}")

@@ -1,0 +1,126 @@
+"""Where the bench works: a temporary folder, the scene, and pipelines that rows share."""
+
+from __future__ import annotations
+
+import itertools
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fluoronav.lab.bench.faults.loop import Loop
+from fluoronav.lab.bench.faults.row import BenchError
+from fluoronav.lab.bench.faults.scene import Scene, load_scene
+from fluoronav.paths import embedded_case
+
+ALL_STAGES = ("attenuation", "registration", "detection", "instruments", "guidance", "view")
+_SETTLING_S = 12.0
+
+
+class Place:
+    """One run of the bench.
+
+    Parameters
+    ----------
+    size : int
+        Pixels along a side of a frame.
+    fps : float
+    say : callable
+        Told what is being done.
+    """
+
+    def __init__(self, size: int, fps: float, say: Callable[[str], None] = lambda text: None) -> None:
+        self.size, self.fps, self.say = size, fps, say
+        self.root = Path(tempfile.mkdtemp(prefix="fluoronav-faults-"))
+        self._loops: dict[str, Loop] = {}
+        self._numbers = itertools.count(1)
+
+    @cached_property
+    def scene(self) -> Scene:
+        """Rendered when the first row needs it."""
+        return load_scene(self.root, self.size)
+
+    def folder(self) -> Path:
+        """A new empty folder."""
+        path = self.root / f"row-{next(self._numbers)}"
+        path.mkdir()
+        return path
+
+    def loop(self) -> Loop:
+        """The pipeline that most rows share, tracking, with its danger alarm open; anew where a fault spoiled it.
+
+        Raises
+        ------
+        BenchError
+            It does not come to that.
+        """
+        self.end("all")
+        return self._settled(self._loop("main", cases={"second": str(self.second_case())}))
+
+    def all_stages(self) -> Loop:
+        """One with every stage."""
+        self.end("main")
+        return self._settled(self._loop("all", stages=list(ALL_STAGES)))
+
+    def fresh(self) -> Loop:
+        """The shared one, not running."""
+        self.end("all")
+        loop = self._loop("main", cases={"second": str(self.second_case())})
+        loop.stop()
+        return loop
+
+    def without_paths(self, text: str) -> str:
+        """A text without this computer's folders: files are named as in their row."""
+        return re.sub(rf"{re.escape(str(self.root))}/(row-\d+/)?", "", text)
+
+    def second_case(self) -> Path:
+        """The embedded patient under another name."""
+        path = self.root / "second" / "case.yaml"
+        if not path.exists():
+            write_case(path.parent, name="second-patient")
+        return path
+
+    def end(self, name: str) -> None:
+        """Ends a shared pipeline."""
+        if name in self._loops:
+            self._loops.pop(name).close()
+
+    def close(self) -> None:
+        """Ends everything and removes the folder."""
+        for name in list(self._loops):
+            self.end(name)
+        shutil.rmtree(self.root, ignore_errors=True)
+
+    def _loop(self, name: str, **launch: Any) -> Loop:
+        if name not in self._loops:
+            self._loops[name] = Loop(self.folder(), self.scene, self.fps, **launch)
+        return self._loops[name]
+
+    def _settled(self, loop: Loop) -> Loop:
+        def ready() -> bool:
+            return loop.steady() and loop.alarmed() and loop.health().get("state") not in (None, "failed", "starting")
+
+        try:
+            loop.wait(ready, _SETTLING_S, "settle")
+        except BenchError:
+            loop.stop()
+            loop.start()
+            loop.wait(ready, _SETTLING_S, "raise its alarm")
+        return loop
+
+
+def write_case(folder: Path, **change: Any) -> Path:
+    """The embedded case in a folder of its own with other values for some of its keys; returns its file."""
+    source = embedded_case()
+    content = yaml.safe_load(source.read_text(encoding="utf-8"))
+    for key in ("ct", "labels", "surroundings"):
+        content[key] = str(source.parent / content[key])
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "case.yaml"
+    path.write_text(yaml.safe_dump(content | change), encoding="utf-8")
+    return path

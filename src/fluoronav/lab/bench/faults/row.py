@@ -1,0 +1,123 @@
+"""What a row of the bench is, and what a fault says of itself."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fluoronav.lab.bench.faults.place import Place
+
+
+_SEEN_LETTERS = 160
+
+
+class BenchError(RuntimeError):
+    """A row could not be judged, or its process did not do its part; the text says which and why."""
+
+
+class NotHere(Exception):
+    """A row that this computer cannot run; the text says what it lacks."""
+
+
+@dataclass
+class Outcome:
+    """What a fault's function found.
+
+    Attributes
+    ----------
+    problems : list of str
+        What was not as expected; the row is ok when there are none.
+    said_after_ms : float or None
+        From the fault's begin until it was said; None where nothing was said.
+    recovered_after_ms : float or None
+        From the fault's end (or its begin, where it must be lived with) until all was right again.
+    lost_frames : int or None
+        Frames that were sent and have no overlay; None where no frames were sent.
+    seen : str
+        In words, beside the problems.
+    """
+
+    problems: list[str] = field(default_factory=list)
+    said_after_ms: float | None = None
+    recovered_after_ms: float | None = None
+    lost_frames: int | None = None
+    seen: str = ""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A fault that the bench can make.
+
+    Attributes
+    ----------
+    name : str
+        Short, with hyphens.
+    expected : str
+        What must be seen, in words.
+    run : callable
+        Makes it and judges what comes of it.
+    """
+
+    name: str
+    expected: str
+    run: Callable[[Place], Outcome]
+
+
+def row_of(fault: Fault, outcome: Outcome) -> dict[str, Any]:
+    """A row of the bench's JSON from what was found.
+
+    Returns
+    -------
+    dict
+        ``name``, ``ok`` (None where the row was not run), ``said_after_ms``, ``recovered_after_ms``, ``lost_frames``,
+        ``expected``, ``seen``.
+    """
+    said = "; ".join(outcome.problems) or outcome.seen or "as expected"
+    if outcome.problems and outcome.seen:
+        said += f" ({outcome.seen})"
+    return {
+        "name": fault.name,
+        "ok": not outcome.problems,
+        "said_after_ms": _rounded(outcome.said_after_ms),
+        "recovered_after_ms": _rounded(outcome.recovered_after_ms),
+        "lost_frames": outcome.lost_frames,
+        "expected": fault.expected,
+        "seen": said,
+    }
+
+
+def row_not_run(fault: Fault, why: str) -> dict[str, Any]:
+    """A row that this computer cannot run."""
+    return row_of(fault, Outcome()) | {"ok": None, "seen": f"not run: {why}"}
+
+
+def row_failed(fault: Fault, why: str) -> dict[str, Any]:
+    """A row whose process broke down, or that could not be judged."""
+    return row_of(fault, Outcome([why]))
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """The rows for people; what was seen is cut short, the JSON has all of it."""
+    lines = [f"{'fault':38}{'':8}{'said':>8}{'over':>8}{'lost':>6}  seen"]
+    for r in rows:
+        verdict = {True: "ok", False: "NOT OK", None: "not run"}[r["ok"]]
+        said, over = (_seconds(r[k]) for k in ("said_after_ms", "recovered_after_ms"))
+        lost = "-" if r["lost_frames"] is None else str(r["lost_frames"])
+        lines.append(
+            f"{r['name']:38}{verdict:8}{said:>8}{over:>8}{lost:>6}  {textwrap.shorten(r['seen'], _SEEN_LETTERS)}"
+        )
+    counts = [sum(r["ok"] is v for r in rows) for v in (True, False, None)]
+    lines.append("")
+    lines.append(f"{counts[0]} ok, {counts[1]} not ok, {counts[2]} not run; said and over in s")
+    return "\n".join(lines)
+
+
+def _seconds(ms: float | None) -> str:
+    return "-" if ms is None else f"{ms / 1000:.2f}"
+
+
+def _rounded(ms: float | None) -> float | None:
+    return None if ms is None else round(max(ms, 0.0), 1)

@@ -1,0 +1,203 @@
+"""What a surgeon is shown while instruments move: the detection stage on sequences, identities and all."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
+from typing import Any
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from fluoronav.geometry import Camera
+from fluoronav.imaging.inference import InferenceSettings
+from fluoronav.lab.bench.matching import SAME_PX, nearest
+from fluoronav.lab.simulation.instrument_scenes import Background, Placed, SceneMaker, unseen_shape, visible_axis_px
+from fluoronav.stream.detection.stage import DetectionStage
+from fluoronav.stream.frame import Budget, Detection, FrameRecord
+from fluoronav.stream.preprocessing.stage import AttenuationStage
+
+# Sequences that a process makes from one seed, whatever the number of processes.
+_PIECE = 5
+# An instrument is shown once it was seen again: what counts begins then. A shorter stretch need not be found, nor a tip
+# at the picture's rim.
+_FIRST_FRAME, _LEAST_PX, _RIM_PX = 2, 60, 40
+
+
+@dataclass
+class Shown:
+    """What of one sequence was shown.
+
+    Attributes
+    ----------
+    due : int
+        Instruments in view, in all frames together.
+    in_sight, in_sight_shown : int
+        Of those whose tip can be seen in that frame.
+    switches : int
+        Changes of an instrument's identity.
+    off_px : list of float
+        How far the tips of those of them that were shown are off.
+    false : int
+        Shown, and none: in all frames together.
+    called : set of str
+        Their identities.
+    frames : int
+        That were looked at.
+    """
+
+    due: int = 0
+    in_sight: int = 0
+    in_sight_shown: int = 0
+    switches: int = 0
+    off_px: list[float] = field(default_factory=list)
+    false: int = 0
+    called: set[str] = field(default_factory=set)
+    frames: int = 0
+    _ids: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def shown(self) -> int:
+        """How many of them were shown."""
+        return len(self.off_px)
+
+    def see(self, detections: tuple[Detection, ...], placed: tuple[Placed, ...], camera: Camera) -> None:
+        """Counts one more frame: what is shown in it, and what is there, in the same order in each."""
+        left, hardly = list(detections), []
+        for n, p in enumerate(placed):
+            if len(p.axis_px) < _LEAST_PX or not _inside(p, camera):
+                hardly.append(p)
+                continue
+            self.due += 1
+            self.in_sight += not p.tip_hidden
+            match = nearest(left, p.axis_px[0], p.tip_direction)
+            if match is None:
+                continue
+            best = left.pop(match[0])
+            self.off_px.append(match[1])
+            self.in_sight_shown += not p.tip_hidden
+            self.switches += n in self._ids and self._ids[n] != best.id
+            self._ids[n] = best.id
+        none = [d for d in left if not any(_on(d, p, camera) for p in hardly)]
+        self.false += len(none)
+        self.called |= {d.id for d in none}
+        self.frames += 1
+
+
+def moving(
+    camera: Camera, backgrounds: list[Background], sequences: int, frames: int, photons: float, seed: int
+) -> dict[str, Any]:
+    """Instruments of unseen shapes, moved as by a hand, through the detection stage; on all cores.
+
+    Parameters
+    ----------
+    camera : Camera
+    backgrounds : list of Background
+    sequences, frames : int
+        How many, and how long each is.
+    photons : float
+        A pixel, in open air.
+    seed : int
+
+    Returns
+    -------
+    dict
+        ``shown`` (share of instruments shown, of those in view, after the first two frames), ``shown_tip_in_sight`` (of
+        those whose tip can be seen in that frame), both with ``..._95``, ``tip_px`` of those that are shown (``median``
+        and ``p95``), ``switches`` (changes of an instrument's identity), ``false_per_frame`` (shown, and none),
+        ``false_per_1000_frames`` (each that was shown counted once), ``photons``, ``sequences``, ``frames``.
+    """
+    pieces = [(min(_PIECE, sequences - first), frames, photons, seed + first) for first in range(0, sequences, _PIECE)]
+    of_each: list[Shown] = []
+    # Sessions of a network do not survive a fork.
+    pool = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _begin, (camera, backgrounds))
+    bar = tqdm(total=sequences, desc=f"moving instruments at {photons:g} photons", unit="sequence")
+    with pool, bar:
+        for some in pool.map(_piece, pieces):
+            of_each += some
+            bar.update(len(some))
+    return figures(of_each) | {"photons": photons}
+
+
+def figures(of_each: list[Shown]) -> dict[str, Any]:
+    """The shares of what :class:`Shown` counted, one for each sequence; see :func:`moving`."""
+
+    def total(name: str) -> int:
+        return sum(getattr(s, name) for s in of_each)
+
+    off = [px for s in of_each for px in s.off_px]
+    seen = max(total("frames"), 1)
+    return {
+        "shown": total("shown") / max(total("due"), 1),
+        "shown_95": _interval_95([s.shown for s in of_each], [s.due for s in of_each]),
+        "shown_tip_in_sight": total("in_sight_shown") / max(total("in_sight"), 1),
+        "shown_tip_in_sight_95": _interval_95([s.in_sight_shown for s in of_each], [s.in_sight for s in of_each]),
+        "tip_px": {
+            "median": float(np.median(off)) if off else None,
+            "p95": float(np.percentile(off, 95)) if off else None,
+        },
+        "switches": total("switches"),
+        "false_per_frame": total("false") / seen,
+        "false_per_1000_frames": 1000 * sum(len(s.called) for s in of_each) / seen,
+        "sequences": len(of_each),
+        "frames": total("frames"),
+    }
+
+
+def _interval_95(shown: list[int], due: list[int]) -> tuple[float, float]:
+    """Where a share lies of which the parts come in sequences, each of which is much the same throughout.
+
+    As a ratio of sums over clusters: Cochran, Sampling Techniques, 3rd ed., 1977, eq. 6.13.
+    """
+    n, s, d = len(due), np.array(shown, float), np.array(due, float)
+    if n < 2 or not d.sum():
+        return 0.0, 1.0
+    share = s.sum() / d.sum()
+    half = 1.96 * np.sqrt(n / (n - 1) * ((s - share * d) ** 2).sum()) / d.sum()
+    return max(float(share - half), 0.0), min(float(share + half), 1.0)
+
+
+_maker: SceneMaker
+_stages: tuple[AttenuationStage, DetectionStage]
+
+
+def _begin(camera: Camera, backgrounds: list[Background]) -> None:
+    global _maker, _stages
+    cv2.setNumThreads(1)  # the others have the other cores
+    _maker = SceneMaker(camera, backgrounds, unseen_shape)
+    _stages = AttenuationStage(), DetectionStage(InferenceSettings(threads=1))
+
+
+def _piece(work: tuple[int, int, float, int]) -> list[Shown]:
+    sequences, frames, photons, seed = work
+    attenuation, detection = _stages
+    # No dose has the scenes of another.
+    rng = np.random.default_rng([seed, round(photons)])
+    done = []
+    for _ in range(sequences):
+        attenuation.prepare(None, _maker.camera)
+        detection.prepare(None, _maker.camera)
+        done.append(Shown())
+        for k, (counts, placed) in enumerate(_maker.sequence(rng, frames, photons)):
+            frame = FrameRecord(k, 0, 0, counts, 16, False, None)
+            attenuation.process(frame, Budget(1e6))
+            detection.process(frame, Budget(1e6))
+            attenuation.idle(Budget(1e6))
+            if k >= _FIRST_FRAME:
+                done[-1].see(frame.detections, placed, _maker.camera)
+    return done
+
+
+def _inside(p: Placed, camera: Camera) -> bool:
+    """Whether the tip is in the picture, and not at its rim."""
+    size = np.array([camera.cols, camera.rows])
+    return bool((p.axis_px[0] > _RIM_PX).all() and (p.axis_px[0] < size - _RIM_PX).all())
+
+
+def _on(d: Detection, p: Placed, camera: Camera) -> bool:
+    """Whether a detection's tip lies on an instrument, in view or behind a blade."""
+    axis = visible_axis_px(p.points_camera, camera, np.ones((camera.rows, camera.cols), bool))
+    return len(axis) > 0 and bool(np.linalg.norm(axis - d.tip_px, axis=1).min() < SAME_PX)

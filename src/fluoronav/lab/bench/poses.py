@@ -1,0 +1,121 @@
+"""Poses searched for and followed in exposures of a subject: what the registration's benches have in common."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from fluoronav.case import Spread
+from fluoronav.geometry import transform_points
+from fluoronav.imaging.registration.model import RegistrationModel
+from fluoronav.imaging.registration.search import InitialSearch
+from fluoronav.lab.bench.subjects import Subject, errors_mm, starts
+from fluoronav.stream.frame import Budget, FrameRecord
+from fluoronav.stream.preprocessing.stage import AttenuationStage
+from fluoronav.stream.registration.stage import RegistrationStage
+
+Float = NDArray[np.float64]
+
+# One jump of up to 5 mm and 3 degrees: turn about every axis (degrees), shift in the plane and in depth (mm).
+_JUMP = (1.7, 2.9, 2.9)
+_TRACKED_FRAMES = 6
+
+
+class Rig:
+    """The two stages of the pipeline that make a pose, fed by hand."""
+
+    def __init__(self, subject: Subject) -> None:
+        self.attenuation, self.registration = AttenuationStage(), RegistrationStage()
+        self.attenuation.prepare(subject.case, subject.camera)
+        self.registration.prepare(subject.case, subject.camera)
+
+    def frame(self, counts: NDArray[np.uint16]) -> FrameRecord:
+        """A frame with its pyramid."""
+        frame = FrameRecord(0, 0, 0, counts, 16, False, None)
+        self.attenuation.process(frame, Budget(1e6))
+        self.attenuation.idle(Budget(1e6))
+        return frame
+
+
+def kept(frame: FrameRecord) -> FrameRecord:
+    """The stage overwrites its pyramid with the next frame."""
+    frame.pyramid = {side: image.copy() for side, image in frame.pyramid.items()}
+    assert frame.seen is not None
+    frame.seen = frame.seen.copy()
+    return frame
+
+
+def searched(
+    subject: Subject, model: RegistrationModel, frames: list[FrameRecord], kind: str, start: Callable[[int], Float]
+) -> list[dict[str, float]]:
+    """One search for each frame, around the start that `start` gives for its index."""
+    points, centre = subject.points_ct(), subject.points_ct().mean(0)
+    rows = []
+    for i, frame in enumerate(tqdm(frames, f"{subject.name}: {kind}", unit="start")):
+        assert frame.seen is not None
+        truth, T_start = subject.T_camera_ct[i], start(i)
+        search = InitialSearch(model, subject.camera, T_start, Spread(), centre)
+        begin = time.perf_counter()
+        found = search.search(frame.pyramid, frame.seen)
+        ms = (time.perf_counter() - begin) * 1000
+        search.close()
+        assert found is not None
+        space, across, _ = errors_mm(found.estimate.T_camera_ct, truth, points)
+        rows.append(
+            {
+                "start_mm": errors_mm(T_start, truth, points)[0],
+                "mtre_mm": space,
+                "across_mm": across,
+                "ms": ms,
+                "agreement": found.agreement,
+            }
+        )
+    return rows
+
+
+def tracked(subject: Subject, rig: Rig, frames: list[FrameRecord], dose: float) -> dict[str, Any]:
+    """One jump of up to 5 mm and 3 degrees, then a few frames: errors, what is claimed, and time."""
+    points, stage, target = subject.points_ct(), rig.registration, subject.case.target_ct
+    rows = []
+    for i, frame in enumerate(tqdm(frames, f"{subject.name}: tracking at {dose:g} photons", unit="pose")):
+        truth = subject.T_camera_ct[i]
+        result, status, ms = followed(stage, frame, next(starts(truth, target, *_JUMP, 900 + i)))
+        if result is None:
+            rows.append({"status": status, "ms": ms})
+            continue
+        space, across, along = errors_mm(result.T_camera_ct, truth, points)
+        at = transform_points(truth, target)
+        off, ray = transform_points(result.T_camera_ct, target) - at, at / np.linalg.norm(at)
+        depth = float(off @ ray)
+        rows.append(
+            {
+                "status": status, "mtre_mm": space, "across_mm": across, "along_mm": along, "ms": ms,
+                "held_across": bool(np.linalg.norm(off - depth * ray) < result.tre_image_mm),
+                "held_depth": bool(abs(depth) < 1.96 * result.sigma[5]),
+                "claimed_across_mm": result.tre_image_mm, "sigma_depth_mm": float(result.sigma[5]),
+            }
+        )  # fmt: skip
+    return {
+        "photons": dose,
+        "poses": [r for r in rows if "mtre_mm" in r],
+        "lost": sum("mtre_mm" not in r for r in rows),
+    }
+
+
+def followed(stage: RegistrationStage, frame: FrameRecord, T: Float):
+    """What the stage says after a few frames that begin at a pose, as after a jump of the patient."""
+    stage.adopt(T, frame)
+    times = []
+    for _ in range(_TRACKED_FRAMES):
+        frame.registration, frame.status = None, "searching"
+        begin = time.perf_counter()
+        stage.process(frame, Budget(1e6))
+        times.append((time.perf_counter() - begin) * 1000)
+        stage.idle(Budget(1e6))
+        stage.wait_for_background()
+    return frame.registration, frame.status, float(np.median(times))

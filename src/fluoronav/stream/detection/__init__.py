@@ -1,0 +1,1 @@
+"""Instruments as the picture shows them."""

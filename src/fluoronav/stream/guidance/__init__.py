@@ -1,0 +1,6 @@
+"""What the surgeon is told: distances, the plan, outlines and alerts."""
+
+from fluoronav.stream.guidance.alerts import AlertBook
+from fluoronav.stream.guidance.stage import GuidanceStage
+
+__all__ = ["AlertBook", "GuidanceStage"]

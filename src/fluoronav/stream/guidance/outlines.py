@@ -1,0 +1,156 @@
+"""Silhouettes of structures in the image."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fluoronav.case import NoGo, Structure
+from fluoronav.geometry import Camera, transform_points
+from fluoronav.stream.frame import Outline
+
+Float = NDArray[np.float64]
+_SIDE = 256
+_POINT_STEP_MM = 1.0
+_MAX_POINTS = 60000
+_MOST_STEPS = 120
+# Samples along a side of a block, and how near a surface may be that comes near any of them, from its middle: to a
+# corner, and on as far as a sample may be; with a margin, since a field's steps are rounded.
+_BLOCK = 4
+_BLOCK_REACH = 1.3 * ((_BLOCK - 1) / 2 * np.sqrt(3) + 0.9)
+
+
+def surface_points(obstacle: Structure | NoGo) -> Float:
+    """Points on a surface, LPS mm, about a millimetre apart (farther on large no-go regions), shape (n, 3).
+
+    Points of a grid near the surface are moved along the gradient of the distance by the distance.
+    """
+    bounds = _bounds_ct(obstacle)
+    if bounds is None:
+        return np.empty((0, 3))
+    low, high = bounds
+    step_mm = max(_POINT_STEP_MM, float((high - low).max()) / _MOST_STEPS)
+    axes = [np.arange(a, b + step_mm, step_mm) for a, b in zip(low, high, strict=True)]
+    # A distance changes by no more than the way that one goes: most blocks of the grid need no closer look.
+    middles = [axis[::_BLOCK] + (_BLOCK - 1) / 2 * step_mm for axis in axes]
+    of_block = _sampled(obstacle, np.stack(np.meshgrid(*middles, indexing="ij"), axis=-1).reshape(-1, 3))[:, 0]
+    maybe = (np.abs(of_block) < _BLOCK_REACH * step_mm).reshape([len(m) for m in middles])
+    for k, axis in enumerate(axes):
+        maybe = maybe.repeat(_BLOCK, axis=k).take(np.arange(len(axis)), axis=k)
+    points = np.stack([axis[at] for axis, at in zip(axes, np.nonzero(maybe), strict=True)], axis=-1)
+    out = _sampled(obstacle, points)
+    near = np.abs(out[:, 0]) < 0.9 * step_mm
+    found = points[near] - out[near, :1] * out[near, 1:]
+    keep = np.linspace(0, len(found) - 1, min(len(found), _MAX_POINTS)).astype(int)
+    return found[keep]
+
+
+def _sampled(obstacle: Structure | NoGo, points: Float) -> Float:
+    out = np.empty((len(points), 4))
+    obstacle.distances(points, out)
+    return out
+
+
+def _bounds_ct(obstacle: Structure | NoGo) -> tuple[Float, Float] | None:
+    """Corners of a box around it; None where there is nothing in it."""
+    if isinstance(obstacle, NoGo):
+        return obstacle.bounds_ct()
+    field = obstacle.field
+    inside = np.argwhere(field.hundredths < 0)
+    if len(inside) == 0:
+        return None
+    return (
+        field.origin_ct + (inside.min(0)[::-1] - 1) * field.spacing_mm,
+        field.origin_ct + (inside.max(0)[::-1] + 1) * field.spacing_mm,
+    )
+
+
+@dataclass
+class _Rim:
+    """The points of a surface that make its silhouette from one direction, as closed curves in the patient."""
+
+    structure: str
+    color: str
+    curves_ct: list[Float]
+
+
+class OutlineModel:
+    """Silhouettes that follow small motions exactly and are found anew after large ones.
+
+    From one pose, each structure's surface points are drawn into a small image that remembers which point is where; the
+    border of what was drawn gives the points on the rim. For as long as the view turns little these same points are
+    the silhouette, and a frame only has to project them.
+    """
+
+    def __init__(self, structures: Sequence[Structure | NoGo], camera: Camera) -> None:
+        self._surfaces = [(s, surface_points(s)) for s in structures]
+        self._camera = camera
+        self._scale = _SIDE / max(camera.rows, camera.cols)
+        self._small = camera.scaled(self._scale)
+
+    def rims(self, T_camera_ct: Float) -> list[_Rim]:
+        """Finds the rims for a pose (milliseconds: not on the frame path)."""
+        found = []
+        for structure, points in self._surfaces:
+            curves = self._rim(points, T_camera_ct) if len(points) else []
+            found.append(_Rim(structure.name, structure.color, curves))
+        return found
+
+    def outlines(self, rims: list[_Rim], T_camera_ct: Float, own: Mapping[str, Float]) -> tuple[Outline, ...]:
+        """Projects rims into the image, pixels to a tenth.
+
+        Parameters
+        ----------
+        rims : list
+            From :meth:`rims`.
+        T_camera_ct : ndarray, shape (4, 4)
+        own : mapping
+            By structure: the pose of those that have one of their own.
+        """
+        out = []
+        for rim in rims:
+            paths = []
+            T = own.get(rim.structure, T_camera_ct)
+            for curve in rim.curves_ct:
+                uv = self._camera.project(transform_points(T, curve))
+                if np.isfinite(uv).all():
+                    paths.append(np.round(uv, 1))
+            if paths:
+                out.append(Outline(rim.structure, rim.color, tuple(paths)))
+        return tuple(out)
+
+    def _rim(self, points_ct: Float, T_camera_ct: Float) -> list[Float]:
+        margin = _SIDE // 4
+        rows, cols = self._small.rows + 2 * margin, self._small.cols + 2 * margin
+        uv = self._small.project(transform_points(T_camera_ct, points_ct)) + margin
+        ok = np.asarray(np.isfinite(uv).all(1))
+        at = np.rint(np.where(ok[:, None], uv, -1)).astype(int)
+        ok &= (at[:, 0] >= 1) & (at[:, 0] < cols - 1) & (at[:, 1] >= 1) & (at[:, 1] < rows - 1)
+        if not ok.any():
+            return []
+        which = np.full((rows, cols), -1, np.int32)
+        which[at[ok, 1], at[ok, 0]] = np.flatnonzero(ok)
+        mask = cv2.morphologyEx((which >= 0).astype(np.uint8), cv2.MORPH_CLOSE, np.ones((5, 5), np.uint8))
+        contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        curves = []
+        for contour in contours:
+            if len(contour) < 12:
+                continue
+            indices = []
+            for u, v in contour[:, 0]:
+                index = which[v, u]
+                if index < 0:
+                    window = which[v - 1 : v + 2, u - 1 : u + 2]
+                    index = window.max()
+                if index >= 0 and (not indices or indices[-1] != index):
+                    indices.append(index)
+            if len(indices) >= 8:
+                curve = points_ct[indices]
+                # A light closed smoothing: neighbouring rim points come from different depths of the surface.
+                smooth = (np.roll(curve, 1, 0) + 2 * curve + np.roll(curve, -1, 0)) / 4
+                curves.append(smooth[:: 2 if len(smooth) > 60 else 1])
+        return curves

@@ -1,0 +1,1 @@
+"""The running service: the frame path, its accounting, the watchdog and the request desk."""

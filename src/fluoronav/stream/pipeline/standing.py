@@ -1,0 +1,89 @@
+"""What the frame path has delivered lately, for the watchdog to judge: written by one thread, read by another."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fluoronav.stream.frame import FrameRecord
+
+# A minute at 60 frames a second is more than anybody asks for.
+_REMEMBERED = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RecentCounts:
+    """Frames of some seconds: taken up, of these late; skipped or lost on the way; refused."""
+
+    taken: int
+    late: int
+    lost: int
+    refused: int
+
+
+class RecentFrames:
+    """When the last frames were taken up or refused, and which of them were late."""
+
+    def __init__(self) -> None:
+        self._taken_at, self._missed = np.full(_REMEMBERED, -np.inf), np.zeros(_REMEMBERED, bool)
+        self._lost = np.zeros(_REMEMBERED, int)
+        self._refused_at = np.full(_REMEMBERED, -np.inf)
+        self._taken = self._refused = 0
+
+    def taken(self, at_s: float, missed: bool, lost: int) -> None:
+        """An overlay has left; so many frames were skipped or lost before it."""
+        k = self._taken % _REMEMBERED
+        self._taken_at[k], self._missed[k], self._lost[k] = at_s, missed, lost
+        self._taken += 1
+
+    def refused(self, at_s: float) -> None:
+        """A frame, or what was sent for one, was invalid."""
+        self._refused_at[self._refused % _REMEMBERED] = at_s
+        self._refused += 1
+
+    def since(self, at_s: float) -> RecentCounts:
+        """What has become of the frames since then."""
+        recent = self._taken_at > at_s
+        return RecentCounts(
+            int(np.count_nonzero(recent)),
+            int(np.count_nonzero(self._missed & recent)),
+            int(self._lost[recent].sum()),
+            int(np.count_nonzero(self._refused_at > at_s)),
+        )
+
+
+class Standing:
+    """How the registration and the instruments stand, and since when.
+
+    Attributes
+    ----------
+    status : str
+        Of the last overlay.
+    doubt : str
+        Why it is not tracking, in words.
+    since : float
+        When the registration stopped being `tracking`, or when the first frame came; by a clock that never steps.
+    engine_fault : str
+        As of the last frame.
+    tool_faults : dict
+        By tool, as of the last frame.
+    """
+
+    def __init__(self) -> None:
+        self.status = "no_model"
+        self.doubt = ""
+        self.since = 0.0
+        self.engine_fault = ""
+        self.tool_faults: dict[str, str] = {}
+
+    def take(self, at_s: float, frame: FrameRecord) -> None:
+        """A frame has been processed."""
+        if frame.status == "tracking" or not self.since:
+            self.since = at_s
+        self.status, self.doubt = frame.status, frame.doubt
+        self.engine_fault, self.tool_faults = frame.engine_fault, frame.tool_faults
+
+    def untracked_s(self, now: float) -> float:
+        """For how long the registration has not been `tracking`, s; 0 before the first frame."""
+        return 0.0 if self.status == "tracking" or not self.since else now - self.since

@@ -1,0 +1,1 @@
+"""From the detector's counts to attenuation and the field-of-view mask."""

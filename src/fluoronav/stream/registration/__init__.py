@@ -1,0 +1,1 @@
+"""The patient's pose in every frame, or the truth that there is none."""

@@ -1,0 +1,176 @@
+"""What the registration does beside the frame path: it finds the patient, doubts poses, catches up with the stream."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluoronav.geometry import inverse
+from fluoronav.imaging.registration.confidence import LOST_AGREEMENT, MIN_PATCHES, TRACKING_AGREEMENT, TRACKING_SCORE
+from fluoronav.imaging.registration.gauss_newton import PoseEstimate
+from fluoronav.imaging.registration.search import COARSE_SIDE, SEARCH_SIDES, Hypothesis, InitialSearch
+from fluoronav.stream.frame import FrameRecord
+
+Float = NDArray[np.float64]
+
+_CATCH_UP_TRIES = 3
+# After so many searches that found nothing the mirror image is looked at, too.
+_MIRRORED_EVERY = 2
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A frame for a background job: copies, since the originals are overwritten with the next frame.
+
+    Attributes
+    ----------
+    pyramid, seen
+        As in :class:`fluoronav.stream.frame.FrameRecord`.
+    T_camera_room : ndarray, shape (4, 4), or None
+        Where the C-arm stood, when its joints are known.
+    """
+
+    pyramid: dict[int, NDArray[np.float32]]
+    seen: NDArray[np.bool_]
+    T_camera_room: Float | None
+
+    @classmethod
+    def of(cls, frame: FrameRecord, T_camera_room: Float | None) -> Snapshot:
+        """Copies what the search reads of a frame's pyramid (0.3 MB)."""
+        assert frame.seen is not None
+        return cls({side: frame.pyramid[side].copy() for side in SEARCH_SIDES}, frame.seen.copy(), T_camera_room)
+
+
+class Finder:
+    """Runs on the background thread; the frame path sets `newest` and reads results.
+
+    Parameters
+    ----------
+    searcher : InitialSearch
+    T_room_ct : ndarray, shape (4, 4)
+        Where the patient is expected to lie in the room, so that the C-arm's joints make a prior for any view.
+    place : callable
+        Places patches for a pose, given what is seen.
+    """
+
+    def __init__(
+        self, searcher: InitialSearch, T_room_ct: Float, place: Callable[[Float, NDArray[np.bool_]], None]
+    ) -> None:
+        self._searcher, self._T_room_ct, self._place = searcher, T_room_ct, place
+        self.newest: Snapshot | None = None
+        self.found_from: Float | None = None  # T_camera_room of the frame on which the last result was borne out
+        self.mirrored = False  # the last search found a pose in the mirror image alone
+        self._failed_searches = 0
+        self._stopping = self._outdated = False
+
+    def close(self) -> None:
+        """Abandons what is under way, for good."""
+        self._stopping = True
+
+    def begin_anew(self) -> None:
+        """Abandons what is under way: the picture that it looks at is of something else than those that come now."""
+        self._outdated, self._failed_searches = True, 0
+
+    def find(
+        self, snapshot: Snapshot, T_room_ct_before: Float | None, T_before: Float | None = None
+    ) -> Hypothesis | None:
+        """Searches; None where nothing was found that the newest frame bears out.
+
+        Parameters
+        ----------
+        snapshot : Snapshot
+        T_room_ct_before : ndarray, shape (4, 4), or None
+            Where the patient lay when last seen: tried first where the C-arm's joints are known.
+        T_before : ndarray, shape (4, 4), or None
+            The pose that was lost last: tried next, since the patient and the C-arm may be where they were.
+        """
+        self._outdated = False
+        T_camera_room = snapshot.T_camera_room
+        starts = [] if T_before is None else [T_before]
+        if T_camera_room is not None and T_room_ct_before is not None:
+            starts.insert(0, T_camera_room @ T_room_ct_before)
+        for T in starts:
+            there = self._refined(T, snapshot)
+            if _believable(there):
+                caught = self._caught_up(there, snapshot)
+                if caught is not None:
+                    return self._ended(caught)
+        # Around the prior, and when that has failed, every other time around the whole orbit.
+        found = self._searcher.search(
+            snapshot.pyramid,
+            snapshot.seen,
+            self._go_on,
+            orbit=self._failed_searches % 2 == 1,
+            T_prior=None if T_camera_room is None else T_camera_room @ self._T_room_ct,
+        )
+        caught = None if found is None or found.agreement < LOST_AGREEMENT else self._caught_up(found, snapshot)
+        if caught is None and self._go_on() and self._failed_searches % _MIRRORED_EVERY == _MIRRORED_EVERY - 1:
+            self.mirrored = self._fits_mirrored(snapshot)
+        return self._ended(caught)
+
+    def doubt(self, pose: PoseEstimate, snapshot: Snapshot) -> Hypothesis | None:
+        """Holds a pose against the whole field; when that looks bad, tries the neighbours that it may belong to.
+
+        A result without patches is the pose itself.
+        """
+        agreement = self._searcher.agreement(pose.T_camera_ct, snapshot.pyramid[COARSE_SIDE], snapshot.seen)
+        here = Hypothesis(pose, agreement)
+        if here.agreement >= TRACKING_AGREEMENT:
+            return here
+        better = self._searcher.second_opinion(here, snapshot.pyramid, snapshot.seen, self._go_on)
+        if better is None or better is here:
+            return here
+        return self._caught_up(better, snapshot) or here
+
+    def _caught_up(self, found: Hypothesis, on: Snapshot) -> Hypothesis | None:
+        """Carries a pose from the frame on which it was found, seconds ago, to the newest; None where that fails.
+
+        The patches for it are placed. It is believed on the newest frame or not at all.
+        """
+        for _ in range(_CATCH_UP_TRIES):
+            snapshot = self.newest
+            if snapshot is None or self._stopping:
+                return None
+            T = found.estimate.T_camera_ct
+            if on.T_camera_room is not None and snapshot.T_camera_room is not None:
+                T = snapshot.T_camera_room @ inverse(on.T_camera_room) @ T
+            found, on = self._refined(T, snapshot), snapshot
+            if _believable(found):
+                self._place(found.estimate.T_camera_ct, snapshot.seen)
+                self.found_from = snapshot.T_camera_room
+                return found
+            better = self._searcher.second_opinion(found, snapshot.pyramid, snapshot.seen, self._go_on)
+            if better is None:
+                return None
+            found = better
+        return None
+
+    def _refined(self, T_camera_ct: Float, snapshot: Snapshot) -> Hypothesis:
+        return self._searcher.refined(T_camera_ct, snapshot.pyramid, snapshot.seen)
+
+    def _fits_mirrored(self, snapshot: Snapshot) -> bool:
+        """Whether the mirror image shows the patient: a word for people, never a pose."""
+        pyramid = {side: np.ascontiguousarray(image[:, ::-1]) for side, image in snapshot.pyramid.items()}
+        seen = np.ascontiguousarray(snapshot.seen[:, ::-1])
+        T_camera_room = snapshot.T_camera_room
+        found = self._searcher.search(
+            pyramid, seen, self._go_on, T_prior=None if T_camera_room is None else T_camera_room @ self._T_room_ct
+        )
+        return found is not None and _believable(found)
+
+    def _ended(self, found: Hypothesis | None) -> Hypothesis | None:
+        self.mirrored = self.mirrored and found is None
+        # One that was given up says nothing of where the patient is.
+        self._failed_searches = 0 if found is not None or self._outdated else self._failed_searches + 1
+        return found
+
+    def _go_on(self) -> bool:
+        return not self._stopping and not self._outdated
+
+
+def _believable(found: Hypothesis) -> bool:
+    e = found.estimate
+    return found.agreement >= TRACKING_AGREEMENT and e.score >= TRACKING_SCORE and e.patches >= MIN_PATCHES

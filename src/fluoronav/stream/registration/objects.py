@@ -1,0 +1,198 @@
+"""Bones that get a pose each, beside the one that all of them share.
+
+Between CT and operation a spine bends: each vertebra is where its neighbours let it be. So each bone starts where the
+common pose puts it and is held there by as much as bones move against one another; its own patches say the rest. Only
+the bone moves: all else stays in the picture where the common pose has it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluoronav.geometry import inverse
+from fluoronav.imaging.projector import Projector
+from fluoronav.imaging.registration.confidence import MIN_PATCHES, TRACKING_SCORE, covariance_in_camera
+from fluoronav.imaging.registration.gauss_newton import refine, twist_between
+from fluoronav.imaging.registration.model import SEGMENT_DEG, SEGMENT_MM
+from fluoronav.imaging.registration.patches import PatchLevel
+from fluoronav.imaging.registration.search import FINE_SIDE
+from fluoronav.stream.frame import ObjectPose, RegistrationResult
+from fluoronav.stream.registration.result import as_result
+
+Float = NDArray[np.float64]
+
+_PATCH, _PATCHES, _APART, _ROUNDS, _ITERATIONS = 11, 50, 0.8, 4, 4
+_TOLERANCE_MM = 0.05
+# One bone says little beside all that lies over it, and what the model has wrong of the rest moves it: 1 sigma across
+# the ray, from 24 exposures in which a vertebra had moved (`bench registration`, subject "embedded", has others).
+_FLOOR_ACROSS_MM = 0.8
+
+
+# How far a bone may move against its neighbours (95 %, mm a second: a breath), and how long its pose is shown, ms.
+_APART_MM_S, _MOST_AGE_MS = 1.0, 10_000.0
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One bone in one frame.
+
+    Attributes
+    ----------
+    name : str
+    registration : RegistrationResult or None
+        None where too little of the bone was to be seen.
+    T_ct_bone : ndarray, shape (4, 4)
+        How it has moved against the others, in the common pose's CT frame, mm.
+    """
+
+    name: str
+    registration: RegistrationResult | None
+    T_ct_bone: Float
+
+
+class _InPlace:
+    """A bone that moves in a picture of all that does not: for :func:`.gauss_newton.refine`."""
+
+    def __init__(self, bones: Projector, rays: int) -> None:
+        self._bones = bones
+        self._rest = np.zeros(rays, np.float32)
+        self._bone = np.zeros(rays, np.float32)
+
+    def leave_out(self, model: Projector, T_camera_ct: Float, directions: NDArray[np.float32]) -> None:
+        """Takes the picture of all but the bone."""
+        n = directions.shape[1]
+        model.line_integrals(T_camera_ct, directions, self._rest[:n])
+        self._bones.line_integrals(T_camera_ct, directions, self._bone[:n])
+        self._rest[:n] -= self._bone[:n]
+
+    def line_integrals_and_derivatives(
+        self, T_camera_ct: Float, directions: NDArray[np.float32], centre_ct: Float, out: NDArray[np.float32]
+    ) -> None:
+        """As of a Projector."""
+        self._bones.line_integrals_and_derivatives(T_camera_ct, directions, centre_ct, out)
+        n = directions.shape[1]
+        out[0, :n] += self._rest[:n]
+
+
+class ObjectPoses:
+    """Measures one bone at a time, in turn, beside the frame path, and says where all of them are.
+
+    Parameters
+    ----------
+    model : Projector
+        Of all tissue.
+    objects : tuple of (str, Projector)
+        Name and bones.
+    camera : Camera
+        At full resolution.
+    """
+
+    def __init__(self, model: Projector, objects: tuple[tuple[str, Projector], ...], camera) -> None:
+        self._model = model
+        self._level = PatchLevel(camera, FINE_SIDE, _PATCH, _PATCHES, _APART)
+        rays = self._level.model.shape[1]
+        self._objects = [(name, bones, _InPlace(bones, rays)) for name, bones in objects]
+        self._found: dict[str, Measured] = {}
+        self._measured_at: dict[str, int] = {}
+        self._next = 0
+
+    def __len__(self) -> int:
+        return len(self._objects)
+
+    def clear(self) -> None:
+        """Forgets every pose."""
+        self._found = {}
+
+    def measure(self, image: NDArray[np.float32], seen: NDArray[np.bool_], T_camera_ct: Float) -> Measured:
+        """Measures the bone whose turn it is; on the background thread.
+
+        Parameters
+        ----------
+        image : ndarray of float32
+            Attenuation at 256 pixels.
+        seen : ndarray of bool
+        T_camera_ct : ndarray, shape (4, 4)
+            The common pose in this image.
+        """
+        name, bones, in_place = self._objects[self._next]
+        self._next = (self._next + 1) % len(self._objects)
+        return self._measured(name, bones, in_place, image, seen, T_camera_ct)
+
+    def take(self, measured: Measured, t_local: int = 0) -> None:
+        """Believes a measurement; one that failed leaves the bone without a pose.
+
+        Parameters
+        ----------
+        measured : Measured
+        t_local : int
+            Exposure of the frame that was measured, ns.
+        """
+        self._measured_at[measured.name] = t_local
+        if measured.registration is None:
+            self._found.pop(measured.name, None)
+        else:
+            self._found[measured.name] = measured
+
+    def poses(self, T_camera_ct: Float, t_local: int = 0) -> tuple[ObjectPose, ...]:
+        """Where the bones are now that the common pose is this, each as it was last measured against the others.
+
+        A call is a frame: every pose is one frame older with it, and its bound larger. One that has not been measured
+        for long is left out.
+
+        Parameters
+        ----------
+        T_camera_ct : ndarray, shape (4, 4)
+        t_local : int
+            Exposure of the frame, ns.
+        """
+        out = []
+        for name, m in list(self._found.items()):
+            assert m.registration is not None
+            age_ms = max(t_local - self._measured_at[name], 0) / 1e6
+            if age_ms > _MOST_AGE_MS:
+                del self._found[name]
+                continue
+            aged = replace(m.registration, age=m.registration.age + 1)
+            self._found[name] = replace(m, registration=aged)
+            grown = _APART_MM_S * age_ms / 1e3
+            shown = replace(
+                aged, T_camera_ct=T_camera_ct @ m.T_ct_bone, age_ms=age_ms,
+                tre_mm=float(np.hypot(aged.tre_mm, grown)), tre_image_mm=float(np.hypot(aged.tre_image_mm, grown)),
+            )  # fmt: skip
+            out.append(ObjectPose(name, shown))
+        return tuple(out)
+
+    def _measured(
+        self,
+        name: str,
+        bones: Projector,
+        in_place: _InPlace,
+        image: NDArray[np.float32],
+        seen: NDArray[np.bool_],
+        T_common: Float,
+    ) -> Measured:
+        T, centre = T_common, bones.grid.centre_ct
+        held = np.diag([1 / np.deg2rad(SEGMENT_DEG) ** 2] * 3 + [1 / SEGMENT_MM**2] * 3)
+        estimate = None
+        for _ in range(_ROUNDS):
+            self._level.choose(bones, T, seen)
+            in_place.leave_out(self._model, T_common, self._level.directions)
+            estimate = refine(
+                in_place,
+                [(self._level, image, _ITERATIONS)],
+                T,
+                centre,
+                held,
+                tolerance_mm=_TOLERANCE_MM,
+                from_prior=twist_between(T_common, T, centre),
+            )
+            T = estimate.T_camera_ct
+        assert estimate is not None
+        if not np.isfinite(T).all() or estimate.patches < MIN_PATCHES or estimate.score < TRACKING_SCORE:
+            return Measured(name, None, np.eye(4))
+        covariance = covariance_in_camera(estimate.information + held, T)
+        covariance[[3, 4], [3, 4]] += _FLOOR_ACROSS_MM**2
+        return Measured(name, as_result(T, estimate.score, covariance, centre), inverse(T_common) @ T)

@@ -1,0 +1,1 @@
+"""Instruments in space: from the external tracker, from pictures, and from both together."""

@@ -1,0 +1,106 @@
+"""The picture for the display, made when the overlay has left, on the second core."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluoronav.imaging.inference import InferenceSettings
+from fluoronav.imaging.xray.contrast import DisplayPicture
+from fluoronav.imaging.xray.denoiser import SIDE, LearnedDenoiser
+from fluoronav.imaging.xray.spatial_filter import LocalWiener
+from fluoronav.imaging.xray.temporal_filter import TemporalFilter
+from fluoronav.stream.frame import Budget, FrameRecord
+from fluoronav.stream.priority import beside_the_frame_path
+
+Float32 = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """One enhanced frame; `pixels` are valid until the next one is made."""
+
+    seq: int
+    t_acq: int
+    pixels: NDArray[np.uint8]
+
+
+class ViewStage:
+    """Filters each frame over time and brings out its contrast, beside the frame path.
+
+    A frame that arrives while the last one is still being made is left out of the picture, and counted in `skipped`.
+    """
+
+    name = "view"
+
+    def __init__(self, inference: InferenceSettings | None = None) -> None:
+        self._inference = inference or InferenceSettings()
+        self.engine = "cpu"
+        self.on_picture: Callable[[Picture], None] = lambda picture: None
+        self.skipped = 0
+        self._worker = ThreadPoolExecutor(1, thread_name_prefix="view", initializer=beside_the_frame_path)
+        self._making: Future[None] | None = None
+        self._next: FrameRecord | None = None
+
+    def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
+        progress("view: kernels")
+        shape = camera.rows, camera.cols
+        self._display = DisplayPicture(*shape)
+        self._learned = self._network(shape, progress)
+        self._spatial: Callable[[Float32, Float32], Float32] = self._learned or LocalWiener(*shape)
+        for dtype in (np.uint8, np.uint16):  # compiles for both
+            TemporalFilter(*shape)(np.full(shape, 100, dtype), 0.0)
+        self._temporal = TemporalFilter(*shape)
+        blank = np.zeros(shape, np.float32)
+        self._display(self._spatial(blank, blank))
+
+    def _network(self, shape: tuple[int, int], progress: Callable[[str], None]) -> LearnedDenoiser | None:
+        """The learned denoiser, where the settings mean it."""
+        wanted, engine = self._inference.denoiser, self._inference.engine
+        if wanted == "filter" or (wanted == "auto" and engine in ("cpu", "openvino")):
+            return None
+        if wanted == "auto" and max(shape) > SIDE:
+            return None
+        progress("view: denoiser")
+        learned = LearnedDenoiser(*shape, self._inference)
+        return learned if wanted == "network" or learned.model.on_gpu else None
+
+    def process(self, frame: FrameRecord, budget: Budget) -> None:
+        self._next = frame
+        if self._learned is not None:
+            model = self._learned.model
+            frame.models["denoiser"], self.engine = model.sha256, model.provider
+            frame.engine_fault = frame.engine_fault or model.fault
+
+    def idle(self, budget: Budget) -> None:
+        frame, self._next = self._next, None
+        if frame is None:
+            return
+        if self._making is not None:
+            if not self._making.done():
+                self.skipped += 1
+                return
+            self._making.result()  # nothing that failed is passed over
+        # A copy: the frame's memory is the message's.
+        counts = np.array(frame.counts)
+        if frame.inverse:
+            np.subtract(counts.dtype.type(frame.full_scale), counts, out=counts)
+        seen = None if frame.seen is None else frame.seen.copy()
+        self._making = self._worker.submit(self._make, frame.seq, frame.t_acq, counts, frame.dark, seen)
+
+    def close(self) -> None:
+        self._worker.shutdown(wait=True, cancel_futures=True)
+
+    def wait(self) -> None:
+        """Returns when the picture at hand is made; for benches and tests."""
+        if self._making is not None:
+            self._making.result()
+
+    def _make(self, seq: int, t_acq: int, counts: NDArray, dark: float, seen: NDArray[np.bool_] | None) -> None:
+        smooth = self._spatial(self._temporal(counts, dark, seen), self._temporal.worth)
+        picture = self._display(smooth, seen)
+        self.on_picture(Picture(seq, t_acq, picture))
