@@ -47,7 +47,7 @@ class Pipeline:
         self.image = (8000 + 6000 * np.random.default_rng(0).random((SIZE, SIZE))).astype("<u2")
 
     def start(self):
-        self.process = subprocess.Popen([sys.executable, "-m", "fluoronav.cli", "run", str(self.path)], stderr=self.log)
+        self.process = subprocess.Popen([sys.executable, "-m", "fluoronav", "run", str(self.path)], stderr=self.log)
 
     def start_again(self):
         """After its process has ended."""

@@ -18,7 +18,7 @@ from fluoronav.stream.pipeline.service import Service
 from tests.live.conftest import SIZE, Pipeline
 
 ROOT = Path(__file__).parents[2]
-CLI = [sys.executable, "-m", "fluoronav.cli"]
+CLI = [sys.executable, "-m", "fluoronav"]
 
 
 def cli(*arguments, timeout=120):

@@ -41,7 +41,7 @@ def bridge(free_port, tmp_path):
     server = pyigtl.OpenIGTLinkServer(port=free_port, local_server=True)
     endpoint = f"ipc://{tmp_path}/tools"
     process = subprocess.Popen(
-        [sys.executable, "-m", "fluoronav.cli", "bridge", "igtl", "--tracker", f"127.0.0.1:{free_port}",
+        [sys.executable, "-m", "fluoronav", "bridge", "igtl", "--tracker", f"127.0.0.1:{free_port}",
          "--endpoint", endpoint, "--tool", "StylusToTracker=kwire"],
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
@@ -228,7 +228,7 @@ def test_the_bridge_ends_when_it_is_told_to_in_every_state(tmp_path, state):
     gateway = GatewayStandIn(scripts[state]) if state in scripts else None
     host = "no.such.host.invalid" if state == "name" else "127.0.0.1"
     process = subprocess.Popen(
-        [sys.executable, "-m", "fluoronav.cli", "bridge", "igtl", "--tracker",
+        [sys.executable, "-m", "fluoronav", "bridge", "igtl", "--tracker",
          f"{host}:{gateway.port if gateway else nobody}", "--endpoint", f"ipc://{tmp_path}/tools"],
         stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
     )  # fmt: skip
@@ -368,7 +368,7 @@ def test_a_flood_is_thinned_to_the_newest_pose_of_a_gulp(heard):
 
 def test_tools_that_cannot_be_told_apart_are_refused_on_the_command_line():
     process = subprocess.run(
-        [sys.executable, "-m", "fluoronav.cli", "bridge", "igtl", "--tool", f"{LONG_A}=a", f"{LONG_B}=b"],
+        [sys.executable, "-m", "fluoronav", "bridge", "igtl", "--tool", f"{LONG_A}=a", f"{LONG_B}=b"],
         capture_output=True, text=True, timeout=60,
     )  # fmt: skip
     assert process.returncode == 1 and "Traceback" not in process.stderr

@@ -38,7 +38,7 @@ TARGET = np.array(CASE.plan[0].target_ct)
 def slicer(tmp_path, free_port):
     """A stand-in for the pipeline, the bridge, and a client."""
     stand_in = StandIn()
-    command = [sys.executable, "-m", "fluoronav.cli", "bridge", "igtl", "--serve", str(free_port)]
+    command = [sys.executable, "-m", "fluoronav", "bridge", "igtl", "--serve", str(free_port)]
     process = subprocess.Popen(
         [*command, "--launch", str(launch_file(tmp_path, stand_in))], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         text=True,

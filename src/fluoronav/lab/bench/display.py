@@ -255,7 +255,7 @@ class DisplayProcess:
     """
 
     def __init__(self, launch: Path) -> None:
-        command = [sys.executable, "-m", "fluoronav.cli", "display", str(launch), "--port", "0"]
+        command = [sys.executable, "-m", "fluoronav", "display", str(launch), "--port", "0"]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.watch, self.control = (self.process.stdout.readline().split()[1] for _ in range(2))

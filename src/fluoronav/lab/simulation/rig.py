@@ -157,7 +157,7 @@ def record(
         path = folder / "launch.yaml"
         own = {"endpoints": endpoints, "camera": str(camera), "audit": str(folder / "audit")}
         path.write_text(yaml.safe_dump(launch | own))
-        cli = [sys.executable, "-m", "fluoronav.cli"]
+        cli = [sys.executable, "-m", "fluoronav"]
         log = (folder / "pipeline.log").open("w+")
         subscriber = Subscriber(endpoints["out"])
         start = time.monotonic()

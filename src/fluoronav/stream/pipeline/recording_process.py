@@ -51,7 +51,7 @@ class RecordingProcess:
         with open(launch, "w", encoding="utf-8", opener=private_opener) as file:
             yaml.safe_dump(self._launch.model_dump(mode="json"), file)
         # Its standard input is a pipe that nobody writes to: it closes with this process, however that ends.
-        command = [sys.executable, "-m", "fluoronav.cli", "record", str(launch), "--out", str(path)]
+        command = [sys.executable, "-m", "fluoronav", "record", str(launch), "--out", str(path)]
         self._process = subprocess.Popen(
             [*command, "--until-input-ends"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
             text=True, start_new_session=True,

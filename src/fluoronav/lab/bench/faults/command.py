@@ -67,7 +67,7 @@ def fluoronav(
     begin, peak, code = time.monotonic(), 0.0, None
     environment = os.environ | ({} if cache is None else {"XDG_CACHE_HOME": str(cache)})
     with path.open("wb") as out:
-        command = [sys.executable, "-m", "fluoronav.cli", *map(str, arguments)]
+        command = [sys.executable, "-m", "fluoronav", *map(str, arguments)]
         process = subprocess.Popen(
             command, stdin=subprocess.DEVNULL, stdout=out, stderr=out, cwd=folder, env=environment
         )

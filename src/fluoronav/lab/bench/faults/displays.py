@@ -49,7 +49,7 @@ class Display:
         self.audit = folder / "audit"
         launch = launch_file(folder)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "fluoronav.cli", "display", str(launch), "--port", "0"],
+            [sys.executable, "-m", "fluoronav", "display", str(launch), "--port", "0"],
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         assert self._process.stdout is not None

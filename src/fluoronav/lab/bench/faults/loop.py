@@ -127,7 +127,7 @@ class Loop:
         self._started_at = time.time()
         with (self.folder / "pipeline.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "fluoronav.cli", "run", str(self.path)],
+                [sys.executable, "-m", "fluoronav", "run", str(self.path)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
         self.wait(lambda: self.health().get("state", "starting") != "starting", _READY_S, "become ready")

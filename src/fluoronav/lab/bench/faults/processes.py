@@ -251,7 +251,7 @@ def _source_escape(place: Place) -> Outcome:
     inner.mkdir(parents=True)
     launch = launch_file(inner, source="../../../../escaped")
     with (folder / "printed.txt").open("wb") as out:
-        command = [sys.executable, "-m", "fluoronav.cli", "run", str(launch)]
+        command = [sys.executable, "-m", "fluoronav", "run", str(launch)]
         process = subprocess.Popen(command, stdout=out, stderr=out)
     begin = time.time()
     try:

@@ -60,7 +60,7 @@ class Bridge:
         self._log = folder / "bridge.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "fluoronav.cli", "bridge", "igtl", "--tracker", f"127.0.0.1:{self.gateway.port}",
+                [sys.executable, "-m", "fluoronav", "bridge", "igtl", "--tracker", f"127.0.0.1:{self.gateway.port}",
                  "--endpoint", endpoint], stdout=log, stderr=log,
             )  # fmt: skip
         self._context = zmq.Context()
@@ -293,7 +293,7 @@ def _slicer(place: Place, renamed: dict[str, str]) -> Iterator[tuple[Client, Cal
     log = folder / "serve.log"
     with log.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-m", "fluoronav.cli", "bridge", "igtl", "--serve", str(port), "--launch", str(launch)],
+            [sys.executable, "-m", "fluoronav", "bridge", "igtl", "--serve", str(port), "--launch", str(launch)],
             stdout=file, stderr=file,
         )  # fmt: skip
     client = None
