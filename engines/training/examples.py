@@ -66,7 +66,7 @@ def exposures(
 
 def _received(counts: NDArray[np.uint16], camera: Camera, stage: AttenuationStage) -> FrameRecord:
     """A frame that comes after nothing else: with its own aperture, attenuation and pyramid."""
-    frame = FrameRecord(0, 0, 0, counts, 16, False, None)
+    frame = FrameRecord.of_counts(counts)
     stage.prepare(None, camera)
     stage.process(frame, Budget(1e6))
     return frame
@@ -87,16 +87,21 @@ def scenes(seed: int, count: int, backgrounds: list[Background]) -> Scenes:
     for k in range(count):
         while True:
             photons = float(np.exp(rng.uniform(*np.log(_PHOTONS))))
-            counts, placed, seen = makers[int(rng.random() < _LIMBS)].scene(
+            counts, placed, field_mask = makers[int(rng.random() < _LIMBS)].scene(
                 rng, photons, int(rng.choice(len(COUNTS), p=COUNTS))
             )
             frame = _received(counts, camera, stage)
-            assert frame.exposed is not None
+            assert frame.full_field_mask is not None
             # Where a thick limb in the open beam passes for the aperture's rim, its instruments cannot be asked for.
-            inside = cv2.resize(seen.astype(np.uint8), frame.exposed.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
-            if frame.exposed[inside].mean() > 0.93:
+            inside = (
+                cv2.resize(
+                    field_mask.astype(np.uint8), frame.full_field_mask.shape[::-1], interpolation=cv2.INTER_NEAREST
+                )
+                > 0
+            )
+            if frame.full_field_mask[inside].mean() > 0.93:
                 break
-        Field(frame.exposed).write(frame.pyramid[SIDE], frame.pyramid[FINE], one)
+        Field(frame.full_field_mask).write(frame.pyramid[SIDE], frame.pyramid[FINE], one)
         steps = np.rint(one / _STEP).astype(np.int8)
         details[k], wholes[k] = steps[:4].reshape(2, 2, SIDE, SIDE).transpose(2, 0, 3, 1).reshape(FINE, FINE), steps[4]
         scale = GRID / FINE
@@ -201,18 +206,18 @@ class Examples:
         detail = _moved(self._details[rows].float() * _STEP, theta)
         whole = _moved(self._wholes[rows].float() * _STEP, theta)
         wanted = _moved(self._maps[rows].float() / 255, theta)
-        seen, seen_whole = detail.abs() > _STEP / 8, whole.abs() > _STEP / 8
+        field_mask, seen_whole = detail.abs() > _STEP / 8, whole.abs() > _STEP / 8
         contrast = self._tensor(np.exp(rng.normal(0, 0.25, (2, count, 1, 1, 1))))
         detail, whole = detail * contrast[0], whole * contrast[1]
         behind = np.flatnonzero(rng.random(count) < _BEHIND)
         if len(self._empty) and len(behind):
             other = torch.from_numpy(rng.choice(self._empty, len(behind))).to(self.device)
             share = self._tensor(rng.uniform(0.2, 0.8, (len(behind), 1, 1, 1)) * _STEP)
-            detail[behind] += share * self._details[other] * seen[behind]
+            detail[behind] += share * self._details[other] * field_mask[behind]
             whole[behind] += share * self._wholes[other] * seen_whole[behind]
         noisy = np.flatnonzero(rng.random(count) < 0.3)
         noise = self._tensor(rng.uniform(0.04, 0.4, (len(noisy), 1, 1, 1)))
-        detail[noisy] += noise * torch.randn_like(detail[noisy]) * seen[noisy]
+        detail[noisy] += noise * torch.randn_like(detail[noisy]) * field_mask[noisy]
         return _in_channels(detail, whole), wanted
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:

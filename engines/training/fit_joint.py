@@ -48,9 +48,9 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
     looks = Looks(camera)
     found, kinds, scenes = [], [], []
     for k, (frame, placed) in enumerate(exposures(rng, camera, of_chest, _LIMBS, count)):
-        assert frame.exposed is not None
+        assert frame.full_field_mask is not None
         looked = looks.find(frame, LEAST_PROPOSED)
-        found += list(features(looked, frame.exposed, frame.counts.shape))
+        found += list(features(looked, frame.full_field_mask, frame.counts.shape))
         tails = tails_in_view(placed, camera)
         for one in looked:
             is_tip = any(r["found"] for r in compared([one.second], placed, camera.focal_px)[0])

@@ -95,23 +95,23 @@ def sequences(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray]:
             s = chain.settings
             full = 2**s.bits - 1
             dark, per_photon = s.offset_share * full, full * (1 - s.offset_share) / (s.headroom * s.photons)
-            shown = temporal(chain.counts(beam, int(rng.integers(30000))), dark, chain.seen)
+            shown = temporal(chain.counts(beam, int(rng.integers(30000))), dark, chain.field_mask)
             if k < _FIRST or temporal.model is None:
                 continue
             clean = temporal.model.stabilised(
                 dark + per_photon * np.minimum(chain.exposure(beam)[0], s.headroom * s.photons)
             )
-            out += crops(rng, (shown, temporal.worth, clean), chain.seen)
+            out += crops(rng, (shown, temporal.worth, clean), chain.field_mask)
     return (np.array(out, np.float16),)
 
 
-def crops(rng: np.random.Generator, pictures: tuple[np.ndarray, ...], seen: np.ndarray) -> Iterator[np.ndarray]:
+def crops(rng: np.random.Generator, pictures: tuple[np.ndarray, ...], field_mask: np.ndarray) -> Iterator[np.ndarray]:
     """Pieces of some pictures that show more than the aperture's outside."""
     rows, cols = pictures[0].shape
     for _ in range(_CROPS):
         y, x = (4 * int(rng.integers((n - CROP) // 4 + 1)) for n in (rows, cols))
         here = (slice(y, y + CROP), slice(x, x + CROP))
-        if seen[here].mean() < 0.6:
+        if field_mask[here].mean() < 0.6:
             continue
         piece = np.stack([p[here] for p in pictures]).astype(np.float32)
         # A half has eleven bits: the level is taken off, which the network does not see anyway.
@@ -167,11 +167,11 @@ def train(pieces: np.ndarray, photons: list[np.ndarray], minutes: float, curve: 
     rng, model = np.random.default_rng(SEED), Denoiser().to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-4)
     held, batch = max(len(pieces) // 20, 16), 8
-    start, seen, running = time.monotonic(), 0, []
+    start, field_mask, running = time.monotonic(), 0, []
     bar = tqdm(total=100, desc="training", unit="%")
     while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
-            group["lr"] = rate(2e-3, seen / 2000, share)
+            group["lr"] = rate(2e-3, field_mask / 2000, share)
         x, y = np.empty((batch, 2, CROP, CROP), np.float32), np.empty((batch, 1, CROP, CROP), np.float32)
         real = np.zeros(batch, bool)
         for k in range(batch):
@@ -191,10 +191,10 @@ def train(pieces: np.ndarray, photons: list[np.ndarray], minutes: float, curve: 
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        seen += batch
+        field_mask += batch
         running.append(float(loss))
         if len(running) == 100:
-            curve.append({"examples": seen, "loss": float(np.mean(running)), **held_out(model, pieces[:held])})
+            curve.append({"examples": field_mask, "loss": float(np.mean(running)), **held_out(model, pieces[:held])})
             bar.set_postfix(curve[-1])
             running = []
         bar.update(int(100 * share) - bar.n)

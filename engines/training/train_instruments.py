@@ -5,8 +5,8 @@
 
 and on from there, on other scenes, at a lower rate:
 
-    python engines/training/train_instruments.py --data ../shared/data --out engines --on-from engines/instruments.onnx \\
-        --rate 8e-4 --seed 20270000 --scenes 14000 --minutes 45
+    python engines/training/train_instruments.py --data ../shared/data --out engines \\
+        --on-from engines/instruments.onnx --rate 8e-4 --seed 20270000 --scenes 14000 --minutes 45
 
 On a GPU, with scenes made by other cores while it trains:
     ... --device cuda --batch 128 --processes 15 --begin-with 2000 --scenes 60000
@@ -202,26 +202,26 @@ def train(
     model = model.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=1e-3, fused=True)
     rng = np.random.default_rng(options.seed)
-    start, seen, running = time.monotonic(), 0, []
+    start, field_mask, running = time.monotonic(), 0, []
     bar = tqdm(total=100, desc="training", unit="%")
     while (share := (time.monotonic() - start) / (60 * options.minutes)) < 1:
         if growing:
             growing.take()
         frames, wanted = examples.drawn(options.batch, rng)
         for group in optimiser.param_groups:
-            group["lr"] = rate(options.rate, seen / (250 * options.batch), share)
+            group["lr"] = rate(options.rate, field_mask / (250 * options.batch), share)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
             logits = model(frames.contiguous(memory_format=torch.channels_last))
         loss = loss_of(logits.float(), wanted)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        seen += len(frames)
+        field_mask += len(frames)
         running.append(loss.detach())
         if len(running) == 500:
             lost = float(torch.stack(running).mean())
             curve.append(
-                {"examples": seen, "scenes": len(examples), "loss": lost, "held_loss": held_loss(model, examples)}
+                {"examples": field_mask, "scenes": len(examples), "loss": lost, "held_loss": held_loss(model, examples)}
             )
             bar.set_postfix(loss=lost, held=curve[-1]["held_loss"])
             running = []

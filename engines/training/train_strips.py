@@ -92,7 +92,7 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
     strips, truths = [], []
     one = np.empty((2, ROWS, COLS), np.float32)
     for frame, placed in exposures(rng, camera, of_chest, _LIMBS, count, HARD, COUNTS):
-        assert frame.exposed is not None
+        assert frame.full_field_mask is not None
         ends = [(d.tip_px, d.direction) for d in proposer.find(frame, _LEAST_SCORE)]
         tails = tails_in_view(placed, camera)
         ends += [tail for tail in tails if _around(proposer.model.output[0, 5], tail[0], camera) > _TAIL_SEEN]
@@ -106,7 +106,7 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
                 truth = _truth(placed, tails, tip, axis)
                 if truth is None:
                     continue
-                strip(frame.counts, frame.exposed, tip, axis, frame.dark, False, one)
+                strip(frame.counts, frame.full_field_mask, tip, axis, frame.dark, False, one)
                 strips.append(one.astype(np.float16))
                 truths.append(truth)
     return np.array(strips, np.float16).reshape(-1, 2, ROWS, COLS), np.array(truths, np.float64).reshape(-1, 4)
@@ -203,11 +203,11 @@ def train(
     held, batch = min(len(strips) // 10, _MOST_HELD), 128
     kinds = truths[held:, 0]
     tips, tails, none = (held + np.flatnonzero(w) for w in (kinds >= 0, kinds == TAIL_END, kinds == NO_KIND))
-    start, seen, running = time.monotonic(), 0, []
+    start, examples_seen, running = time.monotonic(), 0, []
     bar = tqdm(total=100, desc="training", unit="%")
     while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
-            group["lr"] = rate(highest_rate, seen / 6400, share)
+            group["lr"] = rate(highest_rate, examples_seen / 6400, share)
         shares = ((tips, 7 * batch // 16), (tails, 3 * batch // 16), (none, 6 * batch // 16))
         chosen = np.concatenate([rng.choice(which, count) for which, count in shares])
         x, flipped = varied(strips[chosen].astype(np.float32), rng)
@@ -220,10 +220,12 @@ def train(
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        seen += batch
+        examples_seen += batch
         running.append(loss.item())
         if len(running) == 500:
-            curve.append({"examples": seen, "loss": float(np.mean(running)), **held_out(model, strips, truths, held)})
+            curve.append(
+                {"examples": examples_seen, "loss": float(np.mean(running)), **held_out(model, strips, truths, held)}
+            )
             bar.set_postfix(curve[-1])
             running = []
         bar.update(int(100 * share) - bar.n)

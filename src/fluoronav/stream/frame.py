@@ -65,34 +65,43 @@ class ObjectPose:
 
 
 @dataclass(frozen=True, slots=True)
-class Bend:
-    """How a shaft is bent: as a parabola between tip and tail, as far as it is in view.
+class Curvature:
+    """How a shaft is bent: a parabola between tip and tail, as far as it is in view.
 
     Attributes
     ----------
-    px : float
-        How far its middle stands off the chord from tail to tip, in the picture, towards that direction turned by a
-        quarter from columns to rows.
-    mm : float
-        How far in the patient, at the depth of its tip.
-    over_mm : float
+    sagitta_px : float
+        From the middle of the chord between tail and tip to the shaft, in the picture; positive towards the direction
+        of the chord turned by a quarter from columns to rows.
+    sagitta_mm : float
+        The same in the patient, at the depth of the tip.
+    chord_mm : float
         Length of the chord.
     """
 
-    px: float
-    mm: float = 0.0
-    over_mm: float = 0.0
+    sagitta_px: float
+    sagitta_mm: float = 0.0
+    chord_mm: float = 0.0
 
-    def beside_mm(self, from_tip_mm: Float) -> Float:
-        """How far the shaft lies beside the straight line through its tip along a tracker's axis, which is that of its
-        other end: at distances from the tip, shape (n,)."""
-        t = np.minimum(from_tip_mm / max(self.over_mm, 1e-9), 1)
-        return np.asarray(4 * self.mm * t * (2 - t), np.float64)
+    def lateral_offset_mm(self, from_tip_mm: Float) -> Float:
+        """Offset of the shaft from the straight line through its tip along the axis of its other end, mm.
+
+        Parameters
+        ----------
+        from_tip_mm : ndarray, shape (n,)
+            Distances from the tip.
+
+        Returns
+        -------
+        ndarray, shape (n,)
+        """
+        t = np.minimum(from_tip_mm / max(self.chord_mm, 1e-9), 1)
+        return np.asarray(4 * self.sagitta_mm * t * (2 - t), np.float64)
 
     @property
-    def turned_rad(self) -> float:
-        """How far its direction at the tip is turned from that of its other end."""
-        return 8 * self.mm / max(self.over_mm, 1e-9)
+    def tip_angle_rad(self) -> float:
+        """Angle between the shaft's directions at its tip and at its other end, rad."""
+        return 8 * self.sagitta_mm / max(self.chord_mm, 1e-9)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +109,9 @@ class Instrument:
     """An instrument: tip and tail in the image (pixels) and in the patient (LPS mm); None where unknown.
 
     `method` says how an instrument that only pictures show was placed in the patient: ``two_views`` that agree, or the
-    ``width`` of its shadow in one (then `sigma_mm` is centimetres along the ray). `bend` is None where it is straight,
-    or no picture shows it. `age` (frames) and `age_ms` count from when a picture or the tracker last showed it.
+    ``width`` of its shadow in one (then `sigma_mm` is centimetres along the ray). `curvature` is None where the shaft
+    is straight, or no picture shows it. `age` (frames) and `age_ms` count from the last time that a picture or
+    the tracker showed it.
     """
 
     id: str
@@ -114,16 +124,16 @@ class Instrument:
     origin: Literal["image", "tracker", "fused"]
     age: int
     method: Literal["two_views", "width"] | None = None
-    bend: Bend | None = None
+    curvature: Curvature | None = None
     age_ms: float = 0.0
 
     def shaft_px(self) -> Float | None:
         """A bent shaft from tip to tail, shape (9, 2); None where it is straight, or not in view."""
-        if self.bend is None or self.tip_px is None or self.tail_px is None:
+        if self.curvature is None or self.tip_px is None or self.tail_px is None:
             return None
         chord = self.tip_px - self.tail_px
         normal = np.array([-chord[1], chord[0]]) / max(float(np.hypot(*chord)), 1e-9)
-        return self.tip_px - _ALONG * chord + 4 * _ALONG * (1 - _ALONG) * self.bend.px * normal
+        return self.tip_px - _ALONG * chord + 4 * _ALONG * (1 - _ALONG) * self.curvature.sagitta_px * normal
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +170,7 @@ class Detection:
     width_px: float
     sigma_px: float
     sigma_deg: float
-    bend_px: float
+    sagitta_px: float
     age: int
     age_ms: float = 0.0
 
@@ -211,7 +221,7 @@ class Distance:
 class PlanProgress:
     """A planned trajectory, and the instrument against it; None where there is nothing to compare.
 
-    `beside_mm`, shape (2,), says to which side the tip lies: to the right and up, seen along the trajectory with the
+    `lateral_offset_mm`, shape (2,), is the tip's offset to the right and up, seen along the trajectory with the
     patient's head up (or the front, where the trajectory runs along the spine).
     """
 
@@ -221,7 +231,7 @@ class PlanProgress:
     angle_deg: float | None
     lateral_mm: float | None
     depth_left_mm: float | None
-    beside_mm: Float | None = None
+    lateral_offset_mm: Float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,10 +294,10 @@ class FrameRecord:
     pyramid : dict
         Attenuation (float32) by the length of the image's longer side: 512, 256, 128 and 64 pixels. The arrays belong
         to the stage that made them and are overwritten with the next frame.
-    seen : ndarray of bool
-        A small mask of what lies inside the aperture and between the blades, away from their penumbra.
-    exposed : ndarray of bool
-        The same up to the rim, at 512 pixels: where an instrument can be seen.
+    field_mask : ndarray of bool, shape (128, 128)
+        Field of view without its penumbra: inside the aperture and between the blades.
+    full_field_mask : ndarray of bool, shape (512, 512)
+        Field of view up to its edge: where an instrument can be visible.
     dark : float
         Counts without X-rays.
     engine_fault : str
@@ -302,8 +312,8 @@ class FrameRecord:
         This computer's clock minus the grabber's.
     unchanged_ms : float
         For how long the picture has come again to the last bit; 0 for a new one.
-    doubt : str
-        Why the registration is not called tracking, in words; empty when it is.
+    status_reason : str
+        Why `status` is not tracking, in words; empty when it is.
     """
 
     seq: int
@@ -317,11 +327,11 @@ class FrameRecord:
     clock_offset_ns: int = 0
     unchanged_ms: float = 0.0
     pyramid: dict[int, NDArray[np.float32]] = field(default_factory=dict[int, NDArray[np.float32]])
-    seen: NDArray[np.bool_] | None = None
-    exposed: NDArray[np.bool_] | None = None
+    field_mask: NDArray[np.bool_] | None = None
+    full_field_mask: NDArray[np.bool_] | None = None
     dark: float = 0.0
     status: Status = "no_model"
-    doubt: str = ""
+    status_reason: str = ""
     registration: RegistrationResult | None = None
     objects: tuple[ObjectPose, ...] = ()
     detections: tuple[Detection, ...] = ()
@@ -335,6 +345,20 @@ class FrameRecord:
     alerts: list[Alert] = field(default_factory=list[Alert])
     models: dict[str, str] = field(default_factory=dict[str, str])
 
+    @classmethod
+    def of_counts(cls, counts: NDArray[Any], *, seq: int = 0, t_acq: int = 0, **others: Any) -> FrameRecord:
+        """A frame that did not come by the wire, for benches, training and tests.
+
+        Parameters
+        ----------
+        counts : ndarray of uint8 or uint16, shape (rows, cols)
+        seq, t_acq : int
+        **others
+            Further fields by name; without them 16 bits, not inverse, an unknown open beam, and received at once.
+        """
+        received: dict[str, Any] = {"t_recv": t_acq, "bits": 16, "inverse": False, "open_beam": None}
+        return cls(seq, t_acq, counts=counts, **(received | others))
+
     @property
     def t_local(self) -> int:
         """The exposure by this computer's clock, ns; ages and the tracker's samples are counted by it."""
@@ -346,7 +370,7 @@ class FrameRecord:
         return 2**self.bits - 1
 
 
-def every_kind_of_counts(rows: int, cols: int) -> Iterator[NDArray[Any]]:
+def blank_counts(rows: int, cols: int) -> Iterator[NDArray[Any]]:
     """Blank frames of every type that `FrameRecord.counts` may have, to compile kernels with.
 
     Numba compiles anew for an array that may not be written to, which is what the wire delivers.

@@ -98,7 +98,7 @@ def test_the_stage_tracks_with_the_graph_when_the_launch_file_says_so(case, came
     counts = (2000 + 50000 * beam).astype(np.uint16)
 
     def frame():
-        f = FrameRecord(1, 0, 0, counts, 16, False, None)
+        f = FrameRecord.of_counts(counts, seq=1)
         attenuation.process(f, Budget(1e6))
         return f
 

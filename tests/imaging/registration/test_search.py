@@ -33,9 +33,9 @@ def exposed(case, camera):
         beam = anatomy.transmission(*anatomy.paths(T_camera_ct))
         beam = cv2.resize(beam, (camera.cols, camera.rows), interpolation=cv2.INTER_CUBIC)
         chain = ImageChain(Detector(photons=photons), camera.rows, camera.cols, 3)
-        frame = FrameRecord(1, 0, 0, chain.counts(beam, 1), 16, False, None)
+        frame = FrameRecord.of_counts(chain.counts(beam, 1), seq=1)
         stage.process(frame, Budget(1e6))
-        return {side: image.copy() for side, image in frame.pyramid.items()}, frame.seen.copy()
+        return {side: image.copy() for side, image in frame.pyramid.items()}, frame.field_mask.copy()
 
     return make
 
@@ -71,9 +71,9 @@ def test_one_threshold_does_for_a_quarter_of_the_dose_and_nothing_is_found_in_no
     level = np.array(truth)
     level[1, 3] += 24  # one vertebra off
     for photons in (80.0, 20.0):
-        pyramid, seen = exposed(truth, photons)
-        assert search.agreement(truth, pyramid[128], seen) >= TRACKING_AGREEMENT
-        assert search.agreement(level, pyramid[128], seen) < LOST_AGREEMENT
+        pyramid, field_mask = exposed(truth, photons)
+        assert search.agreement(truth, pyramid[128], field_mask) >= TRACKING_AGREEMENT
+        assert search.agreement(level, pyramid[128], field_mask) < LOST_AGREEMENT
     noise = {side: rng.standard_normal((side, side)).astype(np.float32) for side in (256, 128, 64)}
     found = search.search(noise, np.ones((128, 128), bool))
     search.close()

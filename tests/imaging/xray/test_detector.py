@@ -88,7 +88,7 @@ def test_the_command_makes_a_file_that_the_camera_file_names(panel, tmp_path, ca
     camera_file.write_text(yaml.safe_dump({"rows": SIDE, "cols": SIDE, "K": K, "detector": "panel.npz"}))
     stage = AttenuationStage()
     stage.prepare(None, Camera.load(camera_file))
-    frame = FrameRecord(0, 0, 0, panel.frame(50), 16, False, None)
+    frame = FrameRecord.of_counts(panel.frame(50))
     raw = frame.counts.astype(float).std()
     stage.process(frame, Budget(30))
     # What is left is the photons' own noise, 100 counts each.

@@ -176,7 +176,7 @@ def test_the_angles_of_an_arm_that_moves_are_those_of_the_first_frame(tmp_path, 
 def test_what_a_detector_has_filled_is_not_seen(tmp_path, counts):
     counts[:, :20] = 0
     frame = read_xray(xa(tmp_path / "a.dcm", counts, PixelPaddingValue=0), with_camera=True)
-    assert not frame.seen[:, :25].any() and frame.seen.any()
+    assert not frame.field_mask[:, :25].any() and frame.field_mask.any()
 
 
 @pytest.mark.parametrize(

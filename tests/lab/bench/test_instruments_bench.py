@@ -54,7 +54,7 @@ def test_what_was_bent_counts_by_how_much_of_it_is_in_view():
     axis = np.array([500.0, 500.0]) - 400 * t * [1.0, 0.0] + 4 * t * (1 - t) * [0.0, 12.0]
     bent = Placed(metal, np.full((2, 3), 500.0), axis)
     angle = float(np.arctan2(*(axis[0] - axis[40])[::-1]))
-    found = [dataclasses.replace(detection((500, 500), angle), bend_px=11.0)]
+    found = [dataclasses.replace(detection((500, 500), angle), sagitta_px=11.0)]
     rows, false = compared(found, (bent,), 1000.0)
     assert rows[0]["visible_bend_px"] == 12.0 and rows[0]["bend_px"] == 11.0 and not false
     figures = _figures(rows, [detection((100, 100), 0.0)], 4, 80.0)

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tests.instruments.finds import seen as seen_at
+from tests.stream.detection.finds import seen as seen_at
 
 from fluoronav.lab.bench.moving import Shown, figures, moving
 from fluoronav.lab.simulation.instrument_scenes import Background, Placed

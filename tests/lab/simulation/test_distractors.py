@@ -36,11 +36,11 @@ def test_where_it_begins_there_is_more_than_the_cable(seed):
 
 def test_metal_is_added_and_never_taken_away(camera):
     rng = np.random.default_rng(5)
-    seen = np.ones((camera.rows, camera.cols), bool)
+    field_mask = np.ones((camera.rows, camera.cols), bool)
     nothing = np.zeros((camera.rows, camera.cols), np.float32)
     drawn = 0
     for _ in range(20):
-        steel = distract(rng, camera, nothing, seen)
+        steel = distract(rng, camera, nothing, field_mask)
         assert (steel >= 0).all()
         drawn += bool((steel > 0).any())
     assert drawn > 12
@@ -48,15 +48,15 @@ def test_metal_is_added_and_never_taken_away(camera):
 
 def test_what_lies_about_goes_on_behind_an_instrument(camera):
     """Regression: a wire had a gap where an instrument had been in the first frame, with two bare ends to it."""
-    seen = np.ones((camera.rows, camera.cols), bool)
+    field_mask = np.ones((camera.rows, camera.cols), bool)
     nothing = np.zeros((camera.rows, camera.cols), np.float32)
     behind = 0
     for seed in range(30):
-        bare = distract(np.random.default_rng(seed), camera, nothing, seen)
+        bare = distract(np.random.default_rng(seed), camera, nothing, field_mask)
         instruments = nothing.copy()
         at = np.unravel_index(bare.argmax(), bare.shape)
         instruments[at] = 0.29  # no retractor need be left out for its sake
-        np.testing.assert_array_equal(distract(np.random.default_rng(seed), camera, instruments, seen), bare)
+        np.testing.assert_array_equal(distract(np.random.default_rng(seed), camera, instruments, field_mask), bare)
         behind += bool(bare[at] > 0)
     assert behind > 20
 
@@ -76,11 +76,11 @@ class OfKind:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_of_a_screw_that_stays_the_head_is_in_view_or_nothing(seed):
-    seen = np.hypot(*np.mgrid[-127.5:128, -127.5:128]) < 90
+    field_mask = np.hypot(*np.mgrid[-127.5:128, -127.5:128]) < 90
     steel = np.zeros((256, 256), np.float32)
     rng = OfKind(seed, 2)
-    _implant(rng, steel, 0.25, seen, lambda: rng.uniform(20, 236, 2))
-    assert not steel.any() or steel[seen].max() >= 5
+    _implant(rng, steel, 0.25, field_mask, lambda: rng.uniform(20, 236, 2))
+    assert not steel.any() or steel[field_mask].max() >= 5
 
 
 @pytest.mark.parametrize("seed", range(40))

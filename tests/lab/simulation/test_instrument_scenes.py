@@ -37,13 +37,13 @@ def test_a_scene_is_made_again_from_its_seed(maker):
 def test_tips_and_axes_are_in_view_and_darker_than_their_surroundings(maker):
     darker = []
     for seed in range(12):
-        counts, placed, seen = maker.scene(np.random.default_rng(seed), photons=100.0, count=2)
+        counts, placed, field_mask = maker.scene(np.random.default_rng(seed), photons=100.0, count=2)
         assert len(placed) == 2
         for p in placed:
             at = np.rint(p.axis_px).astype(int)
-            assert seen[at[:, 1], at[:, 0]].all()
+            assert field_mask[at[:, 1], at[:, 0]].all()
             inside = at[len(at) // 3 : len(at) // 2]
-            darker.append(np.median(counts[inside[:, 1], inside[:, 0]]) < 0.9 * np.median(counts[seen]))
+            darker.append(np.median(counts[inside[:, 1], inside[:, 0]]) < 0.9 * np.median(counts[field_mask]))
     assert np.mean(darker) > 0.8
 
 
@@ -65,18 +65,18 @@ def test_hard_ones_show_little_of_themselves_or_their_tails_and_the_others_hardl
 
 @pytest.mark.parametrize("bend_mm", [0.0, 9.0])
 def test_both_ends_of_an_axis_point_out_of_it_and_a_tail_is_shown_where_it_ends_in_view(camera, bend_mm):
-    metal, seen = k_wire(2.0, 90.0, 4.0, bend_mm), np.ones((camera.rows, camera.cols), bool)
+    metal, field_mask = k_wire(2.0, 90.0, 4.0, bend_mm), np.ones((camera.rows, camera.cols), bool)
     middle, along, across = np.array([0.0, 0.0, 600.0]), np.array([1.0, 0.0, 0.0]), np.array([0.0, 1.0, 0.0])
     points = axis_points(metal, middle + 45 * along, along, across)
-    whole = Placed(metal, points, visible_axis_px(points, camera, seen))
+    whole = Placed(metal, points, visible_axis_px(points, camera, field_mask))
     assert whole.shows_tail(camera)
     for direction, end, before in ((whole.tip_direction, 0, 20), (whole.tail_direction, -1, -21)):
         outwards = whole.axis_px[end] - whole.axis_px[before]
         assert np.linalg.norm(direction) == pytest.approx(1)
         assert direction @ outwards / np.linalg.norm(outwards) > np.cos(np.deg2rad(3))
     assert whole.tip_direction @ whole.tail_direction < -0.5
-    seen[:, : camera.cols // 2] = False
-    cut = Placed(metal, points, visible_axis_px(points, camera, seen))
+    field_mask[:, : camera.cols // 2] = False
+    cut = Placed(metal, points, visible_axis_px(points, camera, field_mask))
     assert 0 < len(cut.axis_px) < len(whole.axis_px) and not cut.shows_tail(camera)
 
 
@@ -125,8 +125,8 @@ def test_a_moved_instrument_s_axis_ends_where_the_field_does(maker):
         for chain, _, now in maker.beams(np.random.default_rng(seed), 12, count=2):
             for p in now:
                 col, row = np.rint(p.axis_px).astype(int).T
-                assert chain.seen[row, col].all()
-                whole = visible_axis_px(p.points_camera, maker.camera, np.ones_like(chain.seen))
+                assert chain.field_mask[row, col].all()
+                whole = visible_axis_px(p.points_camera, maker.camera, np.ones_like(chain.field_mask))
                 hidden += len(whole) > len(p.axis_px)
     assert hidden > 0
 

@@ -44,7 +44,7 @@ def exposed(camera, metal, angle, photons=80.0, seed=0):
     beam = np.empty(steel.size, np.float32)
     transmission(water.ravel(), np.zeros(steel.size, np.float32), steel.ravel(), beam)
     counts = chain.counts(beam.reshape(steel.shape), seed)
-    return counts, placed, float(np.percentile(counts[~chain.seen], 10)) if (~chain.seen).any() else 0.0
+    return counts, placed, float(np.percentile(counts[~chain.field_mask], 10)) if (~chain.field_mask).any() else 0.0
 
 
 @pytest.mark.parametrize("kind", SHAPES)
@@ -57,7 +57,7 @@ def test_the_tip_is_found_to_a_pixel_or_two_and_the_axis_to_a_fraction_of_a_degr
         assert found is not None
         tips.append(np.linalg.norm(found.tip_px - placed.axis_px[0]))
         turns.append(np.rad2deg(np.arccos(min(found.direction @ placed.tip_direction, 1))))
-        assert found.bend_px == 0
+        assert found.sagitta_px == 0
     assert np.median(tips) < 2.0 and np.median(turns) < 0.3
 
 
@@ -82,7 +82,7 @@ def test_a_bent_wire_is_called_bent_by_as_much_as_is_in_view(camera, rng, bend_m
     true = float(off[np.abs(off).argmax()])
     assert abs(true) > 4
     found = measure(counts, axis[::8] + rng.normal(0, 2.0, 2), dark)
-    assert found is not None and abs(found.bend_px - true) < 0.25 * abs(true)
+    assert found is not None and abs(found.sagitta_px - true) < 0.25 * abs(true)
 
 
 @pytest.mark.parametrize("kind", SHAPES)
@@ -94,7 +94,7 @@ def test_a_straight_one_is_not_called_bent_although_its_path_is(camera, kind):
     along = np.linspace(0, 1, len(path))
     path += 5 * np.sin(np.pi * along)[:, None] * np.array([-chord[1], chord[0]]) / np.linalg.norm(chord)
     found = measure(counts, path, dark, kind=kind)
-    assert found is not None and found.bend_px == 0
+    assert found is not None and found.sagitta_px == 0
 
 
 def test_where_there_is_nothing_nothing_is_measured(camera, rng):
@@ -157,10 +157,10 @@ def test_no_frame_waits_for_a_kernel_to_be_compiled(camera, tmp_path):
         for pixels, bits in ((counts, 16), ((counts >> 8).astype(np.uint8), 8)):
             for attenuation in (plain, corrected):
                 received = np.frombuffer(pixels.tobytes(), pixels.dtype).reshape(shape)
-                frame = FrameRecord(0, 0, 0, received, bits, False, None)
+                frame = FrameRecord.of_counts(received, bits=bits)
                 attenuation.process(frame, Budget(1e6))
                 found += detection.find(frame)
-    assert len(found) >= 4 and any(d.bend_px for d in found)
+    assert len(found) >= 4 and any(d.sagitta_px for d in found)
     assert {name for name, count in compiled().items() if count != before.get(name)} == set()
 
 
@@ -187,7 +187,7 @@ def test_a_path_that_comes_back_to_where_it_began_has_no_chord_and_no_bend():
     counts = np.full((1024, 1024), 9000, np.uint16)
     cv2.polylines(counts, [np.rint(path).astype(np.int32)], False, 3000, 7)
     found = measure(counts, path, 0.0)
-    assert found is not None and found.bend_px == 0.0 and np.isfinite(found.tip_px).all()
+    assert found is not None and found.sagitta_px == 0.0 and np.isfinite(found.tip_px).all()
 
 
 @pytest.mark.parametrize("half_px", [9, 14])

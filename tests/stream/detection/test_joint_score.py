@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.instruments.finds import seen
+from tests.stream.detection.finds import seen
 
 from fluoronav.paths import shipped
 from fluoronav.stream.detection.joint_score import WEIGHTS, features, leaves_field, scores

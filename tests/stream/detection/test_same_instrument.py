@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 import numpy as np
-from tests.instruments.finds import seen
+from tests.stream.detection.finds import seen
 
 from fluoronav.stream.detection.same_instrument import at_one_tip, on_one_line
 
@@ -11,7 +11,12 @@ from fluoronav.stream.detection.same_instrument import at_one_tip, on_one_line
 def test_a_line_has_one_tip_and_crossing_and_neighbouring_lines_have_their_own():
     wire, again, reverse = seen(500, 500), seen(520, 503), seen(205, 500, np.pi)
     assert on_one_line(again, wire, 1.0) and on_one_line(reverse, wire, 1.0)
-    for other in (seen(500, 530), seen(500, 500, 0.3), seen(900, 500), seen(350, 650, np.pi / 2)):
+    for other in (
+        seen(500, 530),
+        seen(500, 500, 0.3),
+        seen(900, 500),
+        seen(350, 650, np.pi / 2),
+    ):
         assert not on_one_line(other, wire, 1.0)
 
 

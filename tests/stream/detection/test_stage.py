@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tests.instruments.finds import seen
+from tests.stream.detection.finds import seen
 
 from fluoronav.stream.detection.identity import IdentityTracker
 from fluoronav.stream.detection.networks import Looks
@@ -170,8 +170,8 @@ def test_an_axis_that_was_measured_along_something_else_is_as_the_strip_shows_it
 
 
 def blank_frame():
-    frame = FrameRecord(0, 0, 0, np.zeros((2, 2), np.uint16), 16, False, None)
-    frame.exposed = np.ones((2, 2), bool)
+    frame = FrameRecord.of_counts(np.zeros((2, 2), np.uint16))
+    frame.full_field_mask = np.ones((2, 2), bool)
     return frame
 
 
@@ -228,7 +228,7 @@ def test_a_bend_that_is_measured_in_most_frames_does_not_flicker():
     tracker, said = IdentityTracker(1.0), []
     for k in range(40):
         measured = [6.0, 6.4, 0.0, 5.7][k % 4] if k < 20 else 0.0
-        said += [d.bend_px for d in tracker.update([replace(seen(100, 100), bend_px=measured)])]
+        said += [d.sagitta_px for d in tracker.update([replace(seen(100, 100), sagitta_px=measured)])]
     assert all(3 < b < 7 for b in said[4:19])
     assert said[-1] == 0 and np.count_nonzero(np.diff(np.array(said) != 0)) == 1
 
@@ -236,7 +236,7 @@ def test_a_bend_that_is_measured_in_most_frames_does_not_flicker():
 def test_a_bend_of_one_frame_is_not_said():
     tracker = IdentityTracker(1.0)
     bends = [0.0, 0.0, 5.0, 0.0, 0.0]
-    assert not any(d.bend_px for b in bends for d in tracker.update([replace(seen(100, 100), bend_px=b)]))
+    assert not any(d.sagitta_px for b in bends for d in tracker.update([replace(seen(100, 100), sagitta_px=b)]))
 
 
 def test_a_false_alarm_of_one_frame_is_never_shown():
@@ -263,8 +263,8 @@ def test_a_computer_that_is_too_slow_for_it_tries_ever_less_often_and_a_slow_fra
     def run(first, count):
         tried.clear()
         for seq in range(first, first + count):
-            frame = FrameRecord(seq, 0, 0, np.zeros((8, 8), np.uint16), 16, False, None)
-            frame.exposed, frame.status = np.ones((8, 8), bool), "tracking"
+            frame = FrameRecord.of_counts(np.zeros((8, 8), np.uint16), seq=seq)
+            frame.full_field_mask, frame.status = np.ones((8, 8), bool), "tracking"
             stage.process(frame, Budget(20))
             clock[0] += 0.033
         return len(tried)
@@ -297,8 +297,8 @@ def test_it_is_left_out_when_its_spread_and_not_its_mean_would_make_frames_late(
 
     monkeypatch.setattr(stage, "find", find)
     for seq in range(4000):
-        frame = FrameRecord(seq, 0, 0, np.zeros((8, 8), np.uint16), 16, False, None)
-        frame.exposed, frame.status = np.ones((8, 8), bool), "tracking"
+        frame = FrameRecord.of_counts(np.zeros((8, 8), np.uint16), seq=seq)
+        frame.full_field_mask, frame.status = np.ones((8, 8), bool), "tracking"
         stage.process(frame, Budget(14))
         clock[0] += 0.033
     assert len(late) < 60, "more than three frames in two hundred"

@@ -29,7 +29,7 @@ def middle_of(structure):
 
 
 def record(case, tip_ct=None, axis_ct=(0.0, -1.0, 0.0), T=None, seq=1, status="tracking"):
-    frame = FrameRecord(seq, 0, 0, np.zeros((4, 4), np.uint16), 16, False, None)
+    frame = FrameRecord.of_counts(np.zeros((4, 4), np.uint16), seq=seq)
     if T is not None:
         frame.registration = RegistrationResult(T, 0.9, np.ones(6), 1.0, 0.3, 0)
     frame.status = status
@@ -339,7 +339,7 @@ def test_a_registration_that_stays_in_doubt_is_an_alert_with_the_reason(stage, c
     said = []
     for n in range(100):
         frame = record(case, T=T, status="tracking" if n < 2 or n > 90 else "degraded", seq=n)
-        frame.t_acq, frame.doubt = n * 50_000_000, "the whole field does not agree with the CT"
+        frame.t_acq, frame.status_reason = n * 50_000_000, "the whole field does not agree with the CT"
         stage.process(frame, Budget(30))
         said += [(n, a.state, a.priority, a.text) for a in frame.alerts if a.kind == "registration_lost"]
     assert [s[:3] for s in said] == [(43, "raised", "medium"), (91, "cleared", "medium")]

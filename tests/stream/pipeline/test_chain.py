@@ -150,7 +150,7 @@ def noting_chain(monkeypatch, pose):
 
 
 def blank():
-    return FrameRecord(1, 0, 0, np.zeros((4, 4), np.uint16), 16, False, None)
+    return FrameRecord.of_counts(np.zeros((4, 4), np.uint16), seq=1)
 
 
 def test_the_detection_runs_beside_the_registration_and_the_rest_after_both(monkeypatch):

@@ -12,7 +12,15 @@ NOW = 1000.0
 
 
 def loop(
-    frames=90, late=0, lost=0, refused=0, status="tracking", since=NOW - 60, doubt="", heard=NOW - 0.02, offset_ms=0.0
+    frames=90,
+    late=0,
+    lost=0,
+    refused=0,
+    status="tracking",
+    since=NOW - 60,
+    status_reason="",
+    heard=NOW - 0.02,
+    offset_ms=0.0,
 ):
     recent = RecentFrames()
     for k in range(frames):
@@ -20,7 +28,7 @@ def loop(
     for k in range(refused):
         recent.refused(NOW - 0.03 * k)
     standing = Standing()
-    standing.status, standing.since, standing.doubt = status, since, doubt
+    standing.status, standing.since, standing.status_reason = status, since, status_reason
     clock, tracker = ClockOffset(16.0), ClockOffset(50.0)
     for k in range(20):
         tracker.add(k * 0.02, 5.0 + offset_ms)
@@ -50,7 +58,7 @@ def test_nothing_is_said_of_what_is_delivered():
         ({"refused": 20}, "20 of the last 110 frames were refused (rows: frame is 8 x 8)"),
         ({"status": "lost", "since": NOW - 7}, "the registration has been lost for 7 s"),
         (
-            {"status": "degraded", "since": NOW - 480, "doubt": "the whole field does not agree with the CT"},
+            {"status": "degraded", "since": NOW - 480, "status_reason": "the whole field does not agree with the CT"},
             "the registration has been degraded for 480 s (the whole field does not agree with the CT)",
         ),
         ({"heard": 0.0}, "nothing was ever heard of the tracker at tcp://127.0.0.1:5553"),

@@ -15,7 +15,7 @@ def processed(counts, bits=16, inverse=False, i0=None):
     rows, cols = counts.shape
     stage = AttenuationStage()
     stage.prepare(None, Camera(rows, cols, np.array([[3000.0, 0, cols / 2], [0, 3000, rows / 2], [0, 0, 1]])))
-    frame = FrameRecord(0, 0, 0, counts, bits, inverse, i0)
+    frame = FrameRecord.of_counts(counts, bits=bits, inverse=inverse, open_beam=i0)
     stage.process(frame, Budget(30))
     return frame
 
@@ -79,8 +79,8 @@ def test_the_aperture_is_seen_and_what_is_dark_inside_it_stays():
     y, x = np.mgrid[:128, :128] / 128 - 0.5
     counts = np.where(np.hypot(x, y) < 0.45, 1000.0, 20.0)
     counts[60:68, 60:68] = 60  # metal
-    seen = find_aperture(counts.astype(np.float32)).seen
-    assert seen[64, 64] and seen[64, 20] and not seen[2, 2] and not seen[64, 1]
+    field_mask = find_aperture(counts.astype(np.float32)).field_mask
+    assert field_mask[64, 64] and field_mask[64, 20] and not field_mask[2, 2] and not field_mask[64, 1]
 
 
 def test_a_dark_limb_that_crosses_the_field_from_rim_to_rim_is_seen(rng):
@@ -88,16 +88,16 @@ def test_a_dark_limb_that_crosses_the_field_from_rim_to_rim_is_seen(rng):
     inside = np.hypot(x, y) < 0.45
     counts = np.where(inside, 4000.0, 20.0) + rng.normal(0, 5, inside.shape)
     counts[inside & (np.abs(x + 0.3 * y) < 0.1)] = 100  # as dark beside the open beam as what lies behind a blade
-    seen = find_aperture(counts.astype(np.float32)).seen
-    assert seen[inside & (np.hypot(x, y) < 0.4)].all()
-    assert not seen[np.hypot(x, y) > 0.47].any()
+    field_mask = find_aperture(counts.astype(np.float32)).field_mask
+    assert field_mask[inside & (np.hypot(x, y) < 0.4)].all()
+    assert not field_mask[np.hypot(x, y) > 0.47].any()
 
 
 def test_a_dark_spine_at_the_image_s_border_is_seen_where_there_is_no_aperture(rng):
     y, x = np.mgrid[:128, :128] / 128 - 0.5
     spine = np.exp(-((x - 0.1 * np.sin(9 * y)) ** 2) / 0.01)
     counts = 4000 * np.exp(-3.0 * spine * (y + 0.6)) + 300 + rng.normal(0, 5, x.shape)
-    assert find_aperture(counts.astype(np.float32)).seen.all()
+    assert find_aperture(counts.astype(np.float32)).field_mask.all()
 
 
 @pytest.mark.parametrize("turn_deg", [0, 25, 90])
@@ -107,10 +107,10 @@ def test_blades_that_leak_in_the_open_beam_bound_the_field_and_what_crosses_the_
     beam = np.where(along > 0, 30000.0, 3000.0)
     beam[(np.abs(along) < 0.03) & (across > 0.1)] = 500  # a driver that comes in over a blade
     beam *= np.where(np.abs(across) < 0.36, 1, 0.02) * (np.hypot(x, y) < 0.49)
-    seen = find_aperture((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).seen
+    field_mask = find_aperture((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).field_mask
     deep = (np.hypot(x, y) < 0.46) & (np.abs(across) < 0.33)
-    assert (seen & ~inside).mean() < 0.002
-    assert seen[deep].all()
+    assert (field_mask & ~inside).mean() < 0.002
+    assert field_mask[deep].all()
 
 
 @pytest.mark.parametrize("turn_deg", [40, 130, 215])
@@ -120,9 +120,9 @@ def test_the_straight_edge_of_a_thick_instrument_at_the_rim_is_no_blade(rng, tur
     inside = np.hypot(x, y) < 0.49
     beam = np.where(inside, 9000.0, 0.0)
     beam[inside & (outwards > 0.36) & (outwards < 0.47) & (along < 0.08)] = 900  # a driver with its screw
-    seen = find_aperture((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).seen
-    assert seen[(np.hypot(x, y) < 0.46)].all()
-    assert not (seen & ~inside).any()
+    field_mask = find_aperture((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).field_mask
+    assert field_mask[(np.hypot(x, y) < 0.46)].all()
+    assert not (field_mask & ~inside).any()
 
 
 def test_scatter_behind_a_blade_beside_a_bright_lung_does_not_pass_for_the_field(rng):
@@ -131,9 +131,9 @@ def test_scatter_behind_a_blade_beside_a_bright_lung_does_not_pass_for_the_field
     inside = (np.hypot(x, y) < 0.49) & (np.abs(x) < 0.36)
     beam = np.where(np.abs(x) < 0.2, 3500.0, 12000.0)
     beam = np.where(np.abs(x) < 0.36, beam, 1500.0) * (np.hypot(x, y) < 0.49)
-    seen = find_aperture((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).seen
-    assert (seen & ~inside).mean() < 0.002
-    assert seen[(np.hypot(x, y) < 0.46) & (np.abs(x) < 0.33)].all()
+    field_mask = find_aperture((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).field_mask
+    assert (field_mask & ~inside).mean() < 0.002
+    assert field_mask[(np.hypot(x, y) < 0.46) & (np.abs(x) < 0.33)].all()
 
 
 def test_of_a_field_in_a_corner_nothing_is_read_that_nobody_wrote(monkeypatch):
@@ -148,8 +148,8 @@ def test_of_a_field_in_a_corner_nothing_is_read_that_nobody_wrote(monkeypatch):
 
     monkeypatch.setattr("cv2.warpPolar", on_used_memory)
     with np.errstate(all="raise"):
-        seen = find_aperture(counts).seen
-    assert seen[24, 24] and not seen[80, 80] and seen.mean() < 0.1
+        field_mask = find_aperture(counts).field_mask
+    assert field_mask[24, 24] and not field_mask[80, 80] and field_mask.mean() < 0.1
 
 
 def test_real_frames_keep_their_round_field(shared_data):
@@ -157,9 +157,9 @@ def test_real_frames_keep_their_round_field(shared_data):
 
     image = cv2.imread(str(shared_data / "knee" / "frame0138_cam1.tif"), cv2.IMREAD_UNCHANGED)
     image = image if image.ndim == 2 else image[..., 0]
-    seen = processed(image, bits=8).seen
-    assert 0.4 < seen.mean() < 0.95
-    assert not seen[:4, :4].any()
+    field_mask = processed(image, bits=8).field_mask
+    assert 0.4 < field_mask.mean() < 0.95
+    assert not field_mask[:4, :4].any()
 
 
 def test_the_first_frame_does_not_wait_for_what_looking_for_its_field_needs(monkeypatch):
@@ -171,7 +171,7 @@ def test_the_first_frame_does_not_wait_for_what_looking_for_its_field_needs(monk
     )
     AttenuationStage().prepare(None, Camera(512, 512, np.array([[3000.0, 0, 256], [0, 3000, 256], [0, 0, 1]])))
     (field,) = found
-    assert 0.4 < field.seen.mean() < 0.7 and not field.seen[0, 0] and field.sides
+    assert 0.4 < field.field_mask.mean() < 0.7 and not field.field_mask[0, 0] and field.sides
 
 
 def test_blades_that_close_are_seen_between_frames_and_no_frame_waits_for_that(monkeypatch):
@@ -184,13 +184,13 @@ def test_blades_that_close_are_seen_between_frames_and_no_frame_waits_for_that(m
     opened, closed = beam(), beam()
     closed[:, :150] = 1000
     for seq in range(40):
-        frame = FrameRecord(seq, 0, 0, opened if seq < 5 else closed, 16, False, None)
+        frame = FrameRecord.of_counts(opened if seq < 5 else closed, seq=seq)
         before = len(looked)
         stage.process(frame, Budget(30))
         assert len(looked) == before or seq == 0
-        assert frame.seen[64, 64]
+        assert frame.field_mask[64, 64]
         if seq in (0, 39):
-            assert frame.seen[64, 30] == (seq == 0)
+            assert frame.field_mask[64, 30] == (seq == 0)
         stage.idle(Budget(1e6))
     assert 2 <= len(looked) <= 5
 
@@ -203,7 +203,7 @@ def test_while_a_pose_is_searched_for_the_field_is_looked_for_less_often(monkeyp
         "fluoronav.stream.preprocessing.stage.find_aperture", lambda counts: looked.append(seq) or find_aperture(counts)
     )
     for seq in range(200):
-        frame = FrameRecord(seq, 0, 0, beam(), 16, False, None)
+        frame = FrameRecord.of_counts(beam(), seq=seq)
         stage.process(frame, Budget(30))
         frame.status = "searching" if seq < 120 else "tracking"
         stage.idle(Budget(1e6))
@@ -219,7 +219,7 @@ def test_the_field_is_looked_for_after_a_frame_that_leaves_time_for_it(monkeypat
     monkeypatch.setattr(where + "exposed_mask", lambda *of: fitted.append(seq) or exposed_mask(*of))
     # Time after one frame of eleven, later after none.
     for seq in range(150):
-        frame = FrameRecord(seq, 0, 0, beam(), 16, False, None)
+        frame = FrameRecord.of_counts(beam(), seq=seq)
         stage.process(frame, Budget(30))
         stage.idle(Budget(1e6 if seq % 11 == 10 and seq < 80 else 0.0))
     # Fifteen frames after the last look at the earliest, thirty at the latest; its rim a frame later at the earliest.
@@ -242,9 +242,9 @@ def test_blades_beside_a_limb_and_an_instrument_are_found(rng, turn_deg):
         u = np.cos(np.deg2rad(turn)) * along - np.sin(np.deg2rad(turn)) * across - offset
         beam[np.abs(u) < half_width] = left
     beam *= np.where(np.abs(across) < 0.36, 1, 0.026) * (np.hypot(x, y) < 0.49)
-    seen = find_aperture((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).seen
-    assert (seen & ~inside).mean() < 0.01
-    assert seen[(np.hypot(x, y) < 0.46) & (np.abs(across) < 0.33)].mean() > 0.97
+    field_mask = find_aperture((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).field_mask
+    assert (field_mask & ~inside).mean() < 0.01
+    assert field_mask[(np.hypot(x, y) < 0.46) & (np.abs(across) < 0.33)].mean() > 0.97
 
 
 def test_the_diaphragm_s_dome_below_bright_lungs_is_no_round_aperture(rng):
@@ -253,5 +253,5 @@ def test_the_diaphragm_s_dome_below_bright_lungs_is_no_round_aperture(rng):
     lung = np.clip((252 - np.hypot(x + 16, y + 180)) / 6 + 0.5, 0, 1)
     beam = 2600.0 * (30000.0 / 2600.0) ** lung * np.where(np.abs(x - 63.5) < 12, 0.5, 1.0)
     beam *= np.where(np.abs(x - 63.5) < 60.5, 1, 0.02)
-    seen = find_aperture((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).seen
-    assert seen[:, 8:-8].all() and not seen[:, :2].any()
+    field_mask = find_aperture((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).field_mask
+    assert field_mask[:, 8:-8].all() and not field_mask[:, :2].any()

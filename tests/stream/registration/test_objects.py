@@ -44,7 +44,7 @@ def test_each_bone_gets_its_pose_and_the_one_that_moved_is_found_where_it_is(ben
     registration.prepare(case, camera)
     points, common, found, still = bone_points_ct(case, MOVED), [], [], []
     for counts, T in shots:
-        frame = FrameRecord(0, 0, 0, counts, 16, False, None)
+        frame = FrameRecord.of_counts(counts)
         attenuation.process(frame, Budget(1000))
         registration.restart()
         registration.adopt(T, frame)
@@ -67,7 +67,7 @@ def test_each_bone_gets_its_pose_and_the_one_that_moved_is_found_where_it_is(ben
 
 def test_objects_are_in_the_overlay_only_where_the_case_names_them(bent, camera):
     _, [(counts, _), *_], _ = bent
-    frame = FrameRecord(1, 1_700_000_000 * 10**9, 1_700_000_000 * 10**9, counts, 16, False, None)
+    frame = FrameRecord.of_counts(counts, seq=1, t_acq=1_700_000_000 * 10**9)
     dropped = {"network": 0, "overload": 0, "invalid": 0}
     assert "objects" not in overlay_message(frame, "carm0", 33.3, dropped, {}, "live")
     frame.objects = (ObjectPose("T8", as_result(np.eye(4), 0.9, np.eye(6), np.ones(3))),)
@@ -81,12 +81,15 @@ def test_a_bone_that_cannot_be_seen_has_no_pose(bent, camera):
     attenuation, registration = AttenuationStage(), RegistrationStage()
     attenuation.prepare(case, camera)
     registration.prepare(case, camera)
-    frame = FrameRecord(0, 0, 0, counts, 16, False, None)
+    frame = FrameRecord.of_counts(counts)
     attenuation.process(frame, Budget(1000))
     objects = registration._objects
-    nothing = np.zeros_like(frame.seen)
-    for image, seen in ((frame.pyramid[256], nothing), (np.random.default_rng(1).normal(size=(256, 256)), frame.seen)):
-        measured = objects.measure(image.astype(np.float32), seen, T)
+    nothing = np.zeros_like(frame.field_mask)
+    for image, field_mask in (
+        (frame.pyramid[256], nothing),
+        (np.random.default_rng(1).normal(size=(256, 256)), frame.field_mask),
+    ):
+        measured = objects.measure(image.astype(np.float32), field_mask, T)
         assert measured.registration is None
         objects.take(measured)
         assert objects.poses(T) == ()

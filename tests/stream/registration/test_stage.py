@@ -50,7 +50,7 @@ class Rig:
 
     def show(self, counts, milliseconds=1000.0, wait=True, joints=None):
         self.seq += 1
-        frame = FrameRecord(self.seq, 0, 0, counts, 16, False, None, joints)
+        frame = FrameRecord.of_counts(counts, seq=self.seq, joints=joints)
         for stage in (self.attenuation, self.registration):
             stage.process(frame, Budget(milliseconds))
         for stage in (self.attenuation, self.registration):
@@ -135,7 +135,7 @@ def test_gain_offset_and_inverted_polarity_do_not_matter(case, camera, exposures
     rig = Rig(case, camera)
     altered = 65535 - (0.6 * counts.astype(np.float64) + 1500).astype(np.uint16)
     for _ in range(3):
-        frame = FrameRecord(1, 0, 0, altered, 16, True, None)
+        frame = FrameRecord.of_counts(altered, seq=1, inverse=True)
         rig.attenuation.process(frame, Budget(1000))
         rig.registration.process(frame, Budget(1000))
         if rig.registration._search:
@@ -262,10 +262,10 @@ def test_a_frame_that_is_partly_saturated_keeps_the_pose_and_one_that_is_wholly_
     frame = rig.show(counts)
     rig.registration.adopt(truth, frame)
     frame = rig.show(counts)
-    seen = cv2.resize(frame.seen.astype(np.uint8), counts.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
-    bright = counts.astype(float) * 65535 / np.quantile(counts[seen], 1 - share)
+    field_mask = cv2.resize(frame.field_mask.astype(np.uint8), counts.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    bright = counts.astype(float) * 65535 / np.quantile(counts[field_mask], 1 - share)
     over = np.minimum(bright, 65535).astype(np.uint16)
-    assert (over[seen] == 65535).mean() > 0.9 * share
+    assert (over[field_mask] == 65535).mean() > 0.9 * share
     for _ in range(3):
         frame = rig.show(over)
         assert frame.status in ("tracking", "degraded")
@@ -348,7 +348,7 @@ def test_a_search_looks_where_the_joints_say_that_the_arm_stands(rig, case, came
 def shown_at(rig, counts, t_ms, milliseconds=1000.0, unchanged_ms=0.0, wait_for="all"):
     """A frame of a stream: with its time, and for how long its picture has been the same."""
     rig.seq += 1
-    frame = FrameRecord(rig.seq, t_ms * 1_000_000, 0, counts, 16, False, None, None, 0, unchanged_ms)
+    frame = FrameRecord.of_counts(counts, seq=rig.seq, t_acq=t_ms * 1_000_000, unchanged_ms=unchanged_ms)
     for stage in (rig.attenuation, rig.registration):
         stage.process(frame, Budget(milliseconds))
     for stage in (rig.attenuation, rig.registration):
@@ -389,7 +389,7 @@ def test_a_pose_that_is_handed_on_grows_older_and_less_certain_and_is_lost_in_th
     assert bounds == sorted(bounds) and bounds[0] > fresh.registration.tre_image_mm
     # A deep breath, 10 mm a second: 95 % of 1.8 mm across the ray in 180 ms.
     assert bounds[4] > 3
-    assert held[-1].status == "lost" and held[-1].registration is None and "does not change" in held[-1].doubt
+    assert held[-1].status == "lost" and held[-1].registration is None and "does not change" in held[-1].status_reason
     # The picture is live again: the patient is looked for first where it was.
     statuses = [shown_at(rig, counts, 3000 + 33 * k).status for k in range(3)]
     assert statuses[-1] == "tracking"
@@ -402,7 +402,7 @@ def test_a_comparison_with_the_whole_field_that_is_old_says_nothing(rig, exposur
     assert frame.status == "tracking"
     rig.registration._checked_at = float("inf")  # the background has no time for it
     frame = shown_at(rig, counts, 99 + 5100)
-    assert frame.status == "degraded" and "compared" in frame.doubt
+    assert frame.status == "degraded" and "compared" in frame.status_reason
 
 
 @pytest.mark.parametrize("change", ["mirrored", "upside down", "turned"])
@@ -416,7 +416,7 @@ def test_a_picture_that_is_flipped_in_mid_stream_is_never_called_tracking(rig, e
     frames = [shown_at(rig, np.ascontiguousarray(flipped), 132 + 33 * k, wait_for="check") for k in range(4)]
     assert all(f.status != "tracking" for f in frames)
     said = {"mirrored": "left for right", "upside down": "upside down", "turned": "changed at once"}[change]
-    assert said in frames[0].doubt and all(f.doubt for f in frames)
+    assert said in frames[0].status_reason and all(f.status_reason for f in frames)
     # And right again: what is searched for in the flipped picture is given up.
     statuses = [shown_at(rig, counts, 400 + 33 * k).status for k in range(4)]
     assert statuses[-1] == "tracking"
@@ -455,4 +455,4 @@ def test_a_picture_that_is_mirrored_from_the_first_frame_on_fits_no_pose_and_tha
     flipped = np.ascontiguousarray(exposures[0][0][:, ::-1])
     frames = [shown_at(rig, flipped, 33 * k) for k in range(4)]
     assert all(f.status == "searching" for f in frames)
-    assert "mirror image" in frames[-1].doubt
+    assert "mirror image" in frames[-1].status_reason

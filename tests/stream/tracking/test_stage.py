@@ -17,10 +17,10 @@ class Theatre:
     """A tool before the camera, a tracker that is `drift_mm` off (CT axes), and a detector that errs by `sigma_px`, or,
     with `bias_px`, always by so much along the shaft and by nothing else."""
 
-    def __init__(self, case, camera, rng, drift_mm=(0, 0, 0), sigma_px=0.7, bias_px=0.0, bend_px=0.0):
+    def __init__(self, case, camera, rng, drift_mm=(0, 0, 0), sigma_px=0.7, bias_px=0.0, sagitta_px=0.0):
         self.case, self.camera, self.rng = case, camera, rng
         self.drift, self.sigma_px, self.bias_px = np.array(drift_mm, float), sigma_px, bias_px
-        self.bend_px = bend_px
+        self.sagitta_px = sagitta_px
         self.instruments, self.guidance = InstrumentStage(), GuidanceStage()
         self.instruments.prepare(case, camera)
         self.guidance.prepare(case, camera)
@@ -42,7 +42,7 @@ class Theatre:
                 T[:3, 3] += self.rng.normal(0, 0.07, 3)
             for name, T in (("patient_reference", marker), ("kwire", tool)):
                 self.instruments.observe(ToolSample(name, t, T, 0.2))
-        frame = FrameRecord(self.k, t, 0, np.zeros((2, 2), np.uint16), 16, False, None)
+        frame = FrameRecord.of_counts(np.zeros((2, 2), np.uint16), seq=self.k, t_acq=t)
         if registered:
             frame.status = "tracking"
             frame.registration = RegistrationResult(self.T_camera_ct, 0.9, np.full(6, 0.1), 1.5, 0.4, 0)
@@ -53,7 +53,7 @@ class Theatre:
             depth = (self.T_camera_ct @ self.T_ct_tool)[2, 3]
             width = np.sqrt(0.75) * self.case.tools[0].diameter_mm * self.camera.focal_px / depth
             d = Detection(
-                "image-1", "k-wire", 0.9, tip + noise, tail, direction, width, self.sigma_px, 0.1, self.bend_px, 0
+                "image-1", "k-wire", 0.9, tip + noise, tail, direction, width, self.sigma_px, 0.1, self.sagitta_px, 0
             )
             frame.detections = (d,)
         self.instruments.process(frame, Budget(30))
@@ -95,10 +95,10 @@ def test_what_both_see_is_one_instrument_and_its_tip_is_where_the_picture_shows_
 
 
 def test_a_tracked_wire_that_the_picture_shows_bent_may_be_nearer_than_its_tracker_says(theatre):
-    straight, bent = (theatre(bend_px=b).frame() for b in (0.0, -12.0))
+    straight, bent = (theatre(sagitta_px=b).frame() for b in (0.0, -12.0))
     (one,), (other,) = straight.instruments, bent.instruments
-    assert one.bend is None and one.shaft_px() is None
-    assert other.origin == "fused" and other.bend is not None and 2 < other.bend.mm < 8
+    assert one.curvature is None and one.shaft_px() is None
+    assert other.origin == "fused" and other.curvature is not None and 2 < other.curvature.sagitta_mm < 8
     # As it is drawn: from tip to tail, and its middle to that side by so much.
     shaft = other.shaft_px()
     np.testing.assert_allclose(shaft[[0, -1]], [other.tip_px, other.tail_px], atol=1e-9)
@@ -106,8 +106,10 @@ def test_a_tracked_wire_that_the_picture_shows_bent_may_be_nearer_than_its_track
     off = (shaft[4] - other.tail_px) @ np.array([-chord[1], chord[0]]) / np.linalg.norm(chord)
     assert off == pytest.approx(-12.0)
     # Its tip is seen; the farther from it, the less its shaft is where a straight one would be.
-    beside = other.bend.beside_mm(np.array([0.0, 20.0, 60.0, 1e3]))
-    assert beside[0] == 0 and (np.diff(beside) > 0).all() and beside[-1] == pytest.approx(4 * other.bend.mm)
+    beside = other.curvature.lateral_offset_mm(np.array([0.0, 20.0, 60.0, 1e3]))
+    assert (
+        beside[0] == 0 and (np.diff(beside) > 0).all() and beside[-1] == pytest.approx(4 * other.curvature.sagitta_mm)
+    )
     margins = [{d.structure: d.distance_mm - d.lower_mm for d in f.distances} for f in (straight, bent)]
     assert all(margins[1][s] >= margins[0][s] - 0.05 for s in margins[0])
     assert max(margins[1][s] - margins[0][s] for s in margins[0]) > 0.3

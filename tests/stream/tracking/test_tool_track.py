@@ -87,7 +87,7 @@ def test_the_tip_is_where_the_tracker_says_however_patient_and_tracker_move(case
         T_tracker_ct = exp_se3(rng.normal(0, [0.01, 0.01, 0.01, 5, 5, 5]))
         for tool, T in (("patient_reference", T_tracker_ct @ T_ct_reference), ("kwire", T_tracker_ct @ T_ct_tool)):
             stage.observe(ToolSample(tool, k * 30 * MS, T, 0.1))
-        frame = FrameRecord(k, k * 30 * MS, 0, np.zeros((2, 2), np.uint16), 16, False, None)
+        frame = FrameRecord.of_counts(np.zeros((2, 2), np.uint16), seq=k, t_acq=k * 30 * MS)
         T_camera_ct = case.prior.T_camera_ct()
         frame.registration = RegistrationResult(T_camera_ct, 1, np.ones(6), 1, 1, 0)
         stage.process(frame, Budget(30))
@@ -102,7 +102,7 @@ def test_without_the_reference_marker_there_is_no_instrument(case, camera):
     stage = InstrumentStage()
     stage.prepare(case, camera)
     stage.observe(ToolSample("kwire", 0, np.eye(4), 0.1))
-    frame = FrameRecord(0, 0, 0, np.zeros((2, 2), np.uint16), 16, False, None)
+    frame = FrameRecord.of_counts(np.zeros((2, 2), np.uint16))
     stage.process(frame, Budget(30))
     assert frame.instruments == ()
 

@@ -122,9 +122,9 @@ def test_the_memory_stays_with_the_patient_when_only_a_wire_moves(rng):
 def test_the_display_is_black_outside_uses_its_range_inside_and_has_no_halo():
     step = np.where(np.arange(SIDE) < SIDE // 2, 30.0, 60.0).astype(np.float32) * np.ones((SIDE, 1), np.float32)
     step += np.linspace(0, 6, SIDE, dtype=np.float32)[:, None]
-    seen = np.zeros((128, 128), bool)
-    seen[10:118, 10:118] = True
-    picture = DisplayPicture(SIDE, SIDE)(step, seen)
+    field_mask = np.zeros((128, 128), bool)
+    field_mask[10:118, 10:118] = True
+    picture = DisplayPicture(SIDE, SIDE)(step, field_mask)
     assert (picture[:16] == 0).all() and (picture[:, -16:] == 0).all()
     inside = picture[30:-30, 30:-30].astype(int)
     assert np.ptp(inside) > 150
@@ -153,7 +153,7 @@ def test_the_stage_makes_its_picture_beside_the_frame_path_and_counts_what_it_le
     stage.on_picture = lambda p: pictures.append((p.seq, p.pixels.shape, p.pixels.dtype, int(p.pixels.max())))
     counts = rng.integers(2000, 40000, (camera.rows, camera.cols)).astype(np.uint16)
     for seq in range(6):
-        frame = FrameRecord(seq, 0, 0, counts, 16, seq == 3, None)
+        frame = FrameRecord.of_counts(counts, seq=seq, inverse=seq == 3)
         stage.process(frame, Budget(30))
         stage.idle(Budget(1e6))
     stage.wait()
@@ -168,14 +168,14 @@ def test_the_picture_is_that_of_the_formula_over_whole_images(rng, shape):
     x = 100 + 40 * rng.random((rows, cols)).astype(np.float32)
     x[rows // 3 : rows // 2, cols // 4 :] -= 30
     small = tuple(max(round(side * 256 / max(shape)), 8) for side in shape)
-    seen = np.ones(small, bool)
-    seen[: small[0] // 8] = False
-    picture = DisplayPicture(rows, cols)(x, seen).copy()
+    field_mask = np.ones(small, bool)
+    field_mask[: small[0] // 8] = False
+    picture = DisplayPicture(rows, cols)(x, field_mask).copy()
     narrow = cv2.resize(x, small[::-1], interpolation=cv2.INTER_AREA)
-    ranged = narrow[seen]
+    ranged = narrow[field_mask]
     ranged = ranged[ranged < 0.985 * ranged.max()]
     low, high = np.percentile(ranged, [0.5, 99.7])
-    filled = np.where(seen, narrow, narrow[seen].mean())
+    filled = np.where(field_mask, narrow, narrow[field_mask].mean())
 
     def whole(image):
         return cv2.resize(image.astype(np.float32), (cols, rows), interpolation=cv2.INTER_LINEAR)
@@ -192,6 +192,6 @@ def test_the_picture_is_that_of_the_formula_over_whole_images(rng, shape):
     fine = (x - middle) * np.where(x < middle, 1.35, 1) * 1.8
     detail = (1.3 * (middle - base) + fine) / (high - low)
     wanted = 255 * np.clip(level + np.minimum(0.5 / np.maximum(level, 1e-6), 2.2) * detail, 0, 1)
-    inside = whole(seen) >= 0.5
+    inside = whole(field_mask) >= 0.5
     assert np.abs(picture - np.where(inside, wanted, 0)).max() < 1.5
     assert picture.max() > 200

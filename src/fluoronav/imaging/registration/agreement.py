@@ -73,7 +73,7 @@ class Agreement:
         # Most of the model must be in view for the agreement to count in full.
         self._asked_px = _FULL_SHARE * min(float(self._shown(frontal)[1].sum()), 0.75 * self._count)
 
-    def __call__(self, T_camera_ct: NDArray[np.float64], image: Float32, seen: NDArray[np.bool_]) -> float:
+    def __call__(self, T_camera_ct: NDArray[np.float64], image: Float32, field_mask: NDArray[np.bool_]) -> float:
         """Correlation of the frame with the model's DRR where both show something, -1 to 1.
 
         Less where little of the model is in view: the root of the share that is. Noise lowers any correlation, of right
@@ -88,7 +88,7 @@ class Agreement:
             Inside the aperture, any size.
         """
         drr, mask = self._shown(T_camera_ct)
-        mask *= cv2.resize(seen.astype(np.float32), mask.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        mask *= cv2.resize(field_mask.astype(np.float32), mask.shape[::-1], interpolation=cv2.INTER_NEAREST)
         in_view = float(mask.sum())
         if in_view < 0.02 * mask.size:
             return 0.0

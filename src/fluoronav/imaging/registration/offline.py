@@ -70,7 +70,7 @@ class View:
 
     camera: Camera
     attenuation: Float32
-    seen: NDArray[np.bool_]
+    field_mask: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -198,7 +198,7 @@ class OfflineRegistration:
                 for k, T_prior in enumerate(T_priors):
                     progress(f"view {v + 1} of {len(self._views)}: searching around pose {k + 1} of {len(T_priors)}")
                     T_view = self._T_view_first[v] @ T_prior
-                    candidates = grid.candidates(T_view, image, view.seen, pool, _KEPT_OF_SEARCH)
+                    candidates = grid.candidates(T_view, image, view.field_mask, pool, _KEPT_OF_SEARCH)
                     of_view += [(c.correlation, inverse(self._T_view_first[v]) @ c.T_camera_ct) for c in candidates]
                 best_of_view = [T for _, T in sorted(of_view, key=lambda f: -f[0])[:_KEPT_OF_SEARCH]]
                 found += best_of_view
@@ -235,7 +235,7 @@ class OfflineRegistration:
             fit = 0.0
             for k in others:
                 level, T = self._levels[side, k], self._T_view_first[k] @ first
-                level.choose(self._bones, T, self._views[k].seen)
+                level.choose(self._bones, T, self._views[k].field_mask)
                 if level.count:
                     refine_views(
                         self._model, [([(level, self._images[side, k])], 1)], [T], self._centre_ct,
@@ -301,7 +301,7 @@ class OfflineRegistration:
         levels = [self._levels[side, v] for v in range(len(self._views))]
         for _ in range(2):  # patches move with the pose
             for level, view, T in zip(levels, self._views, hypothesis.poses, strict=True):
-                level.choose(self._bones, T, view.seen)
+                level.choose(self._bones, T, view.field_mask)
             pairs = [(level, self._images[side, v]) for v, level in enumerate(levels)]
             hypothesis.estimates = refine_views(
                 self._model,
@@ -354,7 +354,7 @@ class OfflineRegistration:
         view = self._views[v]
         agreement = Agreement(self._model, view.camera, COARSE_SIDE, T_camera_ct)
         small = view.camera.scaled(COARSE_SIDE / max(view.camera.rows, view.camera.cols))
-        return agreement(T_camera_ct, _resized(view.attenuation, small), view.seen)
+        return agreement(T_camera_ct, _resized(view.attenuation, small), view.field_mask)
 
 
 def _starts() -> list[Float]:

@@ -219,7 +219,7 @@ def _views(frames: list[XrayFrame], cameras: list[Camera]) -> list[View]:
             camera = frame.geometry.camera
         else:
             raise RegisterError(f"{frame.path}: has no header that describes the camera: give a file with --camera")
-        views.append(View(camera, frame.attenuation, frame.seen))
+        views.append(View(camera, frame.attenuation, frame.field_mask))
     return views
 
 

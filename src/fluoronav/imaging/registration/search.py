@@ -114,7 +114,7 @@ class InitialSearch:
     def search(
         self,
         pyramid: Pyramid,
-        seen: NDArray[np.bool_],
+        field_mask: NDArray[np.bool_],
         go_on: Callable[[], bool] = lambda: True,
         *,
         orbit: bool = False,
@@ -137,33 +137,35 @@ class InitialSearch:
         candidates: list[Candidate] = []
         T_prior = self._T_prior if T_prior is None else T_prior
         for T_around in orbit_priors(T_prior, self._centre_ct) if orbit else [T_prior]:
-            candidates += self._grid.candidates(T_around, pyramid[GRID_SIDE], seen, self._pool, _KEPT_AT_64, go_on)
+            candidates += self._grid.candidates(
+                T_around, pyramid[GRID_SIDE], field_mask, self._pool, _KEPT_AT_64, go_on
+            )
         candidates.sort(key=lambda c: -c.correlation)
         first = self._each(
-            lambda place, c: self._settled(place, c.T_camera_ct, pyramid[GRID_SIDE], seen),
+            lambda place, c: self._settled(place, c.T_camera_ct, pyramid[GRID_SIDE], field_mask),
             candidates[:_KEPT_AT_64],
             go_on,
         )
         coarse = self._each(
-            lambda place, h: self._refined(place, h.estimate.T_camera_ct, pyramid, seen, False),
+            lambda place, h: self._refined(place, h.estimate.T_camera_ct, pyramid, field_mask, False),
             self._different(first, _KEPT_AT_128),
             go_on,
         )
         fine = self._each(
-            lambda place, h: self._refined(place, h.estimate.T_camera_ct, pyramid, seen, True),
+            lambda place, h: self._refined(place, h.estimate.T_camera_ct, pyramid, field_mask, True),
             self._different(coarse, _KEPT_AT_256),
             go_on,
         )
         if not fine or not go_on():
             return None
         best = max(fine, key=lambda h: h.agreement)
-        return best if best.agreement >= _CLEAR else self.second_opinion(best, pyramid, seen, go_on)
+        return best if best.agreement >= _CLEAR else self.second_opinion(best, pyramid, field_mask, go_on)
 
     def second_opinion(
         self,
         best: Hypothesis,
         pyramid: Pyramid,
-        seen: NDArray[np.bool_],
+        field_mask: NDArray[np.bool_],
         go_on: Callable[[], bool] = lambda: True,
     ) -> Hypothesis | None:
         """Looks for a better pose in the places where a wrong one comes from.
@@ -180,44 +182,46 @@ class InitialSearch:
             moved_in_camera(best.estimate.T_camera_ct, self._centre_ct, exp_so3(np.deg2rad(turn)), shift)
             for turn, shift in _NEIGHBOURS
         ]
-        coarse = self._each(lambda place, T: self._refined(place, T, pyramid, seen, False), around, go_on)
+        coarse = self._each(lambda place, T: self._refined(place, T, pyramid, field_mask, False), around, go_on)
         hopeful = [h for h in coarse if h.agreement > best.agreement - _HOPELESS]
         fine = self._each(
-            lambda place, h: self._refined(place, h.estimate.T_camera_ct, pyramid, seen, True),
+            lambda place, h: self._refined(place, h.estimate.T_camera_ct, pyramid, field_mask, True),
             self._different(hopeful, _KEPT_AT_256),
             go_on,
         )
         return max([best, *fine], key=lambda h: h.agreement) if go_on() else None
 
-    def refined(self, T_camera_ct: Float, pyramid: Pyramid, seen: NDArray[np.bool_]) -> Hypothesis:
+    def refined(self, T_camera_ct: Float, pyramid: Pyramid, field_mask: NDArray[np.bool_]) -> Hypothesis:
         """One pose after Gauss-Newton at both resolutions; for one caller at a time."""
-        return self._refined(self._own, T_camera_ct, pyramid, seen, True)
+        return self._refined(self._own, T_camera_ct, pyramid, field_mask, True)
 
     def _refined(
-        self, place: _Workplace, T_camera_ct: Float, pyramid: Pyramid, seen: NDArray[np.bool_], fine: bool
+        self, place: _Workplace, T_camera_ct: Float, pyramid: Pyramid, field_mask: NDArray[np.bool_], fine: bool
     ) -> Hypothesis:
         """One candidate after Gauss-Newton, twice, since patches move with the pose."""
         estimate = None
         for _ in range(2):
-            place.coarse.choose(self._bones, T_camera_ct, seen)
+            place.coarse.choose(self._bones, T_camera_ct, field_mask)
             levels = [(place.coarse, pyramid[COARSE_SIDE], 5)]
             if fine:
-                place.fine.choose(self._bones, T_camera_ct, seen)
+                place.fine.choose(self._bones, T_camera_ct, field_mask)
                 levels.append((place.fine, pyramid[FINE_SIDE], 3))
             estimate = refine(self._model, levels, T_camera_ct, self._centre_ct)
             T_camera_ct = estimate.T_camera_ct
         assert estimate is not None
-        return Hypothesis(estimate, self.agreement(estimate.T_camera_ct, pyramid[COARSE_SIDE], seen))
+        return Hypothesis(estimate, self.agreement(estimate.T_camera_ct, pyramid[COARSE_SIDE], field_mask))
 
-    def _settled(self, place: _Workplace, T_camera_ct: Float, image: Float32, seen: NDArray[np.bool_]) -> Hypothesis:
+    def _settled(
+        self, place: _Workplace, T_camera_ct: Float, image: Float32, field_mask: NDArray[np.bool_]
+    ) -> Hypothesis:
         """A candidate of the grid after a few cheap steps."""
         estimate = None
         for _ in range(2):
-            place.grid.choose(self._coarse_bones, T_camera_ct, seen)
+            place.grid.choose(self._coarse_bones, T_camera_ct, field_mask)
             estimate = refine(self._coarse_model, [(place.grid, image, 4)], T_camera_ct, self._centre_ct)
             T_camera_ct = estimate.T_camera_ct
         assert estimate is not None
-        return Hypothesis(estimate, self._first_agreement(T_camera_ct, image, seen))
+        return Hypothesis(estimate, self._first_agreement(T_camera_ct, image, field_mask))
 
     def _each(
         self, work: Callable[[_Workplace, Item], Hypothesis], items: Sequence[Item], go_on: Callable[[], bool]

@@ -86,7 +86,7 @@ class ViewGrid:
         self,
         T_prior: Float,
         image: Float32,
-        seen: NDArray[np.bool_],
+        field_mask: NDArray[np.bool_],
         pool: Executor,
         keep: int,
         go_on: Callable[[], bool] = lambda: True,
@@ -109,7 +109,7 @@ class ViewGrid:
         """
         n = self._side
         centre = T_prior[:3, :3] @ self._centre_ct + T_prior[:3, 3]
-        variants, spectra, powers, masks = self._variants(image, seen, centre[2])
+        variants, spectra, powers, masks = self._variants(image, field_mask, centre[2])
         windows = [self._window(v, centre) for v in variants]
         towards = _onto_axis(centre) @ T_prior[:3, :3]
         angles = _steps(self._spread.rotation_deg * _MARGIN, _STEP_DEG)
@@ -168,10 +168,12 @@ class ViewGrid:
         self._model.line_integrals(T, self._directions, integrals)
         return integrals[: self._count].reshape(self._side, self._side)
 
-    def _variants(self, image: Float32, seen: NDArray[np.bool_], z: float):
+    def _variants(self, image: Float32, field_mask: NDArray[np.bool_], z: float):
         """The frame in every turn and scale, locally normalised: the spectra of it, its square and its mask."""
         n = self._side
-        mask = cv2.resize(seen.astype(np.uint8), image.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(np.float32)
+        mask = cv2.resize(field_mask.astype(np.uint8), image.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(
+            np.float32
+        )
         reach = _MARGIN * self._spread.depth_mm / z
         near, far = max(1 - reach, 0.3), 1 + reach
         scales = np.geomspace(near, far, max(int(np.ceil(np.log(far / near) / _SCALE_STEP)), 1) + 1)

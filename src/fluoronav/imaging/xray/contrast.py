@@ -43,7 +43,7 @@ class DisplayPicture:
         self._wide = np.zeros((5, self._small[0], cols), np.float32)
         self._above, self._below = _places(rows, self._small[0])
 
-    def __call__(self, stabilised: Float32, seen: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
+    def __call__(self, stabilised: Float32, field_mask: NDArray[np.bool_] | None = None) -> NDArray[np.uint8]:
         """The picture; valid until the next call.
 
         Parameters
@@ -55,8 +55,8 @@ class DisplayPicture:
         """
         small = cv2.resize(stabilised, self._small[::-1], interpolation=cv2.INTER_AREA)
         inside = np.ones(self._small, np.bool_)
-        if seen is not None:
-            inside = cv2.resize(seen.astype(np.uint8), self._small[::-1], interpolation=cv2.INTER_NEAREST) > 0
+        if field_mask is not None:
+            inside = cv2.resize(field_mask.astype(np.uint8), self._small[::-1], interpolation=cv2.INTER_NEAREST) > 0
         if not inside.any():
             self._out[:] = 0
             return self._out

@@ -39,9 +39,9 @@ def exposed_mask(aperture: Aperture, counts: Float32) -> NDArray[np.bool_]:
         True where the whole beam arrives, to 4 pixels (of 1024) of where half of it does.
     """
     rows, cols = counts.shape
-    larger = max(counts.shape) / max(aperture.seen.shape)
+    larger = max(counts.shape) / max(aperture.field_mask.shape)
     scale = max(counts.shape) / 512
-    exposed = ~_resized(aperture.nothing, counts.shape)
+    full_field_mask = ~_resized(aperture.nothing, counts.shape)
     sides = [_enlarged(side, larger) for side in aperture.sides]
     dark = float(np.percentile(counts[::4, ::4], 0.5))
     y, x = np.arange(rows, dtype=np.float32)[:, None], np.arange(cols, dtype=np.float32)[None]
@@ -50,10 +50,12 @@ def exposed_mask(aperture: Aperture, counts: Float32) -> NDArray[np.bool_]:
         margin = scale * (_MARGIN_COARSE if fine is None else _MARGIN)
         side = side if fine is None else fine
         if len(side) == 4:
-            exposed &= (x - np.float32(side[0])) ** 2 + (y - np.float32(side[1])) ** 2 < max(side[2] - margin, 0) ** 2
+            full_field_mask &= (x - np.float32(side[0])) ** 2 + (y - np.float32(side[1])) ** 2 < max(
+                side[2] - margin, 0
+            ) ** 2
         else:
-            exposed &= np.float32(side[0]) * x + np.float32(side[1]) * y > side[2] + margin
-    return exposed
+            full_field_mask &= np.float32(side[0]) * x + np.float32(side[1]) * y > side[2] + margin
+    return full_field_mask
 
 
 def _resized(mask: NDArray[np.bool_], shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -67,7 +67,7 @@ class Aperture:
     """
 
     sides: tuple[Float, ...]
-    seen: NDArray[np.bool_]
+    field_mask: NDArray[np.bool_]
     nothing: NDArray[np.bool_]
     typical: float
 
@@ -102,7 +102,7 @@ def find_aperture(counts: Float32) -> Aperture:
     return Aperture(tuple(sides), inside & ~unexplained, unexplained, typical)
 
 
-def dark_level(counts: Float32, seen: NDArray[np.bool_]) -> float:
+def dark_level(counts: Float32, field_mask: NDArray[np.bool_]) -> float:
     """What the detector reads without X-rays, where there is enough outside the field to tell; else 0.
 
     Parameters
@@ -111,7 +111,7 @@ def dark_level(counts: Float32, seen: NDArray[np.bool_]) -> float:
         As for :func:`find_aperture`.
     seen : ndarray of bool, the same shape
     """
-    outside = counts[~seen]
+    outside = counts[~field_mask]
     return float(np.percentile(outside, 10)) if outside.size > _LEAST_OUTSIDE * counts.size else 0.0
 
 

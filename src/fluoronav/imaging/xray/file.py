@@ -54,7 +54,7 @@ class XrayFrame:
 
     path: Path
     attenuation: Float32
-    seen: NDArray[np.bool_]
+    field_mask: NDArray[np.bool_]
     geometry: XrayGeometry | None
     polarity: Polarity = "counts"
     polarity_source: str = "assumed"
@@ -186,16 +186,16 @@ def _frame(
         counts = np.ascontiguousarray(counts[:, ::-1])
         padded = None if padded is None else np.ascontiguousarray(padded[:, ::-1])
     small = np.asarray(cv2.resize(counts, (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA), dtype=np.float32)
-    seen = find_aperture(small).seen
-    dark = min(dark_level(small, seen), intensity.full / 2)
+    field_mask = find_aperture(small).field_mask
+    dark = min(dark_level(small, field_mask), intensity.full / 2)
     if padded is not None and padded.any():
         filled = cv2.resize(padded.astype(np.float32), (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA)
-        seen = seen & (filled == 0)
+        field_mask = field_mask & (filled == 0)
     if intensity.polarity == "inverse":
         # Turned over, what a viewer has drawn black around the field would be open air.
         field = filled_around(intensity.values)
         if field is not None:
-            seen = seen & (field[:, ::-1] if geometry is not None and geometry.mirrored else field)
+            field_mask = field_mask & (field[:, ::-1] if geometry is not None and geometry.mirrored else field)
     if intensity.linear:
         attenuation = -np.log(np.maximum(counts - np.float32(dark), 1) / (intensity.full - dark))
     else:
@@ -203,7 +203,7 @@ def _frame(
     return XrayFrame(
         path,
         attenuation.astype(np.float32, copy=False),
-        seen,
+        field_mask,
         geometry,
         intensity.polarity,
         intensity.source,

@@ -52,7 +52,7 @@ class NoiseModel:
 
 
 def estimated_noise(
-    first: NDArray, second: NDArray, dark: float, seen: NDArray[np.bool_] | None = None
+    first: NDArray, second: NDArray, dark: float, field_mask: NDArray[np.bool_] | None = None
 ) -> NoiseModel | None:
     """Fits a noise model to two frames of nearly the same scene.
 
@@ -79,8 +79,10 @@ def estimated_noise(
     variance = difference.var(axis=(1, 3)).ravel() / 2
     mean = ((a + b) / 2).reshape(rows // _BLOCK, _BLOCK, cols // _BLOCK, _BLOCK).mean(axis=(1, 3)).ravel() - dark
     use = (mean > 0) & (variance > 0)
-    if seen is not None:
-        small = cv2.resize(seen.astype(np.uint8), (cols // _BLOCK, rows // _BLOCK), interpolation=cv2.INTER_NEAREST)
+    if field_mask is not None:
+        small = cv2.resize(
+            field_mask.astype(np.uint8), (cols // _BLOCK, rows // _BLOCK), interpolation=cv2.INTER_NEAREST
+        )
         use &= small.ravel() > 0
     if use.sum() < _LEAST_BLOCKS:
         return None

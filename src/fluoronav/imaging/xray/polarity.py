@@ -82,12 +82,12 @@ def filled_around(values: Float32) -> NDArray[np.bool_] | None:
     """What lies inside a field around which a viewer has drawn black, at a smaller size; None where there is none."""
     small = np.asarray(cv2.resize(values, (_RIM_SIDE, _RIM_SIDE), interpolation=cv2.INTER_AREA), np.float32)
     aperture = find_aperture(small)
-    return aperture.seen if aperture.sides and _filled(values, aperture) else None
+    return aperture.field_mask if aperture.sides and _filled(values, aperture) else None
 
 
 def _filled(values: Float32, aperture: Aperture) -> bool:
     size = values.shape[::-1]
-    outside = cv2.resize((~aperture.seen).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    outside = cv2.resize((~aperture.field_mask).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
     of_rim = values[outside]
     return bool(of_rim.size and (of_rim == of_rim.min()).mean() > _FILLED_SHARE)
 

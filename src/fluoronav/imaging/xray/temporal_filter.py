@@ -59,7 +59,7 @@ class TemporalFilter:
         self._used = NoiseModel(1.0, 0.0, 1.0)
         self.model: NoiseModel | None = None
 
-    def __call__(self, counts: NDArray, dark: float, seen: NDArray[np.bool_] | None = None) -> Float32:
+    def __call__(self, counts: NDArray, dark: float, field_mask: NDArray[np.bool_] | None = None) -> Float32:
         """The frame with less noise.
 
         Parameters
@@ -76,7 +76,7 @@ class TemporalFilter:
             Stabilised counts; the memory itself, valid until the next call.
         """
         if self._before is not None:
-            found = estimated_noise(self._before, counts, dark, seen)
+            found = estimated_noise(self._before, counts, dark, field_mask)
             self._before = None
             if found is not None and self._differs(found):
                 self.model = found

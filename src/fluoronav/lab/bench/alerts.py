@@ -61,9 +61,9 @@ def bench_alerts(approaches: int, seed: int) -> dict[str, Any]:
         reached: dict[str, bool] = {}
         raises: dict[str, int] = {}
         for k, tip in enumerate(tips):
-            frame = FrameRecord(k, 0, 0, blank, 16, False, None)
-            seen = tip + rng.normal(0, sigma, 3)
-            tool = Instrument(case.tools[0].id, "k-wire", None, None, seen, axis, sigma, "tracker", 0)
+            frame = FrameRecord.of_counts(blank, seq=k)
+            field_mask = tip + rng.normal(0, sigma, 3)
+            tool = Instrument(case.tools[0].id, "k-wire", None, None, field_mask, axis, sigma, "tracker", 0)
             frame.instruments = (tool,)
             stage.process(frame, Budget(30))
             levels = {d.structure: d.level for d in frame.distances}

@@ -64,7 +64,7 @@ def bench_bones(count: int, seed: int) -> list[dict[str, Any]]:
         beam = anatomy.transmission(*anatomy.paths(truth))
         beam = cv2.resize(beam, (camera.cols, camera.rows), interpolation=cv2.INTER_CUBIC)
         counts = chain.counts(np.asarray(beam, dtype=np.float32), seed + k)
-        frame = FrameRecord(0, 0, 0, counts, 16, False, None)
+        frame = FrameRecord.of_counts(counts)
         attenuation.process(frame, Budget(1e6))
         attenuation.idle(Budget(1e6))
         registration.restart()

@@ -71,9 +71,9 @@ def _inputs(data: Path, frames: int) -> dict[str, list[Float32]]:
             temporal = TemporalFilter(camera.rows, camera.cols)
             attenuation.prepare(None, camera)
             for k, (counts, _) in enumerate(maker.sequence(rng, 4, _PHOTONS, 1)):
-                frame = FrameRecord(k, 0, 0, counts, 16, False, None)
+                frame = FrameRecord.of_counts(counts, seq=k)
                 attenuation.process(frame, Budget(1e6))
-                smooth = temporal(counts, frame.dark, frame.seen)
+                smooth = temporal(counts, frame.dark, frame.field_mask)
                 if k == 3:
                     stage.find(frame)
                     denoiser(smooth, temporal.worth)

@@ -56,7 +56,7 @@ class _Scene:
     on_wire: list[NDArray[np.bool_]]
     axis: list[tuple[Float, Float]]  # a point on the wire, and its direction, pixels
     bone: Float32
-    seen: NDArray[np.bool_]
+    field_mask: NDArray[np.bool_]
 
 
 def bench_enhancement(data: Path, frames: int = FRAMES, pictures: Path | None = None) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def bench_enhancement(data: Path, frames: int = FRAMES, pictures: Path | None = 
         noisy = [chain.counts(beam, 1000 + k) for k, beam in enumerate(beams)]
         truth = [model.stabilised(c).astype(np.float32) for c in scene.clean]
         out = truth[0]
-        for name, make in _filters(scene.seen, dark).items():
+        for name, make in _filters(scene.field_mask, dark).items():
             run, results, times = make(), [], []
             for k, counts in enumerate(tqdm(noisy, f"{name} at {share:g} of the dose", unit="frame")):
                 stabilised = model.stabilised(counts).astype(np.float32)
@@ -110,19 +110,19 @@ def bench_enhancement(data: Path, frames: int = FRAMES, pictures: Path | None = 
             if name in ("none", "fluoronav", "with network") and share in (1.0, 0.25):
                 for _ in range(3):
                     begin = time.perf_counter()
-                    display(np.array(out), scene.seen)
+                    display(np.array(out), scene.field_mask)
                     display_ms.append((time.perf_counter() - begin) * 1000)
-                sheet.append(display(np.array(out), scene.seen).copy())
+                sheet.append(display(np.array(out), scene.field_mask).copy())
         if share in (1.0, 0.25):
-            sheet.append(display(truth[-1], scene.seen).copy())
+            sheet.append(display(truth[-1], scene.field_mask).copy())
     if pictures is not None:
         _draw(sheet, data, pictures / "enhancement.jpg")
     _, chain, beams = chain_of(FULL_PHOTONS)
-    stages = _stage_ms([chain.counts(beam, 1000 + k) for k, beam in enumerate(beams)], scene.seen)
+    stages = _stage_ms([chain.counts(beam, 1000 + k) for k, beam in enumerate(beams)], scene.field_mask)
     return {"doses": rows, "display_ms": float(np.median(display_ms)), "stage_ms": stages}
 
 
-def _stage_ms(frames: list[NDArray[np.uint16]], seen: NDArray[np.bool_]) -> dict[str, float]:
+def _stage_ms(frames: list[NDArray[np.uint16]], field_mask: NDArray[np.bool_]) -> dict[str, float]:
     rows, cols = frames[0].shape
     rng = np.random.default_rng(SEED)
     dead = rng.random((rows, cols)) < 1e-4
@@ -145,9 +145,9 @@ def _stage_ms(frames: list[NDArray[np.uint16]], seen: NDArray[np.bool_]) -> dict
     for _ in range(3):
         for k, counts in enumerate(frames):
             timed("correction", lambda counts=counts: correct(counts, 16))
-            frame = FrameRecord(k, 0, 0, counts, 16, False, None)
+            frame = FrameRecord.of_counts(counts, seq=k)
             timed("attenuation", lambda frame=frame: attenuation.process(frame, Budget(1e6)))
-            smooth = timed("temporal", lambda counts=counts: temporal(counts, 1300.0, seen))
+            smooth = timed("temporal", lambda counts=counts: temporal(counts, 1300.0, field_mask))
             assert smooth is not None
             timed("spatial", lambda smooth=smooth: spatial(smooth, temporal.worth))
     return {name: float(np.median(values)) for name, values in times.items()}
@@ -185,17 +185,17 @@ def _scene(frames: int):
     _, perfect, _ = chain_of(1e7, True)
     clean = [perfect.counts(beam, 1) for beam in beams]
     edges = np.asarray(cv2.GaussianBlur(bone.astype(np.float32), (0, 0), 2), np.float32)
-    return _Scene(clean, on_wire, axes, edges, perfect.seen), chain_of
+    return _Scene(clean, on_wire, axes, edges, perfect.field_mask), chain_of
 
 
-def _filters(seen: NDArray[np.bool_], dark: float) -> dict[str, Callable[[], Filter]]:
+def _filters(field_mask: NDArray[np.bool_], dark: float) -> dict[str, Callable[[], Filter]]:
     """Each a maker, since some have a memory."""
 
     def ours(spatial: Smoother) -> Filter:
-        temporal = TemporalFilter(*seen.shape)
+        temporal = TemporalFilter(*field_mask.shape)
 
         def run(counts: NDArray[np.uint16], stabilised: Float32, dark: float) -> Float32:
-            return spatial(_restabilised(temporal, counts, stabilised, dark, seen), temporal.worth)
+            return spatial(_restabilised(temporal, counts, stabilised, dark, field_mask), temporal.worth)
 
         return run
 
@@ -228,8 +228,8 @@ def _filters(seen: NDArray[np.bool_], dark: float) -> dict[str, Callable[[], Fil
 
     return {
         "none": lambda: lambda counts, stabilised, dark: stabilised,
-        "fluoronav": lambda: ours(LocalWiener(*seen.shape)),
-        "with network": lambda: ours(LearnedDenoiser(seen.shape[0], seen.shape[1], InferenceSettings())),
+        "fluoronav": lambda: ours(LocalWiener(*field_mask.shape)),
+        "with network": lambda: ours(LearnedDenoiser(field_mask.shape[0], field_mask.shape[1], InferenceSettings())),
         "recursive 0.3": recursive,
         "bilateral": lambda: bilateral(3.0, 2.0),
         # With edges nearly as narrow as ours.
@@ -240,10 +240,14 @@ def _filters(seen: NDArray[np.bool_], dark: float) -> dict[str, Callable[[], Fil
 
 
 def _restabilised(
-    temporal: TemporalFilter, counts: NDArray[np.uint16], stabilised: Float32, dark: float, seen: NDArray[np.bool_]
+    temporal: TemporalFilter,
+    counts: NDArray[np.uint16],
+    stabilised: Float32,
+    dark: float,
+    field_mask: NDArray[np.bool_],
 ) -> Float32:
     """Our filter reads the noise off the frames itself; its answer in the bench's own scale."""
-    out = temporal(counts, dark, seen)
+    out = temporal(counts, dark, field_mask)
     model = temporal.model
     if model is None:
         return out
@@ -253,7 +257,7 @@ def _restabilised(
 
 
 def _figures(scene: _Scene, k: int, out: Float32, truth: list[Float32]) -> dict[str, float]:
-    inside, wire = scene.seen, scene.on_wire[k]
+    inside, wire = scene.field_mask, scene.on_wire[k]
     off = out - truth[k]
     span = float(np.ptp(np.percentile(truth[k][inside], [1, 99])))
     psnr = 20 * np.log10(span / float(np.sqrt((off[inside] ** 2).mean())))
@@ -331,9 +335,9 @@ def _real(path: Path) -> list[NDArray[np.uint8]]:
         share = SIDE / max(beam.shape)
         beam = cv2.resize(beam, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
     rows, cols = beam.shape
-    seen = find_aperture(
+    field_mask = find_aperture(
         cv2.resize((60000 * beam / beam.max()).astype(np.float32), (128, 128), interpolation=cv2.INTER_AREA)
-    ).seen
+    ).field_mask
     photons = FULL_PHOTONS * 0.25 * beam / beam.mean()
     gain, dark, rng = 200.0, 1000.0, np.random.default_rng(SEED)
     model = NoiseModel(gain, dark, 0.0)
@@ -341,11 +345,11 @@ def _real(path: Path) -> list[NDArray[np.uint8]]:
     counts = out = np.zeros((rows, cols), np.float32)
     for _ in range(_SETTLED):
         counts = np.clip(gain * rng.poisson(photons) + dark, 0, 65535).astype(np.uint16)
-        out = temporal(counts, dark, seen)
+        out = temporal(counts, dark, field_mask)
     ways: list[Float32] = [model.stabilised(counts).astype(np.float32), LocalWiener(rows, cols)(out, temporal.worth)]
     learned = LearnedDenoiser(rows, cols, InferenceSettings())
     ways += [learned(out, temporal.worth), model.stabilised(gain * photons + dark).astype(np.float32)]
-    return [display(way, seen).copy() for way in ways]
+    return [display(way, field_mask).copy() for way in ways]
 
 
 def table(result: dict[str, Any]) -> str:

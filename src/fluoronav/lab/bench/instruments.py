@@ -80,7 +80,7 @@ def bench_instruments(
         other_ends, times = 0, []
         for _ in tqdm(range(frames), f"exposures at {dose:g} photons", unit="frame"):
             counts, placed, _ = maker.scene(rng, dose)
-            frame = FrameRecord(0, 0, 0, counts, 16, False, None)
+            frame = FrameRecord.of_counts(counts)
             attenuation.prepare(None, camera)
             attenuation.process(frame, Budget(1e6))
             begin = time.perf_counter()
@@ -163,7 +163,7 @@ def compared(
                 "called": d.kind,
                 "sigma_px": d.sigma_px,
                 "score": d.score,
-                "bend_px": d.bend_px,
+                "bend_px": d.sagitta_px,
             }
         rows.append(row)
     return rows, left
@@ -283,7 +283,7 @@ def _real(data: Path, stage: DetectionStage) -> dict[str, Any]:
                 photons = np.exp(rng.uniform(np.log(200), np.log(3000)))
                 picture = rng.poisson(picture * photons) / photons * rng.uniform(0.6, 1)
             counts = np.clip(picture * 60000, 0, 65535).astype(np.uint16)
-            frame = FrameRecord(0, 0, 0, np.ascontiguousarray(counts), 16, False, None)
+            frame = FrameRecord.of_counts(np.ascontiguousarray(counts))
             attenuation.prepare(None, camera)
             attenuation.process(frame, Budget(1e6))
             found = len(stage.find(frame))

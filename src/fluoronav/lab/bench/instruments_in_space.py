@@ -42,7 +42,7 @@ def depths(maker: SceneMaker, count: int, photons: float, seed: int) -> dict[str
     one: list[tuple[float, float]] = []
 
     def looked(counts: NDArray[np.uint16], p: Placed) -> Detection | None:
-        frame = FrameRecord(0, 0, 0, counts, 16, False, None)
+        frame = FrameRecord.of_counts(counts)
         attenuation.prepare(None, camera)
         attenuation.process(frame, Budget(1e6))
         found = stage.find(frame)
@@ -124,14 +124,14 @@ def _tracked_frame(
     """One frame of a tool that tracker and, where `visible`, picture see."""
     t = k * 33_000_000
     T_tracker_ct = exp_se3([0.3, 0.2, 0.1, 100, -200, 1500])
-    seen = T_ct_tool.copy()
-    seen[:3, 3] += off_ct
+    field_mask = T_ct_tool.copy()
+    field_mask[:3, 3] += off_ct
     marker = np.array(case.file.tracker.T_ct_reference)
-    for name, T in ((case.file.tracker.reference, marker), (case.tools[0].id, seen)):
+    for name, T in ((case.file.tracker.reference, marker), (case.tools[0].id, field_mask)):
         T_tracker = T_tracker_ct @ T
         T_tracker[:3, 3] += rng.normal(0, 0.1, 3)
         stage.observe(ToolSample(name, t, T_tracker, 0.2))
-    frame = FrameRecord(k, t, 0, np.zeros((2, 2), np.uint16), 16, False, None)
+    frame = FrameRecord.of_counts(np.zeros((2, 2), np.uint16), seq=k, t_acq=t)
     frame.status = "tracking"
     frame.registration = RegistrationResult(T_camera_ct, 0.9, np.full(6, 0.1), 1.5, 0.4, 0)
     if visible:

@@ -129,7 +129,7 @@ def figures(of_each: list[Shown]) -> dict[str, Any]:
         return sum(getattr(s, name) for s in of_each)
 
     off = [px for s in of_each for px in s.off_px]
-    seen = max(total("frames"), 1)
+    field_mask = max(total("frames"), 1)
     return {
         "shown": total("shown") / max(total("due"), 1),
         "shown_95": _interval_95([s.shown for s in of_each], [s.due for s in of_each]),
@@ -140,8 +140,8 @@ def figures(of_each: list[Shown]) -> dict[str, Any]:
             "p95": float(np.percentile(off, 95)) if off else None,
         },
         "switches": total("switches"),
-        "false_per_frame": total("false") / seen,
-        "false_per_1000_frames": 1000 * sum(len(s.called) for s in of_each) / seen,
+        "false_per_frame": total("false") / field_mask,
+        "false_per_1000_frames": 1000 * sum(len(s.called) for s in of_each) / field_mask,
         "sequences": len(of_each),
         "frames": total("frames"),
     }
@@ -182,7 +182,7 @@ def _piece(work: tuple[int, int, float, int]) -> list[Shown]:
         detection.prepare(None, _maker.camera)
         done.append(Shown())
         for k, (counts, placed) in enumerate(_maker.sequence(rng, frames, photons)):
-            frame = FrameRecord(k, 0, 0, counts, 16, False, None)
+            frame = FrameRecord.of_counts(counts, seq=k)
             attenuation.process(frame, Budget(1e6))
             detection.process(frame, Budget(1e6))
             attenuation.idle(Budget(1e6))

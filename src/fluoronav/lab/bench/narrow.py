@@ -53,7 +53,7 @@ def bench_narrow(
     """
     rows = []
     for name, detector in FIELDS.items():
-        truth = ImageChain(detector, subject.camera.rows, subject.camera.cols, 3).seen
+        truth = ImageChain(detector, subject.camera.rows, subject.camera.cols, 3).field_mask
         frames = [_frame(subject, rig, i, detector) for i in range(len(subject.beams))]
         found = [cv2.resize(_seen(f).astype(np.uint8), truth.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
                  for f in frames]  # fmt: skip
@@ -61,8 +61,8 @@ def bench_narrow(
             {
                 "field": name,
                 "share": float(truth.mean()),
-                "lost": float(np.mean([(truth & ~seen).sum() for seen in found]) / truth.sum()),
-                "beyond": float(np.mean([(seen & ~truth).sum() for seen in found]) / truth.sum()),
+                "lost": float(np.mean([(truth & ~field_mask).sum() for field_mask in found]) / truth.sum()),
+                "beyond": float(np.mean([(field_mask & ~truth).sum() for field_mask in found]) / truth.sum()),
                 "search": searched(subject, model, frames, f"search, {name}", start),
                 "tracking": tracked(subject, rig, frames, _PHOTONS),
             }
@@ -77,5 +77,5 @@ def _frame(subject: Subject, rig: Rig, index: int, detector: Detector) -> FrameR
 
 
 def _seen(frame: FrameRecord) -> NDArray[np.bool_]:
-    assert frame.seen is not None
-    return frame.seen
+    assert frame.field_mask is not None
+    return frame.field_mask

@@ -36,7 +36,7 @@ class Rig:
 
     def frame(self, counts: NDArray[np.uint16]) -> FrameRecord:
         """A frame with its pyramid."""
-        frame = FrameRecord(0, 0, 0, counts, 16, False, None)
+        frame = FrameRecord.of_counts(counts)
         self.attenuation.process(frame, Budget(1e6))
         self.attenuation.idle(Budget(1e6))
         return frame
@@ -45,8 +45,8 @@ class Rig:
 def kept(frame: FrameRecord) -> FrameRecord:
     """The stage overwrites its pyramid with the next frame."""
     frame.pyramid = {side: image.copy() for side, image in frame.pyramid.items()}
-    assert frame.seen is not None
-    frame.seen = frame.seen.copy()
+    assert frame.field_mask is not None
+    frame.field_mask = frame.field_mask.copy()
     return frame
 
 
@@ -57,11 +57,11 @@ def searched(
     points, centre = subject.points_ct(), subject.points_ct().mean(0)
     rows = []
     for i, frame in enumerate(tqdm(frames, f"{subject.name}: {kind}", unit="start")):
-        assert frame.seen is not None
+        assert frame.field_mask is not None
         truth, T_start = subject.T_camera_ct[i], start(i)
         search = InitialSearch(model, subject.camera, T_start, Spread(), centre)
         begin = time.perf_counter()
-        found = search.search(frame.pyramid, frame.seen)
+        found = search.search(frame.pyramid, frame.field_mask)
         ms = (time.perf_counter() - begin) * 1000
         search.close()
         assert found is not None

@@ -121,7 +121,7 @@ def _judged(subject: Subject, model: RegistrationModel, frames: list[FrameRecord
     rows = []
     for i, frame in enumerate(tqdm(frames, f"{subject.name}: acceptance at {dose:g} photons", unit="pose")):
         truth = subject.T_camera_ct[i]
-        assert frame.seen is not None
+        assert frame.field_mask is not None
         for k, spread in enumerate(_JUDGED_STARTS):
             T = next(starts(truth, centre, *spread, 7000 + 100 * i + k))
             found, moved = _rested(search, T, frame, centre)
@@ -146,11 +146,11 @@ def _rested(search: InitialSearch, T: Float, frame: FrameRecord, centre_ct: Floa
 
     The move is judged as the stage does, in the plane, in depth and by its turn, and stated as mm in the plane.
     """
-    assert frame.seen is not None
-    moved, found = np.inf, search.refined(T, frame.pyramid, frame.seen)
+    assert frame.field_mask is not None
+    moved, found = np.inf, search.refined(T, frame.pyramid, frame.field_mask)
     for _ in range(_JUDGED_ROUNDS):
         before = found.estimate.T_camera_ct
-        found = search.refined(before, frame.pyramid, frame.seen)
+        found = search.refined(before, frame.pyramid, frame.field_mask)
         now = found.estimate.T_camera_ct
         shift = transform_points(now, centre_ct) - transform_points(before, centre_ct)
         turn = np.deg2rad(rotation_distance_deg(now, before)) * RADIUS_MM
@@ -169,12 +169,12 @@ def _two_views(subject: Subject, model: RegistrationModel, frames: list[FrameRec
             continue
         views = []
         for k in (i, j):
-            T, seen = subject.T_camera_ct[k], frames[k].seen
-            assert seen is not None
+            T, field_mask = subject.T_camera_ct[k], frames[k].field_mask
+            assert field_mask is not None
             counts = subject.counts(k, _DOSES[0], 1).astype(np.float32)
             counts -= np.percentile(counts, 0.5)  # the dark level, as it is outside the aperture
             camera = replace(subject.camera, T_camera_world=T)
-            views.append(View(camera, -np.log(np.maximum(counts, 1)), seen))
+            views.append(View(camera, -np.log(np.maximum(counts, 1)), field_mask))
         registration = OfflineRegistration(model.tissue.grid, model.bones.grid, views, segmented=False)
         start = next(starts(subject.T_camera_ct[i], registration.centre_ct, 2, 2, 2, i))
         found = registration.refine_near(start)
@@ -202,17 +202,17 @@ def _fused(subject: Subject, rig: Rig, frames: list[FrameRecord]) -> list[dict[s
     rng = np.random.default_rng(POSE_SEED)
     rows = []
 
-    def seen(k: int, joints: ArmJoints | None) -> RegistrationResult | None:
+    def field_mask(k: int, joints: ArmJoints | None) -> RegistrationResult | None:
         frames[k].joints = joints
         return followed(stage, frames[k], next(starts(subject.T_camera_ct[k], target, 1, 1, 1, k)))[0]
 
     pairs = [(i, j) for i in range(len(frames)) for j in range(len(frames)) if _apart_deg(subject, i, j) >= 30]
     for i, j in tqdm(pairs, f"{subject.name}: fused views", unit="pair"):
         stage.restart()
-        alone = seen(i, None)
+        alone = field_mask(i, None)
         for k in (j, i):
             T_said = _bent(subject.T_camera_ct[k] @ T_ct_room, subject.camera, rng)
-            fused = seen(k, _ArmAt(0, 0, T=T_said))
+            fused = field_mask(k, _ArmAt(0, 0, T=T_said))
         if alone is None or fused is None:
             continue
         truth = subject.T_camera_ct[i]

@@ -81,7 +81,7 @@ class ImageChain:
         )
         self.gain = (1 + settings.fixed_pattern * rng.standard_normal((rows, cols))).astype(np.float32)
         self.scale = cols / 1024
-        self.seen = (self.aperture > 0.5) & (blade > 0.5)
+        self.field_mask = (self.aperture > 0.5) & (blade > 0.5)
 
     def counts(self, transmitted: Float32, seed: int) -> NDArray[np.uint16]:
         """Counts of one exposure.
@@ -135,7 +135,7 @@ class ImageChain:
         signal *= self._field
         signal += transmitted * self.shading
         signal = cv2.GaussianBlur(signal, (0, 0), s.blur_sigma_px * self.scale)
-        per_share = s.photons / float(signal[self.seen].mean())
+        per_share = s.photons / float(signal[self.field_mask].mean())
         return np.asarray(signal * np.float32(per_share), np.float32), per_share
 
 

@@ -21,7 +21,7 @@ Float32 = NDArray[np.float32]
 _WITH_CONNECTOR = 0.3  # of cables
 
 
-def distract(rng: np.random.Generator, camera: Camera, instruments: Float32, seen: NDArray[np.bool_]) -> Float32:
+def distract(rng: np.random.Generator, camera: Camera, instruments: Float32, field_mask: NDArray[np.bool_]) -> Float32:
     """Staples, leads, cables, rails, beads, letters, implants and retractors, each now and then.
 
     Parameters
@@ -97,14 +97,14 @@ def distract(rng: np.random.Generator, camera: Camera, instruments: Float32, see
             layer = cv2.flip(layer, 1)
         steel += layer
     for _ in range(rng.integers(1, 4) if rng.random() < 0.3 else 0):
-        _implant(rng, steel, scale, seen, place)
+        _implant(rng, steel, scale, field_mask, place)
     if rng.random() < 0.2:  # the edge of a retractor or of the table
         layer = np.zeros_like(steel)
         c, angle, w, h = place(), rng.uniform(0, np.pi), rng.uniform(60, 400) * scale, rng.uniform(300, 900) * scale
         box = cv2.boxPoints(((float(c[0]), float(c[1])), (float(w), float(h)), float(np.rad2deg(angle))))
         cv2.fillPoly(layer, [np.rint(box).astype(np.int32)], rng.uniform(0.05, 6.0), cv2.LINE_AA)
         # Never over the whole of the picture's middle: the instruments would be hidden and still be asked for.
-        if (layer[seen] > 0).mean() < 0.12 and not (layer[steel + instruments > 0.3] > 0).any():
+        if (layer[field_mask] > 0).mean() < 0.12 and not (layer[steel + instruments > 0.3] > 0).any():
             steel += layer
     return steel
 
@@ -218,7 +218,7 @@ def _plug(rng: np.random.Generator, steel: Float32, scale: float, at: Float) -> 
 
 
 def _implant(
-    rng: np.random.Generator, steel: Float32, scale: float, seen: NDArray[np.bool_], place: Callable[[], Float]
+    rng: np.random.Generator, steel: Float32, scale: float, field_mask: NDArray[np.bool_], place: Callable[[], Float]
 ) -> None:
     """A rod with heads at its ends or near them, a plate with holes, or a screw that stays.
 
@@ -247,9 +247,9 @@ def _implant(
             cv2.circle(layer, at(s), max(round(0.5 * width), 1), 0.0, -1, cv2.LINE_AA)
     else:
         half = min(half, 110 * scale)
-        if not _is_seen(seen, at(1)):
+        if not _is_seen(field_mask, at(1)):
             along = -along
-            if not _is_seen(seen, at(1)):
+            if not _is_seen(field_mask, at(1)):
                 return
         for s in np.linspace(-1, 0.8, 24):
             cv2.circle(layer, at(s), max(round((0.9 + 0.2 * s) * width * (0.75 + 0.25 * (s * 30 % 2))), 1), 4.0, -1)
@@ -257,6 +257,6 @@ def _implant(
     steel += layer
 
 
-def _is_seen(seen: NDArray[np.bool_], at: tuple[int, int]) -> bool:
+def _is_seen(field_mask: NDArray[np.bool_], at: tuple[int, int]) -> bool:
     x, y = at
-    return 0 <= y < seen.shape[0] and 0 <= x < seen.shape[1] and bool(seen[y, x])
+    return 0 <= y < field_mask.shape[0] and 0 <= x < field_mask.shape[1] and bool(field_mask[y, x])

@@ -210,7 +210,7 @@ class _Exposure:
         where : ndarray of bool, shape (rows, cols)
             The part of it that is asked for.
         """
-        at, chain, settings = np.nonzero(where & self.chain.seen), self.chain, self.chain.settings
+        at, chain, settings = np.nonzero(where & self.chain.field_mask), self.chain, self.chain.settings
         without = np.empty(len(at[0]), np.float32)
         transmission(self.water[at], self.bone[at], np.maximum(self.steel[at] - own[at], 0), without)
         photons, per_share = self._detected
@@ -264,12 +264,12 @@ class SceneMaker:
         """
         chain, water, bone, placed = self._setup(rng, photons, count)
         steel = self._steel(placed)
-        steel += distract(rng, self.camera, steel, chain.seen)
+        steel += distract(rng, self.camera, steel, chain.field_mask)
         exposure = _Exposure(chain, water, bone, steel)
         placed = self._looked_at(placed, exposure)
         if rng.random() < 0.3:  # the hand, or the patient, moves during the pulse
             exposure = replace(exposure, steel=_moved(steel, rng, self.camera.cols / 1024))
-        return exposure.counts(int(rng.integers(30000))), placed, chain.seen
+        return exposure.counts(int(rng.integers(30000))), placed, chain.field_mask
 
     def sequence(
         self, rng: np.random.Generator, frames: int, photons: float | None = None, count: int | None = None
@@ -307,10 +307,10 @@ class SceneMaker:
         self, rng: np.random.Generator, frames: int, photons: float | None, count: int | None
     ) -> Iterator[tuple[_Exposure, tuple[Placed, ...]]]:
         chain, water, bone, placed = self._setup(rng, photons, count)
-        others = distract(rng, self.camera, self._steel(placed), chain.seen)
+        others = distract(rng, self.camera, self._steel(placed), chain.field_mask)
         ways = [_hand(rng) for _ in placed]
         for k in range(frames):
-            now = tuple(self._at(p, way(k), chain.seen) for p, way in zip(placed, ways, strict=True))
+            now = tuple(self._at(p, way(k), chain.field_mask) for p, way in zip(placed, ways, strict=True))
             yield _Exposure(chain, water, bone, self._steel_of_pulse(placed, ways, k) + others), now
 
     def _steel_of_pulse(self, placed: tuple[Placed, ...], ways: list[Way], frame: int) -> Float32:
@@ -340,13 +340,13 @@ class SceneMaker:
             points = transform_points(T_second_first, one.points_camera)
             if (points[:, 2] < 100).any():
                 continue
-            other = Placed(one.metal, points, visible_axis_px(points, self.camera, second[0].seen))
+            other = Placed(one.metal, points, visible_axis_px(points, self.camera, second[0].field_mask))
             if len(other.axis_px) * 1024 / self.camera.cols > _LEAST_PX:
                 break
         shots = []
         for (chain, water, bone, _), placed in ((first, one), (second, other)):
             steel = self._steel((placed,))
-            steel += distract(rng, self.camera, steel, chain.seen)
+            steel += distract(rng, self.camera, steel, chain.field_mask)
             shots.append((_Exposure(chain, water, bone, steel).counts(int(rng.integers(30000))), placed))
         return shots[0], shots[1]
 
@@ -364,7 +364,7 @@ class SceneMaker:
             hard = self._hard > 0 and rng.random() < self._hard
             one = None
             while one is None:
-                one = self._placed(rng, chain.seen, hard)
+                one = self._placed(rng, chain.field_mask, hard)
             placed.append(one)
         return chain, water, bone, tuple(placed)
 
@@ -391,10 +391,10 @@ class SceneMaker:
         cv2.polylines(near, [tip], False, 1, max(length, 2))
         return exposure.contrast_to_noise(own, (near > 0) & (own > 0)) < _ROSE
 
-    def _at(self, placed: Placed, motion: Float, seen: NDArray[np.bool_]) -> Placed:
+    def _at(self, placed: Placed, motion: Float, field_mask: NDArray[np.bool_]) -> Placed:
         """An instrument moved by a motion about its first tip."""
         turned = _turned(placed, motion)
-        return replace(turned, axis_px=visible_axis_px(turned.points_camera, self.camera, seen))
+        return replace(turned, axis_px=visible_axis_px(turned.points_camera, self.camera, field_mask))
 
     def _chain(self, photons: float, kind: int) -> ImageChain:
         """A detector; a pixel of a smaller image collects more photons."""
@@ -411,11 +411,11 @@ class SceneMaker:
             self._chains[key] = ImageChain(settings, self.camera.rows, self.camera.cols, kind)
         return self._chains[key]
 
-    def _placed(self, rng: np.random.Generator, seen: NDArray[np.bool_], hard: bool) -> Placed | None:
+    def _placed(self, rng: np.random.Generator, field_mask: NDArray[np.bool_], hard: bool) -> Placed | None:
         camera, metal = self.camera, self._shape(rng)
         margin = 0.06
         tip_px = rng.uniform([margin * camera.cols, margin * camera.rows], [(1 - margin) * camera.cols] * 2)
-        if not seen[int(tip_px[1]), int(tip_px[0])]:
+        if not field_mask[int(tip_px[1]), int(tip_px[0])]:
             return None
         tip = camera.rays(tip_px) * rng.uniform(_NEAREST_MM, _FARTHEST_MM)
         direction = _near_plane(rng, _STEEPEST_DEG)
@@ -423,7 +423,7 @@ class SceneMaker:
         points = axis_points(metal, tip, direction, side / np.linalg.norm(side))
         if (points[:, 2] < 100).any():
             return None
-        axis_px = visible_axis_px(points, camera, seen)
+        axis_px = visible_axis_px(points, camera, field_mask)
         if len(axis_px) == 0:
             return None
         placed = Placed(metal, points, axis_px)
@@ -437,7 +437,7 @@ class SceneMaker:
         return placed if length_px > _LEAST_PX else None
 
 
-def visible_axis_px(points_camera: Float, camera: Camera, seen: NDArray[np.bool_]) -> Float:
+def visible_axis_px(points_camera: Float, camera: Camera, field_mask: NDArray[np.bool_]) -> Float:
     """The projected axis from the tip to where it leaves the view, about a point every pixel, shape (m, 2)."""
     uv = camera.project(points_camera)
     pieces = []
@@ -448,7 +448,7 @@ def visible_axis_px(points_camera: Float, camera: Camera, seen: NDArray[np.bool_
     axis = np.concatenate([*pieces, uv[-1:]])
     at = np.rint(axis).astype(int)
     inside = (at >= 0).all(1) & (at[:, 0] < camera.cols) & (at[:, 1] < camera.rows)
-    inside[inside] = seen[at[inside, 1], at[inside, 0]]
+    inside[inside] = field_mask[at[inside, 1], at[inside, 0]]
     leaves = np.flatnonzero(~inside)
     return axis[: leaves[0]] if len(leaves) else axis
 

@@ -117,13 +117,13 @@ def _attenuation(counts: NDArray, before: Sequence[NDArray]) -> tuple[Float32, N
     scale = max(rows, cols) / 1024
     small, fine = (_shrunk(counts, side) for side in (_FIELD_SIDE, _RIM_SIDE))
     aperture = find_aperture(small)
-    dark = dark_level(small, aperture.seen)
+    dark = dark_level(small, aperture.field_mask)
     reached = exposed_mask(aperture, fine)
     if reached.mean() < _LEAST_SHARE:
         reached = np.ones(fine.shape, np.bool_)
     wide = cv2.resize(reached.astype(np.float32), (cols, rows), interpolation=cv2.INTER_LINEAR)
     field = np.asarray(wide > 0.5)
-    filtered = _filtered(counts, before, dark, aperture.seen) if before else counts.astype(np.float32)
+    filtered = _filtered(counts, before, dark, aperture.field_mask) if before else counts.astype(np.float32)
     width = scale * (_FILTERED_QUANTA_PX if before else _QUANTA_PX)
     signal = cv2.GaussianBlur(filtered - np.float32(dark), (0, 0), width)
     field |= signal > _LIT * np.median(signal[field])
@@ -136,12 +136,12 @@ def _attenuation(counts: NDArray, before: Sequence[NDArray]) -> tuple[Float32, N
     return out, field
 
 
-def _filtered(counts: NDArray, before: Sequence[NDArray], dark: float, seen: NDArray[np.bool_]) -> Float32:
+def _filtered(counts: NDArray, before: Sequence[NDArray], dark: float, field_mask: NDArray[np.bool_]) -> Float32:
     """Counts after the filters of the display's enhanced picture."""
     temporal, spatial = TemporalFilter(*counts.shape), LocalWiener(*counts.shape)
-    stabilised = temporal(before[0], dark, seen)
+    stabilised = temporal(before[0], dark, field_mask)
     for frame in (*before[1:], counts):
-        stabilised = temporal(frame, dark, seen)
+        stabilised = temporal(frame, dark, field_mask)
     if temporal.model is None:  # the frames are too few or too flat to tell
         return counts.astype(np.float32)
     return temporal.model.counts(np.maximum(spatial(stabilised, temporal.worth), 0)).astype(np.float32)

@@ -11,7 +11,7 @@ from fluoronav.stream.detection.network_input import FINE, GRID, SIDE, Field
 from fluoronav.stream.detection.profiles import shadow_along, shadow_in_cells
 from fluoronav.stream.detection.straightened import COLS, ROWS, strip
 from fluoronav.stream.detection.tracing import trace_instruments
-from fluoronav.stream.frame import Detection, FrameRecord, every_kind_of_counts
+from fluoronav.stream.frame import Detection, FrameRecord, blank_counts
 
 
 class Proposer:
@@ -37,10 +37,10 @@ class Proposer:
 
     def _compile(self, longest: int) -> None:
         """All that a frame with an instrument needs: the first of them must not wait for it."""
-        for some in every_kind_of_counts(4, 4):
+        for some in blank_counts(4, 4):
             shadow_along(some, np.zeros((1, 2)), np.ones(2), 2, 0.0, False)
             shadow_in_cells(some, np.zeros(2), np.ones(2), np.ones(2), 0.0, False, np.empty((2, 2), np.float32))
-        seen = np.ones((SIDE, SIDE), bool)
+        field_mask = np.ones((SIDE, SIDE), bool)
         self._field.write(np.zeros((SIDE, SIDE), np.float32), np.zeros((FINE, FINE), np.float32), self.model.input[0])
         maps = np.zeros((6, GRID, GRID), np.float32)
         for col in (64, 96):  # two, so that they are compared
@@ -54,7 +54,7 @@ class Proposer:
             cv2.polylines(counts, [np.rint(path).astype(np.int32)], False, 3000, max(round(7 * longest / 1024), 1))
             found = measure(counts, path, 0.0)
             assert found is not None
-            strip(counts, seen, found.tip_px, found.direction, 0.0, False, np.empty((2, ROWS, COLS), np.float32))
+            strip(counts, field_mask, found.tip_px, found.direction, 0.0, False, np.empty((2, ROWS, COLS), np.float32))
 
     def find(self, frame: FrameRecord, least_score: float) -> list[Detection]:
         """Candidates in a frame, best first, without identities.
@@ -66,11 +66,11 @@ class Proposer:
         least_score : float
             0 to 1.
         """
-        assert frame.exposed is not None
+        assert frame.full_field_mask is not None
         image, fine = frame.pyramid[SIDE], frame.pyramid[FINE]
-        if self._exposed is not frame.exposed:  # a new one is estimated twice a second
-            self._exposed = frame.exposed
-            self._field.see(_square(frame.exposed, image.shape, SIDE))
+        if self._exposed is not frame.full_field_mask:  # a new one is estimated twice a second
+            self._exposed = frame.full_field_mask
+            self._field.see(_square(frame.full_field_mask, image.shape, SIDE))
         self._field.write(_square(image, image.shape, SIDE), _square(fine, fine.shape, FINE), self.model.input[0])
         self.model.run()
         found = []
@@ -81,7 +81,7 @@ class Proposer:
                 found.append(
                     Detection(
                         "", trace.kind, trace.score, m.tip_px, m.tail_px, m.direction, m.width_px, m.sigma_px,
-                        m.sigma_deg, m.bend_px, 0,
+                        m.sigma_deg, m.sagitta_px, 0,
                     )
                 )  # fmt: skip
         return found

@@ -68,7 +68,7 @@ class Measured:
     width_px: float
     sigma_px: float
     sigma_deg: float
-    bend_px: float
+    sagitta_px: float
 
 
 def measure(
@@ -111,8 +111,8 @@ def measure(
             found = min(found, of_first(reach, line), key=lambda f: f[3])
     at_tip, axis, width_px, sigma_deg = found
     moved, sigma_tip = _tip(counts, at_tip, axis, width_px, dark, inverse)
-    bend_px = _bend(counts, path_px, length, half_px, dark, inverse)
-    return Measured(at_tip + moved * axis, axis, path_px[-1], width_px, sigma_tip, sigma_deg, bend_px)
+    sagitta_px = _bend(counts, path_px, length, half_px, dark, inverse)
+    return Measured(at_tip + moved * axis, axis, path_px[-1], width_px, sigma_tip, sigma_deg, sagitta_px)
 
 
 def _profiles(counts: NDArray, centre: Float, normal: Float, half_px: int, dark: float, inverse: bool) -> Float32:

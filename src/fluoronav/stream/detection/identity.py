@@ -37,7 +37,7 @@ class _Track:
     missed: int = 0
     seen_at: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
-    bend_px: float = 0.0
+    sagitta_px: float = 0.0
     bent: bool = False
 
 
@@ -104,7 +104,7 @@ class IdentityTracker:
             if k not in taken and detection.score >= least_new:
                 self._made += 1
                 track = _Track(
-                    f"image-{self._made}", detection, np.zeros(2), seen_at=t_local, bend_px=detection.bend_px
+                    f"image-{self._made}", detection, np.zeros(2), seen_at=t_local, sagitta_px=detection.sagitta_px
                 )
                 self._vote(track, detection)
                 self._tracks.append(track)
@@ -121,10 +121,10 @@ class IdentityTracker:
         if sum(track.kinds.values()) > _KIND_MEMORY:
             track.kinds = Counter({k: n // 2 for k, n in track.kinds.items()})
         track.kinds[now.kind] += 1
-        track.bend_px += _BEND_SHARE * (now.bend_px - track.bend_px)
-        track.bent = abs(track.bend_px) > self._bend_said_px * (0.5 if track.bent else 1.0)
-        bend_px = track.bend_px if track.bent else 0.0
-        track.last = replace(now, id=track.id, kind=track.kinds.most_common(1)[0][0], bend_px=bend_px)
+        track.sagitta_px += _BEND_SHARE * (now.sagitta_px - track.sagitta_px)
+        track.bent = abs(track.sagitta_px) > self._bend_said_px * (0.5 if track.bent else 1.0)
+        sagitta_px = track.sagitta_px if track.bent else 0.0
+        track.last = replace(now, id=track.id, kind=track.kinds.most_common(1)[0][0], sagitta_px=sagitta_px)
 
     def _cost(self, expected: Detection, now: Detection) -> float | None:
         """How far a find is from where a track is expected; None where it cannot be that one."""

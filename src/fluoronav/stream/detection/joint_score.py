@@ -45,7 +45,7 @@ _OUTWARDS_PX, _EVERY_PX = 24.0, 4.0
 _LEAST_LENGTH_PX = 5.0
 
 
-def scores(looked: list[Looked], seen: NDArray[np.bool_], frame_shape: tuple[int, ...]) -> Float:
+def scores(looked: list[Looked], field_mask: NDArray[np.bool_], frame_shape: tuple[int, ...]) -> Float:
     """Probability that each find is an instrument whose tip is there, shape (n,).
 
     Parameters
@@ -56,11 +56,11 @@ def scores(looked: list[Looked], seen: NDArray[np.bool_], frame_shape: tuple[int
     frame_shape : tuple of int
         (rows, cols) of the frame, in whose pixels the finds are.
     """
-    log_odds = features(looked, seen, frame_shape) @ _WEIGHTS[:-1] + _WEIGHTS[-1]
+    log_odds = features(looked, field_mask, frame_shape) @ _WEIGHTS[:-1] + _WEIGHTS[-1]
     return np.array([share(an_end) * share(the_tip) for an_end, the_tip in log_odds])
 
 
-def features(looked: list[Looked], seen: NDArray[np.bool_], frame_shape: tuple[int, ...]) -> Float:
+def features(looked: list[Looked], field_mask: NDArray[np.bool_], frame_shape: tuple[int, ...]) -> Float:
     """What is weighed of each find, shape (n, 11), ordered as :data:`WEIGHTS`; parameters as for :func:`scores`."""
     scale = max(frame_shape) / 1024
     by_first, by_second = [_logit(k.first.score) for k in looked], [_logit(k.second.score) for k in looked]
@@ -76,7 +76,7 @@ def features(looked: list[Looked], seen: NDArray[np.bool_], frame_shape: tuple[i
             by_second[k],
             _logit(one.second_at_first),
             of_tip[k],
-            leaves_field(before, seen, frame_shape),
+            leaves_field(before, field_mask, frame_shape),
             _NO_FIRST if other_end is None else by_first[other_end],
             _NO_SECOND if other_end is None else by_second[other_end],
             _NO_TIP if other_end is None else of_tip[other_end],
@@ -92,16 +92,16 @@ def _is_other_end(d: Detection, other: Detection, scale: float) -> bool:
     return float(d.direction @ other.direction) < 0 and on_one_line(d, other, scale)
 
 
-def leaves_field(d: Detection, seen: NDArray[np.bool_], frame_shape: tuple[int, ...]) -> bool:
+def leaves_field(d: Detection, field_mask: NDArray[np.bool_], frame_shape: tuple[int, ...]) -> bool:
     """Whether the field ends where a find's line does."""
     rows, cols = frame_shape
-    seen_rows, seen_cols = seen.shape
+    seen_rows, seen_cols = field_mask.shape
     (tip_x, tip_y), (x, y) = d.tip_px.tolist(), d.tail_px.tolist()
     length = max(math.hypot(x - tip_x, y - tip_y), 1e-9)
     step = _EVERY_PX * max(rows, cols) / 1024
     step_x, step_y = (x - tip_x) / length * step, (y - tip_y) / length * step
     for _ in range(round(_OUTWARDS_PX / _EVERY_PX) + 1):
-        if not (0 <= x < cols and 0 <= y < rows and seen[int(y * seen_rows / rows), int(x * seen_cols / cols)]):
+        if not (0 <= x < cols and 0 <= y < rows and field_mask[int(y * seen_rows / rows), int(x * seen_cols / cols)]):
             return True
         x, y = x + step_x, y + step_y
     return False

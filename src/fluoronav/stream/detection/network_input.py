@@ -27,15 +27,15 @@ class Field:
         Inside the aperture.
     """
 
-    def __init__(self, seen: NDArray[np.bool_]) -> None:
+    def __init__(self, field_mask: NDArray[np.bool_]) -> None:
         self._mask, self._weight, self._whole, self._smooth = np.empty((4, SIDE, SIDE), np.float32)
         self._of_detail = np.empty((FINE, FINE), np.float32)
         self._small, self._small_smooth = np.empty((2, SIDE // 2, SIDE // 2), np.float32)
-        self.see(seen)
+        self.see(field_mask)
 
-    def see(self, seen: NDArray[np.bool_]) -> None:
+    def see(self, field_mask: NDArray[np.bool_]) -> None:
         """The aperture is another from now on."""
-        mask = seen.astype(np.float32)
+        mask = field_mask.astype(np.float32)
         cv2.resize(mask, (SIDE, SIDE), dst=self._mask, interpolation=cv2.INTER_NEAREST)
         mask /= np.float32(_DETAIL_SCALE)
         cv2.resize(mask, (FINE, FINE), dst=self._of_detail, interpolation=cv2.INTER_NEAREST)

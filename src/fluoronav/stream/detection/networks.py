@@ -14,7 +14,7 @@ from fluoronav.stream.detection.candidates import Proposer
 from fluoronav.stream.detection.network_input import KINDS
 from fluoronav.stream.detection.profiles import glow_along
 from fluoronav.stream.detection.straightened import ACROSS_SCALE_PX, MOST, SHIFT_SCALE_PX, TURN_SCALE_DEG, strip
-from fluoronav.stream.frame import Detection, FrameRecord, every_kind_of_counts
+from fluoronav.stream.frame import Detection, FrameRecord, blank_counts
 
 _LEAST_SIGMA_PX = 0.3
 # Looked at again where tip and axis turned out to be, if they are farther off than this (pixels of a 1024 image) and if
@@ -68,7 +68,7 @@ class Looks:
         self.first = self.proposer.model
         self.second = Model(engine("instrument-strips.onnx"), inference)
         self._longest = max(camera.rows, camera.cols)
-        for some in every_kind_of_counts(4, 4):
+        for some in blank_counts(4, 4):
             _fade(some, np.zeros(2), np.ones(2), 1.0, 1.0, False)  # compiles
         for _ in range(3):
             self.second.run()
@@ -114,13 +114,13 @@ class Looks:
 
     def _looked_at(self, frame: FrameRecord, finds: list[Detection]) -> list[tuple[Detection, float]]:
         """The finds as the second network sees them, and how far it takes what it sees for the tip."""
-        assert frame.exposed is not None
+        assert frame.full_field_mask is not None
         strips, out = self.second.input, []
         for first in range(0, len(finds), len(strips)):
             some = finds[first : first + len(strips)]
             strips[len(some) :] = 0
             for k, d in enumerate(some):
-                strip(frame.counts, frame.exposed, d.tip_px, d.direction, frame.dark, frame.inverse, strips[k])
+                strip(frame.counts, frame.full_field_mask, d.tip_px, d.direction, frame.dark, frame.inverse, strips[k])
             self.second.run()
             out += [(self._judged(d, said), share(said[9])) for d, said in zip(some, self.second.output, strict=False)]
         return out

@@ -57,7 +57,7 @@ class DetectionStage:
         # A search has both cores, and what is seen could not be placed in the patient yet.
         busy = frame.status == "searching" or self._resting > 0
         self._resting = max(self._resting - 1, 0)
-        if busy or left < self._takes_ms + _RESERVE_MS or frame.exposed is None:
+        if busy or left < self._takes_ms + _RESERVE_MS or frame.full_field_mask is None:
             frame.detections = self._identity.update([], t_local=frame.t_local)
             # One slow frame must not end it for good.
             self._takes_ms *= _FORGETS
@@ -85,9 +85,9 @@ class DetectionStage:
         least_score : float
             What all that is known of it must say, 0 to 1; by default as for an instrument that nobody has seen before.
         """
-        assert frame.exposed is not None
+        assert frame.full_field_mask is not None
         looked = self.looks.find(frame, LEAST_PROPOSED)
-        by_all = scores(looked, frame.exposed, frame.counts.shape)
+        by_all = scores(looked, frame.full_field_mask, frame.counts.shape)
         found = [replace(k.second, score=float(score)) for k, score in zip(looked, by_all, strict=True)]
         kept: list[Detection] = []
         scale = self._longest / 1024

@@ -28,7 +28,13 @@ SHIFT_SCALE_PX, ACROSS_SCALE_PX, TURN_SCALE_DEG = 8.0, 3.0, 1.5
 
 
 def strip(
-    counts: NDArray, seen: NDArray[np.bool_], tip_px: Float, direction: Float, dark: float, inverse: bool, out: Float32
+    counts: NDArray,
+    field_mask: NDArray[np.bool_],
+    tip_px: Float,
+    direction: Float,
+    dark: float,
+    inverse: bool,
+    out: Float32,
 ) -> None:
     """Samples one strip.
 
@@ -51,9 +57,9 @@ def strip(
     across = _ACROSS_STEP_PX * scale * normal
     along = -_ALONG_STEP_PX * scale * direction
     corner = tip_px + _AHEAD_PX * scale * direction - (ROWS - 1) / 2 * across
-    rows, cols = seen.shape
+    rows, cols = field_mask.shape
     to_seen = np.array([cols, rows]) / np.array(counts.shape[::-1])
-    _inside(seen, (corner + 0.5) * to_seen - 0.5, along * to_seen, across * to_seen, out[1])
+    _inside(field_mask, (corner + 0.5) * to_seen - 0.5, along * to_seen, across * to_seen, out[1])
     shadow_in_cells(counts, corner, along, across, dark, inverse, out[0])
     _level(out)
 
@@ -76,10 +82,10 @@ def _level(out):
 
 
 @njit(cache=True, nogil=True, boundscheck=False)
-def _inside(seen, corner, along, across, out):
-    rows, cols = seen.shape
+def _inside(field_mask, corner, along, across, out):
+    rows, cols = field_mask.shape
     for i in range(out.shape[0]):
         first_x, first_y = corner[0] + i * across[0], corner[1] + i * across[1]
         for j in range(out.shape[1]):
             x, y = int(np.rint(first_x + j * along[0])), int(np.rint(first_y + j * along[1]))
-            out[i, j] = 0 <= x < cols and 0 <= y < rows and seen[y, x]
+            out[i, j] = 0 <= x < cols and 0 <= y < rows and field_mask[y, x]

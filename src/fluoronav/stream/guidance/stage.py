@@ -194,7 +194,7 @@ class GuidanceStage:
             return []
         points, radii, sigmas, beside = self._along(instrument)
         widest = float(radii.max())
-        turned = 0.0 if instrument.bend is None else instrument.bend.turned_rad / ONE_SIDED_95
+        turned = 0.0 if instrument.curvature is None else instrument.curvature.tip_angle_rad / ONE_SIDED_95
         further = np.hypot(sigmas[0], np.hypot(_AXIS_SIGMA_RAD, turned) * AHEAD_MM)
         found = []
         for s in self._watched:
@@ -244,7 +244,7 @@ class GuidanceStage:
         axis = np.zeros(3) if instrument.axis_ct is None else instrument.axis_ct
         radii = np.zeros(len(steps)) if tool is None else tool.radii_mm(steps)
         sigmas = np.sqrt(instrument.sigma_mm**2 + (_AXIS_SIGMA_RAD * steps) ** 2 + _SEGMENTATION_SIGMA_MM**2)
-        beside = np.zeros(len(steps)) if instrument.bend is None else instrument.bend.beside_mm(steps)
+        beside = np.zeros(len(steps)) if instrument.curvature is None else instrument.curvature.lateral_offset_mm(steps)
         return instrument.tip_ct - steps[:, None] * axis, radii, sigmas, beside
 
     def _alert_proximity(
@@ -310,15 +310,15 @@ class GuidanceStage:
             since = frame.t_local if self._doubted_since is None else min(self._doubted_since, frame.t_local)
             self._doubted_since = since
             if frame.t_local - since > _DOUBTED_NS and not self.alerts.is_open("registration_lost"):
-                why = frame.doubt or "it cannot be measured well"
+                why = frame.status_reason or "it cannot be measured well"
                 alert = self.alerts.hold("registration_lost", "medium", now, f"registration is uncertain: {why}")
         else:
             self._lost_frames, self._doubted_since = self._lost_frames + 1, None
-            why = f" ({frame.doubt})" if frame.doubt else ""
+            why = f" ({frame.status_reason})" if frame.status_reason else ""
             if self._was_tracking and (frame.status == "lost" or self._lost_frames >= _LOST_FRAMES):
                 text = f"registration lost: the overlay shows no pose{why}"
                 alert = self.alerts.hold("registration_lost", "high", now, text)
-            elif frame.doubt and not frame.unchanged_ms and not self._was_tracking:
+            elif frame.status_reason and not frame.unchanged_ms and not self._was_tracking:
                 alert = self.alerts.hold("registration_lost", "medium", now, f"no registration{why}")
         if alert is not None:
             frame.alerts.append(alert)

@@ -82,7 +82,7 @@ def shortfalls(loop: FrameLoop, now: float, *, registers: bool, tracker: str | N
     standing = loop.standing
     untracked_s = standing.untracked_s(now)
     if registers and untracked_s > LIMITS.untracked_s:
-        why = f" ({standing.doubt})" if standing.doubt else ""
+        why = f" ({standing.status_reason})" if standing.status_reason else ""
         yield f"the registration has been {standing.status} for {untracked_s:.0f} s{why}"
     if recent.late >= LIMITS.least_late and recent.late > LIMITS.missed_share * taken:
         yield f"{100 * recent.late / taken:.0f} % of the last {taken} overlays were late"

@@ -99,7 +99,7 @@ def overlay_message(
                 "angle_deg": _number(p.angle_deg),
                 "lateral_mm": _number(p.lateral_mm),
                 "depth_left_mm": _number(p.depth_left_mm),
-                "beside_mm": _list(p.beside_mm),
+                "beside_mm": _list(p.lateral_offset_mm),
             }
             for p in frame.plan
         ],

@@ -72,7 +72,7 @@ class Standing:
 
     def __init__(self) -> None:
         self.status = "no_model"
-        self.doubt = ""
+        self.status_reason = ""
         self.since = 0.0
         self.engine_fault = ""
         self.tool_faults: dict[str, str] = {}
@@ -81,7 +81,7 @@ class Standing:
         """A frame has been processed."""
         if frame.status == "tracking" or not self.since:
             self.since = at_s
-        self.status, self.doubt = frame.status, frame.doubt
+        self.status, self.status_reason = frame.status, frame.status_reason
         self.engine_fault, self.tool_faults = frame.engine_fault, frame.tool_faults
 
     def untracked_s(self, now: float) -> float:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fluoronav.imaging.xray.detector import DetectorCalibration, DetectorCorrection, DetectorError
 from fluoronav.imaging.xray.field_edge import exposed_mask
 from fluoronav.imaging.xray.field_of_view import Aperture, dark_level, find_aperture
-from fluoronav.stream.frame import Budget, FrameRecord, every_kind_of_counts
+from fluoronav.stream.frame import Budget, FrameRecord, blank_counts
 
 # The finest is for the detector of instruments, the others for the registration.
 SIDES = (512, 256, 128, 64)
@@ -118,7 +118,7 @@ class AttenuationStage:
                     f"the camera has {camera.cols} x {camera.rows}"
                 )
             self._detector = DetectorCorrection(calibration)
-            for counts in every_kind_of_counts(camera.rows, camera.cols):
+            for counts in blank_counts(camera.rows, camera.cols):
                 self._detector(counts, 8)  # compiles
         if self._aperture is None:
             # The first frame looks for its field, which took four times as long while all that needs was being loaded.
@@ -141,7 +141,7 @@ class AttenuationStage:
             write_attenuation(counts[side], frame, self._attenuation[side])
         frame.pyramid = self._attenuation
         assert self._aperture is not None
-        frame.seen, frame.exposed = self._aperture.seen, self._exposed
+        frame.field_mask, frame.full_field_mask = self._aperture.field_mask, self._exposed
         self._last = frame
 
     @property
@@ -184,7 +184,7 @@ class AttenuationStage:
     def _look_around(self, counts: dict[int, NDArray[np.float32]]) -> None:
         small = counts[_MASK_SIDE]
         self._aperture = find_aperture(small)
-        self._dark = dark_level(small, self._aperture.seen)
+        self._dark = dark_level(small, self._aperture.field_mask)
 
     def _follow_rim(self, counts: dict[int, NDArray[np.float32]]) -> None:
         assert self._aperture is not None

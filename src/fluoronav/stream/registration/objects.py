@@ -106,7 +106,7 @@ class ObjectPoses:
         """Forgets every pose."""
         self._found = {}
 
-    def measure(self, image: NDArray[np.float32], seen: NDArray[np.bool_], T_camera_ct: Float) -> Measured:
+    def measure(self, image: NDArray[np.float32], field_mask: NDArray[np.bool_], T_camera_ct: Float) -> Measured:
         """Measures the bone whose turn it is; on the background thread.
 
         Parameters
@@ -119,7 +119,7 @@ class ObjectPoses:
         """
         name, bones, in_place = self._objects[self._next]
         self._next = (self._next + 1) % len(self._objects)
-        return self._measured(name, bones, in_place, image, seen, T_camera_ct)
+        return self._measured(name, bones, in_place, image, field_mask, T_camera_ct)
 
     def take(self, measured: Measured, t_local: int = 0) -> None:
         """Believes a measurement; one that failed leaves the bone without a pose.
@@ -171,14 +171,14 @@ class ObjectPoses:
         bones: Projector,
         in_place: _InPlace,
         image: NDArray[np.float32],
-        seen: NDArray[np.bool_],
+        field_mask: NDArray[np.bool_],
         T_common: Float,
     ) -> Measured:
         T, centre = T_common, bones.grid.centre_ct
         held = np.diag([1 / np.deg2rad(SEGMENT_DEG) ** 2] * 3 + [1 / SEGMENT_MM**2] * 3)
         estimate = None
         for _ in range(_ROUNDS):
-            self._level.choose(bones, T, seen)
+            self._level.choose(bones, T, field_mask)
             in_place.leave_out(self._model, T_common, self._level.directions)
             estimate = refine(
                 in_place,

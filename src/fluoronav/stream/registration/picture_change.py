@@ -20,9 +20,9 @@ class PictureSimilarity:
 
     def __init__(self) -> None:
         self._before: Float32 | None = None
-        self._seen: NDArray[np.bool_] | None = None
+        self._field_mask: NDArray[np.bool_] | None = None
 
-    def change(self, attenuation: Float32, seen: NDArray[np.bool_]) -> str:
+    def change(self, attenuation: Float32, field_mask: NDArray[np.bool_]) -> str:
         """Takes a picture; says in words how it does not go on from the one before, and nothing where it does.
 
         Parameters
@@ -32,10 +32,10 @@ class PictureSimilarity:
         seen : ndarray of bool
             Inside the field, any size.
         """
-        if seen is not self._seen:  # another field; the same one costs half
-            self._seen = seen
+        if field_mask is not self._field_mask:  # another field; the same one costs half
+            self._field_mask = field_mask
             shape = attenuation.shape[::-1]
-            self._mask = np.asarray(cv2.resize(seen.astype(np.float32), shape, interpolation=cv2.INTER_NEAREST))
+            self._mask = np.asarray(cv2.resize(field_mask.astype(np.float32), shape, interpolation=cv2.INTER_NEAREST))
             self._weight = cv2.GaussianBlur(self._mask, (0, 0), _SIGMA_PX) + 1e-3
         mask = self._mask
         detail = (attenuation - cv2.GaussianBlur(attenuation * mask, (0, 0), _SIGMA_PX) / self._weight) * mask

@@ -161,7 +161,9 @@ class RegistrationStage:
         self._source_to_isocentre_mm = case.prior.source_to_isocentre_mm
         T_room_ct = np.eye(4)
         T_room_ct[:3, 3] = -np.asarray(case.prior.isocentre_ct)
-        self._finder = Finder(self._searcher, T_room_ct, lambda T, seen: self._place(self._sets[1], T, seen))
+        self._finder = Finder(
+            self._searcher, T_room_ct, lambda T, field_mask: self._place(self._sets[1], T, field_mask)
+        )
         self._views = ViewMemory(case.target_ct, camera.arm_deg, camera.arm_mm)
         self._objects = ObjectPoses(model.tissue, model.objects, camera)
         self._prepared = True
@@ -196,22 +198,26 @@ class RegistrationStage:
                 self._objects.take(measured, self._measuring_of)
         self._T_camera_room = self._room(frame.joints)
         changed = frame.unchanged_ms == 0
-        change = self._similar.change(frame.pyramid[SIDE], frame.seen) if changed and frame.seen is not None else ""
+        change = (
+            self._similar.change(frame.pyramid[SIDE], frame.field_mask)
+            if changed and frame.field_mask is not None
+            else ""
+        )
         if change:
             # Nothing that was said of the picture before holds for this one.
             self._agreement, self._checked_at, self._agreed_at = 0.0, 0.0, None
             self._change_said = change
             if self._search is not None:
                 self._finder.begin_anew()
-        if (self._search is not None or self._check is not None) and frame.seen is not None:
+        if (self._search is not None or self._check is not None) and frame.field_mask is not None:
             self._finder.newest = Snapshot.of(frame, self._T_camera_room)  # what the background job catches up with
         if self._T_camera_ct is None:
             if changed:
                 self._start_search(frame)
             frame.status = self._status
-            frame.doubt = _UNCHANGED if not changed else _MIRRORED if self._finder.mirrored else ""
-            if self._status == "lost" and not frame.doubt:
-                frame.doubt = self._change_said
+            frame.status_reason = _UNCHANGED if not changed else _MIRRORED if self._finder.mirrored else ""
+            if self._status == "lost" and not frame.status_reason:
+                frame.status_reason = self._change_said
             return
         if self._last is not None and not changed:
             self._hold(frame, _UNCHANGED)
@@ -235,7 +241,7 @@ class RegistrationStage:
         patches = self._sets[0]
         frame = self._latest
         busy = any(job is not None for job in (self._placing, self._search, self._check, self._measuring))
-        if self._T_camera_ct is None or busy or frame is None or frame.seen is None:
+        if self._T_camera_ct is None or busy or frame is None or frame.field_mask is None:
             return
         moved, turned = self._change(patches.T_camera_ct, self._T_camera_ct)
         # The check comes first when it is due: a pose that drifts would otherwise have its patches placed for ever.
@@ -246,12 +252,14 @@ class RegistrationStage:
             self._check_of = frame.t_local
             self._check = self._background.submit(self._finder.doubt, pose, snapshot)
         elif np.linalg.norm(moved) > _RECHOOSE_MM or turned > _RECHOOSE_DEG:
-            self._placing = self._background.submit(self._place, self._sets[1], self._T_camera_ct, frame.seen.copy())
+            self._placing = self._background.submit(
+                self._place, self._sets[1], self._T_camera_ct, frame.field_mask.copy()
+            )
         elif len(self._objects) and self._status == "tracking" and self._last is not None and self._last.age == 0:
             image = frame.pyramid[FINE_SIDE].copy()
             self._measuring_of = frame.t_local
             self._measuring = self._background.submit(
-                self._objects.measure, image, frame.seen.copy(), self._T_camera_ct
+                self._objects.measure, image, frame.field_mask.copy(), self._T_camera_ct
             )
 
     def close(self) -> None:
@@ -324,7 +332,7 @@ class RegistrationStage:
         age_ms = max((frame.t_local - self._measured_at) / 1e6, self._last.age_ms)
         if age_ms > self._limits.lost_ms:
             self._lose("lost")
-            frame.status, frame.doubt = "lost", why
+            frame.status, frame.status_reason = "lost", why
             return
         turn, shift = np.deg2rad(_BREATH_DEG_S) * age_ms / 1e3, _BREATH_MM_S * age_ms / 1e3
         grown = self._covariance + np.diag([turn**2] * 3 + [shift**2] * 3)
@@ -333,7 +341,7 @@ class RegistrationStage:
         self._last = replace(aged, age=last.age + 1, age_ms=age_ms, accepted=self._accepted)
         if age_ms > self._limits.tracking_ms:
             self._status, self._doubt = "degraded", why
-        frame.registration, frame.status, frame.doubt = self._last, self._status, self._doubt
+        frame.registration, frame.status, frame.status_reason = self._last, self._status, self._doubt
         if len(self._objects):
             frame.objects = self._objects.poses(last.T_camera_ct, frame.t_local)
 
@@ -346,10 +354,10 @@ class RegistrationStage:
         frame : FrameRecord
             With its pyramid; the patches are placed inside its aperture.
         """
-        assert frame.seen is not None
+        assert frame.field_mask is not None
         self.wait_for_background()
         self._search = self._check = self._placing = None
-        self._place(self._sets[0], T_camera_ct, frame.seen)
+        self._place(self._sets[0], T_camera_ct, frame.field_mask)
         self._T_camera_ct, self._last, self._settle, self._poor_frames = T_camera_ct, None, 3, 0
         self._T_camera_room_then = self._room(frame.joints)
         self._agreement, self._checked_at, self._agreed_at, self._held = 0.0, 0.0, None, 0
@@ -411,7 +419,7 @@ class RegistrationStage:
         if not plausible:
             self._status, self._doubt = "degraded", self._change_said or _POOR
             if self._last is None:
-                frame.status, frame.doubt = "degraded", self._doubt
+                frame.status, frame.status_reason = "degraded", self._doubt
             else:
                 self._hold(frame, self._doubt)
             return
@@ -426,7 +434,7 @@ class RegistrationStage:
         self._carry_acceptance(sure)
         result = as_result(T_camera_ct, estimate.score, self._covariance, self._centre_ct)
         self._last = replace(result, accepted=self._accepted)
-        frame.registration, frame.status, frame.doubt = self._last, self._status, self._doubt
+        frame.registration, frame.status, frame.status_reason = self._last, self._status, self._doubt
         if len(self._objects):
             frame.objects = self._objects.poses(T_camera_ct, frame.t_local)
 
@@ -498,13 +506,13 @@ class RegistrationStage:
 
     # The background: the search, and the placing of patches.
 
-    def _place(self, patches: _Patches, T_camera_ct: Float, seen: NDArray[np.bool_]) -> None:
-        patches.coarse.choose(self._bones, T_camera_ct, seen)
-        patches.fine.choose(self._bones, T_camera_ct, seen)
+    def _place(self, patches: _Patches, T_camera_ct: Float, field_mask: NDArray[np.bool_]) -> None:
+        patches.coarse.choose(self._bones, T_camera_ct, field_mask)
+        patches.fine.choose(self._bones, T_camera_ct, field_mask)
         patches.T_camera_ct = T_camera_ct
 
     def _start_search(self, frame: FrameRecord) -> None:
-        if self._search is None and frame.seen is not None:
+        if self._search is None and frame.field_mask is not None:
             self._finder.newest = snapshot = Snapshot.of(frame, self._T_camera_room)
             self._search = self._background.submit(self._finder.find, snapshot, self._views.T_room_ct(), self._before)
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.geometry import inverse, transform_points
-from fluoronav.stream.frame import Bend, Budget, Detection, FrameRecord, Instrument, RegistrationResult, ToolSample
+from fluoronav.stream.frame import Budget, Curvature, Detection, FrameRecord, Instrument, RegistrationResult, ToolSample
 from fluoronav.stream.tracking.drift import DriftFilter
 from fluoronav.stream.tracking.tool_track import ToolTrack
 from fluoronav.stream.tracking.tracker_registration import Pair, TrackerRegistration
@@ -195,15 +195,25 @@ class InstrumentStage:
             diameter_mm = self._diameters_mm.get(d.kind)
             if placed is None and diameter_mm is not None and d.width_px > 2:
                 placed = from_width(self._camera, sighting, d.width_px, diameter_mm, SIGMA_WIDTH_PX)
-        bend = Bend(d.bend_px) if d.bend_px else None
+        curvature = Curvature(d.sagitta_px) if d.sagitta_px else None
         if placed is None:
             return Instrument(
-                d.id, d.kind, d.tip_px, d.tail_px, None, None, d.sigma_px, "image", d.age, bend=bend, age_ms=d.age_ms
+                d.id,
+                d.kind,
+                d.tip_px,
+                d.tail_px,
+                None,
+                None,
+                d.sigma_px,
+                "image",
+                d.age,
+                curvature=curvature,
+                age_ms=d.age_ms,
             )
         method = "two_views" if placed.views > 1 else "width"
         return Instrument(
             d.id, d.kind, d.tip_px, d.tail_px, placed.tip_ct, placed.axis_ct, placed.sigma_mm, "image", d.age, method,
-            bend, d.age_ms,
+            curvature, d.age_ms,
         )  # fmt: skip
 
     def _corrected(self, frame: FrameRecord, instrument: Instrument) -> Instrument:
@@ -265,16 +275,16 @@ class InstrumentStage:
             origin="fused",
             age=0,
             age_ms=0.0,
-            bend=_bend(seen, mm_px),
+            curvature=_bend(seen, mm_px),
         )
 
 
-def _bend(d: Detection, mm_px: float) -> Bend | None:
+def _bend(d: Detection, mm_px: float) -> Curvature | None:
     """What a picture shows of a tracked tool's bend, at its tip's depth."""
-    if not d.bend_px:
+    if not d.sagitta_px:
         return None
     over_px = float(np.linalg.norm(d.tip_px - d.tail_px))
-    return Bend(d.bend_px, _BEND_IN_SPACE * abs(d.bend_px) * mm_px, over_px * mm_px)
+    return Curvature(d.sagitta_px, _BEND_IN_SPACE * abs(d.sagitta_px) * mm_px, over_px * mm_px)
 
 
 def _across_the_ray(offset_camera: Float, tip_camera: Float) -> Float:

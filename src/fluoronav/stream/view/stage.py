@@ -89,8 +89,8 @@ class ViewStage:
         counts = np.array(frame.counts)
         if frame.inverse:
             np.subtract(counts.dtype.type(frame.full_scale), counts, out=counts)
-        seen = None if frame.seen is None else frame.seen.copy()
-        self._making = self._worker.submit(self._make, frame.seq, frame.t_acq, counts, frame.dark, seen)
+        field_mask = None if frame.field_mask is None else frame.field_mask.copy()
+        self._making = self._worker.submit(self._make, frame.seq, frame.t_acq, counts, frame.dark, field_mask)
 
     def close(self) -> None:
         self._worker.shutdown(wait=True, cancel_futures=True)
@@ -100,7 +100,7 @@ class ViewStage:
         if self._making is not None:
             self._making.result()
 
-    def _make(self, seq: int, t_acq: int, counts: NDArray, dark: float, seen: NDArray[np.bool_] | None) -> None:
-        smooth = self._spatial(self._temporal(counts, dark, seen), self._temporal.worth)
-        picture = self._display(smooth, seen)
+    def _make(self, seq: int, t_acq: int, counts: NDArray, dark: float, field_mask: NDArray[np.bool_] | None) -> None:
+        smooth = self._spatial(self._temporal(counts, dark, field_mask), self._temporal.worth)
+        picture = self._display(smooth, field_mask)
         self.on_picture(Picture(seq, t_acq, picture))
