@@ -35,7 +35,7 @@ def test_sigterm_ends_it_cleanly(tmp_path):
 
 def test_that_it_is_ready_is_said_at_once(tmp_path, monkeypatch):
     """Regression: the next health said so, up to a second later, and who waited for it waited for that."""
-    monkeypatch.setattr("fluoronav.stream.pipeline.watch._HEALTH_EVERY_S", 3600)
+    monkeypatch.setattr("fluoronav.stream.pipeline.health._EVERY_S", 3600)
     endpoints = free_endpoints("tcp", tmp_path)
     path = tmp_path / "launch.yaml"
     camera = str(ROOT / "calibration" / "demo-carm.yaml")

@@ -24,14 +24,6 @@ from fluoronav.site.audit import audit_folder
 from fluoronav.wire import DEFAULT_ENDPOINTS, reaches_other_computers
 
 StageName = Literal["attenuation", "registration", "detection", "instruments", "guidance", "view"]
-# A stage reads what these have written.
-_NEEDS: dict[str, tuple[str, ...]] = {
-    "registration": ("attenuation",),
-    "detection": ("attenuation",),
-    "view": ("attenuation",),
-}
-
-
 # A source's name is a part of topics and of the names of files: it must not lead out of a folder.
 SOURCE_NAME = r"^(?!\.)[A-Za-z0-9_.-]{1,64}\Z"
 
@@ -134,9 +126,6 @@ class LaunchFile(BaseModel):
         for i, name in enumerate(stages):
             if name in stages[:i]:
                 raise ValueError(f"{name!r} is there twice")
-            for needed in _NEEDS.get(name, ()):
-                if needed not in stages[:i]:
-                    raise ValueError(f"{name!r} reads what {needed!r} writes: put {needed!r} before it")
         return stages
 
 

@@ -1,15 +1,16 @@
 """What the stages share: one record per frame, and the plain results that they put into it.
 
-A stage reads the results of earlier stages from the record and adds its own; stages never call one another.
+A stage reads the results of earlier stages from the record and adds its own; stages never call one another. What a
+stage is says `stage.py`.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import product
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +23,8 @@ Level = Literal["clear", "caution", "danger"]
 AlertState = Literal["raised", "changed", "cleared", "acknowledged"]
 Priority = Literal["high", "medium", "low"]
 _ALONG = np.linspace(0, 1, 9)[:, None]
+# A field without which a stage that reads it can do nothing.
+_NEEDED = {"needed": True}
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +273,15 @@ class ToolSample:
     error_mm: float
 
 
+@dataclass(frozen=True, slots=True)
+class ViewPicture:
+    """One enhanced frame for the display, uint8; `pixels` are valid until the next one is made."""
+
+    seq: int
+    t_acq: int
+    pixels: NDArray[np.uint8]
+
+
 class Budget:
     """The time that is left: for one frame, or until the next."""
 
@@ -291,6 +303,10 @@ class FrameRecord:
     ----------
     counts : ndarray of uint8 or uint16, shape (rows, cols)
         As received; a view of the message.
+    corrected : ndarray of uint8 or uint16, shape (rows, cols)
+        Counts, corrected for the detector's offset, gain and dead pixels where the camera file has a calibration.
+    last_status : str
+        `status` of the frame before.
     pyramid : dict
         Attenuation (float32) by the length of the image's longer side: 512, 256, 128 and 64 pixels. The arrays belong
         to the stage that made them and are overwritten with the next frame.
@@ -301,11 +317,11 @@ class FrameRecord:
     dark : float
         Counts without X-rays.
     engine_fault : str
-        Why a network does not run on what the launch file asks for; empty when it does.
+        Why a network does not run on what the launch file asks for; empty when it does. Written by the chain.
     tool_faults : dict
         By tool, in words: why the tracker's poses of it are not believed.
     models : dict
-        SHA-256 by name of the models that had a part in it.
+        SHA-256 by name of the networks that had a part in it. Written by the chain.
     joints : ArmJoints or None
         Where the C-arm stood, when its grabber says so.
     clock_offset_ns : int
@@ -326,9 +342,11 @@ class FrameRecord:
     joints: ArmJoints | None = None
     clock_offset_ns: int = 0
     unchanged_ms: float = 0.0
-    pyramid: dict[int, NDArray[np.float32]] = field(default_factory=dict[int, NDArray[np.float32]])
-    field_mask: NDArray[np.bool_] | None = None
-    full_field_mask: NDArray[np.bool_] | None = None
+    last_status: Status = "no_model"
+    corrected: NDArray[Any] = None  # type: ignore[assignment]  # `counts`, see below
+    pyramid: dict[int, NDArray[np.float32]] = field(default_factory=dict[int, NDArray[np.float32]], metadata=_NEEDED)
+    field_mask: NDArray[np.bool_] | None = field(default=None, metadata=_NEEDED)
+    full_field_mask: NDArray[np.bool_] | None = field(default=None, metadata=_NEEDED)
     dark: float = 0.0
     status: Status = "no_model"
     status_reason: str = ""
@@ -359,6 +377,10 @@ class FrameRecord:
         received: dict[str, Any] = {"t_recv": t_acq, "bits": 16, "inverse": False, "open_beam": None}
         return cls(seq, t_acq, counts=counts, **(received | others))
 
+    def __post_init__(self) -> None:
+        if self.corrected is None:  # pyright: ignore[reportUnnecessaryComparison]
+            self.corrected = self.counts
+
     @property
     def t_local(self) -> int:
         """The exposure by this computer's clock, ns; ages and the tracker's samples are counted by it."""
@@ -379,23 +401,3 @@ def blank_counts(rows: int, cols: int) -> Iterator[NDArray[Any]]:
         counts = np.ones((rows, cols), dtype)
         counts.flags.writeable = writeable
         yield counts
-
-
-class Stage(Protocol):
-    """One step of the chain.
-
-    `prepare` allocates, compiles and warms; `process` runs on the frame path and adds to the record; `idle` runs after
-    the overlay has left and may do what need not be done before it; its budget is until the next frame is expected, and
-    what takes milliseconds waits for a frame after which there is time.
-    """
-
-    name: str
-    engine: str
-
-    def prepare(self, case: Any, camera: Any, progress: Callable[[str], None]) -> None: ...
-
-    def process(self, frame: FrameRecord, budget: Budget) -> None: ...
-
-    def idle(self, budget: Budget) -> None: ...
-
-    def close(self) -> None: ...

@@ -265,6 +265,7 @@ class Alert(_Message):
         "instrument_lost",
         "stale_frames",
         "latency",
+        "engine",
         "tracker_drift",
         "storage",
         "security",

@@ -106,7 +106,7 @@ def test_the_stage_tracks_with_the_graph_when_the_launch_file_says_so(case, came
     for _ in range(3):
         f = frame()
         stage.process(f, Budget(1e6))
-        stage.idle(Budget(1e6))
+        stage.idle(f, Budget(1e6))
         stage.wait_for_background()
     assert f.registration is not None
     off = transform_points(f.registration.T_camera_ct, case.target_ct) - transform_points(T, case.target_ct)

@@ -67,7 +67,7 @@ def test_the_stage_says_what_it_denoises_with(rng, camera, settings, learned):
         1, 0, 0, rng.integers(2000, 40000, (camera.rows, camera.cols)).astype(np.uint16), 16, False, None
     )
     stage.process(frame, Budget(30))
-    stage.idle(Budget(1e6))
+    stage.idle(frame, Budget(1e6))
     stage.wait()
     stage.close()
     assert len(pictures) == 1 and ("denoiser" in frame.models) == learned

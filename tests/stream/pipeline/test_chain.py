@@ -3,21 +3,23 @@
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from fluoronav.imaging.xray.detector import DetectorCalibration
-from fluoronav.stream.detection.stage import DetectionStage
+from fluoronav.site.launch import LaunchError
 from fluoronav.stream.frame import Budget, FrameRecord
-from fluoronav.stream.pipeline.chain import STAGES, Chain
-from fluoronav.stream.registration.stage import RegistrationStage
+from fluoronav.stream.pipeline.chain import Chain, steps_of
+from fluoronav.stream.pipeline.stages import STAGES, check_order, make_stages
 
 
 class Meeting:
     """A stage whose preparation ends when another's has begun, too."""
 
     engine = "none"
+    reads = writes = frozenset()
 
     def __init__(self, name: str, both: threading.Barrier) -> None:
         self.name, self._both = name, both
@@ -27,11 +29,9 @@ class Meeting:
         self._both.wait(2)
 
 
-def test_a_first_start_prepares_its_stages_at_once(monkeypatch):
+def test_a_first_start_prepares_its_stages_at_once():
     both, said = threading.Barrier(2), []
-    for name in ("attenuation", "guidance"):
-        monkeypatch.setitem(STAGES, name, lambda _, name=name: Meeting(name, both))
-    chain = Chain(("attenuation", "guidance"))
+    chain = Chain([Meeting(name, both) for name in ("attenuation", "guidance")])
     chain.prepare(None, None, said.append, at_once=True)
     assert sorted(said) == ["attenuation", "guidance"]
     # Beside a frame path it is one after the other, on one thread: here the first waits for the second in vain.
@@ -39,19 +39,19 @@ def test_a_first_start_prepares_its_stages_at_once(monkeypatch):
         chain.prepare(None, None, said.append)
 
 
-def test_what_fails_in_one_of_them_is_raised(monkeypatch):
+def test_what_fails_in_one_of_them_is_raised():
     class Failing(Meeting):
         def prepare(self, case, camera, progress) -> None:
             raise ValueError("no such model")
 
     both = threading.Barrier(1)
-    monkeypatch.setitem(STAGES, "attenuation", lambda _: Meeting("attenuation", both))
-    monkeypatch.setitem(STAGES, "guidance", lambda _: Failing("guidance", both))
     with pytest.raises(ValueError, match="no such model"):
-        Chain(("attenuation", "guidance")).prepare(None, None, lambda _: None, at_once=True)
+        Chain([Meeting("attenuation", both), Failing("guidance", both)]).prepare(
+            None, None, lambda _: None, at_once=True
+        )
 
 
-def test_beside_a_frame_path_nothing_is_begun_after_one_that_fails(monkeypatch):
+def test_beside_a_frame_path_nothing_is_begun_after_one_that_fails():
     """Regression: the rest was still prepared, for nothing, before it was said."""
 
     class Failing(Meeting):
@@ -59,10 +59,8 @@ def test_beside_a_frame_path_nothing_is_begun_after_one_that_fails(monkeypatch):
             raise ValueError("no such model")
 
     both, said = threading.Barrier(1), []
-    monkeypatch.setitem(STAGES, "attenuation", lambda _: Failing("attenuation", both))
-    monkeypatch.setitem(STAGES, "guidance", lambda _: Meeting("guidance", both))
     with pytest.raises(ValueError, match="no such model"):
-        Chain(("attenuation", "guidance")).prepare(None, None, said.append)
+        Chain([Failing("attenuation", both), Meeting("guidance", both)]).prepare(None, None, said.append)
     assert said == []
 
 
@@ -75,7 +73,8 @@ from numba.core.dispatcher import Dispatcher
 from fluoronav.case import load_case
 from fluoronav.geometry import Camera
 from fluoronav.paths import shipped
-from fluoronav.stream.pipeline.chain import STAGES, Chain
+from fluoronav.stream.pipeline.chain import Chain
+from fluoronav.stream.pipeline.stages import STAGES, make_stages
 
 def all_code(code):
     yield code
@@ -83,7 +82,7 @@ def all_code(code):
         if isinstance(inner, types.CodeType):
             yield from all_code(inner)
 
-chain = Chain(tuple(STAGES))
+chain = Chain(make_stages(tuple(STAGES)))
 camera = replace(Camera.load(shipped("calibration/demo-carm.yaml")), detector=Path(sys.argv[1]))
 chain.prepare(load_case("embedded"), camera, lambda _: None)
 chain.close()
@@ -121,8 +120,9 @@ class Noting:
 
     engine = "none"
 
-    def __init__(self, name: str, calls: list) -> None:
+    def __init__(self, name: str, calls: list, reads=(), writes=()) -> None:
         self.name, self.calls = name, calls
+        self.reads, self.writes = frozenset(reads), frozenset(writes)
 
     def process(self, frame, budget) -> None:
         self.calls.append((self.name, threading.current_thread().name))
@@ -133,63 +133,122 @@ class Noting:
     def close(self) -> None: ...
 
 
-class Registering(Noting, RegistrationStage):
-    latest = None
+class NotingChain:
+    """Stages that note, with the declarations of registration, detection and guidance."""
+
+    def __init__(self, names=("registration", "detection", "guidance")):
+        self.calls = []
+        declared = {
+            "registration": ({"pyramid"}, {"status", "registration"}),
+            "detection": ({"pyramid"}, {"detections"}),
+            "guidance": ({"registration", "detections"}, {"alerts"}),
+        }
+        self.stages = [Noting(name, self.calls, *declared[name]) for name in names]
+        self.chain = Chain(self.stages)
 
 
-class Detecting(Noting, DetectionStage): ...
-
-
-def noting_chain(monkeypatch, pose):
-    calls = []
-    stages = [Registering("registration", calls), Detecting("detection", calls), Noting("guidance", calls)]
-    stages[0].latest = pose
-    for stage in stages:
-        monkeypatch.setitem(STAGES, stage.name, lambda _, stage=stage: stage)
-    return Chain(tuple(s.name for s in stages)), stages, calls
+@pytest.fixture
+def noting():
+    noting = NotingChain()
+    yield noting
+    noting.chain.close()
 
 
 def blank():
     return FrameRecord.of_counts(np.zeros((4, 4), np.uint16), seq=1)
 
 
-def test_the_detection_runs_beside_the_registration_and_the_rest_after_both(monkeypatch):
-    chain, (registration, detection, _), calls = noting_chain(monkeypatch, "a pose")
+def test_stages_with_disjoint_fields_run_side_by_side_and_the_rest_after_both(noting):
+    registration, detection, _ = noting.stages
     both = threading.Barrier(2)
     registration.meet = detection.meet = lambda frame: both.wait(2)  # one after the other they would wait in vain
-    took = chain.process(blank(), Budget(1e6))
-    assert chain.failures == 0
-    assert sorted(calls[:2]) == [("detection", "beside_0"), ("registration", "MainThread")]
-    assert calls[2:] == [("guidance", "MainThread")]
+    took = noting.chain.process(blank(), Budget(1e6))
+    assert noting.chain.failures == 0
+    assert sorted(noting.calls[:2]) == [("detection", "beside_0"), ("registration", "MainThread")]
+    assert noting.calls[2:] == [("guidance", "MainThread")]
     assert min(took["registration"], took["detection"]) > 0
-    chain.close()
 
 
-def test_while_the_patient_is_searched_for_stages_run_one_after_the_other(monkeypatch):
-    chain, _, calls = noting_chain(monkeypatch, None)
-    chain.process(blank(), Budget(1e6))
-    assert calls == [(name, "MainThread") for name in ("registration", "detection", "guidance")]
-    chain.close()
+@pytest.mark.parametrize(
+    "one, other",
+    [
+        (({"a"}, {"b"}), ({"b"}, {"c"})),  # the second reads what the first writes
+        (({"c"}, {"b"}), ({"a"}, {"c"})),  # the first reads what the second writes
+        (({"a"}, {"b"}), ({"a"}, {"b"})),  # both write one field
+        (({"a"}, {"b"}), ({"a"}, set())),  # the second has no work on the frame path
+    ],
+)
+def test_stages_that_share_a_field_run_one_after_the_other(one, other):
+    stages = [Noting("one", [], *one), Noting("other", [], *other)]
+    assert steps_of(stages) == [(stages[0], None), (stages[1], None)]
 
 
-def test_in_another_order_each_runs_once_and_alone(monkeypatch):
-    chain, _, calls = noting_chain(monkeypatch, "a pose")
-    other = Chain(("detection", "registration", "guidance"))
-    other.process(blank(), Budget(1e6))
-    assert calls == [(name, "MainThread") for name in ("detection", "registration", "guidance")]
-    chain.close()
-    other.close()
+def test_no_more_than_two_stages_run_side_by_side():
+    stages = [Noting(name, [], (), {name}) for name in "abc"]
+    assert steps_of(stages) == [(stages[0], stages[1]), (stages[2], None)]
 
 
-def test_what_fails_beside_another_costs_its_own_results_only(monkeypatch):
-    chain, (_, detection, _), calls = noting_chain(monkeypatch, "a pose")
+def test_of_the_shipped_stages_registration_and_detection_run_side_by_side():
+    stages = make_stages(tuple(STAGES))
+    pairs = [(one.name, other.name) for one, other in steps_of(stages) if other is not None]
+    for stage in stages:
+        stage.close()
+    assert pairs == [("registration", "detection")]
+
+
+def test_what_fails_beside_another_costs_its_own_results_only(noting):
+    chain = noting.chain
 
     def fail(frame) -> None:
         raise ValueError("no such line")
 
-    detection.meet = fail
+    noting.stages[1].meet = fail
     for _ in range(2):
         chain.process(blank(), Budget(1e6))
     assert chain.failures == 2 and "detection: ValueError: no such line" in chain.last_failure
-    assert [name for name, _ in calls].count("guidance") == 2
-    chain.close()
+    assert [name for name, _ in noting.calls].count("guidance") == 2
+
+
+def test_a_stage_that_has_failed_leaves_what_it_declares_for_that_case(noting):
+    def fail(frame) -> None:
+        frame.status, frame.registration = "tracking", "half a pose"
+        raise ValueError("singular")
+
+    registration = noting.stages[0]
+    registration.meet, registration.on_failure = fail, {"status": "lost", "registration": None}
+    frame = blank()
+    noting.chain.process(frame, Budget(1e6))
+    assert frame.status == "lost" and frame.registration is None
+
+
+def test_a_frame_is_told_the_status_of_the_one_before(noting):
+    said = []
+    registration, detection, _ = noting.stages
+    registration.meet = lambda frame: setattr(frame, "status", "tracking")
+    detection.meet = lambda frame: said.append(frame.last_status)
+    for _ in range(2):
+        noting.chain.process(blank(), Budget(1e6))
+    assert said == ["no_model", "tracking"]
+
+
+@pytest.mark.parametrize(
+    "names, said",
+    [
+        (
+            ["registration", "attenuation"],
+            "reads what 'attenuation' writes (field_mask): put 'attenuation'",
+        ),
+        (["registration"], "put 'attenuation' before it"),
+        (["attenuation", "guidance", "registration"], "'guidance' reads what 'registration' writes"),
+        (["attenuation", "registration", "instruments", "detection"], "'instruments' reads what 'detection' writes"),
+    ],
+)
+def test_a_stage_before_what_it_reads_is_refused_by_file_and_field(names, said):
+    with pytest.raises(LaunchError) as caught:
+        check_order(names, Path("launch.yaml"))
+    assert str(caught.value).startswith("launch.yaml: stages: ") and said in str(caught.value)
+
+
+def test_a_launch_file_may_leave_stages_out():
+    for names in (["attenuation"], ["attenuation", "registration", "guidance"], list(STAGES)):
+        check_order(names, Path("launch.yaml"))

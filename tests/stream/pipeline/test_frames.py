@@ -9,7 +9,7 @@ import zmq
 
 from fluoronav.site.launch import LaunchFile
 from fluoronav.stream.frame import Budget
-from fluoronav.stream.pipeline import frames
+from fluoronav.stream.pipeline import frames, tool_intake
 from fluoronav.stream.pipeline.accounting import FrameAccount
 from fluoronav.wire import FrameHeader
 
@@ -29,16 +29,17 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch):
     clock = Clock()
-    monkeypatch.setattr(frames, "time", clock)
+    for module in (frames, tool_intake):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 
 class Loop:
     """The frame path's loop over a chain that does nothing, fed by hand."""
 
-    def __init__(self, clock, process=lambda frame, budget: {}, idle=lambda budget: None, instruments=None):
+    def __init__(self, clock, process=lambda frame, budget: {}, idle=lambda frame, budget: None, instruments=None):
         self.clock, self.seen = clock, []
-        finds = {"InstrumentStage": instruments}
+        finds = {"ObservesTools": instruments}
         chain = SimpleNamespace(find=lambda kind: finds.get(kind.__name__), process=self._process, idle=idle)
         self.process = process
         publisher = SimpleNamespace(send=lambda *message: None)
@@ -85,7 +86,7 @@ def test_the_same_picture_under_new_numbers_and_times_is_told_from_a_new_one(rig
     assert [rig.show(p).unchanged_ms for p in pictures] == [0] * 6
     held = [rig.show(pictures[5].copy()).unchanged_ms for _ in range(5)]
     assert held == pytest.approx([40, 80, 120, 160, 200])
-    assert rig.loop.last_frame_at - rig.loop.picture_changed_at == pytest.approx(0.2)
+    assert rig.loop.last_frame_at - rig.loop.repeats.changed_at == pytest.approx(0.2)
     assert rig.show(pictures[0]).unchanged_ms == 0
 
 
@@ -103,9 +104,9 @@ def test_the_clock_of_the_arm_set_back_by_two_seconds_costs_four_frames_their_ti
 def test_of_a_flood_of_tool_messages_the_newest_are_read_and_the_others_counted(clock, rng):
     """Regression: 3,000 messages a second left 4 overlays in 4 s."""
     observed = []
-    rig = Loop(clock, instruments=SimpleNamespace(observe=observed.append))
+    rig = Loop(clock, instruments=SimpleNamespace(observe=observed.append, rejected={}))
     wait = zmq.Poller()
-    wait.register(rig.loop._tools, zmq.POLLIN)
+    wait.register(rig.loop.tools.socket, zmq.POLLIN)
     for k in range(200):
         tool = {"id": "kwire", "visible": True, "T_tracker_tool": np.eye(4).ravel().tolist(), "error_mm": 0.3}
         t = clock.time_ns() - 10**6 * (200 - k)
@@ -117,10 +118,10 @@ def test_of_a_flood_of_tool_messages_the_newest_are_read_and_the_others_counted(
     import time
 
     time.sleep(0.3)
-    rig.loop._take_tools()
+    rig.loop.tools.take()
     assert 0 < len(observed) <= 16
     assert observed[-1].t_acq == max(o.t_acq for o in observed)
-    assert rig.loop.tools_skipped >= 100
+    assert rig.loop.tools.skipped >= 100
     rig.close()
 
 
@@ -133,7 +134,7 @@ def test_idle_work_is_told_how_long_it_is_until_the_next_frame(monkeypatch):
         clock.now += PROCESSING_S
         return {}
 
-    chain = SimpleNamespace(find=lambda kind: None, process=process, idle=lambda budget: idle.append(given[-1]))
+    chain = SimpleNamespace(find=lambda kind: None, process=process, idle=lambda frame, budget: idle.append(given[-1]))
     publisher = SimpleNamespace(send=lambda *message: None)
     launch = LaunchFile(case="embedded", camera="camera.yaml")
     context = zmq.Context()

@@ -33,8 +33,9 @@ def loop(
     for k in range(20):
         tracker.add(k * 0.02, 5.0 + offset_ms)
     return SimpleNamespace(
-        recent=recent, standing=standing, clock=clock, tool_clocks={b"tool/ndi": tracker}, first_frame_at=NOW - 60,
-        last_tool_at=heard, last_frame_at=NOW, picture_changed_at=NOW, change_period_s=0.033,
+        recent=recent, standing=standing, clock=clock, first_frame_at=NOW - 60, last_frame_at=NOW,
+        tools=SimpleNamespace(clocks={b"tool/ndi": tracker}, last_at=heard),
+        repeats=SimpleNamespace(changed_at=NOW, period_s=0.033),
         invalid_text="rows: frame is 8 x 8",
     )  # fmt: skip
 
@@ -82,5 +83,5 @@ def test_what_is_not_promised_is_not_missed():
 @pytest.mark.parametrize("period_s, unchanged_s, frozen", [(0.033, 0.9, False), (0.033, 1.1, True), (1.0, 1.5, False)])
 def test_a_picture_that_repeats_is_frozen_unless_the_arm_pulses_slowly(period_s, unchanged_s, frozen):
     stream = loop()
-    stream.picture_changed_at, stream.change_period_s = NOW - unchanged_s, period_s
+    stream.repeats.changed_at, stream.repeats.period_s = NOW - unchanged_s, period_s
     assert bool(frozen_for_s(stream, NOW)) is frozen

@@ -191,7 +191,7 @@ def test_blades_that_close_are_seen_between_frames_and_no_frame_waits_for_that(m
         assert frame.field_mask[64, 64]
         if seq in (0, 39):
             assert frame.field_mask[64, 30] == (seq == 0)
-        stage.idle(Budget(1e6))
+        stage.idle(frame, Budget(1e6))
     assert 2 <= len(looked) <= 5
 
 
@@ -206,7 +206,7 @@ def test_while_a_pose_is_searched_for_the_field_is_looked_for_less_often(monkeyp
         frame = FrameRecord.of_counts(beam(), seq=seq)
         stage.process(frame, Budget(30))
         frame.status = "searching" if seq < 120 else "tracking"
-        stage.idle(Budget(1e6))
+        stage.idle(frame, Budget(1e6))
     assert [seq for seq in looked if seq < 120] == [0, 59, 119] and len(looked) >= 7
 
 
@@ -221,7 +221,7 @@ def test_the_field_is_looked_for_after_a_frame_that_leaves_time_for_it(monkeypat
     for seq in range(150):
         frame = FrameRecord.of_counts(beam(), seq=seq)
         stage.process(frame, Budget(30))
-        stage.idle(Budget(1e6 if seq % 11 == 10 and seq < 80 else 0.0))
+        stage.idle(frame, Budget(1e6 if seq % 11 == 10 and seq < 80 else 0.0))
     # Fifteen frames after the last look at the earliest, thirty at the latest; its rim a frame later at the earliest.
     assert looked[:4] == [0, 21, 43, 65]
     assert fitted[:4] == [0, 32, 54, 76]

@@ -50,7 +50,7 @@ def test_each_bone_gets_its_pose_and_the_one_that_moved_is_found_where_it_is(ben
         registration.adopt(T, frame)
         for _ in range(8):
             registration.process(frame, Budget(1000))
-            registration.idle(Budget(1e6))
+            registration.idle(frame, Budget(1e6))
             registration.wait_for_background()
         assert frame.status == "tracking"
         own = {o.name: o.registration for o in frame.objects}

@@ -54,7 +54,7 @@ class Rig:
         for stage in (self.attenuation, self.registration):
             stage.process(frame, Budget(milliseconds))
         for stage in (self.attenuation, self.registration):
-            stage.idle(Budget(1e6))
+            stage.idle(frame, Budget(1e6))
         for job in (self.registration._search, self.registration._placing, self.registration._check):
             if wait and job is not None:
                 job.exception()
@@ -352,7 +352,7 @@ def shown_at(rig, counts, t_ms, milliseconds=1000.0, unchanged_ms=0.0, wait_for=
     for stage in (rig.attenuation, rig.registration):
         stage.process(frame, Budget(milliseconds))
     for stage in (rig.attenuation, rig.registration):
-        stage.idle(Budget(1e6))
+        stage.idle(frame, Budget(1e6))
     if wait_for == "all":
         rig.registration.wait_for_background()
     elif rig.registration._check is not None:

@@ -230,7 +230,7 @@ def test_without_a_marker_on_the_patient_the_pictures_tell_where_it_is(case, cam
         for _ in range(2):
             frame = t.frame()
         placed += [i.origin for i in frame.instruments]
-        stage.idle(Budget(1e6))
+        stage.idle(frame, Budget(1e6))
         if stage._marker._solving is not None:
             stage._marker._solving.result()
         if k == 3:

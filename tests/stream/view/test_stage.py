@@ -155,7 +155,7 @@ def test_the_stage_makes_its_picture_beside_the_frame_path_and_counts_what_it_le
     for seq in range(6):
         frame = FrameRecord.of_counts(counts, seq=seq, inverse=seq == 3)
         stage.process(frame, Budget(30))
-        stage.idle(Budget(1e6))
+        stage.idle(frame, Budget(1e6))
     stage.wait()
     stage.close()
     assert len(pictures) + stage.skipped == 6 and pictures

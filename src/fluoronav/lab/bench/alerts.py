@@ -11,8 +11,9 @@ from tqdm import tqdm
 from fluoronav.case import Case, load_case, sample_distances
 from fluoronav.geometry import Camera
 from fluoronav.paths import shipped
+from fluoronav.stream.alerts import AlertBook
 from fluoronav.stream.frame import Budget, FrameRecord, Instrument
-from fluoronav.stream.guidance import AlertBook, GuidanceStage
+from fluoronav.stream.guidance import GuidanceStage
 
 Float = NDArray[np.float64]
 

@@ -66,12 +66,12 @@ def bench_bones(count: int, seed: int) -> list[dict[str, Any]]:
         counts = chain.counts(np.asarray(beam, dtype=np.float32), seed + k)
         frame = FrameRecord.of_counts(counts)
         attenuation.process(frame, Budget(1e6))
-        attenuation.idle(Budget(1e6))
+        attenuation.idle(frame, Budget(1e6))
         registration.restart()
         registration.adopt(next(starts(truth, case.target_ct, 1, 1, 1, seed + k)), frame)
         for _ in range(_FRAMES):
             registration.process(frame, Budget(1e6))
-            registration.idle(Budget(1e6))
+            registration.idle(frame, Budget(1e6))
             registration.wait_for_background()
         own = {o.name: o.registration for o in frame.objects}
         for name in _BONES:

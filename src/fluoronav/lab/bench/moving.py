@@ -185,7 +185,7 @@ def _piece(work: tuple[int, int, float, int]) -> list[Shown]:
             frame = FrameRecord.of_counts(counts, seq=k)
             attenuation.process(frame, Budget(1e6))
             detection.process(frame, Budget(1e6))
-            attenuation.idle(Budget(1e6))
+            attenuation.idle(frame, Budget(1e6))
             if k >= _FIRST_FRAME:
                 done[-1].see(frame.detections, placed, _maker.camera)
     return done

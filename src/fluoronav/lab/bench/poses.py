@@ -38,7 +38,7 @@ class Rig:
         """A frame with its pyramid."""
         frame = FrameRecord.of_counts(counts)
         self.attenuation.process(frame, Budget(1e6))
-        self.attenuation.idle(Budget(1e6))
+        self.attenuation.idle(frame, Budget(1e6))
         return frame
 
 
@@ -116,6 +116,6 @@ def followed(stage: RegistrationStage, frame: FrameRecord, T: Float):
         begin = time.perf_counter()
         stage.process(frame, Budget(1e6))
         times.append((time.perf_counter() - begin) * 1000)
-        stage.idle(Budget(1e6))
+        stage.idle(frame, Budget(1e6))
         stage.wait_for_background()
     return frame.registration, frame.status, float(np.median(times))

@@ -76,7 +76,7 @@ class Proposer:
         found = []
         for trace in trace_instruments(self.model.output[0], least_score):
             path = (trace.path + 0.5) * self._to_frame - 0.5
-            m = measure(frame.counts, path, frame.dark, frame.inverse, trace.kind)
+            m = measure(frame.corrected, path, frame.dark, frame.inverse, trace.kind)
             if m is not None:
                 found.append(
                     Detection(

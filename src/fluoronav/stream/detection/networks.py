@@ -107,7 +107,7 @@ class Looks:
         return [
             Looked(
                 before, now, once.score, tip_rather,
-                _fade(frame.counts, now.tip_px, now.direction, scale, full, frame.inverse),
+                _fade(frame.corrected, now.tip_px, now.direction, scale, full, frame.inverse),
             )
             for before, (once, _), (now, tip_rather) in zip(first, at_first, last, strict=True)
         ]  # fmt: skip
@@ -120,7 +120,9 @@ class Looks:
             some = finds[first : first + len(strips)]
             strips[len(some) :] = 0
             for k, d in enumerate(some):
-                strip(frame.counts, frame.full_field_mask, d.tip_px, d.direction, frame.dark, frame.inverse, strips[k])
+                strip(
+                    frame.corrected, frame.full_field_mask, d.tip_px, d.direction, frame.dark, frame.inverse, strips[k]
+                )
             self.second.run()
             out += [(self._judged(d, said), share(said[9])) for d, said in zip(some, self.second.output, strict=False)]
         return out

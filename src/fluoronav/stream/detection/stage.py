@@ -33,6 +33,8 @@ class DetectionStage:
     """
 
     name = "detection"
+    reads = frozenset({"corrected", "dark", "pyramid", "full_field_mask"})
+    writes = frozenset({"detections"})
 
     def __init__(self, inference: InferenceSettings | None = None) -> None:
         self._inference = inference or InferenceSettings()
@@ -48,14 +50,10 @@ class DetectionStage:
         self._identity = IdentityTracker(self._longest / 1024)
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
-        first, second = self.looks.first, self.looks.second
-        frame.models["instruments"] = first.sha256
-        frame.models["instrument-strips"] = second.sha256
         self.engine = self.looks.provider
-        frame.engine_fault = frame.engine_fault or first.fault or second.fault
         left = budget.left_ms()
         # A search has both cores, and what is seen could not be placed in the patient yet.
-        busy = frame.status == "searching" or self._resting > 0
+        busy = frame.last_status == "searching" or self._resting > 0
         self._resting = max(self._resting - 1, 0)
         if busy or left < self._takes_ms + _RESERVE_MS or frame.full_field_mask is None:
             frame.detections = self._identity.update([], t_local=frame.t_local)
@@ -87,7 +85,7 @@ class DetectionStage:
         """
         assert frame.full_field_mask is not None
         looked = self.looks.find(frame, LEAST_PROPOSED)
-        by_all = scores(looked, frame.full_field_mask, frame.counts.shape)
+        by_all = scores(looked, frame.full_field_mask, frame.corrected.shape)
         found = [replace(k.second, score=float(score)) for k, score in zip(looked, by_all, strict=True)]
         kept: list[Detection] = []
         scale = self._longest / 1024
@@ -97,6 +95,14 @@ class DetectionStage:
                 kept.append(d)
         return kept
 
-    def idle(self, budget: Budget) -> None: ...
+    @property
+    def models(self) -> dict[str, str]:
+        return {"instruments": self.looks.first.sha256, "instrument-strips": self.looks.second.sha256}
+
+    @property
+    def fault(self) -> str:
+        return self.looks.first.fault or self.looks.second.fault
+
+    def idle(self, frame: FrameRecord, budget: Budget) -> None: ...
 
     def close(self) -> None: ...

@@ -1,6 +1,5 @@
 """What the surgeon is told: distances, the plan, outlines and alerts."""
 
-from fluoronav.stream.guidance.alerts import AlertBook
 from fluoronav.stream.guidance.stage import GuidanceStage
 
-__all__ = ["AlertBook", "GuidanceStage"]
+__all__ = ["GuidanceStage"]

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from fluoronav.case import NoGo, Structure
 from fluoronav.geometry import rotation_distance_deg, transform_points
+from fluoronav.stream.alerts import LEVELS, AlertBook, proximity_level
 from fluoronav.stream.frame import Alert, Budget, Distance, FrameRecord, Instrument, Level, PlanProgress
-from fluoronav.stream.guidance.alerts import LEVELS, AlertBook, proximity_level
 from fluoronav.stream.guidance.approach import AHEAD_MM, ONE_SIDED_95, ClosingSpeed, ahead_mm
 from fluoronav.stream.guidance.outlines import OutlineModel
 from fluoronav.stream.priority import beside_the_frame_path
@@ -76,6 +76,8 @@ class GuidanceStage:
 
     name = "guidance"
     engine = "cpu"
+    reads = frozenset({"registration", "status", "status_reason", "objects", "instruments", "drift", "tool_faults"})
+    writes = frozenset({"distances", "plan", "outlines", "alerts"})
 
     def __init__(self) -> None:
         self.alerts = AlertBook()
@@ -110,6 +112,10 @@ class GuidanceStage:
         self._unseen = {}
         self._closing = {}
         self._thresholds = {s.name: (s.caution_mm, s.danger_mm) for s in self._watched}
+
+    @property
+    def handles(self) -> dict[str, Callable[..., object]]:
+        return {"plan.set": self.set_plan, "alert.acknowledge": self.acknowledge}
 
     def restore(self, alerts: Sequence[Alert]) -> None:
         """Goes on holding alarms that were open before a restart, until their distances are measured again.
@@ -170,7 +176,7 @@ class GuidanceStage:
         self._watch_drift(frame)
         self._watch_engines(frame)
 
-    def idle(self, budget: Budget) -> None:
+    def idle(self, frame: FrameRecord, budget: Budget) -> None:
         if self._pose is None or self._looking is not None:
             return
         old, new = self._rims_for, self._pose
@@ -343,9 +349,9 @@ class GuidanceStage:
 
     def _watch_engines(self, frame: FrameRecord) -> None:
         if frame.engine_fault:
-            alert = self.alerts.hold("latency", "medium", time.time_ns(), frame.engine_fault)
+            alert = self.alerts.hold("engine", "medium", time.time_ns(), frame.engine_fault)
         else:
-            alert = self.alerts.end("latency", "the networks run as asked for again")
+            alert = self.alerts.end("engine", "the networks run as asked for again")
         if alert is not None:
             frame.alerts.append(alert)
 

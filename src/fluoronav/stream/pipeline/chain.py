@@ -4,57 +4,64 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from itertools import chain as joined
+from typing import Any, TypeVar
 
-from fluoronav.imaging.inference import InferenceSettings
-from fluoronav.stream.detection.stage import DetectionStage
-from fluoronav.stream.frame import Budget, FrameRecord, Stage
-from fluoronav.stream.guidance import GuidanceStage
-from fluoronav.stream.preprocessing.stage import AttenuationStage
-from fluoronav.stream.registration.stage import RegistrationStage
-from fluoronav.stream.tracking.stage import InstrumentStage
-from fluoronav.stream.view.stage import ViewStage
+from fluoronav.stream.frame import Budget, FrameRecord, Status
+from fluoronav.stream.stage import FailsWith, HandlesRequests, RunsNetworks, Stage
 
 log = logging.getLogger("fluoronav")
 
-S = TypeVar("S")
+# A stage that fails is logged so often at the most, s; chosen so that a log of an hour can be read.
+_LOG_EVERY_S = 1.0
 
-STAGES: dict[str, Callable[[InferenceSettings], Stage]] = {
-    "attenuation": lambda _: AttenuationStage(),
-    "registration": RegistrationStage,
-    "detection": DetectionStage,
-    "instruments": lambda _: InstrumentStage(),
-    "guidance": lambda _: GuidanceStage(),
-    "view": ViewStage,
-}
+C = TypeVar("C")
+
+
+def steps_of(stages: Sequence[Stage]) -> list[tuple[Stage, Stage | None]]:
+    """Which stages run one after the other, and which two side by side.
+
+    Two neighbours run side by side where neither reads or writes a field that the other writes. A stage that writes
+    nothing has no work on the frame path.
+    """
+    steps: list[tuple[Stage, Stage | None]] = []
+    for stage in stages:
+        if steps and steps[-1][1] is None and _independent(steps[-1][0], stage):
+            steps[-1] = (steps[-1][0], stage)
+        else:
+            steps.append((stage, None))
+    return steps
+
+
+def _independent(one: Stage, other: Stage) -> bool:
+    if not one.writes or not other.writes:
+        return False
+    return not (one.writes & (other.reads | other.writes) or other.writes & one.reads)
 
 
 class Chain:
-    """A list of stages and a loop.
+    """Runs the stages on each frame.
 
     A stage that raises must not cost the surgeon the overlay: its results are left out, the error is kept for
     `health`, logged once a second at the most, and the chain goes on.
 
-    Stages run one after the other, but for one pair: the detection reads nothing of the registration's, and runs beside
-    it on the other core. Not before there is a pose: a search needs both, and nothing is detected meanwhile.
+    Parameters
+    ----------
+    stages : sequence of Stage
     """
 
-    def __init__(self, names: tuple[str, ...], inference: InferenceSettings | None = None) -> None:
-        self.stages = [STAGES[name](inference or InferenceSettings()) for name in names]
+    def __init__(self, stages: Sequence[Stage]) -> None:
+        self.stages = list(stages)
         self.milliseconds = {stage.name: 0.0 for stage in self.stages}
         self.failures = 0
         self.last_failure = ""
         self._logged = 0.0
-        self._registration = self.find(RegistrationStage)
-        # Each step is a stage, and what runs beside it once there is a pose.
-        self._steps: list[tuple[Stage, Stage | None]] = []
-        for stage in self.stages:
-            if isinstance(stage, DetectionStage) and self._steps and self._steps[-1][0] is self._registration:
-                self._steps[-1] = (self._steps[-1][0], stage)
-            else:
-                self._steps.append((stage, None))
+        self._last_status: Status = "no_model"
+        self._models: dict[str, str] = {}
+        self._steps = steps_of(self.stages)
+        self._networks = [[s for s in step if isinstance(s, RunsNetworks)] for step in self._steps]
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside")
 
     def prepare(self, case, camera, progress: Callable[[str], None], *, at_once: bool = False) -> None:
@@ -80,15 +87,19 @@ class Chain:
 
     def process(self, frame: FrameRecord, budget: Budget) -> dict[str, float]:
         """Runs every stage; returns the milliseconds that each took, whatever ran beside it."""
-        for stage, other in self._steps:
-            begun: Future[None] | None = None
-            if other is not None and self._registration is not None and self._registration.latest is not None:
-                begun = self._beside.submit(self._run, other, frame, budget)
+        frame.last_status = self._last_status
+        for (stage, other), networks in zip(self._steps, self._networks, strict=True):
+            beside: Future[None] | None = None
+            if other is not None:
+                beside = self._beside.submit(self._run, other, frame, budget)
             self._run(stage, frame, budget)
-            if begun is not None:
-                begun.result()
-            elif other is not None:
-                self._run(other, frame, budget)
+            if beside is not None:
+                beside.result()
+            for one in networks:
+                self._models.update(one.models)
+                frame.engine_fault = frame.engine_fault or one.fault
+        frame.models = self._models
+        self._last_status = frame.status
         return self.milliseconds
 
     def _run(self, stage: Stage, frame: FrameRecord, budget: Budget) -> None:
@@ -99,28 +110,43 @@ class Chain:
             self._failed(stage, frame, error)
         self.milliseconds[stage.name] = (time.perf_counter() - start) * 1000
 
-    def idle(self, budget: Budget) -> None:
+    def idle(self, frame: FrameRecord, budget: Budget) -> None:
+        """Work that no overlay waits for; see :class:`.stage.Stage`."""
         for stage in self.stages:
-            stage.idle(budget)
+            stage.idle(frame, budget)
 
     def close(self) -> None:
+        """Ends the stages' threads."""
         self._beside.shutdown()
         for stage in self.stages:
             stage.close()
 
-    def find(self, kind: type[S]) -> S | None:
-        """The stage of a class, or None."""
-        return next((s for s in self.stages if isinstance(s, kind)), None)
+    def find(self, capability: type[C]) -> C | None:
+        """The first stage with a capability; None where no stage has it.
+
+        Parameters
+        ----------
+        capability : type
+            One of the protocols of `stage.py`.
+        """
+        return next((s for s in self.stages if isinstance(s, capability)), None)
+
+    @property
+    def handles(self) -> Mapping[str, Callable[..., Any]]:
+        """What carries out requests, by `op`, of all stages."""
+        return dict(joined.from_iterable(s.handles.items() for s in self.stages if isinstance(s, HandlesRequests)))
 
     @property
     def engines(self) -> dict[str, str]:
+        """What each stage computes on."""
         return {stage.name: stage.engine for stage in self.stages}
 
     def _failed(self, stage: Stage, frame: FrameRecord, error: Exception) -> None:
         self.failures += 1
         self.last_failure = f"{stage.name}: {type(error).__name__}: {error}"
-        if isinstance(stage, RegistrationStage):
-            frame.status, frame.registration = "lost", None
-        if time.monotonic() - self._logged > 1:
+        if isinstance(stage, FailsWith):
+            for name, value in stage.on_failure.items():
+                setattr(frame, name, value)
+        if time.monotonic() - self._logged > _LOG_EVERY_S:
             self._logged = time.monotonic()
             log.exception("stage %s failed on frame %d (%d failures so far)", stage.name, frame.seq, self.failures)

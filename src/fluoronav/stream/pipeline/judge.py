@@ -56,10 +56,10 @@ LIMITS = HealthLimits()
 
 def frozen_for_s(loop: FrameLoop, now: float) -> float:
     """For how long the same picture has come again and again, s; 0 while that is within the C-arm's pulses."""
-    if not loop.picture_changed_at:
+    if not loop.repeats.changed_at:
         return 0.0
-    unchanged = loop.last_frame_at - loop.picture_changed_at
-    return unchanged if unchanged > max(LIMITS.frozen_s, LIMITS.frozen_periods * loop.change_period_s) else 0.0
+    unchanged = loop.last_frame_at - loop.repeats.changed_at
+    return unchanged if unchanged > max(LIMITS.frozen_s, LIMITS.frozen_periods * loop.repeats.period_s) else 0.0
 
 
 def shortfalls(loop: FrameLoop, now: float, *, registers: bool, tracker: str | None) -> Iterator[str]:
@@ -89,7 +89,7 @@ def shortfalls(loop: FrameLoop, now: float, *, registers: bool, tracker: str | N
     if come >= LIMITS.least_come and recent.lost > LIMITS.lost_share * come:
         yield f"{recent.lost} of the last {come} frames were skipped or lost on the way"
     if tracker is not None and loop.first_frame_at:
-        heard = loop.last_tool_at
+        heard = loop.tools.last_at if loop.tools is not None else 0.0
         if not heard and now - loop.first_frame_at > LIMITS.tracker_silent_s:
             yield f"nothing was ever heard of the tracker at {tracker}"
         elif heard and now - heard > LIMITS.tracker_silent_s:
@@ -102,7 +102,7 @@ def shortfalls(loop: FrameLoop, now: float, *, registers: bool, tracker: str | N
 
 
 def _tools(loop: FrameLoop) -> list[tuple[bytes, ClockOffset]]:
-    return list(loop.tool_clocks.items())
+    return [] if loop.tools is None else list(loop.tools.clocks.items())
 
 
 def _name(topic: bytes) -> str:

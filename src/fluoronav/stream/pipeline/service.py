@@ -20,9 +20,12 @@ from fluoronav.geometry import Camera
 from fluoronav.site.launch import LaunchFile
 from fluoronav.stream.pipeline.accounting import FrameAccount
 from fluoronav.stream.pipeline.chain import Chain
-from fluoronav.stream.pipeline.frames import FrameLoop, Publisher
+from fluoronav.stream.pipeline.frames import FrameLoop
+from fluoronav.stream.pipeline.publisher import Publisher
 from fluoronav.stream.pipeline.session import Session
+from fluoronav.stream.pipeline.stages import check_order, make_stages
 from fluoronav.stream.pipeline.watch import Watch
+from fluoronav.stream.pipeline.work import Work
 from fluoronav.wire import bind
 from fluoronav.wire.sockets import OUT_HELD, REPLIES_HELD
 
@@ -49,11 +52,17 @@ class _Running:
                 with contextlib.suppress(zmq.Again):  # the frame path has ended by an error
                     self._wake.send(b"", zmq.NOBLOCK)
 
-    def end(self) -> None:
-        """Ends the frame path after the frame at hand; more than once does no harm."""
+    def end(self, why: str = "") -> None:
+        """Ends the frame path after the frame at hand; more than once does no harm.
+
+        Parameters
+        ----------
+        why : str
+            Said of the alerts that this clears; without it they are left as they are.
+        """
         if self._ended:
             return
-        self.loop.commands.append(self.loop.stop)
+        self.loop.commands.append(lambda: self.loop.stop(why))
         self.rouse()
         self._frames.join()
         with self._lock:
@@ -95,9 +104,10 @@ class Service:
 
         Raises
         ------
-        CaseError, CameraError, EndpointInUse
+        CaseError, CameraError, EndpointInUse, LaunchError
             When it cannot start.
         """
+        check_order(self._launch.stages, self._launch.path)
         if threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGTERM, lambda *_: self.stop())
             signal.signal(signal.SIGINT, lambda *_: self._interrupt())
@@ -157,7 +167,7 @@ class Service:
                     log.exception("the case %r cannot be loaded; the one at hand goes on", name)
                     watch.not_loaded(f"case.load {name}: {error}")
                     continue
-                running.end()
+                running.end("another case is loaded")
                 watch.detach()
                 running = self._run_case(context, case, name, chain, account, publisher, watch)
                 log.info("case %s is loaded", case.id)
@@ -199,7 +209,7 @@ class Service:
         return case, "", session
 
     def _prepared(self, case: Case, camera: Camera, *, at_once: bool) -> Chain:
-        chain = Chain(self._launch.stages, self._launch.inference)
+        chain = Chain(make_stages(self._launch.stages, self._launch.inference))
         try:
             chain.prepare(case, camera, self._progress, at_once=at_once)
         except BaseException:
@@ -224,7 +234,7 @@ class Service:
         frames = threading.Thread(target=self._frames, args=(loop, watch), name="frames")
         frames.start()
         running = _Running(chain, loop, frames, wake)
-        watch.attach(case, name, chain, account, loop, running.rouse, session)
+        watch.attach(Work(case, name, chain, account, loop, running.rouse), session)
         return running
 
     def _frames(self, loop: FrameLoop, watch: Watch) -> None:

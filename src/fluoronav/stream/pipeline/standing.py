@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fluoronav.stream.frame import FrameRecord
+from fluoronav.stream.frame import Alert, FrameRecord, RegistrationResult
+from fluoronav.stream.stage import HoldsAlerts, HoldsPose, ObservesTools
 
 # A minute at 60 frames a second is more than anybody asks for.
 _REMEMBERED = 1024
@@ -54,13 +55,15 @@ class RecentFrames:
 
 
 class Standing:
-    """How the registration and the instruments stand, and since when.
+    """What the stages say after each frame and each command: written by the frame path, read by the watchdog.
+
+    All values are replaced, never changed.
 
     Attributes
     ----------
     status : str
         Of the last overlay.
-    doubt : str
+    status_reason : str
         Why it is not tracking, in words.
     since : float
         When the registration stopped being `tracking`, or when the first frame came; by a clock that never steps.
@@ -68,6 +71,14 @@ class Standing:
         As of the last frame.
     tool_faults : dict
         By tool, as of the last frame.
+    tools_rejected : dict
+        The tracker's samples that were not believed, by reason.
+    pose : RegistrationResult or None
+        The patient's pose, as it was shown last.
+    accepted : bool
+        A person has accepted it.
+    alerts : tuple of Alert
+        Open alerts about the patient, as they were sent last.
     """
 
     def __init__(self) -> None:
@@ -76,6 +87,10 @@ class Standing:
         self.since = 0.0
         self.engine_fault = ""
         self.tool_faults: dict[str, str] = {}
+        self.tools_rejected: dict[str, int] = {}
+        self.pose: RegistrationResult | None = None
+        self.accepted = False
+        self.alerts: tuple[Alert, ...] = ()
 
     def take(self, at_s: float, frame: FrameRecord) -> None:
         """A frame has been processed."""
@@ -83,6 +98,15 @@ class Standing:
             self.since = at_s
         self.status, self.status_reason = frame.status, frame.status_reason
         self.engine_fault, self.tool_faults = frame.engine_fault, frame.tool_faults
+
+    def follow(self, pose: HoldsPose | None, alerts: HoldsAlerts | None, tools: ObservesTools | None) -> None:
+        """Takes over what stages hold; on the frame path's thread, after a frame or a command."""
+        if pose is not None:
+            self.pose, self.accepted = pose.latest, pose.accepted
+        if alerts is not None:
+            self.alerts = alerts.alerts.open()
+        if tools is not None:
+            self.tools_rejected = dict(tools.rejected)
 
     def untracked_s(self, now: float) -> float:
         """For how long the registration has not been `tracking`, s; 0 before the first frame."""

@@ -43,12 +43,12 @@ class Binning:
 
     def __call__(self, frame: FrameRecord, out: NDArray[np.float32]) -> None:
         """Writes the binned counts of a frame."""
-        if frame.counts.dtype == np.uint8:
+        if frame.corrected.dtype == np.uint8:
             # Averages of 8 bit counts have fractions that matter.
-            np.copyto(self._full, frame.counts)
+            np.copyto(self._full, frame.corrected)
             cv2.resize(self._full, self._shape, dst=out, interpolation=cv2.INTER_AREA)
         else:
-            cv2.resize(frame.counts, self._shape, dst=self._binned, interpolation=cv2.INTER_AREA)
+            cv2.resize(frame.corrected, self._shape, dst=self._binned, interpolation=cv2.INTER_AREA)
             np.copyto(out, self._binned)
         if frame.inverse:
             np.subtract(np.float32(frame.full_scale), out, out=out)
@@ -77,8 +77,8 @@ def write_attenuation(counts: NDArray[np.float32], frame: FrameRecord, out: NDAr
 class AttenuationStage:
     """Corrects the detector, bins the counts, subtracts the dark level and takes the logarithm.
 
-    Where the camera file names a calibration of the detector, `frame.counts` is the corrected frame from here on. The
-    image is not undistorted: rays are cast through the distorted pixels instead, which loses nothing.
+    Where the camera file names a calibration of the detector, `frame.corrected` is the corrected frame. The image is
+    not undistorted: rays are cast through the distorted pixels instead, which loses nothing.
 
     Counts are binned before the logarithm: at 20 photons a pixel the logarithm of a mean is right and the mean of
     logarithms is not. The dark level is what the detector reads outside the aperture, where there is one.
@@ -86,13 +86,15 @@ class AttenuationStage:
 
     name = "attenuation"
     engine = "cpu"
+    reads = frozenset[str]()
+    writes = frozenset({"corrected", "dark", "pyramid", "field_mask", "full_field_mask"})
 
     def __init__(self) -> None:
         self._detector: DetectorCorrection | None = None
         self._dark = 0.0
         self._aperture: Aperture | None = None
         self._exposed: NDArray[np.bool_] | None = None
-        self._last: FrameRecord | None = None
+        self._begun = False
         self._since_looked = 0
         self._rim_is_due = False
         self._look_took_ms = self._rim_took_ms = 0.0
@@ -127,28 +129,24 @@ class AttenuationStage:
             small = cv2.resize(fine, (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA)
             self._look_around({_MASK_SIDE: np.asarray(small, np.float32)})
             self._follow_rim({_RIM_SIDE: fine})
-        self._last, self._since_looked, self._rim_is_due = None, 0, False
+        self._begun, self._since_looked, self._rim_is_due = False, 0, False
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
         if self._detector is not None:
-            frame.counts = self._detector(frame.counts, frame.bits)
+            frame.corrected = self._detector(frame.counts, frame.bits)
         counts = self._bin(frame)
-        if self._last is None:
+        if not self._begun:
             self._look_around(counts)
             self._follow_rim(counts)
+            self._begun = True
         frame.dark = self._dark
         for side in SIDES:
             write_attenuation(counts[side], frame, self._attenuation[side])
         frame.pyramid = self._attenuation
         assert self._aperture is not None
         frame.field_mask, frame.full_field_mask = self._aperture.field_mask, self._exposed
-        self._last = frame
 
-    @property
-    def _searching(self) -> bool:
-        return self._last is not None and self._last.status == "searching"
-
-    def idle(self, budget: Budget) -> None:
+    def idle(self, frame: FrameRecord, budget: Budget) -> None:
         # Several milliseconds each, which no frame has to wait for: an aperture that changes is noticed a frame later,
         # and its rim after the next.
         self._since_looked += 1
@@ -157,7 +155,7 @@ class AttenuationStage:
                 self._rim_took_ms = _timed(self._follow_rim, self._counts)
                 self._rim_is_due = False
             return
-        every = _MASK_EVERY_FRAMES * (_RARER_IN_A_SEARCH if self._searching else 1)
+        every = _MASK_EVERY_FRAMES * (_RARER_IN_A_SEARCH if frame.status == "searching" else 1)
         if self._since_looked >= every and self._may(budget, self._look_took_ms, every):
             self._look_took_ms = _timed(self._look_around, self._counts)
             self._since_looked, self._rim_is_due = 0, True

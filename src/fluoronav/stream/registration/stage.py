@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -110,6 +111,9 @@ class RegistrationStage:
     """
 
     name = "registration"
+    reads = frozenset({"pyramid", "field_mask"})
+    writes = frozenset({"status", "status_reason", "registration", "objects"})
+    on_failure: Mapping[str, Any] = {"status": "lost", "registration": None}
 
     def __init__(self, inference: InferenceSettings | None = None, limits: AgeLimits | None = None) -> None:
         self._inference = inference or InferenceSettings()
@@ -124,7 +128,6 @@ class RegistrationStage:
         self._check: Future[Hypothesis | None] | None = None
         self._checked_at = 0.0
         self._agreement = 0.0
-        self._latest: FrameRecord | None = None
         self._placing: Future[None] | None = None
         self._measuring: Future[Measured] | None = None
         self._measuring_of = 0  # the frame in which an object is being measured, ns
@@ -187,7 +190,6 @@ class RegistrationStage:
     def process(self, frame: FrameRecord, budget: Budget) -> None:
         if isinstance(self._steps, GraphBackend):
             self.engine = self._steps.engine
-            frame.engine_fault = frame.engine_fault or self._steps.fault
         # In the order of their submission: after a stall several may be done, and a pose was lost in between.
         self._take_placed_patches()
         self._take_check()
@@ -237,11 +239,26 @@ class RegistrationStage:
                 estimate, T_start = unmoved, self._T_camera_ct
         self._judge(frame, estimate, T_start)
 
-    def idle(self, budget: Budget) -> None:
+    @property
+    def models(self) -> dict[str, str]:
+        return {}
+
+    @property
+    def fault(self) -> str:
+        return self._steps.fault if isinstance(self._steps, GraphBackend) else ""
+
+    @property
+    def handles(self) -> dict[str, Callable[..., object]]:
+        return {
+            "registration.start": self.restart,
+            "registration.reject": self.restart,
+            "registration.accept": self.accept,
+        }
+
+    def idle(self, frame: FrameRecord, budget: Budget) -> None:
         patches = self._sets[0]
-        frame = self._latest
         busy = any(job is not None for job in (self._placing, self._search, self._check, self._measuring))
-        if self._T_camera_ct is None or busy or frame is None or frame.field_mask is None:
+        if self._T_camera_ct is None or busy or frame.field_mask is None:
             return
         moved, turned = self._change(patches.T_camera_ct, self._T_camera_ct)
         # The check comes first when it is due: a pose that drifts would otherwise have its patches placed for ever.
@@ -399,7 +416,6 @@ class RegistrationStage:
             estimate = replace(again, iterations=again.iterations + estimate.iterations)
         spent = (time.perf_counter() - start) * 1000 / max(estimate.iterations, 1)
         self._iteration_ms += _LEARNED * (min(spent, _MOST_LEARNED * self._iteration_ms) - self._iteration_ms)
-        self._latest = frame
         return estimate
 
     def _judge(self, frame: FrameRecord, estimate: PoseEstimate, T_start: Float) -> None:

@@ -44,6 +44,8 @@ class InstrumentStage:
 
     name = "instruments"
     engine = "cpu"
+    reads = frozenset({"detections", "registration", "status"})
+    writes = frozenset({"instruments", "drift", "tool_faults"})
 
     def __init__(self) -> None:
         self._tracks: dict[str, ToolTrack] = {}
@@ -100,7 +102,7 @@ class InstrumentStage:
         frame.tool_faults = {name: track.fault for name, track in self._tracks.items() if track.fault}
         frame.instruments = (*found, *(self._of_picture(frame, d, left) for d in left))
 
-    def idle(self, budget: Budget) -> None:
+    def idle(self, frame: FrameRecord, budget: Budget) -> None:
         if self._marker is not None:
             self._marker.idle()
 

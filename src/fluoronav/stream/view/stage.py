@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,19 +13,10 @@ from fluoronav.imaging.xray.contrast import DisplayPicture
 from fluoronav.imaging.xray.denoiser import SIDE, LearnedDenoiser
 from fluoronav.imaging.xray.spatial_filter import LocalWiener
 from fluoronav.imaging.xray.temporal_filter import TemporalFilter
-from fluoronav.stream.frame import Budget, FrameRecord
+from fluoronav.stream.frame import Budget, FrameRecord, ViewPicture
 from fluoronav.stream.priority import beside_the_frame_path
 
 Float32 = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class Picture:
-    """One enhanced frame; `pixels` are valid until the next one is made."""
-
-    seq: int
-    t_acq: int
-    pixels: NDArray[np.uint8]
 
 
 class ViewStage:
@@ -36,15 +26,16 @@ class ViewStage:
     """
 
     name = "view"
+    reads = frozenset({"corrected", "dark", "field_mask"})
+    writes = frozenset[str]()
 
     def __init__(self, inference: InferenceSettings | None = None) -> None:
         self._inference = inference or InferenceSettings()
-        self.engine = "cpu"
-        self.on_picture: Callable[[Picture], None] = lambda picture: None
+        self._learned: LearnedDenoiser | None = None
+        self.on_picture: Callable[[ViewPicture], None] = lambda picture: None
         self.skipped = 0
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="view", initializer=beside_the_frame_path)
         self._making: Future[None] | None = None
-        self._next: FrameRecord | None = None
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         progress("view: kernels")
@@ -70,23 +61,28 @@ class ViewStage:
         return learned if wanted == "network" or learned.model.on_gpu else None
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
-        self._next = frame
-        if self._learned is not None:
-            model = self._learned.model
-            frame.models["denoiser"], self.engine = model.sha256, model.provider
-            frame.engine_fault = frame.engine_fault or model.fault
+        """Nothing: the overlay does not wait for the picture."""
 
-    def idle(self, budget: Budget) -> None:
-        frame, self._next = self._next, None
-        if frame is None:
-            return
+    @property
+    def models(self) -> dict[str, str]:
+        return {} if self._learned is None else {"denoiser": self._learned.model.sha256}
+
+    @property
+    def fault(self) -> str:
+        return "" if self._learned is None else self._learned.model.fault
+
+    @property
+    def engine(self) -> str:
+        return "cpu" if self._learned is None else self._learned.model.provider
+
+    def idle(self, frame: FrameRecord, budget: Budget) -> None:
         if self._making is not None:
             if not self._making.done():
                 self.skipped += 1
                 return
             self._making.result()  # nothing that failed is passed over
         # A copy: the frame's memory is the message's.
-        counts = np.array(frame.counts)
+        counts = np.array(frame.corrected)
         if frame.inverse:
             np.subtract(counts.dtype.type(frame.full_scale), counts, out=counts)
         field_mask = None if frame.field_mask is None else frame.field_mask.copy()
@@ -103,4 +99,4 @@ class ViewStage:
     def _make(self, seq: int, t_acq: int, counts: NDArray, dark: float, field_mask: NDArray[np.bool_] | None) -> None:
         smooth = self._spatial(self._temporal(counts, dark, field_mask), self._temporal.worth)
         picture = self._display(smooth, field_mask)
-        self.on_picture(Picture(seq, t_acq, picture))
+        self.on_picture(ViewPicture(seq, t_acq, picture))

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluoronav.stream.guidance.alerts import HYSTERESIS_MM, AlertBook, proximity_level
+from fluoronav.stream.alerts import HYSTERESIS_MM, AlertBook, proximity_level
 
 
 def test_the_level_rises_at_the_threshold_and_falls_only_beyond_it():

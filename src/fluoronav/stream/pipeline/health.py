@@ -1,0 +1,210 @@
+"""The health message: how the service is, and why it is not better."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from fluoronav import __version__
+from fluoronav.site.launch import LaunchFile
+from fluoronav.stream.pipeline.judge import LIMITS, shortfalls
+from fluoronav.stream.pipeline.publisher import Publisher
+from fluoronav.stream.pipeline.recording_process import RecordingProcess
+from fluoronav.stream.pipeline.watchdog import Watchdog
+from fluoronav.stream.pipeline.work import Work
+from fluoronav.stream.stage import HoldsPose, ObservesTools
+from fluoronav.wire.messages import PROTOCOL_VERSION
+
+log = logging.getLogger("fluoronav")
+
+_EVERY_S = 1.0
+# Rates are counted over at least so long, s.
+_RATES_OVER_S = 0.5
+_NO_FRAMES = {"received": 0, "processed": 0, "network": 0, "overload": 0, "invalid": 0, "missed": 0}
+
+
+@dataclass
+class _Passing:
+    """A fault that is said for some time."""
+
+    text: str = ""
+    until: float = 0.0
+
+    def note(self, text: str, for_s: float) -> None:
+        self.text, self.until = text, time.monotonic() + for_s
+
+    def now(self, now: float) -> str:
+        return self.text if now < self.until else ""
+
+
+class Health:
+    """Judges the service, and says so once a second and on a change of state.
+
+    Parameters
+    ----------
+    launch : LaunchFile
+    publisher : Publisher
+    watchdog : Watchdog
+    recording : RecordingProcess
+
+    Attributes
+    ----------
+    work : Work or None
+    next_at : float
+        When it is said next, by the monotonic clock, s.
+    failure : str
+        Why the frame path has ended.
+    loading : str
+        The case that is being loaded, by its name in the launch file.
+    session_fault : str
+        Why the session before a restart was not taken up, until a person has confirmed the patient.
+    stumbled, not_loaded : _Passing
+        Errors of the watchdog, and of a case that was asked for.
+    """
+
+    def __init__(
+        self, launch: LaunchFile, publisher: Publisher, watchdog: Watchdog, recording: RecordingProcess
+    ) -> None:
+        self._launch, self._publisher, self._watchdog, self._recording = launch, publisher, watchdog, recording
+        self.work: Work | None = None
+        self.next_at = 0.0
+        self.failure = self.loading = self.session_fault = ""
+        self.stumbled, self.not_loaded, self._failed = _Passing(), _Passing(), _Passing()
+        self._state, self._reason = "starting", ""
+        self._failures_seen = 0
+        self._last_counts = (time.monotonic(), 0, 0)
+        self._rates = (0.0, 0.0)
+        self._logged_invalid = 0
+
+    def attach(self, work: Work) -> None:
+        """Another case is at work."""
+        self.work, self.loading, self._failures_seen = work, "", 0
+        self.not_loaded = _Passing()
+
+    def changed(self) -> bool:
+        """Whether the state is not the one that was said last."""
+        return self._judge(time.monotonic())[0] != self._state
+
+    def say(self) -> None:
+        """Sends the message, and every open alert again for whoever listens to alerts alone."""
+        self.next_at = time.monotonic() + _EVERY_S
+        health = self.message()
+        self._publisher.send("health", health)
+        for alert in health["alerts"]:
+            self._publisher.send("alert", alert)
+
+    def message(self) -> dict[str, Any]:
+        """The health message as of now."""
+        now = time.monotonic()
+        self._state, self._reason = self._judge(now)
+        work = self.work
+        loop = work.loop if work is not None else None
+        tools = loop.tools if loop is not None else None
+        return {
+            "v": PROTOCOL_VERSION,
+            "source": self._launch.source,
+            "t": time.time_ns(),
+            "state": self._state,
+            "reason": self._reason,
+            "instance": self._publisher.instance,
+            "alerts": self._open_alerts(),
+            **self._counts(now),
+            "tools_invalid": tools.invalid if tools else 0,
+            "tools_skipped": tools.skipped if tools else 0,
+            "tools_rejected": loop.standing.tools_rejected if loop else {},
+            "clock_offset_ms": loop.clock_offset_ms if loop else 0.0,
+            "engine": work.chain.engines if work else {},
+            "case": work.case.id if work else "",
+            "case_name": work.case_name if work else "",
+            "loading": self.loading,
+            "recording": str(self._recording.path) if self._recording.running else "",
+            "mode": loop.mode if loop else "shadow",
+            "session": self._session(),
+            "unauthenticated": self._launch.unauthenticated,
+            "version": __version__,
+            "error": self._error(now),
+        }
+
+    def _counts(self, now: float) -> dict[str, Any]:
+        """Frames, rates and latencies."""
+        frames, latency = _NO_FRAMES, {"p50": 0.0, "p99": 0.0, "max": 0.0}
+        invalid_by: dict[str, int] = {}
+        if self.work is not None:
+            loop, totals = self.work.loop, self.work.account.totals
+            frames = {name: int(getattr(totals, name)) for name in _NO_FRAMES}
+            invalid_by = dict(totals.invalid_by_field)
+            then, received, processed = self._last_counts
+            elapsed = now - then
+            if elapsed > _RATES_OVER_S:
+                self._rates = (totals.received - received) / elapsed, (totals.processed - processed) / elapsed
+                self._last_counts = now, totals.received, totals.processed
+            recent = loop.latencies_ms[: min(loop.latency_count, len(loop.latencies_ms))].copy()
+            if len(recent):
+                p50, p99 = np.percentile(recent, [50, 99])
+                latency = {"p50": float(p50), "p99": float(p99), "max": float(recent.max())}
+            self._log_invalid()
+        return {
+            "fps_in": self._rates[0],
+            "fps_out": self._rates[1],
+            "latency_ms": latency,
+            "frames": frames,
+            "invalid_by_field": invalid_by,
+        }
+
+    def _session(self) -> dict[str, Any]:
+        work = self.work
+        return {
+            "confirmed": work is not None and work.confirmed is not None,
+            "accepted": work is not None and work.loop.standing.accepted,
+            "plan": list(work.plan) if work else [],
+            "restored": work is not None and work.restored,
+        }
+
+    def _open_alerts(self) -> list[dict[str, Any]]:
+        """All that is open, for a display that has just begun to listen."""
+        if self.work is None:
+            return []
+        loop = self.work.loop
+        alerts = [*self._watchdog.alerts.open(), *loop.standing.alerts]
+        return [self._publisher.alert(a, loop.last_seq, loop.last_t_acq) for a in alerts]
+
+    def _judge(self, now: float) -> tuple[str, str]:
+        """The state, and why it is not better, in words."""
+        if self.failure:
+            return "failed", self.failure
+        if self.work is None:
+            return "starting", ""
+        chain = self.work.chain
+        if chain.failures > self._failures_seen:
+            self._failures_seen = chain.failures
+            self._failed.note(chain.last_failure, LIMITS.failed_s)
+        reason = next(self._reasons(self.work, now), "")
+        if reason:
+            return "degraded", reason
+        return ("running" if self.work.loop.last_frame_at else "ready"), ""
+
+    def _reasons(self, work: Work, now: float) -> Iterator[str]:
+        yield from (alert.text for alert in self._watchdog.alerts.open())
+        yield from filter(None, (self._failed.now(now), self.stumbled.now(now), self.session_fault))
+        has_tracker = work.case.file.tracker is not None and work.chain.find(ObservesTools) is not None
+        tracker = self._launch.endpoints.tools if has_tracker else None
+        registers = work.chain.find(HoldsPose) is not None
+        yield from shortfalls(work.loop, now, registers=registers, tracker=tracker)
+
+    def _error(self, now: float) -> str:
+        """An error that has passed is not said any more."""
+        return self.failure or self.not_loaded.now(now) or self.stumbled.now(now) or self._failed.now(now)
+
+    def _log_invalid(self) -> None:
+        assert self.work is not None
+        loop = self.work.loop
+        tools_invalid, tools_text = (loop.tools.invalid, loop.tools.refused) if loop.tools else (0, "")
+        count, text = self.work.account.totals.invalid + tools_invalid, loop.invalid_text or tools_text
+        if count > self._logged_invalid:
+            log.warning("%d invalid messages since the last report, such as: %s", count - self._logged_invalid, text)
+            self._logged_invalid = count

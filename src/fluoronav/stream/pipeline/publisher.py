@@ -1,0 +1,43 @@
+"""The socket that everything leaves by."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from typing import Any
+
+import numpy as np
+import zmq
+from numpy.typing import NDArray
+
+from fluoronav.stream.frame import Alert
+from fluoronav.stream.pipeline.messages import alert_message
+from fluoronav.wire import encode
+
+
+class Publisher:
+    """The one socket that everything leaves by; the lock is held for one non-blocking send.
+
+    Attributes
+    ----------
+    instance : str
+        Tells one start of the pipeline from another.
+    """
+
+    def __init__(self, socket: zmq.Socket[bytes], source: str) -> None:
+        self._socket, self._source = socket, source
+        self.instance = uuid.uuid4().hex[:16]
+        self._lock = threading.Lock()
+        self._topics = {kind: f"{kind}/{source}".encode() for kind in ("overlay", "alert", "health", "view")}
+
+    def alert(self, alert: Alert, seq: int, t_acq: int) -> dict[str, Any]:
+        """An alert's message as of a frame; 0 and 0 where there has been none."""
+        return alert_message(alert, self._source, self.instance, seq, t_acq)
+
+    def send(self, kind: str, message: dict[str, Any], payload: NDArray[np.uint8] | None = None) -> None:
+        """Sends a message; `kind` is the first part of its topic."""
+        parts: list[Any] = [self._topics[kind], encode(message)]
+        if payload is not None:
+            parts.append(payload.tobytes())  # the array is overwritten with the next one
+        with self._lock:
+            self._socket.send_multipart(parts)
