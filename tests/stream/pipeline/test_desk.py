@@ -15,7 +15,7 @@ from fluoronav.stream.pipeline.session_keeper import SessionKeeper
 
 @pytest.fixture
 def desk(tmp_path):
-    launch = load_launch(shipped("launch/demo.yaml"), audit=tmp_path)
+    launch = load_launch(shipped("launch/demo.yaml"), audit=str(tmp_path))
     watchdog = SimpleNamespace(say_storage=lambda fault: None)
     health = SimpleNamespace(message=lambda: {"state": "starting"}, loading="")
     keeper = SessionKeeper(launch)
