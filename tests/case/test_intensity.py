@@ -28,7 +28,7 @@ def whole_ct(rng, padding=None):
 
 def bone_cut_out(rng, background):
     hu = np.full(sitk.GetArrayFromImage(patient()).shape, float(background))
-    hu[BONE] = rng.normal(400, 350, hu[BONE].shape).clip(-150, 2000)
+    hu[BONE] = rng.normal(300, 400, hu[BONE].shape).clip(-250, 2000)
     return hu
 
 

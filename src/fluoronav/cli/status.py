@@ -50,4 +50,4 @@ def _reply(endpoint: str, timeout_s: float) -> dict[str, Any] | None:
         socket.setsockopt(zmq.LINGER, 0)
         socket.connect(endpoint)
         socket.send(encode(make_request("status", user="status")))
-        return msgpack.unpackb(socket.recv()) if socket.poll(timeout_s * 1000) else None
+        return msgpack.unpackb(socket.recv()) if socket.poll(round(timeout_s * 1000)) else None
