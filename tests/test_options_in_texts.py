@@ -13,7 +13,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 import fluoronav
 from fluoronav.case import CaseError
-from fluoronav.cli import _parser
+from fluoronav.cli import build_parser
 from fluoronav.imaging.registration.register import RegisterError, Request, register_files
 
 SOURCE = Path(fluoronav.__file__).parent
@@ -44,7 +44,7 @@ FILES = sorted(f for f in SOURCE.rglob("*.py") if f.name not in OTHERS)
 
 
 def test_every_option_that_a_text_names_exists():
-    known = options(_parser())
+    known = options(build_parser())
     named = {(str(f.relative_to(SOURCE)), o) for f in FILES for text in texts(f) for o in OPTION.findall(text)}
     assert len(named) > 5
     assert {(f, o) for f, o in named if o not in known} == set()
@@ -63,7 +63,7 @@ def test_register_has_the_option_that_its_error_names(tmp_path):
     with pytest.raises((RegisterError, CaseError), match="--series") as caught:
         register_files(request)
     named = OPTION.findall(str(caught.value))
-    register = next(a for a in _parser()._actions if isinstance(a, argparse._SubParsersAction)).choices["register"]
+    register = next(a for a in build_parser()._actions if isinstance(a, argparse._SubParsersAction)).choices["register"]
     assert named and set(named) <= options(register)
 
 

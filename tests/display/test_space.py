@@ -73,7 +73,7 @@ def test_slices_show_the_ct_at_the_tip(page):
     assert shown == pytest.approx([200 / 1800, 1300 / 1800])
     tip = np.array(CASE.plan[0].target_ct)
     ways = [((1, 0, 0), (0, 1, 0)), ((0, 1, 0), (0, 0, -1)), ((1, 0, 0), (0, 0, -1))]
-    hu = CASE.ct.hounsfield()[0]
+    hu = CASE.ct
     low = CASE.ct.corners_ct().min(0)
     grid = hu.resampled(low, tuple((np.ptp(CASE.ct.corners_ct(), axis=0) // 1 + 1).astype(int).tolist()), 1.0, -400.0)
     for k, (right, down) in enumerate(ways):

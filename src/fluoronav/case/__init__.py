@@ -2,18 +2,21 @@
 
 from fluoronav.case.distance import DistanceField, sample_distance, sample_distances
 from fluoronav.case.file import CaseFile, PriorPose, Spread, Trajectory
+from fluoronav.case.intensity import Hounsfield, to_hounsfield
 from fluoronav.case.loading import Bones, Case, Structure, load_case
 from fluoronav.case.no_go import NoGo
 from fluoronav.case.schema import CaseError
 from fluoronav.case.tool import Tool
-from fluoronav.case.volume import Volume, read_volume
+from fluoronav.case.volume import CtUnits, Volume, read_volume
 
 __all__ = [
     "Bones",
     "Case",
     "CaseError",
     "CaseFile",
+    "CtUnits",
     "DistanceField",
+    "Hounsfield",
     "NoGo",
     "PriorPose",
     "Spread",
@@ -25,4 +28,5 @@ __all__ = [
     "read_volume",
     "sample_distance",
     "sample_distances",
+    "to_hounsfield",
 ]

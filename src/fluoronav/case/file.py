@@ -12,6 +12,7 @@ from pydantic import Field, ValidationError, field_validator, model_validator
 from fluoronav.case.no_go import NoGo
 from fluoronav.case.schema import CaseError, Color, Margin, Name, Point, Radius, SourceDistance, Strict, Uncertainty
 from fluoronav.case.tool import Tool
+from fluoronav.case.volume import CtUnits
 from fluoronav.geometry import CArmPose, is_rigid
 from fluoronav.paths import regular_file
 
@@ -111,11 +112,16 @@ class RigidObject(Strict):
     volume: Path | None = Field(
         default=None, description="CT of this bone alone, air around it, in the patient frame of `ct`"
     )
+    units: CtUnits | None = Field(
+        default=None, description="units of the values of `volume`; inferred from the values by default"
+    )
 
     @model_validator(mode="after")
     def _one_source(self) -> RigidObject:
         if bool(self.structures) == (self.volume is not None):
             raise ValueError("give either `structures` or `volume`")
+        if self.units is not None and self.volume is None:
+            raise ValueError("`units` are those of a `volume`: a bone of the label map has none")
         return self
 
 
@@ -124,6 +130,9 @@ class CaseFile(Strict):
 
     name: Name
     ct: Path = Field(description="DICOM folder, NRRD or NIfTI")
+    units: CtUnits | None = Field(
+        default=None, description="units of the values of `ct` and `surroundings`; HU by default"
+    )
     ct_series: str | None = Field(default=None, description="SeriesInstanceUID, where the folder holds several")
     labels: Path | None = Field(default=None, description="label map on any grid of the same patient frame")
     surroundings: Path | None = Field(

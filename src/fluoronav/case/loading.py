@@ -14,6 +14,7 @@ import SimpleITK as sitk
 
 from fluoronav.case.distance import DistanceField, distance_field, sample_distances
 from fluoronav.case.file import CaseFile, PriorPose, Trajectory, read_case_file
+from fluoronav.case.intensity import to_hounsfield
 from fluoronav.case.no_go import NoGo
 from fluoronav.case.plausible import (
     check_bone_volume,
@@ -24,7 +25,7 @@ from fluoronav.case.plausible import (
 )
 from fluoronav.case.schema import CaseError
 from fluoronav.case.tool import Tool
-from fluoronav.case.volume import Volume, read_volume
+from fluoronav.case.volume import CtUnits, Volume, read_volume
 from fluoronav.paths import cache_folder, embedded_case
 
 log = logging.getLogger(__name__)
@@ -133,13 +134,11 @@ def load_case(path: str | Path, cache: Path | None = None, progress: Callable[[s
     cache = cache or cache_folder("distance")
 
     progress(f"reading {file.ct}")
-    ct = read_volume(folder / file.ct, file.ct_series)
-    warnings = [*ct.warnings, *check_hounsfield(ct)]
-    check_size_of_patient(ct)
-    surroundings = None if file.surroundings is None else read_volume(folder / file.surroundings)
-    if surroundings is not None:
-        warnings += [*surroundings.warnings, *check_hounsfield(surroundings)]
-        check_size_of_patient(surroundings)
+    ct, warnings = _checked_ct(read_volume(folder / file.ct, file.ct_series), file.units)
+    surroundings = None
+    if file.surroundings is not None:
+        surroundings, unusual = _checked_ct(read_volume(folder / file.surroundings), file.units)
+        warnings += unusual
     warnings += check_places(file, ct, surroundings, path)
 
     labels, structures = None, []
@@ -154,10 +153,12 @@ def load_case(path: str | Path, cache: Path | None = None, progress: Callable[[s
     objects = []
     for o in file.objects:
         own = tuple(s.label for s in structures if s.name in o.structures)
-        volume = None if o.volume is None else read_volume(folder / o.volume).hounsfield()[0]
-        if volume is not None:
+        volume = None
+        if o.volume is not None:
+            bone = to_hounsfield(read_volume(folder / o.volume), o.units, "units:")
+            volume = bone.volume
             check_bone_volume(ct, volume, f"{path}: objects: {o.name}")
-            warnings += volume.warnings
+            warnings += [*volume.warnings, *([bone.note] if bone.note and bone.units != "hu" else [])]
         objects.append(Bones(o.name, own, volume))
     for warning in warnings:
         log.warning("%s", warning)
@@ -174,13 +175,24 @@ def load_case(path: str | Path, cache: Path | None = None, progress: Callable[[s
     )
 
 
+def _checked_ct(volume: Volume, units: CtUnits | None) -> tuple[Volume, list[str]]:
+    """A CT in HU, and what is unusual about it. Undeclared units are HU: to navigate on, none are inferred."""
+    if units is not None:
+        volume = to_hounsfield(volume, units, "units:").volume
+    unusual = check_hounsfield(volume)
+    check_size_of_patient(volume)
+    return volume, [*volume.warnings, *unusual]
+
+
 def _digest(file: CaseFile, volumes: Sequence[Volume | None]) -> str:
     """The hash of all that changes guidance: what the case file says, and each volume's voxels and place.
 
     Where a file lies is not part of it: a copy of a case is the same case.
     """
-    said = file.model_dump(mode="json", exclude={"ct", "ct_series", "labels", "surroundings"})
+    said = file.model_dump(mode="json", exclude={"ct", "units", "ct_series", "labels", "surroundings"})
     for o in said["objects"]:
+        # The voxels are in HU by now.
+        del o["units"]
         o["volume"] = o["volume"] is not None
     digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
     for volume in volumes:

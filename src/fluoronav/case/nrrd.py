@@ -39,6 +39,7 @@ _USED = {
     "data file", "datafile", "measurement frame", "spacings", "axis mins", "axismins", "axis maxs", "axismaxs", "units",
     "sample units", "sampleunits", "byte skip", "byteskip", "line skip", "lineskip",
 }  # fmt: skip
+_HOUNSFIELD = ("hu", "hounsfield", "hounsfield unit", "hounsfield units")
 
 
 def read_nrrd_grid(path: Path) -> Grid:
@@ -76,6 +77,15 @@ def read_nrrd_grid(path: Path) -> Grid:
     grid = Grid(size, factor[:, None] * step, factor * origin)
     _check_data(fields, size, path, header_bytes)
     return grid
+
+
+def declares_hounsfield(path: Path) -> bool:
+    """Whether the header of a NRRD file says that its values are HU."""
+    return _sample_units(_fields(path)[0]) in _HOUNSFIELD
+
+
+def _sample_units(fields: dict[str, str]) -> str:
+    return (fields.get("sample units") or fields.get("sampleunits") or "").strip('"').lower()
 
 
 def _fields(path: Path) -> tuple[dict[str, str], dict[str, str], int]:
@@ -144,8 +154,8 @@ def _check_the_rest(fields: dict[str, str], pairs: dict[str, str], step_mm: np.n
             continue
         if name != "spacings" or not np.allclose(values, np.linalg.norm(step_mm, axis=0), rtol=1e-3):
             raise CaseError(f"{path}: `{name}` {fields[name]} stands beside `space directions` and says another place")
-    sample = (fields.get("sample units") or fields.get("sampleunits") or "").strip('"').lower()
-    if sample not in ("", "hu", "hounsfield", "hounsfield unit", "hounsfield units", "label", "labels"):
+    sample = _sample_units(fields)
+    if sample not in ("", *_HOUNSFIELD, "label", "labels"):
         raise CaseError(f"{path}: `sample units` is {sample!r}, not HU")
     for name in ("byte skip", "byteskip", "line skip", "lineskip"):
         if fields.get(name, "0") not in ("0", "-1"):

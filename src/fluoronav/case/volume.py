@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import SimpleITK as sitk
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from fluoronav.case.compressed import inflated_start
 from fluoronav.case.metaimage import read_metaimage_grid
 from fluoronav.case.nifti import read_nifti_grid
-from fluoronav.case.nrrd import read_nrrd_grid
+from fluoronav.case.nrrd import declares_hounsfield, read_nrrd_grid
 from fluoronav.case.schema import CaseError
 from fluoronav.dicom.errors import DicomError
 from fluoronav.geometry.grid import Grid, GridError, check_grid
@@ -22,6 +23,9 @@ from fluoronav.paths import regular_file
 _MAGIC_BYTES = 348
 # sizeof_hdr of Analyze and NIfTI-1 (348) and NIfTI-2 (540), in both byte orders.
 _NIFTI_SIZES = tuple(n.to_bytes(4, order) for n in (348, 540) for order in ("little", "big"))
+
+# Hounsfield units; HU + 1000 (air is 0); stored values without their DICOM rescale.
+CtUnits = Literal["hu", "shifted", "raw"]
 
 
 @dataclass(frozen=True)
@@ -36,31 +40,25 @@ class Volume:
         Where it came from, for messages.
     warnings : tuple of str
         What was not read, or looks wrong, in words.
+    units : "hu", "shifted", "raw" or None
+        Units of the values as the file's header declares them; None where it says nothing.
     """
 
     image: sitk.Image
     path: Path
     warnings: tuple[str, ...] = ()
+    units: CtUnits | None = None
 
     @cached_property
     def voxels(self) -> NDArray:
         """The voxels, shape (z, y, x); a copy, since SimpleITK's views do not keep their image alive."""
         return sitk.GetArrayFromImage(self.image)
 
-    def hounsfield(self) -> tuple[Volume, bool]:
-        """This volume in HU, and whether it is a segmented bone: that counts from air (0) over water (1000).
-
-        Raises
-        ------
-        CaseError
-            Every voxel has the same value.
-        """
-        low, high = float(self.voxels.min()), float(self.voxels.max())
-        if low == high:
-            raise CaseError(f"{self.path}: every voxel has the same value, {low:g}: there is nothing in it")
-        if low < 0:
-            return self, False
-        return Volume(sitk.Cast(self.image, sitk.sitkFloat32) - 1000.0, self.path, self.warnings), True
+    def sampled(self, most: int) -> NDArray[np.float32]:
+        """The values of about `most` evenly spaced voxels; all of them where there are fewer."""
+        voxels = self.voxels.reshape(-1)
+        # A step that divides the row length would examine the same columns in each row; an odd step seldom does.
+        return voxels[:: max(voxels.size // most, 1) | 1].astype(np.float32)
 
     def corners_ct(self) -> NDArray[np.float64]:
         """The eight outermost voxel centres, LPS mm, shape (8, 3)."""
@@ -154,7 +152,7 @@ def _read(path: Path, series: str | None) -> Volume:
         # Not above: pydicom takes a fifteenth of a second of every start, and few cases are folders of DICOM.
         from fluoronav.dicom.series import read_dicom_series
 
-        return Volume(*_with_path(read_dicom_series(path, series), path))
+        return _of_dicom(*read_dicom_series(path, series), path)
     try:
         start = inflated_start(regular_file(path), _MAGIC_BYTES)
     except OSError as error:
@@ -162,7 +160,7 @@ def _read(path: Path, series: str | None) -> Volume:
     if start[128:132] == b"DICM":
         from fluoronav.dicom.series import read_dicom_file
 
-        return Volume(*_with_path(read_dicom_file(path), path))
+        return _of_dicom(*read_dicom_file(path), path)
     grid, reader_name = _grid_of(path, start)
     check_grid(grid, path)
     reader = sitk.ImageFileReader()
@@ -184,11 +182,13 @@ def _read(path: Path, series: str | None) -> Volume:
     image.SetSpacing(grid.spacing_mm.tolist())
     image.SetOrigin(grid.origin_ct.tolist())
     image.SetDirection(grid.direction.ravel().tolist())
-    return Volume(_finite(image, path), path)
+    declares = reader_name == "NrrdImageIO" and declares_hounsfield(path)
+    return Volume(_finite(image, path), path, units="hu" if declares else None)
 
 
-def _with_path(read: tuple[sitk.Image, tuple[str, ...]], path: Path) -> tuple[sitk.Image, Path, tuple[str, ...]]:
-    return _finite(read[0], path), path, read[1]
+def _of_dicom(image: sitk.Image, warnings: tuple[str, ...], path: Path) -> Volume:
+    # The reader applies the rescale and refuses a RescaleType other than HU.
+    return Volume(_finite(image, path), path, warnings, "hu")
 
 
 def _grid_of(path: Path, start: bytes) -> tuple[Grid, str]:

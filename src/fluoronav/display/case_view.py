@@ -66,7 +66,7 @@ def ct_box(case: Case) -> bytes:
         float(min(case.ct.image.GetSpacing())), _FINEST_MM, float((np.prod(extent) / _MOST_VOXELS) ** (1 / 3))
     )
     size = np.ceil(extent / spacing).astype(int) + 1
-    hu = case.ct.hounsfield()[0].resampled(low, tuple(size.tolist()), spacing, LOWEST_HU)
+    hu = case.ct.resampled(low, tuple(size.tolist()), spacing, LOWEST_HU)
     shown = np.clip((hu - LOWEST_HU) * (255 / (HIGHEST_HU - LOWEST_HU)), 0, 255)
     head = {
         "case": case.id, "size": size.tolist(), "origin_ct": low.tolist(), "spacing_mm": spacing, "low_hu": LOWEST_HU,

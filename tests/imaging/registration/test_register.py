@@ -65,6 +65,7 @@ def test_two_views_find_the_radius_to_a_third_of_a_millimetre(wrist, tmp_path, r
     assert main(arguments) == 0
     result = json.loads(out.read_text())
     assert result["accepted"]
+    assert any("radius.nrrd: its values are taken as HU + 1000, as with --units shifted" in n for n in result["notes"])
     assert [v["image"] for v in result["views"]] == [str(i) for i in images]
     for view, camera in zip(result["views"], (1, 2), strict=True):
         in_space, _ = errors(np.array(view["T_camera_ct"]), truth(wrist, time_point, camera))
@@ -133,6 +134,10 @@ def test_wrong_files_are_refused_by_name(wrist, tmp_path, rng):
         register_files(Request(volume, images, [volume, volume], init))
     with pytest.raises(CaseError, match=r"frame0158_cam1.tif: is 1760 x 1760 x 1 voxels|frame0158_cam1.tif"):
         register_files(Request(images[0], images, cameras, init))
+    with pytest.raises(CaseError, match=r"radius.nrrd: raw values .* say --units hu"):
+        register_files(Request(volume, images, cameras, init, units="raw"))
+    with pytest.raises(CaseError, match=r"radius.nrrd: raw values .* say --bone-units hu"):
+        register_files(Request(volume, images, cameras, init, bones=(volume,), bone_units="raw"))
     (tmp_path / "bad.json").write_text(json.dumps({"T_camera_ct": np.diag([1.0, 1, -1, 1]).tolist()}))
     with pytest.raises(RegisterError, match=r"bad.json: T_camera_ct is not a rigid"):
         register_files(Request(volume, images, cameras, tmp_path / "bad.json"))

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.case import CaseError, Spread, Volume, read_volume
+from fluoronav.case import CaseError, CtUnits, Hounsfield, Spread, Volume, read_volume, to_hounsfield
 from fluoronav.geometry import Camera, is_rigid
 from fluoronav.imaging.projector import AttenuationGrid, Projector
 from fluoronav.imaging.registration.model import SEGMENT_DEG, SEGMENT_MM, bone_grid, tissue_grid
@@ -62,6 +62,8 @@ class Request:
         Whether the images' stored values rise or fall where there is more X-ray; None: as each says itself.
     series : str or None
         SeriesInstanceUID, where the volume's folder holds several.
+    units, bone_units : "hu", "shifted", "raw" or None
+        Units of the values of `volume`, and of the volumes of `bones`; None: as the file declares, or inferred.
     """
 
     volume: Path
@@ -76,6 +78,8 @@ class Request:
     frame: int = 1
     polarity: Polarity | None = None
     series: str | None = None
+    units: CtUnits | None = None
+    bone_units: CtUnits | None = None
 
 
 def register_files(request: Request, progress: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
@@ -108,12 +112,17 @@ def register_files(request: Request, progress: Callable[[str], None] = lambda te
         progress(note)
     cameras = [Camera.load(c) for c in request.cameras]
     views = _views(frames, cameras)
-    ct, segmented = _volume(request).hounsfield()
-    labels = None if request.labels is None else read_volume(request.labels)
-    for warning in (*ct.warnings, *(labels.warnings if labels else ())):
+    ct, labels, bone_volumes = _volumes(request)
+    segmented = ct.segmented
+    inferred = [v.note for v in (ct, *bone_volumes.values()) if v.note]
+    notes += inferred
+    for note in inferred:
+        progress(note)
+    read = [ct.volume, *([labels] if labels else []), *(v.volume for v in bone_volumes.values())]
+    for warning in (w for v in read for w in v.warnings):
         progress(f"WARNING {warning}")
     try:
-        model, bones = _grids(ct, labels, request.bones)
+        model, bones = _grids(ct.volume, labels, request.bones, bone_volumes)
     except ValueError as error:
         raise RegisterError(f"{request.volume}: {error}") from error
     registration = OfflineRegistration(model, bones[0], views, segmented=segmented)
@@ -153,6 +162,15 @@ def register_files(request: Request, progress: Callable[[str], None] = lambda te
         T = result.views[0].T_camera_ct
         cv2.imwrite(str(request.overlay), _drawn(views[0], Projector(bones[0]).render(T, views[0].camera)))
     return out
+
+
+def _volumes(request: Request) -> tuple[Hounsfield, Volume | None, dict[Path, Hounsfield]]:
+    """The CT, its label map, and the volumes of bones by file; all but the label map in HU."""
+    ct = to_hounsfield(_volume(request), request.units, "--units")
+    labels = None if request.labels is None else read_volume(request.labels)
+    files = [b for b in request.bones if isinstance(b, Path)]
+    bones = {b: to_hounsfield(read_volume(b), request.bone_units, "--bone-units") for b in files}
+    return ct, labels, bones
 
 
 def _volume(request: Request) -> Volume:
@@ -224,13 +242,13 @@ def _views(frames: list[XrayFrame], cameras: list[Camera]) -> list[View]:
 
 
 def _grids(
-    ct: Volume, labels: Volume | None, bones: tuple[int | Path, ...]
+    ct: Volume, labels: Volume | None, bones: Sequence[int | Path], bone_volumes: dict[Path, Hounsfield]
 ) -> tuple[AttenuationGrid, list[AttenuationGrid]]:
     """The tissue, the bones together, and where there are several, each alone."""
     extent = np.ptp(ct.corners_ct(), axis=0)
     voxels = float(np.prod(np.minimum(extent, 2 * _REACH_MM)))
     spacing = max(min(ct.image.GetSpacing()), _FINEST_MM, (voxels / _MOST_VOXELS) ** (1 / 3))
-    parts = [((b,), []) if isinstance(b, int) else ((), [read_volume(b).hounsfield()[0]]) for b in bones]
+    parts = [((b,), []) if isinstance(b, int) else ((), [bone_volumes[b].volume]) for b in bones]
     together = bone_grid(ct, labels, sum((p[0] for p in parts), ()), spacing, [v for p in parts for v in p[1]])
     alone = [bone_grid(ct, labels, own, spacing, volumes) for own, volumes in parts] if len(parts) > 1 else []
     return tissue_grid(ct, together.centre_ct, _REACH_MM, spacing, _FADE_MM), [together, *alone]

@@ -1,0 +1,246 @@
+"""`fluoronav bench`: one verb per measurement."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fluoronav.cli.arguments import (
+    add_data,
+    add_family,
+    add_field,
+    add_json,
+    add_launch,
+    add_verb,
+    count,
+    image_size,
+    positive,
+)
+from fluoronav.cli.reporting import report, say
+
+_SUBJECTS = ["embedded", "T5", "T8", "T11", "ribs", "wrist"]
+
+
+def add_verbs(verbs: argparse._SubParsersAction) -> None:
+    bench = add_family(verbs, "bench", "measure latency, accuracy and failures", "fluoronav bench latency --fps 30")
+    for add in (
+        _add_latency, _add_registration, _add_instruments, _add_enhancement, _add_display, _add_engines, _add_faults,
+        _add_peers,
+    ):  # fmt: skip
+        add(bench)
+
+
+def _add_latency(bench: argparse._SubParsersAction) -> None:
+    latency = add_verb(
+        bench,
+        "latency",
+        "measure the time from exposure to overlay, ms, with grabber, pipeline and subscriber as processes",
+        _latency,
+        "fluoronav bench latency --fps 30 --frames 3000",
+        "fluoronav bench latency --size 512 --stages attenuation registration --json out/small.json",
+    )
+    latency.add_argument("--fps", type=positive, default=30.0, help="frames per second")
+    latency.add_argument("--frames", type=count, default=3000, help="number of frames")
+    latency.add_argument("--size", type=image_size, default=1024, help="side of a frame, pixels")
+    latency.add_argument("--transport", choices=("tcp", "ipc"), default="tcp", help="transport of the messages")
+    add_launch(latency)
+    latency.add_argument(
+        "--stages", nargs="+", metavar="STAGE",
+        help="stages to run instead of the launch file's: attenuation registration detection instruments guidance view",
+    )  # fmt: skip
+    add_field(latency)
+    add_json(latency, "out/latency.json")
+    latency.add_argument("--png", type=Path, metavar="FILE", help="draw the histogram here; by default beside the JSON")
+
+
+def _add_registration(bench: argparse._SubParsersAction) -> None:
+    registration = add_verb(
+        bench,
+        "registration",
+        "measure search, tracking and confidence on real CTs with known poses and on real wrist X-rays; takes many "
+        "minutes",
+        _registration,
+        "fluoronav bench registration --subjects embedded T8 --poses 12",
+    )
+    add_data(registration, "chest/ and wrist/")
+    registration.add_argument("--poses", type=count, default=24, help="exposures per subject")
+    registration.add_argument("--subjects", nargs="+", default=_SUBJECTS, metavar="NAME", help="subjects to measure")
+    add_json(registration, "out/registration.json")
+
+
+def _add_instruments(bench: argparse._SubParsersAction) -> None:
+    instruments = add_verb(
+        bench,
+        "instruments",
+        "measure detection and tip error (mm) of instruments on exposures outside the training set",
+        _instruments,
+        "fluoronav bench instruments --frames 100 --approaches 1000",
+    )
+    add_data(instruments, "chest/, knee/ and wrist/")
+    instruments.add_argument("--approaches", type=count, default=10000, help="simulated approaches for the alerts")
+    instruments.add_argument("--frames", type=count, default=400, help="exposures at each dose")
+    add_json(instruments, "out/instruments.json")
+
+
+def _add_enhancement(bench: argparse._SubParsersAction) -> None:
+    enhancement = add_verb(
+        bench,
+        "enhancement",
+        "measure noise, edges and ghosts of the displayed image by dose, beside other filters",
+        _enhancement,
+        "fluoronav bench enhancement --frames 24",
+    )
+    add_data(enhancement, "knee/ and wrist/")
+    enhancement.add_argument("--frames", type=count, default=24, help="frames of each run, at least 10")
+    add_json(enhancement, "out/enhancement.json")
+
+
+def _add_display(bench: argparse._SubParsersAction) -> None:
+    display = add_verb(
+        bench,
+        "display",
+        "measure the time from overlay received to pixels drawn, ms, in Chromium with software rendering: from "
+        "recorded messages, and beside the running pipeline (needs playwright and chromium)",
+        _display,
+        "fluoronav bench display --seconds 30 --viewers 2",
+    )
+    add_launch(display)
+    for option, what in (("--seconds", "fed from recorded messages"), ("--pipeline-seconds", "beside the pipeline")):
+        display.add_argument(option, type=positive, default=60.0, help=f"duration of the run {what}, s")
+    display.add_argument("--viewers", type=count, default=1, help="pages open at once, fed from recorded messages")
+    add_json(display, "out/display.json")
+
+
+def _add_engines(bench: argparse._SubParsersAction) -> None:
+    engines = add_verb(
+        bench,
+        "engines",
+        "measure every network on each engine of this computer, also in 8 bits: speed, and difference from the CPU",
+        _engines,
+        "fluoronav bench engines --frames 24",
+    )
+    add_data(engines, "chest/")
+    engines.add_argument("--frames", type=count, default=24, help="exposures for calibration and measurement")
+    add_json(engines, "out/engines-bench.json")
+
+
+def _add_faults(bench: argparse._SubParsersAction) -> None:
+    faults = add_verb(
+        bench,
+        "faults",
+        "put faults of clocks, images, trackers, requests, disks and files into real processes, and print what was "
+        "reported and when; exit status 1 when a row is not as expected (takes about ten minutes)",
+        _faults,
+        "fluoronav bench faults --list",
+        "fluoronav bench faults --only NAME --json out/faults.json",
+    )
+    faults.add_argument("--only", nargs="+", default=[], metavar="NAME", help="run these faults only")
+    faults.add_argument("--list", action="store_true", help="print the faults with what is expected, and run none")
+    faults.add_argument("--fps", type=positive, default=15.0, help="frames per second")
+    faults.add_argument("--size", type=image_size, default=1024, help="side of a frame, pixels")
+    add_json(faults, "out/faults.json", "the rows")
+
+
+def _add_peers(bench: argparse._SubParsersAction) -> None:
+    peers = add_verb(
+        bench,
+        "peers",
+        "measure the projector beside those of RTK and DiffDRR (extra `peers`)",
+        _peers,
+        "fluoronav bench peers --rounds 20",
+    )
+    peers.add_argument("--rounds", type=count, default=20, help="rounds per projector")
+    add_json(peers, "out/peers.json")
+
+
+def _latency(options: argparse.Namespace) -> int:
+    import tempfile
+
+    from fluoronav.case import load_case
+    from fluoronav.geometry import Camera
+    from fluoronav.lab import latency_report
+    from fluoronav.lab.simulation.detector import Detector
+    from fluoronav.lab.simulation.rig import record, scaled_camera
+    from fluoronav.lab.simulation.sequence import load_or_render
+    from fluoronav.site.launch import load_launch
+
+    detector = Detector(aperture_share=options.aperture, collimator_share=options.blades)
+    launch = load_launch(options.launch, **({"stages": options.stages} if options.stages else {}))
+    case = load_case(launch.case)
+    with tempfile.TemporaryDirectory() as folder:
+        load_or_render(case, Camera.load(scaled_camera(launch.camera, options.size, Path(folder))), detector=detector)
+    recording = record(
+        launch.model_dump(mode="json"), options.frames, options.fps, options.transport, say, options.size,
+        collimated=("--aperture", str(options.aperture), "--blades", str(options.blades)),
+    )  # fmt: skip
+    result = latency_report.report(recording, case.target_ct, launch.deadline_ms)
+    result["settings"] = {
+        "fps": options.fps, "frames": options.frames, "size": options.size, "transport": options.transport,
+        "aperture": options.aperture, "blades": options.blades, "stages": list(launch.stages),
+    }  # fmt: skip
+    report(latency_report.table(result), result, options.json)
+    png = options.png or options.json.with_suffix(".png")
+    latency_report.draw_histogram(recording, launch.deadline_ms, png)
+    print(f"written: {options.json}, {png}")
+    return 1 if result["failed"] else 0
+
+
+def _registration(options: argparse.Namespace) -> None:
+    from fluoronav.lab.bench.registration import bench_registration, table
+
+    result = bench_registration(options.data, tuple(options.subjects), options.poses, say)
+    report(table(result), result, options.json)
+    print(f"written: {options.json}")
+
+
+def _instruments(options: argparse.Namespace) -> None:
+    from fluoronav.lab.bench.instruments import bench_instruments, table
+
+    result = bench_instruments(options.data, options.frames, options.approaches, say, options.json.parent)
+    report(table(result), result, options.json)
+    print(f"written: {options.json}, and sheets of correct and wrong detections beside it")
+
+
+def _enhancement(options: argparse.Namespace) -> None:
+    from fluoronav.lab.bench.enhancement import bench_enhancement, table
+
+    result = bench_enhancement(options.data, max(options.frames, 10), options.json.parent)
+    report(table(result), result, options.json)
+    print(f"written: {options.json}, and a sheet of images beside it")
+
+
+def _display(options: argparse.Namespace) -> None:
+    from fluoronav.lab.bench.display import bench_display, table
+
+    result = bench_display(options.launch, options.seconds, options.pipeline_seconds, options.viewers, say)
+    report(table(result), result, options.json)
+
+
+def _engines(options: argparse.Namespace) -> None:
+    from fluoronav.lab.bench.engines import bench_engines, table
+
+    result = bench_engines(options.data, options.frames, say)
+    report(table(result), result, options.json)
+
+
+def _faults(options: argparse.Namespace) -> int:
+    from fluoronav.lab.bench.faults.bench import bench_faults, chosen
+    from fluoronav.lab.bench.faults.row import table
+
+    faults = chosen(options.only)
+    if options.list:
+        print("\n".join(f"{f.name:40}{f.expected}" for f in faults))
+        return 0
+    result = bench_faults(faults, options.size, options.fps, say)
+    report(table(result["faults"]), result, options.json)
+    print(f"written: {options.json}")
+    return 1 if any(row["ok"] is False for row in result["faults"]) else 0
+
+
+def _peers(options: argparse.Namespace) -> None:
+    from fluoronav.case import load_case
+    from fluoronav.lab.bench.peers import bench_peers, table
+
+    result = bench_peers(load_case("embedded"), max(options.rounds, 1), say)
+    report(table(result), result, options.json)
+    print(f"written: {options.json}")

@@ -1,0 +1,41 @@
+"""`fluoronav demo`."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+from pathlib import Path
+
+from fluoronav.cli.arguments import add_verb, positive
+from fluoronav.cli.reporting import say
+from fluoronav.paths import shipped
+
+
+def add_verbs(verbs: argparse._SubParsersAction) -> None:
+    demo = add_verb(
+        verbs,
+        "demo",
+        "run the whole loop on the embedded case and write a picture and a report",
+        _demo,
+        "fluoronav demo",
+        "fluoronav demo --seconds 10 --out out --no-display",
+    )
+    demo.add_argument("--seconds", type=positive, default=20.0, help="duration of the stream, s")
+    demo.add_argument("--out", type=Path, default=Path("out"), metavar="FOLDER", help="folder for picture and report")
+    demo.add_argument("--no-display", action="store_true", help="only write files; serve no page")
+    demo.add_argument("--port", type=int, default=8765, help="port of the navigation display; 0 takes any free port")
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from fluoronav.lab.demo import run_demo
+
+    port = options.port
+    if options.no_display or importlib.util.find_spec("aiohttp") is None:
+        if not options.no_display:
+            say("no page is served: it needs the extra `display`: pip install 'fluoronav[display]'")
+        port = None
+    failed = run_demo(shipped("launch/demo.yaml"), options.seconds, options.out, port)
+    if failed:
+        print(f"fluoronav demo: {failed}", file=sys.stderr)
+    return 1 if failed else 0

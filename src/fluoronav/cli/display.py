@@ -1,0 +1,56 @@
+"""`fluoronav display`."""
+
+from __future__ import annotations
+
+import argparse
+
+from fluoronav.cli.arguments import add_launch, add_verb
+from fluoronav.cli.reporting import missing_extra
+
+
+def add_verbs(verbs: argparse._SubParsersAction) -> None:
+    display = add_verb(
+        verbs,
+        "display",
+        "serve the navigation display: a web page for any number of browsers, on the pipeline's computer or on "
+        "another one (extra `display`)",
+        _display,
+        "fluoronav display launch/demo.yaml",
+        "fluoronav display launch/demo.yaml --host 0.0.0.0 --port 8765 --allowed-host or1-display",
+    )
+    add_launch(display, positional=True)
+    display.add_argument("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 serves other computers too")
+    display.add_argument("--port", type=int, default=8765, help="port to serve at; 0 takes any free port")
+    display.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="host name under which browsers may request the page, besides its addresses and localhost; may be "
+        "repeated",
+    )
+
+
+def _display(options: argparse.Namespace) -> None:
+    try:
+        from fluoronav.display.hub import Hub
+        from fluoronav.display.server import DisplayServer, serve
+    except ImportError as error:
+        raise missing_extra("display", error) from error
+    from fluoronav.case import load_case
+    from fluoronav.geometry import Camera
+    from fluoronav.site.audit import AuditTrail
+    from fluoronav.site.launch import load_launch
+
+    launch = load_launch(options.launch)
+    server = DisplayServer(
+        Hub(launch.endpoints.out, launch.endpoints.frames), launch.endpoints.requests, Camera.load(launch.camera),
+        lambda name: load_case(launch.cases.get(name, launch.case)), AuditTrail(launch.audit_folder, "display"),
+        allowed_hosts=options.allowed_host,
+    )  # fmt: skip
+
+    def started(port: int) -> None:
+        address = f"http://{options.host}:{port}/"
+        print(f"watch:   {address}\ncontrol: {address}?key={server.control_key}", flush=True)
+
+    serve(server, options.host, options.port, started)
