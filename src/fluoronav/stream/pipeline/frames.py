@@ -19,12 +19,12 @@ from fluoronav.site.launch import LaunchFile
 from fluoronav.stream.frame import Alert, Budget, FrameRecord, ToolSample
 from fluoronav.stream.pipeline.accounting import FrameAccount
 from fluoronav.stream.pipeline.chain import Chain
-from fluoronav.stream.pipeline.clock import ClockOffset
 from fluoronav.stream.pipeline.messages import alert_message, overlay_message
 from fluoronav.stream.pipeline.standing import RecentFrames, Standing
 from fluoronav.stream.tracking.stage import InstrumentStage
 from fluoronav.stream.view.stage import Picture, ViewStage
 from fluoronav.wire import FrameHeader, InvalidMessage, decode_frame, decode_tools, encode
+from fluoronav.wire.clock import ClockOffset
 from fluoronav.wire.messages import PROTOCOL_VERSION
 
 log = logging.getLogger("fluoronav")

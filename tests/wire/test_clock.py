@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluoronav.stream.pipeline.clock import ClockOffset
+from fluoronav.wire.clock import ClockOffset
 
 TRANSPORT_MS = 16.0
 
