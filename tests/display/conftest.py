@@ -98,9 +98,10 @@ class Display:
     def close(self) -> None:
         self._ending = True
         self._thread.join()
-        self.server.close()
+        # Before the server ends: it gives an open stream two seconds to end by itself.
         for page in self._pages:
             page.close()
+        self.server.close()
         assert not self._stumbled, "the page stumbled"
 
 
