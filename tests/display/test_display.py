@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from tests.display.pipeline_stand_in import alert, overlay
 
-from fluoronav.display.hub import Picture, Viewer
+from fluoronav.display.viewer import DisplayPicture, Viewer
 
 SHOTS = os.environ.get("FLUORONAV_SCREENSHOTS")  # a folder: the pictures of the docs are made there
 
@@ -440,7 +440,7 @@ def test_a_page_that_is_slow_to_draw_gets_the_newest_picture_next_and_none_in_be
 
     async def run():
         viewer = Viewer()
-        pictures = [Picture({"seq": k, "rows": 1, "cols": 1, "dtype": "u1"}, bytes([k])) for k in range(7)]
+        pictures = [DisplayPicture({"seq": k, "rows": 1, "cols": 1, "dtype": "u1"}, bytes([k])) for k in range(7)]
 
         def sent(k):
             return pictures[k].message(None)
@@ -468,7 +468,7 @@ def test_a_page_that_is_slow_to_draw_gets_the_newest_picture_next_and_none_in_be
 @pytest.mark.parametrize("dtype", ["u1", "u2"])
 def test_a_picture_is_sent_at_the_size_that_it_is_shown_at(dtype):
     whole = np.random.default_rng(0).integers(0, 200 if dtype == "u1" else 60000, (60, 80)).astype(dtype)
-    picture = Picture({"seq": 1, "rows": 60, "cols": 80, "dtype": dtype}, whole.tobytes())
+    picture = DisplayPicture({"seq": 1, "rows": 60, "cols": 80, "dtype": dtype}, whole.tobytes())
 
     def shown(side):
         message = picture.message(side)

@@ -16,9 +16,9 @@ from fluoronav.paths import shipped
 from fluoronav.site.audit import AuditTrail
 
 aiohttp = pytest.importorskip("aiohttp", reason="the extra `display` is not installed")
-from fluoronav.display.admission import IDLE_S, MOST_BYTES, SECURITY  # noqa: E402
+from fluoronav.display.admission import LIMITS, SECURITY  # noqa: E402
 from fluoronav.display.hub import Hub  # noqa: E402
-from fluoronav.display.server import MOST_STREAMS, REPLACED, DisplayServer  # noqa: E402
+from fluoronav.display.server import MAX_STREAMS, REPLACED, DisplayServer  # noqa: E402
 
 KEY = "the-key"
 
@@ -151,7 +151,7 @@ def test_every_answer_has_the_security_headers(tmp_path, stand_in):
         async with serving(tmp_path, stand_in) as served:
             served.server._load_case = failing
             host = f"Host: 127.0.0.1:{served.port}\r\n"
-            large = {"Content_Length": MOST_BYTES + 1}
+            large = {"Content_Length": LIMITS.max_bytes + 1}
             answers = [
                 await served.asked("/"), await served.asked("/page/app.js"), await served.asked("/nothing"),
                 await served.asked("/page/nothing.js"), await served.asked("/", Host="evil.example"),
@@ -183,7 +183,7 @@ def test_what_is_never_finished_is_ended(tmp_path, stand_in):
 
             task = asyncio.create_task(more()) if trickle else None
             with suppress(ConnectionError):
-                await asyncio.wait_for(reader.read(), IDLE_S + 10)
+                await asyncio.wait_for(reader.read(), LIMITS.idle_s + 10)
             if task:
                 task.cancel()
         finally:
@@ -221,10 +221,10 @@ def test_a_crowd_of_silent_connections_does_not_keep_others_out(tmp_path, stand_
 def test_watchers_never_take_the_place_of_a_screen_that_controls(tmp_path, stand_in):
     async def run():
         async with serving(tmp_path, stand_in) as served, aiohttp.ClientSession() as session:
-            watching = [await served.stream(session, screen=str(k)) for k in range(MOST_STREAMS["watch"])]
+            watching = [await served.stream(session, screen=str(k)) for k in range(MAX_STREAMS["watch"])]
             with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
                 await served.stream(session)
-            controls = [await served.stream(session, KEY) for _ in range(MOST_STREAMS["control"])]
+            controls = [await served.stream(session, KEY) for _ in range(MAX_STREAMS["control"])]
             assert [(await heard(s, "hello"))["role"] for s in (watching[-1], controls[-1])] == ["watch", "control"]
             with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
                 await served.stream(session, KEY)
@@ -240,7 +240,7 @@ def test_a_control_screen_that_comes_back_replaces_its_dead_twin(tmp_path, stand
         async with serving(tmp_path, stand_in) as served, aiohttp.ClientSession() as session:
             # Dead: it answers neither pings nor the end.
             first = last = await served.stream(session, KEY, "screen-1", autoping=False)
-            for _ in range(2 * MOST_STREAMS["control"]):
+            for _ in range(2 * MAX_STREAMS["control"]):
                 last = await served.stream(session, KEY, "screen-1")
                 await heard(last, "hello")
             other = await served.stream(session, "", "screen-1")  # who only watches ends no controlling screen
@@ -281,7 +281,7 @@ def test_a_watcher_that_reads_nothing_costs_no_memory_and_loses_no_alert(tmp_pat
                 head = {"v": 1, "seq": k, "t_acq": k, "rows": 64, "cols": 64, "dtype": "u1", "bits": 8}
                 hub.take([b"view/x", packb(head), bytes(4096)])
                 hub.say("link", {"heard": True})
-            waiting = [*viewer.said, *viewer.standing.values(), *viewer.alerts.values(), *viewer.overlays]
+            waiting = [*viewer.replies, *viewer.states.values(), *viewer.alerts.values(), *viewer.overlays]
             assert sum(map(len, waiting)) < 200_000 and len(waiting) < 60
             heads = [head_of(m) for m in waiting]
             (everything,) = [h["open"] for h in heads if h["topic"] == "alarms"]
@@ -385,7 +385,7 @@ def test_requests_that_are_none_are_refused_and_break_nothing(tmp_path, stand_in
             assert reply["error"]["code"] == "invalid" and reply["id"] == 7
             (reply,) = await replies(stream, ['{"id": 8, "op": "case.info"}'])
             assert reply["ok"]
-            await stream.send_str("x" * (MOST_BYTES + 1))
+            await stream.send_str("x" * (LIMITS.max_bytes + 1))
             while (message := await stream.receive(5)).type == aiohttp.WSMsgType.BINARY:
                 pass
             assert message.type == aiohttp.WSMsgType.CLOSE and message.data == 1009

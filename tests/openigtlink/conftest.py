@@ -90,6 +90,8 @@ class GatewayStandIn:
 
     def close(self) -> None:
         self._ending.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # ends an accept that waits
         self._listener.close()
         # A script that plays on ends with its next message.
         self._thread.join(5)

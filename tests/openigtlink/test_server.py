@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from fluoronav.paths import shipped
 
 pytest.importorskip("skimage", reason="the extra `igtl` is not installed")
 from fluoronav.openigtlink import server as server_module
-from fluoronav.openigtlink.server import SlicerServer, address_of
+from fluoronav.openigtlink.interface import address_of
+from fluoronav.openigtlink.server import SlicerServer
 
 KINDS = dict.fromkeys(("TRANSFORM", "STRING", "POLYDATA", "IMAGE"), 1 << 26)
 CAMERA = Camera.load(shipped("calibration/demo-carm.yaml"))
@@ -164,7 +166,7 @@ def test_the_health_message_is_the_whole_truth_about_open_alerts(served):
 
 
 def test_a_client_that_reads_nothing_costs_no_memory_and_stalls_nobody_and_is_cut_off(served, monkeypatch):
-    monkeypatch.setattr(clients_module, "_STUCK_S", 2.0)
+    monkeypatch.setattr(clients_module, "LIMITS", replace(clients_module.LIMITS, stuck_s=2.0))
     s = served()
     s.client(buffer=4096)
     reader = s.client()
@@ -198,7 +200,7 @@ def test_a_client_that_ends_in_the_middle_of_a_message_or_sends_noise_disturbs_n
 
 
 def test_more_clients_than_there_is_room_for_are_sent_away(served, monkeypatch):
-    monkeypatch.setattr(clients_module, "MOST_CLIENTS", 2)
+    monkeypatch.setattr(clients_module, "LIMITS", replace(clients_module.LIMITS, max_clients=2))
     s = served()
     kept = [s.client(), s.client()]
     third = Slicer(s.server.port)

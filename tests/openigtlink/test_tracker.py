@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -150,7 +151,7 @@ def test_a_gateway_that_dies_at_any_byte_is_connected_to_again(heard, cut):
 
 @pytest.mark.parametrize("cut", [30, 80])
 def test_a_gateway_that_goes_silent_inside_a_message_is_given_up(heard, cut, monkeypatch):
-    monkeypatch.setattr(gateway_module, "STALLED_S", 0.3)
+    monkeypatch.setattr(gateway_module, "LIMITS", replace(gateway_module.LIMITS, stalled_s=0.3))
 
     def script(send, n, ending):
         if n == 1:
@@ -165,7 +166,7 @@ def test_a_gateway_that_goes_silent_inside_a_message_is_given_up(heard, cut, mon
 
 
 def test_a_body_that_trickles_for_ever_is_given_up(heard, monkeypatch):
-    monkeypatch.setattr(gateway_module, "STALLED_S", 0.3)
+    monkeypatch.setattr(gateway_module, "LIMITS", replace(gateway_module.LIMITS, stalled_s=0.3))
 
     def script(send, n, ending):
         if n > 1:
@@ -181,7 +182,7 @@ def test_a_body_that_trickles_for_ever_is_given_up(heard, monkeypatch):
 
 
 def test_a_silent_gateway_is_connected_to_again(heard, monkeypatch):
-    monkeypatch.setattr(gateway_module, "SILENCE_S", 0.3)
+    monkeypatch.setattr(gateway_module, "LIMITS", replace(gateway_module.LIMITS, silence_s=0.3))
     h = heard(lambda send, n, ending: ending.wait(1.0) if n == 1 else repeating(stylus)(send, n, ending))
     h.until(lambda: h.poses("Stylus"))
     assert h.counts["silent"] >= 1

@@ -16,7 +16,7 @@ from fluoronav.paths import shipped
 
 pyigtl = pytest.importorskip("pyigtl", reason="pyigtl is not installed (extra `dev`)")
 pytest.importorskip("skimage", reason="the extra `igtl` is not installed")
-from fluoronav.openigtlink.server import BEYOND, RAS_FROM_LPS  # noqa: E402
+from fluoronav.openigtlink.patient_frame import PICTURE_DEPTH, RAS_FROM_LPS  # noqa: E402
 
 
 class PolyData(pyigtl.PolyDataMessage):
@@ -98,7 +98,7 @@ def test_slicer_gets_picture_poses_structures_and_words(slicer):
     back = camera.scaled(0.5).project(transform_points(T_CAMERA_CT, place[None]))[0]
     assert back == pytest.approx(pixel, abs=0.05)
     depth = transform_points(T_CAMERA_CT, np.stack([place, TARGET]))[:, 2]
-    assert depth[0] == pytest.approx(BEYOND * depth[1], rel=1e-3)
+    assert depth[0] == pytest.approx(PICTURE_DEPTH * depth[1], rel=1e-3)
 
 
 def test_a_client_that_comes_again_is_served_again_and_the_end_is_told(slicer):
