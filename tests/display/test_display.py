@@ -77,7 +77,7 @@ def test_layers_are_drawn_where_they_belong_to_a_pixel(browser, display):
     assert (np.ptp(bar) / scale) % (focal / 800) < 4  # whole millimetres at the target
 
 
-def test_a_bent_shaft_is_drawn_bent_and_called_so(browser, display):
+def test_a_bent_shaft_is_drawn_and_labelled_as_bent(browser, display):
     page = display.open(browser)
     only(page, "instruments")
     y = np.linspace(200, 60, 9)
@@ -156,7 +156,7 @@ def test_with_and_without_a_gpu_the_same_picture_is_drawn(browser, display):
         assert off <= 1 and (count == 1 or brightest == 255)
 
 
-def test_numbers_say_what_the_overlay_says(browser, display):
+def test_numbers_are_those_of_the_overlay(browser, display):
     page = display.open(browser)
     display.show(page)
     seen = {name: page.locator(f"#{name}").inner_text() for name in ("registration", "depth", "bullseye", "nearest")}
@@ -197,7 +197,7 @@ def test_an_alarm_has_its_colour_flash_words_and_burst(browser, display, priorit
     assert page.locator("#log li").count() == 2
 
 
-def test_an_acknowledged_alarm_is_still_and_quiet_and_has_a_name_to_it(browser, display):
+def test_an_acknowledged_alarm_neither_flashes_nor_sounds_and_names_who_acknowledged(browser, display):
     page = display.open(browser)
     display.stand_in.say("alert", alert(1, "medium"))
     display.stand_in.say("alert", alert(2, "high", text="tip in the cord"))
@@ -244,7 +244,7 @@ def test_who_only_watches_may_not_control(browser, display):
     assert not any(a["op"] == "mode.set" for a in display.stand_in.asked)
 
 
-def test_an_old_overlay_fades_and_says_so_and_a_late_one_belongs_to_its_own_frame(browser, display):
+def test_an_old_overlay_is_faded_with_its_age_and_a_late_one_is_drawn_on_its_own_frame(browser, display):
     page = display.open(browser)
     display.show(page)
     display.streaming = False
@@ -266,7 +266,7 @@ def test_an_old_overlay_fades_and_says_so_and_a_late_one_belongs_to_its_own_fram
     assert page.evaluate("fluoronav.stats.strength") == 1
 
 
-def test_a_frame_is_shown_with_its_overlay_although_that_comes_after_the_next_frame(browser, display):
+def test_a_frame_is_shown_with_its_overlay_even_if_that_comes_after_the_next_frame(browser, display):
     page = display.open(browser)
     display.show(page)
     display.streaming = False
@@ -317,7 +317,7 @@ def test_numbers_do_not_stay_when_pictures_go_on_without_guidance(browser, displ
     display.until(page, "document.querySelector('#depth .number').innerText.includes('21.4 mm')")
 
 
-def test_a_broken_connection_says_so(browser, display):
+def test_a_broken_connection_is_shown(browser, display):
     page = display.open(browser)
     display.show(page)
     display.server.process.kill()
@@ -325,7 +325,7 @@ def test_a_broken_connection_says_so(browser, display):
     assert "Do not" in page.locator("#registration").inner_text()
 
 
-def test_a_picture_of_another_size_an_overlay_without_its_picture_and_nonsense(browser, display):
+def test_another_picture_size_an_overlay_without_picture_and_malformed_messages_do_no_harm(browser, display):
     page = display.open(browser)
     display.show(page)
     display.streaming = False
@@ -349,7 +349,7 @@ def test_a_picture_of_another_size_an_overlay_without_its_picture_and_nonsense(b
     assert page.evaluate("fluoronav.picture.rows") == 512
 
 
-def test_sixteen_watch_the_seventeenth_is_told_and_one_that_reads_nothing_slows_nobody(browser, display):
+def test_sixteen_may_watch_the_seventeenth_is_refused_and_an_idle_one_slows_nobody(browser, display):
     page = display.open(browser)
 
     async def crowd():

@@ -109,7 +109,7 @@ async def serving(tmp_path, stand_in, **options):
         ("127.0.0.1:{}", "ftp://127.0.0.1:{}", 403), ("127.0.0.1:{}", "http://[bad", 403),
     ],
 )  # fmt: skip
-def test_only_addresses_and_names_that_were_given_are_served_and_only_to_their_own_pages(
+def test_only_addresses_and_allowed_names_are_served_and_only_to_their_own_pages(
     tmp_path, stand_in, host, origin, expected
 ):
     async def run():
@@ -168,7 +168,7 @@ def test_every_answer_has_the_security_headers(tmp_path, stand_in):
     outside(run())
 
 
-def test_what_is_never_finished_is_ended(tmp_path, stand_in):
+def test_an_unfinished_request_is_ended(tmp_path, stand_in):
     """A connection that says nothing, half a head, a head that trickles, and a body that never comes."""
 
     async def half(served, begin, trickle=b""):
@@ -235,7 +235,7 @@ def test_watchers_never_take_the_place_of_a_screen_that_controls(tmp_path, stand
     outside(run())
 
 
-def test_a_control_screen_that_comes_back_replaces_its_dead_twin(tmp_path, stand_in):
+def test_a_controlling_screen_that_returns_replaces_its_dead_stream(tmp_path, stand_in):
     async def run():
         async with serving(tmp_path, stand_in) as served, aiohttp.ClientSession() as session:
             # Dead: it answers neither pings nor the end.
@@ -253,7 +253,7 @@ def test_a_control_screen_that_comes_back_replaces_its_dead_twin(tmp_path, stand
     outside(run())
 
 
-def test_a_peer_that_is_dead_leaves_its_place(tmp_path, stand_in):
+def test_a_dead_viewer_frees_its_place(tmp_path, stand_in):
     async def run():
         async with serving(tmp_path, stand_in) as served, aiohttp.ClientSession() as session:
             stream = await served.stream(session, KEY, autoping=False)
@@ -296,7 +296,7 @@ def test_a_watcher_that_reads_nothing_costs_no_memory_and_loses_no_alert(tmp_pat
     outside(run())
 
 
-def test_numbers_that_are_none_do_not_cost_an_overlay(tmp_path, stand_in):
+def test_an_overlay_with_invalid_numbers_is_sent_without_them(tmp_path, stand_in):
     async def run():
         async with serving(tmp_path, stand_in) as served, aiohttp.ClientSession() as session:
             stream = await served.stream(session)
@@ -325,7 +325,7 @@ def test_numbers_that_are_none_do_not_cost_an_overlay(tmp_path, stand_in):
 @pytest.mark.parametrize(
     "wrong", [{"rows": -4, "cols": -4}, {"rows": 0}, {"dtype": "f8"}, {"bits": 99}, {"rows": 10**9}, {"t_acq": "now"}]
 )
-def test_a_picture_that_is_none_is_left_out_and_the_stream_goes_on(stand_in, wrong):
+def test_a_malformed_picture_is_skipped_and_the_stream_goes_on(stand_in, wrong):
     hub = Hub(stand_in.endpoints["out"], stand_in.endpoints["frames"])
     head = {"v": 1, "seq": 1, "t_acq": 1, "rows": 4, "cols": 4, "dtype": "u1", "bits": 8}
     with pytest.raises((ValueError, TypeError)):
@@ -339,7 +339,7 @@ async def replies(stream, texts):
     return [await heard(stream, "reply", 8) for _ in texts]
 
 
-def test_requests_go_on_with_ids_of_their_own_and_a_time(tmp_path, stand_in):
+def test_requests_are_passed_on_with_new_ids_and_a_time(tmp_path, stand_in):
     async def run():
         async with serving(tmp_path, stand_in) as served, aiohttp.ClientSession() as session:
             ask = json.dumps({"id": 1, "op": "registration.accept", "user": "Dr. Test"})
@@ -357,7 +357,7 @@ def test_requests_go_on_with_ids_of_their_own_and_a_time(tmp_path, stand_in):
     outside(run())
 
 
-def test_a_pipeline_that_does_not_answer_is_said_and_the_next_request_is_answered(tmp_path, stand_in):
+def test_a_pipeline_that_does_not_answer_is_reported_and_the_next_request_is_answered(tmp_path, stand_in):
     stand_in.silent.add("registration.start")
 
     async def run():
@@ -370,7 +370,7 @@ def test_a_pipeline_that_does_not_answer_is_said_and_the_next_request_is_answere
     outside(run())
 
 
-def test_requests_that_are_none_are_refused_and_break_nothing(tmp_path, stand_in):
+def test_malformed_requests_are_refused_and_break_nothing(tmp_path, stand_in):
     async def run():
         async with serving(tmp_path, stand_in) as served, aiohttp.ClientSession() as session:
             stream = await served.stream(session, KEY)
@@ -393,7 +393,7 @@ def test_requests_that_are_none_are_refused_and_break_nothing(tmp_path, stand_in
     outside(run())
 
 
-def test_more_requests_than_wait_are_refused_and_not_kept(tmp_path, stand_in):
+def test_requests_beyond_the_queue_are_refused(tmp_path, stand_in):
     stand_in.silent.add("case.info")
 
     async def run():
@@ -407,7 +407,7 @@ def test_more_requests_than_wait_are_refused_and_not_kept(tmp_path, stand_in):
     outside(run())
 
 
-def test_what_outsiders_can_have_written_into_the_trail_is_bounded(tmp_path, stand_in):
+def test_forbidden_requests_in_the_trail_are_bounded(tmp_path, stand_in):
     async def run():
         async with serving(tmp_path, stand_in) as served, aiohttp.ClientSession() as session:
             stream = await served.stream(session)

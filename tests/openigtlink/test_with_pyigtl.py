@@ -71,7 +71,7 @@ def received(stand_in, client, wanted, seconds=30.0):
     return got
 
 
-def test_slicer_gets_picture_poses_structures_and_words(slicer):
+def test_slicer_gets_picture_poses_structures_and_texts(slicer):
     stand_in, client, _ = slicer
     structures = {s.name for s in CASE.structures}
     got = received(
@@ -101,7 +101,7 @@ def test_slicer_gets_picture_poses_structures_and_words(slicer):
     assert depth[0] == pytest.approx(PICTURE_DEPTH * depth[1], rel=1e-3)
 
 
-def test_a_client_that_comes_again_is_served_again_and_the_end_is_told(slicer):
+def test_a_client_that_reconnects_is_served_again_and_the_end_is_announced(slicer):
     stand_in, client, process = slicer
     received(stand_in, client, {"CameraToPatient", "vertebrae_T8"})
     client.stop()
