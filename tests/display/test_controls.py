@@ -1,4 +1,4 @@
-"""Stepping back, measuring, forbidden regions, and what goes back to the pipeline and into the trail."""
+"""Stepping back, measuring, no-go regions, and requests to the pipeline and into the trail."""
 
 import json
 

@@ -1,4 +1,4 @@
-"""The navigation display in a real browser: every layer, number and alarm, and every way to lose them."""
+"""The navigation display in a real browser: layers, numbers, alarms, and the loss of each input."""
 
 import asyncio
 import base64
@@ -19,7 +19,7 @@ SHOTS = os.environ.get("FLUORONAV_SCREENSHOTS")  # a folder: the pictures of the
 
 
 def outside(coroutine):
-    """Runs a coroutine in a thread of its own: Playwright has this one's event loop."""
+    """Runs a coroutine in a thread of its own, since Playwright uses this one's event loop."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, coroutine).result()
 
@@ -123,7 +123,7 @@ def test_the_frame_is_shown_with_its_window_and_a_drag_changes_it(browser, displ
 
 
 def test_with_and_without_a_gpu_the_same_picture_is_drawn(browser, display):
-    """Blown up and made smaller, 16 and 8 bits, inverse and not."""
+    """Enlarged and reduced, 16 and 8 bits, inverse and not."""
     page = display.open(browser)
     assert not page.evaluate("Boolean(fluoronav.picture.gl)")  # the tests' browser has a program in the GPU's place
     differences = page.evaluate(
@@ -436,7 +436,7 @@ def test_a_page_of_another_site_and_unknown_files_are_refused(display):
 
 
 def test_a_page_that_is_slow_to_draw_gets_the_newest_picture_next_and_none_in_between():
-    """Pictures that wait in a browser's buffers become old there; one that never says that it draws still gets them."""
+    """Pictures would grow old in a browser's buffers; a page that never confirms one still gets them."""
 
     async def run():
         viewer = Viewer()

@@ -1,4 +1,4 @@
-"""Which alarms are open: what the running pipeline says, and nothing of one that has ended."""
+"""The open alerts: those of the running pipeline, none of one that has ended."""
 
 import pytest
 from tests.display.pipeline_stand_in import alert, health

@@ -1,4 +1,4 @@
-"""The display's server before strangers: names, pages, sizes, silence, crowds, and what goes on to the pipeline."""
+"""The display's server with hostile clients: host names, origins, sizes, silence, crowds, and requests."""
 
 import asyncio
 import json
@@ -169,7 +169,7 @@ def test_every_answer_has_the_security_headers(tmp_path, stand_in):
 
 
 def test_an_unfinished_request_is_ended(tmp_path, stand_in):
-    """A connection that says nothing, half a head, a head that trickles, and a body that never comes."""
+    """A silent connection, half a head, a head that trickles, and a body that never comes."""
 
     async def half(served, begin, trickle=b""):
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)

@@ -1,4 +1,4 @@
-"""The patient in space: 3D view, slices, DRR, and what needs the case on the display's computer."""
+"""The patient in space: 3D view, slices and DRR, from the case on the display's computer."""
 
 import base64
 

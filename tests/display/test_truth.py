@@ -1,4 +1,4 @@
-"""What the page says is so: alarms of the running pipeline, values with their age, a patient who was confirmed."""
+"""The page shows only what holds: alarms of the running pipeline, values with their age, a confirmed patient."""
 
 import json
 
@@ -145,7 +145,7 @@ def test_a_distance_that_is_no_number_is_not_measured(browser, display, wrong):
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), None, "x", 1e300, []])
 def test_invalid_numbers_never_break_the_page(browser, display, wrong):
-    """One after the other, in every place; `display` fails when the page has stumbled."""
+    """Each invalid value in every place; the fixture fails on any error of the page."""
     page = display.open(browser)
     whole = overlay(0)
     registration, instrument, plan = whole["registration"], whole["instruments"][0], whole["plan"][0]

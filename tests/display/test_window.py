@@ -1,4 +1,4 @@
-"""What everybody sees first: bone, with contrast, in a round field between lungs, and no flicker."""
+"""The picture's window: bone has contrast in a round field between lungs, without flicker."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""The display before the real pipeline and the simulated C-arm: what it shows is what they say."""
+"""The display with the real pipeline and the simulated C-arm: it shows what they send."""
 
 from concurrent.futures import ThreadPoolExecutor
 

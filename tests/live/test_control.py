@@ -1,4 +1,4 @@
-"""What a surgeon controls: another case, a recording; and what becomes of it when the disk says no."""
+"""Loading a case and recording on request, also on a full disk."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""`fluoronav demo` and the rig under it, with real processes: a run without any pose is no success."""
+"""`fluoronav demo` and its rig with real processes: a run without any pose fails."""
 
 import json
 import threading

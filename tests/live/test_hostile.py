@@ -1,4 +1,4 @@
-"""What a hostile or tired sender may do to the running pipeline: it is counted by field, and the stream goes on."""
+"""Invalid messages to the running pipeline: they are counted by field, and the stream goes on."""
 
 import json
 import time

@@ -61,7 +61,7 @@ def test_a_proximity_alert_is_sent_with_the_frame_that_passes_the_threshold(reco
 
 
 def test_the_distance_in_the_overlay_is_the_true_one(recording, case):
-    """Of tip or shaft, whichever comes nearest, less the wire's radius."""
+    """The nearest distance of tip or shaft, minus the wire's radius."""
     cord = next(s for s in case.structures if s.name == "spinal_cord")
     wire = case.tools[0]
     along = np.arange(0, wire.length_mm + 1, 1.0)
@@ -96,7 +96,7 @@ def test_the_report_has_the_agreed_keys_and_the_pictures_are_drawn(recording, ca
 
 
 def test_the_patient_is_registered_with_two_fifths_of_the_image_between_blades(case):
-    """Regression: nothing was found where more than half of the image lies behind blades."""
+    """Regression: no registration where more than half of the image lies behind collimator blades."""
     launch = load_launch(shipped("launch/demo.yaml")).model_dump(mode="json")
     narrow = record(launch, FRAMES, FPS, transport="ipc", size=512, collimated=("--blades", "0.45"))
     errors = tracking_errors(narrow, case.target_ct)

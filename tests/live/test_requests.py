@@ -1,4 +1,4 @@
-"""Requests that should not be: each gets a reply, changes nothing, and the pipeline is as well as before."""
+"""Invalid requests: each gets a reply and changes nothing."""
 
 import json
 import os
@@ -147,7 +147,7 @@ def test_a_client_that_reads_no_replies_delays_nobody(pipeline):
 
 
 def test_a_stalled_subscriber_costs_the_pipeline_little(tmp_path):
-    """Pictures wait for it, but not many; another one misses nothing."""
+    """A few pictures wait for it; another subscriber misses nothing."""
     pipeline = Pipeline(tmp_path, stages=["attenuation", "view"]).ready()
     slow = pipeline.socket(zmq.SUB)
     slow.setsockopt(zmq.RCVHWM, 1)

@@ -1,4 +1,4 @@
-"""A restart in the middle of an operation: the same patient, and nothing live before a person has looked."""
+"""A restart during an operation: the same patient, and no live mode before a person confirms."""
 
 import json
 import time
@@ -36,7 +36,7 @@ def load(pipeline, name):
 
 @pytest.fixture
 def second(tmp_path):
-    """The second patient, confirmed, with no path of its plan shown."""
+    """A pipeline with the second case, confirmed, and no planned path shown."""
     another_case(tmp_path)
     pipeline = Pipeline(tmp_path, cases={"second": "another"}).ready().confirm()
     assert pipeline.frame()["mode"] == "live"

@@ -1,4 +1,4 @@
-"""Start, stop, and what stands in the way of them."""
+"""Start and stop, and what prevents them."""
 
 import re
 import subprocess
@@ -34,7 +34,7 @@ def test_sigterm_ends_it_cleanly(tmp_path):
 
 
 def test_readiness_is_published_at_once(tmp_path, monkeypatch):
-    """Regression: the next health said so, up to a second later, and who waited for it waited for that."""
+    """Regression: readiness was published with the next health, up to a second later."""
     monkeypatch.setattr("fluoronav.stream.pipeline.watch._HEALTH_EVERY_S", 3600)
     endpoints = free_endpoints("tcp", tmp_path)
     path = tmp_path / "launch.yaml"
@@ -128,7 +128,7 @@ def test_case_build_lists_the_content_of_the_case():
 
 
 def test_the_examples_work_with_the_real_pipeline(tmp_path):
-    """A grabber and a display from another vendor: 30 lines each, nothing of ours imported."""
+    """A grabber and a display as another vendor writes them: 30 lines each, without our package."""
     for name in ("grabber.py", "display.py", "confirm.py"):
         source = (ROOT / "examples" / name).read_text()
         imports = set(re.findall(r"^(?:import|from) (\w+)", source, re.M))

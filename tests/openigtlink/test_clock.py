@@ -1,4 +1,4 @@
-"""The sender's clock against ours."""
+"""A device's times by our clock."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ START = 1_700_000_000 * NS
 
 
 def stream(clock, seconds, offset_s, start=START, hz=60, latency=lambda k: 0.004, seed=1):
-    """Errors (s) of the moments that the clock gives, sample by sample; None where it gives none."""
+    """Errors of the converted times, s, sample by sample; None where there is none."""
     rng = np.random.default_rng(seed)
     errors = []
     for k in range(round(seconds * hz)):

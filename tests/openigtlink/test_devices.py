@@ -1,4 +1,4 @@
-"""Which tool a device is; two devices never become one."""
+"""The tool of each device; two devices are never one tool."""
 
 import pytest
 from tests.openigtlink.conftest import at

@@ -1,4 +1,4 @@
-"""Device names for Slicer: 20 ASCII letters, never the same for two things."""
+"""Device names for Slicer: 20 ASCII letters, and unique."""
 
 import random
 

@@ -1,4 +1,4 @@
-"""The server, fed as by a pipeline, and clients that are slow, rude, several, or gone."""
+"""The server with a stand-in for the pipeline, and clients that are slow, malformed, several, or gone."""
 
 import contextlib
 import logging

@@ -1,4 +1,4 @@
-"""What one message says of each tool."""
+"""Pose and visibility of the tools in one message."""
 
 import numpy as np
 import pytest

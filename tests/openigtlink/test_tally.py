@@ -1,4 +1,4 @@
-"""What is refused is said, but no line follows another within a second."""
+"""Refusals are logged, at most one line a second."""
 
 import logging
 from collections import Counter

@@ -1,4 +1,4 @@
-"""A tracker's gateway, good and bad, the bridge, and what arrives as tool/*."""
+"""Valid and faulty gateways, the bridge, and the tool/* messages that it publishes."""
 
 import itertools
 import logging
@@ -25,7 +25,7 @@ LONG_A, LONG_B = "VertebralBodyReferenceAToTracker", "VertebralBodyReferenceBToT
 
 
 class TrackingData:
-    """TDATA for pyigtl's server, which does not know it."""
+    """TDATA for pyigtl's server, which lacks it."""
 
     def __new__(cls, tools):
         pyigtl = pytest.importorskip("pyigtl", reason="pyigtl is not installed (extra `dev`)")
@@ -62,7 +62,7 @@ def bridge(free_port, tmp_path):
 
 
 def until(server, socket, message, wanted, seconds=20.0):
-    """Sends a message again and again until one arrives that is wanted."""
+    """Sends a message repeatedly until a wanted one arrives."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         message.timestamp = time.time()

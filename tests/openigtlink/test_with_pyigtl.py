@@ -1,4 +1,4 @@
-"""The bridge as a process, fed as by a pipeline, and pyigtl's client, which is not ours, that receives from it."""
+"""The bridge as a process with a stand-in for the pipeline, and pyigtl's independent client."""
 
 import signal
 import struct
@@ -20,7 +20,7 @@ from fluoronav.openigtlink.patient_frame import PICTURE_DEPTH, RAS_FROM_LPS  # n
 
 
 class PolyData(pyigtl.PolyDataMessage):
-    """POLYDATA read as openigtlink.org/protocols/v3_polydata has it; pyigtl 0.3 sends it, and stumbles over it."""
+    """POLYDATA by openigtlink.org/protocols/v3_polydata; pyigtl 0.3 can send it but not read it."""
 
     def _unpack_content(self, content):
         n, n_vertices, _, n_lines, _, n_polygons, size, *_ = struct.unpack_from("> 10I", content)

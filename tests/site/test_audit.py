@@ -1,4 +1,4 @@
-"""The trail of requests: what it keeps, and that a changed one is told from an unchanged one."""
+"""The audit trail: what it keeps, and that changes are found."""
 
 import json
 import os
@@ -87,7 +87,7 @@ def test_a_line_cut_by_a_crash_is_distinguished_from_a_changed_one(trail, capsys
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """A disk with room for so many bytes more."""
+    """A disk with room for a few more bytes."""
     room, write = [0], os.write
 
     def limited(file, data):

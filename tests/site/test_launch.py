@@ -1,4 +1,4 @@
-"""Launch files: what they say is checked before anything starts."""
+"""Launch files are validated before anything starts."""
 
 import pytest
 import yaml
