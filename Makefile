@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
+# Tests of running processes, sockets and a browser: they wait for one another, so nothing runs beside them.
+ALONE := tests/live tests/display tests/openigtlink tests/recording
+
 .PHONY: setup demo test lint bench clean
 
 setup: $(VENV)/.installed
@@ -17,7 +20,8 @@ demo: setup
 	$(RUN)/fluoronav demo --seconds 20 --out out --no-display
 
 test: setup
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest -n 2 --dist loadfile tests $(addprefix --ignore=,$(ALONE))
+	$(RUN)/python -m pytest $(ALONE)
 
 lint: setup
 	$(RUN)/ruff check .

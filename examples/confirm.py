@@ -1,4 +1,4 @@
-"""Confirms the patient that a pipeline has loaded, from docs/wire-protocol.md alone. Needs pyzmq and msgpack.
+"""Confirms the patient that a pipeline has loaded, written from docs/wire-protocol.md alone. Needs pyzmq and msgpack.
 
 python confirm.py --user NAME [--endpoint tcp://127.0.0.1:5552]
 """

@@ -1,4 +1,4 @@
-"""A navigation display in 30 lines, from docs/wire-protocol.md alone. Needs pyzmq and msgpack.
+"""A navigation display in 30 lines, written from docs/wire-protocol.md alone. Needs pyzmq and msgpack.
 
 python display.py [--overlays 300] [--endpoint tcp://127.0.0.1:5551]
 """
@@ -10,7 +10,7 @@ import msgpack
 import zmq
 
 parser = argparse.ArgumentParser()
-parser.add_argument("--overlays", type=int, default=0, help="end after so many; 0: go on")
+parser.add_argument("--overlays", type=int, default=0, help="number of overlays to show; 0: until stopped")
 parser.add_argument("--endpoint", default="tcp://127.0.0.1:5551")
 a = parser.parse_args()
 

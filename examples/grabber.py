@@ -1,4 +1,4 @@
-"""A frame grabber in 30 lines, from docs/wire-protocol.md alone. Needs pyzmq, msgpack and NumPy.
+"""A frame grabber in 30 lines, written from docs/wire-protocol.md alone. Needs pyzmq, msgpack and NumPy.
 
 python grabber.py [--frames 300] [--fps 30] [--size 1024] [--endpoint tcp://127.0.0.1:5550]
 """
@@ -18,7 +18,7 @@ parser.add_argument("--endpoint", default="tcp://127.0.0.1:5550")
 a = parser.parse_args()
 
 socket = zmq.Context().socket(zmq.PUB)
-socket.setsockopt(zmq.SNDBUF, 4 << 20)  # room for a frame: the receiver then gets it in one go
+socket.setsockopt(zmq.SNDBUF, 4 << 20)  # room for a frame, so that it is sent at once
 socket.bind(a.endpoint)
 time.sleep(1)  # subscribers connect in the background
 row = np.linspace(2000, 50000, a.size)  # put your frame grabber's picture here

@@ -1,4 +1,4 @@
-"""What the tests share: the embedded case, a camera, and a place for caches that lasts one session."""
+"""Fixtures of all tests: the embedded case, a camera, and the real data beside the checkout."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from fluoronav.case import load_case
 from fluoronav.geometry import Camera
 from fluoronav.paths import embedded_case, shipped
 
-# Machines are noisy: no test here is about time.
+# No deadline: test machines are noisy.
 hypothesis.settings.register_profile(
     "fluoronav", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], max_examples=60
 )
@@ -32,7 +32,7 @@ def camera():
 
 @pytest.fixture(scope="session")
 def shared_data():
-    """The real data beside the checkout; tests that need it say so when they skip."""
+    """Folder of real CT and X-ray images beside the checkout; without it the test is skipped."""
     import os
 
     folder = Path(os.environ.get("FLUORONAV_DATA", ROOT.parent / "shared" / "data"))

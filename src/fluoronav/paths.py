@@ -1,4 +1,4 @@
-"""Where files live: what ships with the package, the cache on this computer, and what was asked to be written."""
+"""Places of files: those shipped with the package, the cache of this computer, and private folders."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _PACKAGE = Path(__file__).parent
 
 
 def cache_folder(kind: str) -> Path:
-    """A folder for things that can be computed again, made if need be; ``kind`` is its last part."""
+    """The cache folder for things of a kind that can be computed again; created if needed."""
     folder = Path(platformdirs.user_cache_dir("fluoronav")) / kind
     folder.mkdir(parents=True, exist_ok=True)
     return folder
@@ -31,14 +31,14 @@ def embedded_case() -> Path:
 
 
 def regular_file(path: Path) -> Path:
-    """The path, where it is a file that can be read to its end.
+    """The path, if it is a regular file.
 
-    A pipe, a socket or a device may never end, or block the reader for good.
+    A pipe, a socket or a device may never end, or block the reader.
 
     Raises
     ------
     OSError
-        There is nothing, or something else; the text says what.
+        There is no file, or something else; the text says what.
     """
     try:
         mode = path.stat().st_mode
@@ -55,17 +55,17 @@ def regular_file(path: Path) -> Path:
 
 
 def private_folder(folder: Path) -> Path:
-    """A folder for what is about patients and users, made if need be so that nobody else may look into it."""
+    """A folder for data of patients and users, created if needed with access for this user alone."""
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     return folder
 
 
 def private_opener(path: str, flags: int) -> int:
-    """For ``open(..., opener=private_opener)``: a file that is made is for this user alone."""
+    """For ``open(..., opener=private_opener)``: a new file is for this user alone."""
     return os.open(path, flags, 0o600)
 
 
 def write_json(result: object, path: Path) -> None:
-    """Writes figures where the user asked for them, making the folder if need be."""
+    """Writes a result as JSON; creates the folder if needed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(result, indent=1) + "\n")

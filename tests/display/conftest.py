@@ -46,7 +46,7 @@ def launch_file(folder: Path, stand_in: StandIn) -> Path:
 
 
 class Display:
-    """The server's process, the addresses that it printed, and a stream of frames that it listens to."""
+    """The server's process, its addresses, and a stream of frames for it."""
 
     def __init__(self, folder: Path, stand_in: StandIn) -> None:
         self.server = DisplayProcess(launch_file(folder, stand_in))
@@ -98,9 +98,10 @@ class Display:
     def close(self) -> None:
         self._ending = True
         self._thread.join()
-        self.server.close()
+        # Before the server ends: it gives an open stream two seconds to end by itself.
         for page in self._pages:
             page.close()
+        self.server.close()
         assert not self._stumbled, "the page stumbled"
 
 

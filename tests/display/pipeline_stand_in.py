@@ -1,4 +1,4 @@
-"""Messages as a pipeline sends them, from one process, for tests of the display alone: 512 x 512 frames with a grid."""
+"""The messages of a pipeline from one process, for tests of the display alone: 512 x 512 frames."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SOURCE = "carm0"
 
 
 def frame(k: int, side: int = SIDE) -> np.ndarray:
-    """16 bit counts: a ramp with a dark band that moves."""
+    """A frame of 16-bit counts: a ramp with a moving dark band."""
     y, x = np.mgrid[:side, :side]
     counts = 8000 + 40000 * x / side - 5000 * (np.abs(y - (40 + 3 * k) % side) < 6)
     return counts.astype("<u2")

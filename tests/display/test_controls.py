@@ -1,4 +1,4 @@
-"""Stepping back, measuring, forbidden regions, and what goes back to the pipeline and into the trail."""
+"""Stepping back, measuring, no-go regions, and requests to the pipeline and into the trail."""
 
 import json
 
@@ -69,7 +69,7 @@ def test_forbidden_regions_are_hatched_and_have_a_switch_of_their_own(browser, d
     assert middle[2] > middle[0] and 40 < middle[3] < 80  # orange, and the frame shows through
 
 
-def test_the_tip_by_the_tracker_has_the_registrations_error_too(browser, display):
+def test_a_tip_from_the_tracker_includes_the_registration_error(browser, display):
     page = display.open(browser)
     registration = overlay(0)["registration"] | {"sigma": [0.1, 0.1, 0.1, 1.0, 0.1, 3.0]}
     one = overlay(0)["instruments"][0] | {"tail_px": None, "origin": "tracker"}
@@ -81,7 +81,7 @@ def test_the_tip_by_the_tracker_has_the_registrations_error_too(browser, display
         assert size == pytest.approx(2 * 2.45 * mm * focal / 800, abs=3)
 
 
-def test_arrows_say_how_the_patient_lies(browser, display):
+def test_arrows_show_the_directions_of_the_patient(browser, display):
     page = display.open(browser)
     # Head to the left of the picture, the patient's left at the top; the back points at the viewer.
     T = [0.0, 0, -1, 0, -1, 0, 0, 0, 0, 1, 0, 800, 0, 0, 0, 1]
@@ -102,7 +102,7 @@ def trail(tmp_path):
     return [json.loads(line) for line in file.read_text().splitlines()]
 
 
-def test_what_the_surgeon_decides_goes_back_and_is_kept(browser, display, tmp_path):
+def test_decisions_go_to_the_pipeline_and_into_the_trail(browser, display, tmp_path):
     page = display.open(browser)
     display.until(page, "document.getElementById('tool-trajectory').options.length === 3")
     page.locator("#tool-trajectory").select_option("T5 right")
@@ -121,7 +121,7 @@ def test_what_the_surgeon_decides_goes_back_and_is_kept(browser, display, tmp_pa
     shot(page, "display-stand-in")
 
 
-def test_who_only_watches_and_asks_all_the_same_is_noted(browser, display, tmp_path):
+def test_a_request_of_a_watching_screen_is_refused_and_noted(browser, display, tmp_path):
     page = display.open(browser, display.watch)
     reply = page.evaluate("fluoronav.stream.ask('registration.accept', {}, 'nobody')")
     assert reply["error"]["code"] == "forbidden"
@@ -130,7 +130,7 @@ def test_who_only_watches_and_asks_all_the_same_is_noted(browser, display, tmp_p
     ]
 
 
-def test_the_dot_lies_on_the_side_on_which_the_tip_is(browser, display):
+def test_the_dot_lies_on_the_tips_side_of_the_path(browser, display):
     page = display.open(browser)
     beside = overlay(0)["plan"][0] | {"lateral_mm": 1.5, "beside_mm": [-1.2, 0.9]}
     display.show(page, plan=[beside])
@@ -147,7 +147,7 @@ def test_the_dot_lies_on_the_side_on_which_the_tip_is(browser, display):
     assert page.evaluate(seen.format(".tip")) == "hidden" and page.evaluate(seen.format(".beside")) == "visible"
 
 
-def test_recording_and_another_case_are_asked_for_and_what_the_pipeline_does_is_said(browser, display):
+def test_recording_and_another_case_are_requested_and_the_pipelines_state_is_shown(browser, display):
     page = display.open(browser)
     display.until(page, "document.getElementById('tool-case').options.length === 2")
     page.click("#tool-record")

@@ -1,4 +1,4 @@
-"""The navigation display in a real browser: every layer, number and alarm, and every way to lose them."""
+"""The navigation display in a real browser: layers, numbers, alarms, and the loss of each input."""
 
 import asyncio
 import base64
@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 from tests.display.pipeline_stand_in import alert, overlay
 
-from fluoronav.display.hub import Picture, Viewer
+from fluoronav.display.viewer import DisplayPicture, Viewer
 
 SHOTS = os.environ.get("FLUORONAV_SCREENSHOTS")  # a folder: the pictures of the docs are made there
 
 
 def outside(coroutine):
-    """Runs a coroutine in a thread of its own: Playwright has this one's event loop."""
+    """Runs a coroutine in a thread of its own, since Playwright uses this one's event loop."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, coroutine).result()
 
@@ -77,7 +77,7 @@ def test_layers_are_drawn_where_they_belong_to_a_pixel(browser, display):
     assert (np.ptp(bar) / scale) % (focal / 800) < 4  # whole millimetres at the target
 
 
-def test_a_bent_shaft_is_drawn_bent_and_called_so(browser, display):
+def test_a_bent_shaft_is_drawn_and_labelled_as_bent(browser, display):
     page = display.open(browser)
     only(page, "instruments")
     y = np.linspace(200, 60, 9)
@@ -123,7 +123,7 @@ def test_the_frame_is_shown_with_its_window_and_a_drag_changes_it(browser, displ
 
 
 def test_with_and_without_a_gpu_the_same_picture_is_drawn(browser, display):
-    """Blown up and made smaller, 16 and 8 bits, inverse and not."""
+    """Enlarged and reduced, 16 and 8 bits, inverse and not."""
     page = display.open(browser)
     assert not page.evaluate("Boolean(fluoronav.picture.gl)")  # the tests' browser has a program in the GPU's place
     differences = page.evaluate(
@@ -156,7 +156,7 @@ def test_with_and_without_a_gpu_the_same_picture_is_drawn(browser, display):
         assert off <= 1 and (count == 1 or brightest == 255)
 
 
-def test_numbers_say_what_the_overlay_says(browser, display):
+def test_numbers_are_those_of_the_overlay(browser, display):
     page = display.open(browser)
     display.show(page)
     seen = {name: page.locator(f"#{name}").inner_text() for name in ("registration", "depth", "bullseye", "nearest")}
@@ -197,7 +197,7 @@ def test_an_alarm_has_its_colour_flash_words_and_burst(browser, display, priorit
     assert page.locator("#log li").count() == 2
 
 
-def test_an_acknowledged_alarm_is_still_and_quiet_and_has_a_name_to_it(browser, display):
+def test_an_acknowledged_alarm_neither_flashes_nor_sounds_and_names_who_acknowledged(browser, display):
     page = display.open(browser)
     display.stand_in.say("alert", alert(1, "medium"))
     display.stand_in.say("alert", alert(2, "high", text="tip in the cord"))
@@ -244,7 +244,7 @@ def test_who_only_watches_may_not_control(browser, display):
     assert not any(a["op"] == "mode.set" for a in display.stand_in.asked)
 
 
-def test_an_old_overlay_fades_and_says_so_and_a_late_one_belongs_to_its_own_frame(browser, display):
+def test_an_old_overlay_is_faded_with_its_age_and_a_late_one_is_drawn_on_its_own_frame(browser, display):
     page = display.open(browser)
     display.show(page)
     display.streaming = False
@@ -266,7 +266,7 @@ def test_an_old_overlay_fades_and_says_so_and_a_late_one_belongs_to_its_own_fram
     assert page.evaluate("fluoronav.stats.strength") == 1
 
 
-def test_a_frame_is_shown_with_its_overlay_although_that_comes_after_the_next_frame(browser, display):
+def test_a_frame_is_shown_with_its_overlay_even_if_that_comes_after_the_next_frame(browser, display):
     page = display.open(browser)
     display.show(page)
     display.streaming = False
@@ -317,7 +317,7 @@ def test_numbers_do_not_stay_when_pictures_go_on_without_guidance(browser, displ
     display.until(page, "document.querySelector('#depth .number').innerText.includes('21.4 mm')")
 
 
-def test_a_broken_connection_says_so(browser, display):
+def test_a_broken_connection_is_shown(browser, display):
     page = display.open(browser)
     display.show(page)
     display.server.process.kill()
@@ -325,7 +325,7 @@ def test_a_broken_connection_says_so(browser, display):
     assert "Do not" in page.locator("#registration").inner_text()
 
 
-def test_a_picture_of_another_size_an_overlay_without_its_picture_and_nonsense(browser, display):
+def test_another_picture_size_an_overlay_without_picture_and_malformed_messages_do_no_harm(browser, display):
     page = display.open(browser)
     display.show(page)
     display.streaming = False
@@ -349,7 +349,7 @@ def test_a_picture_of_another_size_an_overlay_without_its_picture_and_nonsense(b
     assert page.evaluate("fluoronav.picture.rows") == 512
 
 
-def test_sixteen_watch_the_seventeenth_is_told_and_one_that_reads_nothing_slows_nobody(browser, display):
+def test_sixteen_may_watch_the_seventeenth_is_refused_and_an_idle_one_slows_nobody(browser, display):
     page = display.open(browser)
 
     async def crowd():
@@ -436,11 +436,11 @@ def test_a_page_of_another_site_and_unknown_files_are_refused(display):
 
 
 def test_a_page_that_is_slow_to_draw_gets_the_newest_picture_next_and_none_in_between():
-    """Pictures that wait in a browser's buffers become old there; one that never says that it draws still gets them."""
+    """Pictures would grow old in a browser's buffers; a page that never confirms one still gets them."""
 
     async def run():
         viewer = Viewer()
-        pictures = [Picture({"seq": k, "rows": 1, "cols": 1, "dtype": "u1"}, bytes([k])) for k in range(7)]
+        pictures = [DisplayPicture({"seq": k, "rows": 1, "cols": 1, "dtype": "u1"}, bytes([k])) for k in range(7)]
 
         def sent(k):
             return pictures[k].message(None)
@@ -468,7 +468,7 @@ def test_a_page_that_is_slow_to_draw_gets_the_newest_picture_next_and_none_in_be
 @pytest.mark.parametrize("dtype", ["u1", "u2"])
 def test_a_picture_is_sent_at_the_size_that_it_is_shown_at(dtype):
     whole = np.random.default_rng(0).integers(0, 200 if dtype == "u1" else 60000, (60, 80)).astype(dtype)
-    picture = Picture({"seq": 1, "rows": 60, "cols": 80, "dtype": dtype}, whole.tobytes())
+    picture = DisplayPicture({"seq": 1, "rows": 60, "cols": 80, "dtype": dtype}, whole.tobytes())
 
     def shown(side):
         message = picture.message(side)

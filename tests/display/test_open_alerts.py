@@ -1,4 +1,4 @@
-"""Which alarms are open: what the running pipeline says, and nothing of one that has ended."""
+"""The open alerts: those of the running pipeline, none of one that has ended."""
 
 import pytest
 from tests.display.pipeline_stand_in import alert, health
@@ -16,7 +16,7 @@ def listed(*alerts, instance="one", **changes):
     return health(alerts=list(alerts), instance=instance, **changes)
 
 
-def test_the_list_in_health_is_the_whole_truth():
+def test_the_list_in_health_is_complete():
     alerts = OpenAlerts(8)
     alerts.take(alert(1, "high"))
     alerts.take(alert(2, "low"))
@@ -33,7 +33,7 @@ def test_an_alert_that_is_newer_than_health_stays_until_the_next():
     assert ids(alerts) == [], "whatever its clock says"
 
 
-def test_a_list_that_was_written_before_does_not_take_a_newer_word_back():
+def test_an_older_list_does_not_undo_a_newer_alert():
     alerts = OpenAlerts(8)
     for a in (alert(1, "high"), alert(1, "high", "cleared"), alert(2, "medium"), alert(2, "high", "changed")):
         alerts.take(a)
@@ -48,7 +48,7 @@ def test_a_list_that_was_written_before_does_not_take_a_newer_word_back():
     assert len(alerts) == 3, "and what is said again is believed"
 
 
-def test_another_instance_ends_what_the_one_before_said_and_its_late_words_say_nothing():
+def test_a_new_instance_drops_the_old_ones_alerts_and_its_late_messages_are_ignored():
     alerts = OpenAlerts(8)
     assert not alerts.reconcile(listed(alert(1, "high")))
     late = alert(2, "high", instance="one")
@@ -58,7 +58,7 @@ def test_another_instance_ends_what_the_one_before_said_and_its_late_words_say_n
     assert alerts.take(alert(3, "low", instance="three")) and ids(alerts) == [("a3", "raised")]
 
 
-def test_a_pipeline_without_a_list_is_believed_by_its_alerts():
+def test_without_a_list_in_health_the_single_alerts_count():
     alerts = OpenAlerts(8)
     alerts.take(alert(1, "high"))
     alerts.reconcile(health())
@@ -67,7 +67,7 @@ def test_a_pipeline_without_a_list_is_believed_by_its_alerts():
     assert ids(alerts) == []
 
 
-def test_no_more_alerts_are_kept_than_fit_and_the_urgent_ones_are():
+def test_the_number_of_alerts_is_bounded_and_urgent_ones_are_kept():
     alerts = OpenAlerts(4)
     alerts.take(alert(0, "high"))
     for k in range(1, 20):
@@ -76,7 +76,7 @@ def test_no_more_alerts_are_kept_than_fit_and_the_urgent_ones_are():
 
 
 @pytest.mark.parametrize("wrong", [{"id": ["a"]}, {"state": "gone"}, {"priority": "urgent"}, {"text": None}])
-def test_what_is_no_alert_is_refused_and_left_out_of_a_list(wrong):
+def test_a_malformed_alert_is_refused_and_ignored_in_a_list(wrong):
     alerts = OpenAlerts(4)
     with pytest.raises(ValueError, match="not an alert"):
         alerts.take(alert(1, "high") | wrong)

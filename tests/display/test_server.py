@@ -1,4 +1,4 @@
-"""The display's server before strangers: names, pages, sizes, silence, crowds, and what goes on to the pipeline."""
+"""The display's server with hostile clients: host names, origins, sizes, silence, crowds, and requests."""
 
 import asyncio
 import json
@@ -16,9 +16,9 @@ from fluoronav.paths import shipped
 from fluoronav.site.audit import AuditTrail
 
 aiohttp = pytest.importorskip("aiohttp", reason="the extra `display` is not installed")
-from fluoronav.display.admission import IDLE_S, MOST_BYTES, SECURITY  # noqa: E402
+from fluoronav.display.admission import LIMITS, SECURITY  # noqa: E402
 from fluoronav.display.hub import Hub  # noqa: E402
-from fluoronav.display.server import MOST_STREAMS, REPLACED, DisplayServer  # noqa: E402
+from fluoronav.display.server import MAX_STREAMS, REPLACED, DisplayServer  # noqa: E402
 
 KEY = "the-key"
 
@@ -109,7 +109,7 @@ async def serving(tmp_path, stand_in, **options):
         ("127.0.0.1:{}", "ftp://127.0.0.1:{}", 403), ("127.0.0.1:{}", "http://[bad", 403),
     ],
 )  # fmt: skip
-def test_only_addresses_and_names_that_were_given_are_served_and_only_to_their_own_pages(
+def test_only_addresses_and_allowed_names_are_served_and_only_to_their_own_pages(
     tmp_path, stand_in, host, origin, expected
 ):
     async def run():
@@ -151,7 +151,7 @@ def test_every_answer_has_the_security_headers(tmp_path, stand_in):
         async with serving(tmp_path, stand_in) as served:
             served.server._load_case = failing
             host = f"Host: 127.0.0.1:{served.port}\r\n"
-            large = {"Content_Length": MOST_BYTES + 1}
+            large = {"Content_Length": LIMITS.max_bytes + 1}
             answers = [
                 await served.asked("/"), await served.asked("/page/app.js"), await served.asked("/nothing"),
                 await served.asked("/page/nothing.js"), await served.asked("/", Host="evil.example"),
@@ -168,8 +168,8 @@ def test_every_answer_has_the_security_headers(tmp_path, stand_in):
     outside(run())
 
 
-def test_what_is_never_finished_is_ended(tmp_path, stand_in):
-    """A connection that says nothing, half a head, a head that trickles, and a body that never comes."""
+def test_an_unfinished_request_is_ended(tmp_path, stand_in):
+    """A silent connection, half a head, a head that trickles, and a body that never comes."""
 
     async def half(served, begin, trickle=b""):
         reader, writer = await asyncio.open_connection("127.0.0.1", served.port)
@@ -183,7 +183,7 @@ def test_what_is_never_finished_is_ended(tmp_path, stand_in):
 
             task = asyncio.create_task(more()) if trickle else None
             with suppress(ConnectionError):
-                await asyncio.wait_for(reader.read(), IDLE_S + 10)
+                await asyncio.wait_for(reader.read(), LIMITS.idle_s + 10)
             if task:
                 task.cancel()
         finally:
@@ -221,10 +221,10 @@ def test_a_crowd_of_silent_connections_does_not_keep_others_out(tmp_path, stand_
 def test_watchers_never_take_the_place_of_a_screen_that_controls(tmp_path, stand_in):
     async def run():
         async with serving(tmp_path, stand_in) as served, aiohttp.ClientSession() as session:
-            watching = [await served.stream(session, screen=str(k)) for k in range(MOST_STREAMS["watch"])]
+            watching = [await served.stream(session, screen=str(k)) for k in range(MAX_STREAMS["watch"])]
             with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
                 await served.stream(session)
-            controls = [await served.stream(session, KEY) for _ in range(MOST_STREAMS["control"])]
+            controls = [await served.stream(session, KEY) for _ in range(MAX_STREAMS["control"])]
             assert [(await heard(s, "hello"))["role"] for s in (watching[-1], controls[-1])] == ["watch", "control"]
             with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
                 await served.stream(session, KEY)
@@ -235,12 +235,12 @@ def test_watchers_never_take_the_place_of_a_screen_that_controls(tmp_path, stand
     outside(run())
 
 
-def test_a_control_screen_that_comes_back_replaces_its_dead_twin(tmp_path, stand_in):
+def test_a_controlling_screen_that_returns_replaces_its_dead_stream(tmp_path, stand_in):
     async def run():
         async with serving(tmp_path, stand_in) as served, aiohttp.ClientSession() as session:
             # Dead: it answers neither pings nor the end.
             first = last = await served.stream(session, KEY, "screen-1", autoping=False)
-            for _ in range(2 * MOST_STREAMS["control"]):
+            for _ in range(2 * MAX_STREAMS["control"]):
                 last = await served.stream(session, KEY, "screen-1")
                 await heard(last, "hello")
             other = await served.stream(session, "", "screen-1")  # who only watches ends no controlling screen
@@ -253,7 +253,7 @@ def test_a_control_screen_that_comes_back_replaces_its_dead_twin(tmp_path, stand
     outside(run())
 
 
-def test_a_peer_that_is_dead_leaves_its_place(tmp_path, stand_in):
+def test_a_dead_viewer_frees_its_place(tmp_path, stand_in):
     async def run():
         async with serving(tmp_path, stand_in) as served, aiohttp.ClientSession() as session:
             stream = await served.stream(session, KEY, autoping=False)
@@ -281,7 +281,7 @@ def test_a_watcher_that_reads_nothing_costs_no_memory_and_loses_no_alert(tmp_pat
                 head = {"v": 1, "seq": k, "t_acq": k, "rows": 64, "cols": 64, "dtype": "u1", "bits": 8}
                 hub.take([b"view/x", packb(head), bytes(4096)])
                 hub.say("link", {"heard": True})
-            waiting = [*viewer.said, *viewer.standing.values(), *viewer.alerts.values(), *viewer.overlays]
+            waiting = [*viewer.replies, *viewer.states.values(), *viewer.alerts.values(), *viewer.overlays]
             assert sum(map(len, waiting)) < 200_000 and len(waiting) < 60
             heads = [head_of(m) for m in waiting]
             (everything,) = [h["open"] for h in heads if h["topic"] == "alarms"]
@@ -296,7 +296,7 @@ def test_a_watcher_that_reads_nothing_costs_no_memory_and_loses_no_alert(tmp_pat
     outside(run())
 
 
-def test_numbers_that_are_none_do_not_cost_an_overlay(tmp_path, stand_in):
+def test_an_overlay_with_invalid_numbers_is_sent_without_them(tmp_path, stand_in):
     async def run():
         async with serving(tmp_path, stand_in) as served, aiohttp.ClientSession() as session:
             stream = await served.stream(session)
@@ -325,7 +325,7 @@ def test_numbers_that_are_none_do_not_cost_an_overlay(tmp_path, stand_in):
 @pytest.mark.parametrize(
     "wrong", [{"rows": -4, "cols": -4}, {"rows": 0}, {"dtype": "f8"}, {"bits": 99}, {"rows": 10**9}, {"t_acq": "now"}]
 )
-def test_a_picture_that_is_none_is_left_out_and_the_stream_goes_on(stand_in, wrong):
+def test_a_malformed_picture_is_skipped_and_the_stream_goes_on(stand_in, wrong):
     hub = Hub(stand_in.endpoints["out"], stand_in.endpoints["frames"])
     head = {"v": 1, "seq": 1, "t_acq": 1, "rows": 4, "cols": 4, "dtype": "u1", "bits": 8}
     with pytest.raises((ValueError, TypeError)):
@@ -339,7 +339,7 @@ async def replies(stream, texts):
     return [await heard(stream, "reply", 8) for _ in texts]
 
 
-def test_requests_go_on_with_ids_of_their_own_and_a_time(tmp_path, stand_in):
+def test_requests_are_passed_on_with_new_ids_and_a_time(tmp_path, stand_in):
     async def run():
         async with serving(tmp_path, stand_in) as served, aiohttp.ClientSession() as session:
             ask = json.dumps({"id": 1, "op": "registration.accept", "user": "Dr. Test"})
@@ -357,7 +357,7 @@ def test_requests_go_on_with_ids_of_their_own_and_a_time(tmp_path, stand_in):
     outside(run())
 
 
-def test_a_pipeline_that_does_not_answer_is_said_and_the_next_request_is_answered(tmp_path, stand_in):
+def test_a_pipeline_that_does_not_answer_is_reported_and_the_next_request_is_answered(tmp_path, stand_in):
     stand_in.silent.add("registration.start")
 
     async def run():
@@ -370,7 +370,7 @@ def test_a_pipeline_that_does_not_answer_is_said_and_the_next_request_is_answere
     outside(run())
 
 
-def test_requests_that_are_none_are_refused_and_break_nothing(tmp_path, stand_in):
+def test_malformed_requests_are_refused_and_break_nothing(tmp_path, stand_in):
     async def run():
         async with serving(tmp_path, stand_in) as served, aiohttp.ClientSession() as session:
             stream = await served.stream(session, KEY)
@@ -385,7 +385,7 @@ def test_requests_that_are_none_are_refused_and_break_nothing(tmp_path, stand_in
             assert reply["error"]["code"] == "invalid" and reply["id"] == 7
             (reply,) = await replies(stream, ['{"id": 8, "op": "case.info"}'])
             assert reply["ok"]
-            await stream.send_str("x" * (MOST_BYTES + 1))
+            await stream.send_str("x" * (LIMITS.max_bytes + 1))
             while (message := await stream.receive(5)).type == aiohttp.WSMsgType.BINARY:
                 pass
             assert message.type == aiohttp.WSMsgType.CLOSE and message.data == 1009
@@ -393,7 +393,7 @@ def test_requests_that_are_none_are_refused_and_break_nothing(tmp_path, stand_in
     outside(run())
 
 
-def test_more_requests_than_wait_are_refused_and_not_kept(tmp_path, stand_in):
+def test_requests_beyond_the_queue_are_refused(tmp_path, stand_in):
     stand_in.silent.add("case.info")
 
     async def run():
@@ -407,7 +407,7 @@ def test_more_requests_than_wait_are_refused_and_not_kept(tmp_path, stand_in):
     outside(run())
 
 
-def test_what_outsiders_can_have_written_into_the_trail_is_bounded(tmp_path, stand_in):
+def test_forbidden_requests_in_the_trail_are_bounded(tmp_path, stand_in):
     async def run():
         async with serving(tmp_path, stand_in) as served, aiohttp.ClientSession() as session:
             stream = await served.stream(session)

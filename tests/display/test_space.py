@@ -1,4 +1,4 @@
-"""The patient in space: 3D view, slices, DRR, and what needs the case on the display's computer."""
+"""The patient in space: 3D view, slices and DRR, from the case on the display's computer."""
 
 import base64
 
@@ -40,7 +40,7 @@ def page(browser, display):
     return page
 
 
-def test_surfaces_plan_and_instrument_are_where_the_patient_has_them(page, display):
+def test_surfaces_plan_and_instrument_lie_in_the_patients_frame(page, display):
     image = canvas(page, "scene")
     scale = image.shape[1] / page.evaluate("document.getElementById('scene').clientWidth")
     tip = CASE.plan[0].target_ct
@@ -69,7 +69,7 @@ def test_surfaces_plan_and_instrument_are_where_the_patient_has_them(page, displ
 def test_slices_show_the_ct_at_the_tip(page):
     image = canvas(page, "slices")[..., 0].astype(float)
     side = image.shape[0]
-    shown = page.evaluate("[fluoronav.space.slices.ct.share(-200), fluoronav.space.slices.ct.share(900)]")
+    shown = page.evaluate("[fluoronav.space.slices.ct.fraction(-200), fluoronav.space.slices.ct.fraction(900)]")
     assert shown == pytest.approx([200 / 1800, 1300 / 1800])
     tip = np.array(CASE.plan[0].target_ct)
     ways = [((1, 0, 0), (0, 1, 0)), ((0, 1, 0), (0, 0, -1)), ((1, 0, 0), (0, 0, -1))]
@@ -88,7 +88,7 @@ def test_slices_show_the_ct_at_the_tip(page):
         assert np.corrcoef(got[inside], expected[inside])[0, 1] > 0.9
 
 
-def test_the_drr_looks_as_the_projector_sees_the_bones(page, display):
+def test_the_drr_agrees_with_the_projector(page, display):
     page.click("#tool-drr")
     display.until(page, "fluoronav.space.drawn.drr > 0")
     drawn = canvas(page, "drr")[..., 0].astype(np.float64)
@@ -123,7 +123,7 @@ def test_another_case_than_the_pipelines_is_not_shown(browser, display):
     display.until(page, "fluoronav.space.case !== null", 60)  # and by itself, once it is the right one
 
 
-def test_when_the_pipeline_loads_another_case_the_view_is_that_cases(browser, display, tmp_path):
+def test_the_view_follows_when_the_pipeline_loads_another_case(browser, display, tmp_path):
     other = load_case(another_case(tmp_path))
     page = display.open(browser, size=(1920, 1080))
     display.show(page, **registered())

@@ -1,4 +1,4 @@
-"""The display before the real pipeline and the simulated C-arm: what it shows is what they say."""
+"""The display with the real pipeline and the simulated C-arm: it shows what they send."""
 
 from concurrent.futures import ThreadPoolExecutor
 
@@ -16,7 +16,7 @@ from fluoronav.site.launch import load_launch
 SIZE = 512
 
 
-def test_the_demo_is_seen_as_the_pipeline_sees_it(browser, free_port, tmp_path):
+def test_the_page_shows_what_the_pipeline_of_the_demo_sends(browser, free_port, tmp_path):
     pytest.importorskip("aiohttp", reason="the extra `display` is not installed")
     pytest.importorskip("psutil", reason="the extra `bench` is not installed")
     launch = load_launch(shipped("launch/demo.yaml")).model_dump(mode="json") | {"audit": str(tmp_path / "audit")}

@@ -1,4 +1,4 @@
-"""A real pipeline process on free endpoints, with a small camera, and a sender and a listener for it."""
+"""A real pipeline process on free endpoints with a small camera, a sender and a listener."""
 
 import subprocess
 import sys
@@ -20,7 +20,7 @@ SIZE = 256
 
 
 class Pipeline:
-    """`fluoronav run` with everything that it sends."""
+    """`fluoronav run`, and everything that it sends."""
 
     def __init__(self, folder, endpoints=None, **launch):
         small = Camera.load(shipped("calibration/demo-carm.yaml")).scaled(SIZE / 1024)

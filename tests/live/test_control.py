@@ -1,4 +1,4 @@
-"""What a surgeon controls: another case, a recording; and what becomes of it when the disk says no."""
+"""Loading a case and recording on request, also on a full disk."""
 
 import json
 import os
@@ -31,13 +31,13 @@ def case_of(pipeline):
     return pipeline.messages("health")[-1]["case"]
 
 
-def test_a_case_that_the_launch_file_does_not_name_is_not_loaded(controlled):
+def test_a_case_that_is_not_in_the_launch_file_is_not_loaded(controlled):
     for asked in ({"case": "/etc/passwd"}, {"case": "../another"}, {}, {"case": 7}):
         reply = controlled.request("case.load", **asked)
         assert reply["error"]["code"] == "invalid" and "another, broken" in reply["error"]["text"]
 
 
-def test_a_case_that_cannot_be_loaded_leaves_the_one_at_hand_at_work(controlled):
+def test_a_case_that_cannot_be_loaded_leaves_the_current_one_in_use(controlled):
     controlled.frame()
     before = case_of(controlled)
     assert controlled.request("case.load", case="broken")["result"] == {"loading": "broken"}
@@ -114,7 +114,7 @@ def test_a_recording_that_dies_is_an_alert_and_the_next_one_ends_it(controlled):
     assert controlled.request("record.stop")["ok"]
 
 
-def test_what_cannot_be_kept_is_not_done_and_alarms(tmp_path):
+def test_a_request_that_cannot_be_audited_is_refused_with_an_alert(tmp_path):
     (tmp_path / "audit").write_text("a file where the folder should be")
     pipeline = Pipeline(tmp_path).ready()
     pipeline.frame()
@@ -146,9 +146,7 @@ def small_disk(tmp_path):
     subprocess.run(["umount", "-l", folder], check=True)
 
 
-def test_on_a_full_disk_guidance_can_be_taken_back_and_what_was_asked_is_written_when_there_is_room(
-    small_disk, tmp_path
-):
+def test_on_a_full_disk_guidance_can_be_stopped_and_requests_are_written_when_there_is_room(small_disk, tmp_path):
     pipeline = Pipeline(tmp_path).ready().confirm()
     assert pipeline.frame()["mode"] == "live"
     filler = small_disk / "filler"

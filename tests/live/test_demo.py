@@ -1,4 +1,4 @@
-"""`fluoronav demo` and the rig under it, with real processes: a run without any pose is no success."""
+"""`fluoronav demo` and its rig with real processes: a run without any pose fails."""
 
 import json
 import threading
@@ -116,20 +116,20 @@ def test_the_reason_is_in_words(recording, said):
     assert said in why_without_a_pose(recording)
 
 
-def test_what_the_alerts_said_is_in_the_reason_once():
+def test_the_texts_of_alerts_are_in_the_reason_once():
     recording = recorded([overlay(0)])
     recording.alerts = [(0, {"state": "raised", "text": "the patient is not found"})] * 3
     assert why_without_a_pose(recording).count("alert: the patient is not found") == 1
 
 
-def test_a_report_without_any_overlay_is_written_and_says_so(tmp_path):
+def test_a_report_without_any_overlay_is_written_and_states_it(tmp_path):
     result = report(recorded([]), np.zeros(3), 33.3)
     assert "no overlay came" in table(result) and "FAILED" in table(result)
     draw_histogram(recorded([]), 33.3, tmp_path / "latency.png")
     assert (tmp_path / "latency.png").stat().st_size > 1000
 
 
-def test_a_run_whose_frames_were_mostly_late_says_so():
+def test_a_run_with_mostly_late_frames_states_it():
     pose = {"T_camera_ct": np.eye(4).ravel().tolist(), "tre_mm": 1.0, "tre_image_mm": 1.0}
     late = [overlay(k, registration=pose, t_acq=-90_000_000 * (k > 2)) for k in range(10)]
     result = report(recorded(late), np.zeros(3), 33.3)

@@ -1,4 +1,4 @@
-"""What a hostile or tired sender may do to the running pipeline: it is counted by field, and the stream goes on."""
+"""Invalid messages to the running pipeline: they are counted by field, and the stream goes on."""
 
 import json
 import time
@@ -35,7 +35,7 @@ def fields(health):
         ({"seq": 3, "t_acq": time.time_ns()}, None, "seq"),
     ],
 )
-def test_a_bad_frame_is_counted_by_its_field_and_the_stream_goes_on(pipeline, change, payload, field):
+def test_an_invalid_frame_is_counted_by_its_field_and_the_stream_goes_on(pipeline, change, payload, field):
     before = fields(pipeline.invalid()).get(field, 0)
     pipeline.frame()
     pipeline.send_raw(pipeline.header(**({"seq": pipeline.seq + 1} | change)), payload)
@@ -108,7 +108,7 @@ def test_tool_poses_with_nan_a_reflection_or_nonsense_are_counted_and_never_show
     assert pipeline.invalid()["tools_invalid"] == before + 6
 
 
-def test_a_good_tool_pose_after_all_that_is_shown(pipeline):
+def test_a_valid_tool_pose_after_invalid_ones_is_shown(pipeline):
     pose = np.eye(4).ravel().tolist()
     tools = [{"id": n, "visible": True, "T_tracker_tool": pose} for n in ("kwire", "patient_reference")]
     message = {"v": 1, "source": "t0", "seq": 10, "t_acq": time.time_ns(), "tools": tools}
@@ -119,7 +119,7 @@ def test_a_good_tool_pose_after_all_that_is_shown(pipeline):
     assert {d["structure"] for d in overlay["distances"]} == {"aorta", "spinal_cord"}
 
 
-def test_a_grabber_that_starts_again_is_believed_after_a_silence(pipeline):
+def test_a_restarted_grabber_is_accepted_after_a_silence(pipeline):
     pipeline.frame()
     time.sleep(0.7)
     pipeline.seq = 5
@@ -164,7 +164,7 @@ def test_a_burst_is_answered_with_the_newest_frame_and_the_rest_is_counted(pipel
     assert [o["seq"] for o in overlays] == sorted(o["seq"] for o in overlays)
 
 
-def test_requests_are_answered_and_wrong_ones_refused_in_words(pipeline):
+def test_requests_are_answered_and_wrong_ones_refused_with_a_text(pipeline):
     pipeline.frame()
     assert pipeline.request("status")["result"]["case"].startswith("thoracic-spine@")
     info = pipeline.request("case.info")["result"]
@@ -192,7 +192,7 @@ def test_requests_are_answered_and_wrong_ones_refused_in_words(pipeline):
         assert not reply["ok"] and said in reply["error"]["text"]
 
 
-def test_who_asked_for_what_is_kept_with_the_pose_and_reading_is_not(tmp_path):
+def test_the_trail_holds_who_asked_for_what_with_the_pose_but_no_reading(tmp_path):
     pipeline = Pipeline(tmp_path).ready()
     pipeline.frame()
     assert pipeline.request("status")["ok"] and pipeline.request("registration.reject")["ok"]
@@ -210,7 +210,7 @@ def test_who_asked_for_what_is_kept_with_the_pose_and_reading_is_not(tmp_path):
 
 
 @pytest.mark.parametrize("body", [b"", b"\xc1", msgpack.packb({"v": 1, "id": 1, "op": "explode"}), b"\x00" * 5000])
-def test_a_request_that_is_none_is_answered_with_an_error(pipeline, body):
+def test_a_malformed_request_is_answered_with_an_error(pipeline, body):
     socket = pipeline.socket(zmq.REQ)
     socket.connect(pipeline.endpoints["requests"])
     socket.send(body)
@@ -229,7 +229,7 @@ def test_an_alert_is_acknowledged_by_its_id(pipeline):
     assert noted["id"] == alert["id"] and "tester" in noted["text"]
 
 
-def test_every_message_that_was_heard_fits_the_schema(pipeline):
+def test_every_received_message_fits_the_schema(pipeline):
     from fluoronav.wire import Alert, Health, Overlay
 
     pipeline.frame()

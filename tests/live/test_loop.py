@@ -28,7 +28,7 @@ def test_sent_is_overlays_plus_dropped_exactly_and_in_order(recording):
     assert seqs == sorted(set(seqs))
 
 
-def test_the_patient_is_found_and_followed_to_under_a_millimetre_across_the_ray(recording, case):
+def test_the_patient_is_registered_and_tracked_within_a_millimetre_across_the_ray(recording, case):
     errors = tracking_errors(recording, case.target_ct)
     assert len(errors["across_mm"]) > FRAMES / 3
     assert np.median(errors["across_mm"]) < 0.6
@@ -42,7 +42,7 @@ def test_the_truth_is_in_the_side_file_and_never_in_a_header(recording):
     assert {"seq", "t_acq", "frame", "T_camera_ct", "T_ct_tool"} == set(truth)
 
 
-def test_a_proximity_alert_leaves_with_the_frame_in_which_the_threshold_is_passed(recording, case):
+def test_a_proximity_alert_is_sent_with_the_frame_that_passes_the_threshold(recording, case):
     cord = next(s for s in case.structures if s.name == "spinal_cord")
     crossings = []
     before = None
@@ -60,8 +60,8 @@ def test_a_proximity_alert_leaves_with_the_frame_in_which_the_threshold_is_passe
     assert crossings and raised == crossings
 
 
-def test_the_distance_that_is_sent_is_the_true_one(recording, case):
-    """Of tip or shaft, whichever comes nearest, less the wire's radius."""
+def test_the_distance_in_the_overlay_is_the_true_one(recording, case):
+    """The nearest distance of tip or shaft, minus the wire's radius."""
     cord = next(s for s in case.structures if s.name == "spinal_cord")
     wire = case.tools[0]
     along = np.arange(0, wire.length_mm + 1, 1.0)
@@ -95,8 +95,8 @@ def test_the_report_has_the_agreed_keys_and_the_pictures_are_drawn(recording, ca
     assert coloured.sum() > 1000
 
 
-def test_between_blades_that_leave_two_fifths_of_the_image_the_patient_is_found_too(case):
-    """Regression: nothing was found where more than half of the image lies behind blades."""
+def test_the_patient_is_registered_with_two_fifths_of_the_image_between_blades(case):
+    """Regression: no registration where more than half of the image lies behind collimator blades."""
     launch = load_launch(shipped("launch/demo.yaml")).model_dump(mode="json")
     narrow = record(launch, FRAMES, FPS, transport="ipc", size=512, collimated=("--blades", "0.45"))
     errors = tracking_errors(narrow, case.target_ct)

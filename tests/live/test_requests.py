@@ -1,4 +1,4 @@
-"""Requests that should not be: each gets a reply, changes nothing, and the pipeline is as well as before."""
+"""Invalid requests: each gets a reply and changes nothing."""
 
 import json
 import os
@@ -50,7 +50,7 @@ BAD_ARGS = [
 
 
 @pytest.mark.parametrize(("op", "args"), BAD_ARGS)
-def test_arguments_that_are_none_are_answered_as_invalid_and_health_is_as_before(pipeline, op, args):
+def test_malformed_arguments_are_answered_as_invalid_and_health_is_unchanged(pipeline, op, args):
     reply = pipeline.ask(msgpack.packb(asked(op, args)))
     assert reply["error"]["code"] == "invalid" and len(reply["error"]["text"]) < 400
     assert pipeline.request("status")["result"]["state"] != "failed"
@@ -77,7 +77,7 @@ def test_arguments_that_are_none_are_answered_as_invalid_and_health_is_as_before
         bytes(900_000),
     ],
 )
-def test_what_is_no_request_is_answered_as_invalid_and_health_is_as_before(pipeline, body):
+def test_malformed_requests_are_answered_as_invalid_and_health_is_unchanged(pipeline, body):
     assert pipeline.ask(body)["error"]["code"] == "invalid"
     assert pipeline.request("status")["result"]["state"] != "failed"
 
@@ -109,7 +109,7 @@ def test_a_request_of_another_time_is_refused(pipeline, seconds):
     assert reply["error"]["code"] == "stale" and "clocks" in reply["error"]["text"]
 
 
-def test_refusals_are_bounded_in_the_trail_whoever_causes_them(tmp_path):
+def test_refusals_in_the_trail_are_bounded(tmp_path):
     pipeline = Pipeline(tmp_path).ready()
     client = pipeline.socket(zmq.DEALER)
     client.connect(pipeline.endpoints["requests"])
@@ -133,7 +133,7 @@ def test_refusals_are_bounded_in_the_trail_whoever_causes_them(tmp_path):
     pipeline.close()
 
 
-def test_who_does_not_fetch_replies_holds_nobody_up(pipeline):
+def test_a_client_that_reads_no_replies_delays_nobody(pipeline):
     silent = [pipeline.socket(zmq.DEALER) for _ in range(4)]
     for client in silent:
         client.setsockopt(zmq.RCVHWM, 1)
@@ -146,8 +146,8 @@ def test_who_does_not_fetch_replies_holds_nobody_up(pipeline):
     assert pipeline.request("status")["result"]["state"] != "failed"
 
 
-def test_a_subscriber_that_stands_still_costs_the_pipeline_little(tmp_path):
-    """Pictures wait for it, but not many; another one misses nothing."""
+def test_a_stalled_subscriber_costs_the_pipeline_little(tmp_path):
+    """A few pictures wait for it; another subscriber misses nothing."""
     pipeline = Pipeline(tmp_path, stages=["attenuation", "view"]).ready()
     slow = pipeline.socket(zmq.SUB)
     slow.setsockopt(zmq.RCVHWM, 1)
@@ -186,7 +186,7 @@ def test_a_session_ends_with_a_stop_or_ctrl_c_and_outlives_anything_else(tmp_pat
     pipeline.close()
 
 
-def test_requests_that_are_open_to_other_computers_are_said_to_be_so_and_need_a_time(tmp_path):
+def test_requests_open_to_other_computers_are_reported_and_need_a_time(tmp_path):
     (port,) = {e.rpartition(":")[2] for e in [free_endpoints("tcp", tmp_path)["requests"]]}
     pipeline = Pipeline(tmp_path, {"requests": f"tcp://*:{port}"}, allow_unauthenticated=True)
     pipeline.endpoints["requests"] = f"tcp://127.0.0.1:{port}"

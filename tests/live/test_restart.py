@@ -1,4 +1,4 @@
-"""A restart in the middle of an operation: the same patient, and nothing live before a person has looked."""
+"""A restart during an operation: the same patient, and no live mode before a person confirms."""
 
 import json
 import time
@@ -36,7 +36,7 @@ def load(pipeline, name):
 
 @pytest.fixture
 def second(tmp_path):
-    """The second patient, confirmed, with no path of its plan shown."""
+    """A pipeline with the second case, confirmed, and no planned path shown."""
     another_case(tmp_path)
     pipeline = Pipeline(tmp_path, cases={"second": "another"}).ready().confirm()
     assert pipeline.frame()["mode"] == "live"
@@ -49,7 +49,7 @@ def second(tmp_path):
     pipeline.close()
 
 
-def test_after_a_crash_it_is_the_same_patient_in_shadow_until_a_person_has_confirmed(second):
+def test_after_a_crash_the_same_patient_is_in_shadow_until_a_person_confirms(second):
     before = health(second)
     kill(second)
     said = second.start_again().messages("health")
@@ -65,7 +65,7 @@ def test_after_a_crash_it_is_the_same_patient_in_shadow_until_a_person_has_confi
     assert second.frame()["mode"] == "live" and health(second)["session"]["confirmed"]
 
 
-def test_a_mode_that_was_shadow_is_shadow_after_the_confirmation_too(second):
+def test_shadow_mode_stays_after_a_restart_and_the_confirmation(second):
     assert second.request("mode.set", mode="shadow")["ok"]
     kill(second)
     second.start_again().confirm()
@@ -73,7 +73,7 @@ def test_a_mode_that_was_shadow_is_shadow_after_the_confirmation_too(second):
 
 
 @pytest.mark.parametrize("change", ["gone", "other", "garbled", "cut", "old", "broken"])
-def test_a_session_that_does_not_fit_any_more_is_not_taken_up_and_the_reason_is_said(second, change):
+def test_a_session_that_no_longer_fits_is_not_restored_and_the_reason_is_given(second, change):
     kill(second)
     path = second.path.parent / "audit" / "session-carm0.json"
     content = json.loads(path.read_text())
@@ -101,7 +101,7 @@ def test_a_session_that_does_not_fit_any_more_is_not_taken_up_and_the_reason_is_
     assert "the session before" not in health(second)["reason"]
 
 
-def test_a_registration_that_was_accepted_is_so_after_a_crash_when_it_is_found_at_the_same_place(tmp_path):
+def test_an_accepted_registration_stays_accepted_after_a_crash_if_it_is_found_again_at_the_same_pose(tmp_path):
     pipeline = Pipeline(tmp_path, deadline_ms=500).ready().confirm()
     pictures = load_or_render(load_case("embedded"), Camera.load(tmp_path / "camera.yaml")).frames
 

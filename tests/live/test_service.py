@@ -1,4 +1,4 @@
-"""Start, stop, and what stands in the way of them."""
+"""Start and stop, and what prevents them."""
 
 import re
 import subprocess
@@ -33,8 +33,8 @@ def test_sigterm_ends_it_cleanly(tmp_path):
     pipeline.close()
 
 
-def test_that_it_is_ready_is_said_at_once(tmp_path, monkeypatch):
-    """Regression: the next health said so, up to a second later, and who waited for it waited for that."""
+def test_readiness_is_published_at_once(tmp_path, monkeypatch):
+    """Regression: readiness was published with the next health, up to a second later."""
     monkeypatch.setattr("fluoronav.stream.pipeline.health._EVERY_S", 3600)
     endpoints = free_endpoints("tcp", tmp_path)
     path = tmp_path / "launch.yaml"
@@ -60,7 +60,7 @@ def test_that_it_is_ready_is_said_at_once(tmp_path, monkeypatch):
         context.destroy(linger=0)
 
 
-def test_a_stop_request_ends_it_cleanly_and_status_says_how_it_was(tmp_path):
+def test_a_stop_request_ends_it_cleanly_and_status_reports_the_state(tmp_path):
     pipeline = Pipeline(tmp_path).ready()
     asked = cli("status", "--endpoint", pipeline.endpoints["requests"])
     assert asked.returncode == 0 and asked.stdout.startswith("ready: case thoracic-spine@")
@@ -71,7 +71,7 @@ def test_a_stop_request_ends_it_cleanly_and_status_says_how_it_was(tmp_path):
     assert asked.returncode == 1 and "is `fluoronav run` running?" in asked.stderr
 
 
-def test_the_picture_for_the_display_leaves_after_its_overlay(tmp_path):
+def test_the_view_is_sent_after_its_overlay(tmp_path):
     pipeline = Pipeline(tmp_path, stages=["attenuation", "registration", "view"]).ready()
     for _ in range(3):
         overlay = pipeline.frame()
@@ -112,7 +112,7 @@ def test_an_endpoint_in_use_is_named(tmp_path):
         ({"colour": "red"}, "colour: unknown key"),
     ],
 )
-def test_a_start_that_cannot_be_says_why_in_one_line(tmp_path, change, said):
+def test_an_impossible_start_gives_its_reason_in_one_line(tmp_path, change, said):
     launch = {"case": "embedded", "camera": str(ROOT / "calibration/demo-carm.yaml")} | change
     launch["endpoints"] = {"out": f"ipc://{tmp_path}/o", "requests": f"ipc://{tmp_path}/r"}
     (tmp_path / "launch.yaml").write_text(yaml.safe_dump(launch))
@@ -120,7 +120,7 @@ def test_a_start_that_cannot_be_says_why_in_one_line(tmp_path, change, said):
     assert ended.returncode == 1 and said in ended.stderr and "Traceback" not in ended.stderr
 
 
-def test_case_build_says_what_is_in_the_case():
+def test_case_build_lists_the_content_of_the_case():
     built = cli("case", "build", "embedded")
     assert built.returncode == 0
     assert re.search(r"structure aorta: label 52, caution 6 mm, danger 3 mm", built.stdout)
@@ -128,7 +128,7 @@ def test_case_build_says_what_is_in_the_case():
 
 
 def test_the_examples_work_with_the_real_pipeline(tmp_path):
-    """A grabber and a display from another vendor: 30 lines each, nothing of ours imported."""
+    """A grabber and a display as another vendor writes them: 30 lines each, without our package."""
     for name in ("grabber.py", "display.py", "confirm.py"):
         source = (ROOT / "examples" / name).read_text()
         imports = set(re.findall(r"^(?:import|from) (\w+)", source, re.M))

@@ -1,4 +1,4 @@
-"""A tracker's gateway that says what a test wants, written from the specification beside our own packing."""
+"""A tracker's gateway for tests, written from the specification and independent of our own packing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def reference_crc(data: bytes) -> int:
 
 
 def packed(kind, name, content, metadata=None, t=None, version=None):
-    """A message, by an independent hand."""
+    """A message, packed independently."""
     body = content
     if metadata is not None:
         index = struct.pack("> H", len(metadata))
@@ -90,6 +90,8 @@ class GatewayStandIn:
 
     def close(self) -> None:
         self._ending.set()
+        with contextlib.suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)  # ends an accept that waits
         self._listener.close()
         # A script that plays on ends with its next message.
         self._thread.join(5)

@@ -1,4 +1,4 @@
-"""The sender's clock against ours."""
+"""A device's times by our clock."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ START = 1_700_000_000 * NS
 
 
 def stream(clock, seconds, offset_s, start=START, hz=60, latency=lambda k: 0.004, seed=1):
-    """Errors (s) of the moments that the clock gives, sample by sample; None where it gives none."""
+    """Errors of the converted times, s, sample by sample; None where there is none."""
     rng = np.random.default_rng(seed)
     errors = []
     for k in range(round(seconds * hz)):
@@ -36,7 +36,7 @@ def test_a_clock_that_is_off_by_a_constant_loses_nothing(offset):
 
 
 @pytest.mark.parametrize("step", [-2.0, -0.5, 0.5, 2.0, 3600.0])
-def test_a_clock_that_is_set_is_learned_again_within_a_second(step):
+def test_a_sender_clock_that_is_set_is_learned_again_within_a_second(step):
     clock = SenderClock()
     stream(clock, 4, 0.0)
     errors = stream(clock, 4, -step, START + 4 * NS)
@@ -52,7 +52,7 @@ def test_our_own_clock_that_is_set_is_learned_again_within_a_second(step):
     assert max(abs(e) for e in errors[60:]) < 0.03
 
 
-def test_one_message_from_the_future_or_a_late_one_rules_nothing():
+def test_one_message_from_the_future_or_a_late_one_does_not_move_the_offset():
     clock = SenderClock()
     stream(clock, 4, 0.3)
     before = clock.offset_ns
@@ -70,7 +70,7 @@ def test_a_message_that_was_held_up_keeps_its_time():
     assert clock.ours(true, true + round(0.3 * NS)) == true
 
 
-def test_times_that_are_none_or_stand_still_say_nothing():
+def test_missing_or_constant_times_are_not_used():
     clock = SenderClock()
     assert clock.ours(0, START) is None
     assert [clock.ours(12 * NS, START + k * NS) for k in range(1, 4)] == [START + NS, None, None]

@@ -30,7 +30,7 @@ from fluoronav.openigtlink.protocol import ProtocolError
 T = exp_se3([0.3, -0.2, 0.5, 10, 20, 1500])
 
 
-def test_a_transform_is_its_columns_and_then_the_shift():
+def test_a_transform_is_its_columns_and_then_the_translation():
     assert pack_transform(T) == matrix(T)
     np.testing.assert_allclose(unpack_transform(matrix(T)), T, atol=1e-4)
 
@@ -46,7 +46,7 @@ def test_tracking_data_are_70_bytes_for_each_tool():
     np.testing.assert_allclose(first.T, T, atol=1e-4)
 
 
-def test_a_start_of_tracking_has_its_interval_and_no_frame():
+def test_a_start_of_tracking_has_its_interval_and_no_coordinate_frame():
     assert pack_start_tracking(16) == struct.pack("> I", 16) + bytes(32)
 
 
@@ -63,7 +63,7 @@ def test_a_string_that_is_too_long_is_cut_between_letters():
 
 
 @given(st.integers(0, 65535), st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=30))
-def test_a_status_has_a_code_and_words(code, text):
+def test_a_status_has_a_code_and_a_text(code, text):
     assert unpack_status(pack_status(code, text, "Error")) == (code, f"Error: {text}" if text else "Error")
 
 
@@ -72,13 +72,13 @@ def test_a_status_has_a_code_and_words(code, text):
         st.sampled_from(["u1", "<u2", ">u2", "<i4", "<f4"]), arrays.array_shapes(min_dims=2, max_dims=3, max_side=5)
     )
 )
-def test_a_picture_comes_back_where_it_was(pixels):
+def test_a_picture_keeps_its_place(pixels):
     again, T_again = unpack_image(pack_image(pixels, T))
     np.testing.assert_array_equal(again, pixels if pixels.ndim == 3 else pixels[None])
     np.testing.assert_allclose(T_again, T, atol=1e-3)
 
 
-def test_a_pictures_place_is_that_of_its_middle_and_its_frame_ras():
+def test_a_picture_is_placed_by_its_centre_in_ras():
     T = np.diag([0.5, 2.0, 1.0, 1.0])
     content = pack_image(np.zeros((3, 5), np.uint8), T)
     assert struct.unpack_from("> H B B B B 3H", content) == (1, 1, 3, 2, 1, 5, 3, 1)
@@ -87,13 +87,13 @@ def test_a_pictures_place_is_that_of_its_middle_and_its_frame_ras():
     assert len(content) == 72 + 15
 
 
-def test_a_picture_that_has_no_place_in_an_image_is_refused():
+def test_a_picture_that_does_not_fit_the_format_is_refused():
     for pixels in (np.zeros((0, 3), "u1"), np.zeros((1, 70000), "u1"), np.zeros((2, 2), "c8"), np.zeros(4, "u1")):
         with pytest.raises(ValueError, match="IMAGE has room"):
             pack_image(pixels, np.eye(4))
 
 
-def test_triangles_come_back_and_nothing_else_passes_for_them():
+def test_triangles_are_read_and_other_polydata_is_refused():
     points, triangles = np.arange(12.0).reshape(4, 3), np.array([[0, 1, 2], [1, 2, 3]])
     content = pack_polydata(points, triangles)
     assert struct.unpack_from("> 10I", content) == (4, 0, 0, 0, 0, 2, 32, 0, 0, 0)

@@ -1,4 +1,4 @@
-"""Which tool a device is; two devices never become one."""
+"""The tool of each device; two devices are never one tool."""
 
 import pytest
 from tests.openigtlink.conftest import at
@@ -23,7 +23,7 @@ def test_pairs_are_read():
         ([f"{LONG_A}=a", f"{LONG_B}=b"], "the same in OpenIGTLink's 20 letters, 'VertebralBodyReferen'"),
     ],
 )  # fmt: skip
-def test_pairs_by_which_two_devices_would_be_one_tool_are_refused_at_the_start(pairs, text):
+def test_pairs_that_make_two_devices_one_tool_are_refused_at_the_start(pairs, text):
     with pytest.raises(ValueError, match=text):
         tool_ids(pairs)
 
@@ -52,7 +52,7 @@ def test_two_devices_of_one_tool_are_noticed_and_the_named_one_keeps_it():
     assert devices.shared("DrillToTracker", 20) == [], "the other has not been heard of for long"
 
 
-def test_a_name_that_hops_between_two_places_is_of_two_devices():
+def test_a_name_that_hops_between_two_places_belongs_to_two_devices():
     devices = Devices({})
     devices.tool("Drill", False, 0)
     seen = [devices.hops("Drill", False, at(500.0 * (k % 2)), k / 50, k / 50) for k in range(10)]

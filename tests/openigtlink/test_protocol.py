@@ -35,7 +35,7 @@ def test_the_checksum_is_that_of_ecma_182():
 
 
 @given(st.binary(max_size=300), st.integers(0, 300))
-def test_the_checksum_is_that_of_one_bit_after_the_other_in_one_piece_or_in_two(data, cut):
+def test_the_checksum_is_that_of_the_bitwise_algorithm_in_one_piece_or_in_two(data, cut):
     assert crc64(data) == reference_crc(data) == crc64(data[cut:], crc64(data[:cut]))
 
 
@@ -63,7 +63,7 @@ def test_a_stream_is_cut_into_its_messages_however_it_arrives(kinds, step):
 
 
 @given(st.binary(max_size=500))
-def test_noise_is_never_more_than_refused(noise):
+def test_noise_is_refused_without_other_errors(noise):
     reader = MessageReader(WANTED)
     assert reader.feed(noise) == [] or reader.counts is not None
     reader = MessageReader(WANTED)
@@ -101,7 +101,7 @@ def test_a_changed_byte_is_counted_and_the_next_message_is_read():
     assert reader.counts["checksum"] == 1 and reader.lost is None
 
 
-def test_a_body_that_is_not_read_is_summed_up_too():
+def test_the_checksum_of_a_body_that_is_not_read_is_tested_too():
     bad = bytearray(packed("IMAGE", "a", bytes(5000)))
     bad[3000] ^= 1
     reader = MessageReader(WANTED)
@@ -120,7 +120,7 @@ def test_a_body_that_is_not_read_is_summed_up_too():
         (lambda b: b.__setitem__(slice(42, 50), struct.pack("> Q", 1001)), "too_long"),
     ],
 )
-def test_a_header_that_is_none_says_that_the_beginning_of_messages_is_lost(change, reason):
+def test_after_a_malformed_header_the_reader_is_lost(change, reason):
     good = packed("TRANSFORM", "a", matrix(np.eye(4)))
     bad = bytearray(good)
     change(bad)
@@ -160,12 +160,12 @@ def test_the_long_name_of_the_metadata_is_the_name():
         (bytes(20), ""),
     ],
 )
-def test_a_name_is_read_in_whatever_letters_it_comes(field, name):
+def test_a_name_is_read_in_any_encoding(field, name):
     assert decode_name(field) == name
 
 
 @given(st.text(st.characters(exclude_categories=("Cs",)), max_size=40), st.integers(0, 60))
-def test_a_text_is_ascii_where_that_will_do_and_is_cut_between_letters(text, most):
+def test_a_text_is_ascii_where_possible_and_is_cut_between_letters(text, most):
     encoding, data = encode_text(text, most)
     assert len(data) <= most and encoding == (3 if text.isascii() else 106)
     assert text.startswith(data.decode())
@@ -177,7 +177,7 @@ def test_a_name_that_does_not_fit_is_refused_before_it_is_sent():
             pack_message(kind, name, b"")
 
 
-def test_pyigtl_reads_what_we_pack_and_we_what_it_packs():
+def test_pyigtl_reads_our_messages_and_we_read_its_messages():
     pyigtl = pytest.importorskip("pyigtl", reason="pyigtl is not installed (extra `dev`)")
     theirs = pyigtl.TransformMessage(np.eye(4), timestamp=12.5, device_name="abc")
     theirs.header_version, theirs.metadata = 2, {"TransformStatus": "OK"}

@@ -1,4 +1,4 @@
-"""The server, fed as by a pipeline, and clients that are slow, rude, several, or gone."""
+"""The server with a stand-in for the pipeline, and clients that are slow, malformed, several, or gone."""
 
 import contextlib
 import logging
@@ -6,6 +6,7 @@ import os
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,7 +21,8 @@ from fluoronav.paths import shipped
 
 pytest.importorskip("skimage", reason="the extra `igtl` is not installed")
 from fluoronav.openigtlink import server as server_module
-from fluoronav.openigtlink.server import SlicerServer, address_of
+from fluoronav.openigtlink.interface import address_of
+from fluoronav.openigtlink.server import SlicerServer
 
 KINDS = dict.fromkeys(("TRANSFORM", "STRING", "POLYDATA", "IMAGE"), 1 << 26)
 CAMERA = Camera.load(shipped("calibration/demo-carm.yaml"))
@@ -123,7 +125,7 @@ def served(monkeypatch):
 @pytest.mark.parametrize(
     "text", ["kwire is 2.1 mm from Rückenmark", "œsophage à 2 mm", "导针离脊髓 0.8 毫米", "a" * 70000]
 )
-def test_an_alert_reaches_every_client_at_its_raise_in_every_language(served, text):
+def test_an_alert_reaches_every_client_when_it_is_raised_in_every_language(served, text):
     s = served()
     one, other = s.client(), s.client()
     for k in range(20):
@@ -133,7 +135,7 @@ def test_an_alert_reaches_every_client_at_its_raise_in_every_language(served, te
         assert client.words("Alert") == [f"HIGH raised: {text}"[:65535]] * 20 and not client.ended
 
 
-def test_who_comes_in_danger_hears_the_open_alerts_and_the_status(served):
+def test_a_new_client_gets_the_open_alerts_and_the_status(served):
     s = served()
     s.say()
     s.stand_in.say("alert", alert(1, "high"))
@@ -149,7 +151,7 @@ def test_who_comes_in_danger_hears_the_open_alerts_and_the_status(served):
     assert len(first.words("Alert")) == 1, "who has heard it does not hear it again"
 
 
-def test_the_health_message_is_the_whole_truth_about_open_alerts(served):
+def test_the_list_of_open_alerts_in_health_is_complete(served):
     s = served()
     slicer = s.client()
     s.stand_in.say("alert", alert(1, "high"))
@@ -164,7 +166,7 @@ def test_the_health_message_is_the_whole_truth_about_open_alerts(served):
 
 
 def test_a_client_that_reads_nothing_costs_no_memory_and_stalls_nobody_and_is_cut_off(served, monkeypatch):
-    monkeypatch.setattr(clients_module, "_STUCK_S", 2.0)
+    monkeypatch.setattr(clients_module, "LIMITS", replace(clients_module.LIMITS, stuck_s=2.0))
     s = served()
     s.client(buffer=4096)
     reader = s.client()
@@ -197,8 +199,8 @@ def test_a_client_that_ends_in_the_middle_of_a_message_or_sends_noise_disturbs_n
     assert not slicer.ended and s.server.counts["not_openigtlink"] <= 2
 
 
-def test_more_clients_than_there_is_room_for_are_sent_away(served, monkeypatch):
-    monkeypatch.setattr(clients_module, "MOST_CLIENTS", 2)
+def test_clients_beyond_the_limit_are_refused(served, monkeypatch):
+    monkeypatch.setattr(clients_module, "LIMITS", replace(clients_module.LIMITS, max_clients=2))
     s = served()
     kept = [s.client(), s.client()]
     third = Slicer(s.server.port)
@@ -220,7 +222,7 @@ def case_called(*names):
 NAMES = [f"vertebra_of_the_thoracic_spine_{k}" for k in (5, 6, 7)] + ["Rückenmark", "Œsophage", "脊髓"]
 
 
-def test_structures_with_long_or_foreign_names_are_as_many_in_slicer(served, caplog):
+def test_structures_with_long_or_foreign_names_are_all_in_slicer(served, caplog):
     with caplog.at_level(logging.INFO, "fluoronav"):
         s = served(case_called(*NAMES))
         slicer = s.client()
@@ -255,7 +257,7 @@ def test_three_tools_that_share_twenty_letters_are_three_transforms(served):
     assert sorted(x.values()) == [-80.0, -40.0, 0.0] and all(name.endswith("ToPatient") for name in x)
 
 
-def test_a_number_that_is_none_costs_its_own_pose_and_nothing_else(served):
+def test_an_invalid_number_costs_its_own_pose_and_nothing_else(served):
     s = served()
     slicer = s.client()
     good = overlay(0)["instruments"][0]
@@ -318,7 +320,7 @@ def test_when_another_case_is_guided_its_poses_are_not_shown_over_this_ones_stru
     s.until(lambda: s.say() or slicer.named("TRANSFORM"), slicer)
 
 
-def test_a_port_in_use_and_an_interface_that_is_not_there_are_named(served):
+def test_a_port_in_use_and_an_unknown_interface_are_named(served):
     s = served()
     ends = s.stand_in.endpoints
     with pytest.raises(OSError, match=rf"port {s.server.port} of 127.0.0.1 is already in use.*--serve"):

@@ -1,4 +1,4 @@
-"""What one message says of each tool."""
+"""Pose and visibility of the tools in one message."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_a_transform_that_is_not_ok_is_hidden(metadata):
         {"TransformStatus": "TOOL_OK"}, {"Temperature": "warm", "OtherToTrackerStatus": "MISSING"},
     ],
 )  # fmt: skip
-def test_a_transform_of_which_nothing_else_is_said_is_seen(metadata):
+def test_a_transform_without_a_status_is_visible(metadata):
     (stylus,) = of("TRANSFORM", "StylusToTracker", matrix(at(1)), metadata)
     assert stylus.refused == "" and stylus.T_tracker_tool is not None
 
@@ -58,7 +58,7 @@ def test_a_transform_of_which_nothing_else_is_said_is_seen(metadata):
         (at(1e30), "too_far"),
     ],
 )  # fmt: skip
-def test_a_pose_that_cannot_be_is_refused(T, reason):
+def test_an_impossible_pose_is_refused(T, reason):
     (sighting,) = of("TRANSFORM", "a", matrix(T))
     assert (sighting.refused, sighting.T_tracker_tool) == (reason, None)
 

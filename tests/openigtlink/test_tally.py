@@ -1,4 +1,4 @@
-"""What is refused is said, but no line follows another within a second."""
+"""Refusals are logged, at most one line a second."""
 
 import logging
 from collections import Counter
@@ -6,7 +6,7 @@ from collections import Counter
 from fluoronav.openigtlink.tally import Tally
 
 
-def test_a_reason_is_said_at_once_with_its_newest_case_and_then_ever_less_often(caplog):
+def test_a_reason_is_logged_at_once_with_its_newest_example_and_then_less_and_less_often(caplog):
     counts, now = Counter(), [0.0]
     tally = Tally(counts, {"checksum": "messages with a wrong checksum", "closed": "connections ended"}, lambda: now[0])
     at = []

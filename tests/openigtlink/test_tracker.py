@@ -1,4 +1,4 @@
-"""A tracker's gateway, good and bad, the bridge, and what arrives as tool/*."""
+"""Valid and faulty gateways, the bridge, and the tool/* messages that it publishes."""
 
 import itertools
 import logging
@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ LONG_A, LONG_B = "VertebralBodyReferenceAToTracker", "VertebralBodyReferenceBToT
 
 
 class TrackingData:
-    """TDATA for pyigtl's server, which does not know it."""
+    """TDATA for pyigtl's server, which lacks it."""
 
     def __new__(cls, tools):
         pyigtl = pytest.importorskip("pyigtl", reason="pyigtl is not installed (extra `dev`)")
@@ -61,7 +62,7 @@ def bridge(free_port, tmp_path):
 
 
 def until(server, socket, message, wanted, seconds=20.0):
-    """Sends a message again and again until one arrives that is wanted."""
+    """Sends a message repeatedly until a wanted one arrives."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         message.timestamp = time.time()
@@ -92,7 +93,7 @@ def test_transform_and_tdata_arrive_as_tool_messages_under_the_ids_of_the_case(b
     assert process.wait(10) == 0 and "sent" in process.stdout.read()
 
 
-def test_a_left_handed_matrix_a_hidden_tool_and_a_clock_from_1970_are_not_believed(bridge):
+def test_a_left_handed_matrix_a_hidden_tool_and_a_clock_from_1970_are_refused(bridge):
     import pyigtl
 
     server, socket, _ = bridge
@@ -125,7 +126,7 @@ def broken(message):
     return bytes(changed)
 
 
-def test_a_message_with_a_wrong_checksum_is_counted_said_and_never_published(heard, caplog):
+def test_a_message_with_a_wrong_checksum_is_counted_and_logged_and_never_published(heard, caplog):
     with caplog.at_level(logging.WARNING, "fluoronav"):
         h = heard(repeating(lambda k: broken(stylus(k)) if k % 3 else stylus(k)))
         h.until(lambda: len(h.poses("Stylus")) > 20)
@@ -150,7 +151,7 @@ def test_a_gateway_that_dies_at_any_byte_is_connected_to_again(heard, cut):
 
 @pytest.mark.parametrize("cut", [30, 80])
 def test_a_gateway_that_goes_silent_inside_a_message_is_given_up(heard, cut, monkeypatch):
-    monkeypatch.setattr(gateway_module, "STALLED_S", 0.3)
+    monkeypatch.setattr(gateway_module, "LIMITS", replace(gateway_module.LIMITS, stalled_s=0.3))
 
     def script(send, n, ending):
         if n == 1:
@@ -165,7 +166,7 @@ def test_a_gateway_that_goes_silent_inside_a_message_is_given_up(heard, cut, mon
 
 
 def test_a_body_that_trickles_for_ever_is_given_up(heard, monkeypatch):
-    monkeypatch.setattr(gateway_module, "STALLED_S", 0.3)
+    monkeypatch.setattr(gateway_module, "LIMITS", replace(gateway_module.LIMITS, stalled_s=0.3))
 
     def script(send, n, ending):
         if n > 1:
@@ -181,20 +182,20 @@ def test_a_body_that_trickles_for_ever_is_given_up(heard, monkeypatch):
 
 
 def test_a_silent_gateway_is_connected_to_again(heard, monkeypatch):
-    monkeypatch.setattr(gateway_module, "SILENCE_S", 0.3)
+    monkeypatch.setattr(gateway_module, "LIMITS", replace(gateway_module.LIMITS, silence_s=0.3))
     h = heard(lambda send, n, ending: ending.wait(1.0) if n == 1 else repeating(stylus)(send, n, ending))
     h.until(lambda: h.poses("Stylus"))
     assert h.counts["silent"] >= 1
 
 
-def test_noise_makes_few_connections_and_ever_fewer(heard):
+def test_noise_makes_few_connections_with_growing_pauses(heard):
     h = heard(lambda send, n, ending: send(os.urandom(4096)))
     h.listen(5.5)
     assert h.counts["header"] + h.counts["too_long"] + h.counts["closed"] >= 1
     assert h.gateway.connections <= 8 and not h.messages
 
 
-def test_a_connection_that_is_lost_again_and_again_is_made_again_and_again(heard):
+def test_a_connection_that_is_lost_repeatedly_is_opened_every_time(heard):
     def script(send, n, ending):
         for k in range(15 if n < 6 else 10**9):
             if ending.is_set():
@@ -207,7 +208,7 @@ def test_a_connection_that_is_lost_again_and_again_is_made_again_and_again(heard
     assert h.gateway.connections == 6 and h.counts["closed"] == 5
 
 
-def test_a_picture_between_two_poses_is_passed_over_and_its_type_is_said_once(heard, caplog):
+def test_a_picture_between_two_poses_is_skipped_and_its_type_is_logged_once(heard, caplog):
     picture = packed("IMAGE", "video", bytes(20000))
     with caplog.at_level(logging.INFO, "fluoronav"):
         h = heard(repeating(lambda k: picture + stylus(k)))
@@ -217,7 +218,7 @@ def test_a_picture_between_two_poses_is_passed_over_and_its_type_is_said_once(he
 
 
 @pytest.mark.parametrize("state", ["unreachable", "connected", "inside", "silent", "name"])
-def test_the_bridge_ends_when_it_is_told_to_in_every_state(tmp_path, state):
+def test_the_bridge_can_be_stopped_in_every_state(tmp_path, state):
     with socket.create_server(("127.0.0.1", 0)) as free:
         nobody = free.getsockname()[1]
     scripts = {
@@ -260,13 +261,13 @@ def test_a_tool_out_of_view_is_published_as_not_visible_and_the_others_with_thei
 @pytest.mark.parametrize(
     ("x", "reason"), [(np.nan, "not_rigid"), (1e30, "too_far"), (100_000.0, "too_far"), (np.inf, "not_rigid")]
 )
-def test_a_pose_that_cannot_be_is_published_as_not_visible_and_counted(heard, x, reason):
+def test_an_impossible_pose_is_published_as_not_visible_and_counted(heard, x, reason):
     h = heard(repeating(lambda k: stylus(k, x if k % 2 else 1.0)))
     h.until(lambda: len(h.poses("Stylus")) > 10)
     assert {p for _, p in h.poses("Stylus")} == {1.0, None} and h.counts[reason] >= 5
 
 
-def test_two_devices_that_share_a_cut_name_are_never_one_tool(heard, caplog):
+def test_two_devices_with_the_same_cut_name_are_never_one_tool(heard, caplog):
     def both(k):
         return packed("TRANSFORM", LONG_A[:20], matrix(at(100.0, 0.01 * k))) + packed(
             "TRANSFORM", LONG_B[:20], matrix(at(-400.0, 0.01 * k))
@@ -292,13 +293,13 @@ def test_two_devices_whose_long_names_are_in_the_metadata_are_two_tools(heard):
     assert {x for _, x in h.poses("VertebralBodyReferenceB")} == {-400.0}
 
 
-def test_a_tool_that_comes_twice_in_one_message_is_not_believed(heard):
+def test_a_tool_that_comes_twice_in_one_message_is_refused(heard):
     h = heard(repeating(lambda k: packed("TDATA", "t", tracking([("a", at(1, 0.01 * k)), ("a", at(2, 0.01 * k))]))))
     h.until(lambda: len(h.poses("a")) > 5)
     assert {x for _, x in h.poses("a")} == {None} and h.counts["same_name"] >= 10
 
 
-def test_a_device_that_happens_to_be_called_like_a_tool_does_not_disturb_it(heard):
+def test_a_device_with_the_name_of_a_tool_does_not_disturb_it(heard):
     h = heard(
         repeating(lambda k: stylus(k) + packed("TRANSFORM", "kwireToTracker", matrix(at(-400.0, 0.01 * k)))),
         {"StylusToTracker": "kwire"},
@@ -308,7 +309,7 @@ def test_a_device_that_happens_to_be_called_like_a_tool_does_not_disturb_it(hear
 
 
 @pytest.mark.parametrize("offset", [-60.0, -0.3, 0.06, 0.3, 3600.0])
-def test_a_gateways_clock_that_is_off_loses_no_pose_and_is_said(heard, offset, caplog):
+def test_a_wrong_clock_of_the_gateway_loses_no_pose_and_is_logged(heard, offset, caplog):
     with caplog.at_level(logging.WARNING, "fluoronav"):
         h = heard(repeating(lambda k: stylus(k, t=time.time() - offset)))
         h.until(lambda: len(h.poses("Stylus")) > 60)
@@ -326,7 +327,7 @@ def test_a_gateway_without_times_gets_those_of_arrival(heard):
     assert abs(h.poses("Stylus")[-1][0] - time.time_ns()) < 5e9 and h.counts["untimed"] > 0
 
 
-def test_a_pose_that_comes_again_with_its_old_time_is_not_made_new(heard):
+def test_a_repeated_pose_with_its_old_time_is_not_published_again(heard):
     frozen = []
 
     def make(k):
@@ -339,7 +340,7 @@ def test_a_pose_that_comes_again_with_its_old_time_is_not_made_new(heard):
     assert len(h.poses("Stylus")) <= 50
 
 
-def test_a_status_that_is_not_well_is_said(heard, caplog):
+def test_a_status_that_is_not_ok_is_logged(heard, caplog):
     from fluoronav.openigtlink.content import pack_status
 
     with caplog.at_level(logging.WARNING, "fluoronav"):
@@ -348,14 +349,14 @@ def test_a_status_that_is_not_well_is_said(heard, caplog):
     assert "code 13 NotReady: starting up" in caplog.text and h.counts["status"] >= 5
 
 
-def test_the_gateway_is_told_that_metadata_are_understood_and_asked_for_tracking_data(heard):
+def test_the_greeting_has_metadata_and_asks_for_tracking_data(heard):
     h = heard(repeating(stylus))
     h.until(lambda: h.poses("Stylus"))
     asked = h.gateway.received
     assert asked[:14] == b"\0\2STATUS" + bytes(6) and b"STT_TDATA" in asked
 
 
-def test_a_flood_is_thinned_to_the_newest_pose_of_a_gulp(heard):
+def test_of_a_flood_the_newest_pose_of_each_read_is_published(heard):
     def script(send, n, ending):
         for _ in range(20):
             send(b"".join(stylus(k) for k in range(200)))

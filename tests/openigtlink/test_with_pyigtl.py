@@ -1,4 +1,4 @@
-"""The bridge as a process, fed as by a pipeline, and pyigtl's client, which is not ours, that receives from it."""
+"""The bridge as a process with a stand-in for the pipeline, and pyigtl's independent client."""
 
 import signal
 import struct
@@ -16,11 +16,11 @@ from fluoronav.paths import shipped
 
 pyigtl = pytest.importorskip("pyigtl", reason="pyigtl is not installed (extra `dev`)")
 pytest.importorskip("skimage", reason="the extra `igtl` is not installed")
-from fluoronav.openigtlink.server import BEYOND, RAS_FROM_LPS  # noqa: E402
+from fluoronav.openigtlink.patient_frame import PICTURE_DEPTH, RAS_FROM_LPS  # noqa: E402
 
 
 class PolyData(pyigtl.PolyDataMessage):
-    """POLYDATA read as openigtlink.org/protocols/v3_polydata has it; pyigtl 0.3 sends it, and stumbles over it."""
+    """POLYDATA by openigtlink.org/protocols/v3_polydata; pyigtl 0.3 can send it but not read it."""
 
     def _unpack_content(self, content):
         n, n_vertices, _, n_lines, _, n_polygons, size, *_ = struct.unpack_from("> 10I", content)
@@ -71,7 +71,7 @@ def received(stand_in, client, wanted, seconds=30.0):
     return got
 
 
-def test_slicer_gets_picture_poses_structures_and_words(slicer):
+def test_slicer_gets_picture_poses_structures_and_texts(slicer):
     stand_in, client, _ = slicer
     structures = {s.name for s in CASE.structures}
     got = received(
@@ -98,10 +98,10 @@ def test_slicer_gets_picture_poses_structures_and_words(slicer):
     back = camera.scaled(0.5).project(transform_points(T_CAMERA_CT, place[None]))[0]
     assert back == pytest.approx(pixel, abs=0.05)
     depth = transform_points(T_CAMERA_CT, np.stack([place, TARGET]))[:, 2]
-    assert depth[0] == pytest.approx(BEYOND * depth[1], rel=1e-3)
+    assert depth[0] == pytest.approx(PICTURE_DEPTH * depth[1], rel=1e-3)
 
 
-def test_a_client_that_comes_again_is_served_again_and_the_end_is_told(slicer):
+def test_a_client_that_reconnects_is_served_again_and_the_end_is_announced(slicer):
     stand_in, client, process = slicer
     received(stand_in, client, {"CameraToPatient", "vertebrae_T8"})
     client.stop()

@@ -1,4 +1,4 @@
-"""The trail of requests: what it keeps, and that a changed one is told from an unchanged one."""
+"""The audit trail: what it keeps, and that changes are found."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def test_events_are_kept_in_order_with_their_time(trail):
 
 
 @pytest.mark.parametrize("change", ["edit", "drop", "swap", "insert", "garble", "cut"])
-def test_whatever_is_changed_is_found(trail, change):
+def test_every_change_of_a_trail_is_found(trail, change):
     lines = trail.path.read_bytes().splitlines(keepends=True)
     if change == "edit":
         lines[2] = lines[2].replace(b"Dr. 2", b"Dr. 7")
@@ -58,7 +58,7 @@ def test_threads_do_not_tear_the_chain(tmp_path):
     assert verify_trail(trail.path) == 80
 
 
-def test_what_cannot_be_written_says_where(tmp_path):
+def test_a_trail_that_cannot_be_written_is_named(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(AuditError, match="file.*cannot be written"):
         AuditTrail(tmp_path / "file" / "audit", "test").add({})
@@ -76,7 +76,7 @@ def entries(trail):
     return [json.loads(line) for line in trail.path.read_text().splitlines()]
 
 
-def test_a_line_that_a_crash_cut_off_is_told_from_a_changed_one(trail, capsys):
+def test_a_line_cut_by_a_crash_is_distinguished_from_a_changed_one(trail, capsys):
     trail.path.write_bytes(trail.path.read_bytes()[:-20])
     with pytest.raises(TornTrail, match="line 5 was not finished") as caught:
         verify_trail(trail.path)
@@ -87,7 +87,7 @@ def test_a_line_that_a_crash_cut_off_is_told_from_a_changed_one(trail, capsys):
 
 @pytest.fixture
 def full_disk(monkeypatch):
-    """A disk with room for so many bytes more."""
+    """A disk with room for a few more bytes."""
     room, write = [0], os.write
 
     def limited(file, data):
@@ -101,7 +101,7 @@ def full_disk(monkeypatch):
     return room
 
 
-def test_half_a_line_is_taken_back_and_what_was_held_is_written_in_order_when_there_is_room(tmp_path, full_disk):
+def test_half_a_line_is_removed_and_held_events_are_written_in_order_when_there_is_room(tmp_path, full_disk):
     trail = AuditTrail(tmp_path, "test", AuditLimits(held_events=3))
     full_disk[0] = 300
     trail.add({"event": "asked", "k": 0})
@@ -122,7 +122,7 @@ def test_half_a_line_is_taken_back_and_what_was_held_is_written_in_order_when_th
     assert verify_trail(trail.path) == whole + 4
 
 
-def test_that_there_is_room_again_is_found_out_without_another_event(tmp_path, full_disk):
+def test_room_on_the_disk_is_noticed_without_another_event(tmp_path, full_disk):
     trail = AuditTrail(tmp_path, "test")
     with pytest.raises(AuditError):
         trail.add({"event": "asked"})
@@ -148,7 +148,7 @@ def test_refusals_beyond_a_few_are_counted_in_one_line(tmp_path, name):
     [b"\xff" * 10, [[[[[[[[1]]]]]]]], float("nan"), float("inf"), {1: 2}, {b"x": object()}, 2**80, "\ud800",
      {"a": {1, 2}}, "x" * 10**6, ["y" * 100] * 10**4, {str(k): k for k in range(10**4)}],
 )  # fmt: skip
-def test_whatever_an_event_holds_is_one_bounded_line_that_json_reads(tmp_path, value):
+def test_any_event_becomes_one_bounded_line_of_json(tmp_path, value):
     trail = AuditTrail(tmp_path, "test")
     trail.add({"event": "asked", "args": value, "user": "somebody"})
     (line,) = trail.path.read_text().splitlines()
@@ -156,7 +156,7 @@ def test_whatever_an_event_holds_is_one_bounded_line_that_json_reads(tmp_path, v
     assert verify_trail(trail.path) == 1
 
 
-def test_a_file_that_has_grown_is_continued_in_another_which_vouches_for_it(tmp_path):
+def test_a_full_file_is_continued_in_another_which_holds_its_hash(tmp_path):
     trail = AuditTrail(tmp_path, "test", AuditLimits(file_bytes=2000))
     first = trail.path
     for k in range(40):
@@ -168,14 +168,14 @@ def test_a_file_that_has_grown_is_continued_in_another_which_vouches_for_it(tmp_
     assert second["event"] == "continues" and second["file"] == first.name
 
 
-def test_two_trails_of_the_same_second_and_number_do_not_share_a_file(tmp_path):
+def test_two_trails_of_the_same_second_and_process_id_have_two_files(tmp_path):
     first, second = AuditTrail(tmp_path, "test"), AuditTrail(tmp_path, "test")
     first.add({"event": "asked"})
     second.add({"event": "asked"})
     assert first.path != second.path and verify_trail(first.path) == verify_trail(second.path) == 1
 
 
-def test_a_trail_is_for_its_user_alone(trail):
+def test_only_its_user_can_read_a_trail(trail):
     assert trail.path.stat().st_mode & 0o077 == 0 and trail.path.parent.stat().st_mode & 0o077 == 0
 
 

@@ -1,4 +1,4 @@
-"""Launch files: what they say is checked before anything starts."""
+"""Launch files are validated before anything starts."""
 
 import pytest
 import yaml
@@ -57,7 +57,7 @@ def test_a_source_that_could_lead_out_of_a_folder_is_refused(tmp_path, source):
 
 
 @pytest.mark.parametrize("name", ["", "x" * 257, "a\nb", "a\x1b[2J"])
-def test_a_case_whose_name_cannot_be_shown_is_refused(tmp_path, name):
+def test_a_case_with_an_unprintable_name_is_refused(tmp_path, name):
     with pytest.raises(LaunchError, match="cases"):
         load_launch(written(tmp_path, GOOD | {"cases": {name: "case.yaml"}}))
 
@@ -70,7 +70,7 @@ def test_a_case_whose_name_cannot_be_shown_is_refused(tmp_path, name):
         "tcp://127.0.0.1:1;0.0.0.0:5552", "tcp://:5552", "tcp://5552", "tcp://[::ffff:10.0.0.1]:5552", "tcp://::5552",
     ],
 )  # fmt: skip
-def test_requests_that_other_computers_could_send_are_refused_unless_the_file_allows_it(tmp_path, endpoint):
+def test_an_endpoint_open_to_other_computers_is_refused_unless_the_file_allows_it(tmp_path, endpoint):
     content = GOOD | {"endpoints": {"requests": endpoint}}
     with pytest.raises(LaunchError, match="allow_unauthenticated"):
         load_launch(written(tmp_path, content))
@@ -84,6 +84,6 @@ def test_requests_that_other_computers_could_send_are_refused_unless_the_file_al
         "tcp://lo:5552", "ipc:///run/fluoronav/requests", "tcp://[::ffff:127.0.0.1]:5552",
     ],
 )  # fmt: skip
-def test_requests_of_this_computer_alone_need_no_leave(tmp_path, endpoint):
+def test_an_endpoint_of_this_computer_alone_needs_no_permission(tmp_path, endpoint):
     launch = load_launch(written(tmp_path, GOOD | {"endpoints": {"requests": endpoint}}))
     assert not launch.unauthenticated

@@ -1,1 +1,1 @@
-"""What other programs of an operating room see of the pipeline, and give it, in their own protocols."""
+"""The navigation display of the operating room: a web page and its server."""

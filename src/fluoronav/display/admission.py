@@ -1,4 +1,4 @@
-"""Which HTTP requests are let in: to which names, from which pages, how large, and for how long."""
+"""Which HTTP requests are admitted: by host name, origin, size and time."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from socket import socket
 from typing import Any, cast
 from urllib.parse import urlsplit
 
 from aiohttp import web
 
-MOST_BYTES = 65536  # of a request's body, and of one message of a WebSocket
-# A connection that has sent no whole request for so long is closed, s.
-IDLE_S = 5.0
-# A request that is not answered, or whose answer is not taken, after so long is ended, s (a case is read in some).
-ANSWER_S = 60.0
-# What is left of a request's body is read for so long after its answer, s.
-_LINGER_S = 1.0
-# Connections at a time, without the streams: beyond that the one that has been open longest is closed.
-_MOST_CONNECTIONS = 128
+
+@dataclass(frozen=True, slots=True)
+class AdmissionLimits:
+    """What one client may take; all are chosen."""
+
+    max_bytes: int = 65536  # of a request's body, and of one message of a WebSocket
+    idle_s: float = 5.0  # a connection without a whole request for so long is closed
+    answer_s: float = 60.0  # a request that is not answered and read within this is ended; a case takes some seconds
+    linger_s: float = 1.0  # the rest of a request's body is read for so long after its answer
+    max_connections: int = 128  # at a time, without streams; beyond that the oldest is closed
+
+
+LIMITS = AdmissionLimits()
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:/@\s]+)(:\d{1,5})?", re.ASCII)
 SECURITY = {
     "Content-Security-Policy": "default-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; "
@@ -37,15 +42,15 @@ SECURITY = {
 
 
 class Admission:
-    """Refuses requests by what they say of where they go and where they are from.
+    """Refuses requests by their ``Host`` and ``Origin``, and bounds connections.
 
-    A page elsewhere may give its own name this computer's address (DNS rebinding): then the browser takes it for that
-    page's server, and only the name in ``Host`` tells. Nobody can do so with an address.
+    Another site may resolve its own name to this computer's address (DNS rebinding). The browser then takes this server
+    for that site's, and only the name in ``Host`` shows it. An address cannot be forged in this way.
 
     Parameters
     ----------
     names : collection of str
-        Under which the display may be asked for, besides addresses and ``localhost``.
+        Host names of the display, besides addresses and ``localhost``.
     """
 
     def __init__(self, names: Collection[str] = ()) -> None:
@@ -53,54 +58,54 @@ class Admission:
         self._plain: OrderedDict[_Connection, None] = OrderedDict()
 
     def refusal(self, request: web.BaseRequest) -> web.HTTPException | None:
-        """Why a request is not let in; None where it is."""
+        """Why a request is refused; None where it is admitted."""
         hosts, origins = request.headers.getall("Host", []), request.headers.getall("Origin", [])
-        if len(hosts) != 1 or not self._is_ours(hosts[0]):
+        if len(hosts) != 1 or not self._is_known(hosts[0]):
             return web.HTTPForbidden(
                 text="this display is not asked for by that name; use its address, or start it with --allowed-host NAME"
             )
-        # Browsers say which page a WebSocket or a POST is from; who says nothing is no page.
-        if origins and (len(origins) > 1 or not _is_of(origins[0], hosts[0])):
+        # Browsers send the origin of a WebSocket or a POST; a client without one is no page.
+        if origins and (len(origins) > 1 or not _is_same_site(origins[0], hosts[0])):
             return web.HTTPForbidden(text="another site's page may not watch")
-        if (request.content_length or 0) > MOST_BYTES:
-            return web.HTTPRequestEntityTooLarge(MOST_BYTES, request.content_length or 0)
+        if (request.content_length or 0) > LIMITS.max_bytes:
+            return web.HTTPRequestEntityTooLarge(LIMITS.max_bytes, request.content_length or 0)
         return None
 
-    def _is_ours(self, host: str) -> bool:
-        said = _HOST.fullmatch(host)
-        return said is not None and (said[1].lower() in self._names or _is_address(said[1].strip("[]")))
+    def _is_known(self, host: str) -> bool:
+        match = _HOST.fullmatch(host)
+        return match is not None and (match[1].lower() in self._names or _is_address(match[1].strip("[]")))
 
     @web.middleware
     async def guard(self, request: web.Request, handler) -> web.StreamResponse:
-        """Answers what is let in, and ends what takes too long; streams have their own measures."""
+        """Answers admitted requests, and ends those that take too long; streams have their own limits."""
         if (refused := self.refusal(request)) is not None:
             refused.force_close()
             raise refused
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(LIMITS.answer_s):
                 response = await handler(request) if request.path != "/stream" else None
                 if response is not None:
-                    # Here, so that the limit holds for whoever does not read, too.
+                    # Written here, so that the time limit also holds for a client that does not read.
                     await response.prepare(request)
                     await response.write_eof()
         except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
-            raise web.HTTPServiceUnavailable(text=f"not answered within {ANSWER_S:.0f} s") from None
+            raise web.HTTPServiceUnavailable(text=f"not answered within {LIMITS.answer_s:.0f} s") from None
         return response if response is not None else await handler(request)
 
     def becomes_stream(self, request: web.Request) -> None:
-        """Takes a connection out of those that are bounded here: streams have places of their own."""
+        """Removes a connection from those that are counted here: streams are counted apart."""
         self._plain.pop(cast("_Connection", request.protocol), None)
 
     @asynccontextmanager
     async def listening(self, app: web.Application, at: socket) -> AsyncIterator[None]:
-        """Serves an app at an open socket. Nothing is logged of requests: their addresses hold the key."""
+        """Serves an app at an open socket. Requests are not logged, since their addresses hold the key."""
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         manager, loop = runner.server, asyncio.get_running_loop()
         assert manager is not None
-        limits = {"access_log": None, "keepalive_timeout": IDLE_S, "lingering_time": _LINGER_S}
+        limits = {"access_log": None, "keepalive_timeout": LIMITS.idle_s, "lingering_time": LIMITS.linger_s}
         opened = await loop.create_server(lambda: _Connection(self._plain, manager, loop=loop, **limits), sock=at)
         try:
             yield
@@ -110,12 +115,12 @@ class Admission:
 
 
 async def add_security(request: web.BaseRequest, response: web.StreamResponse) -> None:
-    """Puts the security headers on whatever is answered, errors included (a signal of aiohttp)."""
+    """Adds the security headers to every answer, errors included (a signal of aiohttp)."""
     response.headers.update(SECURITY)
 
 
 class _Connection(web.RequestHandler):
-    """One connection; what is malformed, which aiohttp answers before it has an app, is answered as all else."""
+    """One connection; malformed requests, which aiohttp answers without the app, get the security headers too."""
 
     __slots__ = ("_others",)
 
@@ -126,7 +131,7 @@ class _Connection(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._others[self] = None
-        if len(self._others) > _MOST_CONNECTIONS:
+        if len(self._others) > LIMITS.max_connections:
             next(iter(self._others)).force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -142,7 +147,7 @@ class _Connection(web.RequestHandler):
     ) -> web.StreamResponse:
         if status >= 500:
             response = super().handle_error(request, status, exc, message)
-        else:  # not logged: anybody could fill the disk with it
+        else:  # not logged: any client could fill the disk
             response = web.Response(status=status, text="this is no HTTP request")
             response.force_close()
         response.headers.update(SECURITY)
@@ -157,9 +162,9 @@ def _is_address(text: str) -> bool:
     return True
 
 
-def _is_of(origin: str, host: str) -> bool:
+def _is_same_site(origin: str, host: str) -> bool:
     try:
-        said = urlsplit(origin)
+        parts = urlsplit(origin)
     except ValueError:
         return False
-    return said.scheme in ("http", "https") and said.netloc.lower() == host.lower()
+    return parts.scheme in ("http", "https") and parts.netloc.lower() == host.lower()

@@ -1,11 +1,11 @@
-"""A case as a display shows it in space: surfaces to look at, and a CT to cut through.
+"""A case for the 3D view: surfaces, and a CT for slices and the DRR.
 
-The display reads the case itself: what is half a minute of pictures' worth of bytes has no business on the pipeline's
-sockets.
+The display reads the case itself, so that these megabytes do not pass through the pipeline's sockets.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,25 +18,33 @@ from fluoronav.geometry import Camera
 
 Float = NDArray[np.float64]
 
-# The CT in 8 bits: from here, in steps that no eye tells apart on a guidance screen.
-LOWEST_HU, HIGHEST_HU = -400.0, 1400.0
-# So that a small computer's GPU takes it, and a network in a second.
-_MOST_VOXELS, _FINEST_MM = 6e6, 0.8
+
+@dataclass(frozen=True, slots=True)
+class CtBoxSettings:
+    """Range and size of the CT that the page gets; all are chosen."""
+
+    low_hu: float = -400.0  # value 0 of the 8 bits
+    high_hu: float = 1400.0  # value 255: steps of 7 HU are not visible
+    max_voxels: float = 6e6  # for a small GPU, and a second of network
+    finest_mm: float = 0.8
+
+
+SETTINGS = CtBoxSettings()
 
 
 def camera_head(camera: Camera) -> dict[str, Any]:
-    """What the page must know of the C-arm's camera."""
+    """The C-arm's camera for the page."""
     return {"focal_px": camera.focal_px, "K": camera.K.tolist(), "rows": camera.rows, "cols": camera.cols}
 
 
 def surfaces(case: Case) -> bytes:
-    """Every structure and every region that no instrument may enter, as triangles.
+    """The surfaces of all structures and no-go regions.
 
     Returns
     -------
     bytes
         Head: ``case``, and for each of ``surfaces`` its ``name``, ``color``, ``no_go``, ``points`` and ``triangles``
-        (counts). Then one after the other: points (float32, LPS mm) and triangles (uint32), outwards.
+        (counts). Then for each surface its points (float32, LPS mm) and triangles (uint32), oriented outwards.
     """
     heads, parts = [], []
     for thing in (*case.structures, *case.file.no_go):
@@ -57,20 +65,20 @@ def ct_box(case: Case) -> bytes:
     Returns
     -------
     bytes
-        Head: ``case``, ``size`` (x, y, z), ``origin_ct``, ``spacing_mm``, ``low_hu``, ``high_hu`` (of 0 and 255). Then
-        the voxels, x fastest, one byte each.
+        Head: ``case``, ``size`` (x, y, z), ``origin_ct``, ``spacing_mm``, ``low_hu``, ``high_hu`` (values 0 and 255).
+        Then the voxels, x fastest, one byte each.
     """
     corners = case.ct.corners_ct()
     low, extent = corners.min(0), np.ptp(corners, axis=0)
-    spacing = max(
-        float(min(case.ct.image.GetSpacing())), _FINEST_MM, float((np.prod(extent) / _MOST_VOXELS) ** (1 / 3))
-    )
+    by_size_mm = float((np.prod(extent) / SETTINGS.max_voxels) ** (1 / 3))
+    spacing = max(float(min(case.ct.image.GetSpacing())), SETTINGS.finest_mm, by_size_mm)
     size = np.ceil(extent / spacing).astype(int) + 1
-    hu = case.ct.resampled(low, tuple(size.tolist()), spacing, LOWEST_HU)
-    shown = np.clip((hu - LOWEST_HU) * (255 / (HIGHEST_HU - LOWEST_HU)), 0, 255)
+    hu = case.ct.resampled(low, tuple(size.tolist()), spacing, SETTINGS.low_hu)
+    per_hu = 255 / (SETTINGS.high_hu - SETTINGS.low_hu)
+    shown = np.clip((hu - SETTINGS.low_hu) * per_hu, 0, 255)
     head = {
-        "case": case.id, "size": size.tolist(), "origin_ct": low.tolist(), "spacing_mm": spacing, "low_hu": LOWEST_HU,
-        "high_hu": HIGHEST_HU,
+        "case": case.id, "size": size.tolist(), "origin_ct": low.tolist(), "spacing_mm": spacing,
+        "low_hu": SETTINGS.low_hu, "high_hu": SETTINGS.high_hu,
     }  # fmt: skip
     return with_head(head, np.rint(shown).astype(np.uint8).tobytes())
 

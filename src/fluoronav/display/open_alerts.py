@@ -1,11 +1,11 @@
-"""The alerts that are open, as the running pipeline says; what a pipeline that has ended said is dropped."""
+"""The open alerts of the running pipeline; those of a pipeline that has ended are dropped."""
 
 from __future__ import annotations
 
 from collections import OrderedDict, deque
 from typing import Any
 
-# So many ended pipelines are known by name: a message of one of them that comes late says nothing any more.
+# Ended pipelines that are remembered: late messages of these are ignored.
 _KEPT_INSTANCES = 16
 _RANK = {"high": 2, "medium": 1, "low": 0}
 _STATES = ("raised", "changed", "cleared", "acknowledged")
@@ -14,21 +14,21 @@ _STATES = ("raised", "changed", "cleared", "acknowledged")
 class OpenAlerts:
     """Keeps the open alerts by id, the oldest first.
 
-    ``alerts`` in health are the whole truth of their ``instance``. A pipeline that sends none is believed by its alerts
-    alone.
+    The list ``alerts`` in health is complete for its ``instance``. For a pipeline that sends no list the single alerts
+    count.
 
     Parameters
     ----------
     most : int
-        So many are kept; the least urgent and oldest go first.
+        Maximum number; the least urgent and oldest are dropped first.
     """
 
     def __init__(self, most: int) -> None:
-        self.instance = ""  # of the pipeline that runs; empty where it does not say
+        self.instance = ""  # of the running pipeline; empty where it sends none
         self._most = most
         self._open: OrderedDict[str, dict[str, Any]] = OrderedDict()
         self._ended: deque[str] = deque(maxlen=_KEPT_INSTANCES)
-        self._told: set[str] = set()  # ids that alerts have named since the last health
+        self._named: set[str] = set()  # ids that alerts have named since the last health
 
     def __len__(self) -> int:
         return len(self._open)
@@ -38,7 +38,7 @@ class OpenAlerts:
         return list(self._open.values())
 
     def is_ended(self, message: dict[str, Any]) -> bool:
-        """Whether a message is of a pipeline that another has taken the place of."""
+        """Whether a message is from a pipeline that another has replaced."""
         return message.get("instance") in self._ended
 
     def take(self, alert: dict[str, Any]) -> bool:
@@ -47,7 +47,7 @@ class OpenAlerts:
         Returns
         -------
         bool
-            Another pipeline than before speaks: what the one before said has been dropped.
+            A new pipeline has replaced the one before, whose alerts are dropped.
 
         Raises
         ------
@@ -58,11 +58,11 @@ class OpenAlerts:
             raise ValueError("not an alert")
         anew = self._begun(alert)
         name = alert["id"]
-        self._told.add(name)
+        self._named.add(name)
         if alert["state"] == "cleared":
             self._open.pop(name, None)
         elif alert["state"] == "acknowledged" and name in self._open:
-            # The text of that message says who has seen it; what there is to see stays.
+            # That message's text tells who has acknowledged; the alert keeps its own text.
             self._open[name] = alert | {"text": self._open[name]["text"]}
         else:
             self._open[name] = alert
@@ -76,8 +76,8 @@ class OpenAlerts:
         if not isinstance(listed, list):
             return anew
         now = OrderedDict((a["id"], a) for a in listed if _is_alert(a) and a["state"] != "cleared")
-        for name in self._told:
-            # Health may have been written before the alert was sent: for this once the alert is not taken back.
+        for name in self._named:
+            # Health may have been written before the alert was sent: the alert is kept until the next health.
             held = self._open.get(name)
             if held is None:
                 now.pop(name, None)
@@ -85,7 +85,7 @@ class OpenAlerts:
                 now[name] = _later(held, now[name])
             elif _time(held, "t_raised") > _time(health, "t"):
                 now[name] = held
-        self._told.clear()
+        self._named.clear()
         self._open = now
         self._bound()
         return anew
@@ -98,15 +98,15 @@ class OpenAlerts:
         if anew:
             self._ended.append(self.instance)
             self._open.clear()
-            self._told.clear()
+            self._named.clear()
         self.instance = instance
         return anew
 
     def _bound(self) -> None:
         while len(self._open) > self._most:
             self._open.pop(min(self._open, key=lambda name: _RANK[self._open[name]["priority"]]))
-        if len(self._told) > self._most:
-            self._told.clear()
+        if len(self._named) > self._most:
+            self._named.clear()
 
 
 def _is_alert(alert: Any) -> bool:
@@ -119,7 +119,7 @@ def _is_alert(alert: Any) -> bool:
 
 
 def _later(held: dict[str, Any], listed: dict[str, Any]) -> dict[str, Any]:
-    """Which of two words on one alert counts, where their order is not known: never the more reassuring."""
+    """Which of two states of one alert counts when their order is unknown: the more urgent."""
     higher = _RANK[held["priority"]] - _RANK[listed["priority"]]
     return held if higher > 0 or (higher == 0 and held["state"] == "acknowledged") else listed
 

@@ -58,7 +58,7 @@ def crc64(data: bytes | bytearray | memoryview, crc: int = 0) -> int:
     ----------
     data : bytes-like
     crc : int, optional
-        Of the bytes before, where a message is summed up in pieces.
+        Checksum of the bytes before these, where a message comes in parts.
 
     Returns
     -------

@@ -10,30 +10,36 @@ import sys
 import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from fluoronav.openigtlink.protocol import LONG_NAME, MessageReader, pack_message
 
 log = logging.getLogger("fluoronav")
 
-MOST_CLIENTS = 16
-# A client that takes nothing for so long is gone, or as good as gone.
-_STUCK_S = 10.0
-# Alerts wait for a client, however slow; beyond so many it does not read them.
-_MOST_ALERTS = 1000
-# So that the system holds no second of old pictures for a slow client.
-_SEND_BUFFER = 1 << 18
-_CHUNK = 1 << 16
+
+@dataclass(frozen=True, slots=True)
+class ClientLimits:
+    """What the server keeps for its clients; all are chosen."""
+
+    max_clients: int = 16
+    stuck_s: float = 10.0  # a client that takes nothing for so long is disconnected
+    max_alerts: int = 1000  # that wait for one client; a client with more does not read them
+    send_buffer_bytes: int = 1 << 18  # less than a second of pictures, so that a slow client gets no old ones
+    read_bytes: int = 1 << 16
+
+
+LIMITS = ClientLimits()
 
 
 class Outgoing:
-    """A message for all clients, packed once for each header version that one of them needs.
+    """A message for all clients, packed once for each header version.
 
     Parameters
     ----------
     kind, name : str
-        OpenIGTLink's type, and the device's name in 20 letters.
+        OpenIGTLink's type, and the device name of at most 20 letters.
     long : str
-        What the name is short for; clients of protocol 3 get it as metadata.
+        The full name; clients of protocol 3 get it as metadata.
     content : bytes
     t_ns : int, optional
         ns since 1970; now by default.
@@ -45,7 +51,7 @@ class Outgoing:
         self._packed: dict[bool, bytes] = {}
 
     def packed(self, version: int) -> bytes:
-        """The bytes for a client that has sent headers of a version."""
+        """The bytes for a client that sends headers of this version."""
         metadata = version > 1 and self._long != self.name
         if metadata not in self._packed:
             more = {LONG_NAME: self._long} if metadata else None
@@ -68,21 +74,21 @@ class _Client:
 
 
 class Clients:
-    """Listens, and sends to whoever is connected.
+    """Accepts clients and sends to them.
 
     Parameters
     ----------
     host : str
         Address to listen at.
     port : int
-        0 for any that is free.
+        0 for any free port.
 
     Attributes
     ----------
     port : int
     counts : Counter
-        Messages sent, by type; ``skipped``: left out for a newer one that a client had no time for; ``stuck``: clients
-        that took nothing; ``refused``: clients beyond the most; ``clients``.
+        Messages sent, by type; ``skipped``: replaced by a newer one before a slow client took it; ``stuck``: clients
+        that took nothing; ``refused``: clients beyond the limit; ``clients``: all that have come.
 
     Raises
     ------
@@ -91,7 +97,7 @@ class Clients:
     """
 
     def __init__(self, host: str, port: int) -> None:
-        self._listener = socket.create_server((host, port), backlog=MOST_CLIENTS)
+        self._listener = socket.create_server((host, port), backlog=LIMITS.max_clients)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
         self._clients: dict[int, _Client] = {}
@@ -101,27 +107,27 @@ class Clients:
         return len(self._clients)
 
     def watched(self) -> dict[int, int]:
-        """File descriptors and what to wait for at each (as :func:`select.poll` has it)."""
+        """File descriptors, and the events of :func:`select.poll` to wait for at each."""
         wanted = {fd: select.POLLIN | (select.POLLOUT if c.waiting else 0) for fd, c in self._clients.items()}
         return wanted | {self._listener.fileno(): select.POLLIN}
 
     def step(self, ready: Iterable[int]) -> bool:
-        """Reads and sends what can be without waiting; whether somebody has come."""
+        """Reads and sends without waiting; returns whether a client has come."""
         ready, came = set(ready), False
         for fd in ready & set(self._clients):
             self._read(self._clients[fd])
         now = time.monotonic()
         for client in list(self._clients.values()):
             self._send(client)
-            if client.waiting and now - client.progress_s > _STUCK_S:
+            if client.waiting and now - client.progress_s > LIMITS.stuck_s:
                 self.counts["stuck"] += 1
-                self._drop(client, f"took nothing for {_STUCK_S:g} s")
+                self._drop(client, f"took nothing for {LIMITS.stuck_s:g} s")
         if self._listener.fileno() in ready:
             came = self._accept()
         return came
 
     def newest(self, message: Outgoing) -> None:
-        """For everybody; takes the place of an older one of the same device that was not sent yet."""
+        """Sends to every client; replaces an older message of the same device that was not sent yet."""
         key = (message.kind, message.name)
         for client in self._clients.values():
             if key in client.newest:
@@ -130,16 +136,16 @@ class Clients:
             client.newest[key] = message
 
     def alert(self, message: Outgoing) -> None:
-        """For everybody, before everything else; never left out."""
+        """Sends to every client, before everything else; never skipped."""
         for client in list(self._clients.values()):
             self._begin_to_wait(client)
             client.alerts.append(message)
-            if len(client.alerts) > _MOST_ALERTS:
+            if len(client.alerts) > LIMITS.max_alerts:
                 self.counts["stuck"] += 1
                 self._drop(client, "reads no alerts")
 
     def newcomer(self, message: Outgoing) -> None:
-        """An alert that was raised before, for whoever has come last."""
+        """Sends an alert that was raised before to the newest client."""
         if self._clients:
             client = next(reversed(self._clients.values()))
             self._begin_to_wait(client)
@@ -159,20 +165,20 @@ class Clients:
     def _accept(self) -> bool:
         try:
             connection, (host, port, *_) = self._listener.accept()
-        except OSError:  # it has gone again
+        except OSError:  # it has left already
             return False
-        if len(self._clients) >= MOST_CLIENTS:
+        if len(self._clients) >= LIMITS.max_clients:
             self.counts["refused"] += 1
-            log.warning("OpenIGTLink: %s:%d is refused: %d clients are connected", host, port, MOST_CLIENTS)
+            log.warning("OpenIGTLink: %s:%d is refused: %d clients are connected", host, port, LIMITS.max_clients)
             connection.close()
             return False
         connection.setblocking(False)
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, LIMITS.send_buffer_bytes)
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         if sys.platform == "linux":
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(_STUCK_S))
-            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, int(_STUCK_S))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, int(LIMITS.stuck_s))
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, int(LIMITS.stuck_s))
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 3)
         self._clients[connection.fileno()] = _Client(connection, f"{host}:{port}")
         self.counts["clients"] += 1
@@ -181,7 +187,7 @@ class Clients:
 
     def _read(self, client: _Client) -> None:
         try:
-            data = client.socket.recv(_CHUNK)
+            data = client.socket.recv(LIMITS.read_bytes)
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:

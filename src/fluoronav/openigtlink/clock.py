@@ -1,54 +1,54 @@
-"""The sender's clock against ours, from the times that it writes on its messages.
+"""A device's times as this computer's times.
 
-A sender's time cannot be taken as it is: a gateway's clock is ahead or behind by a constant, is set in the middle of an
-operation, counts from its start, or is not sent at all. The time of arrival alone jitters with the network. What is
-published is the sender's time, moved by the least delay of the last seconds.
+A sender's time cannot be used as it is: a gateway's clock may be ahead or behind by a constant, be set during an
+operation, count from its start, or not be sent at all. The time of arrival jitters with the network. What is published
+is the sender's time plus the estimated offset of its clock (:class:`~fluoronav.wire.clock.ClockOffset`).
 """
 
 from __future__ import annotations
 
-from collections import deque
+from fluoronav.wire.clock import ClockLimits, ClockOffset
 
-import numpy as np
-
-_NS = 1_000_000_000
-# The least delay is sought over so long, in steps of so long.
-WINDOW_NS, _STEP_OF_WINDOW_NS = 3 * _NS, 10_000_000
-# Of so many delays one may be extreme and rules nothing (at 60 messages a second 9 of 180).
-_ONE_IN = 20
-# A least delay between 0 and this is transport: the clocks agree, as synchronised clocks do. Only beyond it is a time
-# moved, until the least delay is below the second again.
-TRANSPORT_NS, _AGREED_NS = 20_000_000, 10_000_000
-# Where every delay of so long is longer than the least by so much, or this many messages in a row come from the future,
-# a clock was set.
-_STEP_AFTER_NS, _STEP_NS, _STEP_MESSAGES = _NS // 2, 100_000_000, 3
-# What is within this of now is jitter.
-_FUTURE_NS = 20_000_000
+# Chosen. The shortest delay of a synchronised gateway is below this.
+TRANSPORT_MS = 20.0
+# Chosen. Trackers send up to 1000 poses a second: 10 agreeing messages, merged over 10 ms, are no burst after a stall.
+LIMITS = ClockLimits(
+    window_s=3.0, max_messages=512, merge_s=0.01, step_ms=100.0, agree_messages=10, resynchronised_ms=10.0
+)
+# Several poses shared one time: the sender's clock is coarse, and its times are not used for so long.
+COARSE_FOR_NS = 3_000_000_000
+# So many consecutive messages from the future mean that the clock was set; within the tolerance it is jitter.
+FUTURE_MESSAGES, FUTURE_TOLERANCE_NS = 3, 20_000_000
 
 
 class SenderClock:
-    """Turns the times of one device into this computer's; a gateway may join devices with clocks of their own.
+    """Converts the times of one device; the devices behind one gateway may have different clocks.
 
     Attributes
     ----------
-    offset_ns : int
-        Our time minus the sender's, as it is applied; 0 where the clocks agree.
-    steps : int
-        How often a clock was set.
     advances : bool
-        Its times have gone forward since it is connected.
+        The sender's times have increased since it is connected.
     """
 
     def __init__(self) -> None:
-        self._delays: deque[tuple[int, int]] = deque(maxlen=1024)
-        self._ahead = 0
+        self._offset = ClockOffset(TRANSPORT_MS, LIMITS)
+        self._from_future = 0
         self._newest_ns: int | None = None
         self._coarse_until_ns = 0
         self.advances = False
-        self.offset_ns, self.steps = 0, 0
+
+    @property
+    def offset_ns(self) -> int:
+        """Our time minus the sender's, as it is applied; 0 where the clocks agree."""
+        return round(self._offset.ms * 1e6)
+
+    @property
+    def steps(self) -> int:
+        """How often a clock was set."""
+        return self._offset.steps
 
     def ours(self, t_ns: int, now_ns: int, moved: bool = True) -> int | None:
-        """A moment in our time.
+        """A sender's time as ours.
 
         Parameters
         ----------
@@ -57,12 +57,12 @@ class SenderClock:
         now_ns : int
             When the message arrived.
         moved : bool
-            The pose is another one than in the message before.
+            The pose differs from the one in the message before.
 
         Returns
         -------
         int or None
-            ns since 1970, never later than now; None where the sender's times say nothing: there are none, they stand
+            ns since 1970, never later than now. None where the sender's times cannot be used: it sends none, they stand
             still, or several poses share one.
         """
         before = self._newest_ns
@@ -73,45 +73,21 @@ class SenderClock:
         if before is not None and t_ns < before:
             self._learn_again()
         if before == t_ns and moved and self.advances:
-            self._coarse_until_ns = now_ns + WINDOW_NS
+            self._coarse_until_ns = now_ns + COARSE_FOR_NS
         self._newest_ns = t_ns
         if (before is not None and not self.advances) or now_ns < self._coarse_until_ns:
             return None
-        self._note(now_ns, now_ns - t_ns)
+        self._add(t_ns, now_ns)
         t = t_ns + self.offset_ns
-        self._ahead = self._ahead + 1 if t > now_ns + _FUTURE_NS else 0
-        if self._ahead >= _STEP_MESSAGES:
+        self._from_future = self._from_future + 1 if t > now_ns + FUTURE_TOLERANCE_NS else 0
+        if self._from_future >= FUTURE_MESSAGES:
             self._learn_again()
-            self._note(now_ns, now_ns - t_ns)
+            self._add(t_ns, now_ns)
         return min(t, now_ns)
 
-    def _note(self, now_ns: int, delay: int) -> None:
-        delays = self._delays
-        if delays and 0 <= now_ns - delays[-1][0] < _STEP_OF_WINDOW_NS:
-            delays[-1] = (delays[-1][0], min(delay, delays[-1][1]))
-            return
-        delays.append((now_ns, delay))
-        while not 0 <= now_ns - delays[0][0] <= WINDOW_NS:
-            delays.popleft()
-        if self._was_set(now_ns):
-            self._learn_again()
-            delays.append((now_ns, delay))
-        self._apply()
-
-    def _apply(self) -> None:
-        delays = np.fromiter((d for _, d in self._delays), np.int64, len(self._delays))
-        rank = max(len(delays) // _ONE_IN, int(len(delays) > 2))
-        least = int(np.partition(delays, rank)[rank])
-        agree = 0 <= least <= (TRANSPORT_NS if self.offset_ns == 0 else _AGREED_NS)
-        self.offset_ns = 0 if agree else least
-
-    def _was_set(self, now_ns: int) -> bool:
-        """Whether all delays of the last half second are much longer than those before."""
-        recent = [d for t, d in self._delays if now_ns - t <= _STEP_AFTER_NS]
-        earlier = sorted(d for t, d in self._delays if now_ns - t > _STEP_AFTER_NS)
-        return len(recent) > _STEP_MESSAGES and len(earlier) > 1 and min(recent) - earlier[1] > _STEP_NS
+    def _add(self, t_ns: int, now_ns: int) -> None:
+        self._offset.add(now_ns / 1e9, (now_ns - t_ns) / 1e6)
 
     def _learn_again(self) -> None:
-        self._delays.clear()
-        self._ahead = 0
-        self.steps += 1
+        self._offset.forget()
+        self._from_future = 0

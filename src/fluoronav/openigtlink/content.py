@@ -1,4 +1,4 @@
-"""What is inside OpenIGTLink's messages, by type: packed from arrays and unpacked into them."""
+"""The contents of OpenIGTLink messages by type, packed from arrays and unpacked to them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _IMAGE = struct.Struct("> H B B B B 3H 12f 6H")
 _POLYDATA = struct.Struct("> 10I")
 
 STATUS_OK = 1
-# As many as fit into one message to the pipeline.
+# The limit of one message to the pipeline.
 MOST_TOOLS = 256
 _RAS, _LITTLE = 1, 2
 _SCALARS = {2: "i1", 3: "u1", 4: "i2", 5: "u2", 6: "i4", 7: "u4", 10: "f4", 11: "f8"}
-# A tool's type in TDATA: an instrument whose whole pose is known.
+# A tool's type in TDATA: an instrument with six degrees of freedom.
 _SIX_DEGREES = 2
 
 
@@ -41,7 +41,7 @@ class TrackedTool:
     name_full : bool
         The name fills its field: it may be the beginning of a longer one.
     T : ndarray, shape (4, 4)
-        As it was sent, whatever that is.
+        As it was sent, rigid or not.
     """
 
     name: str
@@ -50,7 +50,7 @@ class TrackedTool:
 
 
 def _columns(T: ArrayLike) -> list[float]:
-    """The rotation's columns, then the shift."""
+    """The rotation's columns, then the translation."""
     T = np.asarray(T, np.float64)
     if T.shape != (4, 4):
         raise ValueError(f"a pose is 4 x 4, not {T.shape}")
@@ -93,17 +93,17 @@ def unpack_tracking_data(content: bytes) -> list[TrackedTool]:
 
 
 def pack_start_tracking(interval_ms: int) -> bytes:
-    """STT_TDATA: asks for tracking data, not oftener than so."""
+    """STT_TDATA: asks for tracking data with at least this interval."""
     return _START.pack(interval_ms, b"")
 
 
 def pack_status(code: int, text: str, name: str = "", subcode: int = 0) -> bytes:
-    """STATUS; code 1 is well."""
+    """STATUS; code 1 means OK."""
     return _STATUS.pack(code, subcode, name.encode("ascii")[:NAME_BYTES]) + encode_text(text)[1] + b"\0"
 
 
 def unpack_status(content: bytes) -> tuple[int, str]:
-    """Code, and name and text in words; raises :class:`ProtocolError`."""
+    """Code, and the text of name and message; raises :class:`ProtocolError`."""
     if len(content) < _STATUS.size:
         raise ProtocolError("content", f"STATUS is {len(content)} bytes long; {_STATUS.size} at least")
     code, _, name = _STATUS.unpack_from(content)
@@ -112,7 +112,7 @@ def unpack_status(content: bytes) -> tuple[int, str]:
 
 
 def pack_string(text: str) -> bytes:
-    """STRING in ASCII where that will do, else in UTF-8; cut after 65535 bytes."""
+    """STRING in ASCII where possible, else in UTF-8; cut after 65535 bytes."""
     encoding, data = encode_text(text)
     return _STRING.pack(encoding, len(data)) + data
 
@@ -133,7 +133,7 @@ def pack_image(pixels: NDArray[np.generic], T_ras_index: ArrayLike) -> bytes:
     Parameters
     ----------
     pixels : ndarray, shape (rows, cols) or (slices, rows, cols)
-        Integers of 8, 16 or 32 bits, or floating point.
+        Integers of 8, 16 or 32 bits, or floats.
     T_ras_index : ndarray, shape (4, 4)
         From indices (column, row, slice) to the patient in RAS, mm.
     """
@@ -142,7 +142,7 @@ def pack_image(pixels: NDArray[np.generic], T_ras_index: ArrayLike) -> bytes:
     if pixels.ndim != 3 or scalar is None or not all(0 < n < 65536 for n in pixels.shape):
         raise ValueError(f"pixels {pixels.shape} of {pixels.dtype}: IMAGE has room for 1 to 65535 in each direction")
     T, size = np.asarray(T_ras_index, np.float64), pixels.shape[::-1]
-    # The place of an image is that of its middle.
+    # The format places an image by its centre.
     middle = T @ [*((n - 1) / 2 for n in size), 1.0]
     head = _IMAGE.pack(
         1, 1, scalar, _LITTLE, _RAS, *size, *T[:3, :3].T.ravel().tolist(), *middle[:3].tolist(), 0, 0, 0, *size
@@ -151,7 +151,7 @@ def pack_image(pixels: NDArray[np.generic], T_ras_index: ArrayLike) -> bytes:
 
 
 def unpack_image(content: bytes) -> tuple[NDArray[np.generic], Float]:
-    """Pixels, shape (slices, rows, cols), and ``T_ras_index``; one component, whole images alone.
+    """Pixels, shape (slices, rows, cols), and ``T_ras_index``; only whole images of one component.
 
     Raises
     ------
@@ -190,7 +190,7 @@ def pack_polydata(points: ArrayLike, triangles: ArrayLike) -> bytes:
 
 
 def unpack_polydata(content: bytes) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Points and triangles; nothing but these; raises :class:`ProtocolError`."""
+    """Points, shape (n, 3), and triangles, shape (m, 3); raises :class:`ProtocolError` for anything else."""
     if len(content) < _POLYDATA.size:
         raise ProtocolError("content", f"POLYDATA is {len(content)} bytes long; {_POLYDATA.size} at least")
     n, vertices, _, lines, _, m, size, strips, _, attributes = _POLYDATA.unpack_from(content)

@@ -1,4 +1,4 @@
-"""Which tool of the case a device of the tracker is; two devices never become one tool."""
+"""Assigns the tracker's devices to the case's tools; two devices are never one tool."""
 
 from __future__ import annotations
 
@@ -16,30 +16,38 @@ Float = NDArray[np.float64]
 
 # Names as PLUS gives them: `StylusToTracker` is the stylus.
 _TO_TRACKER = re.compile(r"^(.+?)To(Tracker|Physical|World)$")
-_LONGEST_ID = 64
-# A device that was not heard of for so long holds its tool's id no longer.
-_HELD_S = 10.0
-# A pose of the same device is never farther from the one before.
-_JITTER_MM, _FASTEST_MM_S = 20.0, 5000.0
-# So many impossible moves within a time are two devices that share a name; believed again after as long without.
-_HOPS, _HOPS_S, _HOPPING_S = 3, 1.0, 3.0
-# A name that may have been cut is watched for so long before it is believed.
-_WATCHED_S = 0.5
-_MOST_DEVICES = 256
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLimits:
+    """When two devices share one name; all are chosen."""
+
+    max_id_chars: int = 64  # as in the wire protocol
+    held_s: float = 10.0  # a device that was silent for so long no longer holds its tool
+    jitter_mm: float = 20.0  # a device moves between two poses by no more than this,
+    fastest_mm_s: float = 5000.0  # and this times the time between them: a hand's fastest movement
+    hops: int = 3  # so many impossible movements
+    hops_within_s: float = 1.0  # in so long are two devices under one name
+    hopping_s: float = 3.0  # without one for so long the name is used again
+    watched_s: float = 0.5  # a name that may be cut is used only after so long
+    max_devices: int = 256
+
+
+LIMITS = DeviceLimits()
 
 
 def tool_ids(pairs: Sequence[str]) -> dict[str, str]:
-    """Tool ids by device from ``DEVICE=ID`` as they are written on the command line.
+    """Tool ids by device from the command line's ``DEVICE=ID``.
 
     Raises
     ------
     ValueError
-        A pair is no pair; two devices would be one tool; two names are the same where OpenIGTLink cuts them.
+        A pair is malformed, two devices have one tool, or two names have the same first 20 bytes.
     """
     ids: dict[str, str] = {}
     for pair in pairs:
         device, equals, tool = (unicodedata.normalize("NFC", part.strip()) for part in pair.partition("="))
-        if not (device and equals and tool) or len(tool) > _LONGEST_ID:
+        if not (device and equals and tool) or len(tool) > LIMITS.max_id_chars:
             raise ValueError(f"--tool {pair}: DEVICE=ID was expected, for example StylusToTracker=kwire")
         if device in ids:
             raise ValueError(f"--tool {pair}: {device} is already {ids[device]}; a device is one tool")
@@ -74,12 +82,12 @@ class _Device:
 
 
 class Devices:
-    """The tool of each device, and whether a pose under its name can be believed.
+    """The tool of each device, and whether a pose under its name can be used.
 
     Parameters
     ----------
     ids : mapping
-        Tool ids by device (:func:`tool_ids`); a device that is not named keeps its own name, without ``ToTracker``.
+        Tool ids by device (:func:`tool_ids`); any other device keeps its own name, without ``ToTracker``.
     """
 
     def __init__(self, ids: Mapping[str, str]) -> None:
@@ -90,21 +98,25 @@ class Devices:
     def tool(self, device: str, cut: bool, now_s: float) -> str:
         """The id of a device's tool."""
         known = self._known.get(device)
-        if known is None or now_s - known.heard_s > _HELD_S:
-            if len(self._known) >= _MOST_DEVICES:
+        if known is None or now_s - known.heard_s > LIMITS.held_s:
+            if len(self._known) >= LIMITS.max_devices:
                 self._known.clear()
             known = self._known[device] = _Device(self._name(device, cut), now_s, now_s)
         known.heard_s = now_s
         return known.tool
 
     def shared(self, device: str, now_s: float) -> list[str]:
-        """Other devices that are the same tool; none for one that was named at the start, whose it is."""
+        """Other devices with the same tool; none for a device that was named at the start."""
         tool = self._known[device].tool
-        others = [d for d, k in self._known.items() if d != device and k.tool == tool and now_s - k.heard_s <= _HELD_S]
+        others = [
+            other
+            for other, known in self._known.items()
+            if other != device and known.tool == tool and now_s - known.heard_s <= LIMITS.held_s
+        ]
         return [] if self.named(device) and not any(map(self.named, others)) else others
 
     def hops(self, device: str, cut: bool, T: Float, t_s: float, now_s: float) -> bool:
-        """Whether poses under this name are of several devices, or may be for all that is known yet.
+        """Whether poses under this name come from several devices, or too little is known to exclude it.
 
         Parameters
         ----------
@@ -114,18 +126,18 @@ class Devices:
         T : ndarray, shape (4, 4)
             ``T_tracker_tool``.
         t_s, now_s : float
-            When it was measured and when it came, s; each by one clock.
+            Time of measurement and of arrival, s, each by one clock.
         """
         known = self._known[device]
         if known.T is not None:
             far = float(np.linalg.norm(T[:3, 3] - known.T[:3, 3]))
-            if far > _JITTER_MM + _FASTEST_MM_S * abs(t_s - known.at_s):
-                known.hops = (*(h for h in known.hops if now_s - h < _HOPS_S), now_s)
-                if len(known.hops) >= (1 if cut else _HOPS):
-                    known.hopping_until_s = now_s + _HOPPING_S
-                    known.hops = known.hops[-_HOPS:]
+            if far > LIMITS.jitter_mm + LIMITS.fastest_mm_s * abs(t_s - known.at_s):
+                known.hops = (*(h for h in known.hops if now_s - h < LIMITS.hops_within_s), now_s)
+                if len(known.hops) >= (1 if cut else LIMITS.hops):
+                    known.hopping_until_s = now_s + LIMITS.hopping_s
+                    known.hops = known.hops[-LIMITS.hops :]
         known.T, known.at_s = T, t_s
-        return now_s < known.hopping_until_s or (cut and now_s - known.first_s < _WATCHED_S)
+        return now_s < known.hopping_until_s or (cut and now_s - known.first_s < LIMITS.watched_s)
 
     def of_another(self, device: str, now_s: float) -> bool:
         """Whether the tool belongs to another device, which was named at the start."""
@@ -139,5 +151,5 @@ class Devices:
         tool = self._ids.get(device) or (self._by_cut.get(device) if cut else None)
         if tool is None:
             found = _TO_TRACKER.match(device)
-            tool = (found.group(1) if found else device)[:_LONGEST_ID] or "unnamed"
+            tool = (found.group(1) if found else device)[: LIMITS.max_id_chars] or "unnamed"
         return tool

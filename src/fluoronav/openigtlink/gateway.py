@@ -1,4 +1,4 @@
-"""A connection to an OpenIGTLink server that is made again whenever it is lost, and never waits long for anything."""
+"""A connection to an OpenIGTLink server that is opened again whenever it is lost, and never blocks for long."""
 
 from __future__ import annotations
 
@@ -11,17 +11,26 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 from fluoronav.openigtlink.protocol import Message, MessageReader
 
-_CHUNK = 1 << 16
-_CONNECT_S = 3.0
-# Silence between two messages: a server that has gone does not say so.
-SILENCE_S = 3.0
-# A message that has begun is waited for so long, and so much longer for its size.
-STALLED_S, _SLOWEST_BYTES_S = 2.0, 2e6
-# Between two attempts: doubled each time, until so many messages in a row were good.
-_FIRST_PAUSE_S, _LONGEST_PAUSE_S, _GOOD_MESSAGES = 0.2, 2.0, 10
+
+@dataclass(frozen=True, slots=True)
+class GatewayLimits:
+    """When a connection is given up and opened again; all are chosen."""
+
+    connect_s: float = 3.0
+    silence_s: float = 3.0  # between two messages: a server that has gone does not say so
+    stalled_s: float = 2.0  # inside a message
+    slowest_bytes_per_s: float = 2e6  # a long message may take longer, by its size
+    first_pause_s: float = 0.2  # between two attempts; doubled each time
+    longest_pause_s: float = 2.0
+    good_messages: int = 10  # after so many in a row the pause is the first one again
+    read_bytes: int = 1 << 16
+
+
+LIMITS = GatewayLimits()
 
 
 class Gateway:
@@ -32,21 +41,21 @@ class Gateway:
     host : str
     port : int
     wanted : mapping
-        Types of messages that are read, and the most bytes that a body of each may have.
+        Types of messages that are read, and the maximum bytes of a body of each.
     greeting : sequence of bytes
-        Messages to send whenever a connection was made.
+        Messages that are sent on every new connection.
 
     Attributes
     ----------
     counts : Counter
-        By reason: ``connected``; why there was no connection or it was given up (``unreachable``, ``closed``,
-        ``silent``, ``stalled``, ``header``, ``too_long``); messages left out (``checksum``, ``metadata``,
+        ``connected``; by reason, connections that failed or were given up (``unreachable``, ``closed``, ``silent``,
+        ``stalled``, ``header``, ``too_long``) and messages that were not used (``checksum``, ``metadata``,
         ``not_read``).
     passed_over : set
         Types of messages that have come and are not read.
     connected : bool
     why : str
-        In words, why the last connection ended or could not be made.
+        Text of why the last connection ended or failed.
     """
 
     def __init__(self, host: str, port: int, wanted: Mapping[str, int], greeting: Sequence[bytes]) -> None:
@@ -55,7 +64,7 @@ class Gateway:
         self._lookup: _Lookup | None = None
         self._reader = MessageReader(wanted)
         self._good = 0
-        self._pause = _FIRST_PAUSE_S
+        self._pause = LIMITS.first_pause_s
         self._not_before = 0.0
         self._deadline = self._heard = 0.0
         self._to_send = b""
@@ -65,7 +74,7 @@ class Gateway:
         self.why = ""
 
     def take(self, seconds: float) -> list[Message]:
-        """The messages that have come; waits for some, but not longer than told."""
+        """The messages that have come; waits for at most this long."""
         now = time.monotonic()
         if self._socket is None:
             if now < self._not_before:
@@ -92,13 +101,13 @@ class Gateway:
         if not found.addresses:
             self._failed("unreachable", found.error)
             return
-        # One after the other: a name may stand for an address at which nobody listens, too.
+        # Each address in turn: a name may also have addresses at which nobody listens.
         family, address = found.addresses[self.counts["unreachable"] % len(found.addresses)]
         self._socket = socket.socket(family, socket.SOCK_STREAM)
         self._socket.setblocking(False)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._deadline = time.monotonic() + _CONNECT_S
+        self._deadline = time.monotonic() + LIMITS.connect_s
         error = self._socket.connect_ex(address)
         if error not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
             self._failed("unreachable", os.strerror(error))
@@ -107,7 +116,7 @@ class Gateway:
         assert self._socket is not None
         if not self._ready(select.POLLOUT, seconds):
             if time.monotonic() > self._deadline:
-                self._failed("unreachable", f"no answer within {_CONNECT_S:g} s")
+                self._failed("unreachable", f"no answer within {LIMITS.connect_s:g} s")
             return
         error = self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
         if error:
@@ -121,12 +130,12 @@ class Gateway:
     def _receive(self, seconds: float) -> list[Message]:
         assert self._socket is not None
         if self._to_send:
-            with contextlib.suppress(BlockingIOError, ConnectionError):  # its end is noticed in what it sends
+            with contextlib.suppress(BlockingIOError, ConnectionError):  # noticed by the next read
                 self._to_send = self._to_send[self._socket.send(self._to_send) :]
         reader, messages = self._reader, []
         if self._ready(select.POLLIN, seconds):
             try:
-                data = self._socket.recv(_CHUNK)
+                data = self._socket.recv(LIMITS.read_bytes)
             except (BlockingIOError, InterruptedError):
                 return []
             except OSError as error:
@@ -151,18 +160,18 @@ class Gateway:
         self.counts.update(self._reader.counts)
         self.passed_over = self._reader.passed_over
         self._reader.counts.clear()
-        if self._good >= _GOOD_MESSAGES:
-            self._pause = _FIRST_PAUSE_S
+        if self._good >= LIMITS.good_messages:
+            self._pause = LIMITS.first_pause_s
 
     def _watch_time(self) -> None:
         now, begun = time.monotonic(), self._reader.begun_at
-        if begun is not None and (now - self._heard > STALLED_S or now - begun > self._longest_message_s()):
+        if begun is not None and (now - self._heard > LIMITS.stalled_s or now - begun > self._longest_message_s()):
             self._failed("stalled", "a message has begun and does not end")
-        elif now - self._heard > SILENCE_S:
-            self._failed("silent", f"nothing came for {SILENCE_S:g} s")
+        elif now - self._heard > LIMITS.silence_s:
+            self._failed("silent", f"nothing came for {LIMITS.silence_s:g} s")
 
     def _longest_message_s(self) -> float:
-        return STALLED_S + self._reader.body_bytes / _SLOWEST_BYTES_S
+        return LIMITS.stalled_s + self._reader.body_bytes / LIMITS.slowest_bytes_per_s
 
     def _ready(self, what: int, seconds: float) -> bool:
         assert self._socket is not None
@@ -175,11 +184,11 @@ class Gateway:
         self.counts[reason] += 1
         self.why = why
         self._not_before = time.monotonic() + self._pause
-        self._pause = min(2 * self._pause, _LONGEST_PAUSE_S)
+        self._pause = min(2 * self._pause, LIMITS.longest_pause_s)
 
 
 class _Lookup:
-    """Asks for an address in a thread of its own: a name server that does not answer must hold up nobody."""
+    """Looks an address up in a thread of its own, since a name server may not answer."""
 
     def __init__(self, host: str, port: int) -> None:
         self.addresses: list[tuple[int, tuple]] = []

@@ -1,7 +1,7 @@
-"""Device names for OpenIGTLink: at most 20 ASCII letters, and never the same for two things.
+"""Device names for OpenIGTLink: at most 20 ASCII letters, and unique.
 
-A name follows from what it is the name of, and from what it would be mistaken for, not from the order in which things
-appear: a scene in Slicer finds it again tomorrow.
+A name depends on the thing's own name and on similar names, not on the order in which things appear, so that a saved
+scene in Slicer finds it again.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Iterable
 
 from fluoronav.openigtlink.protocol import NAME_BYTES
 
-_NUMBER = 6
-# What does not come apart into a letter and its marks.
+_NUMBER = 6  # hexadecimal digits
+# Letters that Unicode does not decompose into a letter and its marks.
 _LETTERS = str.maketrans(
     {
         "ß": "ss", "æ": "ae", "Æ": "AE", "œ": "oe", "Œ": "OE", "ø": "o", "Ø": "O", "ł": "l", "Ł": "L", "đ": "d",
@@ -23,39 +23,39 @@ _LETTERS = str.maketrans(
 
 
 def in_ascii(text: str) -> str:
-    """A text in ASCII: letters without their marks, and every other sign as ``u`` and its number in hexadecimal."""
+    """A text in ASCII: letters without their marks, any other character as ``u`` and its number in hexadecimal."""
     apart = unicodedata.normalize("NFKD", unicodedata.normalize("NFC", text).translate(_LETTERS))
     letters = (c if " " <= c <= "~" else "" if unicodedata.combining(c) else f"u{ord(c):04X}" for c in apart)
     return "".join(letters).strip()
 
 
 def _short(thing: str, room: int = NAME_BYTES) -> str:
-    """The beginning and the end of what is too long: what tells ``..._level_5`` from ``..._level_6`` is at the end."""
+    """The beginning and the end of a long name: ``..._level_5`` and ``..._level_6`` differ at the end."""
     plain = in_ascii(thing) or "unnamed"
     head = room // 2
     return plain if len(plain) <= room else f"{plain[:head]}~{plain[head + 1 - room :]}"
 
 
 def _numbered(thing: str, room: int = NAME_BYTES, again: int = 0) -> str:
-    """Some letters, and a number made of the whole name."""
+    """The first letters of a name, and a hash of the whole."""
     number = hashlib.sha256(thing.encode(errors="replace") + b"\0" * again).hexdigest()[:_NUMBER]
     return f"{(in_ascii(thing) or 'unnamed')[: room - 1 - _NUMBER]}~{number}"
 
 
 class DeviceNames:
-    """Gives each thing a device name of its own.
+    """Gives each thing a unique device name.
 
     Parameters
     ----------
     reserved : iterable of str
-        Names of our own, which nothing else gets.
+        Names that nothing else gets.
     things : iterable of str
-        What is known at the start. Where several would share a short name, those that needed no change keep it, and
-        each of the others ends in a number made of its whole name.
+        Things that are known at the start. Of several that share a short name, one that needed no change keeps it; each
+        of the others ends in a hash of its whole name.
     tools : iterable of str
-        Tools that are known at the start; their names are given an ending that is never shortened.
+        Tools that are known at the start.
     ending : str
-        It.
+        Follows the name of a tool, and is never shortened.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class DeviceNames:
         return self._of((tool, self._ending))
 
     def changed(self) -> dict[str, str]:
-        """Device names, by what they are short for, where they differ."""
+        """Device names by full name, where the two differ."""
         return {"".join(key): name for key, name in self._given.items() if "".join(key) != name}
 
     def _of(self, key: tuple[str, str]) -> str:

@@ -1,4 +1,4 @@
-"""OpenIGTLink messages and bytes: header, extended header, metadata, and a reader of a stream of them.
+"""OpenIGTLink messages as bytes: header, extended header, metadata, and a reader of a stream of messages.
 
 Big-endian throughout. Header version 1 is protocols 1 and 2; version 2 (protocol 3) has an extended header before the
 content and pairs of keys and values after it.
@@ -27,19 +27,19 @@ NAME_BYTES = 20
 LONG_NAME = "IGTL_DEVICE_NAME"
 # IANA's numbers of character sets (MIBenum).
 ASCII, UTF_8 = 3, 106
-# A whole CT is half of this; a header that asks for more is noise.
+# Chosen: twice a whole CT; a header with more is noise.
 MOST_BODY_BYTES = 2**30
 
-_MOST_TYPES = 32
+_MAX_TYPES = 32  # names of types that are kept of those that are not read
 
 
 class ProtocolError(ValueError):
-    """Bytes that are no message as the specification has it.
+    """Bytes that are no message of the specification.
 
     Attributes
     ----------
     reason : str
-        ``header``, ``too_long``, ``checksum``, ``metadata`` or ``content``: what it is counted under.
+        ``header``, ``too_long``, ``checksum``, ``metadata`` or ``content``; errors are counted by it.
     """
 
     def __init__(self, reason: str, text: str) -> None:
@@ -56,7 +56,7 @@ class Header:
     kind : str
         ``TRANSFORM``, ``TDATA`` and so on.
     name : str
-        Of the device; at most 20 bytes.
+        Name of the device; at most 20 bytes.
     name_full : bool
         The name fills its field: it may be the beginning of a longer one.
     t_ns : int
@@ -94,9 +94,9 @@ class Message:
 
 
 def decode_name(data: bytes) -> str:
-    """A fixed field of characters as text: ASCII says the specification, UTF-8 or Latin-1 is what also comes.
+    """The text of a fixed field of characters: ASCII by the specification, in practice also UTF-8 or Latin-1.
 
-    A last letter that the field's end has cut is left out.
+    A last letter that the end of the field has cut is left out.
     """
     data = data.split(b"\0", 1)[0]
     try:
@@ -108,9 +108,9 @@ def decode_name(data: bytes) -> str:
 
 
 def encode_text(text: str, most_bytes: int = 65535) -> tuple[int, bytes]:
-    """The number of the character set, and the text in it: ASCII where that will do, else UTF-8.
+    """Number of the character set and encoded text: ASCII where possible, else UTF-8.
 
-    What is longer than `most_bytes` is cut between two letters.
+    A text longer than `most_bytes` is cut between two letters.
     """
     if text.isascii():
         return ASCII, text.encode("ascii")[:most_bytes]
@@ -119,7 +119,7 @@ def encode_text(text: str, most_bytes: int = 65535) -> tuple[int, bytes]:
 
 
 def decode_text(encoding: int, data: bytes) -> str:
-    """A text in a character set of the given number; nothing is refused for a letter."""
+    """The text in the character set of this number; unknown letters are replaced."""
     if encoding in (ASCII, UTF_8):
         return data.decode("utf-8", errors="replace")
     return decode_name(data)
@@ -140,7 +140,7 @@ def unpack_header(data: Bytes) -> Header:
     Raises
     ------
     ProtocolError
-        ``header``: this is noise, or the middle of something else; ``too_long``.
+        ``header``: this is noise, or not the beginning of a message; ``too_long``.
     """
     version, kind, name, seconds, fraction, body_bytes, crc = _HEADER.unpack(data)
     kind = kind.split(b"\0", 1)[0].rstrip(b" ")
@@ -201,7 +201,7 @@ def unpack_message(header: Header, body: bytes) -> Message:
     Raises
     ------
     ProtocolError
-        ``checksum``: the bytes have changed on the way; ``metadata``: its sizes do not fit.
+        ``checksum``: the bytes were changed; ``metadata``: its sizes do not fit.
     """
     if crc64(body) != header.crc:
         raise ProtocolError("checksum", f"{header.kind} {header.name}: the checksum does not fit the body")
@@ -239,25 +239,25 @@ def _unpack_metadata(index: bytes, values: bytes) -> dict[str, str]:
 class MessageReader:
     """Cuts a stream of bytes into messages.
 
-    A body of a type that is not wanted is summed up and let go as it comes: a CT that somebody sends takes no memory.
+    A body of a type that is not read is checked and dropped as it comes, so that a CT takes no memory.
 
     Parameters
     ----------
     wanted : mapping
-        Types that are read, and the most bytes that a body of each may have.
+        Types that are read, and the maximum bytes of a body of each.
 
     Attributes
     ----------
     counts : Counter
-        ``checksum``, ``metadata`` and ``not_read``: messages that were left out, by reason.
+        ``checksum``, ``metadata`` and ``not_read``: messages that were dropped, by reason.
     begun_at : float or None
-        When the message began that is not complete yet (monotonic, s); None between two.
+        When the incomplete message began (monotonic, s); None between two messages.
     newest_version : int
         The highest header version that has come.
     passed_over : set
-        Types that are not wanted and have come (the first 32).
+        Types that have come and are not read (the first 32).
     lost : ProtocolError or None
-        Why it is no longer known where messages begin (``header``, ``too_long``): the connection has to be made again.
+        Why the next message's beginning is unknown (``header``, ``too_long``): the connection has to be opened again.
     """
 
     def __init__(self, wanted: Mapping[str, int], clock: Callable[[], float] = time.monotonic) -> None:
@@ -273,11 +273,11 @@ class MessageReader:
 
     @property
     def body_bytes(self) -> int:
-        """Of the message that is not complete yet; 0 where that is not known."""
+        """Bytes in the body of the incomplete message; 0 where that is not known."""
         return 0 if self._header is None else self._header.body_bytes
 
     def feed(self, data: Bytes) -> list[Message]:
-        """The messages that are complete with these bytes; none once the beginning of messages is ``lost``."""
+        """The messages that these bytes complete; none once the reader is ``lost``."""
         found: list[Message] = []
         if self.lost is None:
             try:
@@ -319,7 +319,7 @@ class MessageReader:
                 raise ProtocolError("too_long", f"{header.kind} {header.name}: {header.body_bytes} bytes are announced")
             self._header = header
             if most is None:
-                if len(self.passed_over) < _MOST_TYPES:
+                if len(self.passed_over) < _MAX_TYPES:
                     self.passed_over.add(header.kind)
                 self._skip, self._crc = header.body_bytes, 0
                 if not self._skip:

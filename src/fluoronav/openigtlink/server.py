@@ -1,15 +1,9 @@
-"""What the pipeline says as an OpenIGTLink server, for 3D Slicer and others: picture, poses, structures, words.
-
-OpenIGTLink's world is the patient in RAS (right to left, back to front, feet to head), mm; ours is LPS: x and y change
-their signs.
-"""
+"""An OpenIGTLink server for 3D Slicer and others: the pipeline's picture, poses, structures and texts."""
 
 from __future__ import annotations
 
 import errno
 import logging
-import socket
-import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -23,32 +17,49 @@ from numpy.typing import NDArray
 
 from fluoronav.case import Case, NoGo, Structure
 from fluoronav.case.surface import surface
-from fluoronav.geometry import Camera, frame_along, inverse, is_rigid, transform_points
+from fluoronav.geometry import Camera, frame_along, inverse, transform_points
+from fluoronav.openigtlink.alerts import AlertTexts
 from fluoronav.openigtlink.checksum import crc64
 from fluoronav.openigtlink.clients import Clients, Outgoing
 from fluoronav.openigtlink.content import pack_image, pack_polydata, pack_string, pack_transform
+from fluoronav.openigtlink.interface import address_of
 from fluoronav.openigtlink.names import DeviceNames
+from fluoronav.openigtlink.patient_frame import (
+    PICTURE_DEPTH,
+    RAS_FROM_LPS,
+    age_ns,
+    picture_pose,
+    pixels_of,
+    rigid_pose,
+    surface_in_ras,
+    tip_and_axis,
+)
 from fluoronav.openigtlink.tally import Tally
 
 log = logging.getLogger("fluoronav")
 
 Float = NDArray[np.float64]
 
-RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_PICTURES_EVERY_S, _SURFACES_EVERY_S, _POLL_MS = 0.1, 10.0, 100
-# Frames are shown where no enhanced picture has come for so long.
-_NO_VIEW_S = 0.5
-# A tool that was shown and is in no overlay for so long is said not to be seen: Slicer goes on showing where it was.
-_UNSEEN_S = 0.3
-# No overlay for so long: what Slicer shows is old.
-_SILENT_S = 1.0
-# The picture hangs behind the patient, so far from the source as the target is, times this.
-BEYOND = 1.35
+
+@dataclass(frozen=True, slots=True)
+class ServerLimits:
+    """Times and sizes of the server; all are chosen."""
+
+    picture_every_s: float = 0.1  # Slicer draws no faster
+    surfaces_every_s: float = 10.0  # repeated for clients that come later or have cleared their scene
+    poll_ms: int = 100
+    no_view_s: float = 0.5  # without an enhanced picture for so long frames are shown
+    tool_unseen_s: float = 0.3  # a tool in no overlay for so long is reported: Slicer goes on showing where it was
+    silent_s: float = 1.0  # without an overlay for so long what Slicer shows is old
+    max_message_bytes: int = 1 << 26
+    max_at_once: int = 64  # messages that are read before clients are served again
+    max_tools: int = 64
+
+
+LIMITS = ServerLimits()
 _PICTURE, _CAMERA, _STATUS, _ALERT = "Fluoroscopy", "CameraToPatient", "Status", "Alert"
 _TO_PATIENT = "ToPatient"
-_MOST_MESSAGE_BYTES = 1 << 26
-_MOST_AT_ONCE, _MOST_TOOLS = 64, 64
-_WORDS = {
+_REASONS = {
     "invalid": "messages that are none of ours, or whose numbers do not fit",
     "stuck": "clients that took nothing",
     "refused": "clients too many",
@@ -56,25 +67,11 @@ _WORDS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class _Alert:
-    priority: str
-    state: str
-    text: str
-
-    @staticmethod
-    def of(message: dict[str, Any]) -> _Alert:
-        return _Alert(str(message["priority"]), str(message["state"]), str(message["text"]))
-
-    def words(self, state: str = "") -> str:
-        return f"{self.priority.upper()} {state or self.state}: {self.text}"
-
-
 class SlicerServer:
     """Sends what a pipeline publishes to OpenIGTLink clients.
 
-    ``IMAGE`` Fluoroscopy, lying in the patient where the beam would throw it; ``TRANSFORM`` CameraToPatient and
-    <tool>ToPatient; ``POLYDATA`` one for each structure and forbidden region; ``STRING`` Status and Alert.
+    ``IMAGE`` Fluoroscopy, placed in the patient on the beam; ``TRANSFORM`` CameraToPatient and <tool>ToPatient;
+    ``POLYDATA`` one for each structure and forbidden region; ``STRING`` Status and Alert.
 
     Parameters
     ----------
@@ -89,13 +86,13 @@ class SlicerServer:
     Attributes
     ----------
     counts : Counter
-        Messages sent, by type, and by reason what was not: ``skipped`` for a slow client, ``invalid`` for what was no
-        message of ours.
+        Messages sent, by type, and messages not sent, by reason: ``skipped`` for a slow client, ``invalid`` for what
+        is no message of ours.
 
     Raises
     ------
     ValueError
-        The interface is not there.
+        The interface does not exist.
     OSError
         The port is in use.
     """
@@ -105,37 +102,19 @@ class SlicerServer:
     ) -> None:
         self._camera, self._case = camera, case
         self.host = "127.0.0.1" if interface is None else address_of(interface)
-        try:
-            self._clients = Clients(self.host, port)
-        except OSError as error:
-            reason = (
-                "is already in use: is another bridge, Slicer or PLUS running? Give another with --serve"
-                if error.errno == errno.EADDRINUSE
-                else f"cannot be listened at ({error.strerror})"
-            )
-            raise OSError(f"port {port} of {self.host} {reason}") from error
+        self._clients = _listening(self.host, port)
         self.port = self._clients.port
         self.counts: Counter[str] = self._clients.counts
-        self._tally = Tally(self.counts, _WORDS)
+        self._tally = Tally(self.counts, _REASONS)
         self._context = zmq.Context()
-        self._said, self._frames = self._context.socket(zmq.SUB), self._context.socket(zmq.SUB)
-        for sub, endpoint, topics, held in (
-            (self._said, out, (b"overlay/", b"alert/", b"health/", b"view/"), 64),
-            (self._frames, frames, (b"frame/",), 2),
-        ):
-            sub.setsockopt(zmq.LINGER, 0)
-            sub.setsockopt(zmq.RCVHWM, held)
-            sub.setsockopt(zmq.MAXMSGSIZE, _MOST_MESSAGE_BYTES)
-            for topic in topics:
-                sub.setsockopt(zmq.SUBSCRIBE, topic)
-            sub.connect(endpoint)
+        self._results = self._subscribed(out, (b"overlay/", b"alert/", b"health/", b"view/"), 64)
+        self._frames = self._subscribed(frames, (b"frame/",), 2)
         self._T_ct_camera: Float | None = None
         self._depth_mm = 0.0
         self._status = ""
         self._overlay_at = time.monotonic()
         self._picture_at = self._view_at = self._surfaces_at = -np.inf
-        self._alerts: dict[str, _Alert] = {}
-        self._instance: str | None = None
+        self._alerts = AlertTexts()
         self._tools_at: dict[str, float] = {}
         self._another_case = ""
         things = _things(case)
@@ -145,36 +124,45 @@ class SlicerServer:
         for long, name in self._names.changed().items():
             log.info("OpenIGTLink: %s is called %s", long, name)
         crc64(b"compiled before anybody waits for it")
-        self._surfaces = {t.name: pack_polydata(*_in_ras(*surface(t))) for t in things}
+        self._surfaces = {t.name: pack_polydata(*surface_in_ras(*surface(t))) for t in things}
 
     def run(self, stopping: Callable[[], bool]) -> None:
         """Until told to stop."""
         while not stopping():
             poller = zmq.Poller()
-            for sub in (self._said, self._frames):
+            for sub in (self._results, self._frames):
                 poller.register(sub, zmq.POLLIN)
-            for fd, what in self._clients.watched().items():
-                poller.register(fd, what)
-            ready = dict(poller.poll(_POLL_MS))
-            for sub in (self._said, self._frames):
+            for fd, events in self._clients.watched().items():
+                poller.register(fd, events)
+            ready = dict(poller.poll(LIMITS.poll_ms))
+            for sub in (self._results, self._frames):
                 if sub in ready:
                     self._drain(sub)
-            self._pipeline_silent()
+            self._report_silence()
             if self._clients.step(fd for fd in ready if isinstance(fd, int)):
                 self._welcome()
-            if time.monotonic() - self._surfaces_at > _SURFACES_EVERY_S:
-                # Again and again: whoever comes later, or cleared the scene, has them, too.
+            if time.monotonic() - self._surfaces_at > LIMITS.surfaces_every_s:
                 self._send_surfaces()
             self._tally.say()
 
     def close(self) -> None:
         self._clients.close()
-        self._said.close()
+        self._results.close()
         self._frames.close()
         self._context.term()
 
+    def _subscribed(self, endpoint: str, topics: tuple[bytes, ...], max_waiting: int) -> zmq.Socket[bytes]:
+        sub = self._context.socket(zmq.SUB)
+        sub.setsockopt(zmq.LINGER, 0)
+        sub.setsockopt(zmq.RCVHWM, max_waiting)
+        sub.setsockopt(zmq.MAXMSGSIZE, LIMITS.max_message_bytes)
+        for topic in topics:
+            sub.setsockopt(zmq.SUBSCRIBE, topic)
+        sub.connect(endpoint)
+        return sub
+
     def _drain(self, sub: zmq.Socket[bytes]) -> None:
-        for _ in range(_MOST_AT_ONCE):
+        for _ in range(LIMITS.max_at_once):
             try:
                 parts = sub.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
@@ -196,10 +184,12 @@ class SlicerServer:
             self._overlay_at = now
             self._overlay(header)
         elif kind == b"alert":
-            self._alert(header)
+            self._clients.alert(_string(_ALERT, self._alerts.take(header)))
         elif kind == b"health":
             self._health(header)
-        elif now - self._picture_at >= _PICTURES_EVERY_S and (kind == b"view" or now - self._view_at > _NO_VIEW_S):
+        elif now - self._picture_at >= LIMITS.picture_every_s and (
+            kind == b"view" or now - self._view_at > LIMITS.no_view_s
+        ):
             self._picture_at = now
             self._picture(header, parts[2])
         if kind == b"view":
@@ -214,10 +204,10 @@ class SlicerServer:
         if self._another_case:
             return
         if registration is not None:
-            T_camera_ct = _pose(registration["T_camera_ct"])
+            T_camera_ct = rigid_pose(registration["T_camera_ct"])
             self._T_ct_camera = inverse(T_camera_ct)
-            self._depth_mm = BEYOND * float(transform_points(T_camera_ct, self._case.target_ct[None])[0, 2])
-            self._send_pose(self._names.of(_CAMERA), _CAMERA, self._T_ct_camera, _age_ns(registration))
+            self._depth_mm = PICTURE_DEPTH * float(transform_points(T_camera_ct, self._case.target_ct[None])[0, 2])
+            self._send_pose(self._names.of(_CAMERA), _CAMERA, self._T_ct_camera, age_ns(registration))
             status += f", 95 % within {float(registration['tre_image_mm']):.1f} mm across"
             if registration.get("accepted") is False:
                 status += ", not accepted"
@@ -227,32 +217,21 @@ class SlicerServer:
             except (ValueError, LookupError, TypeError) as error:
                 self._invalid(b"overlay, instrument", error)
         now = time.monotonic()
-        unseen = sorted(tool for tool, at in self._tools_at.items() if now - at > _UNSEEN_S)
+        unseen = sorted(tool for tool, at in self._tools_at.items() if now - at > LIMITS.tool_unseen_s)
         if unseen:
             status += f", not seen: {', '.join(unseen)}"
         if header.get("mode") == "shadow":
             status += ", shadow mode"
-        self._say(status)
+        self._send_status(status)
 
     def _instrument(self, instrument: dict[str, Any]) -> None:
         if instrument["tip_ct"] is None or instrument["axis_ct"] is None:
             return
-        tip, axis = np.array(instrument["tip_ct"], np.float64), np.array(instrument["axis_ct"], np.float64)
-        if tip.shape != (3,) or axis.shape != (3,) or not (np.isfinite([tip, axis]).all() and axis.any()):
-            raise ValueError(f"{instrument['id']}: tip or axis is no point and direction")
+        T_ct_tool = frame_along(*tip_and_axis(instrument))
         tool = str(instrument["id"])
-        if tool in self._tools_at or len(self._tools_at) < _MOST_TOOLS:
+        if tool in self._tools_at or len(self._tools_at) < LIMITS.max_tools:
             self._tools_at[tool] = time.monotonic()
-        self._send_pose(self._names.of_tool(tool), tool + _TO_PATIENT, frame_along(tip, axis), _age_ns(instrument))
-
-    def _alert(self, alert: dict[str, Any]) -> None:
-        # An alert without an id can be said, but not kept for whoever comes later.
-        known, said = str(alert.get("id", "")), _Alert.of(alert)
-        self._clients.alert(_string(_ALERT, said.words()))
-        if known and said.state == "cleared":
-            self._alerts.pop(known, None)
-        elif known:
-            self._alerts[known] = said
+        self._send_pose(self._names.of_tool(tool), tool + _TO_PATIENT, T_ct_tool, age_ns(instrument))
 
     def _health(self, health: dict[str, Any]) -> None:
         case = health.get("case")
@@ -261,32 +240,22 @@ class SlicerServer:
             self._T_ct_camera, self._surfaces_at = None, -np.inf
             self._tools_at.clear()
         if self._another_case:
-            self._say(f"another case is guided, {self._another_case}: start this bridge again with it")
-        open_now = health.get("alerts")
-        if not isinstance(open_now, list):
-            return
-        instance, before = str(health.get("instance", "")), self._instance
-        by_id = {str(a["id"]): _Alert.of(a) for a in open_now}
-        self._instance = instance
-        for gone in [k for k in self._alerts if k not in by_id or before not in (None, instance)]:
-            self._clients.alert(_string(_ALERT, self._alerts.pop(gone).words("no longer open")))
-        for known, alert in by_id.items():
-            if known not in self._alerts:
-                self._clients.alert(_string(_ALERT, alert.words()))
-            self._alerts[known] = alert
+            self._send_status(f"another case is guided, {self._another_case}: start this bridge again with it")
+        for text in self._alerts.reconcile(health):
+            self._clients.alert(_string(_ALERT, text))
 
-    def _pipeline_silent(self) -> None:
+    def _report_silence(self) -> None:
         """An old pose must not pass for a new one."""
-        if self._clients and not self._another_case and time.monotonic() - self._overlay_at > _SILENT_S:
-            self._say(f"nothing from the pipeline for more than {_SILENT_S:g} s: what is shown is old")
+        if self._clients and not self._another_case and time.monotonic() - self._overlay_at > LIMITS.silent_s:
+            self._send_status(f"nothing from the pipeline for more than {LIMITS.silent_s:g} s: what is shown is old")
 
     def _welcome(self) -> None:
-        """Everything that is said once is said again to everybody, since somebody has come."""
+        """A client has come: what is sent only when it changes is sent again to everybody."""
         status, self._status = self._status, ""
         if status:
-            self._say(status)
-        for alert in self._alerts.values():
-            self._clients.newcomer(_string(_ALERT, alert.words()))
+            self._send_status(status)
+        for text in self._alerts.open():
+            self._clients.newcomer(_string(_ALERT, text))
         self._surfaces_at = -np.inf
 
     def _send_surfaces(self) -> None:
@@ -298,81 +267,39 @@ class SlicerServer:
             shown = nothing if self._another_case else content
             self._clients.newest(Outgoing("POLYDATA", self._names.of(thing), thing, shown))
 
-    def _send_pose(self, name: str, long: str, T_ct_x: Float, age_ns: int) -> None:
+    def _send_pose(self, name: str, long: str, T_ct_x: Float, since_ns: int) -> None:
         content = pack_transform(RAS_FROM_LPS @ T_ct_x)
-        self._clients.newest(Outgoing("TRANSFORM", name, long, content, time.time_ns() - age_ns))
+        self._clients.newest(Outgoing("TRANSFORM", name, long, content, time.time_ns() - since_ns))
 
-    def _picture(self, header: dict[str, Any], pixels: bytes) -> None:
+    def _picture(self, header: dict[str, Any], payload: bytes) -> None:
         if self._another_case:
             return
-        rows, cols = int(header["rows"]), int(header["cols"])
-        image = np.frombuffer(pixels, "<u2" if header.get("dtype") == "u2" else "u1")
-        if min(rows, cols) < 1 or image.size != rows * cols:
-            raise ValueError(f"{rows} x {cols} pixels are announced, {image.size} have come")
-        T = np.eye(4) if self._T_ct_camera is None else RAS_FROM_LPS @ self._T_ct_camera
-        depth = self._depth_mm or 1.0
-        K = self._camera.K
-        scale = self._camera.cols / cols  # a view may be smaller than the frame
-        first = 0.5 * scale - 0.5  # the middle of the picture's first pixel, in pixels of the frame
-        plane = np.eye(4)
-        plane[0, 0], plane[1, 1] = depth * scale / K[0, 0], depth * scale / K[1, 1]
-        plane[:3, 3] = (first - K[0, 2]) / K[0, 0] * depth, (first - K[1, 2]) / K[1, 1] * depth, depth
-        content = pack_image(image.reshape(rows, cols), T @ plane)
-        self._clients.newest(Outgoing("IMAGE", _PICTURE, _PICTURE, content))
+        image = pixels_of(header, payload)
+        T_ras_index = picture_pose(self._camera, self._T_ct_camera, self._depth_mm or 1.0, image.shape[1])
+        self._clients.newest(Outgoing("IMAGE", _PICTURE, _PICTURE, pack_image(image, T_ras_index)))
 
-    def _say(self, status: str) -> None:
+    def _send_status(self, status: str) -> None:
         if status != self._status:
             self._status = status
             self._clients.newest(_string(_STATUS, status))
 
 
-def address_of(interface: str) -> str:
-    """The IPv4 address of a network interface, or the address itself.
-
-    Raises
-    ------
-    ValueError
-        It is neither; the text names those that are there.
-    """
+def _listening(host: str, port: int) -> Clients:
+    """Opens the port; raises OSError with a text that says what to do."""
     try:
-        return str(socket.inet_ntoa(socket.inet_aton(interface)))
-    except OSError:
-        pass
-    known = [name for _, name in socket.if_nameindex()]
-    if interface not in known:
-        raise ValueError(f"--interface {interface}: this computer has {', '.join(known)}")
-    if sys.platform != "linux":
-        raise ValueError(f"--interface {interface}: give its address, for example 192.168.1.20")
-    import fcntl
-
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
-        try:
-            answer = fcntl.ioctl(asked, 0x8915, interface.encode()[:15].ljust(40, b"\0"))  # SIOCGIFADDR
-        except OSError as error:
-            raise ValueError(f"--interface {interface}: it has no IPv4 address ({error.strerror})") from error
-    return socket.inet_ntoa(answer[20:24])
+        return Clients(host, port)
+    except OSError as error:
+        reason = (
+            "is already in use: is another bridge, Slicer or PLUS running? Give another with --serve"
+            if error.errno == errno.EADDRINUSE
+            else f"cannot be listened at ({error.strerror})"
+        )
+        raise OSError(f"port {port} of {host} {reason}") from error
 
 
 def _string(name: str, text: str) -> Outgoing:
     return Outgoing("STRING", name, name, pack_string(text))
 
 
-def _pose(numbers: Any) -> Float:
-    T = np.array(numbers, np.float64).reshape(4, 4)
-    if not is_rigid(T):
-        raise ValueError("T_camera_ct is no rigid, right-handed motion")
-    return T
-
-
-def _age_ns(measured: dict[str, Any]) -> int:
-    """Since a pose was measured; 0 where the pipeline does not say it."""
-    age_ms = measured.get("age_ms")
-    return int(1e6 * age_ms) if isinstance(age_ms, int | float) and 0 <= age_ms < 1e9 else 0
-
-
 def _things(case: Case) -> tuple[Structure | NoGo, ...]:
     return (*case.structures, *case.file.no_go)
-
-
-def _in_ras(points: Float, triangles: NDArray[np.int64]) -> tuple[Float, NDArray[np.int64]]:
-    return transform_points(RAS_FROM_LPS, points) if len(points) else points, triangles

@@ -1,4 +1,4 @@
-"""What one OpenIGTLink message says of each tool: its pose, and whether the tracker sees it."""
+"""The tools of one OpenIGTLink message: pose and visibility of each."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from fluoronav.openigtlink.protocol import Message
 
 Float = NDArray[np.float64]
 
-# No tracker sees so far; a pose beyond it is a glitch, or in another unit.
+# Chosen: no tracker measures so far; a pose beyond is an error, or in another unit.
 FARTHEST_MM = 10_000.0
-# What PLUS calls a tool that it sees (igsioCommon::ConvertToolStatusToString; older ones say TOOL_OK).
-_SEEN = frozenset({"OK", "TOOL_OK"})
+# Values of PLUS for a visible tool (igsioCommon::ConvertToolStatusToString; older versions send TOOL_OK).
+_VISIBLE = frozenset({"OK", "TOOL_OK"})
 _VALID = frozenset({"TRUE", "1", "YES", "OK"})
-# Keys of a whole message, and endings after a tool's name.
+# Keys of the metadata: alone for the whole message, or after a tool's name.
 _STATUS_ENDINGS = ("status", "transformstatus", "toolstatus", "trackingstatus")
 _VALID_ENDINGS = ("valid", "transformvalid", "toolvalid", "isvalid")
 _INDEX, _STATUS = "Index", "Status"
@@ -32,15 +32,15 @@ class Sighting:
     Attributes
     ----------
     device : str
-        Its whole name, where the message has it.
+        The whole name, where the message has it.
     cut : bool
         The name may be the beginning of a longer one.
     T_tracker_tool : ndarray, shape (4, 4), or None
-        None where it is not to be believed.
+        None where it is refused.
     refused : str
-        Why not: ``hidden`` (the tracker does not see it), ``not_rigid``, ``too_far``; empty where it is.
+        Reason of a refusal: ``hidden`` (the tracker does not see it), ``not_rigid``, ``too_far``; else empty.
     status : str
-        What the tracker says of it, where that is not that all is well.
+        The tracker's status of a hidden tool.
     """
 
     device: str
@@ -54,11 +54,13 @@ def sightings(message: Message) -> list[Sighting]:
     """The tools of a TRANSFORM or TDATA message; raises :class:`~.protocol.ProtocolError`."""
     if message.header.kind == "TRANSFORM":
         T = unpack_transform(message.content)
-        return [_judged(message.name, message.cut, T, _not_seen(message.metadata, (message.name, message.header.name)))]
+        return [
+            _judged(message.name, message.cut, T, _hidden_status(message.metadata, (message.name, message.header.name)))
+        ]
     found = []
     for k, tool in enumerate(unpack_tracking_data(message.content)):
         long = _long_name(message.metadata, k, tool.name, tool.name_full)
-        status = _not_seen(message.metadata, (long or tool.name, tool.name))
+        status = _hidden_status(message.metadata, (long or tool.name, tool.name))
         found.append(_judged(long or tool.name, tool.name_full and not long, tool.T, status))
     return found
 
@@ -73,8 +75,8 @@ def _judged(device: str, cut: bool, T: Float, status: str) -> Sighting:
     return Sighting(device, cut, T)
 
 
-def _not_seen(metadata: Mapping[str, str], names: Iterable[str]) -> str:
-    """The first word by which the message says that a tool is not seen; empty where it says nothing of the kind."""
+def _hidden_status(metadata: Mapping[str, str], names: Iterable[str]) -> str:
+    """The first status in the metadata that reports a tool as hidden; empty where there is none."""
     if not metadata:
         return ""
     before = {"", *(_plain(n) for n in names), *(_plain(n.rpartition("To")[0]) for n in names)}
@@ -82,13 +84,13 @@ def _not_seen(metadata: Mapping[str, str], names: Iterable[str]) -> str:
     valids = {b + e for b in before for e in _VALID_ENDINGS}
     for key, value in metadata.items():
         key, value = _plain(key), value.strip().upper()
-        if (key in statuses and value not in _SEEN) or (key in valids and value not in _VALID):
+        if (key in statuses and value not in _VISIBLE) or (key in valids and value not in _VALID):
             return value or "no status"
     return ""
 
 
 def _long_name(metadata: Mapping[str, str], k: int, name: str, full: bool) -> str:
-    """The whole name of the k-th tool, whose name fills its field; empty where the metadata does not have it."""
+    """The whole name of the k-th tool whose name fills its field; empty where the metadata do not have it."""
     if not full:
         return ""
     numbered = [key[: -len(_INDEX)] for key, v in metadata.items() if key.endswith(_INDEX) and v.strip() == str(k)]

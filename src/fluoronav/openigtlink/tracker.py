@@ -1,7 +1,7 @@
 """Tool poses of an OpenIGTLink server (PLUS, NDI's or Brainlab's gateways, 3D Slicer) as ``tool/*`` messages.
 
-The pipeline never speaks OpenIGTLink itself: this process does, and a sender that stalls or floods it stalls nothing
-else. What is not believed is published as not visible, counted by reason and said.
+Only this process speaks OpenIGTLink: a sender that stalls or floods it does not touch the pipeline. A pose that is
+refused is published as not visible, counted by reason and logged.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -30,17 +31,24 @@ log = logging.getLogger("fluoronav")
 
 Float = NDArray[np.float64]
 
-# A stop is heeded within this; a flood is read in gulps at this distance, of which the newest pose of a device counts.
-_LOOK_S, _GULP_S = 0.05, 0.002
-_TRACKING_INTERVAL_MS = 16
-# Types that are read, and the most bytes of a body: hundreds of tools with their metadata.
+
+@dataclass(frozen=True, slots=True)
+class BridgeLimits:
+    """Times and sizes of the bridge; all are chosen."""
+
+    wait_s: float = 0.05  # for messages; a stop takes effect within this
+    pause_s: float = 0.002  # between two reads: of a flood only the newest pose of a device is published
+    tracking_interval_ms: int = 16  # asked of the server
+    max_devices: int = 256
+    report_offset_ns: int = 20_000_000  # a change of a clock's offset that is logged
+
+
+LIMITS = BridgeLimits()
+# Types that are read, and the maximum bytes of a body: hundreds of tools with their metadata.
 _WANTED = {
     "TRANSFORM": 1 << 16, "TDATA": 1 << 18, "STATUS": 1 << 16, "RTS_STATUS": 1 << 16, "RTS_TDATA": 1 << 16
 }  # fmt: skip
-_MOST_DEVICES = 256
-# A change of the clocks' difference that is worth a word.
-_WORTH_SAYING_NS = 20_000_000
-_WORDS = {
+_REASONS = {
     "unreachable": "times no connection",
     "closed": "connections ended",
     "silent": "connections given up in silence",
@@ -61,14 +69,14 @@ _WORDS = {
 }
 
 
-class _Heard:
-    """What a device said last, and its clock."""
+class _DeviceState:
+    """A device's clock and its newest pose."""
 
     def __init__(self) -> None:
         self.clock = SenderClock()
-        self.said: tuple[int, str, bytes] | None = None
+        self.newest: tuple[int, str, bytes] | None = None  # time, reason of a refusal, pose
         self.moved = True
-        self.said_offset_ns = 0
+        self.reported_offset_ns = 0
 
 
 class TrackerBridge:
@@ -77,20 +85,20 @@ class TrackerBridge:
     Parameters
     ----------
     host, port
-        Of the OpenIGTLink server.
+        The OpenIGTLink server.
     endpoint : str
         ZeroMQ endpoint to bind; the pipeline connects to it.
     source : str
         Name of the tracker.
     names : mapping
-        Tool ids by device name; a device that is not named here keeps its own name, without ``ToTracker``.
+        Tool ids by device name; any other device keeps its own name, without ``ToTracker``.
     error_mm : float
-        1 sigma of the tracker; OpenIGTLink does not say it.
+        1 sigma of the tracker, which OpenIGTLink does not transmit.
 
     Attributes
     ----------
     counts : Counter
-        ``sent``, and what was refused, by reason.
+        ``sent``, and refusals by reason.
     """
 
     def __init__(
@@ -98,7 +106,7 @@ class TrackerBridge:
     ) -> None:
         self._address, self._source, self._error_mm = f"{host}:{port}", source, error_mm
         self._devices = Devices(names)
-        self._heard: dict[str, _Heard] = {}
+        self._states: dict[str, _DeviceState] = {}
         self._connections = 0
         self._passed_over: set[str] = set()
         self._seq = 0
@@ -106,28 +114,28 @@ class TrackerBridge:
         self._out = self._context.socket(zmq.PUB)
         self._out.setsockopt(zmq.LINGER, 0)
         bind(self._out, endpoint, "tools")
-        # The server learns from the first that its metadata are understood: PLUS says only then what it sees.
+        # The first message has metadata: PLUS sends the tools' visibility only to clients that understand it.
         greeting = (
             pack_message("STATUS", "fluoronav", pack_status(STATUS_OK, "", "OK"), metadata={}),
-            pack_message("STT_TDATA", "fluoronav", pack_start_tracking(_TRACKING_INTERVAL_MS)),
+            pack_message("STT_TDATA", "fluoronav", pack_start_tracking(LIMITS.tracking_interval_ms)),
         )
         self._gateway = Gateway(host, port, _WANTED, greeting)
         self.counts: Counter[str] = self._gateway.counts
-        self._tally = Tally(self.counts, _WORDS)
+        self._tally = Tally(self.counts, _REASONS)
 
     def run(self, stopping: Callable[[], bool]) -> None:
-        """Until told to stop; connects again whenever the server was away."""
+        """Until told to stop; connects again whenever the connection is lost."""
         while not stopping():
-            if self.take(_LOOK_S):
-                time.sleep(_GULP_S)
+            if self.take(LIMITS.wait_s):
+                time.sleep(LIMITS.pause_s)
             self._tally.say()
 
     def take(self, seconds: float) -> int:
-        """Publishes what has arrived, waiting for it so long; returns how many messages that was."""
+        """Publishes what arrives within this time; returns the number of messages."""
         messages = self._gateway.take(seconds)
         if self.counts["connected"] != self._connections:
             self._connections = self.counts["connected"]
-            self._heard.clear()
+            self._states.clear()
             log.info("OpenIGTLink: connected to %s", self._address)
         for reason in ("unreachable", "closed", "silent", "stalled", "header", "too_long"):
             self._tally.note(reason, f"{self._address}: {self._gateway.why}")
@@ -160,9 +168,9 @@ class TrackerBridge:
 
     def _poses(self, message: Message, ready: dict[tuple[str, ...], dict[str, Any]]) -> None:
         now_ns, now_s, t_ns = time.time_ns(), time.monotonic(), message.header.t_ns
-        seen = sightings(message)
-        names = Counter(s.device for s in seen)
-        fresh = [s for s in seen if names[s.device] > 1 or self._is_new(s, t_ns)]
+        received = sightings(message)
+        names = Counter(s.device for s in received)
+        fresh = [s for s in received if names[s.device] > 1 or self._is_new(s, t_ns)]
         if not fresh:
             return
         t = self._time(fresh[0].device, t_ns, now_ns)
@@ -186,30 +194,31 @@ class TrackerBridge:
             ready[key] = {"v": PROTOCOL_VERSION, "source": self._source, "t_acq": t, "tools": list(tools.values())}
 
     def _is_new(self, sighting: Sighting, t_ns: int) -> bool:
-        """False where a device's pose and time have come before: a gateway that sends its last words again."""
-        heard = self._heard.get(sighting.device)
-        if heard is None:
-            if len(self._heard) >= _MOST_DEVICES:
-                self._heard.clear()
-            heard = self._heard[sighting.device] = _Heard()
+        """False where a device's pose and time have come before: some gateways repeat the last message."""
+        state = self._states.get(sighting.device)
+        if state is None:
+            if len(self._states) >= LIMITS.max_devices:
+                self._states.clear()
+            state = self._states[sighting.device] = _DeviceState()
         T = sighting.T_tracker_tool
-        said = (t_ns, sighting.refused, b"" if T is None else T.tobytes())
-        heard.moved, before, heard.said = heard.said != said, heard.said, said
-        if before == said and t_ns and heard.clock.advances:
+        newest = (t_ns, sighting.refused, b"" if T is None else T.tobytes())
+        before, state.newest = state.newest, newest
+        state.moved = before != newest
+        if before == newest and t_ns and state.clock.advances:
             self.counts["repeated"] += 1
             return False
         return True
 
     def _time(self, device: str, t_ns: int, now_ns: int) -> int:
-        """When poses were measured, in our time."""
-        heard = self._heard.get(device)
-        t = heard.clock.ours(t_ns, now_ns, heard.moved) if heard is not None else None
-        if heard is None or t is None:
+        """When poses were measured, by this computer's clock."""
+        state = self._states.get(device)
+        t = state.clock.ours(t_ns, now_ns, state.moved) if state is not None else None
+        if state is None or t is None:
             self.counts["untimed"] += 1
             return now_ns
-        offset = heard.clock.offset_ns
-        if abs(offset - heard.said_offset_ns) > _WORTH_SAYING_NS:
-            heard.said_offset_ns = offset
+        offset = state.clock.offset_ns
+        if abs(offset - state.reported_offset_ns) > LIMITS.report_offset_ns:
+            state.reported_offset_ns = offset
             self.counts["clock"] += 1
             side = "behind" if offset > 0 else "ahead of"
             self._tally.note(

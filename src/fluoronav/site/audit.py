@@ -1,4 +1,4 @@
-"""Who asked for what, and what became of it: a file that only grows, in which each line vouches for the one before."""
+"""The audit trail: who asked for what, and the outcome. Each line holds the hash of the line before."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ import platformdirs
 from fluoronav.paths import private_folder, private_opener
 
 _START = "0" * 64
-# Of these a sender without any right can cause as many as they like.
+# Any sender can cause these, as often as they like: their number is bounded.
 _REFUSALS = frozenset({"refused", "forbidden"})
 
 
 @dataclass(frozen=True)
 class AuditLimits:
-    """What a trail takes, whoever writes it.
+    """Limits of a trail; all are chosen.
 
     Attributes
     ----------
     refusals : int
-        Lines of refusals in a window; what comes beyond is counted, and the number written in one line.
+        Refusals in a window that get a line each; the others are counted, and their number gets one line.
     window_s : float
     line_bytes, refusal_bytes : int
-        Longest line, and that of a refusal; what is longer is cut, argument by argument.
+        Longest line, and longest line of a refusal; longer ones are cut argument by argument.
     text_chars : int
         Longest text inside an event.
     depth : int
-        Of lists and maps inside one another.
+        Deepest nesting of lists and maps.
     file_bytes : int
-        A file that has grown to this is continued in another.
+        A file of this size is continued in another.
     held_events : int
-        Kept in memory while the disk takes none; what comes beyond is counted.
+        Events kept in memory while the disk takes none; the others are counted.
     """
 
     refusals: int = 8
@@ -57,11 +57,11 @@ class AuditLimits:
 
 
 class AuditError(ValueError):
-    """A trail that cannot be written, or that somebody has changed; the text names the file and the line."""
+    """A trail that cannot be written or was changed; the text names the file and the line."""
 
 
 class TornTrail(AuditError):
-    """A trail whose last line was not finished, by a crash or a full disk; `events` are whole before it."""
+    """A trail whose last line is incomplete after a crash or on a full disk; `events` is the number before it."""
 
     def __init__(self, text: str, events: int) -> None:
         super().__init__(text)
@@ -69,12 +69,12 @@ class TornTrail(AuditError):
 
 
 def audit_folder() -> Path:
-    """Where trails are kept unless a launch file says otherwise."""
+    """Folder of trails, unless a launch file names another."""
     return Path(platformdirs.user_state_dir("fluoronav")) / "audit"
 
 
 class Rate:
-    """Lets the first few of a window through.
+    """Admits the first few events of each window.
 
     Parameters
     ----------
@@ -84,34 +84,34 @@ class Rate:
 
     def __init__(self, most: int, window_s: float) -> None:
         self._most, self._window_s = most, window_s
-        self._begun, self._seen = -math.inf, 0
+        self._begun_s, self._count = -math.inf, 0
 
     def admits(self) -> bool:
-        """Counts one; whether it is among the first of its window."""
+        """Counts an event; returns whether it is among the first of its window."""
         now = time.monotonic()
-        if now - self._begun > self._window_s:
-            self._begun, self._seen = now, 0
-        self._seen += 1
-        return self._seen <= self._most
+        if now - self._begun_s > self._window_s:
+            self._begun_s, self._count = now, 0
+        self._count += 1
+        return self._count <= self._most
 
     @property
     def over(self) -> bool:
         """Whether its window has ended."""
-        return time.monotonic() - self._begun > self._window_s
+        return time.monotonic() - self._begun_s > self._window_s
 
 
 class AuditTrail:
     """Appends events as JSON lines, each with the SHA-256 of the line before.
 
-    Whatever an event holds is written so that it can be read again: what JSON does not know becomes text, and what is
-    long is cut. Events that are refusals (``refused``, ``forbidden``) are limited in number.
+    Values that JSON does not know become text, and long ones are cut, so that every line can be read again. Refusals
+    (``refused``, ``forbidden``) are limited in number.
 
     Parameters
     ----------
     folder : Path
-        Made with the first event; each process writes a file of its own, which only this user may read.
+        Created with the first event; each process writes its own file, which only this user may read.
     name : str
-        Begins the file's name, before the date and the process's number.
+        Start of the file's name, before date and process id.
     limits : AuditLimits
     """
 
@@ -134,11 +134,11 @@ class AuditTrail:
 
     @property
     def held(self) -> int:
-        """Events that wait in memory for a disk that takes them."""
+        """Number of events that wait in memory for the disk."""
         return len(self._held)
 
     def add(self, event: dict[str, Any]) -> None:
-        """Writes an event, and does not return before it is on the disk.
+        """Writes an event to the disk before it returns.
 
         Raises
         ------
@@ -152,9 +152,9 @@ class AuditTrail:
             self._write(time.time_ns(), event)
 
     def keep(self, event: dict[str, Any]) -> bool:
-        """Writes an event, or keeps it in memory until the disk takes it; whether it is on the disk.
+        """Writes an event, or keeps it in memory until the disk takes it; returns whether it is on the disk.
 
-        `fault` says why not.
+        `fault` is the reason why not.
         """
         with self._lock:
             if self._counted(event):
@@ -166,19 +166,19 @@ class AuditTrail:
             return self._tried()
 
     def tally(self, name: str) -> None:
-        """Counts an event of that name without a line of its own; their number is written later."""
+        """Counts an event of this name without a line of its own; the number is written later."""
         with self._lock:
             self._more[name] += 1
 
     def flush(self) -> bool:
-        """Writes what waits in memory, and how many events were only counted; whether nothing is left."""
+        """Writes the events in memory and the numbers of counted ones; returns whether nothing is left."""
         with self._lock:
             if self.fault and not self._held:
-                self._held.append((time.time_ns(), {"event": "resumed"}))  # finds out whether the disk takes it
+                self._held.append((time.time_ns(), {"event": "resumed"}))  # tests the disk
             return self._tried(counts=self._refusals.over)
 
     def close(self) -> bool:
-        """Writes what is left to write; whether that succeeded."""
+        """Writes all that is left; returns whether that succeeded."""
         with self._lock:
             return self._tried(counts=True)
 
@@ -206,7 +206,7 @@ class AuditTrail:
 
     def _write(self, t: int, event: dict[str, Any]) -> None:
         if self._size > self._limits.file_bytes:
-            # The first event of the next file vouches for the last line of this one.
+            # The first event of the next file holds the hash of the last line of this one.
             self._link = {"event": "continues", "file": self.path.name, "hash": self._previous}
             self._made, self._previous, self._count, self._size = False, _START, 0, 0
         if self._link is not None and event is not self._link:
@@ -238,7 +238,7 @@ class AuditTrail:
                     rest = rest[os.write(file, rest) :]
                 os.fsync(file)
             except OSError:
-                # Half a line would break the trail for good: it is taken back, now or before the next one.
+                # Half a line would break the trail for good: it is removed, now or before the next line.
                 self._torn = True
                 os.ftruncate(file, self._size)
                 self._torn = False
@@ -247,7 +247,7 @@ class AuditTrail:
             os.close(file)
 
     def _make(self) -> None:
-        """Makes the file; two processes may have the same number and begin in the same second, in containers."""
+        """Creates the file; in containers two processes may have the same id and start in the same second."""
         for number in count():
             self.path = self.path.with_name(f"{self._stem}-{number}.jsonl" if number else f"{self._stem}.jsonl")
             try:
@@ -263,12 +263,12 @@ class AuditTrail:
         most = limits.refusal_bytes if event.get("event") in _REFUSALS else limits.line_bytes
         if len(json.dumps(safe)) <= most:
             return safe
-        share = max(most // (2 * len(safe)), 16)
-        return {k: v if len(text := json.dumps(v)) <= share else text[:share] + "..." for k, v in safe.items()}
+        chars = max(most // (2 * len(safe)), 16)
+        return {k: v if len(text := json.dumps(v)) <= chars else text[:chars] + "..." for k, v in safe.items()}
 
 
 def _plain(value: Any, chars: int, depth: int) -> Any:
-    """A value as JSON knows it."""
+    """A value that JSON can hold."""
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -289,17 +289,17 @@ def _plain(value: Any, chars: int, depth: int) -> Any:
 
 
 def verify_trail(path: Path) -> int:
-    """Checks that no line of a trail was changed, taken out or put in, but for lines cut off at its end.
+    """Checks that no line of a trail was changed, removed or inserted. Lines removed from its end are not noticed.
 
     Returns
     -------
     int
-        How many events it holds.
+        Number of events.
 
     Raises
     ------
     TornTrail
-        It is unchanged, but its last line was not finished.
+        It is unchanged, but its last line is incomplete.
     AuditError
     """
     previous, events = _START, 0

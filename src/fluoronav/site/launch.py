@@ -1,4 +1,4 @@
-"""What runs, in one typed file: ``launch/*.yaml``, validated once and then immutable."""
+"""The launch file, ``launch/*.yaml``: what runs, validated once and immutable after."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from fluoronav.site.audit import audit_folder
 from fluoronav.wire import DEFAULT_ENDPOINTS, reaches_other_computers
 
 StageName = Literal["attenuation", "registration", "detection", "instruments", "guidance", "view"]
-# A source's name is a part of topics and of the names of files: it must not lead out of a folder.
+# A source's name is part of topics and of file names: it must not lead out of a folder.
 SOURCE_NAME = r"^(?!\.)[A-Za-z0-9_.-]{1,64}\Z"
 
 
@@ -82,22 +82,22 @@ class LaunchFile(BaseModel):
 
     @property
     def path(self) -> Path | None:
-        """The file that this was read from."""
+        """The file that the content was read from."""
         return self._path
 
     @property
     def unauthenticated(self) -> bool:
-        """Whether anyone on another computer may send requests."""
+        """Whether other computers may send requests."""
         return reaches_other_computers(self.endpoints.requests)
 
     @property
     def audit_folder(self) -> Path:
-        """Where the trail of requests is kept."""
+        """Folder of the audit trail."""
         return Path(self.audit) if self.audit else audit_folder()
 
     @property
     def recordings_folder(self) -> Path:
-        """Where recordings are kept."""
+        """Folder of recordings."""
         if self.recordings:
             return Path(self.recordings)
         return Path(platformdirs.user_data_dir("fluoronav")) / "recordings"
@@ -136,7 +136,7 @@ def load_launch(path: str | Path, **instead: Any) -> LaunchFile:
     ----------
     path : str or Path
     **instead
-        Values that take the place of the file's.
+        Values that replace those of the file.
 
     Raises
     ------

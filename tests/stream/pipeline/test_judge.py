@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from fluoronav.stream.pipeline.clock import ClockOffset
 from fluoronav.stream.pipeline.judge import frozen_for_s, shortfalls
 from fluoronav.stream.pipeline.standing import RecentFrames, Standing
+from fluoronav.wire.clock import ClockOffset
 
 NOW = 1000.0
 

@@ -1,20 +1,13 @@
-// Alarms as IEC 60601-1-8 would have them: colour, flashing, words, bursts of pulses, a pause of the sound, a log.
+// Alarms by IEC 60601-1-8: colour, flashing, text, bursts of pulses, a pause of the sound, a log.
 
 import { checkedAlert } from "./checked.js";
+import { BURST, MAX_LOG_LINES, SOUND_PAUSE_S } from "./constants.js";
 import { text } from "./strings.js";
 
 const ORDER = { high: 0, medium: 1, low: 2 };
-// Starts of the pulses (s), their length, pause between bursts; pitches by priority. High: two bursts of five.
-const BURST = {
-  high: { pulses: [0, 0.2, 0.4, 0.75, 0.95, 1.5, 1.7, 1.9, 2.25, 2.45], length: 0.12, every: 5, hertz: 660 },
-  medium: { pulses: [0, 0.3, 0.6], length: 0.2, every: 8, hertz: 520 },
-  low: { pulses: [0, 0.35], length: 0.2, every: 20, hertz: 390 },
-};
-const PAUSE_S = 120;
-const MOST_LOGGED = 500;
 
 export class Alarms {
-  // `acknowledge(id)` is asked when somebody touches an alarm's button.
+  // `acknowledge(id)` is called when an alarm's button is pressed.
   constructor(element, log, acknowledge) {
     this.element = element;
     this.log = log;
@@ -22,8 +15,8 @@ export class Alarms {
     this.open = new Map();
     this.pausedUntil = 0;
     this.nextBurst = 0;
-    this.bursts = []; // what sounded, for whoever checks: {priority, pulses, at}
-    // Browsers let a page sound only after somebody has touched it.
+    this.bursts = []; // for tests: {priority, pulses, at}
+    // Browsers allow sound only after the page was touched.
     addEventListener("pointerdown", () => this.unlock(), { once: true });
   }
 
@@ -41,7 +34,7 @@ export class Alarms {
     this.show();
   }
 
-  // Which alarms are open, all of them: what is not among them is over, however it came to that.
+  // Takes the complete list of open alarms: one that is not in it is over.
   replace(list) {
     const alerts = list.map(checkedAlert);
     const ids = new Set(alerts.map((a) => a.id));
@@ -59,14 +52,14 @@ export class Alarms {
   }
 
   keep(alert, before, words) {
-    // "changed" with the priority that somebody has acknowledged stays acknowledged; a rise asks anew.
-    const seen = before?.acknowledged && alert.priority === before.priority && alert.state === "changed";
-    const acknowledged = alert.state === "acknowledged" || Boolean(seen);
+    // A change at the acknowledged priority stays acknowledged; a higher priority does not.
+    const still = before?.acknowledged && alert.priority === before.priority && alert.state === "changed";
+    const acknowledged = alert.state === "acknowledged" || Boolean(still);
     this.open.set(alert.id, { ...alert, text: words, acknowledged });
     if (!acknowledged && (!before || before.acknowledged || ORDER[alert.priority] < ORDER[before.priority])) this.nextBurst = 0;
   }
 
-  // What open alarms say of distances: [{instrument, structure, level, measured, text}].
+  // The open alarms of distances: [{instrument, structure, level, measured, text}].
   proximity() {
     return [...this.open.values()].filter((a) => a.kind === "proximity").map((a) => ({
       instrument: a.instrument, structure: a.structure, level: a.priority === "high" ? "danger" : "caution",
@@ -82,7 +75,7 @@ export class Alarms {
     const line = document.createElement("li");
     line.textContent = `${new Date().toLocaleTimeString()} ${words}`;
     this.log.prepend(line);
-    while (this.log.childElementCount > MOST_LOGGED) this.log.lastElementChild.remove();
+    while (this.log.childElementCount > MAX_LOG_LINES) this.log.lastElementChild.remove();
   }
 
   show() {
@@ -116,14 +109,14 @@ export class Alarms {
   }
 
   pause() {
-    this.pausedUntil = performance.now() + PAUSE_S * 1000;
+    this.pausedUntil = performance.now() + SOUND_PAUSE_S * 1000;
   }
 
   get pausedFor() {
     return Math.max(Math.ceil((this.pausedUntil - performance.now()) / 1000), 0);
   }
 
-  // Called often; sounds the highest priority that nobody has acknowledged.
+  // Called at each refresh; sounds the highest priority that is not acknowledged.
   sound(lost) {
     const now = performance.now();
     const sounding = [...this.open.values()].filter((a) => !a.acknowledged).map((a) => a.priority);
@@ -148,11 +141,11 @@ export class Alarms {
     gain.gain.setValueAtTime(0.3, at + length - 0.02);
     gain.gain.linearRampToValueAtTime(0, at + length);
     gain.connect(this.audio.destination);
-    // A tone with harmonics is found by the ear and heard through a mask.
-    for (const [k, share] of [[1, 1], [2, 0.4], [3, 0.3], [4, 0.2]]) {
+    // Harmonics make a tone easier to locate, and audible over noise.
+    for (const [k, part] of [[1, 1], [2, 0.4], [3, 0.3], [4, 0.2]]) {
       const tone = this.audio.createOscillator();
       const level = this.audio.createGain();
-      level.gain.value = share / 1.9;
+      level.gain.value = part / 1.9;
       tone.frequency.value = hertz * k;
       tone.connect(level).connect(gain);
       tone.start(at);

@@ -1,33 +1,30 @@
-// Puts the parts together: what has come is drawn at the next refresh of the screen, each overlay on its own frame.
+// The page: what has come is drawn at the next refresh of the screen, each overlay on its own frame.
 
 import { Alarms } from "./alarms.js";
 import { checkedHealth, checkedOverlay } from "./checked.js";
+import {
+  HELD_MS, HELD_STEP_MS, LOST_MS, LOUPE_ZOOM, MAX_LATENCIES, MAX_OVERLAYS, MAX_WAITING_PICTURES, NEW_COUNT_FRAMES, NOTE_MS,
+  OLD_FRAMES, OLD_OVERLAY_OPACITY, REFUSAL_MS, RESTART_NOTE_MS, UNKNOWN_MS, WAIT_FOR_OVERLAY_MS, WINDOW_OVERLAY_MS,
+} from "./constants.js";
 import { addControls } from "./controls.js";
 import { History } from "./history.js";
 import { Layers } from "./layers.js";
 import { Numbers } from "./numbers.js";
 import { makePicture } from "./picture.js";
 import { Space } from "./space.js";
-import { Standing } from "./standing.js";
+import { PipelineState } from "./pipeline_state.js";
 import { Stream } from "./stream.js";
 import { text } from "./strings.js";
 import { write } from "./words.js";
 
 const find = (id) => document.getElementById(id);
-const LOST_MS = 450; // silence after which what is shown is called old
-const KEPT_OVERLAYS = 32, WAIT_FOR_OVERLAY_MS = 120, MOST_WAITING = 8, OLD_FRAMES = 2;
-const LOUPE_ZOOM = 4;
-const HELD_MS = 300; // a pose that was measured longer ago is not called tracked
-const UNKNOWN_MS = 3000; // silence of health, which comes once a second, after which nothing is known
-const FORGOTTEN_MS = 3000; // after so long without an overlay the picture is no longer windowed by the last one's outlines
-const REFUSAL_MS = 10000, ANEW_MS = 20000;
 
 const picture = makePicture(find("picture"), new URLSearchParams(location.search).get("draw"));
 const layers = new Layers(find("layers"));
 const numbers = new Numbers();
 const alarms = new Alarms(find("alarms"), find("log").querySelector("ol"), acknowledge);
 layers.alarms = () => alarms.proximity();
-const standing = new Standing((id) => request("case.confirm", { case: id }));
+const pipelineState = new PipelineState((id) => request("case.confirm", { case: id }));
 const space = new Space();
 const history = new History();
 
@@ -42,22 +39,22 @@ const state = {
   link: { heard: true },
   frozen: false,
   held: null, // what was drawn when it froze: {overlay, received}
-  moment: null, // what is shown of the last half minute, once somebody has stepped back
-  told: false, // an overlay has come, since the last refresh
-  changed: false, // what belongs on the shown picture has: the overlay of a later one waits for that
+  moment: null, // the moment of the last half minute that is shown after stepping back
+  told: false, // an overlay or alarm has come since the last refresh
+  changed: false, // an overlay has come that belongs on the shown picture
   loupe: true,
   measuring: 0, // points to set: 2 for a length, 3 for an angle
   health: null, // the newest
-  linkAt: -Infinity, // when the server last said what it hears
+  linkAt: -Infinity, // when the server last told whether it hears the pipeline
   aged: "", // what is drawn as held
   running: "", // id of the pipeline's case
   recording: "", // the file that the pipeline records to
-  said: "", // the pipeline's last error that was told
+  said: "", // the pipeline's last error that was shown
   plan: [],
-  bones: new Set(), // names of structures that are bone, as far as that is known
+  bones: new Set(), // names of structures that are known to be bone
   user: "",
 };
-// For benches and tests: from an overlay's arrival to the frame that shows it, ms.
+// For benches and tests; overlayToPixels: from an overlay's arrival to the refresh that shows it, ms.
 const stats = { drawn: 0, overlayToPixels: [], pictures: 0, firstPictureAt: 0, shownSeq: null, overlaySeq: null, strength: 1 };
 window.fluoronav = { stats, state, alarms, layers, picture, space, history };
 
@@ -71,21 +68,21 @@ const stream = new Stream({
   },
   picture(header, buffer, offset, received) {
     state.waiting.push([header, buffer, offset, received]);
-    if (state.waiting.length > MOST_WAITING) state.waiting.shift();
+    if (state.waiting.length > MAX_WAITING_PICTURES) state.waiting.shift();
     state.pictureAt = received;
     stats.pictures++;
     stream.taken();
   },
   overlay(header, _buffer, _offset, received) {
     const overlay = checkedOverlay(header);
-    // Out of order: kept for its own frame, but the numbers stay those of the newest. A grabber that begins anew counts anew.
+    // An overlay out of order is kept for its own frame; numbers show the newest. A restarted grabber counts from 0.
     const newest = state.newest?.seq ?? -1;
-    if (overlay.seq >= newest || overlay.seq <= newest - 1000) [state.newest, state.newestAt] = [overlay, received];
+    if (overlay.seq >= newest || overlay.seq <= newest - NEW_COUNT_FRAMES) [state.newest, state.newestAt] = [overlay, received];
     state.overlays.set(overlay.seq, { overlay, received });
-    while (state.overlays.size > KEPT_OVERLAYS) state.overlays.delete(state.overlays.keys().next().value);
+    while (state.overlays.size > MAX_OVERLAYS) state.overlays.delete(state.overlays.keys().next().value);
     state.overlayAt = received;
     state.told = true;
-    // Else drawing it would hold up the picture that it belongs to.
+    // The overlay of a later picture is drawn with that picture.
     state.changed ||= !state.shown || overlay.seq <= state.shown.seq || overlay.seq < newest;
   },
   alert(header) {
@@ -98,7 +95,7 @@ const stream = new Stream({
   },
   anew() {
     alarms.say(text.anew);
-    notice("anew", text.anew, ANEW_MS);
+    notice("anew", text.anew, RESTART_NOTE_MS);
   },
   health(header) {
     const health = checkedHealth(header);
@@ -131,7 +128,7 @@ async function readCase(id) {
   const plan = reply.result.plan ?? [];
   if (layers.camera) layers.camera.target_ct = plan[0]?.target_ct ?? null;
   layers.no_go = new Set(reply.result.no_go ?? []);
-  // What nothing warns of is bone, and vessels and nerves are warned of.
+  // Structures without warning distances are bone: vessels and nerves have them.
   state.bones = new Set((reply.result.structures ?? []).filter((s) => s.caution_mm == null && s.danger_mm == null).map((s) => s.name));
   state.plan = plan.map((t) => t.name);
   controls.offerPlan(state.plan);
@@ -154,7 +151,7 @@ function acknowledge(id) {
 let saidUntil = 0;
 function say(words) {
   find("age").textContent = words;
-  saidUntil = performance.now() + 4000;
+  saidUntil = performance.now() + NOTE_MS;
 }
 
 const notices = new Map(); // id of an element -> when it goes
@@ -164,30 +161,30 @@ function notice(id, words, ms) {
   notices.set(id, performance.now() + ms);
 }
 
-// A refusal is for the person who asked: it stands over the picture, in whole.
+// A refusal is shown in full over the picture.
 function refuse(words) {
   say(words);
   notice("refusal", words, REFUSAL_MS);
 }
 
-// Since when nothing has been heard of how the pipeline stands, ms; null where it never was.
+// Age of the newest health, ms; null where none has come.
 function healthAge(now) {
   if (!state.health) return null;
   return (state.link.health_s ?? 0) * 1000 + Math.max(now - state.linkAt, 0);
 }
 
-// What is held at a moment for longer than it may be called measured, ms in steps that are read.
+// What is held for longer than HELD_MS, with its age in ms, in steps.
 function agesOf(entry, now) {
   const since = entry && Number.isFinite(entry.received) ? Math.max(now - entry.received, 0) : 0;
   const held = (part) => {
     const ms = part?.age_ms == null ? 0 : Math.max(part.age_ms, 0) + since;
-    return ms > HELD_MS ? 50 * Math.ceil(ms / 50) : null;
+    return ms > HELD_MS ? HELD_STEP_MS * Math.ceil(ms / HELD_STEP_MS) : null;
   };
   const those = (list, key) => new Map(list.map((x) => [x[key], held(x)]).filter(([, ms]) => ms !== null));
   if (!entry) return { registration: null, instruments: new Map(), objects: new Set() };
   const { registration, instruments, objects, outlines } = entry.overlay;
   const bodies = those(objects, "name");
-  // Which structures an object of another name has is not said: then any may be one of them.
+  // The structures of an object with another name are unknown: any may be one of them.
   const named = new Set(outlines.map((o) => o.structure));
   const any = [...bodies.keys()].some((name) => !named.has(name));
   return {
@@ -211,8 +208,8 @@ function lost(now) {
 function takePicture(now) {
   if (state.frozen) state.waiting = [];
   if (!state.waiting.length) return false;
-  // The overlay of a raw frame comes some ms after it, maybe when the next frame is there: the newest frame that has its
-  // overlay is shown. Where none comes the newest is shown without, or the picture would stand still and look alive.
+  // The overlay of a raw frame comes some ms after it, maybe after the next frame: the newest frame with its overlay is shown.
+  // Where no overlay comes the newest frame is shown without, since a picture that stands still would look live.
   let k = state.waiting.findLastIndex(([header]) => state.overlays.has(header.seq));
   if (k < 0 && now - state.waiting[0][3] > WAIT_FOR_OVERLAY_MS) k = state.waiting.length - 1;
   if (k < 0) return false;
@@ -221,15 +218,15 @@ function takePicture(now) {
   state.shown = header;
   const overlay = state.overlays.get(header.seq)?.overlay ?? null;
   picture.take(header, buffer, offset);
-  // A picture that has no overlay of its own, or none yet, shows what the last one showed.
-  const aimed = overlay ?? (now - state.overlayAt < FORGOTTEN_MS ? state.newest : null);
+  // A picture without its own overlay is windowed by the last one.
+  const aimed = overlay ?? (now - state.overlayAt < WINDOW_OVERLAY_MS ? state.newest : null);
   picture.aim(now, aimed ? bones(aimed) : [], header.cols);
   history.keep(now, header, buffer, offset, overlay);
   stats.firstPictureAt ||= now;
   return true;
 }
 
-// Outlines of what is to be seen: bones where it is known which those are.
+// Outlines of the bones; where these are unknown, of everything but no-go regions.
 function bones({ outlines }) {
   const allowed = outlines.filter((o) => !layers.no_go.has(o.structure));
   const known = allowed.filter((o) => state.bones.has(o.structure));
@@ -247,15 +244,15 @@ function refresh() {
   state.aged = aged;
   if (anew) draw(now);
   space.draw(now, shownOverlay(), layers.camera, anew || state.told, state.running);
-  // Pictures may go on while guidance has ended: then the numbers must not stay.
+  // Pictures may go on after guidance has ended: then the numbers must go.
   const unguided = Boolean(wrong) || now - state.overlayAt > LOST_MS;
   numbers.show(state.newest ?? EMPTY, unguided, ages, alarms.proximity());
-  standing.show(state.health, unguided ? null : state.newest, !wrong || wrong[0] === text.waiting || wrong[0] === text.stale);
+  pipelineState.show(state.health, unguided ? null : state.newest, !wrong || wrong[0] === text.waiting || wrong[0] === text.stale);
   state.redraw = state.changed = state.told = false;
   showLost(wrong, now);
 }
 
-// Of the moment that is looked at; else the newest, which the numbers are of, too.
+// The overlay of the moment that is shown; else the newest, as in the numbers.
 function shownOverlay() {
   if (state.moment) return state.moment.overlay;
   return performance.now() - state.overlayAt < LOST_MS ? state.newest : null;
@@ -278,12 +275,12 @@ function draw(now) {
   const seq = state.shown?.seq ?? null;
   let entry = state.moment ? state.moment.overlay && { overlay: state.moment.overlay, received: NaN }
     : state.frozen ? state.held : state.overlays.get(seq);
-  // Without its own overlay a frame shows the last one before it, faded, and says how old that is.
+  // A frame without its own overlay shows the last one before it, faded, with its age.
   if (!entry && seq !== null && !state.frozen)
     for (const [k, e] of state.overlays) if (k < seq && (!entry || k > entry.overlay.seq)) entry = e;
   if (!state.frozen) state.held = entry;
   const age = entry && seq !== null ? seq - entry.overlay.seq : 0;
-  stats.strength = age > OLD_FRAMES ? 0.35 : 1;
+  stats.strength = age > OLD_FRAMES ? OLD_OVERLAY_OPACITY : 1;
   const [rows, cols] = state.shown ? [state.shown.rows, state.shown.cols] : [1024, 1024];
   layers.draw(entry?.overlay, rows, cols, stats.strength, agesOf(entry, state.frozen ? entry?.received : now));
   if (state.loupe && entry) loupe(entry.overlay, rows, cols);
@@ -292,7 +289,7 @@ function draw(now) {
   find("view").dataset.note = state.frozen ? text.frozen(ago.toFixed(1)) : age > OLD_FRAMES ? text.overlayOld(age) : "";
   if (entry && !state.frozen && entry.overlay.seq !== stats.overlaySeq) {
     stats.overlayToPixels.push(performance.now() - entry.received);
-    if (stats.overlayToPixels.length > 20000) stats.overlayToPixels.shift();
+    if (stats.overlayToPixels.length > MAX_LATENCIES) stats.overlayToPixels.shift();
   }
   stats.drawn++;
   stats.shownSeq = seq;
@@ -322,13 +319,13 @@ function showLost(wrong, now) {
     }
   if (now > saidUntil) {
     const paused = alarms.pausedFor;
-    // In steps, rounded up: read by people, and each change is painted.
-    const age = 50 * Math.ceil(Math.max(now - Math.max(state.pictureAt, 0), 0) / 50);
+    // In steps, rounded up, so that it can be read and is painted less often.
+    const age = HELD_STEP_MS * Math.ceil(Math.max(now - Math.max(state.pictureAt, 0), 0) / HELD_STEP_MS);
     write(find("age"), paused ? text.soundPaused(paused) : alarms.audio ? text.age(age) : text.soundBlocked);
   }
 }
 
-// The canvases take the screen's own pixels, the picture as far as it can draw them.
+// The canvases have the screen's own pixels; the picture at most as many as it can draw.
 function fit() {
   const box = find("view").getBoundingClientRect();
   const [rows, cols] = state.shown ? [state.shown.rows, state.shown.cols] : [1, 1];

@@ -1,13 +1,13 @@
-// What has come, with every value of its kind: nothing that is said may break the page, or be drawn where it is not.
+// Received messages with every value of its type: a wrong value must not break the page, or be drawn at a wrong place.
 
-const MOST = 1e6; // mm, pixels, degrees or ms: more is no measurement
-const OLDEST_MS = 1e12;
+import { MAX_AGE_MS, MAX_NUMBER } from "./constants.js";
+
 const STATUS = ["searching", "tracking", "degraded", "lost", "no_model"];
 const LEVELS = ["clear", "caution", "danger"];
 export const MODES = ["live", "shadow"], STATES = ["starting", "ready", "running", "degraded", "failed"];
 
-export function number(x, most = MOST) {
-  return typeof x === "number" && Math.abs(x) <= most ? x : null; // never true of NaN
+export function number(x, max = MAX_NUMBER) {
+  return typeof x === "number" && Math.abs(x) <= max ? x : null; // never true of NaN
 }
 
 function numbers(list, count) {
@@ -22,18 +22,18 @@ function registration(r) {
   const T_camera_ct = numbers(r?.T_camera_ct, 16);
   if (!T_camera_ct) return null;
   return { ...r, T_camera_ct, sigma: numbers(r.sigma, 6), tre_mm: number(r.tre_mm), tre_image_mm: number(r.tre_image_mm),
-    age_ms: number(r.age_ms, OLDEST_MS), accepted: r.accepted };
+    age_ms: number(r.age_ms, MAX_AGE_MS), accepted: r.accepted };
 }
 
 function instrument(i) {
   const shaft = points(i.shaft_px);
   return { ...i, id: words(i.id), tip_px: numbers(i.tip_px, 2), tail_px: numbers(i.tail_px, 2), tip_ct: numbers(i.tip_ct, 3),
     axis_ct: numbers(i.axis_ct, 3), sigma_mm: number(i.sigma_mm), shaft_px: shaft.length > 1 ? shaft : null,
-    age: number(i.age) ?? 1, age_ms: number(i.age_ms, OLDEST_MS) };
+    age: number(i.age) ?? 1, age_ms: number(i.age_ms, MAX_AGE_MS) };
 }
 
 function distance(d) {
-  // A distance without a bound is none: the bound is what alarms go by.
+  // A distance without its bound is not used: alarms are decided by the bound.
   const known = number(d.distance_mm) !== null && number(d.lower_mm) !== null;
   return { ...d, instrument: words(d.instrument), structure: words(d.structure), distance_mm: known ? d.distance_mm : null,
     lower_mm: known ? d.lower_mm : null, level: LEVELS.includes(d.level) ? d.level : "caution", contact_s: number(d.contact_s) };
@@ -52,7 +52,7 @@ export function checkedOverlay(o) {
     ...o,
     status: needs && !found ? "lost" : status,
     registration: found,
-    objects: things(o.objects).map((x) => ({ name: words(x.name), age_ms: number(x.age_ms, OLDEST_MS) })),
+    objects: things(o.objects).map((x) => ({ name: words(x.name), age_ms: number(x.age_ms, MAX_AGE_MS) })),
     instruments: things(o.instruments).map(instrument),
     distances: things(o.distances).map(distance),
     plan: things(o.plan).map(progress),
@@ -63,7 +63,7 @@ export function checkedOverlay(o) {
   };
 }
 
-// A mode or a state that nobody knows is never the one that lets somebody navigate.
+// An unknown mode or state never becomes one in which the screen guides.
 export function checkedHealth(h) {
   const session = h.session && typeof h.session === "object" ? h.session : {};
   return {

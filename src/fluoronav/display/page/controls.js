@@ -1,70 +1,111 @@
-// Buttons, keys and fingers.
+// Buttons, keys and pointers.
 
+import { FLICKER_MS } from "./constants.js";
 import { text } from "./strings.js";
 
 const find = (id) => document.getElementById(id);
-const FLICKER_MS = 400;
+const KEYS = {
+  o: "outlines", n: "no_go", p: "plan", i: "instruments", " ": "freeze", m: "measure", a: "angle", s: "screenshot", l: "log",
+  d: "drr", f: "flicker", 3: "space",
+};
 
 export function addControls(app) {
-  const { state, layers, picture, alarms, space, history, request, say, showMoment } = app;
+  addLayers(app);
+  addSpace(app);
+  addDrr(app);
+  const back = addHistory(app);
+  addMeasuring(app);
+  button(app, "window", () => (app.picture.window = null));
+  button(app, "screenshot", () => screenshot(app));
+  button(app, "sound", () => app.alarms.pause());
+  button(app, "log", () => find("log").showModal());
+  addDecisions(app);
+  const offers = addChoices(app);
+  find("log").querySelector("h2").textContent = text.tools.log;
+  find("log").querySelector("button").textContent = text.close;
+  followPointer(app);
+  followKeys(app, back);
+  addEventListener("resize", () => (app.state.redraw = true));
+  return offers;
+}
 
-  function button(name, action, pressed) {
-    const element = document.createElement("button");
-    element.textContent = text.tools[name];
-    element.id = `tool-${name}`;
-    if (pressed !== undefined) element.setAttribute("aria-pressed", pressed);
-    element.onclick = () => {
-      const now = element.getAttribute("aria-pressed");
-      if (now !== null) element.setAttribute("aria-pressed", now !== "true");
-      action(now !== "true");
-      state.redraw = true;
-    };
-    find("tools").append(element);
-    return element;
-  }
+function button({ state }, name, action, pressed) {
+  const element = document.createElement("button");
+  element.textContent = text.tools[name];
+  element.id = `tool-${name}`;
+  if (pressed !== undefined) element.setAttribute("aria-pressed", pressed);
+  element.onclick = () => {
+    const now = element.getAttribute("aria-pressed");
+    if (now !== null) element.setAttribute("aria-pressed", now !== "true");
+    action(now !== "true");
+    state.redraw = true;
+  };
+  find("tools").append(element);
+  return element;
+}
 
-  function slider(name, low, high, value, action) {
-    const label = document.createElement("label");
-    const input = document.createElement("input");
-    [input.type, input.min, input.max, input.value, input.id] = ["range", low, high, value, `slider-${name}`];
-    input.oninput = () => action(Number(input.value));
-    label.append(text.tools[name], input);
-    label.hidden = true;
-    find("tools").append(label);
-    return { label, input };
-  }
+function slider(name, low, high, value, action) {
+  const label = document.createElement("label");
+  const input = document.createElement("input");
+  [input.type, input.min, input.max, input.value, input.id] = ["range", low, high, value, `slider-${name}`];
+  input.oninput = () => action(Number(input.value));
+  label.append(text.tools[name], input);
+  label.hidden = true;
+  find("tools").append(label);
+  return { label, input };
+}
 
-  for (const name of ["outlines", "no_go", "plan", "instruments"]) button(name, (on) => (layers.on[name] = on), true);
-  button("loupe", (on) => (state.loupe = on), true);
-  const wide = innerWidth >= 1600 && innerWidth > 1.6 * innerHeight; // a small screen is the picture's
-  const showSpace = (on) => {
+function selection(name) {
+  const element = document.createElement("select");
+  [element.id, element.className] = [`tool-${name}`, "control"];
+  element.setAttribute("aria-label", text.tools[name]);
+  find("tools").append(element);
+  return element;
+}
+
+function addLayers(app) {
+  const { state, layers } = app;
+  for (const name of ["outlines", "no_go", "plan", "instruments"]) button(app, name, (on) => (layers.on[name] = on), true);
+  button(app, "loupe", (on) => (state.loupe = on), true);
+}
+
+function addSpace(app) {
+  const { space } = app;
+  const wide = innerWidth >= 1600 && innerWidth > 1.6 * innerHeight; // on a small screen the picture gets all the room
+  const show = (on) => {
     space.shown = on;
     find("space").hidden = !on;
   };
-  button("space", showSpace, wide);
-  showSpace(wide);
+  button(app, "space", show, wide);
+  show(wide);
   find("along-beam").textContent = text.alongBeam;
   find("along-beam").onclick = () => space.scene?.look_along_beam();
+}
 
-  // The DRR over the frame: how much of it, and flickering between the two.
-  const drr = () => find("drr"); // another case brings another canvas
+// The DRR over the frame: its opacity, and flickering between the two.
+function addDrr(app) {
+  const { space } = app;
+  const drr = () => find("drr"); // another case replaces the canvas
   drr().style.opacity = 0.5;
-  button("drr", (on) => {
+  button(app, "drr", (on) => {
     space.drr_on = space.drr_new = on;
     drr().hidden = true;
     blend.label.hidden = flicker.hidden = !on;
   }, false);
-  const blend = slider("blend", 0, 100, 50, (share) => (drr().style.opacity = share / 100));
+  const blend = slider("blend", 0, 100, 50, (percent) => (drr().style.opacity = percent / 100));
   let flickering = 0;
-  const flicker = button("flicker", (on) => {
+  const flicker = button(app, "flicker", (on) => {
     clearInterval(flickering);
     drr().style.visibility = "";
     if (on) flickering = setInterval(() => (drr().style.visibility = drr().style.visibility ? "" : "hidden"), FLICKER_MS);
   }, false);
   flicker.hidden = true;
+}
 
-  // Freezing, and stepping back through the last half minute.
-  button("freeze", (on) => {
+// Freezing, and stepping back through the last half minute; returns the slider's input.
+function addHistory(app) {
+  const { state, history, showMoment } = app;
+  button(app, "freeze", (on) => {
     state.frozen = on;
     state.moment = null;
     back.label.hidden = !on;
@@ -72,79 +113,94 @@ export function addControls(app) {
     back.input.value = back.input.max;
   }, false);
   const back = slider("back", 0, 0, 0, showMoment);
+  return back.input;
+}
 
-  function measure(name, points) {
-    button(name, (on) => {
+function addMeasuring(app) {
+  const { state, layers } = app;
+  for (const [name, other, points] of [["measure", "angle", 2], ["angle", "measure", 3]])
+    button(app, name, (on) => {
       state.measuring = on ? points : 0;
       layers.measure = [];
-      const other = find(`tool-${name === "measure" ? "angle" : "measure"}`);
-      if (on) other.setAttribute("aria-pressed", "false");
+      if (on) find(`tool-${other}`).setAttribute("aria-pressed", "false");
     }, false);
-  }
-  measure("measure", 2);
-  measure("angle", 3);
-  button("window", () => (picture.window = null));
-  button("screenshot", screenshot);
-  button("sound", () => alarms.pause());
-  button("log", () => find("log").showModal());
+}
 
-  // What changes the pipeline: for whoever controls.
+// Requests to the pipeline, for screens that control.
+function addDecisions(app) {
+  const { state, request, say } = app;
   for (const [name, op] of [["restart", "registration.start"], ["accept", "registration.accept"], ["reject", "registration.reject"]])
-    button(name, async () => {
+    button(app, name, async () => {
       const reply = await request(op, {});
       if (reply?.ok && name === "accept") say(text.accepted);
     }).classList.add("control");
-  button("mode", () => {
+  button(app, "mode", () => {
     const mode = state.mode === "shadow" ? "live" : "shadow";
     if (confirm(text.askMode(mode))) request("mode.set", { mode });
   }).classList.add("control");
-  button("mark", async () => {
+  button(app, "mark", async () => {
     const reply = await request("moment.mark", { seq: state.shown?.seq ?? 0, text: (prompt(text.askMark) ?? "").slice(0, 200) });
     if (reply?.ok) say(text.marked);
   }).classList.add("control");
-  const record = button("record", () => request(state.recording ? "record.stop" : "record.start", {}));
+}
+
+// Recording, the case and the planned path; returns what the pipeline's state changes in them.
+function addChoices(app) {
+  const { state, space, request } = app;
+  const record = button(app, "record", () => request(state.recording ? "record.stop" : "record.start", {}));
   record.classList.add("control");
-  const cases = document.createElement("select");
-  [cases.id, cases.className, cases.hidden] = ["tool-case", "control", true];
-  cases.setAttribute("aria-label", text.tools.case);
+  const cases = selection("case");
+  cases.hidden = true;
   cases.onchange = async () => {
     const name = cases.value;
-    cases.value = ""; // the heading again: what is loaded stands at the top of the page
+    cases.value = ""; // the heading again: the loaded case is named at the top of the page
     if (name && confirm(text.askCase(name))) await request("case.load", { case: name });
   };
-  find("tools").append(cases);
-  const choice = document.createElement("select");
-  choice.id = "tool-trajectory";
-  choice.className = "control";
-  choice.setAttribute("aria-label", text.tools.trajectory);
-  choice.onchange = async () => {
-    const names = choice.value ? [choice.value] : state.plan;
+  const paths = selection("trajectory");
+  paths.onchange = async () => {
+    const names = paths.value ? [paths.value] : state.plan;
     const reply = await request("plan.set", { trajectories: names });
     if (reply?.ok) space.choose(names);
   };
-  find("tools").append(choice);
+  const fill = (element, heading, names) =>
+    element.replaceChildren(new Option(heading, ""), ...names.map((name) => new Option(name, name)));
+  return {
+    recording(path) {
+      record.textContent = path ? text.tools.recording : text.tools.record;
+      record.classList.toggle("recording", Boolean(path));
+      record.title = path;
+    },
+    offerCases(names) {
+      fill(cases, text.tools.case, names);
+      cases.hidden = !names.length;
+    },
+    offerPlan(names) {
+      fill(paths, text.allPaths, names);
+      paths.hidden = names.length < 2;
+    },
+  };
+}
 
-  find("log").querySelector("h2").textContent = text.tools.log;
-  find("log").querySelector("button").textContent = text.close;
-
-  function screenshot() {
-    const canvas = document.createElement("canvas");
-    const from = find("picture");
-    [canvas.width, canvas.height] = [from.width, from.height];
-    const c = canvas.getContext("2d");
-    c.drawImage(from, 0, 0);
-    if (!drr().hidden) {
-      c.globalAlpha = Number(drr().style.opacity);
-      c.drawImage(drr(), 0, 0, canvas.width, canvas.height);
-      c.globalAlpha = 1;
-    }
-    c.drawImage(find("layers"), 0, 0);
-    const link = document.createElement("a");
-    link.download = `fluoronav-${state.shown?.seq ?? 0}.png`;
-    link.href = canvas.toDataURL("image/png");
-    link.click();
+function screenshot({ state }) {
+  const canvas = document.createElement("canvas");
+  const from = find("picture"), drr = find("drr");
+  [canvas.width, canvas.height] = [from.width, from.height];
+  const c = canvas.getContext("2d");
+  c.drawImage(from, 0, 0);
+  if (!drr.hidden) {
+    c.globalAlpha = Number(drr.style.opacity);
+    c.drawImage(drr, 0, 0, canvas.width, canvas.height);
+    c.globalAlpha = 1;
   }
+  c.drawImage(find("layers"), 0, 0);
+  const link = document.createElement("a");
+  link.download = `fluoronav-${state.shown?.seq ?? 0}.png`;
+  link.href = canvas.toDataURL("image/png");
+  link.click();
+}
 
+// Sets points to measure; otherwise a drag changes the window.
+function followPointer({ state, layers, picture }) {
   let held = null;
   find("view").addEventListener("pointerdown", (event) => {
     held = [event.clientX, event.clientY];
@@ -161,35 +217,20 @@ export function addControls(app) {
     held = [event.clientX, event.clientY];
     state.redraw = true;
   });
-  addEventListener("resize", () => (state.redraw = true));
-  const KEYS = { o: "outlines", n: "no_go", p: "plan", i: "instruments", " ": "freeze", m: "measure", a: "angle", s: "screenshot", l: "log", d: "drr", f: "flicker", 3: "space" };
+}
+
+function followKeys({ state, showMoment }, back) {
   addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.target.closest?.("input, select, dialog")) return;
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     const name = KEYS[event.key];
     if (step && state.frozen) {
-      back.input.value = Number(back.input.value) + step;
-      showMoment(Number(back.input.value));
+      back.value = Number(back.value) + step;
+      showMoment(Number(back.value));
     } else if (name) {
       event.preventDefault();
       const element = find(`tool-${name}`);
       if (!element.hidden) element.click();
     }
   });
-
-  return {
-    recording(path) {
-      record.textContent = path ? text.tools.recording : text.tools.record;
-      record.classList.toggle("recording", Boolean(path));
-      record.title = path;
-    },
-    offerCases(names) {
-      cases.replaceChildren(...[["", text.tools.case], ...names.map((n) => [n, n])].map(([value, words]) => new Option(words, value)));
-      cases.hidden = !names.length;
-    },
-    offerPlan(names) {
-      choice.replaceChildren(...[["", text.allPaths], ...names.map((n) => [n, n])].map(([value, words]) => new Option(words, value)));
-      choice.hidden = names.length < 2;
-    },
-  };
 }

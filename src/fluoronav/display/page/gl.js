@@ -1,4 +1,4 @@
-// What every WebGL canvas here draws with: one rectangle, and a program that colours it.
+// WebGL of all canvases: one rectangle, and a fragment shader that colours it.
 
 // `at` goes from the upper left (0, 0) to the lower right (1, 1).
 const CORNERS = `#version 300 es
@@ -18,7 +18,7 @@ export function context(canvas, prepare) {
   return gl;
 }
 
-// Whether the browser draws on a GPU, and not with a program in its place: some say so when asked, all name it.
+// Whether the browser draws on a GPU, not in software: some browsers tell when asked, the others by the renderer's name.
 export function hasGpu() {
   const gl = document.createElement("canvas").getContext("webgl2", { failIfMajorPerformanceCaveat: true });
   if (!gl) return false;

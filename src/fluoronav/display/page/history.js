@@ -1,6 +1,6 @@
 // The last half minute, to step back through: ten pictures a second with their overlays, large ones at half their size.
 
-const EVERY_MS = 100, KEPT = 300, LARGE = 700;
+import { HALVED_ABOVE_PX, HISTORY_EVERY_MS, MAX_MOMENTS } from "./constants.js";
 
 export class History {
   constructor() {
@@ -8,16 +8,16 @@ export class History {
     this.next = 0;
   }
 
-  // Takes what is shown now; the buffers of what falls out are used again.
+  // Keeps what is shown now; the buffer of the oldest is used again.
   keep(now, header, buffer, offset, overlay) {
     if (now < this.next) return;
-    this.next = now + EVERY_MS;
+    this.next = now + HISTORY_EVERY_MS;
     const wide = header.dtype === "u2";
     const from = wide ? new Uint16Array(buffer, offset) : new Uint8Array(buffer, offset);
     const { height, width } = header;
-    const halved = Math.max(height, width) > LARGE;
+    const halved = Math.max(height, width) > HALVED_ABOVE_PX;
     const [rows, cols] = halved ? [height >> 1, width >> 1] : [height, width];
-    const old = this.moments.length >= KEPT ? this.moments.shift().pixels : null;
+    const old = this.moments.length >= MAX_MOMENTS ? this.moments.shift().pixels : null;
     const fits = old && old.length === rows * cols && old.BYTES_PER_ELEMENT === from.BYTES_PER_ELEMENT;
     const pixels = fits ? old : wide ? new Uint16Array(rows * cols) : new Uint8Array(rows * cols);
     if (halved) halve(from, width, rows, cols, pixels);

@@ -1,25 +1,22 @@
-// What is drawn over the frame: outlines, plan, instruments, scale bar.
+// Drawing over the frame: outlines, plan, instruments, scale bar.
 
+import {
+  ELLIPSE_95, HELD_OPACITY, LEVEL_COLOUR, MIN_ARROW, MIN_SCALE_BAR_PX, PLAN_COLOUR, SCALE_BAR_MM, SHAFT_COLOUR,
+} from "./constants.js";
 import { text } from "./strings.js";
-
-const SHAFT = "#ffb000"; // amber and blue are told apart by every kind of colour vision
-const PLAN = "#5cc8ff";
-const LEVEL = { danger: "#ff5a36", caution: "#ffd23f", clear: "#7fe0a8" };
-const HELD = 0.45; // strength of what is drawn at an old pose
-const NICE_MM = [1, 2, 5, 10, 20, 50, 100];
 
 export class Layers {
   constructor(canvas) {
     this.canvas = canvas;
     this.context = canvas.getContext("2d");
     this.on = { outlines: true, plan: true, instruments: true, no_go: true };
-    this.no_go = new Set(); // names of regions that no instrument may enter
-    this.alarms = () => []; // what open alarms say of distances
+    this.no_go = new Set(); // names of no-go regions
+    this.alarms = () => []; // the open alarms of distances
     this.camera = null; // {focal_px}
-    this.measure = []; // two points in pixels of the frame
+    this.measure = []; // points in pixels of the frame
   }
 
-  // Draws an overlay over a frame of rows x cols; `strength` fades what is old, and what `ages` says is held is dashed.
+  // Draws an overlay over a frame of rows x cols with the opacity `strength`; what is held by `ages` is dashed.
   draw(overlay, rows, cols, strength, ages) {
     const c = this.context;
     const scale = this.canvas.width / cols;
@@ -29,7 +26,7 @@ export class Layers {
     c.setTransform(scale, 0, 0, this.canvas.height / rows, scale / 2, this.canvas.height / rows / 2);
     this.px = 1 / scale;
     if (overlay) {
-      const drawn = (held) => (c.globalAlpha = held ? Math.min(strength, HELD) : strength);
+      const drawn = (held) => (c.globalAlpha = held ? Math.min(strength, HELD_OPACITY) : strength);
       this.outlines(overlay.outlines, (structure) => {
         const held = ages.registration !== null || ages.objects.has(structure);
         drawn(held);
@@ -51,8 +48,8 @@ export class Layers {
     this.measured(overlay);
   }
 
-  // Light on a dark rim: legible on bone and on air.
-  rimmed(points) {
+  // A light line with a dark border: legible on bone and on air.
+  bordered(points) {
     const c = this.context;
     for (const [colour, width] of [["rgb(0 0 0 / 70%)", 4.5], ["#e8eef2", 2]]) {
       c.strokeStyle = colour;
@@ -80,7 +77,7 @@ export class Layers {
     c.stroke();
   }
 
-  // `isHeld(structure)` prepares to draw one, and says whether its pose is an old one.
+  // `isHeld(structure)` sets the opacity for it, and returns whether its pose is old.
   outlines(outlines, isHeld) {
     const c = this.context;
     for (const outline of outlines) {
@@ -98,7 +95,7 @@ export class Layers {
     }
   }
 
-  // Fills the path that was just drawn: nobody takes a forbidden region for one more bone.
+  // Fills the path that was just drawn, so that a no-go region does not look like a bone.
   hatch() {
     const c = this.context;
     const before = c.globalAlpha;
@@ -111,7 +108,7 @@ export class Layers {
     const c = this.context;
     for (const p of plan) {
       if (!p.entry_px || !p.target_px) continue;
-      c.strokeStyle = c.fillStyle = PLAN;
+      c.strokeStyle = c.fillStyle = PLAN_COLOUR;
       c.lineWidth = 2 * this.px;
       c.setLineDash([10 * this.px, 6 * this.px]);
       this.path([p.entry_px, p.target_px], false);
@@ -127,9 +124,9 @@ export class Layers {
     const c = this.context;
     const levels = [...overlay.distances, ...this.alarms()].filter((d) => d.instrument === i.id).map((d) => d.level);
     const worst = ["danger", "caution"].find((level) => levels.includes(level));
-    c.strokeStyle = c.fillStyle = worst ? LEVEL[worst] : SHAFT;
+    c.strokeStyle = c.fillStyle = worst ? LEVEL_COLOUR[worst] : SHAFT_COLOUR;
     c.lineWidth = 2.5 * this.px;
-    if (i.age || held) c.setLineDash([4 * this.px, 4 * this.px]); // predicted or kept, not seen
+    if (i.age || held) c.setLineDash([4 * this.px, 4 * this.px]); // predicted or held, not detected
     if (i.shaft_px) this.path(i.shaft_px, false);
     else if (i.tail_px) this.path([i.tail_px, i.tip_px], false);
     c.setLineDash([]);
@@ -137,7 +134,7 @@ export class Layers {
     c.arc(...i.tip_px, 3 * this.px, 0, 7);
     c.fill();
     const perMm = this.pxPerMm(overlay, i.tip_ct);
-    const [rx, ry] = this.errors(i, overlay.registration).map((mm) => perMm * 2.45 * mm); // 95 % of a normal error
+    const [rx, ry] = this.errors(i, overlay.registration).map((mm) => perMm * ELLIPSE_95 * mm);
     if (rx > 0) {
       c.lineWidth = 1.2 * this.px;
       c.beginPath();
@@ -150,16 +147,16 @@ export class Layers {
     }
   }
 
-  // 1 sigma along the picture's columns and rows, mm. Where the tip comes from the tracker alone it is drawn through the
-  // registration, whose error adds to its own; what the picture shows is where it is.
+  // 1 sigma along the picture's columns and rows, mm. A tip that comes from the tracker alone is drawn through the
+  // registration, whose error adds to its own; a detected tip is where the picture shows it.
   errors(instrument, registration) {
     const through = instrument.origin === "tracker" ? registration : null;
-    // No ellipse where an error is not known: a small one would say that it is.
+    // No ellipse where an error is unknown: a small one would be wrong.
     if (instrument.sigma_mm === null || (through && !through.sigma)) return [0, 0];
     return [3, 4].map((k) => Math.hypot(instrument.sigma_mm, through?.sigma?.[k] ?? 0));
   }
 
-  // Pixels of the frame to a millimetre at a point of the patient; 0 where that is not known.
+  // Pixels of the frame per millimetre at a point of the patient; 0 where it is unknown.
   pxPerMm(overlay, point_ct) {
     const T = overlay?.registration?.T_camera_ct;
     if (!T || !this.camera) return 0;
@@ -172,13 +169,13 @@ export class Layers {
   scaleBar(overlay, rows) {
     const perMm = this.pxPerMm(overlay, null);
     if (!perMm) return;
-    const mm = NICE_MM.find((m) => m * perMm > 90 * this.px) ?? 100;
+    const mm = SCALE_BAR_MM.find((m) => m * perMm > MIN_SCALE_BAR_PX * this.px) ?? 100;
     const [x, y] = [24 * this.px, rows - 26 * this.px];
-    this.rimmed([[x, y - 5 * this.px], [x, y], [x + mm * perMm, y], [x + mm * perMm, y - 5 * this.px]]);
+    this.bordered([[x, y - 5 * this.px], [x, y], [x + mm * perMm, y], [x + mm * perMm, y - 5 * this.px]]);
     this.words(text.mm(mm), x, y - 9 * this.px, 15);
   }
 
-  // Which way the patient lies: arrows to the left (L), the back (P) and the head (H), as long as they are in the picture.
+  // The patient's directions: arrows to the left (L), the back (P) and the head (H), projected into the picture.
   orientation(overlay, rows, cols) {
     const T = overlay.registration?.T_camera_ct;
     if (!T) return;
@@ -188,8 +185,8 @@ export class Layers {
     c.textBaseline = "middle";
     [text.toLeft, text.toBack, text.toHead].forEach((letter, k) => {
       const [dx, dy] = [T[k], T[4 + k]];
-      if (Math.hypot(dx, dy) < 0.3) return; // points at the viewer
-      this.rimmed([[x, y], [x + length * dx, y + length * dy]]);
+      if (Math.hypot(dx, dy) < MIN_ARROW) return; // points at the viewer
+      this.bordered([[x, y], [x + length * dx, y + length * dy]]);
       const size = Math.hypot(dx, dy);
       const beyond = length + (11 * this.px) / size;
       this.words(letter, x + beyond * dx, y + beyond * dy, 15);

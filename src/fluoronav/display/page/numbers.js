@@ -1,12 +1,11 @@
-// The numbers that matter, large.
+// The cards of numbers beside the picture.
 
+import { BULLSEYE_MM, FAR_LATERAL_MM, FULL_DEPTH_MM, RING_MM, SHOWN_CONTACT_S } from "./constants.js";
 import { text } from "./strings.js";
 import { write } from "./words.js";
 
 const find = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
-const RING_MM = [1, 2, 5]; // of the bull's-eye
-const FULL_DEPTH_MM = 80;
 
 function svg(name, attributes, parent) {
   const element = document.createElementNS(SVG, name);
@@ -28,7 +27,7 @@ export class Numbers {
     this.dot = svg("circle", { r: 4.5, class: "tip" }, eye);
   }
 
-  // `ages`: what is held for too long, {registration, instruments: Map of id to ms}; `open`: what alarms say of distances.
+  // `ages`: what is held for too long, {registration, instruments: Map of id to ms}; `open`: open alarms of distances.
   show(overlay, lost, ages, open) {
     this.registration(overlay, lost, ages.registration);
     this.plan(overlay, lost, ages);
@@ -72,21 +71,21 @@ export class Numbers {
     depth.classList.toggle("past", left < 0);
     write(depth.querySelector(".number"), left < 0 ? text.pastTarget((-left).toFixed(1)) : text.shaftAhead(left.toFixed(1)));
     depth.querySelector("i").style.width = `${100 * Math.min(Math.max(1 - left / FULL_DEPTH_MM, 0), 1)}%`;
-    // A dot on the side on which the tip is, seen along the path with the head up; a ring where only the distance is said.
-    const size = radius(Math.min(p.lateral_mm, 6));
+    // A dot on the tip's side of the path, seen along the path with the head up; a ring where only the distance is known.
+    const size = radius(Math.min(p.lateral_mm, BULLSEYE_MM));
     const [x, y] = p.beside_mm ?? [0, 0];
     const scale = size / Math.max(Math.hypot(x, y), 1e-6);
     eye.classList.toggle("sided", Boolean(p.beside_mm));
     this.dot.setAttribute("cx", x * scale);
     this.dot.setAttribute("cy", -y * scale);
     this.ring.setAttribute("r", size);
-    eye.dataset.beside = p.lateral_mm > 2 ? "far" : "near";
+    eye.dataset.beside = p.lateral_mm > FAR_LATERAL_MM ? "far" : "near";
     write(eye.querySelector(".detail"), old !== null ? text.old(old)
       : text.lateral(p.lateral_mm.toFixed(1), p.angle_deg === null ? "?" : p.angle_deg.toFixed(1)));
   }
 
-  // Since when something is held that a number is made of, ms: the registration, and the instrument (any that has a place,
-  // where it is not said which); null where all of it is measured.
+  // The longest time for which an input of a number is held, ms: the registration, and the instrument `id` (null: any
+  // instrument with a position); null where all inputs are measured.
   age(overlay, ages, id) {
     const placed = overlay.instruments.filter((i) => i.tip_ct && (id === null || i.id === id)).map((i) => i.id);
     const all = [ages.registration, ...placed.map((name) => ages.instruments.get(name) ?? null)].filter((ms) => ms !== null);
@@ -106,7 +105,7 @@ export class Numbers {
   }
 
   detail(d, old, open) {
-    const contact = d.contact_s !== null && d.contact_s < 10 ? `, ${text.contact(d.contact_s.toFixed(1))}` : "";
+    const contact = d.contact_s !== null && d.contact_s < SHOWN_CONTACT_S ? `, ${text.contact(d.contact_s.toFixed(1))}` : "";
     const aged = old !== null ? `, ${text.old(old)}` : "";
     const other = open.find((a) => !a.measured && !isOf(a, d));
     const too = other ? text.notMeasuredToo((other.structure ?? "").replaceAll("_", " ")) : "";
@@ -117,8 +116,8 @@ export class Numbers {
 const RANK = { none: 0, clear: 1, caution: 2, danger: 3 };
 const isOf = (alarm, d) => alarm.instrument === d.instrument && alarm.structure === d.structure;
 
-// The distance that counts, and its level: that of an open alarm where that is higher, and never lower for want of a
-// measurement. Of what is measured the nearest, unless something at a higher level is not measured any more.
+// The distance to show, and its level: the higher of the distance's and an open alarm's level. A missing measurement never
+// lowers it. Shown is the nearest measured distance, unless one at a higher level is no longer measured.
 export function nearestOf(distances, open) {
   const levelOf = (d) => [d.level, ...open.filter((a) => isOf(a, d)).map((a) => a.level)].reduce((a, b) => (RANK[b] > RANK[a] ? b : a));
   const known = distances.filter((d) => d.distance_mm !== null);
@@ -132,7 +131,7 @@ export function nearestOf(distances, open) {
   return unmeasured && RANK[unmeasured.level] > RANK[level] ? { level: unmeasured.level, unmeasured } : { level, measured };
 }
 
-// Rings get closer farther out, so that a millimetre near the middle is large.
+// By the square root, so that a millimetre near the middle is large.
 function radius(mm) {
-  return 55 * Math.sqrt(mm / 6);
+  return 55 * Math.sqrt(mm / BULLSEYE_MM);
 }

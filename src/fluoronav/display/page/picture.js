@@ -1,13 +1,11 @@
-// The frame: counts as they came, window and level applied when it is drawn; on the browser's GPU where it has one.
+// The frame: counts as received, window and level applied when it is drawn, on the browser's GPU where it has one.
 //
-// A count is shown by its share of full scale: of counts on the logarithm, which is attenuation with more X-ray brighter, so
-// that bone has the same contrast behind a thin and a thick patient; the enhanced picture's values have such a curve already.
+// A value is drawn by its fraction of full scale. Of counts the logarithm is taken, so that bone has the same contrast behind
+// a thin and a thick patient, with more X-ray brighter. The enhanced picture's values have such a curve already.
 
+import { MAX_WINDOW_STEP, WINDOW_EVERY_MS, WINDOW_SETTLES_MS } from "./constants.js";
 import { context, hasGpu, program } from "./gl.js";
 import { windowOf } from "./window.js";
-
-// The window follows what it is taken from, and does not flicker: no step is larger than a share of the way.
-const AIMED_EVERY_MS = 150, SETTLES_MS = 500, LARGEST_STEP = 0.25;
 
 // Integer textures are not filtered by the GPU, so four texels are blended here.
 const FRAGMENT = `#version 300 es
@@ -25,26 +23,26 @@ void main() {
   vec2 f = fract(p);
   float value = mix(mix(counts(i), counts(i + ivec2(1, 0)), f.x), mix(counts(i + ivec2(0, 1)), counts(i + ivec2(1, 1)), f.x), f.y);
   value = clamp(mix(value, full - value, inverse), 0.0, full);
-  float share = curved > 0.5 ? log(1.0 + value) / log(1.0 + full) : value / full;
-  colour = vec4(vec3((share - low) / (high - low)), 1.0);
+  float fraction = curved > 0.5 ? log(1.0 + value) / log(1.0 + full) : value / full;
+  colour = vec4(vec3((fraction - low) / (high - low)), 1.0);
 }`;
 
-// `where`: "gpu" or "cpu"; by default what the browser has. A program that stands in for a GPU takes twice as long.
+// `where`: "gpu" or "cpu"; by default what the browser has. WebGL in software takes twice as long as the CPU's own way.
 export function makePicture(canvas, where) {
   return (where ?? (hasGpu() ? "gpu" : "cpu")) === "gpu" ? new GpuPicture(canvas) : new CpuPicture(canvas);
 }
 
-class Picture {
+class PictureCanvas {
   constructor(canvas) {
     this.canvas = canvas;
     this.rows = this.cols = 0;
-    this.window = null; // [low, high] as shares of full scale, once somebody has dragged
-    this.range = null; // the same as it is chosen for what is shown, once something is
-    this.aimedAt = null; // when it was chosen by what had come
+    this.window = null; // [low, high] in fractions of full scale, once a person has dragged
+    this.range = null; // the same as it is chosen for the picture
+    this.aimedAt = null; // when it was chosen
     this.next = 0;
   }
 
-  // Takes a frame's pixels, which may be fewer than the frame's own: as many as the screen shows.
+  // Takes a frame's pixels, scaled to the screen.
   take(header, buffer, offset) {
     const pixels = header.dtype === "u2" ? new Uint16Array(buffer, offset) : new Uint8Array(buffer, offset);
     this.upload(header, header.height, header.width, pixels);
@@ -61,27 +59,27 @@ class Picture {
       [this.kindOf, this.range, this.aimedAt] = [kind, null, null];
       this.full = 2 ** header.bits - 1;
       this.inverse = Boolean(header.inverse);
-      this.shares = sharesOf(pixels.BYTES_PER_ELEMENT, this.full, this.inverse, !header.view);
+      this.fractions = fractionsOf(pixels.BYTES_PER_ELEMENT, this.full, this.inverse, !header.view);
       this.curved = !header.view;
     }
     this.pixels = pixels;
     this.keep(pixels);
   }
 
-  // Follows what the picture shows, smoothly; `paths` are outlines of what is to be seen, in pixels of the frame `frameCols`
-  // wide.
+  // Moves the window smoothly towards the best one for what lies inside `paths`, outlines in pixels of the frame, which has
+  // `frameCols` columns.
   aim(now, paths, frameCols) {
     if (this.aimedAt !== null && now < this.next) return;
-    const { pixels, shares, cols, rows } = this;
+    const { pixels, fractions, cols, rows } = this;
     const scale = cols / frameCols;
     const scaled = paths.map((path) => path.map(([x, y]) => [(x + 0.5) * scale - 0.5, (y + 0.5) * scale - 0.5]));
-    const wanted = windowOf((x, y) => shares[pixels[y * cols + x]], rows, cols, scaled);
-    const part = this.aimedAt === null ? 1 : Math.min(1 - Math.exp(-(now - this.aimedAt) / SETTLES_MS), LARGEST_STEP);
+    const wanted = windowOf((x, y) => fractions[pixels[y * cols + x]], rows, cols, scaled);
+    const part = this.aimedAt === null ? 1 : Math.min(1 - Math.exp(-(now - this.aimedAt) / WINDOW_SETTLES_MS), MAX_WINDOW_STEP);
     this.range = this.aimedAt === null ? wanted : this.range.map((was, k) => was + part * (wanted[k] - was));
-    [this.aimedAt, this.next] = [now, now + AIMED_EVERY_MS];
+    [this.aimedAt, this.next] = [now, now + WINDOW_EVERY_MS];
   }
 
-  // Shares that are drawn black and white.
+  // Fractions that are drawn black and white.
   blackAndWhite() {
     if (!this.window && !this.range) {
       this.aim(0, [], this.cols);
@@ -90,7 +88,7 @@ class Picture {
     return this.window ?? this.range;
   }
 
-  // Sideways widens the window, up and down moves it, as on every viewer.
+  // A drag sideways changes the width, up and down the level, as in other viewers.
   drag(dx, dy) {
     const [low, high] = this.blackAndWhite();
     const width = Math.max((high - low) * (1 + dx / 300), 0.002);
@@ -99,7 +97,7 @@ class Picture {
   }
 }
 
-class GpuPicture extends Picture {
+class GpuPicture extends PictureCanvas {
   constructor(canvas) {
     super(canvas);
     this.mostPerPx = Infinity; // the screen's own pixels
@@ -149,10 +147,10 @@ class GpuPicture extends Picture {
   }
 }
 
-class CpuPicture extends Picture {
+class CpuPicture extends PictureCanvas {
   constructor(canvas) {
     super(canvas);
-    this.mostPerPx = 1; // the frame's own pixels: what is finer would be made up, and cost the more
+    this.mostPerPx = 1; // the frame's own pixels: finer ones would only cost time
     this.context = canvas.getContext("2d", { alpha: false });
   }
 
@@ -162,15 +160,15 @@ class CpuPicture extends Picture {
 
   keep() {}
 
-  // For each column (or row) of the canvas: the pixel of the frame to its left, and how far beyond it.
+  // For each column (or row) of the canvas: the pixel of the frame before it, and the fraction of the way to the next.
   places(count, pixels) {
-    const before = new Int32Array(count), share = new Float32Array(count);
+    const before = new Int32Array(count), fraction = new Float32Array(count);
     for (let k = 0; k < count; k++) {
       const at = Math.min(Math.max(((k + 0.5) * pixels) / count - 0.5, 0), pixels - 1);
       before[k] = Math.min(Math.floor(at), Math.max(pixels - 2, 0));
-      share[k] = at - before[k];
+      fraction[k] = at - before[k];
     }
-    return [before, share];
+    return [before, fraction];
   }
 
   draw() {
@@ -183,31 +181,31 @@ class CpuPicture extends Picture {
       this.y = this.places(height, this.rows);
     }
     const [black, white] = this.blackAndWhite();
-    blend(this.pixels, this.shares, this.rows, this.cols, this.x, this.y, black, 255 / (white - black), this.grey);
+    blend(this.pixels, this.fractions, this.rows, this.cols, this.x, this.y, black, 255 / (white - black), this.grey);
     this.context.putImageData(this.image, 0, 0);
   }
 }
 
-// Bilinear, as the shader does it.
-function blend(pixels, shares, rows, cols, [left, right], [above, below], black, scale, out) {
+// Bilinear interpolation, as in the shader.
+function blend(pixels, fractions, rows, cols, [left, right], [above, below], black, scale, out) {
   const width = left.length, next = cols > 1 ? 1 : 0, under = rows > 1 ? cols : 0;
   for (let i = 0, n = 0; i < above.length; i++) {
     const line = above[i] * cols, lower = below[i];
     for (let j = 0; j < width; j++, n++) {
-      const p = line + left[j], share = right[j];
-      const top = pixels[p] + share * (pixels[p + next] - pixels[p]);
-      const low = pixels[p + under] + share * (pixels[p + under + next] - pixels[p + under]);
+      const p = line + left[j], part = right[j];
+      const top = pixels[p] + part * (pixels[p + next] - pixels[p]);
+      const low = pixels[p + under] + part * (pixels[p + under + next] - pixels[p + under]);
       const value = top + lower * (low - top), whole = value | 0;
-      const from = shares[whole];
-      let grey = (from + (value - whole) * (shares[whole + 1] - from) - black) * scale + 0.5;
+      const from = fractions[whole];
+      let grey = (from + (value - whole) * (fractions[whole + 1] - from) - black) * scale + 0.5;
       grey = grey < 0 ? 0 : grey > 255 ? 255 : grey | 0;
       out[n] = 0xff000000 | (grey * 0x010101);
     }
   }
 }
 
-// The share of every value that a pixel may have, and one more, so that what lies between two values may be looked up.
-function sharesOf(bytes, full, inverse, curved) {
+// The fraction of full scale of every value of a pixel, and of one more, so that it can be interpolated.
+function fractionsOf(bytes, full, inverse, curved) {
   const out = new Float32Array(2 ** (8 * bytes) + 1);
   for (let k = 0; k < out.length; k++) {
     const value = Math.min(Math.max(inverse ? full - k : k, 0), full);

@@ -5,13 +5,12 @@ import {
   LineSegments, Matrix4, Mesh, MeshLambertMaterial, OrbitControls, PerspectiveCamera, Scene, SphereGeometry, Vector3,
   WebGLRenderer,
 } from "./three.js";
+import { BEAM_LENGTH, MIN_SHAFT_RADIUS_MM, PLAN_COLOUR, SHAFT_COLOUR, SHAFT_MM } from "./constants.js";
 
-const PLAN = 0x5cc8ff, SHAFT = 0xffb000, BEAM = 0x93a1ab;
-const BEYOND = 1.35; // the beam is drawn this far, in distances from the source to the target
-const SHAFT_MM = 120, LEAST_RADIUS_MM = 0.8;
+const BEAM_COLOUR = 0x93a1ab;
 
 export class Scene3d {
-  // `towards_ct`: the side to look from, where the instruments come in.
+  // `towards_ct`: a point on the side to look from, where the instruments enter.
   constructor(canvas, target_ct, towards_ct) {
     this.canvas = canvas;
     this.renderer = new WebGLRenderer({ canvas, antialias: true, preserveDrawingBuffer: true });
@@ -19,7 +18,7 @@ export class Scene3d {
     this.camera = new PerspectiveCamera(35, 1, 1, 5000);
     this.camera.up.set(0, 0, 1); // towards the head
     this.target = new Vector3(...target_ct);
-    // From where the instruments come in, and a little from the side and from above.
+    // From where the instruments enter, and a little from the side and from above.
     const towards = new Vector3(...towards_ct).sub(this.target).setLength(330);
     this.camera.position.copy(this.target).add(towards).add(new Vector3(-towards.y, towards.x, 0).multiplyScalar(0.45));
     this.camera.position.z += 110;
@@ -32,7 +31,7 @@ export class Scene3d {
     this.scene.add(this.camera, new AmbientLight(0xffffff, 0.9));
     this.instruments = new Group();
     this.planned = new Group();
-    this.beam = new LineSegments(new BufferGeometry(), new LineBasicMaterial({ color: BEAM }));
+    this.beam = new LineSegments(new BufferGeometry(), new LineBasicMaterial({ color: BEAM_COLOUR }));
     this.beam.geometry.setAttribute("position", new BufferAttribute(new Float32Array(3 * 24), 3));
     this.beam.frustumCulled = false;
     this.scene.add(this.instruments, this.planned, this.beam);
@@ -69,25 +68,25 @@ export class Scene3d {
     this.planned.clear();
     for (const t of trajectories) {
       const [entry, target] = [new Vector3(...t.entry_ct), new Vector3(...t.target_ct)];
-      const path = rod(t.radius_mm, PLAN, { transparent: true, opacity: 0.45, depthWrite: false });
+      const path = rod(t.radius_mm, PLAN_COLOUR, { transparent: true, opacity: 0.45, depthWrite: false });
       lay(path, entry, target);
-      const end = new Mesh(new SphereGeometry(t.radius_mm * 1.2, 16, 12), new MeshLambertMaterial({ color: PLAN }));
+      const end = new Mesh(new SphereGeometry(t.radius_mm * 1.2, 16, 12), new MeshLambertMaterial({ color: PLAN_COLOUR }));
       end.position.copy(target);
       this.planned.add(path, end);
     }
     this.changed = true;
   }
 
-  // Takes what an overlay says of the instruments and of the C-arm's place.
+  // Takes the instruments' and the C-arm's poses of an overlay.
   follow(overlay, camera, tools) {
-    const seen = new Set();
+    const shown = new Set();
     for (const i of overlay.instruments) {
       if (!i.tip_ct || !i.axis_ct) continue;
-      seen.add(i.id);
+      shown.add(i.id);
       const tool = tools.find((t) => t.id === i.id);
       let shaft = this.shafts.get(i.id);
       if (!shaft) {
-        shaft = rod(Math.max((tool?.diameter_mm ?? 2) / 2, LEAST_RADIUS_MM), SHAFT);
+        shaft = rod(Math.max((tool?.diameter_mm ?? 2) / 2, MIN_SHAFT_RADIUS_MM), SHAFT_COLOUR);
         shaft.name = i.id;
         this.shafts.set(i.id, shaft);
         this.instruments.add(shaft);
@@ -97,7 +96,7 @@ export class Scene3d {
       lay(shaft, tip.clone().addScaledVector(new Vector3(...i.axis_ct), -length), tip);
     }
     for (const [id, shaft] of this.shafts)
-      if (!seen.has(id)) {
+      if (!shown.has(id)) {
         this.instruments.remove(shaft);
         this.shafts.delete(id);
       }
@@ -109,7 +108,7 @@ export class Scene3d {
     this.beam.visible = Boolean(T && camera);
     if (!this.beam.visible) return;
     const T_ct_camera = new Matrix4().set(...T).invert();
-    const depth = this.target.clone().applyMatrix4(new Matrix4().set(...T)).z * BEYOND;
+    const depth = this.target.clone().applyMatrix4(new Matrix4().set(...T)).z * BEAM_LENGTH;
     const source = new Vector3().applyMatrix4(T_ct_camera);
     const [[fx, , cx], [, fy, cy]] = camera.K;
     const corners = [[0, 0], [camera.cols, 0], [camera.cols, camera.rows], [0, camera.rows]].map(([x, y]) =>
@@ -143,7 +142,7 @@ export class Scene3d {
     this.changed = false;
     this.renderer.render(this.scene, this.camera);
     const gl = this.renderer.getContext();
-    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, this.pixel); // waits: what it costs is to be known
+    gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, this.pixel); // waits for the GPU, so that its time is known
     this.drawn++;
   }
 

@@ -1,13 +1,12 @@
-// The patient in space: 3D view, CT slices and the DRR. All of it comes after the first picture, and only when looked at.
+// The patient in space: 3D view, CT slices and the DRR. They are loaded after the first picture, when they are first shown.
 
+import {
+  DRR_SIDE_PX, MAX_SPACE_PAUSE_MS, PLAN_COLOUR, SHAFT_COLOUR, SHAFT_MM, SPACE_EVERY_MS, SPACE_RETRY_MS, SPACE_TIME_FRACTION,
+} from "./constants.js";
 import { unpacked } from "./packing.js";
 import { text } from "./strings.js";
 
 const find = (id) => document.getElementById(id);
-// The picture comes first: where the GPU is a program that shares its cores, space gets a tenth of the time.
-const EVERY_MS = 66, SHARE = 0.1, LONGEST_MS = 2000;
-const DRR_SIDE = 512;
-const PLAN = "#5cc8ff", SHAFT = "#ffb000";
 
 export class Space {
   constructor() {
@@ -25,14 +24,14 @@ export class Space {
     find("space-note").textContent = words;
   }
 
-  // Loads the case; `running` is the id that the pipeline reports.
+  // Loads the case; `running` is the id of the pipeline's case.
   async load(running) {
     if (this.loading && this.running === running) return this.loading;
     this.running = running;
     this.loading = this.fetch(running).catch((error) => {
       this.note(text.noSpace(error.message));
       this.loading = null;
-      this.retryAt = performance.now() + 5000;
+      this.retryAt = performance.now() + SPACE_RETRY_MS;
     });
     return this.loading;
   }
@@ -58,7 +57,7 @@ export class Space {
     this.note("");
   }
 
-  // Another case: a canvas keeps its context, so new ones take the place of the old.
+  // For another case: a canvas keeps its context, so the canvases are replaced.
   forget() {
     this.case = null;
     if (!this.scene) return;
@@ -82,7 +81,7 @@ export class Space {
     if (this.case) this.scene?.plan(this.plan());
   }
 
-  // Where the slices lie: at the first instrument's tip, or at the plan's target.
+  // The point of the slices: the first instrument's tip, or the plan's target.
   middle(overlay) {
     return overlay?.instruments.find((i) => i.tip_ct)?.tip_ct ?? this.plan()[0]?.target_ct ?? this.case.target_ct;
   }
@@ -96,7 +95,7 @@ export class Space {
     if (now < this.next) return;
     this.redraw(overlay, camera);
     const took = performance.now() - now;
-    this.next = now + Math.min(Math.max(EVERY_MS, took / SHARE), LONGEST_MS);
+    this.next = now + Math.min(Math.max(SPACE_EVERY_MS, took / SPACE_TIME_FRACTION), MAX_SPACE_PAUSE_MS);
   }
 
   redraw(overlay, camera) {
@@ -110,7 +109,7 @@ export class Space {
     canvas.hidden = !(this.drr_on && T);
     if (!canvas.hidden && (this.anew || this.drr_new)) {
       if (!canvas.sized) {
-        const scale = DRR_SIDE / Math.max(camera.rows, camera.cols);
+        const scale = DRR_SIDE_PX / Math.max(camera.rows, camera.cols);
         [canvas.width, canvas.height, canvas.sized] = [Math.round(camera.cols * scale), Math.round(camera.rows * scale), true];
       }
       this.drr.draw(T, camera);
@@ -127,9 +126,9 @@ export class Space {
     if (!side) return;
     if (canvas.width !== 3 * side || canvas.height !== side)
       for (const c of [canvas, marks]) [c.width, c.height] = [3 * side, side];
-    const lines = this.plan().map((t) => [t.entry_ct, t.target_ct, PLAN]);
+    const lines = this.plan().map((t) => [t.entry_ct, t.target_ct, PLAN_COLOUR]);
     for (const i of overlay?.instruments ?? [])
-      if (i.tip_ct && i.axis_ct) lines.push([i.tip_ct.map((x, k) => x - 120 * i.axis_ct[k]), i.tip_ct, SHAFT]);
+      if (i.tip_ct && i.axis_ct) lines.push([i.tip_ct.map((x, k) => x - SHAFT_MM * i.axis_ct[k]), i.tip_ct, SHAFT_COLOUR]);
     this.slices.draw(this.middle(overlay), lines);
     this.slices.finish();
     this.drawn.slices++;

@@ -1,10 +1,10 @@
-// The connection: messages in, requests out, and back again when it breaks.
+// The connection: messages in, requests out; opened again when it breaks.
 
+import { REPLY_MS } from "./constants.js";
 import { unpacked } from "./packing.js";
 import { text } from "./strings.js";
 
 const KEY = new URLSearchParams(location.search).get("key") ?? "";
-const REPLY_MS = 5000; // the server gives the pipeline two seconds for each request
 
 export class Stream {
   constructor(handlers) {
@@ -37,13 +37,13 @@ export class Stream {
     this.waiting.clear();
   }
 
-  // Has pictures sent with no more pixels along their longer side than that.
+  // Asks for pictures whose longer side has at most so many pixels.
   shows(side) {
     this.side = side;
     if (this.open) this.link.postMessage({ text: `side ${side}` });
   }
 
-  // Has the next picture sent.
+  // Asks for the next picture.
   taken() {
     if (this.open) this.link.postMessage({ text: "taken" });
   }
@@ -53,7 +53,7 @@ export class Stream {
     this.waiting.delete(reply.id);
   }
 
-  // A promise of the reply; it never fails, a refusal is a reply.
+  // A promise of the reply, which is never rejected: a refusal is a reply.
   ask(op, args = {}, user = "") {
     if (!this.open)
       return Promise.resolve({ ok: false, error: { code: "closed", text: "not connected" } });

@@ -1,4 +1,4 @@
-// Every word that the page shows, in one place for translation.
+// Every text of the page, in one place for translation.
 export const text = {
   depth: "Depth to target",
   bullseye: "Deviation from plan",
@@ -7,7 +7,7 @@ export const text = {
   status: {
     tracking: "Tracking", degraded: "Degraded", searching: "Searching for the patient", lost: "LOST", no_model: "No model",
   },
-  // Across the ray, where guidance is read off the picture.
+  // Across the ray: the direction in which the picture guides.
   within: (across, space) => `95 % within ${across} mm across, ${space} mm in space`,
   unknownError: "its error is not known",
   held: (ms) => `Not measured for ${ms} ms`,

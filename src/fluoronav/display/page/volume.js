@@ -1,5 +1,6 @@
-// The case's CT on the browser's GPU: slices through a point, and the X-ray picture that it would make (DRR).
+// The case's CT on the browser's GPU: slices through a point, and the projection (DRR).
 
+import { DRR_FROM_HU, SLICE_FIELD_MM, SLICE_WINDOW_HU } from "./constants.js";
 import { context, program } from "./gl.js";
 
 const HEAD = `#version 300 es
@@ -12,14 +13,14 @@ out vec4 colour;
 `;
 const SLICE = `${HEAD}
 uniform vec3 middle, right, down; // LPS mm; the square's middle and its sides
-uniform vec2 window; // shares of the voxel's range
+uniform vec2 window; // fractions of the voxel's range
 void main() {
   vec3 p = (middle + (at.x - 0.5) * right + (at.y - 0.5) * down - origin) / size;
   bool inside = all(greaterThanEqual(p, vec3(0))) && all(lessThanEqual(p, vec3(1)));
   float value = inside ? texture(ct, p).r : 0.0;
   colour = vec4(vec3((value - window.x) / (window.y - window.x)), 1.0);
 }`;
-// Beer's law along the ray, over what is denser than soft tissue: bones as they look in the frame.
+// Beer's law along the ray, over what is denser than soft tissue, so that bones look as in the frame.
 const DRR = `${HEAD}
 uniform vec3 source, corner, right, down; // LPS mm; corner, sides: of the picture's plane as seen from the source
 uniform float dense;
@@ -46,7 +47,7 @@ export class Ct {
     this.size = head.size.map((n) => n * head.spacing_mm);
   }
 
-  share(hu) {
+  fraction(hu) {
     return (hu - this.head.low_hu) / (this.head.high_hu - this.head.low_hu);
   }
 }
@@ -73,7 +74,7 @@ class Renderer {
     this.set("size", ct.size);
   }
 
-  // Waits for the GPU, so that whoever draws knows what it costs.
+  // Waits for the GPU, so that the caller can measure the time.
   finish() {
     const gl = this.gl;
     gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, new Uint8Array(4));
@@ -88,8 +89,6 @@ class Renderer {
   }
 }
 
-const FIELD_MM = 90; // what a slice shows
-const WINDOW_HU = [-200, 900], DENSE_HU = 120; // of the slices; from where on the DRR counts
 // Right and down on the screen in LPS, as radiologists look at them, and the letters at the four sides.
 const VIEWS = [
   { name: "axial", right: [1, 0, 0], down: [0, 1, 0], sides: "RLAP" },
@@ -105,7 +104,7 @@ export class Slices extends Renderer {
 
   prepare() {
     super.prepare();
-    this.set("window", WINDOW_HU.map((hu) => this.ct.share(hu)));
+    this.set("window", SLICE_WINDOW_HU.map((hu) => this.ct.fraction(hu)));
   }
 
   // Three slices through a point of the patient; `lines` are [from, to, colour] in LPS mm.
@@ -115,17 +114,17 @@ export class Slices extends Renderer {
     this.set("middle", point_ct);
     VIEWS.forEach((view, k) => {
       gl.viewport(k * side, 0, side, this.canvas.height);
-      for (const way of ["right", "down"]) this.set(way, view[way].map((x) => x * FIELD_MM));
+      for (const way of ["right", "down"]) this.set(way, view[way].map((x) => x * SLICE_FIELD_MM));
       gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
     });
     this.mark(point_ct, lines, side);
   }
 
-  // Where a point of the patient lies in a slice of `side` pixels, through the point in its middle.
+  // A point of the patient in pixels of a slice of `side` pixels that is centred at `middle`.
   at(view, point, middle, side) {
     const off = point.map((x, k) => x - middle[k]);
     const along = (way) => off[0] * way[0] + off[1] * way[1] + off[2] * way[2];
-    return [side * (0.5 + along(view.right) / FIELD_MM), side * (0.5 + along(view.down) / FIELD_MM)];
+    return [side * (0.5 + along(view.right) / SLICE_FIELD_MM), side * (0.5 + along(view.down) / SLICE_FIELD_MM)];
   }
 
   mark(middle, lines, side) {
@@ -173,7 +172,7 @@ export class Drr extends Renderer {
 
   prepare() {
     super.prepare();
-    this.set("dense", [this.ct.share(DENSE_HU)]);
+    this.set("dense", [this.ct.fraction(DRR_FROM_HU)]);
   }
 
   // As the camera would see the patient from a pose (16 floats, row-major).

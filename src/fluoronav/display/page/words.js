@@ -1,4 +1,4 @@
-// Words on the page, written only when they are others: each writing has the browser lay out and paint anew.
+// Texts are written only when they change: each writing makes the browser lay out and paint again.
 
 export function write(element, words) {
   if (element.textContent !== words) element.textContent = words;

@@ -17,7 +17,6 @@ from fluoronav.site.launch import LaunchFile
 from fluoronav.stream.frame import Budget, FrameRecord, ViewPicture
 from fluoronav.stream.pipeline.accounting import FrameAccount
 from fluoronav.stream.pipeline.chain import Chain
-from fluoronav.stream.pipeline.clock import ClockOffset
 from fluoronav.stream.pipeline.messages import overlay_message
 from fluoronav.stream.pipeline.publisher import Publisher
 from fluoronav.stream.pipeline.repeats import PictureRepeats
@@ -26,6 +25,7 @@ from fluoronav.stream.pipeline.tool_intake import LIMITS as TOOL_LIMITS
 from fluoronav.stream.pipeline.tool_intake import ToolIntake
 from fluoronav.stream.stage import HoldsAlerts, HoldsPose, MakesPictures, ObservesTools
 from fluoronav.wire import FrameHeader, InvalidMessage, decode_frame
+from fluoronav.wire.clock import ClockOffset
 from fluoronav.wire.messages import PROTOCOL_VERSION
 
 log = logging.getLogger("fluoronav")

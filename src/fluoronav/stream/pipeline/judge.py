@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from fluoronav.stream.pipeline.clock import ClockOffset
 from fluoronav.stream.pipeline.frames import FrameLoop
+from fluoronav.wire.clock import ClockOffset
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ import numpy as np
 import zmq
 
 from fluoronav.stream.frame import ToolSample
-from fluoronav.stream.pipeline.clock import ClockOffset
 from fluoronav.stream.stage import ObservesTools
 from fluoronav.wire import InvalidMessage, decode_tools
+from fluoronav.wire.clock import ClockOffset
 
 
 @dataclass(frozen=True, slots=True)

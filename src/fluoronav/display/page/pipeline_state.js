@@ -1,11 +1,11 @@
-// How the pipeline stands: what the head of the page says of it, and who the patient is.
+// The pipeline's state in the head of the page, and the question whether this is the patient.
 
 import { text } from "./strings.js";
 import { write } from "./words.js";
 
 const find = (id) => document.getElementById(id);
 
-// [kind, words] of the badge: LIVE only where everything that it promises has been said, and lately.
+// [kind, words] of the badge: LIVE only where everything that it promises was received, and recently.
 export function badge(health, overlay, known) {
   if (!health) return ["", ""];
   if (!known) return ["unknown", text.mode.unknown];
@@ -18,20 +18,20 @@ export function badge(health, overlay, known) {
   return ["live", text.mode.live];
 }
 
-export class Standing {
-  // `confirm(case)` is asked when somebody says that this is the patient.
+export class PipelineState {
+  // `confirm(case)` is called when a person confirms the patient.
   constructor(confirm) {
     const button = find("patient").querySelector("button");
     button.textContent = text.confirm;
     button.onclick = () => confirm(this.asked);
   }
 
-  // `overlay` is the newest, or null where it is old; `known`: the pipeline has been heard lately.
+  // `overlay` is the newest, or null where it is old; `known`: the pipeline was heard recently.
   show(health, overlay, known) {
     const [kind, words] = badge(health, overlay, known);
     write(find("mode"), words);
     find("mode").className = kind;
-    // The badge or the picture says the state itself.
+    // The badge or the picture shows the state itself.
     const reason = health && known && health.state !== "running" ? health.reason || health.error : "";
     write(find("reason"), reason);
     if (find("reason").title !== reason) find("reason").title = reason;
@@ -44,7 +44,7 @@ export class Standing {
     const bar = find("patient");
     if (bar.hidden === ask) bar.hidden = !ask;
     if (!ask) return;
-    this.asked = health.case; // the one that the words name: another is another question
+    this.asked = health.case; // the case that the words name
     const may = document.body.dataset.role === "control";
     write(bar.querySelector(".words"), may ? text.askPatient(health.case_name || health.case) : text.unconfirmed);
   }

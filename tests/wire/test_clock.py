@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluoronav.stream.pipeline.clock import ClockOffset
+from fluoronav.wire.clock import ClockLimits, ClockOffset
 
 TRANSPORT_MS = 16.0
 
@@ -67,3 +67,29 @@ def test_the_first_message_of_a_sender_is_not_believed_an_hour_ahead():
     assert clock.is_early(-3.6e6, 100)
     clock.add(0.1, 2.0)
     assert not clock.is_early(2.0, 100) and clock.ms == 0
+
+
+def test_a_burst_after_a_stall_is_merged_and_is_no_step():
+    clock = ClockOffset(TRANSPORT_MS, ClockLimits(merge_s=0.01))
+    fed([3.0] * 60, clock=clock)
+    left = [clock.add(2.2 + 0.001 * k, 200.0 - k) for k in range(9)]
+    assert clock.ms == 0 and clock.steps == 0 and left[0] == 200.0
+
+
+def test_an_offset_that_was_applied_falls_back_only_below_the_resynchronised_delay():
+    clock = ClockOffset(TRANSPORT_MS, ClockLimits(resynchronised_ms=8.0))
+    fed([18.0] * 20, clock=clock)
+    assert clock.ms == 18.0
+    for k in range(200):
+        clock.add(1.0 + 0.033 * k, 12.0)
+    assert clock.ms == 12.0
+    for k in range(200):
+        clock.add(8.0 + 0.033 * k, 5.0)
+    assert clock.ms == 0
+
+
+def test_a_clock_that_is_known_to_be_set_is_learned_from_the_next_message():
+    clock, _ = fed([300.0] * 20)
+    clock.forget()
+    assert clock.ms == 300.0 and clock.steps == 1
+    assert clock.add(2.0, -700.0) == 0.0 and clock.ms == -700.0

@@ -1,0 +1,87 @@
+// Every number that somebody chose, with its unit. Two of the connection's are in link.js: a worker imports nothing here.
+
+// What is old (app.js)
+export const LOST_MS = 450; // silence after which what is shown is called old
+export const UNKNOWN_MS = 3000; // silence of health, which comes once a second, after which its state is unknown
+export const HELD_MS = 300; // a pose that was measured longer ago is not called tracked
+export const HELD_STEP_MS = 50; // ages are written in these steps
+export const OLD_FRAMES = 2; // an overlay that is older than the picture by more frames is faded
+export const OLD_OVERLAY_OPACITY = 0.35;
+
+// Pictures and their overlays (app.js)
+export const MAX_OVERLAYS = 32; // kept for pictures that come later
+export const MAX_WAITING_PICTURES = 8;
+export const WAIT_FOR_OVERLAY_MS = 120; // the longest that a picture waits for its overlay
+export const NEW_COUNT_FRAMES = 1000; // a number that is lower by so many is of a grabber that was started again
+export const WINDOW_OVERLAY_MS = 3000; // without overlays for so long the window no longer follows the last outlines
+export const MAX_LATENCIES = 20000; // kept for benches
+export const LOUPE_ZOOM = 4;
+
+// Texts that disappear (app.js)
+export const NOTE_MS = 4000;
+export const REFUSAL_MS = 10000;
+export const RESTART_NOTE_MS = 20000;
+
+// Alarms (alarms.js), by IEC 60601-1-8: starts of the pulses and their length in s, pause between bursts in s, pitch in Hz.
+// High: two bursts of five.
+export const BURST = {
+  high: { pulses: [0, 0.2, 0.4, 0.75, 0.95, 1.5, 1.7, 1.9, 2.25, 2.45], length: 0.12, every: 5, hertz: 660 },
+  medium: { pulses: [0, 0.3, 0.6], length: 0.2, every: 8, hertz: 520 },
+  low: { pulses: [0, 0.35], length: 0.2, every: 20, hertz: 390 },
+};
+export const SOUND_PAUSE_S = 120;
+export const MAX_LOG_LINES = 500;
+
+// Values that are accepted (checked.js)
+export const MAX_NUMBER = 1e6; // mm, px, degrees or ms: more is no measurement
+export const MAX_AGE_MS = 1e12;
+
+// Connection (stream.js)
+export const REPLY_MS = 5000; // the server gives the pipeline two seconds for each request
+
+// Stepping back (history.js)
+export const HISTORY_EVERY_MS = 100;
+export const MAX_MOMENTS = 300; // half a minute
+export const HALVED_ABOVE_PX = 700; // longer sides are kept at half their size
+
+// Drawing over the picture (layers.js)
+export const SHAFT_COLOUR = "#ffb000"; // amber and blue are told apart by every kind of colour vision
+export const PLAN_COLOUR = "#5cc8ff";
+export const LEVEL_COLOUR = { danger: "#ff5a36", caution: "#ffd23f", clear: "#7fe0a8" };
+export const HELD_OPACITY = 0.45; // of what is drawn at an old pose
+export const SCALE_BAR_MM = [1, 2, 5, 10, 20, 50, 100];
+export const MIN_SCALE_BAR_PX = 90;
+export const ELLIPSE_95 = 2.45; // radius of the 95 % ellipse of a normal error in the plane, in sigmas
+export const MIN_ARROW = 0.3; // of a direction's length in the picture: a shorter arrow points at the viewer
+
+// Numbers (numbers.js)
+export const RING_MM = [1, 2, 5]; // of the bull's-eye
+export const BULLSEYE_MM = 6; // radius of the bull's-eye
+export const FAR_LATERAL_MM = 2;
+export const FULL_DEPTH_MM = 80; // full length of the depth bar
+export const SHOWN_CONTACT_S = 10; // later contacts are not written
+
+// The picture's window (picture.js, window.js); fractions of what lies under the outlines unless said otherwise
+export const WINDOW_EVERY_MS = 150;
+export const WINDOW_SETTLES_MS = 500; // time constant of following
+export const MAX_WINDOW_STEP = 0.25; // of the way, so that it does not flicker
+export const LOW_QUANTILE = 0.03, HIGH_QUANTILE = 0.95; // the values between them span the window
+export const BELOW_WIDTHS = 0.15, ABOVE_WIDTHS = 0.6; // margins in widths: metal is darker than bone, soft tissue brighter
+export const MIN_WINDOW = 0.05; // of full scale: a narrower window would show noise alone
+export const MIN_SAMPLES = 60;
+export const SAMPLES_PER_SIDE = 24; // of the box around an outline, and of the inner field
+export const INNER_RADIUS = 0.36; // of the inner field, in sides of the picture
+export const CORNER_SIDE = 0.04; // of a corner that is tested for lying outside the field, in sides of the picture
+export const DARK_CORNER = 0.2; // of full scale: a corner that is darker than the centre by more lies outside the field
+
+// The 3D view (scene.js, space.js, volume.js)
+export const BEAM_LENGTH = 1.35; // in distances from the source to the target
+export const SHAFT_MM = 120, MIN_SHAFT_RADIUS_MM = 0.8; // of a drawn instrument
+export const SPACE_EVERY_MS = 66, MAX_SPACE_PAUSE_MS = 2000;
+export const SPACE_TIME_FRACTION = 0.1; // where the GPU is a program on the same cores, the 3D view gets this part of the time
+export const SPACE_RETRY_MS = 5000;
+export const DRR_SIDE_PX = 512;
+export const FLICKER_MS = 400; // between the DRR and the frame (controls.js)
+export const SLICE_FIELD_MM = 90;
+export const SLICE_WINDOW_HU = [-200, 900];
+export const DRR_FROM_HU = 120; // the DRR sums what is denser

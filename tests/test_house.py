@@ -1,0 +1,69 @@
+"""The sizes of modules and functions, and who may import the lab."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOM = Path(__file__).parents[1] / "src" / "fluoronav"
+MOST_MODULE_LINES, MOST_FUNCTION_LINES = 400, 80
+# Exceptions, each with its reason: a module, or a module and the name of a function in it.
+LONG_MODULES = {
+    "case/plausible.py": "one check after the other; to be split by what is checked",
+    "cli/__init__.py": "all commands; to be split into a module for each room",
+    "lab/bench/registration.py": "protocol and table of one bench; to be split",
+    "lab/simulation/instrument_scenes.py": "shapes and scenes; to be split",
+    "stream/frame.py": "the record and its results; to be split",
+    "stream/guidance/stage.py": "stage and levels; to be split",
+    "stream/pipeline/accounting.py": "numbers, alerts and clocks; to be split",
+    "stream/pipeline/requests.py": "all handlers; to be split",
+    "stream/registration/stage.py": "stage and state machine; to be split",
+}
+LONG_FUNCTIONS = {
+    "cli/__init__.py _parser": "arguments of all commands; to be split with its module",
+    "lab/bench/alerts.py bench_alerts": "one protocol; to be split into its steps",
+    "lab/simulation/distractors.py distract": "one branch for each kind of object; to become a table",
+    "lab/simulation/rig.py record": "start, run and end of the simulated room; to be split",
+    "lab/simulation/xray.py material_paths": "one ray-casting kernel; to be split",
+}
+MODULES = {str(path.relative_to(ROOM)): path.read_text(encoding="utf-8") for path in sorted(ROOM.rglob("*.py"))}
+
+
+def functions(source):
+    """Name and number of lines of every function in a module."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            yield node.name, node.end_lineno - node.lineno + 1
+
+
+def imported_with_module(node):
+    """Modules that are imported when this one is: everything outside function bodies."""
+    if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+        return
+    if isinstance(node, ast.Import):
+        yield from (alias.name for alias in node.names)
+    elif isinstance(node, ast.ImportFrom) and node.module:
+        yield from (f"{node.module}.{alias.name}" for alias in node.names)
+    for child in ast.iter_child_nodes(node):
+        yield from imported_with_module(child)
+
+
+def test_no_module_is_longer_than_can_be_read_at_once():
+    long = {name for name, source in MODULES.items() if source.count("\n") > MOST_MODULE_LINES}
+    assert long - LONG_MODULES.keys() == set()
+
+
+def test_no_function_is_longer_than_a_screen():
+    long = {
+        f"{module} {name}"
+        for module, source in MODULES.items()
+        for name, lines in functions(source)
+        if lines > MOST_FUNCTION_LINES
+    }
+    assert long - LONG_FUNCTIONS.keys() == set()
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m.split("/")[0] not in ("cli", "lab")])
+def test_only_the_command_line_imports_the_lab(module):
+    imported = imported_with_module(ast.parse(MODULES[module]))
+    assert [name for name in imported if f"{name}.".startswith("fluoronav.lab.")] == []
