@@ -152,7 +152,7 @@ def test_recording_and_another_case_are_asked_for_and_what_the_pipeline_does_is_
     display.until(page, "document.getElementById('tool-case').options.length === 2")
     page.click("#tool-record")
     display.until(page, "document.getElementById('tool-record').textContent === 'Record'")
-    display.health["recording"] = "/recordings/carm0.fnrec"
+    display.health["recording"] = "/recordings/carm0.mcap"
     display.until(page, "document.getElementById('tool-record').textContent === 'Stop recording'")
     page.click("#tool-record")
     page.locator("#tool-case").select_option("another")

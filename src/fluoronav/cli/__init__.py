@@ -210,7 +210,7 @@ def _parser() -> argparse.ArgumentParser:
         command.add_argument(
             "launch", nargs="?", type=Path, default=None, help="launch file of the pipeline (default: the demo's)"
         )
-    record.add_argument("--out", type=Path, required=True, help="write the recording here (.fnrec); must not exist")
+    record.add_argument("--out", type=Path, required=True, help="write the recording here (MCAP); must not exist")
     record.add_argument("--seconds", type=_positive, default=None, help="for so long, s; else until Ctrl-C")
     record.add_argument(
         "--until-input-ends", action="store_true", help="end, too, when standard input is closed: with whoever began it"
@@ -222,7 +222,7 @@ def _parser() -> argparse.ArgumentParser:
         "would: `fluoronav run` takes them for live",
         _replay,
     )
-    replay.add_argument("recording", type=Path, help="a .fnrec of `fluoronav record`")
+    replay.add_argument("recording", type=Path, help="a file of `fluoronav record` (.mcap, or an old .fnrec)")
     replay.add_argument("--speed", type=_positive, default=1.0, help="2 is twice as fast")
     replay.add_argument("--loop", action="store_true", help="again and again, until Ctrl-C")
     _add_endpoints(replay)
