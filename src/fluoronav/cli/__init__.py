@@ -444,14 +444,14 @@ def _run(options: argparse.Namespace) -> None:
 def _simulate(options: argparse.Namespace) -> None:
     from fluoronav.case import load_case
     from fluoronav.geometry import Camera
-    from fluoronav.lab.simulation.detector import Detector
+    from fluoronav.lab.simulation.flat_panel import FlatPanel
     from fluoronav.lab.simulation.grabber import Grabber
     from fluoronav.lab.simulation.sequence import load_or_render
 
     case = load_case(options.case)
-    field = {"aperture_share": options.aperture, "collimator_share": options.blades}
-    detector = Detector(bits=options.bits, photons=options.photons, **field)
-    sequence = load_or_render(case, Camera.load(options.camera), detector=detector)
+    field = {"aperture_fraction": options.aperture, "collimator_fraction": options.blades}
+    panel = FlatPanel(bits=options.bits, photons=options.photons, **field)
+    sequence = load_or_render(case, Camera.load(options.camera), panel=panel)
     grabber = Grabber(case, sequence, options.frames_endpoint, options.tools_endpoint, options.source)
     if not options.quiet:
         print(f"publishing frame/{options.source} at {options.frames_endpoint}; waiting for a subscriber", flush=True)
@@ -780,17 +780,17 @@ def _bench_latency(options: argparse.Namespace) -> int:
     from fluoronav.case import load_case
     from fluoronav.geometry import Camera
     from fluoronav.lab.latency_report import draw_histogram, report, table
-    from fluoronav.lab.simulation.detector import Detector
-    from fluoronav.lab.simulation.rig import record, scaled_camera
+    from fluoronav.lab.simulation.flat_panel import FlatPanel
+    from fluoronav.lab.simulation.rig import capture_run, scaled_camera
     from fluoronav.lab.simulation.sequence import load_or_render
     from fluoronav.site.launch import load_launch
 
-    detector = Detector(aperture_share=options.aperture, collimator_share=options.blades)
+    panel = FlatPanel(aperture_fraction=options.aperture, collimator_fraction=options.blades)
     launch = load_launch(options.launch, **({"stages": options.stages} if options.stages else {}))
     case = load_case(launch.case)
     with tempfile.TemporaryDirectory() as folder:
-        load_or_render(case, Camera.load(scaled_camera(launch.camera, options.size, Path(folder))), detector=detector)
-    recording = record(
+        load_or_render(case, Camera.load(scaled_camera(launch.camera, options.size, Path(folder))), panel=panel)
+    recording = capture_run(
         launch.model_dump(mode="json"),
         options.frames,
         options.fps,

@@ -13,7 +13,7 @@ from tqdm import tqdm
 from fluoronav.case import Bones, load_case
 from fluoronav.geometry import Camera, transform_points
 from fluoronav.lab.bench.subjects import errors_mm, starts, view_poses
-from fluoronav.lab.simulation.detector import Detector, ImageChain
+from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.moved_bone import with_moved_bone
 from fluoronav.lab.simulation.sequence import Anatomy
 from fluoronav.paths import shipped
@@ -46,7 +46,7 @@ def bench_bones(count: int, seed: int) -> list[dict[str, Any]]:
     case, camera = load_case("embedded"), Camera.load(shipped("calibration/demo-carm.yaml"))
     labels = {s.name: s.label for s in case.structures}
     case = replace(case, objects=tuple(Bones(n, (labels[n],), None) for n in _BONES))
-    chain = ImageChain(Detector(), camera.rows, camera.cols, 3)
+    chain = ImageChain(FlatPanel(), camera.rows, camera.cols, 3)
     attenuation, registration = AttenuationStage(), RegistrationStage()
     attenuation.prepare(case, camera)
     registration.prepare(case, camera)

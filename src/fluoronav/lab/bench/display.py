@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from fluoronav.case import load_case
 from fluoronav.geometry import Camera
-from fluoronav.lab.simulation.rig import Recording, free_endpoints, record, why_without_a_pose
+from fluoronav.lab.simulation.rig import CapturedRun, capture_run, free_endpoints, why_without_a_pose
 from fluoronav.lab.simulation.sequence import load_or_render
 from fluoronav.site.launch import load_launch
 from fluoronav.wire import encode
@@ -75,14 +75,14 @@ def bench_display(
         raise RuntimeError("needs Chromium: apt-get install chromium")
     launch = load_launch(launch_path).model_dump(mode="json")
     say("recording 10 s of the pipeline")
-    recording = record(launch, 300, 30.0)
-    if why := why_without_a_pose(recording):
+    run = capture_run(launch, 300, 30.0)
+    if why := why_without_a_pose(run):
         raise RuntimeError(f"there is nothing to show: {why}")
     frames = load_or_render(load_case(launch["case"]), Camera.load(launch["camera"])).frames
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as name:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
         out: dict[str, Any] = {"viewers": viewers, "seconds": seconds, "size": _SIZE}
-        out["recorded"] = _recorded(browser, launch, recording, frames, seconds, viewers, Path(name))
+        out["recorded"] = _recorded(browser, launch, run, frames, seconds, viewers, Path(name))
         say("beside the running pipeline")
         out["with_pipeline"] = _with_pipeline(browser, launch, pipeline_seconds)
         browser.close()
@@ -90,7 +90,7 @@ def bench_display(
 
 
 def _recorded(
-    browser, launch: dict, recording: Recording, frames, seconds: float, viewers: int, folder: Path
+    browser, launch: dict, run: CapturedRun, frames, seconds: float, viewers: int, folder: Path
 ) -> dict[str, Any]:
     endpoints = free_endpoints("tcp", folder)
     path = folder / "launch.yaml"
@@ -106,7 +106,7 @@ def _recorded(
         begin, opened, settled, heap, drawn = time.monotonic(), False, False, 0.0, 0
         memory: list[dict[str, float]] = []
         bar = tqdm(total=round(seconds), desc="recorded messages", unit="s")
-        for k, due, kind, parts in _messages(recording, frames, launch["source"]):
+        for k, due, kind, parts in _messages(run, frames, launch["source"]):
             time.sleep(max(begin + due - time.monotonic(), 0))
             elapsed = time.monotonic() - begin
             if elapsed > seconds + _SETTLING_S:
@@ -134,7 +134,7 @@ def _recorded(
         said.close()
 
 
-def _messages(recording: Recording, frames, source: str) -> Iterator[tuple[int, float, str, Callable[[], list[bytes]]]]:
+def _messages(run: CapturedRun, frames, source: str) -> Iterator[tuple[int, float, str, Callable[[], list[bytes]]]]:
     """What was recorded, over and over at 30 frames a second: number, when (s), kind, and what makes its parts.
 
     Each overlay comes as long after its frame as it did from the pipeline.
@@ -142,7 +142,7 @@ def _messages(recording: Recording, frames, source: str) -> Iterator[tuple[int, 
 
     def frame(k: int) -> list[bytes]:
         taken[k] = time.time_ns()
-        counts = frames[recording.truth[recording.overlays[k % n][1]["seq"]]["frame"]]
+        counts = frames[run.truth[run.overlays[k % n][1]["seq"]]["frame"]]
         header = {
             "v": 1, "source": source, "seq": k, "t_acq": taken[k], "rows": counts.shape[0], "cols": counts.shape[1],
             "dtype": "u2", "bits": 16,
@@ -150,17 +150,17 @@ def _messages(recording: Recording, frames, source: str) -> Iterator[tuple[int, 
         return [f"frame/{source}".encode(), encode(header), counts.tobytes()]
 
     def overlay(k: int) -> list[bytes]:
-        told = recording.overlays[k % n][1] | {"seq": k, "t_acq": taken.pop(k)}
+        told = run.overlays[k % n][1] | {"seq": k, "t_acq": taken.pop(k)}
         return [f"overlay/{source}".encode(), encode(told)]
 
-    n, taken = len(recording.overlays), dict[int, int]()
+    n, taken = len(run.overlays), dict[int, int]()
     waiting: list[tuple[float, int]] = []
     for k in count():
         while waiting and waiting[0][0] <= k / 30:
             due, before = heapq.heappop(waiting)
             yield before, due, "overlay", partial(overlay, before)
         yield k, k / 30, "frame", partial(frame, k)
-        received, told = recording.overlays[k % n]
+        received, told = run.overlays[k % n]
         heapq.heappush(waiting, (k / 30 + (received - told["t_acq"]) / 1e9, k))
 
 
@@ -173,7 +173,7 @@ def _with_pipeline(browser, launch: dict, seconds: float) -> dict[str, Any]:
         port = probe.getsockname()[1]
     page = browser.new_page(viewport=_SIZE)
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(record, launch, round((seconds + 12) * 30), 30.0, display_port=port)
+        running = pool.submit(capture_run, launch, round((seconds + 12) * 30), 30.0, display_port=port)
         _wait_for(lambda: _opened(page, f"http://127.0.0.1:{port}/"), 120)
         _wait_for(lambda: page.evaluate("fluoronav.stats.overlaySeq !== null"), 120)
         page.wait_for_timeout(5000)
@@ -182,8 +182,8 @@ def _with_pipeline(browser, launch: dict, seconds: float) -> dict[str, Any]:
         page.wait_for_timeout(1000 * seconds)
         result = _figures(page, heap, drawn, seconds)
         page.close()
-        recording = running.result()
-    late = np.array([(received - o["t_acq"]) / 1e6 for received, o in recording.overlays])
+        run = running.result()
+    late = np.array([(received - o["t_acq"]) / 1e6 for received, o in run.overlays])
     return result | {"exposure_to_overlay_ms": {"p50": float(np.median(late)), "p99": float(np.percentile(late, 99))}}
 
 

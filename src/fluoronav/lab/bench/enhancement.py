@@ -29,7 +29,7 @@ from fluoronav.imaging.xray.noise import NoiseModel
 from fluoronav.imaging.xray.spatial_filter import LocalWiener
 from fluoronav.imaging.xray.temporal_filter import TemporalFilter
 from fluoronav.lab.bench.subjects import load_subject, view_poses
-from fluoronav.lab.simulation.detector import Detector, ImageChain
+from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.metal import axis_points, k_wire, steel_mm
 from fluoronav.lab.simulation.sequence import Anatomy
 from fluoronav.lab.simulation.xray import transmission
@@ -88,8 +88,8 @@ def bench_enhancement(data: Path, frames: int = FRAMES, pictures: Path | None = 
         photons = FULL_PHOTONS * share
         settings, chain, beams = chain_of(photons)
         full = 2**settings.bits - 1
-        per_photon = full * (1 - settings.offset_share) / (settings.headroom * photons)
-        dark = settings.offset_share * full
+        per_photon = full * (1 - settings.offset_fraction) / (settings.headroom * photons)
+        dark = settings.offset_fraction * full
         model = NoiseModel(per_photon, dark, (per_photon * settings.electronic_photons) ** 2)
         noisy = [chain.counts(beam, 1000 + k) for k, beam in enumerate(beams)]
         truth = [model.stabilised(c).astype(np.float32) for c in scene.clean]
@@ -178,8 +178,8 @@ def _scene(frames: int):
         axes.append((ends[0], (ends[-1] - ends[0]) / np.linalg.norm(ends[-1] - ends[0])))
 
     def chain_of(photons: float, noiseless: bool = False):
-        electronic = 0.0 if noiseless else Detector().electronic_photons
-        settings = Detector(photons=photons, electronic_photons=electronic, fixed_pattern=0.0)
+        electronic = 0.0 if noiseless else FlatPanel().electronic_photons
+        settings = FlatPanel(photons=photons, electronic_photons=electronic, fixed_pattern=0.0)
         return settings, ImageChain(settings, camera.rows, camera.cols, 3), beams
 
     _, perfect, _ = chain_of(1e7, True)

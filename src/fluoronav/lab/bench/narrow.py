@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from fluoronav.imaging.registration.model import RegistrationModel
 from fluoronav.lab.bench.poses import Rig, kept, searched, tracked
 from fluoronav.lab.bench.subjects import Subject
-from fluoronav.lab.simulation.detector import Detector, ImageChain
+from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.stream.frame import FrameRecord
 
 Float = NDArray[np.float64]
@@ -21,11 +21,11 @@ _PHOTONS = 80.0
 # Blades from as wide as the simulator's own to a fifth of the image's width, and round fields of 60 and 50 % of it.
 FIELDS = {
     **{
-        f"blades at {share:g}": Detector(photons=_PHOTONS, collimator_share=share)
+        f"blades at {share:g}": FlatPanel(photons=_PHOTONS, collimator_fraction=share)
         for share in (0.9, 0.6, 0.45, 0.3, 0.2)
     },
     **{
-        f"round, {share:g}": Detector(photons=_PHOTONS, aperture_share=share, collimator_share=1.1)
+        f"round, {share:g}": FlatPanel(photons=_PHOTONS, aperture_fraction=share, collimator_fraction=1.1)
         for share in (0.6, 0.5)
     },
 }
@@ -70,7 +70,7 @@ def bench_narrow(
     return rows
 
 
-def _frame(subject: Subject, rig: Rig, index: int, detector: Detector) -> FrameRecord:
+def _frame(subject: Subject, rig: Rig, index: int, detector: FlatPanel) -> FrameRecord:
     """An exposure whose aperture is found in itself: the stage's first frame."""
     rig.attenuation.prepare(subject.case, subject.camera)
     return kept(rig.frame(subject.counts(index, detector, 2)))

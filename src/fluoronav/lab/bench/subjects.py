@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from fluoronav.case import Case, load_case, read_volume
 from fluoronav.geometry import Camera, CArmPose, inverse, moved_about, transform_points
-from fluoronav.lab.simulation.detector import Detector, ImageChain
+from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.sequence import Anatomy
 from fluoronav.paths import cache_folder, shipped
 
@@ -59,10 +59,10 @@ class Subject:
     T_camera_ct: Float
     beams: NDArray[np.float32] = field(repr=False)
 
-    def counts(self, index: int, detector: Detector | float = 80.0, seed: int = 0) -> NDArray[np.uint16]:
+    def counts(self, index: int, detector: FlatPanel | float = 80.0, seed: int = 0) -> NDArray[np.uint16]:
         """One exposure by a detector, or at a dose (mean detected photons a pixel), shape (rows, cols), 16 bit."""
         beam = cv2.resize(self.beams[index], (self.camera.cols, self.camera.rows), interpolation=cv2.INTER_CUBIC)
-        settings = detector if isinstance(detector, Detector) else Detector(photons=detector)
+        settings = detector if isinstance(detector, FlatPanel) else FlatPanel(photons=detector)
         chain = ImageChain(settings, self.camera.rows, self.camera.cols, 3)
         return chain.counts(np.asarray(beam, dtype=np.float32), 1000 * seed + index)
 

@@ -18,7 +18,7 @@ from fluoronav.case import Case
 from fluoronav.case.tool import Tool
 from fluoronav.geometry import ArmJoints, Camera
 from fluoronav.imaging.projector import padded_rays
-from fluoronav.lab.simulation.detector import Detector, ImageChain
+from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.metal import Metal, axis_points, k_wire, profile_mm, steel_mm
 from fluoronav.lab.simulation.scenario import Scenario
 from fluoronav.lab.simulation.xray import Scan, transmission
@@ -58,7 +58,7 @@ def load_or_render(
     case: Case,
     camera: Camera,
     scenario: Scenario | None = None,
-    detector: Detector | None = None,
+    panel: FlatPanel | None = None,
     cache: Path | None = None,
     threads: int = 2,
 ) -> Sequence:
@@ -72,22 +72,20 @@ def load_or_render(
     cache : Path, optional
         The user's cache by default. A 1024 x 1024 sequence takes 600 MB; the oldest beyond four are removed.
     """
-    scenario, detector = scenario or Scenario(), detector or Detector()
+    scenario, panel = scenario or Scenario(), panel or FlatPanel()
     root = cache or cache_folder("sequences")
-    key = json.dumps(
-        [_VERSION, case.id, camera.rows, camera.cols, camera.K.tolist(), asdict(scenario), asdict(detector)]
-    )
+    key = json.dumps([_VERSION, case.id, camera.rows, camera.cols, camera.K.tolist(), asdict(scenario), asdict(panel)])
     folder = root / hashlib.sha256(key.encode()).hexdigest()[:24]
     T_camera_ct = scenario.poses(case)[[scenario.anatomy_index(i) for i in range(scenario.frames)]]
     T_ct_tool = scenario.wire(case)
     if not (folder / "frames.npy").exists():
         _prune(root)
-        _render(case, camera, scenario, detector, folder, T_ct_tool, threads)
+        _render(case, camera, scenario, panel, folder, T_ct_tool, threads)
     (folder / "frames.npy").touch()
     frames = np.load(folder / "frames.npy", mmap_mode="r")
     joints = scenario.joints(case)
     by_frame = tuple(joints[scenario.anatomy_index(i)] for i in range(scenario.frames))
-    return Sequence(frames, T_camera_ct, T_ct_tool, scenario, detector.bits, by_frame)
+    return Sequence(frames, T_camera_ct, T_ct_tool, scenario, panel.bits, by_frame)
 
 
 def _prune(root: Path) -> None:
@@ -100,19 +98,19 @@ def _render(
     case: Case,
     camera: Camera,
     scenario: Scenario,
-    detector: Detector,
+    panel: FlatPanel,
     folder: Path,
     T_ct_tool: NDArray | None,
     threads: int,
 ) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     temporary = folder / f"frames.{np.random.default_rng().integers(2**40)}.tmp"
-    dtype = np.uint8 if detector.bits == 8 else np.uint16
+    dtype = np.uint8 if panel.bits == 8 else np.uint16
     frames = np.lib.format.open_memmap(
         temporary, mode="w+", dtype=dtype, shape=(scenario.frames, camera.rows, camera.cols)
     )
     anatomy = Anatomy(case, camera.scaled(0.5))
-    chain = ImageChain(detector, camera.rows, camera.cols, scenario.seed)
+    chain = ImageChain(panel, camera.rows, camera.cols, scenario.seed)
     poses = scenario.poses(case)
 
     def one(k: int) -> int:
@@ -172,7 +170,7 @@ class Anatomy:
 
     @staticmethod
     def transmission(water: NDArray, bone: NDArray) -> NDArray[np.float32]:
-        """Share of the open beam that is detected, without any instrument."""
+        """Fraction of the open beam that is detected, without instruments."""
         out = np.empty(water.size, np.float32)
         transmission(water.ravel(), bone.ravel(), np.zeros(water.size, np.float32), out)
         return out.reshape(water.shape)

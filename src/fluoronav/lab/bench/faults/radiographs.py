@@ -19,7 +19,7 @@ from fluoronav.lab.bench.faults.command import fluoronav, refused_with
 from fluoronav.lab.bench.faults.place import Place
 from fluoronav.lab.bench.faults.row import Fault, Outcome
 from fluoronav.lab.bench.faults.scans import crop, save, slices
-from fluoronav.lab.simulation.detector import Detector, ImageChain
+from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.sequence import Anatomy
 from fluoronav.paths import embedded_case
 
@@ -46,7 +46,7 @@ def _bone_white_cr(place: Place) -> Outcome:
     truth[:3, 3] = [0, 0, case.prior.source_to_isocentre_mm] - truth[:3, :3] @ isocentre
     anatomy = Anatomy(case, camera)
     beam = anatomy.transmission(*anatomy.paths(truth))
-    field = ImageChain(Detector(photons=_PHOTONS), _FIELD_SIDE, _FIELD_SIDE, 3).counts(beam, 1)
+    field = ImageChain(FlatPanel(photons=_PHOTONS), _FIELD_SIDE, _FIELD_SIDE, 3).counts(beam, 1)
     rim = (_FIELD_SIDE - _SIDE) // 2
     counts = field[rim:-rim, rim:-rim].astype(np.float64) / 65535
     exposure = np.log1p(counts * _LOG_GAIN) / np.log1p(_LOG_GAIN)
