@@ -13,6 +13,7 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy.stats import binomtest
 from tqdm import tqdm
 
 from fluoronav.geometry import Camera
@@ -254,13 +255,11 @@ def _figures(rows: list[dict[str, Any]], false: list[Detection], frames: int, do
 
 
 def interval_95(count: int, of: int) -> tuple[float, float]:
-    """Where a share lies of which a sample has so many of so many: Wilson, J. Am. Stat. Assoc. 22:209, 1927."""
+    """95 % Wilson interval of a proportion; (0, 1) without a sample."""
     if not of:
         return 0.0, 1.0
-    z2, share = 1.96**2, count / of
-    middle = (share + z2 / (2 * of)) / (1 + z2 / of)
-    half = np.sqrt(z2 * (share * (1 - share) / of + z2 / (4 * of**2))) / (1 + z2 / of)
-    return max(float(middle - half), 0.0), min(float(middle + half), 1.0)
+    interval = binomtest(count, of).proportion_ci(method="wilson")
+    return float(interval.low), float(interval.high)
 
 
 def _real(data: Path, stage: DetectionStage) -> dict[str, Any]:

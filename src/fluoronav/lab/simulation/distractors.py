@@ -288,7 +288,7 @@ def _implant(
 ) -> None:
     """Draws a rod with heads at or near its ends, a plate with holes, or a screw.
 
-    A screw is drawn only with its head in the field: a bare end that enters the field cannot be told from an instrument.
+    A screw is drawn only with its head in the field: a bare end that enters the field looks like an instrument.
     """
     c, angle = place(), rng.uniform(0, np.pi)
     along = np.array([np.cos(angle), np.sin(angle)])
