@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.imaging.registration.model import RegistrationModel
-from fluoronav.lab.bench.poses import Rig, kept, searched, tracked
+from fluoronav.lab.bench.poses import PoseStages, kept, searched, tracked
 from fluoronav.lab.bench.subjects import Subject
 from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.stream.frame import FrameRecord
@@ -32,14 +32,14 @@ FIELDS = {
 
 
 def bench_narrow(
-    subject: Subject, rig: Rig, model: RegistrationModel, start: Callable[[int], Float]
+    subject: Subject, stages: PoseStages, model: RegistrationModel, start: Callable[[int], Float]
 ) -> list[dict[str, Any]]:
     """Searches and tracking in each field.
 
     Parameters
     ----------
     subject : Subject
-    rig : Rig
+    stages : PoseStages
         Of this subject; its aperture is another afterwards.
     model : RegistrationModel
     start : callable
@@ -54,7 +54,7 @@ def bench_narrow(
     rows = []
     for name, detector in FIELDS.items():
         truth = ImageChain(detector, subject.camera.rows, subject.camera.cols, 3).field_mask
-        frames = [_frame(subject, rig, i, detector) for i in range(len(subject.beams))]
+        frames = [_frame(subject, stages, i, detector) for i in range(len(subject.beams))]
         found = [cv2.resize(_seen(f).astype(np.uint8), truth.shape[::-1], interpolation=cv2.INTER_NEAREST) > 0
                  for f in frames]  # fmt: skip
         rows.append(
@@ -64,16 +64,16 @@ def bench_narrow(
                 "lost": float(np.mean([(truth & ~field_mask).sum() for field_mask in found]) / truth.sum()),
                 "beyond": float(np.mean([(field_mask & ~truth).sum() for field_mask in found]) / truth.sum()),
                 "search": searched(subject, model, frames, f"search, {name}", start),
-                "tracking": tracked(subject, rig, frames, _PHOTONS),
+                "tracking": tracked(subject, stages, frames, _PHOTONS),
             }
         )
     return rows
 
 
-def _frame(subject: Subject, rig: Rig, index: int, detector: FlatPanel) -> FrameRecord:
+def _frame(subject: Subject, stages: PoseStages, index: int, detector: FlatPanel) -> FrameRecord:
     """An exposure whose aperture is found in itself: the stage's first frame."""
-    rig.attenuation.prepare(subject.case, subject.camera)
-    return kept(rig.frame(subject.counts(index, detector, 2)))
+    stages.attenuation.prepare(subject.case, subject.camera)
+    return kept(stages.frame(subject.counts(index, detector, 2)))
 
 
 def _seen(frame: FrameRecord) -> NDArray[np.bool_]:

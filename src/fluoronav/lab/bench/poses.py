@@ -26,7 +26,7 @@ _JUMP = (1.7, 2.9, 2.9)
 _TRACKED_FRAMES = 6
 
 
-class Rig:
+class PoseStages:
     """The two stages of the pipeline that make a pose, fed by hand."""
 
     def __init__(self, subject: Subject) -> None:
@@ -78,9 +78,9 @@ def searched(
     return rows
 
 
-def tracked(subject: Subject, rig: Rig, frames: list[FrameRecord], dose: float) -> dict[str, Any]:
+def tracked(subject: Subject, stages: PoseStages, frames: list[FrameRecord], dose: float) -> dict[str, Any]:
     """One jump of up to 5 mm and 3 degrees, then a few frames: errors, what is claimed, and time."""
-    points, stage, target = subject.points_ct(), rig.registration, subject.case.target_ct
+    points, stage, target = subject.points_ct(), stages.registration, subject.case.target_ct
     rows = []
     for i, frame in enumerate(tqdm(frames, f"{subject.name}: tracking at {dose:g} photons", unit="pose")):
         truth = subject.T_camera_ct[i]

@@ -92,8 +92,8 @@ def windowed(
 ) -> NDArray[np.uint8]:  # fmt: skip
     """A frame in grey, bone dark, windowed for the outlined bones.
 
-    The window is in attenuation, since a spine transmits a tenth of what lungs do. Detail is equalised, so that it is as
-    strong behind the heart as elsewhere. Without an outlined bone in the field the window is that of the whole field.
+    The window is in attenuation, since a spine transmits a tenth of what lungs do. Detail is equalised, so that it is
+    as strong behind the heart as elsewhere. Without an outlined bone in the field the window is that of the whole field.
 
     Parameters
     ----------
