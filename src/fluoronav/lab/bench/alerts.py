@@ -20,6 +20,7 @@ Float = NDArray[np.float64]
 
 _LONGEST_TOOL_MM = 150.0  # of the shaft, so much counts; as in the stage
 
+
 @dataclass(frozen=True)
 class ApproachSettings:
     """How tips approach structures; all chosen."""

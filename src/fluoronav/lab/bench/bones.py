@@ -1,4 +1,4 @@
-"""How well bones get a pose each: exposures of a patient one of whose vertebrae lies otherwise than in the CT."""
+"""One pose per bone: exposures of a patient one of whose vertebrae has moved since the CT."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ from fluoronav.stream.registration.stage import RegistrationStage
 Float = NDArray[np.float64]
 
 _BONES = ("vertebrae_T7", "vertebrae_T8", "vertebrae_T9")
-_MOVED_DEG, _MOVED_MM = 2.5, 2.5
-_FRAMES = 10
+_MOVED_DEG, _MOVED_MM = 2.5, 2.5  # at most; chosen: from supine to prone
+_FRAMES = 10  # of an exposure; chosen: the poses have settled
 
 
 def bench_bones(count: int, seed: int) -> list[dict[str, Any]]:
-    """One vertebra of three is moved by up to 2.5 degrees and 2.5 mm; all three get a pose.
+    """Moves one vertebra of three by up to 2.5 degrees and 2.5 mm, and registers all three.
 
     Parameters
     ----------
@@ -40,8 +40,8 @@ def bench_bones(count: int, seed: int) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        Per exposure and bone: whether it had moved, the error across the ray of the common pose and of its own, both
-        against where the bone is, and whether the bounds hold.
+        Per exposure and bone: whether it has moved, the errors across the ray of the common pose and of its own, and
+        whether the bound holds.
     """
     case, camera = load_case("embedded"), Camera.load(shipped("calibration/demo-carm.yaml"))
     labels = {s.name: s.label for s in case.structures}
@@ -55,8 +55,8 @@ def bench_bones(count: int, seed: int) -> list[dict[str, Any]]:
     for k, truth in enumerate(tqdm(view_poses(case, count, seed), "bones: exposures", unit="frame")):
         moved = _BONES[k % len(_BONES)]
         w, v = rng.standard_normal(3), rng.standard_normal(3)
-        share = rng.uniform(0.3, 1)
-        twist = share * np.concatenate(
+        size = rng.uniform(0.3, 1)
+        twist = size * np.concatenate(
             [np.deg2rad(_MOVED_DEG) * w / np.linalg.norm(w), _MOVED_MM * v / np.linalg.norm(v)]
         )
         patient, T_ct_bone = with_moved_bone(case, moved, twist)
@@ -97,7 +97,7 @@ def bone_points_ct(case, structure: str) -> Float:
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians and shares, for bones that had moved and for their neighbours."""
+    """Medians and fractions, for the moved bones and for their neighbours."""
     out: dict[str, Any] = {}
     for kind, of_kind in (("moved", True), ("still", False)):
         those = [r for r in rows if r["moved"] == of_kind and "own_mm" in r and "common_mm" in r]

@@ -93,7 +93,7 @@ def windowed(
     """A frame in grey, bone dark, windowed for the outlined bones.
 
     The window is in attenuation, since a spine transmits a tenth of what lungs do. Detail is equalised, so that it is
-    as strong behind the heart as elsewhere. Without an outlined bone in the field the window is that of the whole field.
+    as strong behind the heart as elsewhere. Without an outlined bone the window is that of the whole field.
 
     Parameters
     ----------
