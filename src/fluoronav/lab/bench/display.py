@@ -1,4 +1,4 @@
-"""From an overlay's arrival in the browser to the pixels that show it, in a real browser that draws in software."""
+"""From an overlay's arrival in the browser to its pixels, in a real browser with software rendering."""
 
 from __future__ import annotations
 
@@ -21,19 +21,23 @@ from tqdm import tqdm
 
 from fluoronav.case import load_case
 from fluoronav.geometry import Camera
+from fluoronav.lab import machine
+from fluoronav.lab.process import end_process
 from fluoronav.lab.simulation.rig import CapturedRun, capture_run, free_endpoints, why_without_a_pose
 from fluoronav.lab.simulation.sequence import load_or_render
 from fluoronav.site.launch import load_launch
 from fluoronav.wire import encode
 
 _SIZE = {"width": 1280, "height": 720}
-# As on a computer without a GPU: the browser draws in software, and has a program that stands in for the GPU where a
-# page insists on WebGL (the 3D view). The rest keeps it from calling home.
+# As on a computer without a GPU: software rendering, and a software GPU for WebGL (the 3D view). The other flags
+# keep the browser from using the network.
 CHROMIUM_FLAGS = [
     "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--disable-gpu", "--enable-unsafe-swiftshader",
 ]  # fmt: skip
-_SETTLING_S = 3.0
+_SETTLING_S = 3.0  # after opening, before times count; chosen
+_FPS = 30.0
+_CAPTURED_FRAMES = 300  # of the pipeline, then replayed; chosen: 10 s
 
 
 def bench_display(
@@ -43,16 +47,16 @@ def bench_display(
     viewers: int,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Measures the display alone, fed from recorded messages, and beside the running pipeline.
+    """Measures the display alone, on recorded messages, and with the running pipeline.
 
     Parameters
     ----------
     launch_path : Path
         Its case is streamed.
     seconds, pipeline_seconds : float
-        Of the run that is fed from recorded messages, and of the one beside the pipeline.
+        Of the run on recorded messages, and of the one with the pipeline.
     viewers : int
-        Pages that are open at once while recorded messages are fed; the first is measured.
+        Pages open at once during the run on recorded messages; the first is measured.
 
     Returns
     -------
@@ -64,7 +68,7 @@ def bench_display(
     Raises
     ------
     RuntimeError
-        Playwright or Chromium is not there, or no recorded frame got a pose.
+        Playwright or Chromium is missing, or no recorded frame got a pose.
     """
     try:
         from playwright.sync_api import sync_playwright
@@ -75,13 +79,13 @@ def bench_display(
         raise RuntimeError("needs Chromium: apt-get install chromium")
     launch = load_launch(launch_path).model_dump(mode="json")
     say("recording 10 s of the pipeline")
-    run = capture_run(launch, 300, 30.0)
+    run = capture_run(launch, _CAPTURED_FRAMES, _FPS)
     if why := why_without_a_pose(run):
         raise RuntimeError(f"there is nothing to show: {why}")
     frames = load_or_render(load_case(launch["case"]), Camera.load(launch["camera"])).frames
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as name:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
-        out: dict[str, Any] = {"viewers": viewers, "seconds": seconds, "size": _SIZE}
+        out: dict[str, Any] = {"machine": machine.description(), "viewers": viewers, "seconds": seconds, "size": _SIZE}
         out["recorded"] = _recorded(browser, launch, run, frames, seconds, viewers, Path(name))
         say("beside the running pipeline")
         out["with_pipeline"] = _with_pipeline(browser, launch, pipeline_seconds)
@@ -135,9 +139,9 @@ def _recorded(
 
 
 def _messages(run: CapturedRun, frames, source: str) -> Iterator[tuple[int, float, str, Callable[[], list[bytes]]]]:
-    """What was recorded, over and over at 30 frames a second: number, when (s), kind, and what makes its parts.
+    """The recorded messages, repeated without end: number, time (s), kind, and a function that makes the parts.
 
-    Each overlay comes as long after its frame as it did from the pipeline.
+    Each overlay follows its frame by as long as it did in the recording.
     """
 
     def frame(k: int) -> list[bytes]:
@@ -156,12 +160,12 @@ def _messages(run: CapturedRun, frames, source: str) -> Iterator[tuple[int, floa
     n, taken = len(run.overlays), dict[int, int]()
     waiting: list[tuple[float, int]] = []
     for k in count():
-        while waiting and waiting[0][0] <= k / 30:
+        while waiting and waiting[0][0] <= k / _FPS:
             due, before = heapq.heappop(waiting)
             yield before, due, "overlay", partial(overlay, before)
-        yield k, k / 30, "frame", partial(frame, k)
+        yield k, k / _FPS, "frame", partial(frame, k)
         received, told = run.overlays[k % n]
-        heapq.heappush(waiting, (k / 30 + (received - told["t_acq"]) / 1e9, k))
+        heapq.heappush(waiting, (k / _FPS + (received - told["t_acq"]) / 1e9, k))
 
 
 def _with_pipeline(browser, launch: dict, seconds: float) -> dict[str, Any]:
@@ -173,7 +177,7 @@ def _with_pipeline(browser, launch: dict, seconds: float) -> dict[str, Any]:
         port = probe.getsockname()[1]
     page = browser.new_page(viewport=_SIZE)
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(capture_run, launch, round((seconds + 12) * 30), 30.0, display_port=port)
+        running = pool.submit(capture_run, launch, round((seconds + 12) * _FPS), _FPS, display_port=port)
         _wait_for(lambda: _opened(page, f"http://127.0.0.1:{port}/"), 120)
         _wait_for(lambda: page.evaluate("fluoronav.stats.overlaySeq !== null"), 120)
         page.wait_for_timeout(5000)
@@ -208,7 +212,7 @@ def _heap_mb(page) -> float:
 
 
 def _memory_mb(page, server: DisplayProcess) -> dict[str, float]:
-    """The page's JavaScript heap, and what the browser's processes and the server have for themselves."""
+    """The page's JavaScript heap, and the unshared memory of the browser's processes and of the server."""
     import psutil
 
     chromium = [p for p in psutil.Process().children(recursive=True) if "chrom" in p.name()]
@@ -221,7 +225,7 @@ def _memory_mb(page, server: DisplayProcess) -> dict[str, float]:
 def _opened(page, address: str) -> bool:
     try:
         page.goto(address)
-    except Exception as error:  # Playwright's own error type is not to be had without it
+    except Exception as error:  # Playwright's error type cannot be imported without Playwright
         if "ERR_CONNECTION_REFUSED" not in str(error):
             raise
         return False
@@ -237,7 +241,7 @@ def _wait_for(done: Callable[[], bool], seconds: float) -> None:
 
 
 def find_chromium() -> str | None:
-    """The system's Chromium; None where there is none."""
+    """Path of the system's Chromium; None if there is none."""
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -251,7 +255,7 @@ class DisplayProcess:
     Attributes
     ----------
     watch, control : str
-        The addresses that it printed.
+        The printed addresses.
     """
 
     def __init__(self, launch: Path) -> None:
@@ -261,15 +265,11 @@ class DisplayProcess:
         self.watch, self.control = (self.process.stdout.readline().split()[1] for _ in range(2))
 
     def close(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
+        end_process(self.process)
 
 
 def table(result: dict[str, Any]) -> str:
-    """The figures for people."""
+    """The figures as text."""
     lines = [f"overlay received to pixels drawn, {_SIZE['width']} x {_SIZE['height']}, drawn in software"]
     for name, text in (("recorded", f"fed from recorded messages, {result['viewers']} viewers"),
                        ("with_pipeline", "beside the running pipeline")):  # fmt: skip

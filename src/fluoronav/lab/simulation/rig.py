@@ -23,6 +23,8 @@ import yaml
 import zmq
 from numpy.typing import NDArray
 
+from fluoronav.lab.process import end_process
+from fluoronav.lab.target_error import target_error_mm
 from fluoronav.wire import encode, make_request
 
 _CLI = (sys.executable, "-m", "fluoronav")
@@ -196,12 +198,8 @@ class SimulatedRig:
     def close(self) -> None:
         """Ends the processes; the grabber first, since it then writes the truth."""
         for process in (self._grabber, self._pipeline, self._display):
-            if process is not None and process.poll() is None:
-                process.terminate()
-                try:
-                    process.wait(LIMITS.end_s)
-                except subprocess.TimeoutExpired:
-                    process.kill()
+            if process is not None:
+                end_process(process, LIMITS.end_s)
         self.subscriber.close()
         self._log.close()
 
@@ -361,12 +359,8 @@ def tracking_errors(run: CapturedRun, target_ct: NDArray) -> dict[str, NDArray]:
         truth = run.truth.get(overlay["seq"])
         if r is None or truth is None:
             continue
-        point = np.append(target_ct, 1)
-        found = (np.array(r["T_camera_ct"]).reshape(4, 4) @ point)[:3]
-        true = (np.array(truth["T_camera_ct"]) @ point)[:3]
-        ray = true / np.linalg.norm(true)
-        along = float((found - true) @ ray)
-        across = float(np.linalg.norm(found - true - along * ray))
+        T_camera_ct = np.array(r["T_camera_ct"]).reshape(4, 4)
+        across, along = target_error_mm(T_camera_ct, truth["T_camera_ct"], target_ct)
         rows.append((across, along, np.hypot(across, along), r["tre_mm"], r["tre_image_mm"]))
     names = ("across_mm", "along_mm", "space_mm", "tre_mm", "tre_image_mm")
     return dict(zip(names, np.array(rows).reshape(-1, 5).T, strict=True))

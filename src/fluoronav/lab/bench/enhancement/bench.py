@@ -105,9 +105,14 @@ def _exposed(
 
 
 def _measured(
-    scene: MovingWire, run: Filter, noisy: list[NDArray[np.uint16]], truth: list[Float32], model: NoiseModel, dark: float,
+    scene: MovingWire,
+    run: Filter,
+    noisy: list[NDArray[np.uint16]],
+    truth: list[Float32],
+    model: NoiseModel,
+    dark: float,
     title: str,
-) -> tuple[dict[str, float], Float32]:  # fmt: skip
+) -> tuple[dict[str, float], Float32]:
     """Median time and figures of a filter after it has settled, and its last image."""
     out = truth[0]
     results, times = [], []

@@ -24,7 +24,7 @@ _REAL = ("knee/frame0138_cam1.tif", "wrist/frame0099_cam1.tif")
 
 
 def write_sheet(sheet: list[NDArray[np.uint8]], data: Path, path: Path) -> None:
-    """Writes the sheet: unfiltered, filtered, with the network, without noise; full and quarter dose, and real frames."""
+    """Writes the sheet: unfiltered, filtered, with the network, without noise; at two doses, and for real frames."""
     side = SETTINGS.sheet_side_px
     tiles = [cv2.resize(s[200:850, 200:850], (side, side), interpolation=cv2.INTER_AREA) for s in sheet]
     for name in _REAL:
