@@ -191,8 +191,8 @@ def _pivoted(folder: Path, mm: float) -> tuple[Ended, Float | None]:
     endpoint, result = free_endpoints("tcp", folder)["tools"], folder / "pivot.json"
     with _Tracker(endpoint, lambda t: _tilted(t, mm)):
         ended = fluoronav(
-            "calibrate", "pivot", "--tool", "wire", "--seconds", LIMITS.pivot_s, "--endpoint", endpoint, "--json", result,
-            folder=folder,
+            "calibrate", "pivot", "--tool", "wire", "--seconds", LIMITS.pivot_s, "--endpoint", endpoint,
+            "--json", result, folder=folder,
         )  # fmt: skip
     return ended, np.array(json.loads(result.read_text())["tip_mm"]) if result.exists() else None
 

@@ -26,7 +26,7 @@ _LEVEL_OF = {"high": "danger", "medium": "caution", "low": "clear"}
 
 @dataclass(frozen=True)
 class Limits:
-    """What the rules allow; all chosen, from the requirements in docs/benches.md.
+    """What the rules allow; all chosen.
 
     Attributes
     ----------
