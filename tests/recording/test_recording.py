@@ -1,5 +1,8 @@
 """A recording holds what was sent, byte for byte, and says so when it does not."""
 
+import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -181,7 +184,24 @@ def test_a_byte_that_changed_on_the_disk_is_said_and_what_came_before_is_read(tm
     assert read == [0, 1]
 
 
-def test_a_recorder_that_is_killed_loses_less_than_a_second():
+KILLED = """
+import os, signal, sys
+from fluoronav.recording.file import RecordingWriter
+
+with open(sys.argv[1], "wb", buffering=2**20) as file:
+    writer = RecordingWriter(file, "carm0", "embedded")
+    for k in range(3):
+        writer.write(k, [b"frame/carm0", b"header", bytes(range(256))])
+    writer.flush()
+    writer.write(3, [b"frame/carm0", b"header", b"not flushed"])
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_recorder_that_is_killed_loses_only_what_came_since_its_last_flush_less_than_a_second_ago(tmp_path):
+    path = tmp_path / "killed.mcap"
+    assert subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False).returncode == -signal.SIGKILL
+    assert [t for t, _ in read_recording(path)[1]] == [0, 1, 2]
     assert RECORDER_LIMITS.flush_every_s + 0.1 < 1  # the poll lasts a tenth of a second
 
 
