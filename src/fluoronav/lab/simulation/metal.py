@@ -18,7 +18,8 @@ from fluoronav.geometry import Camera
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
-_PROFILE_STEP_MM = 0.2  # chosen: a third of a pixel at the patient; the kernel below has it, too
+_PROFILE_STEP_MM = 0.2  # chosen: about a pixel at the patient
+_STEP_MM = np.float32(_PROFILE_STEP_MM)  # for the kernel
 _NEAREST_MM = 50  # from the source; an instrument that comes nearer is left out
 
 
@@ -169,7 +170,7 @@ def _cross(rays, points, outer, inner, steel):
             t = (pd - pa * cosine) / sine2
             x, y, z = p[0] + s * a[0] - t * d[0], p[1] + s * a[1] - t * d[1], p[2] + s * a[2] - t * d[2]
             off2 = x * x + y * y + z * z
-            at = (start + s) / np.float32(0.2)
+            at = (start + s) / _STEP_MM
             j = min(int(at), outer.shape[0] - 2)
             f = at - j
             r = outer[j] + f * (outer[j + 1] - outer[j])

@@ -31,7 +31,7 @@ _SIDE, _FIELD_SIDE = 256, 448
 _FOCAL_PX = 1000 / 300 * _SIDE
 # Photons per pixel: those of sixteen pixels of a 1024 image.
 _PHOTONS = 16 * 80.0
-_FULL_12_BIT, _LOG_GAIN = 4095, 4000.0
+_FULL_12_BIT, _LOG_GAIN = 4095, 4000.0  # of a logarithmic detector
 # Offset of the start (degrees, mm, camera axes), and the allowed error across the ray, mm; chosen.
 _START_DEG, _START_MM, _WITHIN_MM = (1.0, -1.5, 1.0), (2.0, -2.0, 3.0), 1.0
 

@@ -43,8 +43,8 @@ class Judging:
 
     # Degrees, mm in the plane and mm in depth: from starts that end right to starts that hardly can.
     starts: tuple[tuple[float, float, float], ...] = (
-        *((2, 2, 2), (8, 8, 15), (15, 25, 30), (25, 40, 40), (5, 25, 5), (5, 25, 5)),
-    ) * 2
+        ((2, 2, 2), (8, 8, 15), (15, 25, 30), (25, 40, 40), (5, 25, 5), (5, 25, 5)) * 2
+    )  # fmt: skip
     rounds: int = 29  # with new patches: a second of frames, after which the stage has not settled, either
     rests_mm: float = 0.3  # step below which a pose rests
 
