@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Everything that needs a GPU, unattended, into one JSON: bench/gpu.sh [OUT.json]
-# Needs an NVIDIA GPU with its driver, Python 3.11 and pip; makes its own environment in .venv-gpu.
-# Where all is installed already: FLUORONAV="python3 -m fluoronav" bench/gpu.sh
-# ENGINES and FRAMES choose what is measured, and on how many frames.
+# Runs every bench that needs a GPU and writes one JSON: bench/gpu.sh [OUT.json]
+# Needs an NVIDIA GPU with its driver, Python 3.11 and pip; installs into .venv-gpu.
+# With an installed fluoronav: FLUORONAV="python3 -m fluoronav" bench/gpu.sh
+# ENGINES: engines to measure. FRAMES: frames of each latency run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 out=${1:-out/gpu.json}
 frames=${FRAMES:-1500}
 engines=${ENGINES:-cuda tensorrt tensorrt-rtx}
 folder=$(mktemp -d)
-written() { # whatever there is: an hour on somebody's GPU that is cut short has not been for nothing
+write_result() { # also after an error or a signal: completed measurements are kept
   rm -f "$folder/first-start.json" launch/.gpu-bench.yaml
-  if ! ls "$folder"/*.json > /dev/null 2>&1; then  # what an earlier run wrote stays
+  if ! ls "$folder"/*.json > /dev/null 2>&1; then  # keeps the result of an earlier run
     echo "nothing was measured"
     rm -rf "$folder"
     return
@@ -27,7 +27,7 @@ PYTHON
   rm -rf "$folder"
   echo "written: $out"
 }
-trap written EXIT
+trap write_result EXIT
 trap 'exit 1' TERM INT
 nvidia-smi --query-gpu=name,driver_version,memory.total,compute_cap --format=csv,noheader | tee "$folder/gpu.csv"
 if [ -z "${FLUORONAV:-}" ]; then
@@ -42,7 +42,7 @@ for engine in $engines; do
   esac
   $FLUORONAV engines build --engine "$engine" --case embedded || echo "$engine: not built"
 done
-# Every stage on; the registration by the CPU's kernels, and its step on the GPU. The first start compiles the kernels.
+# All stages; the registration by the CPU's kernels, and its step on the GPU. The first start compiles the kernels.
 latency() { # engine, registration, frames, JSON
   sed "s|engine: auto.*|engine: $1\n  fallback: refuse\n  registration: $2|" launch/demo.yaml \
     > launch/.gpu-bench.yaml
@@ -60,7 +60,7 @@ for engine in cpu $engines; do
     || echo "$engine: not verified"
 done
 for engine in $engines; do
-  [ "$engine" = tensorrt ] && continue  # its engines are built in single precision
+  [ "$engine" = tensorrt ] && continue  # built in single precision
   $FLUORONAV engines verify --engine "$engine" --precision fp16 --json "$folder/verify-$engine-fp16.json" \
     || echo "$engine: not verified in fp16"
 done

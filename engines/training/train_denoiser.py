@@ -94,7 +94,7 @@ def sequences(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray]:
         for k, (chain, beam, _) in enumerate(makers[int(rng.random() < _LIMBS)].beams(rng, _FRAMES, photons)):
             s = chain.settings
             full = 2**s.bits - 1
-            dark, per_photon = s.offset_share * full, full * (1 - s.offset_share) / (s.headroom * s.photons)
+            dark, per_photon = s.offset_fraction * full, full * (1 - s.offset_fraction) / (s.headroom * s.photons)
             shown = temporal(chain.counts(beam, int(rng.integers(30000))), dark, chain.field_mask)
             if k < _FIRST or temporal.model is None:
                 continue

@@ -152,7 +152,7 @@ def test_recording_and_another_case_are_requested_and_the_pipelines_state_is_sho
     display.until(page, "document.getElementById('tool-case').options.length === 2")
     page.click("#tool-record")
     display.until(page, "document.getElementById('tool-record').textContent === 'Record'")
-    display.health["recording"] = "/recordings/carm0.fnrec"
+    display.health["recording"] = "/recordings/carm0.mcap"
     display.until(page, "document.getElementById('tool-record').textContent === 'Stop recording'")
     page.click("#tool-record")
     page.locator("#tool-case").select_option("another")

@@ -8,7 +8,7 @@ from tests.display.test_display import shot
 
 from fluoronav.case import load_case
 from fluoronav.geometry import Camera
-from fluoronav.lab.simulation.rig import record, scaled_camera
+from fluoronav.lab.simulation.rig import capture_run, scaled_camera
 from fluoronav.lab.simulation.sequence import load_or_render
 from fluoronav.paths import shipped
 from fluoronav.site.launch import load_launch
@@ -27,7 +27,7 @@ def test_the_page_shows_what_the_pipeline_of_the_demo_sends(browser, free_port, 
     page.on("pageerror", lambda error: stumbled.append(str(error)))
     with ThreadPoolExecutor(1) as pool:
         # Half of the rate of the OR: browser, renderer and pipeline share the test machine's cores.
-        running = pool.submit(record, launch, 450, 15.0, size=SIZE, display_port=free_port)
+        running = pool.submit(capture_run, launch, 450, 15.0, size=SIZE, display_port=free_port)
 
         def until(condition, seconds=120):
             for _ in range(int(10 * seconds)):

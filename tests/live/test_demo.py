@@ -14,7 +14,7 @@ from fluoronav.geometry import Camera
 from fluoronav.lab import demo
 from fluoronav.lab.latency_report import draw_histogram, report, table
 from fluoronav.lab.simulation import rig
-from fluoronav.lab.simulation.rig import Recording, why_without_a_pose
+from fluoronav.lab.simulation.rig import CapturedRun, why_without_a_pose
 from fluoronav.paths import shipped
 
 SIZE = 256
@@ -42,7 +42,7 @@ def overlay(seq, **change):
 
 def recorded(overlays=(), sent=10, **of_health):
     health = {"state": "running", "frames": {"received": len(overlays)}} | of_health
-    return Recording([(10_000_000, o) for o in overlays], [], [(0, health)], {}, sent)
+    return CapturedRun([(10_000_000, o) for o in overlays], [], [(0, health)], {}, sent)
 
 
 def test_a_demo_in_which_no_frame_got_a_pose_fails_with_the_reason_and_leaves_its_records(launch, tmp_path, capsys):
@@ -105,7 +105,7 @@ def test_a_run_with_one_pose_has_not_failed():
     [
         (recorded([], sent=0), "no frame was sent: nobody subscribed"),
         (recorded([], frames={"received": 0}), "no overlay came for 10 frames, of which the pipeline received 0"),
-        (Recording(sent=10), "it sent no health message"),
+        (CapturedRun(sent=10), "it sent no health message"),
         (recorded([overlay(0), overlay(1, status="lost")]), "of 2 overlays lost 1, searching 1"),
         (recorded([], invalid_by_field={"rows": 10, "seq": 0}), "invalid rows 10"),
         (recorded([overlay(0)], state="degraded", reason="no tracker"), "health says degraded: no tracker"),

@@ -7,7 +7,7 @@ import pytest
 
 from fluoronav.lab.latency_report import draw_histogram, report, table
 from fluoronav.lab.simulation.picture import draw_overlay
-from fluoronav.lab.simulation.rig import record, tracking_errors
+from fluoronav.lab.simulation.rig import capture_run, tracking_errors
 from fluoronav.paths import shipped, write_json
 from fluoronav.site.launch import load_launch
 
@@ -16,7 +16,7 @@ FRAMES, FPS = 330, 30.0
 
 @pytest.fixture(scope="module")
 def recording():
-    return record(
+    return capture_run(
         load_launch(shipped("launch/demo.yaml")).model_dump(mode="json"), FRAMES, FPS, transport="ipc", size=512
     )
 
@@ -98,7 +98,7 @@ def test_the_report_has_the_agreed_keys_and_the_pictures_are_drawn(recording, ca
 def test_the_patient_is_registered_with_two_fifths_of_the_image_between_blades(case):
     """Regression: no registration where more than half of the image lies behind collimator blades."""
     launch = load_launch(shipped("launch/demo.yaml")).model_dump(mode="json")
-    narrow = record(launch, FRAMES, FPS, transport="ipc", size=512, collimated=("--blades", "0.45"))
+    narrow = capture_run(launch, FRAMES, FPS, transport="ipc", size=512, collimated=("--blades", "0.45"))
     errors = tracking_errors(narrow, case.target_ct)
     assert len(errors["across_mm"]) > FRAMES / 3
     assert np.median(errors["across_mm"]) < 0.6

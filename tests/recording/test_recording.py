@@ -1,18 +1,44 @@
 """A recording holds what was sent, byte for byte, and says so when it does not."""
 
+import signal
+import subprocess
+import sys
 import threading
 import time
+from contextlib import contextmanager
 from itertools import pairwise
+from pathlib import Path
 
 import msgpack
 import pytest
 import zmq
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mcap.reader import make_reader
+from mcap.writer import Writer
 
 from fluoronav.lab.simulation.rig import free_endpoints
 from fluoronav.paths import shipped
 from fluoronav.recording import Recorder, RecordingError, Replay, read_recording
-from fluoronav.recording.file import write_head, write_message
+from fluoronav.recording.file import ENCODING, LIMITS, RecordingWriter
+from fluoronav.recording.recorder import LIMITS as RECORDER_LIMITS
 from fluoronav.recording.replay import _moved
+
+OLD = Path(__file__).parent / "golden/one.fnrec"
+MESSAGES = st.lists(st.tuples(st.integers(0, 2**63), st.lists(st.binary(max_size=300), min_size=1, max_size=4)))
+
+
+@contextmanager
+def recording(path):
+    with path.open("wb") as file:
+        writer = RecordingWriter(file, "carm0", "embedded")
+        yield writer
+        writer.finish()
+
+
+def old_recording(path, *objects):
+    head = {"format": "fluoronav-recording", "version": 1, "source": "carm0", "case": "embedded"}
+    path.write_bytes(b"".join(map(msgpack.packb, (head, *objects))))
 
 
 def test_what_is_sent_is_kept_as_it_came_and_what_is_missing_is_counted(tmp_path):
@@ -23,7 +49,7 @@ def test_what_is_sent_is_kept_as_it_came_and_what_is_missing_is_counted(tmp_path
         sockets[name].setsockopt(zmq.LINGER, 0)
         sockets[name].bind(endpoints[name])
     stopping = threading.Event()
-    recorder = Recorder("carm0", "embedded", endpoints, tmp_path / "a" / "one.fnrec", stopping)
+    recorder = Recorder("carm0", "embedded", endpoints, tmp_path / "a" / "one.mcap", stopping)
     running = threading.Thread(target=recorder.run)
     running.start()
     time.sleep(0.5)  # subscriptions
@@ -50,25 +76,141 @@ def test_what_is_sent_is_kept_as_it_came_and_what_is_missing_is_counted(tmp_path
     for socket in sockets.values():
         socket.close()
     context.term()
-    head, messages = read_recording(tmp_path / "a" / "one.fnrec")
+    head, messages = read_recording(tmp_path / "a" / "one.mcap")
     assert head["source"] == "carm0" and head["case"] == "embedded"
     times, parts = zip(*messages, strict=True)
     assert list(parts) == sent
     assert before < times[0] and list(times) == sorted(times)
     assert recorder.counted["frame"] == 3 and recorder.counted["lost"] == 2 and recorder.counted["tool"] == 1
     with pytest.raises(FileExistsError):
-        Recorder("carm0", "embedded", endpoints, tmp_path / "a" / "one.fnrec", threading.Event()).run(0.1)
+        Recorder("carm0", "embedded", endpoints, tmp_path / "a" / "one.mcap", threading.Event()).run(0.1)
 
 
 def test_a_recording_that_was_cut_off_is_whole_up_to_there(tmp_path):
-    path = tmp_path / "cut.fnrec"
+    path = tmp_path / "cut.mcap"
     with path.open("wb") as file:
-        write_head(file, "carm0", "embedded")
+        writer = RecordingWriter(file, "carm0", "embedded")
         for k in range(5):
-            write_message(file, k, [b"frame/carm0", b"header", bytes(1000)])
+            writer.write(k, [b"frame/carm0", b"header", bytes(1000)])
+            writer.flush()
+    path.write_bytes(path.read_bytes()[:-120])
+    _, messages = read_recording(path)
+    assert [t for t, _ in messages] == [0, 1, 2, 3]
+
+
+def test_an_old_recording_that_was_cut_off_is_whole_up_to_there(tmp_path):
+    path = tmp_path / "cut.fnrec"
+    old_recording(path, *([k, [b"frame/carm0", b"header", bytes(1000)]] for k in range(5)))
     path.write_bytes(path.read_bytes()[:-500])
     _, messages = read_recording(path)
     assert [t for t, _ in messages] == [0, 1, 2, 3]
+
+
+@settings(max_examples=40, deadline=None)
+@given(sent=MESSAGES, flush_after=st.integers(0, 5), share=st.floats(0, 1))
+def test_a_recording_gives_back_what_was_written_and_each_beginning_of_it_a_beginning(
+    tmp_path_factory, sent, flush_after, share
+):
+    path = tmp_path_factory.mktemp("recordings") / "any.mcap"
+    with recording(path) as writer:
+        for k, (t, parts) in enumerate(sent):
+            writer.write(t, parts)
+            if k % 6 == flush_after:
+                writer.flush()
+    assert list(read_recording(path)[1]) == sent
+    whole = path.read_bytes()
+    head_ends = whole.index(b"embedded") + 100
+    path.write_bytes(whole[: head_ends + round(share * (len(whole) - head_ends))])
+    cut = list(read_recording(path)[1])
+    assert cut == sent[: len(cut)]
+
+
+def test_a_recording_of_the_former_format_is_read():
+    head, messages = read_recording(OLD)
+    assert head["version"] == 1 and head["source"] == "carm0" and head["case"] == "embedded"
+    assert head["started"] == 1_790_000_000_000_000_000
+    messages = list(messages)
+    assert [parts[0] for _, parts in messages] == [b"frame/carm0"] * 3 + [b"overlay/carm0"]
+    assert [t for t, _ in messages][:2] == [1_790_000_000_100_000_000, 1_790_000_000_133_000_000]
+    assert messages[2][1][2] == bytes([2] * 8) and msgpack.unpackb(messages[2][1][1])["seq"] == 2
+
+
+def test_a_recording_is_an_mcap_file_with_an_index_whose_checksums_hold(tmp_path):
+    path = tmp_path / "one.mcap"
+    with recording(path) as writer:
+        for k in range(3):
+            writer.write(10 + k, [b"frame/carm0", b"header", bytes(2000)])
+            writer.write(20 + k, [b"overlay/carm0", b"header"])
+    with path.open("rb") as file:
+        reader = make_reader(file, validate_crcs=True)
+        summary = reader.get_summary()
+        assert summary is not None and summary.statistics is not None
+        assert summary.statistics.message_count == 6 and summary.chunk_indexes[0].compression == "lz4"
+        assert {c.topic: c.message_encoding for c in summary.channels.values()} == {
+            "frame/carm0": ENCODING, "overlay/carm0": ENCODING,
+        }  # fmt: skip
+        assert sorted(s.name for s in summary.schemas.values()) == ["fluoronav.frame", "fluoronav.overlay"]
+        frames = list(reader.iter_messages(topics=["frame/carm0"]))
+        assert [m.log_time for _, _, m in frames] == [10, 11, 12]
+        assert msgpack.unpackb(frames[0][2].data) == [b"frame/carm0", b"header", bytes(2000)]
+    assert path.stat().st_size < 4000  # what compresses is compressed
+
+
+def test_topics_beyond_the_limit_share_a_channel_and_lose_nothing(tmp_path):
+    path, count = tmp_path / "many.mcap", LIMITS.channels + 5
+    with recording(path) as writer:
+        for k in range(count):
+            writer.write(k, [b"tool/%d" % k, b"\xff"])
+    assert [parts[0] for _, parts in read_recording(path)[1]] == [b"tool/%d" % k for k in range(count)]
+    with path.open("rb") as file:
+        summary = make_reader(file).get_summary()
+    assert summary is not None and len(summary.channels) == LIMITS.channels + 1
+
+
+def test_a_byte_that_changed_on_the_disk_is_said_and_what_came_before_is_read(tmp_path):
+    path = tmp_path / "damaged.mcap"
+    with path.open("wb") as file:
+        writer = RecordingWriter(file, "carm0", "embedded")
+        for k in range(3):
+            writer.write(k, [b"frame/carm0", b"header", bytes(range(256))])
+            writer.flush()
+        third = file.tell() - 120
+    content = bytearray(path.read_bytes())
+    content[third] ^= 0x10
+    path.write_bytes(content)
+    messages, read = read_recording(path)[1], []
+    with pytest.raises(RecordingError, match="damaged.mcap: is damaged"):
+        read.extend(t for t, _ in messages)
+    assert read == [0, 1]
+
+
+KILLED = """
+import os, signal, sys
+from fluoronav.recording.file import RecordingWriter
+
+with open(sys.argv[1], "wb", buffering=2**20) as file:
+    writer = RecordingWriter(file, "carm0", "embedded")
+    for k in range(3):
+        writer.write(k, [b"frame/carm0", b"header", bytes(range(256))])
+    writer.flush()
+    writer.write(3, [b"frame/carm0", b"header", b"not flushed"])
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_recorder_that_is_killed_loses_only_what_came_since_its_last_flush_less_than_a_second_ago(tmp_path):
+    path = tmp_path / "killed.mcap"
+    assert subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False).returncode == -signal.SIGKILL
+    assert [t for t, _ in read_recording(path)[1]] == [0, 1, 2]
+    assert RECORDER_LIMITS.flush_every_s + 0.1 < 1  # the poll lasts a tenth of a second
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
+def test_a_full_disk_is_an_error_of_the_operating_system():
+    with pytest.raises(OSError, match="No space left"), open("/dev/full", "wb", buffering=0) as file:
+        writer = RecordingWriter(file, "carm0", "embedded")
+        writer.write(1, [b"frame/carm0", b"", b""])
+        writer.flush()
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04 something else", msgpack.packb({"format": "another"})])
@@ -79,25 +221,42 @@ def test_a_file_that_is_no_recording_is_named(tmp_path, content):
         read_recording(path)
 
 
+def mcap_of(path, name, values):
+    with path.open("wb") as file:
+        writer = Writer(file)
+        writer.start()
+        writer.add_metadata(name, values)
+        writer.finish()
+
+
+def test_an_mcap_file_of_another_program_is_no_recording(tmp_path):
+    for name, values in (("settings", {"version": "2"}), ("fluoronav-recording", {"version": "two"})):
+        mcap_of(tmp_path / "wrong.mcap", name, values)
+        with pytest.raises(RecordingError, match="wrong.mcap: is not a recording"):
+            read_recording(tmp_path / "wrong.mcap")
+
+
 def test_a_recording_of_another_version_is_refused(tmp_path):
     path = tmp_path / "later.fnrec"
     path.write_bytes(msgpack.packb({"format": "fluoronav-recording", "version": 9}))
     with pytest.raises(RecordingError, match="version 9"):
         read_recording(path)
+    mcap_of(path, "fluoronav-recording", {"version": "9", "started": "1"})
+    with pytest.raises(RecordingError, match="version 9"):
+        read_recording(path)
 
 
 def test_a_replay_sends_the_same_at_the_same_pace_with_times_of_now(tmp_path):
-    path, endpoints = tmp_path / "one.fnrec", free_endpoints("tcp", tmp_path)
+    path, endpoints = tmp_path / "one.mcap", free_endpoints("tcp", tmp_path)
     second = 10**9
-    with path.open("wb") as file:
-        write_head(file, "carm0", "embedded")
+    with recording(path) as writer:
         for k in range(10):
             at = 5 * second + k * second // 20
-            write_message(file, at, [b"tool/optical", msgpack.packb({"v": 1, "seq": k, "t_acq": at - 7, "tools": []})])
+            writer.write(at, [b"tool/optical", msgpack.packb({"v": 1, "seq": k, "t_acq": at - 7, "tools": []})])
             header = {"v": 1, "seq": k, "t_acq": at - 2_000_000, "rows": 2}
-            write_message(file, at, [b"frame/carm0", msgpack.packb(header), bytes([k] * 4)])
-            write_message(file, at, [b"overlay/carm0", msgpack.packb({"seq": k})])
-        write_message(file, at, [b"frame/carm0", b"no message", b""])
+            writer.write(at, [b"frame/carm0", msgpack.packb(header), bytes([k] * 4)])
+            writer.write(at, [b"overlay/carm0", msgpack.packb({"seq": k})])
+        writer.write(at, [b"frame/carm0", b"no message", b""])
     stopping = threading.Event()
     replay = Replay(path, endpoints["frames"], endpoints["tools"], stopping)
     assert replay.head["source"] == "carm0"
@@ -139,11 +298,21 @@ def test_a_replay_sends_the_same_at_the_same_pace_with_times_of_now(tmp_path):
 @pytest.mark.parametrize("item", [7, [1], ["now", [b"frame/carm0"]], [1, b"frame"], [1, ["text"]], {"t": 1}])
 def test_a_recording_whose_messages_are_none_is_named(tmp_path, item):
     path = tmp_path / "damaged.fnrec"
-    with path.open("wb") as file:
-        write_head(file, "carm0", "embedded")
-        file.write(msgpack.packb(item))
+    old_recording(path, item)
     _, messages = read_recording(path)
     with pytest.raises(RecordingError, match="damaged.fnrec: is damaged"):
+        next(messages)
+
+
+@pytest.mark.parametrize("data", [b"", b"\xc1", msgpack.packb(7), msgpack.packb(["text"])])
+def test_an_mcap_message_that_is_no_array_of_parts_is_named(tmp_path, data):
+    path = tmp_path / "damaged.mcap"
+    with recording(path) as writer:
+        writer.write(1, [b"frame/carm0"])
+        writer._writer.add_message(1, 2, data, 2)
+    _, messages = read_recording(path)
+    assert next(messages) == (1, [b"frame/carm0"])
+    with pytest.raises(RecordingError, match="damaged.mcap: is damaged"):
         next(messages)
 
 

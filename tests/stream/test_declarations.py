@@ -5,7 +5,7 @@ import threading
 import numpy as np
 import pytest
 
-from fluoronav.lab.simulation.detector import Detector, ImageChain
+from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.scenario import Scenario
 from fluoronav.lab.simulation.sequence import Anatomy
 from fluoronav.stream.frame import Budget, FrameRecord
@@ -42,7 +42,7 @@ def touched(case, camera):
     T = Scenario().poses(case)[30]
     anatomy = Anatomy(case, camera.scaled(0.5))
     beam = np.kron(anatomy.transmission(*anatomy.paths(T)), np.ones((2, 2), np.float32))
-    counts = ImageChain(Detector(), camera.rows, camera.cols, 3).counts(beam, 1)
+    counts = ImageChain(FlatPanel(), camera.rows, camera.cols, 3).counts(beam, 1)
     all_touched = {stage.name: {"read": set(), "written": set()} for stage in stages}
     for k in range(4):
         frame = Watched.of_counts(counts, seq=k, t_acq=k * 33_000_000)

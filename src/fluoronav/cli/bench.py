@@ -159,17 +159,17 @@ def _latency(options: argparse.Namespace) -> int:
     from fluoronav.case import load_case
     from fluoronav.geometry import Camera
     from fluoronav.lab import latency_report
-    from fluoronav.lab.simulation.detector import Detector
-    from fluoronav.lab.simulation.rig import record, scaled_camera
+    from fluoronav.lab.simulation.flat_panel import FlatPanel
+    from fluoronav.lab.simulation.rig import capture_run, scaled_camera
     from fluoronav.lab.simulation.sequence import load_or_render
     from fluoronav.site.launch import load_launch
 
-    detector = Detector(aperture_share=options.aperture, collimator_share=options.blades)
+    panel = FlatPanel(aperture_fraction=options.aperture, collimator_fraction=options.blades)
     launch = load_launch(options.launch, **({"stages": options.stages} if options.stages else {}))
     case = load_case(launch.case)
     with tempfile.TemporaryDirectory() as folder:
-        load_or_render(case, Camera.load(scaled_camera(launch.camera, options.size, Path(folder))), detector=detector)
-    recording = record(
+        load_or_render(case, Camera.load(scaled_camera(launch.camera, options.size, Path(folder))), panel=panel)
+    recording = capture_run(
         launch.model_dump(mode="json"), options.frames, options.fps, options.transport, say, options.size,
         collimated=("--aperture", str(options.aperture), "--blades", str(options.blades)),
     )  # fmt: skip

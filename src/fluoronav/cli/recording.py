@@ -16,12 +16,12 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
         "record every frame, tool pose, overlay and alert of a running pipeline to a file, until Ctrl-C (2 MB per "
         "frame of 1024 x 1024)",
         _record,
-        "fluoronav record launch/demo.yaml --out run.fnrec",
-        "fluoronav record launch/demo.yaml --out run.fnrec --seconds 60",
+        "fluoronav record launch/demo.yaml --out run.mcap",
+        "fluoronav record launch/demo.yaml --out run.mcap --seconds 60",
     )
     add_launch(record, positional=True)
     record.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="recording to write (.fnrec); must not exist yet"
+        "--out", type=Path, required=True, metavar="FILE", help="recording to write (MCAP); must not exist yet"
     )
     record.add_argument("--seconds", type=positive, default=None, help="stop after this time, s")
     record.add_argument(
@@ -34,10 +34,10 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
         "send the frames and tool poses of a recording again at their original pace; `fluoronav run` takes them for "
         "live",
         _replay,
-        "fluoronav replay run.fnrec",
-        "fluoronav replay run.fnrec --speed 2 --loop",
+        "fluoronav replay run.mcap",
+        "fluoronav replay run.mcap --speed 2 --loop",
     )
-    replay.add_argument("recording", type=Path, help="a .fnrec file of `fluoronav record`")
+    replay.add_argument("recording", type=Path, help="a file of `fluoronav record` (.mcap, or an old .fnrec)")
     replay.add_argument("--speed", type=positive, default=1.0, help="factor on the pace; 2 is twice as fast")
     replay.add_argument("--loop", action="store_true", help="repeat until Ctrl-C")
     add_endpoints(replay)

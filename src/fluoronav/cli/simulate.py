@@ -45,14 +45,14 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
 def _simulate(options: argparse.Namespace) -> None:
     from fluoronav.case import load_case
     from fluoronav.geometry import Camera
-    from fluoronav.lab.simulation.detector import Detector
+    from fluoronav.lab.simulation.flat_panel import FlatPanel
     from fluoronav.lab.simulation.grabber import Grabber
     from fluoronav.lab.simulation.sequence import load_or_render
 
     case = load_case(options.case)
-    field = {"aperture_share": options.aperture, "collimator_share": options.blades}
-    detector = Detector(bits=options.bits, photons=options.photons, **field)
-    sequence = load_or_render(case, Camera.load(options.camera), detector=detector)
+    field = {"aperture_fraction": options.aperture, "collimator_fraction": options.blades}
+    panel = FlatPanel(bits=options.bits, photons=options.photons, **field)
+    sequence = load_or_render(case, Camera.load(options.camera), panel=panel)
     grabber = Grabber(case, sequence, options.frames_endpoint, options.tools_endpoint, options.source)
     if not options.quiet:
         print(f"publishing frame/{options.source} at {options.frames_endpoint}; waiting for a subscriber", flush=True)

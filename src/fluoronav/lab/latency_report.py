@@ -1,4 +1,4 @@
-"""Exposure to overlay, through real processes and sockets. See docs/benches.md for the method."""
+"""Report of the latency from exposure to overlay, through real processes and sockets; method: docs/benches.md."""
 
 from __future__ import annotations
 
@@ -9,83 +9,87 @@ from typing import Any
 
 import numpy as np
 
-from fluoronav.lab.simulation.rig import Recording, tracking_errors, why_without_a_pose
+from fluoronav.lab import machine
+from fluoronav.lab.simulation.rig import CapturedRun, tracking_errors, why_without_a_pose
 
-# A detection that was left out for want of time takes less.
-_LEFT_OUT_MS = 0.5
-
+_SKIPPED_MS = 0.5  # chosen: a detection stage that had no time for its networks takes less
 _QUANTILES = {"p50": 50, "p90": 90, "p99": 99, "p99_9": 99.9, "max": 100}
 
 
 def quantiles(values) -> dict[str, float]:
-    """p50, p90, p99, p99.9 and the maximum; zeros where there is nothing."""
+    """p50, p90, p99, p99.9 and the maximum; zeros if there are no values."""
     values = np.asarray(values, dtype=np.float64)
     if len(values) == 0:
         return dict.fromkeys(_QUANTILES, 0.0)
     return {name: float(np.percentile(values, q)) for name, q in _QUANTILES.items()}
 
 
-def end_to_end_ms(recording: Recording) -> np.ndarray:
-    """Exposure to overlay received, per overlay."""
-    return np.array([(t - o["t_acq"]) / 1e6 for t, o in recording.overlays])
+def end_to_end_ms(run: CapturedRun) -> np.ndarray:
+    """From exposure to overlay received, ms, shape (overlays,)."""
+    return np.array([(t - o["t_acq"]) / 1e6 for t, o in run.overlays])
 
 
-def report(recording: Recording, target_ct, deadline_ms: float) -> dict[str, Any]:
-    """The bench's JSON.
+def report(run: CapturedRun, target_ct, deadline_ms: float) -> dict[str, Any]:
+    """The bench's JSON: latency, frames, tracking error, start, memory and load, machine.
 
     Parameters
     ----------
-    recording : Recording
+    run : CapturedRun
     target_ct : array, shape (3,)
-        Where the tracking error is measured.
+        Point at which the tracking error is measured, LPS, mm.
     deadline_ms : float
     """
-    latency = end_to_end_ms(recording)
-    overlays = [o for _, o in recording.overlays]
-    reasons = ("network", "overload", "invalid")
-    dropped = {r: sum(o["dropped"][r] for o in overlays) for r in reasons}
+    latency = end_to_end_ms(run)
+    overlays = [o for _, o in run.overlays]
+    dropped = {r: sum(o["dropped"][r] for o in overlays) for r in ("network", "overload", "invalid")}
     names = list(overlays[0]["stages"]) if overlays else []
     stages = {name: quantiles([o["stages"][name] for o in overlays]) for name in names}
-    stages["send"] = quantiles([(t - o["t_sent"]) / 1e6 for t, o in recording.overlays])
-    errors = tracking_errors(recording, target_ct)
-    statuses = [o["status"] for o in overlays]
-    detection = [o["stages"]["detection"] for o in overlays if o["registration"] and "detection" in o["stages"]]
-    middle = lambda x: quantiles(np.abs(x)) | {"p95": float(np.percentile(np.abs(x), 95)) if len(x) else 0.0}  # noqa: E731
+    stages["send"] = quantiles([(t - o["t_sent"]) / 1e6 for t, o in run.overlays])
     return {
         "end_to_end_ms": quantiles(latency),
         "stages_ms": stages,
         "frames": {
-            "sent": recording.sent,
-            "received": recording.health[-1][1]["frames"]["received"] if recording.health else 0,
+            "sent": run.sent,
+            "received": run.health[-1][1]["frames"]["received"] if run.health else 0,
             "overlays": len(overlays),
             "missed": int((latency > deadline_ms).sum()),
             "dropped": dropped["network"] + dropped["overload"],
             "dropped_by_reason": dropped,
         },
-        "tracking": {
-            **{name: middle(errors[name]) for name in ("across_mm", "along_mm", "space_mm", "tre_mm", "tre_image_mm")},
-            "covered_space": float((errors["space_mm"] <= errors["tre_mm"]).mean()) if len(errors["tre_mm"]) else None,
-            "covered_image": float((errors["across_mm"] <= errors["tre_image_mm"]).mean())
-            if len(errors["tre_mm"])
-            else None,
-            "with_pose": sum(o["registration"] is not None for o in overlays),
-            "status": {s: statuses.count(s) for s in sorted(set(statuses))},
-            # Of the frames with a pose; in the others the instruments are carried on.
-            "detection_ran": float(np.mean(np.array(detection) > _LEFT_OUT_MS)) if detection else None,
-        },
-        # Why the run says nothing of what it was for; empty where it does.
-        "failed": why_without_a_pose(recording),
-        "start_s": {"ready": recording.start_to_ready_s, "first_overlay": recording.start_to_overlay_s},
-        "rss_mb": recording.rss_mb,
-        "cpu_percent": recording.cpu_percent,
-        "machine": {"cpu": processor_name(), "cores": processor_cores(), "system": platform.platform()},
+        "tracking": _tracking(overlays, tracking_errors(run, target_ct)),
+        "failed": why_without_a_pose(run),  # why the run has no result; empty where it has one
+        "start_s": {"ready": run.start_to_ready_s, "first_overlay": run.start_to_overlay_s},
+        "rss_mb": run.rss_mb,
+        "cpu_percent": run.cpu_percent,
+        "machine": machine.description(),
         "versions": {n: version(n) for n in ("fluoronav", "numpy", "numba", "pyzmq", "opencv-python-headless")}
         | {"python": platform.python_version()},
     }
 
 
+def _tracking(overlays: list[dict[str, Any]], errors: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Errors and bounds of the poses, statuses, and in which part of the frames with a pose the detection ran."""
+
+    def absolute(values: np.ndarray) -> dict[str, float]:
+        values = np.abs(values)
+        return quantiles(values) | {"p95": float(np.percentile(values, 95)) if len(values) else 0.0}
+
+    measured = len(errors["tre_mm"]) > 0
+    statuses = [o["status"] for o in overlays]
+    # Without a pose the instruments are predicted only.
+    detection = [o["stages"]["detection"] for o in overlays if o["registration"] and "detection" in o["stages"]]
+    return {
+        **{name: absolute(errors[name]) for name in ("across_mm", "along_mm", "space_mm", "tre_mm", "tre_image_mm")},
+        "covered_space": float((errors["space_mm"] <= errors["tre_mm"]).mean()) if measured else None,
+        "covered_image": float((errors["across_mm"] <= errors["tre_image_mm"]).mean()) if measured else None,
+        "with_pose": sum(o["registration"] is not None for o in overlays),
+        "status": {s: statuses.count(s) for s in sorted(set(statuses))},
+        "detection_ran": float(np.mean(np.array(detection) > _SKIPPED_MS)) if detection else None,
+    }
+
+
 def table(result: dict[str, Any]) -> str:
-    """The report for people."""
+    """The report as text."""
     lines = [f"{'ms':24}" + "".join(f"{name:>9}" for name in ("p50", "p90", "p99", "p99.9", "max"))]
     rows = {"end to end": result["end_to_end_ms"]} | {f"  {n}": q for n, q in result["stages_ms"].items()}
     lines += [f"{name:24}" + "".join(f"{q[k]:9.2f}" for k in _QUANTILES) for name, q in rows.items()]
@@ -109,7 +113,7 @@ def table(result: dict[str, Any]) -> str:
         if f["missed"] > f["overlays"] / 2:
             lines.append(f"MOST FRAMES WERE LATE: {f['missed']} of {f['overlays']} overlays came after the deadline")
     if t["detection_ran"] is not None:
-        lines.append(f"detection had time in {t['detection_ran']:.0%} of the frames with a pose")
+        lines.append(f"detection ran in {t['detection_ran']:.0%} of the frames with a pose")
     lines.append(
         f"memory {result['rss_mb']:.0f} MB, load {result['cpu_percent']:.0f} % of a core; first overlay "
         f"{result['start_s']['first_overlay']:.1f} s after the start"
@@ -121,14 +125,14 @@ def table(result: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def draw_histogram(recording: Recording, deadline_ms: float, path: Path) -> None:
-    """Histogram of exposure to overlay, with the deadline, as PNG; one that says so where no overlay came."""
+def draw_histogram(run: CapturedRun, deadline_ms: float, path: Path) -> None:
+    """Writes the histogram of the latency with the deadline, as PNG; its title counts the overlays."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    latency = end_to_end_ms(recording)
+    latency = end_to_end_ms(run)
     figure, axis = plt.subplots(figsize=(8, 4), constrained_layout=True)
     top = max(deadline_ms * 1.2, float(np.percentile(latency, 99.9)) * 1.1 if len(latency) else 0.0)
     axis.hist(np.clip(latency, 0, top), bins=120, range=(0, top), color="#2e86c1")
@@ -139,25 +143,7 @@ def draw_histogram(recording: Recording, deadline_ms: float, path: Path) -> None
         axis.axvline(value, color="#555555", linestyle=":" if q == 99 else "--", label=f"{name} {value:.1f} ms")
     axis.set_xlabel("exposure to overlay received, ms")
     axis.set_ylabel("frames")
-    axis.set_title(f"{len(latency)} overlays of {recording.sent} frames")
+    axis.set_title(f"{len(latency)} overlays of {run.sent} frames")
     axis.legend()
     figure.savefig(path, dpi=110)
     plt.close(figure)
-
-
-def processor_name() -> str:
-    """This computer's processor, in its own words."""
-    try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    except OSError:
-        pass
-    return platform.processor()
-
-
-def processor_cores() -> int:
-    """Cores that this process may use."""
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,6 +1,7 @@
-"""What came and what was said, kept in a file."""
+"""Recordings of what was received and sent: written, read, and replayed."""
 
-from fluoronav.recording.file import RecordingError, read_recording
+from fluoronav.recording.error import RecordingError
+from fluoronav.recording.file import read_recording
 from fluoronav.recording.recorder import Recorder
 from fluoronav.recording.replay import Replay
 

@@ -1,4 +1,4 @@
-"""Writes what a grabber, a tracker and the pipeline say to a file, in a process of its own."""
+"""Records the messages of a grabber, a tracker and the pipeline, in a process of its own."""
 
 from __future__ import annotations
 
@@ -6,42 +6,54 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgpack
 import zmq
 
 from fluoronav.paths import private_folder, private_opener
-from fluoronav.recording.file import write_head, write_message
+from fluoronav.recording.file import RecordingWriter
 
-# Three seconds of a frame a thirtieth, for a disk that pauses.
-_HELD = {"frames": 96, "out": 4096, "tools": 4096}
+
+@dataclass(frozen=True)
+class RecorderLimits:
+    """Limits of the recorder's process."""
+
+    frames_held: int = 96  # messages; chosen: 3 s at 30 frames a second, for a disk that pauses
+    others_held: int = 4096  # messages of the pipeline, and of a tracker; chosen: more than 3 s at 1000 a second
+    flush_every_s: float = 0.5  # chosen: a crash loses less than 1 s, the poll and the write included
+    sequence_gap: int = 100_000  # frames; chosen: a larger gap is a grabber that counts anew, not a loss
+    write_buffer_bytes: int = 2**20  # chosen: few system calls
+
+
+LIMITS = RecorderLimits()
+_HELD = {"frames": LIMITS.frames_held, "out": LIMITS.others_held, "tools": LIMITS.others_held}
 _TOPICS = {"frames": ("frame/",), "out": ("overlay/", "alert/", "health/"), "tools": ("tool/",)}
-_FLUSH_EVERY_S = 1.0
 
 
 class Recorder:
-    """Subscribes to a pipeline's endpoints and keeps every message as it comes.
+    """Subscribes to a pipeline's endpoints and writes every message to a file as it came.
 
-    The enhanced picture (``view/*``) is left out: it follows from the frames.
+    The enhanced picture (``view/*``) is left out, since it can be computed from the frames.
 
     Parameters
     ----------
     source : str
         The C-arm's name in topics.
     case : str
-        Which case the recording is of, for its head.
+        The case, for the recording's head.
     endpoints : mapping of str to (str or None)
         Addresses of ``frames``, ``out`` and ``tools``; None where there is no such endpoint.
     path : Path
         Must not exist.
     stopping : threading.Event
-        Ends :meth:`run` within a tenth of a second; set from any thread or signal handler.
+        Ends :meth:`run` within a tenth of a second; may be set from any thread or signal handler.
 
     Attributes
     ----------
     counted : Counter
-        Messages by kind, and ``lost``: frames that are missing by their numbers.
+        Messages by kind, and ``lost``: frames missing in the sequence numbers.
     """
 
     def __init__(
@@ -54,18 +66,18 @@ class Recorder:
         self.counted: Counter[str] = Counter()
 
     def run(self, seconds: float | None = None, progress: Callable[[str], object] = lambda kind: None) -> None:
-        """Until it is stopped, or for some time.
+        """Records until it is stopped, or for some time.
 
         Parameters
         ----------
         seconds : float, optional
         progress : callable
-            Told the kind of each message.
+            Called with the kind of each message.
 
         Raises
         ------
         OSError
-            The file exists or cannot be written, the disk is full; what was written stays.
+            The file exists or cannot be written, or the disk is full; what was written stays.
         """
         context = zmq.Context()
         sockets = [self._socket(context, name) for name in self._endpoints]
@@ -75,17 +87,18 @@ class Recorder:
         end = None if seconds is None else time.monotonic() + seconds
         private_folder(self._path.parent)
         try:
-            with open(self._path, "xb", buffering=2**20, opener=private_opener) as file:
-                write_head(file, self._source, self._case)
+            with open(self._path, "xb", buffering=LIMITS.write_buffer_bytes, opener=private_opener) as file:
+                writer = RecordingWriter(file, self._source, self._case)
                 flushed = time.monotonic()
                 while not self._stopping.is_set() and (end is None or time.monotonic() < end):
                     for socket, _ in poller.poll(100):
                         parts = socket.recv_multipart()
-                        write_message(file, time.time_ns(), parts)
+                        writer.write(time.time_ns(), parts)
                         progress(self._count(parts))
-                    if time.monotonic() - flushed > _FLUSH_EVERY_S:
+                    if time.monotonic() - flushed > LIMITS.flush_every_s:
                         flushed = time.monotonic()
-                        file.flush()
+                        writer.flush()
+                writer.finish()
         finally:
             for socket in sockets:
                 socket.close()
@@ -109,8 +122,8 @@ class Recorder:
             try:
                 seq = int(msgpack.unpackb(parts[1])["seq"])
             except (ValueError, LookupError, TypeError, OverflowError, msgpack.UnpackException):
-                return kind  # kept as it came: what was wrong with it is worth keeping, too
-            if self._last_seq is not None and self._last_seq < seq < self._last_seq + 100000:
+                return kind  # a broken message is kept as it came
+            if self._last_seq is not None and self._last_seq < seq < self._last_seq + LIMITS.sequence_gap:
                 self.counted["lost"] += seq - self._last_seq - 1
             self._last_seq = seq
         return kind

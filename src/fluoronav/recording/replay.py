@@ -1,4 +1,4 @@
-"""Sends a recording's frames and tool poses again, as if the C-arm and the tracker were there."""
+"""Sends the frames and tool poses of a recording again, in place of a C-arm and a tracker."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ _KINDS = {b"frame": "frames", b"tool": "tools"}
 
 
 class Replay:
-    """Publishes what a recording holds of ``frame/*`` and ``tool/*``, at the pace at which it came.
+    """Publishes the messages ``frame/*`` and ``tool/*`` of a recording at their recorded pace.
 
-    Exposure times are moved to now, those of frames and of poses by the same, so that a pipeline takes them for live.
-    What was a broken message is one again.
+    Exposure times of frames and poses are moved to now by the same offset, so that a pipeline takes them for live.
+    A broken message is sent as it came.
 
     Parameters
     ----------
     path : Path
         A recording.
     frames_endpoint, tools_endpoint : str
-        Bound here; poses are left out without an endpoint.
+        Bound here. Without `tools_endpoint` the poses are left out.
     stopping : threading.Event
         Ends :meth:`run` before its next message.
 
     Attributes
     ----------
     head : dict
-        The recording's.
+        The recording's head.
     counted : Counter
         Messages sent, by kind.
 
@@ -58,18 +58,18 @@ class Replay:
             self._sockets["tools"] = publisher_of_tools(self._context, tools_endpoint)
 
     def wait_for_subscriber(self) -> bool:
-        """Until somebody listens to the frames; False when nobody came."""
+        """Waits for a subscriber to the frames; False if none came or it was stopped."""
         return wait_for_subscriber(self._sockets["frames"], self._stopping)
 
     def run(self, speed: float = 1.0, progress: Callable[[str], object] = lambda kind: None) -> None:
-        """Once through the recording.
+        """Sends the recording once.
 
         Parameters
         ----------
         speed : float
             2 is twice as fast.
         progress : callable
-            Told the kind of each message.
+            Called with the kind of each message.
         """
         _, messages = read_recording(self._path)
         begun = first = None
@@ -87,17 +87,17 @@ class Replay:
             progress(kind)
 
     def close(self) -> None:
-        """Closes the sockets, when what was sent has left."""
+        """Closes the sockets when all messages have left."""
         for socket in self._sockets.values():
             socket.close()
         self._context.term()
 
 
 def _moved(parts: list[bytes], first: int, begun: int, speed: float) -> list[bytes]:
-    """A message whose exposure is as long after `begun` as it was after `first` (ns), by the speed."""
+    """The message with its exposure time moved: as long after `begun` as it was after `first` (ns), over the speed."""
     try:
         header = msgpack.unpackb(parts[1])
         header["t_acq"] = round(begun + (int(header["t_acq"]) - first) / speed)
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, msgpack.UnpackException):
-        return parts  # no message: sent as it came
+        return parts  # a broken message is sent as it came
     return [parts[0], encode(header), *parts[2:]]

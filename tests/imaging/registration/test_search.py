@@ -10,7 +10,7 @@ from fluoronav.imaging.registration.confidence import LOST_AGREEMENT, TRACKING_A
 from fluoronav.imaging.registration.model import RegistrationModel
 from fluoronav.imaging.registration.search import InitialSearch
 from fluoronav.lab.bench.subjects import errors_mm, starts
-from fluoronav.lab.simulation.detector import Detector, ImageChain
+from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.scenario import Scenario
 from fluoronav.lab.simulation.sequence import Anatomy
 from fluoronav.stream.frame import Budget, FrameRecord
@@ -32,7 +32,7 @@ def exposed(case, camera):
     def make(T_camera_ct, photons=80.0):
         beam = anatomy.transmission(*anatomy.paths(T_camera_ct))
         beam = cv2.resize(beam, (camera.cols, camera.rows), interpolation=cv2.INTER_CUBIC)
-        chain = ImageChain(Detector(photons=photons), camera.rows, camera.cols, 3)
+        chain = ImageChain(FlatPanel(photons=photons), camera.rows, camera.cols, 3)
         frame = FrameRecord.of_counts(chain.counts(beam, 1), seq=1)
         stage.process(frame, Budget(1e6))
         return {side: image.copy() for side, image in frame.pyramid.items()}, frame.field_mask.copy()

@@ -19,7 +19,7 @@ from pydicom.uid import (
 from fluoronav.geometry import inverse, moved_about, transform_points
 from fluoronav.imaging.registration.register import RegisterError, Request, register_files
 from fluoronav.imaging.xray.file import XrayFileError, read_xray
-from fluoronav.lab.simulation.detector import Detector, ImageChain
+from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.sequence import Anatomy
 
 SDD, SOD, PIXEL = 1000.0, 620.0, 300 / 1024
@@ -248,7 +248,7 @@ def test_a_patient_is_found_from_the_header_of_a_dicom_frame_alone(case, tmp_pat
     truth = inverse(moved_about(centre, [*np.deg2rad([6, -5, 6]), 15, 12, -16]) @ inverse(T))
     beam = Anatomy(case, geometry.camera.scaled(0.5))
     beam = cv2.resize(beam.transmission(*beam.paths(truth)), (1024, 1024), interpolation=cv2.INTER_CUBIC)
-    exposed = ImageChain(Detector(), 1024, 1024, 3).counts(beam, 1)
+    exposed = ImageChain(FlatPanel(), 1024, 1024, 3).counts(beam, 1)
     image = xa(tmp_path / "frame.dcm", exposed[:, ::-1], **change)
     vertebrae = [s.label for s in case.structures if s.name.startswith("vertebrae")]
     cut = sitk.Mask(sitk.Cast(case.ct.image, sitk.sitkInt16) + 1000, case.labels.image == vertebrae[2])

@@ -13,7 +13,7 @@ from fluoronav.cli import main
 from fluoronav.geometry import Camera, inverse, moved_about
 from fluoronav.imaging.registration.register import Request, register_files
 from fluoronav.imaging.xray.file import XrayFileError, read_xray
-from fluoronav.lab.simulation.detector import Detector, ImageChain
+from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.sequence import Anatomy
 
 from .test_file import xa
@@ -38,7 +38,7 @@ def exposed(case, camera):
     anatomy = Anatomy(case, camera)
     beam = anatomy.transmission(*anatomy.paths(T))
     # As many photons as sixteen pixels of a 1024 image have.
-    return ImageChain(Detector(photons=16 * 80), SIDE, SIDE, 3).counts(beam, 1).astype(np.float64), T
+    return ImageChain(FlatPanel(photons=16 * 80), SIDE, SIDE, 3).counts(beam, 1).astype(np.float64), T
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ import cv2
 import numpy as np
 import pytest
 
-from fluoronav.lab.bench.enhancement import _edge_width
+from fluoronav.lab.bench.enhancement.measures import edge_width_px
 
 
 @pytest.mark.parametrize("sigma_px", [0.9, 1.15, 1.3])
@@ -17,4 +17,4 @@ def test_an_edge_is_as_wide_as_its_blur_to_a_twentieth_of_a_pixel(sigma_px, angl
     # A step blurred by a Gaussian, on a grid that it does not follow.
     image = cv2.GaussianBlur((100 - 60 * np.clip(7 - beside + 0.5, 0, 1)).astype(np.float32), (0, 0), sigma_px)
     from_pixels = np.sqrt(sigma_px**2 + 1 / 12)  # a pixel is a mean over its area
-    assert _edge_width(image, np.array([60.0, 120.0]), direction) == pytest.approx(2.563 * from_pixels, abs=0.05)
+    assert edge_width_px(image, np.array([60.0, 120.0]), direction) == pytest.approx(2.563 * from_pixels, abs=0.05)

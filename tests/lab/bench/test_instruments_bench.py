@@ -4,7 +4,8 @@ import dataclasses
 
 import numpy as np
 
-from fluoronav.lab.bench.instruments import _figures, compared, interval_95
+from fluoronav.lab.bench.instruments.figures import compared, interval_95
+from fluoronav.lab.bench.instruments.figures import figures as figures_of
 from fluoronav.lab.bench.instruments_in_space import drift
 from fluoronav.lab.simulation.instrument_scenes import Placed
 from fluoronav.lab.simulation.metal import k_wire
@@ -57,7 +58,7 @@ def test_what_was_bent_counts_by_how_much_of_it_is_in_view():
     found = [dataclasses.replace(detection((500, 500), angle), sagitta_px=11.0)]
     rows, false = compared(found, (bent,), 1000.0)
     assert rows[0]["visible_bend_px"] == 12.0 and rows[0]["bend_px"] == 11.0 and not false
-    figures = _figures(rows, [detection((100, 100), 0.0)], 4, 80.0)
+    figures = figures_of(rows, [detection((100, 100), 0.0)], 4, 80.0)
     assert figures["bent"]["count"] == figures["bent"]["called_bent"] == 1 and figures["bent"]["px_off"] == 1.0
     # False ones by what they were called.
     assert figures["false_per_frame"] == figures["kinds"]["drill"]["false_per_frame"] == 0.25

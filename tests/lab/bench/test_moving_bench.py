@@ -26,9 +26,9 @@ def find(tip, id, angle_deg=0.0):
 def test_an_instrument_is_shown_where_its_tip_is_and_keeps_its_identity(camera):
     seen = Shown()
     scene = (wire(camera, (500, 500)), dataclasses.replace(wire(camera, (600, 300)), tip_hidden=True))
-    seen.see((find((503, 504), "a"), find((600, 300), "b")), scene, camera)
-    seen.see((find((500, 500), "a", 30),), scene, camera)  # that runs another way
-    seen.see((find((500, 500), "c"),), scene, camera)
+    seen.add((find((503, 504), "a"), find((600, 300), "b")), scene, camera)
+    seen.add((find((500, 500), "a", 30),), scene, camera)  # that runs another way
+    seen.add((find((500, 500), "c"),), scene, camera)
     assert (seen.due, seen.shown, seen.in_sight, seen.in_sight_shown) == (6, 3, 3, 2)
     assert seen.switches == 1 and seen.off_px == [5.0, 0.0, 0.0]
     # What points another way is a false one.
@@ -38,7 +38,7 @@ def test_an_instrument_is_shown_where_its_tip_is_and_keeps_its_identity(camera):
 def test_what_is_false_counts_by_frame_and_once_each(camera):
     seen = Shown()
     for _ in range(4):
-        seen.see((find((200, 200), "a"), find((800, 800), "b")), (), camera)
+        seen.add((find((200, 200), "a"), find((800, 800), "b")), (), camera)
     f = figures([seen, Shown(frames=4)])
     assert f["false_per_frame"] == 1.0 and f["false_per_1000_frames"] == 250.0
 
@@ -46,7 +46,7 @@ def test_what_is_false_counts_by_frame_and_once_each(camera):
 def test_what_is_hardly_in_view_need_not_be_shown_and_is_no_error_when_it_is(camera):
     seen = Shown()
     short, at_the_rim = wire(camera, (500, 500), 40), wire(camera, (camera.cols - 20, 300))
-    seen.see((find((490, 500), "a"), find((camera.cols - 22, 300), "b")), (short, at_the_rim), camera)
+    seen.add((find((490, 500), "a"), find((camera.cols - 22, 300), "b")), (short, at_the_rim), camera)
     assert (seen.due, seen.false) == (0, 0)
 
 

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from fluoronav.geometry import rotation_distance_deg, transform_points
-from fluoronav.lab.bench.registration import _capture_range, _with_error
+from fluoronav.lab.bench.registration.bench import _with_error
+from fluoronav.lab.bench.registration.report import capture_range_mm
 from fluoronav.lab.bench.subjects import errors_mm, starts, targets_ct
 
 
@@ -35,5 +36,5 @@ def test_starts_are_spread_about_the_camera_axes(case):
 
 def test_the_capture_range_ends_where_more_than_5_percent_have_failed():
     rows = [{"start_mm": k, "across_mm": 0.1 if k not in (30, 31, 32) else 9.0} for k in range(50)]
-    assert _capture_range(rows) == 30  # 30 of 31 is 97 %, 30 of 32 is 94 %
-    assert _capture_range([{"start_mm": 5.0, "across_mm": 9.0}]) == 0
+    assert capture_range_mm(rows) == 30  # 30 of 31 is 97 %, 30 of 32 is 94 %
+    assert capture_range_mm([{"start_mm": 5.0, "across_mm": 9.0}]) == 0

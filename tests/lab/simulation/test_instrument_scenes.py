@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from fluoronav.geometry import exp_se3, transform_points
-from fluoronav.lab.simulation import instrument_scenes
 from fluoronav.lab.simulation.instrument_scenes import (
     Background,
     Placed,
@@ -14,6 +13,7 @@ from fluoronav.lab.simulation.instrument_scenes import (
     unseen_shape,
     visible_axis_px,
 )
+from fluoronav.lab.simulation.instrument_scenes import maker as scene_maker
 from fluoronav.lab.simulation.metal import axis_points, k_wire
 from fluoronav.stream.detection.network_input import KINDS
 
@@ -105,7 +105,7 @@ def test_a_sequence_moves_the_instruments_a_little_from_frame_to_frame_and_nothi
 def test_what_moves_is_blurred_along_its_way_and_stays_where_it_is_said_to_be(maker, monkeypatch):
     def steel(mm_a_frame: float) -> np.ndarray:
         monkeypatch.setattr(
-            instrument_scenes, "_hand", lambda rng: lambda frame: exp_se3([0, 0, 0, mm_a_frame * frame, 0, 0])
+            scene_maker, "hand_motion", lambda rng: lambda frame: exp_se3([0, 0, 0, mm_a_frame * frame, 0, 0])
         )
         ((exposure, _),) = maker._moments(np.random.default_rng(4), 1, 100.0, 2)
         return exposure.steel

@@ -5,7 +5,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from fluoronav.lab.simulation.detector import Detector, ImageChain
+from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.picture import _BONES, draw_overlay, windowed
 
 SIZE = 512
@@ -20,7 +20,7 @@ def frames():
     attenuation[:, SPINE] = 4.5
     for rows in BODIES:
         attenuation[rows, SPINE] += 0.5
-    chain = ImageChain(Detector(photons=80), SIZE, SIZE, 1)
+    chain = ImageChain(FlatPanel(photons=80), SIZE, SIZE, 1)
     return [chain.counts(np.exp(-attenuation), seed) for seed in range(8)]
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from fluoronav.case.tool import Tool
 from fluoronav.geometry import is_rigid, rotation_distance_deg
-from fluoronav.lab.simulation.detector import Detector, ImageChain
+from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.metal import axis_points, steel_mm
 from fluoronav.lab.simulation.scenario import Scenario
 from fluoronav.lab.simulation.sequence import tool_metal
@@ -56,7 +56,7 @@ def test_a_tool_with_a_profile_is_seen_by_it(camera):
 
 
 def test_the_detector_counts_quanta_saturates_and_is_dark_outside_its_aperture():
-    chain = ImageChain(Detector(photons=100, electronic_photons=0, fixed_pattern=0), 256, 256, 1)
+    chain = ImageChain(FlatPanel(photons=100, electronic_photons=0, fixed_pattern=0), 256, 256, 1)
     counts = chain.counts(np.full((256, 256), 0.1, np.float32), 5)
     np.testing.assert_array_equal(counts, chain.counts(np.full((256, 256), 0.1, np.float32), 5))
     assert (counts != chain.counts(np.full((256, 256), 0.1, np.float32), 6)).any()
@@ -66,13 +66,13 @@ def test_the_detector_counts_quanta_saturates_and_is_dark_outside_its_aperture()
     assert photons.var() / photons.mean() == pytest.approx(1, abs=0.25)  # Poisson
     bright = np.full((256, 256), 0.01, np.float32)
     bright[120:140, 120:140] = 1
-    assert ImageChain(Detector(), 256, 256, 1).counts(bright, 1)[125:135, 125:135].min() == 65535
+    assert ImageChain(FlatPanel(), 256, 256, 1).counts(bright, 1)[125:135, 125:135].min() == 65535
 
 
 def test_scatter_comes_from_where_the_beam_meets_matter():
     """Regression: open air scattered most of all, even beyond the aperture, and 30 mm of steel beside it showed as a
     tenth less than its surroundings."""
-    settings = Detector(aperture_share=0.8, collimator_share=0.7, blur_sigma_px=0.01)
+    settings = FlatPanel(aperture_fraction=0.8, collimator_fraction=0.7, blur_sigma_px=0.01)
     chain = ImageChain(settings, 512, 512, 1)
 
     def share(transmitted):
@@ -95,7 +95,7 @@ def test_scatter_comes_from_where_the_beam_meets_matter():
 
 @pytest.mark.parametrize("bits", [8, 12, 16])
 def test_stored_bits_are_kept(bits):
-    counts = ImageChain(Detector(bits=bits), 128, 128, 1).counts(np.full((128, 128), 0.1, np.float32), 1)
+    counts = ImageChain(FlatPanel(bits=bits), 128, 128, 1).counts(np.full((128, 128), 0.1, np.float32), 1)
     assert counts.max() <= 2**bits - 1
 
 

@@ -9,7 +9,7 @@ import pytest
 from fluoronav.case import Bones
 from fluoronav.lab.bench.bones import bone_points_ct
 from fluoronav.lab.bench.subjects import errors_mm, view_poses
-from fluoronav.lab.simulation.detector import Detector, ImageChain
+from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.moved_bone import with_moved_bone
 from fluoronav.lab.simulation.sequence import Anatomy
 from fluoronav.stream.frame import Budget, FrameRecord, ObjectPose
@@ -28,7 +28,7 @@ def bent(case, camera):
     labels = {s.name: s.label for s in case.structures}
     named = replace(case, objects=tuple(Bones(n, (labels[n],), None) for n in (MOVED, STILL)))
     patient, T_ct_bone = with_moved_bone(case, MOVED, np.array([0, 0.03, 0, 2.5, 0, 0]))
-    anatomy, chain = Anatomy(patient, camera.scaled(0.5)), ImageChain(Detector(), camera.rows, camera.cols, 3)
+    anatomy, chain = Anatomy(patient, camera.scaled(0.5)), ImageChain(FlatPanel(), camera.rows, camera.cols, 3)
     shots = []
     for k, T in enumerate(view_poses(case, 5, 31)):
         beam = anatomy.transmission(*anatomy.paths(T))

@@ -6,7 +6,7 @@ import pytest
 
 from fluoronav.geometry import ArmJoints, inverse, moved_about
 from fluoronav.lab.bench.subjects import errors_mm
-from fluoronav.lab.simulation.detector import Detector, ImageChain
+from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.scenario import Scenario
 from fluoronav.lab.simulation.sequence import Anatomy
 from fluoronav.stream.frame import Budget, FrameRecord
@@ -30,7 +30,7 @@ def beams(case, camera):
 
 def exposed(beams, camera, **settings):
     """Exposures of them, with their true poses."""
-    chain = ImageChain(Detector(**settings), camera.rows, camera.cols, 3)
+    chain = ImageChain(FlatPanel(**settings), camera.rows, camera.cols, 3)
     return [(chain.counts(beam, k), pose) for k, (beam, pose) in zip(POSES, beams, strict=False)]
 
 
@@ -86,7 +86,9 @@ def test_the_pose_is_found_from_the_prior_alone_and_then_followed(rig, case, exp
         assert frame.registration.sigma[5] > frame.registration.sigma[3]  # depth is the least certain
 
 
-@pytest.mark.parametrize("field", [{"collimator_share": 0.6}, {"collimator_share": 0.3}, {"aperture_share": 0.6}])
+@pytest.mark.parametrize(
+    "field", [{"collimator_fraction": 0.6}, {"collimator_fraction": 0.3}, {"aperture_fraction": 0.6}]
+)
 def test_a_field_narrowed_to_half_or_a_quarter_of_the_image_is_registered(case, camera, beams, field):
     """Regression: with the blades at 0.6 all was taken for seen, and in what lies behind them no pose was found."""
     rig = Rig(case, camera)
@@ -214,7 +216,7 @@ def test_a_pose_that_drifts_is_checked_although_its_patches_are_placed_all_the_t
 
 def test_jumps_of_5_mm_and_3_degrees_a_frame_are_followed(rig, case, camera, rng):
     """What is called tracking on the way is within 3 mm, and when the patient stops the pose is as good as ever."""
-    anatomy, chain = Anatomy(case, camera.scaled(0.5)), ImageChain(Detector(photons=40), camera.rows, camera.cols, 3)
+    anatomy, chain = Anatomy(case, camera.scaled(0.5)), ImageChain(FlatPanel(photons=40), camera.rows, camera.cols, 3)
     T = Scenario().poses(case)[10]
 
     def exposed(T, k):
@@ -284,7 +286,7 @@ class Arm:
     def __init__(self, case, camera):
         self.case, self.camera = case, camera
         self.anatomy = Anatomy(case, camera.scaled(0.5))
-        self.chain = ImageChain(Detector(), camera.rows, camera.cols, 3)
+        self.chain = ImageChain(FlatPanel(), camera.rows, camera.cols, 3)
         still = Scenario(anatomy_frames=1)
         self.T_room_ct = (
             inverse(still.joints(case)[0].T_camera_room(case.prior.source_to_isocentre_mm)) @ still.poses(case)[0]

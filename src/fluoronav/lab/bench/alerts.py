@@ -1,14 +1,16 @@
-"""Proximity alerts over many simulated approaches: whether one is missed, how late it is, how many are for nothing."""
+"""Proximity alerts over many simulated approaches: missed, late and false ones."""
 
 from __future__ import annotations
 
+from collections import Counter
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from fluoronav.case import Case, load_case, sample_distances
+from fluoronav.case import Case, Structure, load_case, sample_distances
 from fluoronav.geometry import Camera
 from fluoronav.paths import shipped
 from fluoronav.stream.alerts import AlertBook
@@ -17,25 +19,55 @@ from fluoronav.stream.guidance import GuidanceStage
 
 Float = NDArray[np.float64]
 
-_FPS = 30.0
-# An alert is for nothing when the true distance is beyond its threshold by more than so many sigmas of the measured
-# one; a bound of 95 % comes early by 1.6 of them on average.
-_FOR_NOTHING_SIGMAS = 4.0
-_SEGMENTATION_SIGMA_MM = 0.35
+_LONGEST_TOOL_MM = 150.0  # of the shaft, so much counts; as in the stage
+
+
+@dataclass(frozen=True)
+class ApproachSettings:
+    """How tips approach structures; all chosen."""
+
+    fps: float = 30.0
+    from_mm: float = 30.0  # distance of the tip at the beginning
+    stops_mm: tuple[float, float] = (-1.0, 12.0)  # distance at the end, uniform
+    speeds_mm_s: tuple[float, float] = (2.0, 60.0)  # log-uniform
+    sigmas_mm: tuple[float, float] = (0.2, 1.0)  # error of the tip, 1 sigma per direction, uniform
+    most_frames: int = 400
+    segmentation_sigma_mm: float = 0.35  # of the structures' surfaces, as the stage assumes
+    # An alert is false if the true distance exceeds its threshold by more sigmas of the measured one. A bound of 95 %
+    # comes early by 1.6 of them on average.
+    false_sigmas: float = 4.0
+    frames_to_react: int = 2  # an alert due in the last frames of an approach does not count
+    shaft_step_mm: float = 2.0  # between points of the shaft at which the true distance is taken
+
+
+SETTINGS = ApproachSettings()
+
+
+@dataclass
+class _Counts:
+    """Alerts over all approaches; those that are due are the danger alerts."""
+
+    due: int = 0
+    missed: int = 0
+    late: int = 0
+    raised: int = 0
+    false: int = 0
+    fluttered: int = 0
+    delays: list[int] = field(default_factory=list)
 
 
 def bench_alerts(approaches: int, seed: int) -> dict[str, Any]:
-    """Straight approaches to the embedded case's watched structures, at 2 to 60 mm/s; some stop short.
+    """Straight approaches to the embedded case's watched structures, at 2 to 60 mm/s; some stop before.
 
-    The tip is measured with an error of 0.2 to 1 mm (1 sigma a direction, as claimed); alerts come from the stage that
-    the pipeline runs. The truth is the distance of tip and shaft without that error.
+    The tip is measured with an error of 0.2 to 1 mm (1 sigma per direction, stated as such). Alerts come from the stage
+    of the pipeline. The truth is the distance of tip and shaft without that error.
 
     Returns
     -------
     dict
-        ``approaches``, ``due``, ``missed`` and ``late`` (share of the due ones, by more than one frame),
-        ``delay_frames``, ``raised``, ``false`` (share of the raised ones), ``flutter`` (share of approaches in which
-        one alert was raised more than once).
+        ``approaches``; ``due``; ``missed`` and ``late``, fractions of the due alerts (late: by more than one frame);
+        ``delay_frames``; ``raised``; ``false``, fraction of the raised alerts; ``flutter``, fraction of the approaches
+        in which one alert was raised more than once.
     """
     case, camera = load_case("embedded"), Camera.load(shipped("calibration/demo-carm.yaml"))
     stage = GuidanceStage()
@@ -43,85 +75,85 @@ def bench_alerts(approaches: int, seed: int) -> dict[str, Any]:
     rng = np.random.default_rng(seed)
     watched = [s for s in case.structures if s.caution_mm is not None]
     surfaces = {s.name: _surface(s) for s in watched}
-    missed = late = due = raised = false = fluttered = 0
-    delays: list[int] = []
-    blank = np.zeros((2, 2), np.uint16)
+    counts = _Counts()
     for n in tqdm(range(approaches), "approaches", unit="approach"):
         s = watched[n % len(watched)]
         goal = surfaces[s.name][rng.integers(len(surfaces[s.name]))]
         axis = rng.standard_normal(3)
         axis /= np.linalg.norm(axis)
-        speed, sigma = np.exp(rng.uniform(np.log(2), np.log(60))), rng.uniform(0.2, 1.0)
-        stops = rng.uniform(-1, 12)
-        travel = np.arange(30.0, stops, -speed / _FPS)[:400]
-        tips = goal - travel[:, None] * axis
+        speed, sigma = np.exp(rng.uniform(*np.log(SETTINGS.speeds_mm_s))), rng.uniform(*SETTINGS.sigmas_mm)
+        travel = np.arange(SETTINGS.from_mm, rng.uniform(*SETTINGS.stops_mm), -speed / SETTINGS.fps)
+        tips = goal - travel[: SETTINGS.most_frames, None] * axis
         stage.alerts = AlertBook()
         stage._levels.clear()
-        claimed = float(np.hypot(sigma, _SEGMENTATION_SIGMA_MM))
-        due_since: dict[str, int] = {}
-        reached: dict[str, bool] = {}
-        raises: dict[str, int] = {}
-        for k, tip in enumerate(tips):
-            frame = FrameRecord.of_counts(blank, seq=k)
-            field_mask = tip + rng.normal(0, sigma, 3)
-            tool = Instrument(case.tools[0].id, "k-wire", None, None, field_mask, axis, sigma, "tracker", 0)
-            frame.instruments = (tool,)
-            stage.process(frame, Budget(30))
-            levels = {d.structure: d.level for d in frame.distances}
-            true_mm = {w.name: _true_distance(case, w, tip, axis) for w in watched}
-            for w in watched:
-                if true_mm[w.name] <= (w.danger_mm or 0) and w.name not in due_since:
-                    due_since[w.name] = k
-                    due += 1
-                if w.name in due_since and w.name not in reached and levels[w.name] == "danger":
-                    reached[w.name] = True
-                    delays.append(k - due_since[w.name])
-                    late += delays[-1] > 1
-            for alert in frame.alerts:
-                if alert.kind != "proximity" or alert.state not in ("raised", "changed"):
-                    continue
-                name = str(alert.structure)
-                raised += 1
-                beyond = true_mm[name] - float(alert.threshold_mm or 0)
-                false += beyond > _FOR_NOTHING_SIGMAS * claimed
-                if alert.state == "raised":
-                    raises[name] = raises.get(name, 0) + 1
-        # One that was due in the last frame or two had no time to be late.
-        missed += sum(1 for name, k in due_since.items() if name not in reached and k < len(tips) - 2)
-        due -= sum(1 for name, k in due_since.items() if name not in reached and k >= len(tips) - 2)
-        fluttered += any(v > 1 for v in raises.values())
+        _approach(stage, case, watched, tips, axis, float(sigma), rng, counts)
     stage.close()
     return {
         "approaches": approaches,
-        "due": due,
-        "missed": missed / max(due, 1),
-        "late": late / max(due, 1),
+        "due": counts.due,
+        "missed": counts.missed / max(counts.due, 1),
+        "late": counts.late / max(counts.due, 1),
         "delay_frames": {
-            "median": float(np.median(delays)),
-            "p95": float(np.percentile(delays, 95)),
-            "max": max(delays),
+            "median": float(np.median(counts.delays)),
+            "p95": float(np.percentile(counts.delays, 95)),
+            "max": max(counts.delays),
         },
-        "raised": raised,
-        "false": false / max(raised, 1),
-        "flutter": fluttered / approaches,
+        "raised": counts.raised,
+        "false": counts.false / max(counts.raised, 1),
+        "flutter": counts.fluttered / approaches,
     }
 
 
-def _surface(structure) -> Float:
+def _approach(
+    stage: GuidanceStage, case: Case, watched: list[Structure], tips: Float, axis: Float, sigma: float,
+    rng: np.random.Generator, counts: _Counts,
+) -> None:  # fmt: skip
+    """Runs one approach through the stage and counts its alerts."""
+    stated = float(np.hypot(sigma, SETTINGS.segmentation_sigma_mm))
+    blank = np.zeros((2, 2), np.uint16)
+    due_since: dict[str, int] = {}
+    reached: set[str] = set()
+    raises: Counter[str] = Counter()
+    for k, tip in enumerate(tips):
+        frame = FrameRecord.of_counts(blank, seq=k)
+        measured = tip + rng.normal(0, sigma, 3)
+        frame.instruments = (Instrument(case.tools[0].id, "k-wire", None, None, measured, axis, sigma, "tracker", 0),)
+        stage.process(frame, Budget(30))
+        levels = {d.structure: d.level for d in frame.distances}
+        true_mm = {w.name: _true_distance(case, w, tip, axis) for w in watched}
+        for w in watched:
+            if true_mm[w.name] <= (w.danger_mm or 0):
+                due_since.setdefault(w.name, k)
+            if w.name in due_since and w.name not in reached and levels[w.name] == "danger":
+                reached.add(w.name)
+                counts.delays.append(k - due_since[w.name])
+                counts.late += counts.delays[-1] > 1
+        for alert in frame.alerts:
+            if alert.kind == "proximity" and alert.state in ("raised", "changed"):
+                counts.raised += 1
+                beyond = true_mm[str(alert.structure)] - float(alert.threshold_mm or 0)
+                counts.false += beyond > SETTINGS.false_sigmas * stated
+                raises[str(alert.structure)] += alert.state == "raised"
+    unanswered = [k for name, k in due_since.items() if name not in reached]
+    missed = sum(k < len(tips) - SETTINGS.frames_to_react for k in unanswered)
+    counts.missed += missed
+    counts.due += len(due_since) - (len(unanswered) - missed)
+    counts.fluttered += any(v > 1 for v in raises.values())
+
+
+def _surface(structure: Structure) -> Float:
     """Points of a structure's surface, LPS mm."""
-    field = structure.field
-    at = np.argwhere(np.abs(field.hundredths.astype(np.int32)) < 60)[:, ::-1]
-    return field.origin_ct + at * field.spacing_mm
+    distances = structure.field
+    at = np.argwhere(np.abs(distances.hundredths.astype(np.int32)) < 60)[:, ::-1]
+    return distances.origin_ct + at * distances.spacing_mm
 
 
-_ALONG = np.arange(0.0, 152.0, 2.0)
-
-
-def _true_distance(case: Case, structure, tip: Float, axis: Float) -> float:
-    """Of tip and shaft, without error."""
+def _true_distance(case: Case, structure: Structure, tip: Float, axis: Float) -> float:
+    """Distance of tip and shaft from a structure's surface, without error, mm."""
     tool = case.tools[0]
-    steps = _ALONG[tool.length_mm >= _ALONG]
+    along = np.arange(0.0, _LONGEST_TOOL_MM + SETTINGS.shaft_step_mm, SETTINGS.shaft_step_mm)
+    steps = along[tool.length_mm >= along]
     out = np.empty((len(steps), 4))
-    field = structure.field
-    sample_distances(field.hundredths, field.origin_ct, field.spacing_mm, tip - steps[:, None] * axis, out)
+    distances = structure.field
+    sample_distances(distances.hundredths, distances.origin_ct, distances.spacing_mm, tip - steps[:, None] * axis, out)
     return float((out[:, 0] - np.where(steps > 0, tool.diameter_mm / 2, 0)).min())

@@ -1,4 +1,4 @@
-"""How well bones get a pose each: exposures of a patient one of whose vertebrae lies otherwise than in the CT."""
+"""One pose per bone: exposures of a patient one of whose vertebrae has moved since the CT."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tqdm import tqdm
 from fluoronav.case import Bones, load_case
 from fluoronav.geometry import Camera, transform_points
 from fluoronav.lab.bench.subjects import errors_mm, starts, view_poses
-from fluoronav.lab.simulation.detector import Detector, ImageChain
+from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.moved_bone import with_moved_bone
 from fluoronav.lab.simulation.sequence import Anatomy
 from fluoronav.paths import shipped
@@ -24,12 +24,12 @@ from fluoronav.stream.registration.stage import RegistrationStage
 Float = NDArray[np.float64]
 
 _BONES = ("vertebrae_T7", "vertebrae_T8", "vertebrae_T9")
-_MOVED_DEG, _MOVED_MM = 2.5, 2.5
-_FRAMES = 10
+_MOVED_DEG, _MOVED_MM = 2.5, 2.5  # at most; chosen: from supine to prone
+_FRAMES = 10  # of an exposure; chosen: the poses have settled
 
 
 def bench_bones(count: int, seed: int) -> list[dict[str, Any]]:
-    """One vertebra of three is moved by up to 2.5 degrees and 2.5 mm; all three get a pose.
+    """Moves one vertebra of three by up to 2.5 degrees and 2.5 mm, and registers all three.
 
     Parameters
     ----------
@@ -40,13 +40,13 @@ def bench_bones(count: int, seed: int) -> list[dict[str, Any]]:
     Returns
     -------
     list of dict
-        Per exposure and bone: whether it had moved, the error across the ray of the common pose and of its own, both
-        against where the bone is, and whether the bounds hold.
+        Per exposure and bone: whether it has moved, the errors across the ray of the common pose and of its own, and
+        whether the bound holds.
     """
     case, camera = load_case("embedded"), Camera.load(shipped("calibration/demo-carm.yaml"))
     labels = {s.name: s.label for s in case.structures}
     case = replace(case, objects=tuple(Bones(n, (labels[n],), None) for n in _BONES))
-    chain = ImageChain(Detector(), camera.rows, camera.cols, 3)
+    chain = ImageChain(FlatPanel(), camera.rows, camera.cols, 3)
     attenuation, registration = AttenuationStage(), RegistrationStage()
     attenuation.prepare(case, camera)
     registration.prepare(case, camera)
@@ -55,8 +55,8 @@ def bench_bones(count: int, seed: int) -> list[dict[str, Any]]:
     for k, truth in enumerate(tqdm(view_poses(case, count, seed), "bones: exposures", unit="frame")):
         moved = _BONES[k % len(_BONES)]
         w, v = rng.standard_normal(3), rng.standard_normal(3)
-        share = rng.uniform(0.3, 1)
-        twist = share * np.concatenate(
+        size = rng.uniform(0.3, 1)
+        twist = size * np.concatenate(
             [np.deg2rad(_MOVED_DEG) * w / np.linalg.norm(w), _MOVED_MM * v / np.linalg.norm(v)]
         )
         patient, T_ct_bone = with_moved_bone(case, moved, twist)
@@ -97,7 +97,7 @@ def bone_points_ct(case, structure: str) -> Float:
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Medians and shares, for bones that had moved and for their neighbours."""
+    """Medians and fractions, for the moved bones and for their neighbours."""
     out: dict[str, Any] = {}
     for kind, of_kind in (("moved", True), ("still", False)):
         those = [r for r in rows if r["moved"] == of_kind and "own_mm" in r and "common_mm" in r]

@@ -1,4 +1,4 @@
-"""From an overlay's arrival in the browser to the pixels that show it, in a real browser that draws in software."""
+"""From an overlay's arrival in the browser to its pixels, in a real browser with software rendering."""
 
 from __future__ import annotations
 
@@ -21,19 +21,23 @@ from tqdm import tqdm
 
 from fluoronav.case import load_case
 from fluoronav.geometry import Camera
-from fluoronav.lab.simulation.rig import Recording, free_endpoints, record, why_without_a_pose
+from fluoronav.lab import machine
+from fluoronav.lab.process import end_process
+from fluoronav.lab.simulation.rig import CapturedRun, capture_run, free_endpoints, why_without_a_pose
 from fluoronav.lab.simulation.sequence import load_or_render
 from fluoronav.site.launch import load_launch
 from fluoronav.wire import encode
 
 _SIZE = {"width": 1280, "height": 720}
-# As on a computer without a GPU: the browser draws in software, and has a program that stands in for the GPU where a
-# page insists on WebGL (the 3D view). The rest keeps it from calling home.
+# As on a computer without a GPU: software rendering, and a software GPU for WebGL (the 3D view). The other flags
+# keep the browser from using the network.
 CHROMIUM_FLAGS = [
     "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
     "--disable-sync", "--disable-gpu", "--enable-unsafe-swiftshader",
 ]  # fmt: skip
-_SETTLING_S = 3.0
+_SETTLING_S = 3.0  # after opening, before times count; chosen
+_FPS = 30.0
+_CAPTURED_FRAMES = 300  # of the pipeline, then replayed; chosen: 10 s
 
 
 def bench_display(
@@ -43,16 +47,16 @@ def bench_display(
     viewers: int,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Measures the display alone, fed from recorded messages, and beside the running pipeline.
+    """Measures the display alone, on recorded messages, and with the running pipeline.
 
     Parameters
     ----------
     launch_path : Path
         Its case is streamed.
     seconds, pipeline_seconds : float
-        Of the run that is fed from recorded messages, and of the one beside the pipeline.
+        Of the run on recorded messages, and of the one with the pipeline.
     viewers : int
-        Pages that are open at once while recorded messages are fed; the first is measured.
+        Pages open at once during the run on recorded messages; the first is measured.
 
     Returns
     -------
@@ -64,7 +68,7 @@ def bench_display(
     Raises
     ------
     RuntimeError
-        Playwright or Chromium is not there, or no recorded frame got a pose.
+        Playwright or Chromium is missing, or no recorded frame got a pose.
     """
     try:
         from playwright.sync_api import sync_playwright
@@ -75,14 +79,14 @@ def bench_display(
         raise RuntimeError("needs Chromium: apt-get install chromium")
     launch = load_launch(launch_path).model_dump(mode="json")
     say("recording 10 s of the pipeline")
-    recording = record(launch, 300, 30.0)
-    if why := why_without_a_pose(recording):
+    run = capture_run(launch, _CAPTURED_FRAMES, _FPS)
+    if why := why_without_a_pose(run):
         raise RuntimeError(f"there is nothing to show: {why}")
     frames = load_or_render(load_case(launch["case"]), Camera.load(launch["camera"])).frames
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as name:
         browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
-        out: dict[str, Any] = {"viewers": viewers, "seconds": seconds, "size": _SIZE}
-        out["recorded"] = _recorded(browser, launch, recording, frames, seconds, viewers, Path(name))
+        out: dict[str, Any] = {"machine": machine.description(), "viewers": viewers, "seconds": seconds, "size": _SIZE}
+        out["recorded"] = _recorded(browser, launch, run, frames, seconds, viewers, Path(name))
         say("beside the running pipeline")
         out["with_pipeline"] = _with_pipeline(browser, launch, pipeline_seconds)
         browser.close()
@@ -90,7 +94,7 @@ def bench_display(
 
 
 def _recorded(
-    browser, launch: dict, recording: Recording, frames, seconds: float, viewers: int, folder: Path
+    browser, launch: dict, run: CapturedRun, frames, seconds: float, viewers: int, folder: Path
 ) -> dict[str, Any]:
     endpoints = free_endpoints("tcp", folder)
     path = folder / "launch.yaml"
@@ -106,7 +110,7 @@ def _recorded(
         begin, opened, settled, heap, drawn = time.monotonic(), False, False, 0.0, 0
         memory: list[dict[str, float]] = []
         bar = tqdm(total=round(seconds), desc="recorded messages", unit="s")
-        for k, due, kind, parts in _messages(recording, frames, launch["source"]):
+        for k, due, kind, parts in _messages(run, frames, launch["source"]):
             time.sleep(max(begin + due - time.monotonic(), 0))
             elapsed = time.monotonic() - begin
             if elapsed > seconds + _SETTLING_S:
@@ -134,15 +138,15 @@ def _recorded(
         said.close()
 
 
-def _messages(recording: Recording, frames, source: str) -> Iterator[tuple[int, float, str, Callable[[], list[bytes]]]]:
-    """What was recorded, over and over at 30 frames a second: number, when (s), kind, and what makes its parts.
+def _messages(run: CapturedRun, frames, source: str) -> Iterator[tuple[int, float, str, Callable[[], list[bytes]]]]:
+    """The recorded messages, repeated without end: number, time (s), kind, and a function that makes the parts.
 
-    Each overlay comes as long after its frame as it did from the pipeline.
+    Each overlay follows its frame by as long as it did in the recording.
     """
 
     def frame(k: int) -> list[bytes]:
         taken[k] = time.time_ns()
-        counts = frames[recording.truth[recording.overlays[k % n][1]["seq"]]["frame"]]
+        counts = frames[run.truth[run.overlays[k % n][1]["seq"]]["frame"]]
         header = {
             "v": 1, "source": source, "seq": k, "t_acq": taken[k], "rows": counts.shape[0], "cols": counts.shape[1],
             "dtype": "u2", "bits": 16,
@@ -150,18 +154,18 @@ def _messages(recording: Recording, frames, source: str) -> Iterator[tuple[int, 
         return [f"frame/{source}".encode(), encode(header), counts.tobytes()]
 
     def overlay(k: int) -> list[bytes]:
-        told = recording.overlays[k % n][1] | {"seq": k, "t_acq": taken.pop(k)}
+        told = run.overlays[k % n][1] | {"seq": k, "t_acq": taken.pop(k)}
         return [f"overlay/{source}".encode(), encode(told)]
 
-    n, taken = len(recording.overlays), dict[int, int]()
+    n, taken = len(run.overlays), dict[int, int]()
     waiting: list[tuple[float, int]] = []
     for k in count():
-        while waiting and waiting[0][0] <= k / 30:
+        while waiting and waiting[0][0] <= k / _FPS:
             due, before = heapq.heappop(waiting)
             yield before, due, "overlay", partial(overlay, before)
-        yield k, k / 30, "frame", partial(frame, k)
-        received, told = recording.overlays[k % n]
-        heapq.heappush(waiting, (k / 30 + (received - told["t_acq"]) / 1e9, k))
+        yield k, k / _FPS, "frame", partial(frame, k)
+        received, told = run.overlays[k % n]
+        heapq.heappush(waiting, (k / _FPS + (received - told["t_acq"]) / 1e9, k))
 
 
 def _with_pipeline(browser, launch: dict, seconds: float) -> dict[str, Any]:
@@ -173,7 +177,7 @@ def _with_pipeline(browser, launch: dict, seconds: float) -> dict[str, Any]:
         port = probe.getsockname()[1]
     page = browser.new_page(viewport=_SIZE)
     with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(record, launch, round((seconds + 12) * 30), 30.0, display_port=port)
+        running = pool.submit(capture_run, launch, round((seconds + 12) * _FPS), _FPS, display_port=port)
         _wait_for(lambda: _opened(page, f"http://127.0.0.1:{port}/"), 120)
         _wait_for(lambda: page.evaluate("fluoronav.stats.overlaySeq !== null"), 120)
         page.wait_for_timeout(5000)
@@ -182,8 +186,8 @@ def _with_pipeline(browser, launch: dict, seconds: float) -> dict[str, Any]:
         page.wait_for_timeout(1000 * seconds)
         result = _figures(page, heap, drawn, seconds)
         page.close()
-        recording = running.result()
-    late = np.array([(received - o["t_acq"]) / 1e6 for received, o in recording.overlays])
+        run = running.result()
+    late = np.array([(received - o["t_acq"]) / 1e6 for received, o in run.overlays])
     return result | {"exposure_to_overlay_ms": {"p50": float(np.median(late)), "p99": float(np.percentile(late, 99))}}
 
 
@@ -208,7 +212,7 @@ def _heap_mb(page) -> float:
 
 
 def _memory_mb(page, server: DisplayProcess) -> dict[str, float]:
-    """The page's JavaScript heap, and what the browser's processes and the server have for themselves."""
+    """The page's JavaScript heap, and the unshared memory of the browser's processes and of the server."""
     import psutil
 
     chromium = [p for p in psutil.Process().children(recursive=True) if "chrom" in p.name()]
@@ -221,7 +225,7 @@ def _memory_mb(page, server: DisplayProcess) -> dict[str, float]:
 def _opened(page, address: str) -> bool:
     try:
         page.goto(address)
-    except Exception as error:  # Playwright's own error type is not to be had without it
+    except Exception as error:  # Playwright's error type cannot be imported without Playwright
         if "ERR_CONNECTION_REFUSED" not in str(error):
             raise
         return False
@@ -237,7 +241,7 @@ def _wait_for(done: Callable[[], bool], seconds: float) -> None:
 
 
 def find_chromium() -> str | None:
-    """The system's Chromium; None where there is none."""
+    """Path of the system's Chromium; None if there is none."""
     return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
@@ -251,7 +255,7 @@ class DisplayProcess:
     Attributes
     ----------
     watch, control : str
-        The addresses that it printed.
+        The printed addresses.
     """
 
     def __init__(self, launch: Path) -> None:
@@ -261,15 +265,11 @@ class DisplayProcess:
         self.watch, self.control = (self.process.stdout.readline().split()[1] for _ in range(2))
 
     def close(self) -> None:
-        self.process.terminate()
-        try:
-            self.process.wait(5)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
+        end_process(self.process)
 
 
 def table(result: dict[str, Any]) -> str:
-    """The figures for people."""
+    """The figures as text."""
     lines = [f"overlay received to pixels drawn, {_SIZE['width']} x {_SIZE['height']}, drawn in software"]
     for name, text in (("recorded", f"fed from recorded messages, {result['viewers']} viewers"),
                        ("with_pipeline", "beside the running pipeline")):  # fmt: skip

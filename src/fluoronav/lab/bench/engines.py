@@ -1,8 +1,7 @@
-"""Every network on each engine of this computer, and in 8 bits: how fast, and how far from the CPU's answer.
+"""Every network on each engine of this computer, and in 8 bits: time, and difference from the CPU's output.
 
-Those that do not ship in 8 bits are put into them here.
-
-Inputs are those that the stages made of exposures of another region than training's (T11), not random numbers.
+Networks that are not shipped in 8 bits are quantised here. The inputs are those of the stages for exposures of a region
+outside the training set (T11).
 """
 
 from __future__ import annotations
@@ -23,6 +22,7 @@ from fluoronav.imaging.inference.manifest import Approved, approved, approved_in
 from fluoronav.imaging.inference.runner import Runner
 from fluoronav.imaging.xray.denoiser import LearnedDenoiser
 from fluoronav.imaging.xray.temporal_filter import TemporalFilter
+from fluoronav.lab import machine
 from fluoronav.lab.bench.instruments import unseen_backgrounds
 from fluoronav.lab.simulation.instrument_scenes import SceneMaker, unseen_shape
 from fluoronav.paths import shipped
@@ -32,30 +32,35 @@ from fluoronav.stream.preprocessing.stage import AttenuationStage
 
 Float32 = NDArray[np.float32]
 
-SEED, _PHOTONS, _CALIBRATION_SHARE = 73, 50.0, 0.5
-_RUNS = 40
+SEED = 73
+_PHOTONS = 50.0  # mean detected photons per pixel; chosen: between a usual and a low dose
+_CALIBRATION_FRACTION = 0.5  # of the exposures, for the quantisation; the others are measured
+_RUNS = 40  # timed, of one input; chosen: the median is stable
 _ENGINES = ("cpu", "openvino", "cuda", "tensorrt", "tensorrt-rtx")
 
 
 def bench_engines(data: Path, frames: int, say: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
-    """Measures each network on each engine that there is, and quantised to 8 bits on the CPU.
+    """Measures each network on each available engine, and quantised to 8 bits on the CPU.
 
     Parameters
     ----------
     data : Path
         Holds ``chest/``.
     frames : int
-        Exposures whose inputs are kept; half of them calibrate the quantisation, the others are measured on.
+        Exposures; half of them calibrate the quantisation, the others are measured.
 
     Returns
     -------
     dict
         For each of ``models``: ``name`` and ``engines``, by engine: ``provider``, ``ms`` (median), ``relative`` (the
-        root mean square of the difference from the CPU's answer, over that of the answer), ``largest``; or ``why_not``;
-        and ``cpu``: what a CPU runs by itself here, as ``provider`` and ``why``.
+        root mean square of the difference from the CPU's output, over that of the output), ``largest``; or ``why_not``;
+        and ``cpu``: what this CPU runs by default, as ``provider`` and ``why``.
     """
     inputs = _inputs(data, max(frames, 4))
-    return {"models": [_one(approved(path), inputs[path.name], say) for path in shipped_models()]}
+    return {
+        "machine": machine.description(),
+        "models": [_one(approved(path), inputs[path.name], say) for path in shipped_models()],
+    }
 
 
 def _inputs(data: Path, frames: int) -> dict[str, list[Float32]]:
@@ -84,7 +89,7 @@ def _inputs(data: Path, frames: int) -> dict[str, list[Float32]]:
 
 
 def _one(model: Approved, inputs: list[Float32], say: Callable[[str], None]) -> dict[str, Any]:
-    calibrating = max(int(len(inputs) * _CALIBRATION_SHARE), 1)
+    calibrating = max(int(len(inputs) * _CALIBRATION_FRACTION), 1)
     measured = inputs[calibrating:]
     reference, rows = None, {}
     for name in (*_ENGINES, "cpu, 8 bits"):
@@ -123,7 +128,7 @@ def _run(model: Approved, settings: InferenceSettings, inputs: list[Float32]) ->
 
 
 def table(result: dict[str, Any]) -> str:
-    """The figures for people."""
+    """The figures as text."""
     lines = [f"{'network':26}{'engine':14}{'ms':>8}{'difference':>12}{'largest':>10}"]
     for model in result["models"]:
         for name, row in model["engines"].items():

@@ -1,7 +1,8 @@
-"""What becomes of detections: tips in space by method, and a tracker's drift."""
+"""From detections to space: tips by triangulation and by width, and the drift of a tracker."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,18 +22,32 @@ from fluoronav.stream.tracking.triangulation import SIGMA_WIDTH_PX, Sighting, fr
 
 Float = NDArray[np.float64]
 
-_TWO_VIEWS_DEG = (30.0, 60.0)
-_ISOCENTRE_MM = np.array([0.0, 0.0, 620.0])
-_DRIFT_MM, _STEADY_FRAMES, _DRIFT_FRAMES = 2.0, 20, 60
+_ISOCENTRE_MM = np.array([0.0, 0.0, 620.0])  # camera frame; the demo's C-arm
+
+
+@dataclass(frozen=True)
+class SpaceSettings:
+    """What is simulated; all chosen."""
+
+    two_views_deg: tuple[float, float] = (30.0, 60.0)  # between the views
+    least_width_px: float = 2.0  # of a shadow whose width is used for depth
+    drift_mm: float = 2.0  # of the tracker, at once, across the ray
+    noticed_mm: float = 1.0  # estimated drift from which it counts as noticed
+    steady_frames: int = 20  # before the drift
+    drift_frames: int = 60  # after it
+    tip_sigma_px: float = 0.7  # of the detected tip; measured by this bench's detection part
+
+
+SETTINGS = SpaceSettings()
 
 
 def depths(maker: SceneMaker, count: int, photons: float, seed: int) -> dict[str, Any]:
-    """Tips in space from two views 30 to 60 degrees apart, and from the width of a shadow in one; poses known.
+    """Tips in space from two views 30 to 60 degrees apart, and from the width of the shadow in one; poses are known.
 
     Returns
     -------
     dict
-        ``two_views`` and ``width``: ``mm`` (median and 95 % of the error), ``held`` (share within 1.96 claimed sigmas
+        ``two_views`` and ``width``: ``mm`` (median and 95 % of the error), ``held`` (fraction within 1.96 stated sigmas
         of the worst direction), ``count``.
     """
     stage, attenuation = DetectionStage(), AttenuationStage()
@@ -41,7 +56,7 @@ def depths(maker: SceneMaker, count: int, photons: float, seed: int) -> dict[str
     two: list[tuple[float, float]] = []
     one: list[tuple[float, float]] = []
 
-    def looked(counts: NDArray[np.uint16], p: Placed) -> Detection | None:
+    def detected(counts: NDArray[np.uint16], p: Placed) -> Detection | None:
         frame = FrameRecord.of_counts(counts)
         attenuation.prepare(None, camera)
         attenuation.process(frame, Budget(1e6))
@@ -50,10 +65,10 @@ def depths(maker: SceneMaker, count: int, photons: float, seed: int) -> dict[str
         return None if match is None else found[match[0]]
 
     for _ in tqdm(range(count), "tips from two views", unit="pair"):
-        turn = np.deg2rad(rng.choice([-1, 1]) * rng.uniform(*_TWO_VIEWS_DEG))
+        turn = np.deg2rad(rng.choice([-1, 1]) * rng.uniform(*SETTINGS.two_views_deg))
         T_second_first = moved_about(_ISOCENTRE_MM, [0, turn, 0, 0, 0, 0])
         pair = maker.pair(rng, T_second_first, photons)
-        found = [looked(counts, p) for counts, p in pair]
+        found = [detected(counts, p) for counts, p in pair]
         truth = pair[0][1].points_camera[0]
         poses = [np.eye(4), T_second_first]
         sightings = [
@@ -64,7 +79,7 @@ def depths(maker: SceneMaker, count: int, photons: float, seed: int) -> dict[str
         if d is not None and s is not None:
             metal = pair[0][1].metal
             diameter = 2 * float(metal.outer_mm[len(metal.outer_mm) // 2])
-            if metal.kind in ("k-wire", "needle") and d.width_px > 2:
+            if metal.kind in ("k-wire", "needle") and d.width_px > SETTINGS.least_width_px:
                 placed = from_width(camera, s, d.width_px, diameter, SIGMA_WIDTH_PX)
                 one.append((float(np.linalg.norm(placed.tip_ct - truth)), placed.sigma_mm))
         if all(x is not None for x in sightings):
@@ -75,12 +90,13 @@ def depths(maker: SceneMaker, count: int, photons: float, seed: int) -> dict[str
 
 
 def drift(runs: int, seed: int) -> dict[str, Any]:
-    """A tracker that is 2 mm off all at once, before pictures that show the tool to 0.7 px.
+    """A tracker that drifts by 2 mm at once, with frames that show the tool to 0.7 px.
 
     Returns
     -------
     dict
-        ``noticed_frames`` (median, highest), ``corrected_mm`` (median and 95 % across the ray, tracker alone),
+        ``noticed_frames`` (median, highest), ``corrected_mm`` (error across the ray of the tracker alone, median and
+        95 %),
         ``runs``, ``unnoticed``.
     """
     case = load_case("embedded")
@@ -93,19 +109,24 @@ def drift(runs: int, seed: int) -> dict[str, Any]:
         stage.prepare(case, camera)
         T_camera_ct = case.prior.T_camera_ct()
         across = rng.standard_normal(2)
-        shift = T_camera_ct[:3, :3].T @ np.append(_DRIFT_MM * across / np.linalg.norm(across), 0.0)
+        shift = T_camera_ct[:3, :3].T @ np.append(SETTINGS.drift_mm * across / np.linalg.norm(across), 0.0)
         said = None
         tool = exp_se3([0.9, 0.1, 0, *(np.array(case.target_ct) + rng.uniform(-25, 25, 3))])
-        for k in range(_STEADY_FRAMES + _DRIFT_FRAMES):
-            off = shift if k >= _STEADY_FRAMES else np.zeros(3)
+        for k in range(SETTINGS.steady_frames + SETTINGS.drift_frames):
+            off = shift if k >= SETTINGS.steady_frames else np.zeros(3)
             frame = _tracked_frame(stage, case, camera, T_camera_ct, tool, off, k, rng, True)
-            if said is None and k >= _STEADY_FRAMES and frame.drift is not None and frame.drift.size_mm > 1.0:
-                said = k - _STEADY_FRAMES
+            if (
+                said is None
+                and k >= SETTINGS.steady_frames
+                and frame.drift is not None
+                and frame.drift.size_mm > SETTINGS.noticed_mm
+            ):
+                said = k - SETTINGS.steady_frames
         if said is not None:
             noticed.append(said)
-        # The picture is gone: what is left is the tracker, corrected.
+        # Without a detection the corrected tracker remains.
         (last,) = _tracked_frame(
-            stage, case, camera, T_camera_ct, tool, shift, _STEADY_FRAMES + _DRIFT_FRAMES, rng, False
+            stage, case, camera, T_camera_ct, tool, shift, SETTINGS.steady_frames + SETTINGS.drift_frames, rng, False
         ).instruments
         assert last.tip_ct is not None
         left.append(float(np.linalg.norm((T_camera_ct[:3, :3] @ (last.tip_ct - tool[:3, 3]))[:2])))
@@ -121,13 +142,13 @@ def _tracked_frame(
     stage: InstrumentStage, case, camera: Camera, T_camera_ct: Float, T_ct_tool: Float, off_ct: Float, k: int,
     rng: np.random.Generator, visible: bool,
 ) -> FrameRecord:  # fmt: skip
-    """One frame of a tool that tracker and, where `visible`, picture see."""
+    """One frame of a tool that the tracker measures and, if `visible`, the detector finds."""
     t = k * 33_000_000
     T_tracker_ct = exp_se3([0.3, 0.2, 0.1, 100, -200, 1500])
-    field_mask = T_ct_tool.copy()
-    field_mask[:3, 3] += off_ct
+    T_measured = T_ct_tool.copy()
+    T_measured[:3, 3] += off_ct
     marker = np.array(case.file.tracker.T_ct_reference)
-    for name, T in ((case.file.tracker.reference, marker), (case.tools[0].id, field_mask)):
+    for name, T in ((case.file.tracker.reference, marker), (case.tools[0].id, T_measured)):
         T_tracker = T_tracker_ct @ T
         T_tracker[:3, 3] += rng.normal(0, 0.1, 3)
         stage.observe(ToolSample(name, t, T_tracker, 0.2))
@@ -137,8 +158,9 @@ def _tracked_frame(
     if visible:
         ends = transform_points(T_ct_tool, np.array([[0, 0, 0], [0, 0, -150.0]]))
         tip, tail = camera.project(transform_points(T_camera_ct, ends))
+        sigma = SETTINGS.tip_sigma_px
         axis = (tip - tail) / np.linalg.norm(tip - tail)
-        d = Detection("image-1", "k-wire", 0.9, tip + rng.normal(0, 0.7, 2), tail, axis, 7.0, 0.7, 0.1, 0.0, 0)
+        d = Detection("image-1", "k-wire", 0.9, tip + rng.normal(0, sigma, 2), tail, axis, 7.0, sigma, 0.1, 0.0, 0)
         frame.detections = (d,)
     stage.process(frame, Budget(30))
     return frame

@@ -1,4 +1,4 @@
-"""When a detection is of an instrument that is there."""
+"""Which detection belongs to which instrument of a scene."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from fluoronav.stream.frame import Detection
 
 Float = NDArray[np.float64]
 
-# Its tip is this close and its axis, too (pixels of a 1024 image, degrees).
+# Largest distance of the tips (pixels of a 1024 image) and angle of the axes; chosen: a tip at the other end of a short
+# instrument is no match.
 SAME_PX, _SAME_DEG = 40.0, 10.0
 
 
 def off_px(d: Detection, tip: Float, direction: Float) -> float:
-    """How far a detection's tip is from a place; infinitely where its axis is another.
+    """Distance of a detection's tip from a place, pixels; infinite if the axes differ.
 
     Parameters
     ----------
     d : Detection
     tip, direction : ndarray, shape (2,)
-        (column, row); the unit direction points out of the tip.
+        (column, row); the unit direction points outwards at the tip.
     """
     turn = np.rad2deg(np.arccos(np.clip(d.direction @ direction, -1, 1)))
     return float(np.linalg.norm(d.tip_px - tip)) if turn < _SAME_DEG else np.inf
 
 
 def nearest(found: list[Detection], tip: Float, direction: Float) -> tuple[int, float] | None:
-    """Which detection is of an instrument, and how far its tip is off (pixels); None where none is.
+    """Index of the nearest matching detection and its distance (pixels); None if there is none.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""What a surgeon is shown while instruments move: the detection stage on sequences, identities and all."""
+"""Moving instruments: the detection stage on sequences, with its tracks."""
 
 from __future__ import annotations
 
@@ -20,33 +20,41 @@ from fluoronav.stream.detection.stage import DetectionStage
 from fluoronav.stream.frame import Budget, Detection, FrameRecord
 from fluoronav.stream.preprocessing.stage import AttenuationStage
 
-# Sequences that a process makes from one seed, whatever the number of processes.
-_PIECE = 5
-# An instrument is shown once it was seen again: what counts begins then. A shorter stretch need not be found, nor a tip
-# at the picture's rim.
-_FIRST_FRAME, _LEAST_PX, _RIM_PX = 2, 60, 40
+_PIECE = 5  # sequences made from one seed, so that results do not depend on the number of processes
+
+
+@dataclass(frozen=True)
+class CountingLimits:
+    """Which instruments count; all chosen."""
+
+    first_frame: int = 2  # an instrument is shown once it is confirmed in a second frame
+    least_px: int = 60  # visible length below which an instrument need not be found
+    edge_px: int = 40  # distance from the image's edge within which a tip need not be found
+
+
+LIMITS = CountingLimits()
 
 
 @dataclass
 class Shown:
-    """What of one sequence was shown.
+    """Counts over the frames of one sequence.
 
     Attributes
     ----------
     due : int
-        Instruments in view, in all frames together.
+        Instruments in view, summed over frames.
     in_sight, in_sight_shown : int
-        Of those whose tip can be seen in that frame.
+        Of these, those whose tip is not hidden, and those of them that were shown.
     switches : int
         Changes of an instrument's identity.
     off_px : list of float
-        How far the tips of those of them that were shown are off.
+        Errors of the tips that were shown.
     false : int
-        Shown, and none: in all frames together.
+        Detections without an instrument, summed over frames.
     called : set of str
-        Their identities.
+        Identities of the false detections.
     frames : int
-        That were looked at.
+        Frames that count.
     """
 
     due: int = 0
@@ -61,15 +69,15 @@ class Shown:
 
     @property
     def shown(self) -> int:
-        """How many of them were shown."""
+        """Number of instruments shown, summed over frames."""
         return len(self.off_px)
 
-    def see(self, detections: tuple[Detection, ...], placed: tuple[Placed, ...], camera: Camera) -> None:
-        """Counts one more frame: what is shown in it, and what is there, in the same order in each."""
-        left, hardly = list(detections), []
+    def add(self, detections: tuple[Detection, ...], placed: tuple[Placed, ...], camera: Camera) -> None:
+        """Counts a frame: its detections, and its instruments in the same order in every frame."""
+        left, excluded = list(detections), []
         for n, p in enumerate(placed):
-            if len(p.axis_px) < _LEAST_PX or not _inside(p, camera):
-                hardly.append(p)
+            if len(p.axis_px) < LIMITS.least_px or not _inside(p, camera):
+                excluded.append(p)
                 continue
             self.due += 1
             self.in_sight += not p.tip_hidden
@@ -81,7 +89,7 @@ class Shown:
             self.in_sight_shown += not p.tip_hidden
             self.switches += n in self._ids and self._ids[n] != best.id
             self._ids[n] = best.id
-        none = [d for d in left if not any(_on(d, p, camera) for p in hardly)]
+        none = [d for d in left if not any(_on(d, p, camera) for p in excluded)]
         self.false += len(none)
         self.called |= {d.id for d in none}
         self.frames += 1
@@ -90,25 +98,25 @@ class Shown:
 def moving(
     camera: Camera, backgrounds: list[Background], sequences: int, frames: int, photons: float, seed: int
 ) -> dict[str, Any]:
-    """Instruments of unseen shapes, moved as by a hand, through the detection stage; on all cores.
+    """Runs the detection stage on instruments of unseen shapes, moved by a hand; on all cores.
 
     Parameters
     ----------
     camera : Camera
     backgrounds : list of Background
     sequences, frames : int
-        How many, and how long each is.
+        Number of sequences, and frames of each.
     photons : float
-        A pixel, in open air.
+        Mean detected photons per pixel.
     seed : int
 
     Returns
     -------
     dict
-        ``shown`` (share of instruments shown, of those in view, after the first two frames), ``shown_tip_in_sight`` (of
-        those whose tip can be seen in that frame), both with ``..._95``, ``tip_px`` of those that are shown (``median``
-        and ``p95``), ``switches`` (changes of an instrument's identity), ``false_per_frame`` (shown, and none),
-        ``false_per_1000_frames`` (each that was shown counted once), ``photons``, ``sequences``, ``frames``.
+        ``shown`` (fraction of the instruments in view that are shown, after the first two frames);
+        ``shown_tip_in_sight`` (the same of those whose tip is not hidden), both with ``..._95``; ``tip_px`` (error of
+        the tips shown, ``median`` and ``p95``); ``switches`` (changes of identity); ``false_per_frame``;
+        ``false_per_1000_frames`` (each identity counted once); ``photons``, ``sequences``, ``frames``.
     """
     pieces = [(min(_PIECE, sequences - first), frames, photons, seed + first) for first in range(0, sequences, _PIECE)]
     of_each: list[Shown] = []
@@ -123,13 +131,13 @@ def moving(
 
 
 def figures(of_each: list[Shown]) -> dict[str, Any]:
-    """The shares of what :class:`Shown` counted, one for each sequence; see :func:`moving`."""
+    """Figures from the counts of all sequences; see :func:`moving`."""
 
     def total(name: str) -> int:
         return sum(getattr(s, name) for s in of_each)
 
     off = [px for s in of_each for px in s.off_px]
-    field_mask = max(total("frames"), 1)
+    frames = max(total("frames"), 1)
     return {
         "shown": total("shown") / max(total("due"), 1),
         "shown_95": _interval_95([s.shown for s in of_each], [s.due for s in of_each]),
@@ -140,24 +148,24 @@ def figures(of_each: list[Shown]) -> dict[str, Any]:
             "p95": float(np.percentile(off, 95)) if off else None,
         },
         "switches": total("switches"),
-        "false_per_frame": total("false") / field_mask,
-        "false_per_1000_frames": 1000 * sum(len(s.called) for s in of_each) / field_mask,
+        "false_per_frame": total("false") / frames,
+        "false_per_1000_frames": 1000 * sum(len(s.called) for s in of_each) / frames,
         "sequences": len(of_each),
         "frames": total("frames"),
     }
 
 
 def _interval_95(shown: list[int], due: list[int]) -> tuple[float, float]:
-    """Where a share lies of which the parts come in sequences, each of which is much the same throughout.
+    """95 % interval of a proportion in clusters: frames of one sequence are alike.
 
-    As a ratio of sums over clusters: Cochran, Sampling Techniques, 3rd ed., 1977, eq. 6.13.
+    Ratio of sums over clusters (Cochran, Sampling Techniques, 3rd ed., 1977, eq. 6.13).
     """
     n, s, d = len(due), np.array(shown, float), np.array(due, float)
     if n < 2 or not d.sum():
         return 0.0, 1.0
-    share = s.sum() / d.sum()
-    half = 1.96 * np.sqrt(n / (n - 1) * ((s - share * d) ** 2).sum()) / d.sum()
-    return max(float(share - half), 0.0), min(float(share + half), 1.0)
+    proportion = s.sum() / d.sum()
+    half = 1.96 * np.sqrt(n / (n - 1) * ((s - proportion * d) ** 2).sum()) / d.sum()
+    return max(float(proportion - half), 0.0), min(float(proportion + half), 1.0)
 
 
 _maker: SceneMaker
@@ -166,7 +174,7 @@ _stages: tuple[AttenuationStage, DetectionStage]
 
 def _begin(camera: Camera, backgrounds: list[Background]) -> None:
     global _maker, _stages
-    cv2.setNumThreads(1)  # the others have the other cores
+    cv2.setNumThreads(1)  # the other processes have the other cores
     _maker = SceneMaker(camera, backgrounds, unseen_shape)
     _stages = AttenuationStage(), DetectionStage(InferenceSettings(threads=1))
 
@@ -186,18 +194,18 @@ def _piece(work: tuple[int, int, float, int]) -> list[Shown]:
             attenuation.process(frame, Budget(1e6))
             detection.process(frame, Budget(1e6))
             attenuation.idle(frame, Budget(1e6))
-            if k >= _FIRST_FRAME:
-                done[-1].see(frame.detections, placed, _maker.camera)
+            if k >= LIMITS.first_frame:
+                done[-1].add(frame.detections, placed, _maker.camera)
     return done
 
 
 def _inside(p: Placed, camera: Camera) -> bool:
-    """Whether the tip is in the picture, and not at its rim."""
+    """Whether the tip is in the image, and not at its edge."""
     size = np.array([camera.cols, camera.rows])
-    return bool((p.axis_px[0] > _RIM_PX).all() and (p.axis_px[0] < size - _RIM_PX).all())
+    return bool((p.axis_px[0] > LIMITS.edge_px).all() and (p.axis_px[0] < size - LIMITS.edge_px).all())
 
 
 def _on(d: Detection, p: Placed, camera: Camera) -> bool:
-    """Whether a detection's tip lies on an instrument, in view or behind a blade."""
+    """Whether a detection's tip lies on an instrument, behind a blade or not."""
     axis = visible_axis_px(p.points_camera, camera, np.ones((camera.rows, camera.cols), bool))
     return len(axis) > 0 and bool(np.linalg.norm(axis - d.tip_px, axis=1).min() < SAME_PX)

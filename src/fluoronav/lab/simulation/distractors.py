@@ -1,13 +1,13 @@
-"""What lies in the beam, is metal or looks like it, and is no instrument.
+"""Metal in the beam that is no instrument, and objects that look like metal.
 
-A cable has no bare end in the field: it goes on beyond it, or ends in an electrode, a lug, a plug or a connector; and a
-rod has heads on it. A bare end of wire cannot be told from a K-wire by anyone, and a detector that must not take one
-for the other would miss both.
+A cable has no bare end in the field: it leaves the field, or ends in an electrode, a lug, a plug or a connector. A rod
+has heads. Nobody can tell a bare end of wire from a K-wire, and a detector trained to do so would miss both.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -18,102 +18,166 @@ from fluoronav.geometry import Camera
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
-_WITH_CONNECTOR = 0.3  # of cables
+
+@dataclass(frozen=True)
+class DistractorRates:
+    """Fractions of the scenes that show each kind, unless said otherwise; all chosen."""
+
+    staples: float = 0.25
+    ecg_lead: float = 0.25
+    cables: float = 0.35
+    connector: float = 0.3  # of the cables
+    plugs: float = 0.1
+    rail: float = 0.15
+    beads: float = 0.3
+    letters: float = 0.25
+    implants: float = 0.3
+    retractor: float = 0.2
+    # A retractor that hides more of the field is left out: instruments behind it would be asked for.
+    retractor_most: float = 0.12  # fraction of the field
+
+
+RATES = DistractorRates()
+_SHIFT = 4  # cv2 draws to a sixteenth of a pixel
+
+
+class _Scene:
+    """An image of steel, mm, into which random objects are drawn; lengths are pixels of a 1024 image."""
+
+    def __init__(
+        self, rng: np.random.Generator, camera: Camera, instruments: Float32, field_mask: NDArray[np.bool_]
+    ) -> None:
+        self.rng, self.camera, self.instruments, self.field_mask = rng, camera, instruments, field_mask
+        self.steel = np.zeros_like(instruments)
+        self.scale = camera.cols / 1024
+
+    def place(self) -> Float:
+        return self.rng.uniform(0.05, 0.95, 2) * [self.camera.cols, self.camera.rows]
+
+    def line(self, points: Float, width: float, mm: float) -> None:
+        layer = np.zeros_like(self.steel)
+        at = np.rint(points * 2**_SHIFT).astype(np.int32)
+        cv2.polylines(layer, [at], False, float(mm), max(round(width * self.scale), 1), cv2.LINE_AA, _SHIFT)
+        np.maximum(self.steel, layer, out=self.steel)
+
+    def count(self, rate: float, most: int) -> int:
+        """How many objects of a kind: 1 to `most` - 1 at a rate, else none."""
+        return int(self.rng.integers(1, most)) if self.rng.random() < rate else 0
 
 
 def distract(rng: np.random.Generator, camera: Camera, instruments: Float32, field_mask: NDArray[np.bool_]) -> Float32:
-    """Staples, leads, cables, rails, beads, letters, implants and retractors, each now and then.
+    """Draws staples, leads, cables, rails, beads, letters, implants and retractors, each at its rate.
 
     Parameters
     ----------
     rng : Generator
     camera : Camera
     instruments : ndarray of float32, shape (rows, cols)
-        mm of steel of the instruments in each ray's way: no retractor hides them. The rest lies where it lies, whatever
-        else is there.
-    seen : ndarray of bool, shape (rows, cols)
+        Steel of the instruments along each ray, mm: no retractor hides them; the other objects may.
+    field_mask : ndarray of bool, shape (rows, cols)
         Inside aperture and blades.
 
     Returns
     -------
     ndarray of float32, shape (rows, cols)
-        mm of steel in each ray's way, without the instruments'.
+        Steel along each ray, mm, without the instruments'.
     """
-    steel = np.zeros_like(instruments)
-    scale = camera.cols / 1024
-    shift = 4  # cv2 draws to a sixteenth of a pixel
+    scene = _Scene(rng, camera, instruments, field_mask)
+    for draw in (_staples, _ecg_lead, _cables, _plugs, _rail, _beads, _letters, _implants, _retractor):
+        draw(scene)  # in this order, so that a seed gives the same scene
+    return scene.steel
 
-    def place() -> Float:
-        return rng.uniform(0.05, 0.95, 2) * [camera.cols, camera.rows]
 
-    def line(points: Float, width: float, mm: float) -> None:
-        layer = np.zeros_like(steel)
-        at = np.rint(points * 2**shift).astype(np.int32)
-        cv2.polylines(layer, [at], False, float(mm), max(round(width * scale), 1), cv2.LINE_AA, shift)
-        np.maximum(steel, layer, out=layer)
-        steel[...] = layer
+def _staples(scene: _Scene) -> None:
+    """Staples or clips."""
+    rng = scene.rng
+    for _ in range(scene.count(RATES.staples, 9)):
+        c, angle = scene.place(), rng.uniform(0, np.pi)
+        along = rng.uniform(8, 22) * scene.scale * np.array([np.cos(angle), np.sin(angle)])
+        across = np.array([-along[1], along[0]]) * rng.uniform(0, 0.6)
+        points = np.array([c - along + across, c - along, c + along, c + along + across])
+        scene.line(points, rng.uniform(2, 4), rng.uniform(0.4, 1.0))
 
-    if rng.random() < 0.25:  # staples or clips
-        for _ in range(rng.integers(1, 9)):
-            c, angle = place(), rng.uniform(0, np.pi)
-            along = rng.uniform(8, 22) * scale * np.array([np.cos(angle), np.sin(angle)])
-            across = np.array([-along[1], along[0]]) * rng.uniform(0, 0.6)
-            line(
-                np.array([c - along + across, c - along, c + along, c + along + across]),
-                rng.uniform(2, 4),
-                rng.uniform(0.4, 1.0),
-            )
-    if rng.random() < 0.25:  # ECG leads: a thin curved cable that crosses the field
-        t = np.linspace(0, 1, 40)[:, None]
-        a, b, c, d = (rng.uniform(-0.2, 1.2, 2) * [camera.cols, camera.rows] for _ in range(4))
-        curve = (1 - t) ** 3 * a + 3 * t * (1 - t) ** 2 * b + 3 * t * t * (1 - t) * c + t**3 * d
-        width, mm = rng.uniform(2, 4), rng.uniform(0.1, 0.4)
-        line(curve, width, mm)
-        for end, inner in ((a, curve[1]), (d, curve[-2])):
-            end_of_cable(rng, steel, scale, end, end - inner, width, mm)
-    for _ in range(rng.integers(1, 4) if rng.random() < 0.35 else 0):
-        cable, width, mm = cable_px(rng, place(), camera), rng.uniform(2, 9), rng.uniform(0.1, 1.5)
-        line(cable, width, mm)
-        if rng.random() < _WITH_CONNECTOR:
-            _connector(rng, steel, scale, cable, width, mm)
-        end_of_cable(rng, steel, scale, cable[0], cable[0] - cable[1], width, mm)
-    for _ in range(rng.integers(1, 4) if rng.random() < 0.1 else 0):  # plugs, and what lies about like one
-        _plug(rng, steel, scale, place())
-    if rng.random() < 0.15:  # a straight wire or rail that crosses the whole field has no tip
-        c, angle = place(), rng.uniform(0, np.pi)
-        far = 2.0 * camera.cols * np.array([np.cos(angle), np.sin(angle)])
-        line(np.array([c - far, c + far]), rng.uniform(3, 14), rng.uniform(0.3, 3))
-    if rng.random() < 0.3:  # beads
-        for _ in range(rng.integers(1, 12)):
-            _disc(steel, place(), rng.uniform(2, 8) * scale, rng.uniform(0.5, 3))
-    if rng.random() < 0.25:  # letters of lead
-        drawn = np.zeros(steel.shape, np.uint8)
-        text = "".join(rng.choice(list("LRABCDKT0123456789"), rng.integers(1, 4)))
-        at = tuple(np.rint(place()).astype(int).tolist())
-        size, thick = rng.uniform(0.8, 3) * scale, max(round(rng.uniform(3, 8) * scale), 1)
-        cv2.putText(drawn, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, 255, thick, cv2.LINE_AA)
-        layer = drawn.astype(np.float32) * np.float32(rng.uniform(0.5, 2.5) / 255)
-        if rng.random() < 0.5:
-            layer = cv2.flip(layer, 1)
-        steel += layer
-    for _ in range(rng.integers(1, 4) if rng.random() < 0.3 else 0):
-        _implant(rng, steel, scale, field_mask, place)
-    if rng.random() < 0.2:  # the edge of a retractor or of the table
-        layer = np.zeros_like(steel)
-        c, angle, w, h = place(), rng.uniform(0, np.pi), rng.uniform(60, 400) * scale, rng.uniform(300, 900) * scale
-        box = cv2.boxPoints(((float(c[0]), float(c[1])), (float(w), float(h)), float(np.rad2deg(angle))))
-        cv2.fillPoly(layer, [np.rint(box).astype(np.int32)], rng.uniform(0.05, 6.0), cv2.LINE_AA)
-        # Never over the whole of the picture's middle: the instruments would be hidden and still be asked for.
-        if (layer[field_mask] > 0).mean() < 0.12 and not (layer[steel + instruments > 0.3] > 0).any():
-            steel += layer
-    return steel
+
+def _ecg_lead(scene: _Scene) -> None:
+    """A thin curved cable through the field."""
+    rng, camera = scene.rng, scene.camera
+    if rng.random() >= RATES.ecg_lead:
+        return
+    t = np.linspace(0, 1, 40)[:, None]
+    a, b, c, d = (rng.uniform(-0.2, 1.2, 2) * [camera.cols, camera.rows] for _ in range(4))
+    curve = (1 - t) ** 3 * a + 3 * t * (1 - t) ** 2 * b + 3 * t * t * (1 - t) * c + t**3 * d
+    width, mm = rng.uniform(2, 4), rng.uniform(0.1, 0.4)
+    scene.line(curve, width, mm)
+    for end, inner in ((a, curve[1]), (d, curve[-2])):
+        end_of_cable(rng, scene.steel, scene.scale, end, end - inner, width, mm)
+
+
+def _cables(scene: _Scene) -> None:
+    rng = scene.rng
+    for _ in range(scene.count(RATES.cables, 4)):
+        cable, width, mm = cable_px(rng, scene.place(), scene.camera), rng.uniform(2, 9), rng.uniform(0.1, 1.5)
+        scene.line(cable, width, mm)
+        if rng.random() < RATES.connector:
+            _connector(rng, scene.steel, scene.scale, cable, width, mm)
+        end_of_cable(rng, scene.steel, scene.scale, cable[0], cable[0] - cable[1], width, mm)
+
+
+def _plugs(scene: _Scene) -> None:
+    for _ in range(scene.count(RATES.plugs, 4)):
+        _plug(scene.rng, scene.steel, scene.scale, scene.place())
+
+
+def _rail(scene: _Scene) -> None:
+    """A straight wire or rail through the whole field: it has no tip."""
+    rng = scene.rng
+    if rng.random() >= RATES.rail:
+        return
+    c, angle = scene.place(), rng.uniform(0, np.pi)
+    far = 2.0 * scene.camera.cols * np.array([np.cos(angle), np.sin(angle)])
+    scene.line(np.array([c - far, c + far]), rng.uniform(3, 14), rng.uniform(0.3, 3))
+
+
+def _beads(scene: _Scene) -> None:
+    for _ in range(scene.count(RATES.beads, 12)):
+        _disc(scene.steel, scene.place(), scene.rng.uniform(2, 8) * scene.scale, scene.rng.uniform(0.5, 3))
+
+
+def _letters(scene: _Scene) -> None:
+    """Letters of lead, mirrored in half of the cases."""
+    rng, scale = scene.rng, scene.scale
+    if rng.random() >= RATES.letters:
+        return
+    drawn = np.zeros(scene.steel.shape, np.uint8)
+    text = "".join(rng.choice(list("LRABCDKT0123456789"), rng.integers(1, 4)))
+    at = tuple(np.rint(scene.place()).astype(int).tolist())
+    size, thick = rng.uniform(0.8, 3) * scale, max(round(rng.uniform(3, 8) * scale), 1)
+    cv2.putText(drawn, text, at, cv2.FONT_HERSHEY_SIMPLEX, size, 255, thick, cv2.LINE_AA)
+    layer = drawn.astype(np.float32) * np.float32(rng.uniform(0.5, 2.5) / 255)
+    scene.steel += cv2.flip(layer, 1) if rng.random() < 0.5 else layer
+
+
+def _implants(scene: _Scene) -> None:
+    for _ in range(scene.count(RATES.implants, 4)):
+        _implant(scene.rng, scene.steel, scene.scale, scene.field_mask, scene.place)
+
+
+def _retractor(scene: _Scene) -> None:
+    """The edge of a retractor or of the table; never over instruments or over much of the field."""
+    rng, scale = scene.rng, scene.scale
+    if rng.random() >= RATES.retractor:
+        return
+    layer = np.zeros_like(scene.steel)
+    c, angle, w, h = scene.place(), rng.uniform(0, np.pi), rng.uniform(60, 400) * scale, rng.uniform(300, 900) * scale
+    box = cv2.boxPoints(((float(c[0]), float(c[1])), (float(w), float(h)), float(np.rad2deg(angle))))
+    cv2.fillPoly(layer, [np.rint(box).astype(np.int32)], rng.uniform(0.05, 6.0), cv2.LINE_AA)
+    hides = (layer[scene.steel + scene.instruments > 0.3] > 0).any()
+    if (layer[scene.field_mask] > 0).mean() < RATES.retractor_most and not hides:
+        scene.steel += layer
 
 
 def cable_px(rng: np.random.Generator, start: Float, camera: Camera) -> Float:
-    """A cable that lies about until it leaves the field, (n, 2) px.
-
-    Nearly straight pieces, sharp bends between them, and now and then a loop.
-    """
+    """A cable from `start` until it leaves the field, shape (n, 2), px: straight pieces, sharp bends, some loops."""
     cols, points, heading = camera.cols, [start], rng.uniform(0, 2 * np.pi)
     for _ in range(rng.integers(2, 9)):
         length, steps = rng.uniform(0.03, 0.35) * cols, 12
@@ -133,14 +197,14 @@ def cable_px(rng: np.random.Generator, start: Float, camera: Camera) -> Float:
 def end_of_cable(
     rng: np.random.Generator, steel: Float32, scale: float, at: Float, ahead: Float, width: float, mm: float
 ) -> None:
-    """An electrode with its snap, a lug, or a plug.
+    """Draws what a cable ends in: an electrode with its snap, a lug, or a plug.
 
     Parameters
     ----------
     at : ndarray, shape (2,)
         (column, row) px; outside the field nothing is drawn.
     ahead : ndarray, shape (2,)
-        Whither the cable points there.
+        Direction of the cable there.
     width, mm : float
         Of the cable: pixels of a 1024 image, mm of steel.
     """
@@ -164,7 +228,7 @@ def end_of_cable(
 
 
 def _connector(rng: np.random.Generator, steel: Float32, scale: float, cable: Float, width: float, mm: float) -> None:
-    """Two cables crimped together, or a plug in its socket: a sleeve on a cable, in steps, with a ring at its end."""
+    """Draws a connector: a stepped sleeve on a cable, in half of the cases with a ring."""
     # The last point lies far beyond the field.
     at = int(rng.integers(min(14, len(cable) - 3)))
     along = cable[at + 1] - cable[at]
@@ -175,8 +239,10 @@ def _connector(rng: np.random.Generator, steel: Float32, scale: float, cable: Fl
     def piece(length: float, wide: float, mm: float) -> Float:
         ends = np.rint(16 * np.stack([begins, begins + length * along])).astype(np.int32)
         # A round body: thicker in its middle.
-        for share, of_mm in ((1.0, 0.4), (0.8, 0.75), (0.5, 1.0)):
-            cv2.line(layer, ends[0].tolist(), ends[1].tolist(), mm * of_mm, max(round(share * wide), 1), cv2.LINE_AA, 4)
+        for fraction, of_mm in ((1.0, 0.4), (0.8, 0.75), (0.5, 1.0)):
+            cv2.line(
+                layer, ends[0].tolist(), ends[1].tolist(), mm * of_mm, max(round(fraction * wide), 1), cv2.LINE_AA, 4
+            )
         return begins + length * along
 
     for _ in range(rng.integers(1, 4)):
@@ -196,7 +262,7 @@ def _disc(steel: Float32, at: Float, radius: float, mm: float) -> None:
 
 
 def _plug(rng: np.random.Generator, steel: Float32, scale: float, at: Float) -> None:
-    """A plug or a circuit board: rows of pins, a shell, crumbs of solder."""
+    """Draws a plug or a circuit board: rows of pins, a shell, crumbs of solder."""
     half = rng.uniform(20, 60) * scale * np.array([1, rng.uniform(0.25, 0.8)])
     angle = rng.uniform(0, np.pi)
     turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
@@ -220,10 +286,9 @@ def _plug(rng: np.random.Generator, steel: Float32, scale: float, at: Float) -> 
 def _implant(
     rng: np.random.Generator, steel: Float32, scale: float, field_mask: NDArray[np.bool_], place: Callable[[], Float]
 ) -> None:
-    """A rod with heads at its ends or near them, a plate with holes, or a screw that stays.
+    """Draws a rod with heads at or near its ends, a plate with holes, or a screw.
 
-    A rod is held by screws, and of a screw its head is in view or nothing: a bare end that comes in from beyond the
-    field is a pin, and cannot be told from an instrument by anyone.
+    A screw is drawn only with its head in the field: a bare end that enters the field looks like an instrument.
     """
     c, angle = place(), rng.uniform(0, np.pi)
     along = np.array([np.cos(angle), np.sin(angle)])
@@ -247,9 +312,9 @@ def _implant(
             cv2.circle(layer, at(s), max(round(0.5 * width), 1), 0.0, -1, cv2.LINE_AA)
     else:
         half = min(half, 110 * scale)
-        if not _is_seen(field_mask, at(1)):
+        if not _in_field(field_mask, at(1)):
             along = -along
-            if not _is_seen(field_mask, at(1)):
+            if not _in_field(field_mask, at(1)):
                 return
         for s in np.linspace(-1, 0.8, 24):
             cv2.circle(layer, at(s), max(round((0.9 + 0.2 * s) * width * (0.75 + 0.25 * (s * 30 % 2))), 1), 4.0, -1)
@@ -257,6 +322,6 @@ def _implant(
     steel += layer
 
 
-def _is_seen(field_mask: NDArray[np.bool_], at: tuple[int, int]) -> bool:
+def _in_field(field_mask: NDArray[np.bool_], at: tuple[int, int]) -> bool:
     x, y = at
     return 0 <= y < field_mask.shape[0] and 0 <= x < field_mask.shape[1] and bool(field_mask[y, x])

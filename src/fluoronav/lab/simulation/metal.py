@@ -1,7 +1,7 @@
-"""Instruments in the beam: bodies of revolution about a straight or bent axis, as rays cross them.
+"""Instruments in the beam: bodies of revolution about a straight or bent axis, and their length along each ray.
 
-Every instrument here is a radius (and for a hollow one an inner radius) as a function of the distance from its tip:
-a wire with its trocar point, the flutes of a drill, the thread and head of a screw with its driver, a needle's bevel.
+An instrument is a radius (and an inner radius if hollow) as a function of the distance from its tip: a wire with its
+trocar point, a drill with flutes, a screw with thread, head and driver, a needle with its bevel.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from fluoronav.geometry import Camera
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
-_PROFILE_STEP_MM = 0.2
+_PROFILE_STEP_MM = 0.2  # chosen: about a pixel at the patient
+_STEP_MM = np.float32(_PROFILE_STEP_MM)  # for the kernel
+_NEAREST_MM = 50  # from the source; an instrument that comes nearer is left out
 
 
 @dataclass(frozen=True)
@@ -30,9 +32,9 @@ class Metal:
     kind : str
         One of :data:`fluoronav.stream.detection.network_input.KINDS`.
     outer_mm, inner_mm : ndarray of float32, shape (n,)
-        Radii every 0.2 mm from the tip on.
+        Radii from the tip on, one every 0.2 mm.
     bend_mm : float
-        How far the middle of the axis stands off the chord between tip and tail; 0 is straight.
+        Sagitta of the axis at its middle; 0 is straight.
     """
 
     kind: str
@@ -52,7 +54,7 @@ def k_wire(diameter_mm: float, length_mm: float, point_mm: float = 4.0, bend_mm:
 
 
 def drill(diameter_mm: float, length_mm: float, flutes_mm: float, pitch_mm: float, shank_mm: float) -> Metal:
-    """A twist drill: flutes thin it periodically up to where the shank begins."""
+    """A twist drill: its radius is modulated by the flutes, up to the shank."""
     s = profile_mm(length_mm)
     r = diameter_mm / 2 * np.clip(s / (0.6 * diameter_mm), 0.1, 1)
     fluted = r * (0.62 + 0.38 * np.abs(np.cos(np.pi * s / pitch_mm)))
@@ -72,7 +74,7 @@ def screw(
 
 
 def needle(diameter_mm: float, wall_mm: float, length_mm: float) -> Metal:
-    """A cannula: hollow, bevelled at the tip; its hub is plastic and does not show."""
+    """A cannula: hollow, bevelled at the tip; its plastic hub is left out."""
     s = profile_mm(length_mm)
     bevel = np.clip(s / (2.0 * diameter_mm), 0.1, 1)
     outer = diameter_mm / 2 * bevel
@@ -90,7 +92,7 @@ def axis_points(metal: Metal, tip: Float, direction: Float, side: Float, pieces:
     direction : ndarray, shape (3,)
         Unit vector from the tail to the tip.
     side : ndarray, shape (3,)
-        Unit vector across it, towards which a bent instrument bulges.
+        Unit vector across it; a bent instrument bulges towards it.
     """
     n = 1 if metal.bend_mm == 0 else pieces
     t = np.linspace(0, 1, n + 1)[:, None]
@@ -99,7 +101,7 @@ def axis_points(metal: Metal, tip: Float, direction: Float, side: Float, pieces:
 
 
 def steel_mm(metal: Metal, points_camera: Float, camera: Camera, out: Float32) -> NDArray[np.int64]:
-    """Adds the steel that each ray crosses to an image.
+    """Adds the length of steel along each ray to an image.
 
     Parameters
     ----------
@@ -108,7 +110,7 @@ def steel_mm(metal: Metal, points_camera: Float, camera: Camera, out: Float32) -
         The axis from the tip on (:func:`axis_points`), camera frame, mm.
     camera : Camera
     out : ndarray of float32, shape (rows, cols)
-        Written to: mm.
+        Added to: mm.
 
     Returns
     -------
@@ -128,7 +130,7 @@ def steel_mm(metal: Metal, points_camera: Float, camera: Camera, out: Float32) -
 
 
 def profile_mm(length_mm: float) -> Float:
-    """Where an instrument's radii are stated: distances from its tip, mm."""
+    """Distances from the tip at which the radii are stated, mm."""
     return np.arange(round(length_mm / _PROFILE_STEP_MM) + 1, dtype=np.float64) * _PROFILE_STEP_MM
 
 
@@ -137,8 +139,8 @@ def _solid(kind: str, radius: Float, bend_mm: float = 0.0) -> Metal:
 
 
 def _near(uv: Float, metal: Metal, points_camera: Float, camera: Camera) -> NDArray[np.int64]:
-    """Pixels around the projected axis, flat."""
-    if not np.isfinite(uv).all() or (points_camera[:, 2] < 50).any():
+    """Flat indices of the pixels around the projected axis."""
+    if not np.isfinite(uv).all() or (points_camera[:, 2] < _NEAREST_MM).any():
         return np.zeros(0, np.int64)
     thick = int(np.ceil(2 * metal.outer_mm.max() * camera.focal_px / points_camera[:, 2].min())) + 4
     line = np.zeros((camera.rows, camera.cols), np.uint8)
@@ -148,7 +150,7 @@ def _near(uv: Float, metal: Metal, points_camera: Float, camera: Camera) -> NDAr
 
 @njit(cache=True, nogil=True, error_model="numpy", fastmath=True)
 def _cross(rays, points, outer, inner, steel):
-    """Chord of each ray (unit, from the origin) in the body of revolution about each piece of the axis; the longest."""
+    """Chord of each ray (unit, from the origin) in the body about each piece of the axis; the longest counts."""
     start = np.float32(0)
     for k in range(points.shape[0] - 1):
         p = points[k]
@@ -161,14 +163,14 @@ def _cross(rays, points, outer, inner, steel):
             sine2 = max(np.float32(1) - cosine * cosine, np.float32(1e-6))
             pd = p[0] * d[0] + p[1] * d[1] + p[2] * d[2]
             pa = p[0] * a[0] + p[1] * a[1] + p[2] * a[2]
-            # Along the axis, from its first point, to where the ray comes nearest.
+            # Position along the piece at which the ray comes nearest.
             s = (pd * cosine - pa) / sine2
             if s < np.float32(0) or s > length:
                 continue
             t = (pd - pa * cosine) / sine2
             x, y, z = p[0] + s * a[0] - t * d[0], p[1] + s * a[1] - t * d[1], p[2] + s * a[2] - t * d[2]
             off2 = x * x + y * y + z * z
-            at = (start + s) / np.float32(0.2)
+            at = (start + s) / _STEP_MM
             j = min(int(at), outer.shape[0] - 2)
             f = at - j
             r = outer[j] + f * (outer[j + 1] - outer[j])
@@ -178,7 +180,7 @@ def _cross(rays, points, outer, inner, steel):
             r = inner[j] + f * (inner[j + 1] - inner[j])
             if off2 < r * r:
                 chord -= np.sqrt(r * r - off2)
-            # Nearly end-on a ray leaves through the ends.
+            # A ray nearly along the axis leaves through the ends.
             chord = min(2 * chord / np.sqrt(sine2), length / max(abs(cosine), np.float32(1e-3)))
             steel[i] = max(steel[i], chord)
         start += length

@@ -1,4 +1,4 @@
-"""A patient in whom one bone lies otherwise than in the CT, as after turning over from supine to prone."""
+"""A patient one of whose bones has moved since the CT, e.g. from supine to prone."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from numpy.typing import NDArray
 from fluoronav.case import Case, Volume
 from fluoronav.geometry import inverse, moved_about
 
-_SOFT_TISSUE_HU = 60.0
-_RIM_MM = 1.5
+_SOFT_TISSUE_HU = 60.0  # of muscle
+_CORTEX_MM = 1.5  # chosen: a label map leaves out so much of the cortex
 
 
 def with_moved_bone(case: Case, structure: str, twist: NDArray[np.float64]) -> tuple[Case, NDArray[np.float64]]:
-    """The case with one bone moved; where it was there is soft tissue, and what it meets it replaces.
+    """The case with one bone moved: its old place becomes soft tissue, and it replaces what lies at its new place.
 
     Parameters
     ----------
@@ -30,22 +30,22 @@ def with_moved_bone(case: Case, structure: str, twist: NDArray[np.float64]) -> t
     Returns
     -------
     case : Case
-        Its CT is changed, its label map is not.
+        With a changed CT; its label map is unchanged.
     T_ct_bone : ndarray, shape (4, 4)
-        Takes points of the bone from where they were to where they are, mm.
+        From the bone's old place to its new one, mm.
     """
     assert case.labels is not None
     label = next(s.label for s in case.structures if s.name == structure)
     low, high = case.labels.extent_ct((label,))
     T_ct_bone = moved_about((low + high) / 2, twist)
     ct = sitk.Cast(case.ct.image, sitk.sitkFloat32)
-    # A label map ends within the bone's cortex; what it leaves out would stay behind as a shell.
-    rim = [max(1, round(_RIM_MM / spacing)) for spacing in case.labels.image.GetSpacing()]
-    bone = sitk.BinaryDilate(case.labels.image == label, rim)
+    # Dilated, or the part of the cortex outside the label map would stay behind as a shell.
+    cortex = [max(1, round(_CORTEX_MM / spacing)) for spacing in case.labels.image.GetSpacing()]
+    bone = sitk.BinaryDilate(case.labels.image == label, cortex)
     others = sitk.And(case.labels.image != label, case.labels.image != 0)
     at_rest = sitk.Cast(sitk.And(bone, sitk.Not(others)), sitk.sitkFloat32)
     mask = sitk.Resample(at_rest, ct, sitk.Transform(), sitk.sitkLinear, 0.0)
-    # A resampling asks where a point of the new image comes from.
+    # Resampling needs the transform from the new image to the old.
     back = sitk.AffineTransform(3)
     T = inverse(T_ct_bone)
     back.SetMatrix(T[:3, :3].ravel().tolist())

@@ -1,8 +1,9 @@
-"""One frame with its overlay drawn on it, for reports: what a display would show."""
+"""A frame with its overlay drawn on it, for reports."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -20,28 +21,40 @@ _LEVEL = {"clear": (120, 220, 120), "caution": (60, 200, 255), "danger": (80, 80
 _STATUS = {"tracking": "clear", "degraded": "caution", "settling": "caution", "searching": "caution"}
 _WHITE = (235, 235, 235)
 
-# Bones, as outlines are named.
+# Prefixes of structures that are bones.
 _BONES = ("vertebra", "rib", "sacrum", "hip", "femur")
-_FIELD_SIDE, _RIM_SIDE = 128, 512  # pixels of the small images in which the field and its rim are found
-_LEAST_SHARE = 0.0005  # of the image: less bone in the field is too little to take a window from
-_LEAST_SIGNAL = 2e-3  # of the brightest: less is noise
-_LIT = 0.3  # of the field's median: as bright is field, too
-# Lengths in pixels of a 1024 image: quanta are averaged over the first, or over the second after a filter over time.
-_QUANTA_PX, _FILTERED_QUANTA_PX = 2.0, 1.0
-_EDGE_RADII_PX = (4, 3)  # of the filters that keep edges
-_EDGES = (0.3, 0.2)  # differences of attenuation that are edges, for each of them
-_FINE_PX, _DETAIL_PX = 3.0, 28.0  # detail lies between: endplates, pedicles, ribs
-_STRENGTH_PX = 80.0  # the strength of detail is taken over so much
-_MOST_STRENGTH = 0.5  # attenuation: a wire must not weaken the bone about it
-_LEAST_STRENGTH = 0.3  # attenuation: noise must not be made strong
-_COARSE_SHARE, _DETAIL_GAIN = 0.25, 0.6
-_WINDOW_PERCENTILES = (1, 98)
-_TOE = 0.3  # what lies outside the window is bent into this share of it, at either end
 _OUTLINE_OPACITY = 0.7
 
 
+@dataclass(frozen=True)
+class WindowSettings:
+    """How a frame becomes a grey image; chosen by eye on simulated frames. Lengths are pixels of a 1024 image."""
+
+    field_side_px: int = 128  # of the reduced image in which the aperture is found
+    edge_side_px: int = 512  # of the reduced image in which the field's edge is found
+    least_bone: float = 0.0005  # fraction of the image below which the window is that of the whole field
+    least_signal: float = 2e-3  # fraction of the brightest pixel, below which a signal is noise
+    lit: float = 0.3  # fraction of the field's median from which a pixel belongs to the field
+    quanta_px: float = 2.0  # sigma of the average over quanta
+    filtered_quanta_px: float = 1.0  # the same after a temporal filter
+    edge_radii_px: tuple[int, ...] = (4, 3)  # of the two guided filters
+    edges: tuple[float, ...] = (0.3, 0.2)  # attenuation differences that each of them keeps
+    fine_px: float = 3.0  # detail (endplates, pedicles, ribs) lies between this sigma ...
+    detail_px: float = 28.0  # ... and this
+    strength_px: float = 80.0  # sigma over which the strength of detail is averaged
+    most_strength: float = 0.5  # attenuation; so that a wire does not weaken the bone around it
+    least_strength: float = 0.3  # attenuation; so that noise is not amplified
+    coarse_gain: float = 0.25
+    detail_gain: float = 0.6
+    percentiles: tuple[float, float] = (1, 98)  # of the evened attenuation: the window
+    toe: float = 0.3  # fraction of the window into which values beyond either end are compressed
+
+
+SETTINGS = WindowSettings()
+
+
 def draw_overlay(counts: NDArray, overlay: dict[str, Any], before: Sequence[NDArray] = ()) -> NDArray[np.uint8]:
-    """The frame with outlines, plan, instrument and the numbers that matter.
+    """The frame with outlines, plan and instruments, beside a panel of numbers.
 
     Parameters
     ----------
@@ -49,7 +62,7 @@ def draw_overlay(counts: NDArray, overlay: dict[str, Any], before: Sequence[NDAr
     overlay : dict
         As received.
     before : sequence of ndarray, shape (rows, cols)
-        The frames before it, oldest first: it is filtered over time, as the display's enhanced picture is.
+        Earlier frames, oldest first, for the temporal filter of the display's enhanced image.
 
     Returns
     -------
@@ -77,17 +90,17 @@ def draw_overlay(counts: NDArray, overlay: dict[str, Any], before: Sequence[NDAr
 def windowed(
     counts: NDArray, outlines: Sequence[dict[str, Any]], before: Sequence[NDArray] = ()
 ) -> NDArray[np.uint8]:  # fmt: skip
-    """A frame in grey, bone dark, in a window that is taken from what lies under the outlined bones.
+    """A frame in grey, bone dark, windowed for the outlined bones.
 
-    The window is one of attenuation, since a spine lets through a tenth of what lungs do, and detail is made as strong
-    behind the heart as beside it. Without an outlined bone in the field the window is that of the whole field.
+    The window is in attenuation, since a spine transmits a tenth of what lungs do. Detail is equalised, so that it is
+    as strong behind the heart as elsewhere. Without an outlined bone the window is that of the whole field.
 
     Parameters
     ----------
     counts : ndarray, shape (rows, cols)
-        More for more X-rays.
+        Higher for more X-rays.
     outlines : sequence of dict
-        Of an overlay: ``structure`` and ``paths``, pixels.
+        Of an overlay: ``structure``, and ``paths`` in pixels.
     before : sequence of ndarray, shape (rows, cols)
         As of :func:`draw_overlay`.
 
@@ -104,63 +117,65 @@ def windowed(
             for path in outline["paths"]:
                 cv2.fillPoly(bones, [np.rint(np.clip(np.array(path), -4000, 4000)).astype(np.int32)], 1)
     under = (bones > 0) & field
-    low, high = np.percentile(evened[under if under.mean() > _LEAST_SHARE else field], _WINDOW_PERCENTILES)
-    share = (evened - np.float32(low)) / np.float32(max(high - low, 1e-6))
-    within = np.clip(share, 0, 1)
-    bent = within + _TOE * np.tanh((share - within) / (2 * _TOE))
-    return np.where(field, 255 * (1 - (bent + _TOE) / (1 + 2 * _TOE)), 0).astype(np.uint8)
+    low, high = np.percentile(evened[under if under.mean() > SETTINGS.least_bone else field], SETTINGS.percentiles)
+    level = (evened - np.float32(low)) / np.float32(max(high - low, 1e-6))
+    within, toe = np.clip(level, 0, 1), SETTINGS.toe
+    compressed = within + toe * np.tanh((level - within) / (2 * toe))
+    return np.where(field, 255 * (1 - (compressed + toe) / (1 + 2 * toe)), 0).astype(np.uint8)
 
 
 def _attenuation(counts: NDArray, before: Sequence[NDArray]) -> tuple[Float32, NDArray[np.bool_]]:
-    """Minus the logarithm of what arrives, with fewer quanta's noise, to a constant; and the field."""
+    """Denoised attenuation, up to a constant, and the field mask."""
     rows, cols = counts.shape
     scale = max(rows, cols) / 1024
-    small, fine = (_shrunk(counts, side) for side in (_FIELD_SIDE, _RIM_SIDE))
+    small, fine = (_shrunk(counts, side) for side in (SETTINGS.field_side_px, SETTINGS.edge_side_px))
     aperture = find_aperture(small)
     dark = dark_level(small, aperture.field_mask)
     reached = exposed_mask(aperture, fine)
-    if reached.mean() < _LEAST_SHARE:
+    if reached.mean() < SETTINGS.least_bone:
         reached = np.ones(fine.shape, np.bool_)
     wide = cv2.resize(reached.astype(np.float32), (cols, rows), interpolation=cv2.INTER_LINEAR)
     field = np.asarray(wide > 0.5)
     filtered = _filtered(counts, before, dark, aperture.field_mask) if before else counts.astype(np.float32)
-    width = scale * (_FILTERED_QUANTA_PX if before else _QUANTA_PX)
+    width = scale * (SETTINGS.filtered_quanta_px if before else SETTINGS.quanta_px)
     signal = cv2.GaussianBlur(filtered - np.float32(dark), (0, 0), width)
-    field |= signal > _LIT * np.median(signal[field])
-    least = max(float(signal[field].max()) * _LEAST_SIGNAL, 1e-3)
+    field |= signal > SETTINGS.lit * np.median(signal[field])
+    least = max(float(signal[field].max()) * SETTINGS.least_signal, 1e-3)
     out = np.asarray(-np.log(np.maximum(signal, np.float32(least))), np.float32)
-    # Outside the field its mean stands, or the rim would rule the filters near it.
+    # Outside the field its mean is set, or the field edge would dominate the filters near it.
     out = np.where(field, out, out[field].mean()).astype(np.float32)
-    for radius, edge in zip(_EDGE_RADII_PX, _EDGES, strict=True):
+    for radius, edge in zip(SETTINGS.edge_radii_px, SETTINGS.edges, strict=True):
         out = _smoothed(out, max(round(radius * scale), 1), edge)
     return out, field
 
 
 def _filtered(counts: NDArray, before: Sequence[NDArray], dark: float, field_mask: NDArray[np.bool_]) -> Float32:
-    """Counts after the filters of the display's enhanced picture."""
+    """Counts after the filters of the display's enhanced image."""
     temporal, spatial = TemporalFilter(*counts.shape), LocalWiener(*counts.shape)
     stabilised = temporal(before[0], dark, field_mask)
     for frame in (*before[1:], counts):
         stabilised = temporal(frame, dark, field_mask)
-    if temporal.model is None:  # the frames are too few or too flat to tell
+    if temporal.model is None:  # the frames are too few or too flat for a noise model
         return counts.astype(np.float32)
     return temporal.model.counts(np.maximum(spatial(stabilised, temporal.worth), 0)).astype(np.float32)
 
 
 def _evened(attenuation: Float32, field: NDArray[np.bool_], scale: float) -> Float32:
-    """Detail as strong behind the heart as beside it, and little of what is coarser."""
+    """The image with equalised detail and weakened coarse structure."""
     inside = field.astype(np.float32)
 
     def mean(image: Float32, width_px: float) -> Float32:
-        """The mean around each pixel of what lies in the field."""
+        """Local mean over the field."""
         weight = np.maximum(cv2.GaussianBlur(inside, (0, 0), width_px * scale), np.float32(1e-3))
         return np.asarray(cv2.GaussianBlur(image * inside, (0, 0), width_px * scale) / weight, np.float32)
 
-    middle, coarse = mean(attenuation, _FINE_PX), mean(attenuation, _DETAIL_PX)
+    middle, coarse = mean(attenuation, SETTINGS.fine_px), mean(attenuation, SETTINGS.detail_px)
     detail = middle - coarse
-    strength = np.sqrt(mean(np.minimum(detail * detail, np.float32(_MOST_STRENGTH**2)), _STRENGTH_PX))
-    evened = detail / (strength + np.float32(_LEAST_STRENGTH))
-    return np.asarray(_COARSE_SHARE * coarse + _DETAIL_GAIN * evened + (attenuation - middle), np.float32)
+    strength = np.sqrt(mean(np.minimum(detail * detail, np.float32(SETTINGS.most_strength**2)), SETTINGS.strength_px))
+    evened = detail / (strength + np.float32(SETTINGS.least_strength))
+    return np.asarray(
+        SETTINGS.coarse_gain * coarse + SETTINGS.detail_gain * evened + (attenuation - middle), np.float32
+    )
 
 
 def _shrunk(counts: NDArray, side: int) -> Float32:
@@ -169,7 +184,7 @@ def _shrunk(counts: NDArray, side: int) -> Float32:
 
 
 def _smoothed(image: Float32, radius: int, edge: float) -> Float32:
-    """The guided filter, which keeps steps larger than `edge` (He, Sun and Tang, IEEE PAMI 35, 2013)."""
+    """The guided filter; it keeps steps larger than `edge` (He, Sun and Tang, IEEE PAMI 35, 2013)."""
     size = (2 * radius + 1, 2 * radius + 1)
     mean, square = cv2.blur(image, size), cv2.blur(image * image, size)
     variance = np.maximum(square - mean * mean, 0)
@@ -177,15 +192,27 @@ def _smoothed(image: Float32, radius: int, edge: float) -> Float32:
     return np.asarray(cv2.blur(slope, size) * image + cv2.blur((1 - slope) * mean, size), np.float32)
 
 
+class _Panel:
+    """Lines of text beside the frame."""
+
+    def __init__(self, rows: int) -> None:
+        self.image = np.full((rows, 430, 3), 24, np.uint8)
+        self._y = 50
+
+    def line(self, text: str, color=_WHITE, scale: float = 0.62, thick: int = 1, step: int = 30) -> None:
+        cv2.putText(self.image, text, (18, self._y), cv2.FONT_HERSHEY_SIMPLEX, scale, color, thick, cv2.LINE_AA)
+        self._y += step
+
+    def key(self, text: str, color) -> None:
+        """A line of the legend."""
+        cv2.circle(self.image, (26, self._y - 6), 7, color, -1, cv2.LINE_AA)
+        cv2.putText(self.image, text, (44, self._y), cv2.FONT_HERSHEY_SIMPLEX, 0.55, _WHITE, 1, cv2.LINE_AA)
+        self._y += 25
+
+
 def _panel(rows: int, overlay: dict[str, Any]) -> NDArray[np.uint8]:
-    panel = np.full((rows, 430, 3), 24, np.uint8)
-    y = 50
-
-    def line(text: str, color=_WHITE, scale: float = 0.62, thick: int = 1, step: int = 30) -> None:
-        nonlocal y
-        cv2.putText(panel, text, (18, y), cv2.FONT_HERSHEY_SIMPLEX, scale, color, thick, cv2.LINE_AA)
-        y += step
-
+    panel = _Panel(rows)
+    line = panel.line
     line(overlay["status"].upper(), _LEVEL[_STATUS.get(overlay["status"], "danger")], 1.0, 2, 40)
     if overlay.get("mode") == "shadow":
         line("shadow mode: it only watches", _LEVEL["caution"], step=26)
@@ -209,19 +236,8 @@ def _panel(rows: int, overlay: dict[str, Any]) -> NDArray[np.uint8]:
     after = f"frame {overlay['seq']}, {(overlay['t_sent'] - overlay['t_acq']) / 1e6:.1f} ms after exposure"
     line(after + (": late" if late else ""), _LEVEL["caution"] if late else _WHITE, step=44)
     for outline in overlay["outlines"]:
-        cv2.circle(panel, (26, y - 6), 7, _bgr(outline["color"]), -1, cv2.LINE_AA)
-        cv2.putText(
-            panel,
-            outline["structure"].replace("_", " "),
-            (44, y),
-            cv2.FONT_HERSHEY_SIMPLEX,
-            0.55,
-            _WHITE,
-            1,
-            cv2.LINE_AA,
-        )
-        y += 25
-    return panel
+        panel.key(outline["structure"].replace("_", " "), _bgr(outline["color"]))
+    return panel.image
 
 
 def _bgr(color: str) -> tuple[int, int, int]:

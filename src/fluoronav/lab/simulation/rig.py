@@ -1,6 +1,6 @@
-"""The whole loop as separate processes: grabber, pipeline and a subscriber that writes down what it hears.
+"""The whole loop as separate processes: grabber, pipeline, and a subscriber that keeps the messages.
 
-The demo, the latency bench and the live tests all run on this.
+The demo, the latency bench and the live tests run on it.
 """
 
 from __future__ import annotations
@@ -23,32 +23,49 @@ import yaml
 import zmq
 from numpy.typing import NDArray
 
+from fluoronav.lab.process import end_process
+from fluoronav.lab.target_error import target_error_mm
 from fluoronav.wire import encode, make_request
 
-_READY_S = 180.0
+_CLI = (sys.executable, "-m", "fluoronav")
+
+
+@dataclass(frozen=True)
+class RigLimits:
+    """Times of the rig, s; all chosen."""
+
+    ready_s: float = 180.0  # until the pipeline is ready: its first start on a computer compiles kernels
+    start_poll_s: float = 0.02
+    watch_every_s: float = 0.5  # memory and processes, during the stream
+    last_messages_s: float = 1.3  # for the last overlay, and one more health message
+    end_s: float = 5.0  # for a process to end before it is killed
+    reply_s: float = 5.0  # for a reply to a request
+
+
+LIMITS = RigLimits()
 
 
 class RigError(RuntimeError):
-    """A process of the rig did not do its part; the text says which and why."""
+    """A process of the rig failed; the text says which and why."""
 
 
 @dataclass
-class Recording:
-    """What the subscriber heard.
+class CapturedRun:
+    """The messages of one run, and its truth.
 
     Attributes
     ----------
     overlays, alerts, health : list of (t_received_ns, message)
     truth : dict
-        The grabber's side file, by `seq`.
+        Lines of the grabber's truth file, by `seq`.
     sent : int
         Frames that the grabber sent.
     start_to_ready_s, start_to_overlay_s : float
-        From the start of the pipeline's process; the second as if the grabber had been sending all the time.
+        From the start of the pipeline's process; the second as if the grabber had been streaming from the beginning.
     rss_mb, cpu_percent : float
-        Of the pipeline: the highest resident memory seen, and the mean load (100 is one core).
+        Of the pipeline: peak of the resident memory, and mean load (100 is one core).
     ended : str
-        Which process ended before its time, and why; empty where all went on to the end.
+        Which process ended too early, and why; empty if none did.
     """
 
     overlays: list[tuple[int, dict[str, Any]]] = field(default_factory=list)
@@ -64,7 +81,7 @@ class Recording:
 
 
 class Subscriber:
-    """A thread that keeps every message with its time of arrival and decodes none before the end."""
+    """A thread that keeps every message with its time of arrival; it decodes only health, to see when all is ready."""
 
     def __init__(self, endpoint: str) -> None:
         self._context = zmq.Context()
@@ -102,7 +119,7 @@ class Subscriber:
 
 
 def free_endpoints(transport: str, folder: Path) -> dict[str, str]:
-    """Endpoints that nobody uses: ``tcp`` on loopback ports, or ``ipc`` in a folder."""
+    """Free endpoints: ``tcp`` on loopback ports, or ``ipc`` in a folder."""
     names = ("frames", "out", "requests", "tools")
     if transport == "ipc":
         return {name: f"ipc://{folder}/{name}.ipc" for name in names}
@@ -115,7 +132,79 @@ def free_endpoints(transport: str, folder: Path) -> dict[str, str]:
     return endpoints
 
 
-def record(
+class SimulatedRig:
+    """The pipeline, a subscriber to its messages and, on request, the display; then a grabber that streams to them.
+
+    Parameters
+    ----------
+    launch : Path
+        Launch file with the rig's own endpoints.
+    endpoints : dict
+    display_port : int, optional
+    progress : callable
+        Called with lines for people.
+    """
+
+    def __init__(
+        self, launch: Path, endpoints: dict[str, str], display_port: int | None, progress: Callable[[str], None]
+    ) -> None:
+        import psutil
+
+        self._endpoints, self._progress = endpoints, progress
+        self._log_path = launch.parent / "pipeline.log"
+        self._log = self._log_path.open("w+")
+        self.subscriber = Subscriber(endpoints["out"])
+        self._started = time.monotonic()
+        self._display: subprocess.Popen[bytes] | None = None
+        self._grabber: subprocess.Popen[bytes] | None = None
+        if display_port is not None:
+            self._display = subprocess.Popen([*_CLI, "display", str(launch), "--port", str(display_port)])
+        self._pipeline = subprocess.Popen([*_CLI, "run", str(launch)], stderr=self._log)
+        self._watched = psutil.Process(self._pipeline.pid)
+
+    def ready(self) -> CapturedRun:
+        """Waits until the pipeline is ready and confirms its patient; raises :class:`RigError` where that fails."""
+        said = 0
+        while not self.subscriber.ready_at:
+            said = _pass_on(self._log_path, said, self._progress)
+            if self._pipeline.poll() is not None or time.monotonic() - self._started > LIMITS.ready_s:
+                raise RigError(f"the pipeline did not start: {_last_line(self._log_path)}")
+            time.sleep(LIMITS.start_poll_s)
+        took = self.subscriber.ready_at - self._started
+        self._progress(f"pipeline ready after {took:.1f} s")
+        confirm_case(self._endpoints["requests"])
+        return CapturedRun(start_to_ready_s=took)
+
+    def stream(self, grabber: list[str], run: CapturedRun) -> None:
+        """Runs the grabber to its end, or until the pipeline ends; writes load, memory and `ended` into `run`."""
+        self._watched.cpu_percent()
+        self._grabber = subprocess.Popen(grabber)
+        while self._grabber.poll() is None and not run.ended:
+            if self._pipeline.poll() is not None:
+                run.ended = f"the pipeline {_ended(self._pipeline)}; it said last: {_last_line(self._log_path)}"
+                continue
+            run.rss_mb = max(run.rss_mb, self._watched.memory_info().rss / 1e6)
+            if self._display is not None and self._display.poll() is not None:
+                status = self._display.returncode
+                self._progress(f"the navigation display ended with {status}; the run goes on without it")
+                self._display = None
+            time.sleep(LIMITS.watch_every_s)
+        if not run.ended:
+            if self._grabber.returncode != 0:
+                run.ended = f"the grabber {_ended(self._grabber)}"
+            run.cpu_percent = self._watched.cpu_percent()
+            time.sleep(LIMITS.last_messages_s)
+
+    def close(self) -> None:
+        """Ends the processes; the grabber first, since it then writes the truth."""
+        for process in (self._grabber, self._pipeline, self._display):
+            if process is not None:
+                end_process(process, LIMITS.end_s)
+        self.subscriber.close()
+        self._log.close()
+
+
+def capture_run(
     launch: dict[str, Any],
     frames: int,
     fps: float,
@@ -124,126 +213,83 @@ def record(
     size: int = 1024,
     display_port: int | None = None,
     collimated: tuple[str, ...] = (),
-) -> Recording:
-    """Starts everything, streams, stops everything.
+) -> CapturedRun:
+    """Starts the processes, streams a sequence, and ends them.
 
-    When a process ends in mid-stream, what was heard until then is returned, and `ended` says which and why.
+    When a process ends during the stream, the messages until then are returned, and `ended` says which and why.
 
     Parameters
     ----------
     launch : dict
-        The launch file's content with absolute paths; its endpoints are replaced by free ones, and its trails and its
-        session are of this run alone. The patient is a simulated one: the rig confirms it itself.
+        Content of the launch file, with absolute paths. Endpoints, trails and session are replaced by ones of this run
+        alone. The rig confirms the patient itself, since it is a simulated one.
     frames, fps : int, float
     transport : {"tcp", "ipc"}
     size : int
-        Pixels along a side; the camera is scaled to it.
+        Pixels along the longer side; the camera is scaled to it.
     display_port : int, optional
         Where the navigation display is served meanwhile; it prints its addresses. 0 takes a free port.
     collimated : tuple of str
-        What else `fluoronav simulate` is told: its field, as options.
+        Further options of `fluoronav simulate`: the field.
 
     Raises
     ------
     RigError
         The pipeline did not start.
     """
-    import psutil
-
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         endpoints = free_endpoints(transport, folder)
         camera = scaled_camera(launch["camera"], size, folder)
-        path = folder / "launch.yaml"
+        path, truth = folder / "launch.yaml", folder / "truth.jsonl"
         own = {"endpoints": endpoints, "camera": str(camera), "audit": str(folder / "audit")}
         path.write_text(yaml.safe_dump(launch | own))
-        cli = [sys.executable, "-m", "fluoronav"]
-        log = (folder / "pipeline.log").open("w+")
-        subscriber = Subscriber(endpoints["out"])
-        start = time.monotonic()
-        display = None
-        if display_port is not None:
-            display = subprocess.Popen([*cli, "display", str(path), "--port", str(display_port)])
-        pipeline = subprocess.Popen([*cli, "run", str(path)], stderr=log)
-        grabber = None
+        rig = SimulatedRig(path, endpoints, display_port, progress)
         try:
-            said = 0
-            while not subscriber.ready_at:
-                said = _pass_on(folder / "pipeline.log", said, progress)
-                if pipeline.poll() is not None or time.monotonic() - start > _READY_S:
-                    raise RigError(f"the pipeline did not start: {_last_line(folder / 'pipeline.log')}")
-                time.sleep(0.02)
-            progress(f"pipeline ready after {subscriber.ready_at - start:.1f} s")
-            confirm_case(endpoints["requests"])
-            out = Recording(start_to_ready_s=subscriber.ready_at - start)
-            watched = psutil.Process(pipeline.pid)
-            watched.cpu_percent()
-            command = [*cli, "simulate", str(launch["case"]), "--camera", str(camera), "--fps", str(fps)]
-            command += ["--frames", str(frames), "--truth", str(folder / "truth.jsonl"), "--quiet", *collimated]
+            run = rig.ready()
+            command = [*_CLI, "simulate", str(launch["case"]), "--camera", str(camera), "--fps", str(fps)]
+            command += ["--frames", str(frames), "--truth", str(truth), "--quiet", *collimated]
             command += ["--frames-endpoint", endpoints["frames"], "--tools-endpoint", endpoints["tools"]]
-            grabber = subprocess.Popen([*command, "--source", launch.get("source", "carm0")])
-            while grabber.poll() is None and not out.ended:
-                if pipeline.poll() is not None:
-                    out.ended = f"the pipeline {_ended(pipeline)}; it said last: {_last_line(folder / 'pipeline.log')}"
-                else:
-                    out.rss_mb = max(out.rss_mb, watched.memory_info().rss / 1e6)
-                    if display is not None and display.poll() is not None:
-                        progress(f"the navigation display ended with {display.returncode}; the run goes on without it")
-                        display = None
-                    time.sleep(0.5)
-            if not out.ended:
-                if grabber.returncode != 0:
-                    out.ended = f"the grabber {_ended(grabber)}"
-                out.cpu_percent = watched.cpu_percent()
-                time.sleep(1.3)  # the last overlay, and one more health
+            rig.stream([*command, "--source", launch.get("source", "carm0")], run)
         finally:
-            for process in (grabber, pipeline, display):
-                if process is not None and process.poll() is None:
-                    process.terminate()  # the grabber first: it writes the truth
-                    try:
-                        process.wait(5)
-                    except subprocess.TimeoutExpired:
-                        process.kill()
-            subscriber.close()
-            log.close()
-        out.overlays, out.alerts, out.health = (subscriber.heard(k) for k in ("overlay", "alert", "health"))
-        truth = folder / "truth.jsonl"  # a grabber that died has written none
-        lines = truth.read_text().splitlines() if truth.exists() else []
-        out.truth = {line["seq"]: line for line in map(json.loads, lines)}
-        out.sent = len(lines)
-        if out.overlays:
-            received, first = out.overlays[0]
-            out.start_to_overlay_s = out.start_to_ready_s + (received - first["t_acq"]) / 1e9
-        return out
+            rig.close()
+        run.overlays, run.alerts, run.health = (rig.subscriber.heard(k) for k in ("overlay", "alert", "health"))
+        lines = truth.read_text().splitlines() if truth.exists() else []  # a killed grabber has written none
+        run.truth = {line["seq"]: line for line in map(json.loads, lines)}
+        run.sent = len(lines)
+        if run.overlays:
+            received, first = run.overlays[0]
+            run.start_to_overlay_s = run.start_to_ready_s + (received - first["t_acq"]) / 1e9
+        return run
 
 
-def why_without_a_pose(recording: Recording) -> str:
-    """Why a run shows nothing of what it was for: no frame got a pose, or a process ended; empty where neither is so.
+def why_without_a_pose(run: CapturedRun) -> str:
+    """Why a run has no result: no frame got a pose, or a process ended; empty otherwise.
 
     Parameters
     ----------
-    recording : Recording
+    run : CapturedRun
     """
-    overlays = [overlay for _, overlay in recording.overlays]
-    if recording.ended:
-        return f"{recording.ended} ({len(overlays)} overlays had come)"
+    overlays = [overlay for _, overlay in run.overlays]
+    if run.ended:
+        return f"{run.ended} ({len(overlays)} overlays had come)"
     if any(overlay["registration"] for overlay in overlays):
         return ""
-    if not recording.sent:
+    if not run.sent:
         return "no frame was sent: nobody subscribed to the grabber's frames"
-    health = recording.health[-1][1] if recording.health else None
+    health = run.health[-1][1] if run.health else None
     received = health["frames"]["received"] if health else 0
     statuses = [overlay["status"] for overlay in overlays]
     counted = ", ".join(f"{status} {statuses.count(status)}" for status in sorted(set(statuses)))
     if overlays:
-        said = f"no frame of {recording.sent} got a pose: of {len(overlays)} overlays {counted}"
+        said = f"no frame of {run.sent} got a pose: of {len(overlays)} overlays {counted}"
     else:
-        said = f"no overlay came for {recording.sent} frames, of which the pipeline received {received}"
-    return "; ".join([said, *_complaints(recording, health)])
+        said = f"no overlay came for {run.sent} frames, of which the pipeline received {received}"
+    return "; ".join([said, *_complaints(run, health)])
 
 
-def _complaints(recording: Recording, health: dict[str, Any] | None) -> list[str]:
-    """What the pipeline itself said was wrong: in its last health message, and in alerts, each once."""
+def _complaints(run: CapturedRun, health: dict[str, Any] | None) -> list[str]:
+    """Problems that the pipeline reported, each once: in its last health message, and in alerts."""
     said: list[str] = []
     if health is None:
         said.append("it sent no health message")
@@ -252,16 +298,16 @@ def _complaints(recording: Recording, health: dict[str, Any] | None) -> list[str
         if invalid:
             said.append("invalid " + ", ".join(f"{name} {count}" for name, count in invalid.items()))
         said += [f"health says {health['state']}: {text}" for k in ("reason", "error") if (text := health.get(k))]
-    return said + list(dict.fromkeys(f"alert: {a['text']}" for _, a in recording.alerts if a["state"] == "raised"))
+    return said + list(dict.fromkeys(f"alert: {a['text']}" for _, a in run.alerts if a["state"] == "raised"))
 
 
 def confirm_case(requests: str, user: str = "simulation") -> None:
-    """Confirms the patient that a pipeline has loaded, as a person does on the display.
+    """Confirms the patient of a pipeline, as a person does on the display.
 
     Raises
     ------
     RigError
-        It does not answer, or refuses.
+        The pipeline does not answer, or refuses.
     """
     case = _asked(requests, make_request("status", user=user))["case"]
     _asked(requests, make_request("case.confirm", {"case": case}, user))
@@ -274,7 +320,7 @@ def _asked(endpoint: str, request: dict[str, Any]) -> dict[str, Any]:
     try:
         client.connect(endpoint)
         client.send(encode(request))
-        if not client.poll(5000):
+        if not client.poll(round(1000 * LIMITS.reply_s)):
             raise RigError(f"the pipeline does not answer {request['op']}")
         reply = msgpack.unpackb(client.recv())
     finally:
@@ -298,34 +344,30 @@ def scaled_camera(path: str | Path, size: int, folder: Path) -> Path:
     return out
 
 
-def tracking_errors(recording: Recording, target_ct: NDArray) -> dict[str, NDArray]:
-    """Errors of every overlay's pose against the truth, at a point of the patient.
+def tracking_errors(run: CapturedRun, target_ct: NDArray) -> dict[str, NDArray]:
+    """Target registration error of every overlay's pose, at a point of the patient.
 
     Returns
     -------
     dict of ndarray
-        ``across_mm`` (perpendicular to the ray), ``along_mm`` (signed), ``space_mm``, and what was claimed: ``tre_mm``,
-        ``tre_image_mm``; one entry per overlay with a pose.
+        ``across_mm`` (perpendicular to the ray), ``along_mm`` (signed), ``space_mm``, and the overlay's own 95 % bounds
+        ``tre_mm`` and ``tre_image_mm``; one entry per overlay with a pose.
     """
     rows = []
-    for _, overlay in recording.overlays:
+    for _, overlay in run.overlays:
         r = overlay["registration"]
-        truth = recording.truth.get(overlay["seq"])
+        truth = run.truth.get(overlay["seq"])
         if r is None or truth is None:
             continue
-        point = np.append(target_ct, 1)
-        found = (np.array(r["T_camera_ct"]).reshape(4, 4) @ point)[:3]
-        true = (np.array(truth["T_camera_ct"]) @ point)[:3]
-        ray = true / np.linalg.norm(true)
-        along = float((found - true) @ ray)
-        across = float(np.linalg.norm(found - true - along * ray))
+        T_camera_ct = np.array(r["T_camera_ct"]).reshape(4, 4)
+        across, along = target_error_mm(T_camera_ct, truth["T_camera_ct"], target_ct)
         rows.append((across, along, np.hypot(across, along), r["tre_mm"], r["tre_image_mm"]))
     names = ("across_mm", "along_mm", "space_mm", "tre_mm", "tre_image_mm")
     return dict(zip(names, np.array(rows).reshape(-1, 5).T, strict=True))
 
 
 def _pass_on(path: Path, said: int, progress: Callable[[str], None]) -> int:
-    """Passes new lines of the pipeline's log on; returns how many there are now."""
+    """Passes new lines of the pipeline's log on; returns the number of lines."""
     lines = path.read_text(errors="replace").splitlines()
     for line in lines[said:]:
         progress("  " + line.split(" fluoronav: ", 1)[-1])
@@ -333,7 +375,7 @@ def _pass_on(path: Path, said: int, progress: Callable[[str], None]) -> int:
 
 
 def _ended(process: subprocess.Popen) -> str:
-    """How a process ended, in words; by a signal, its status is negative."""
+    """How a process ended, in words; a negative status is a signal."""
     status = process.returncode
     return f"was ended by signal {-status}" if status < 0 else f"ended with status {status}"
 

@@ -1,4 +1,4 @@
-"""What happens in front of the simulated C-arm: how the arm, the patient and the wire move."""
+"""Motion of the simulated C-arm, the patient and the wire."""
 
 from __future__ import annotations
 
@@ -15,27 +15,27 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Scenario:
-    """A short story that is told forth and back, so that it can run for as long as anyone looks.
+    """A sequence that is played forth and back, so that it can run without end.
 
-    The anatomy goes through `anatomy_frames` poses (arm sweep, one breath, a drift) and back; meanwhile the wire is
-    driven from outside the skin to beyond the target along a direction that misses the plan by a few degrees.
+    The anatomy goes through `anatomy_frames` poses (arm sweep, one breath, a drift) and back. Meanwhile the wire is
+    driven from outside the skin to beyond the target, a few degrees off the planned direction.
 
     Attributes
     ----------
     anatomy_frames : int
         Distinct poses of the anatomy; the sequence has twice as many frames.
     sweep_deg, tilt_deg : float
-        Travel of the C-arm: orbital from one side to the other, angular forth and back.
+        Travel of the C-arm: orbital from one end to the other, angular forth and back.
     breath_mm : float
         Cranio-caudal amplitude of one breath, peak to peak.
     start_deg, start_mm : float
-        How far the true pose lies from the case's prior at the start, rotation and translation.
+        Offset of the true pose from the case's prior at the start.
     trajectory : int
-        Which of the case's planned trajectories is driven.
+        Index of the planned trajectory that is driven.
     wire_error_deg : float
         Medial deviation of the wire from that trajectory.
     overshoot_mm : float
-        How far beyond the target the wire goes.
+        Depth of the wire beyond the target at the end.
     seed : int
         Of the start pose and the tremor.
     """
@@ -56,16 +56,16 @@ class Scenario:
         return 2 * self.anatomy_frames
 
     def anatomy_index(self, frame: int) -> int:
-        """Which of the anatomy's poses a frame of the sequence shows: forth, then back."""
+        """Index of the anatomy's pose in a frame of the sequence: forth, then back."""
         return min(frame, self.frames - 1 - frame)
 
     def sequence_index(self, n: int) -> int:
-        """Which frame of the sequence the n-th streamed frame is: forth, then back, and so on."""
+        """Index in the sequence of the n-th streamed frame: forth, then back, and so on."""
         n %= 2 * self.frames
         return min(n, 2 * self.frames - 1 - n)
 
     def joints(self, case: Case) -> list[ArmJoints]:
-        """Where the C-arm stands at each of the anatomy's poses."""
+        """Joints of the C-arm at each of the anatomy's poses."""
         prior = case.prior
         return [
             ArmJoints(
@@ -85,7 +85,7 @@ class Scenario:
         turn = np.deg2rad(self.start_deg) * axis / np.linalg.norm(axis)
         shift = rng.standard_normal(3)
         shift *= self.start_mm / np.linalg.norm(shift)
-        # The patient does not lie where the prior says, and breathes and drifts.
+        # The patient is off the prior, breathes and drifts.
         T_prior_ct = moved_about(centre, np.concatenate([turn, shift]))
         T_room_prior = np.eye(4)
         T_room_prior[:3, 3] = -centre
@@ -100,12 +100,12 @@ class Scenario:
         return np.array(poses)
 
     def _phases(self) -> tuple[Float, Float]:
-        """How far the sweep and the breath have got, 0 to 1; no speed at either end, so that going back is a pause."""
+        """Phases of sweep and breath, 0 to 1, each of shape (anatomy_frames,); at rest where the motion turns back."""
         phase = np.linspace(0, 1, self.anatomy_frames)
         return phase * phase * (3 - 2 * phase), (1 - np.cos(2 * np.pi * phase)) / 2
 
     def wire(self, case: Case) -> Float | None:
-        """``T_ct_tool`` of each frame of the sequence, shape (frames, 4, 4), mm; None where the case has no plan.
+        """``T_ct_tool`` of each frame of the sequence, shape (frames, 4, 4), mm; None if the case has no plan or tool.
 
         The tool's frame has its origin at the tip and its z axis along the shaft, towards the tip.
         """
@@ -122,7 +122,7 @@ class Scenario:
         rng = np.random.default_rng(self.seed + 1)
         phase = np.linspace(0, 1, self.frames)
         depth = -20 + (length + self.overshoot_mm + 20) * phase * phase * (3 - 2 * phase)
-        # Tremor of the hand: a few slow waves, held by the bone once the tip is inside.
+        # Tremor of the hand: a few slow waves, damped once the tip is in bone.
         waves = sum(
             rng.normal(0, 0.25, 2)[:, None] * np.sin(2 * np.pi * f * phase + rng.uniform(0, 6)) for f in (3, 5, 8)
         )

@@ -46,7 +46,7 @@ def packed_hu(hu: NDArray[np.int16]) -> NDArray[np.int32]:
 def material_paths(
     packed, spacing, step_mm, M, source, box, ramp_mm, inside, directions, first_block, end_block, paths
 ):
-    """Adds the water and bone mass that each ray crosses, by trilinear sampling at equal steps.
+    """Adds the water and bone mass along each ray, by trilinear sampling at equal steps.
 
     Parameters
     ----------
@@ -54,7 +54,6 @@ def material_paths(
         From :func:`packed_hu`.
     spacing : float32 (3,)
         mm, x y z.
-    step_mm : float
     M : float32 (3, 3)
         Camera directions to patient axes.
     source : float32 (3,)
@@ -62,8 +61,7 @@ def material_paths(
     box : float32 (2, 3)
         Corners of the region of the fine scan, mm from the same point.
     ramp_mm, inside : float
-        Samples weigh 1 deep inside the box and fall to 0 at its faces over ``ramp_mm``; with ``inside`` 0 the weights
-        are the complement, so that a fine and a coarse scan of one patient add up to one.
+        Weights fall from 1 inside the box to 0 at its faces over ``ramp_mm``; with ``inside`` 0, 1 minus these.
     directions : float32 (2, n)
     paths : float32 (2, n)
         Added to: water and bone, g/cm2.
@@ -128,7 +126,7 @@ def material_paths(
 
 
 class Scan:
-    """A CT scan as the X-ray model sees it: HU on its own grid, along the patient axes."""
+    """A CT scan for the X-ray model: HU on its own grid, along the patient axes."""
 
     def __init__(self, hu: NDArray[np.int16], origin_ct: NDArray, spacing_mm: NDArray, step_mm: float) -> None:
         self.packed = packed_hu(hu)
@@ -141,7 +139,7 @@ class Scan:
     def add_paths(
         self, T_camera_ct: NDArray, directions: NDArray, paths: NDArray, box_ct: NDArray, ramp_mm: float, inside: bool
     ) -> None:
-        """Adds the scan's share of the material paths; ``box_ct`` (2, 3) is where the fine scan counts."""
+        """Adds the scan's part of the material paths; ``box_ct`` (2, 3) is the region of the fine scan."""
         T_ct_camera = inverse(T_camera_ct)
         material_paths(
             self.packed,
@@ -161,7 +159,7 @@ class Scan:
 
 @njit(**_OPTIONS)
 def transmission(water, bone, steel_mm, out):
-    """Detected share of the open beam behind water, bone (g/cm2) and steel (mm); flat arrays of equal length."""
+    """Detected fraction of the open beam behind water, bone (g/cm2) and steel (mm); flat arrays of equal length."""
     for i in range(water.shape[0]):
         total = 0.0
         for e in range(5):

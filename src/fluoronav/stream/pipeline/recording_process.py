@@ -44,8 +44,8 @@ class RecordingProcess:
         private_folder(folder)
         stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
         name = f"{re.sub('[^A-Za-z0-9_-]', '_', self._launch.source)}-{stamp}"
-        number = sum(1 for _ in folder.glob(f"{name}*.fnrec"))
-        path = folder / (f"{name}-{number}.fnrec" if number else f"{name}.fnrec")
+        number = sum(1 for _ in folder.glob(f"{name}*.mcap"))
+        path = folder / (f"{name}-{number}.mcap" if number else f"{name}.mcap")
         # What ran then: case, camera and endpoints, for whoever opens the recording.
         launch = path.with_suffix(".launch.yaml")
         with open(launch, "w", encoding="utf-8", opener=private_opener) as file:

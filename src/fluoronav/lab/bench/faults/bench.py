@@ -1,13 +1,13 @@
-"""Every fault in its order, one row each."""
+"""Runs the faults in their order, one row each."""
 
 from __future__ import annotations
 
-import platform
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from fluoronav import __version__
+from fluoronav.lab import machine
 from fluoronav.lab.bench.faults import (
     cases,
     clocks,
@@ -23,9 +23,8 @@ from fluoronav.lab.bench.faults import (
 )
 from fluoronav.lab.bench.faults.place import Place
 from fluoronav.lab.bench.faults.row import BenchError, Fault, NotHere, row_failed, row_not_run, row_of
-from fluoronav.lab.latency_report import processor_cores, processor_name
 
-# Those that share a pipeline stand together; those that are most likely to spoil it stand last.
+# Faults that share a pipeline are together; those most likely to spoil it are last.
 FAULTS: tuple[Fault, ...] = (
     *processes.STREAMED[:1],
     *tools.FAULTS,
@@ -45,12 +44,12 @@ FAULTS: tuple[Fault, ...] = (
 
 
 def chosen(names: Sequence[str]) -> tuple[Fault, ...]:
-    """The faults of these names, in the bench's order; all of them where none is named.
+    """The faults with these names, in the bench's order; all of them without names.
 
     Raises
     ------
     ValueError
-        A name that none has.
+        No fault has that name.
     """
     known = {f.name for f in FAULTS}
     unknown = [n for n in names if n not in known]
@@ -62,7 +61,7 @@ def chosen(names: Sequence[str]) -> tuple[Fault, ...]:
 def bench_faults(
     faults: Sequence[Fault], size: int, fps: float, say: Callable[[str], None] = lambda text: None
 ) -> dict[str, Any]:
-    """Makes each fault, and judges what comes of it.
+    """Produces each fault and judges the reaction.
 
     Parameters
     ----------
@@ -70,14 +69,15 @@ def bench_faults(
     size : int
         Pixels along a side of a frame.
     fps : float
-        Frames a second.
+        Frames per second.
     say : callable
-        Told each row as it is there.
+        Called with each row, in words.
 
     Returns
     -------
     dict
-        ``faults``: the rows; ``processor``, ``cores``, ``system``, ``version``, ``size``, ``fps``, ``seconds``.
+        ``faults``: the rows; ``processor``, ``cores``, ``system``, ``machine``, ``version``, ``size``, ``fps``,
+        ``seconds``.
     """
     place, begin, rows = Place(size, fps, say), time.monotonic(), []
     try:
@@ -90,11 +90,13 @@ def bench_faults(
             say(f"    {verdict}: {row['seen']}")
     finally:
         place.close()
+    described = machine.description()
     return {
         "faults": rows,
-        "processor": processor_name(),
-        "cores": processor_cores(),
-        "system": platform.platform(),
+        "processor": described["cpu"],
+        "cores": described["cores"],
+        "system": described["system"],
+        "machine": described,
         "version": __version__,
         "size": size,
         "fps": fps,
@@ -109,5 +111,5 @@ def _row(fault: Fault, place: Place) -> dict[str, Any]:
         return row_not_run(fault, str(reason))
     except BenchError as error:
         return row_failed(fault, str(error))
-    except Exception as error:  # what one row stumbles over must not cost the others
+    except Exception as error:  # an error in one row must not cost the others
         return row_failed(fault, f"the row stumbled: {type(error).__name__}: {error}")

@@ -1,4 +1,4 @@
-"""Cases whose parts do not belong together, or are not what they were: labels, identity, cache, units."""
+"""Cases with inconsistent or changed parts: labels, identity, cache, units."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +29,28 @@ Float = NDArray[np.float64]
 
 _TOOL = {"id": "wire", "kind": "k-wire", "diameter_mm": 2, "length_mm": 150}
 _TIP_MM, _PIVOT_MM = np.array([0.0, 0.0, 120.0]), np.array([100.0, -40.0, 900.0])
-_TIP_WITHIN_MM = 0.5
-_PIVOT_S, _EACH_S = 2.0, 0.02
-_TILT_RAD, _ROUND_HZ, _SWING_HZ = np.deg2rad(30.0), 0.9, 0.37
-_POISON_HUNDREDTHS = 20_000
-# Beside the cord of the crop, LPS mm.
+
+
+@dataclass(frozen=True)
+class CaseFaults:
+    """How the faults are made; chosen."""
+
+    tip_within_mm: float = 0.5  # error of a calibrated tip
+    pivot_s: float = 2.0  # of a pivot calibration
+    each_s: float = 0.02  # between poses
+    tilt_rad: float = np.pi / 6  # of the tool in its dimple
+    round_hz: float = 0.9  # of its rotation
+    swing_hz: float = 0.37  # of its tilt
+    poison_hundredths: int = 20_000  # of a mm, added to a cached distance field
+
+
+LIMITS = CaseFaults()
+# Points near the cord of the crop, LPS mm.
 _PROBES_CT = np.array([[0.0, 95.0, -158.5], [10.0, 90.0, -150.0], [-15.0, 100.0, -165.0]])
 
 
 def _labels_mirrored(place: Place) -> Outcome:
-    """The map is a part of the CT's field, its content exchanged left for right within it."""
+    """A label map that covers a part of the CT, mirrored within it."""
     folder = place.folder()
     sitk.WriteImage(embedded("ct"), str(folder / "ct.nrrd"))
     labels = crop("labels")
@@ -58,7 +71,7 @@ def _labels_mirrored(place: Place) -> Outcome:
 
 
 def _id_covers_geometry(place: Place) -> Outcome:
-    """The same voxels in other places: each is another case, or refused. A copy in another folder is the same."""
+    """The same voxels with other geometry: another case, or refused. A copy in another folder is the same case."""
     ct, labels = exact_ct(), crop("labels")
     spacing, origin = ct.GetSpacing(), ct.GetOrigin()
     labels.SetSpacing(spacing)
@@ -104,7 +117,7 @@ def _id_covers_geometry(place: Place) -> Outcome:
 
 
 def _poisoned_cache(place: Place) -> Outcome:
-    """The cached field says 200 mm more outside the cord: first to `case build`, then to what loads the case."""
+    """A cached distance field with 200 mm more outside the cord: for `case build`, then for loading the case."""
     folder = place.folder()
     cache = folder / "cache"
     sitk.WriteImage(crop("ct"), str(folder / "ct.nrrd"))
@@ -143,17 +156,17 @@ def _poisoned_cache(place: Place) -> Outcome:
 
 
 def _poison(field: Path) -> None:
-    """Outside the structure alone, so that the signs stay; what follows the array in the file is kept."""
+    """Changes distances outside the structure only, so that signs stay; keeps what follows the array in the file."""
     with field.open("rb") as file:
         content, rest = np.load(file).astype(np.int32), file.read()
-    content[content > 0] += _POISON_HUNDREDTHS
+    content[content > 0] += LIMITS.poison_hundredths
     with field.open("wb") as file:
         np.save(file, np.clip(content, -32768, 32767).astype(np.int16))
         file.write(rest)
 
 
 def _distances_mm(case: Path, cache: Path) -> Float:
-    """From the cord, at some points beside it."""
+    """Distances from the cord at some points near it, mm."""
     out = np.empty((len(_PROBES_CT), 4))
     load_case(case, cache=cache).structures[0].distances(_PROBES_CT, out)
     return out[:, 0]
@@ -168,25 +181,25 @@ def _tool_in_metres(place: Place) -> Outcome:
     metres, _ = _pivoted(place.folder(), 1e-3)
     parts["pivot"] = refused_with(metres, "metres", "mm")
     control, tip = _pivoted(place.folder(), 1.0)
-    if tip is None or np.linalg.norm(tip - _TIP_MM) > _TIP_WITHIN_MM:
+    if tip is None or np.linalg.norm(tip - _TIP_MM) > LIMITS.tip_within_mm:
         parts["pivot in mm"] = Outcome([f"the tip is not found: {control.last}"])
     return all_of(parts)
 
 
 def _pivoted(folder: Path, mm: float) -> tuple[Ended, Float | None]:
-    """`calibrate pivot` on a tool that stands in a dimple and is tilted, lengths times `mm`; the tip that it found."""
+    """Runs `calibrate pivot` on a tool that is tilted in a dimple, lengths times `mm`; returns the tip found."""
     endpoint, result = free_endpoints("tcp", folder)["tools"], folder / "pivot.json"
     with _Tracker(endpoint, lambda t: _tilted(t, mm)):
         ended = fluoronav(
-            "calibrate", "pivot", "--tool", "wire", "--seconds", _PIVOT_S, "--endpoint", endpoint, "--json", result,
-            folder=folder,
+            "calibrate", "pivot", "--tool", "wire", "--seconds", LIMITS.pivot_s, "--endpoint", endpoint,
+            "--json", result, folder=folder,
         )  # fmt: skip
     return ended, np.array(json.loads(result.read_text())["tip_mm"]) if result.exists() else None
 
 
 def _tilted(t: float, mm: float) -> Float:
-    """The tool's pose after t seconds."""
-    around, tilt = 2 * np.pi * _ROUND_HZ * t, _TILT_RAD * np.cos(2 * np.pi * _SWING_HZ * t)
+    """The tool's pose after `t` seconds; lengths times `mm`."""
+    around, tilt = 2 * np.pi * LIMITS.round_hz * t, LIMITS.tilt_rad * np.cos(2 * np.pi * LIMITS.swing_hz * t)
     T = np.eye(4)
     T[:3, :3] = exp_so3(tilt * np.array([np.cos(around), np.sin(around), 0.0]))
     T[:3, 3] = mm * (_PIVOT_MM - T[:3, :3] @ _TIP_MM)
@@ -194,13 +207,13 @@ def _tilted(t: float, mm: float) -> Float:
 
 
 class _Tracker:
-    """Publishes one tool's poses while it is entered.
+    """Publishes one tool's poses within its context.
 
     Parameters
     ----------
     endpoint : str
     pose : callable
-        Of seconds since its begin.
+        From seconds since the begin to a pose, (4, 4).
     """
 
     def __init__(self, endpoint: str, pose: Callable[[float], Float]) -> None:
@@ -221,7 +234,7 @@ class _Tracker:
         socket.setsockopt(zmq.LINGER, 0)
         socket.bind(self._endpoint)
         begin, seq = time.monotonic(), 0
-        while not self._ending.wait(_EACH_S):
+        while not self._ending.wait(LIMITS.each_s):
             T = self._pose(time.monotonic() - begin)
             tool = {"id": "wire", "visible": True, "T_tracker_tool": T.ravel().tolist(), "error_mm": 0.1}
             message = {

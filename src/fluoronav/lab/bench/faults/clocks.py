@@ -1,4 +1,4 @@
-"""Clocks that jump and drift, a computer that stands still, and numbers that run over."""
+"""Clocks that jump and drift, a computer that pauses, and sequence numbers that wrap."""
 
 from __future__ import annotations
 
@@ -9,34 +9,45 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from fluoronav.lab.bench.faults.loop import AlterFrames, Loop
 from fluoronav.lab.bench.faults.place import Place
 from fluoronav.lab.bench.faults.row import BenchError, Fault, Outcome
 from fluoronav.lab.bench.faults.window import Window
 
-_PAUSE_S, _BETWEEN_S, _PAUSES = 0.7, 1.5, 4
-_HOGS, _LOAD_S = 6, 6.0
-_AFTER_PAUSE_S = 4.0
-# An offset is learned within some frames.
-_LEARNED_S = 2.0
-# One odd frame is over when eight good overlays have followed, which take half a second.
-_FORGOTTEN_S = 3.0
-_SILENCE_S = 1.0
-_SELDOM_S = 0.7
-_DRIFT_S, _DRIFT_PER_S = 8.0, 0.02
-_OFFSET_WITHIN_MS = 60.0
+
+@dataclass(frozen=True)
+class ClockFaults:
+    """How the faults are made, and how soon they must be over, s unless said otherwise; chosen."""
+
+    pause_s: float = 0.7  # each pause of the computer
+    between_s: float = 1.5  # between pauses
+    pauses: int = 4  # number of pauses
+    hogs: int = 6  # busy programs
+    load_s: float = 6.0  # under load
+    after_pause_s: float = 4.0  # until a measured pose after the last pause
+    learned_s: float = 2.0  # an offset is learned within some frames
+    forgotten_s: float = 3.0  # after one odd frame; eight good overlays take half a second
+    silence_s: float = 1.0  # of a grabber that restarts
+    seldom_s: float = 0.7  # between odd frames: longer than the silence after which a lower number is accepted
+    drift_s: float = 8.0  # length of the drift
+    drift_per_s: float = 0.02  # s per s
+    offset_within_ms: float = 60.0  # error of the offset in health
+
+
+LIMITS = ClockFaults()
 _HOG = "while True: pass"
 
 
 def shifted(seconds: float) -> AlterFrames:
-    """The C-arm's clock is wrong by so much."""
+    """Shifts the C-arm's clock."""
     return lambda header, pixels: [(header | {"t_acq": header["t_acq"] + round(seconds * 1e9)}, pixels)]
 
 
 @contextmanager
-def busy(processes: int = _HOGS) -> Iterator[None]:
-    """Other programs that want all cores."""
+def busy(processes: int = LIMITS.hogs) -> Iterator[None]:
+    """Other programs that load all cores."""
     hogs = [subprocess.Popen([sys.executable, "-c", _HOG]) for _ in range(processes)]
     try:
         yield
@@ -50,16 +61,16 @@ def _computer_paused(place: Place) -> Outcome:
     loop = place.loop()
     window = Window(loop)
     try:
-        for _ in range(_PAUSES):
+        for _ in range(LIMITS.pauses):
             os.kill(loop.pid, signal.SIGSTOP)
-            time.sleep(_PAUSE_S)
+            time.sleep(LIMITS.pause_s)
             os.kill(loop.pid, signal.SIGCONT)
-            window.last(_BETWEEN_S)
+            window.last(LIMITS.between_s)
     finally:
         os.kill(loop.pid, signal.SIGCONT)
     window.over()
-    window.say(window.status(), window.alert("stale_frames", "latency"), window.health(), within_s=None)
-    window.recover(_AFTER_PAUSE_S)
+    window.note("stale_frames", "latency")
+    window.recover(LIMITS.after_pause_s)
     window.last(3)
     window.delivered(2)
     return window.outcome()
@@ -69,9 +80,9 @@ def _under_load(place: Place) -> Outcome:
     loop = place.loop()
     window = Window(loop)
     with busy():
-        window.last(_LOAD_S)
+        window.last(LIMITS.load_s)
     window.over()
-    window.say(window.status(), window.alert("stale_frames", "latency"), window.health(), within_s=None)
+    window.note("stale_frames", "latency")
     window.recover()
     window.last(2)
     return window.outcome()
@@ -81,8 +92,8 @@ def _back(place: Place) -> Outcome:
     loop = place.loop()
     window = Window(loop)
     with loop.altering(shifted(-2.0)):
-        window.last(_LEARNED_S)
-        window.recover(_LEARNED_S, since=window.begin)
+        window.last(LIMITS.learned_s)
+        window.recover(LIMITS.learned_s, since=window.begin)
         window.last(6)
         window.say(window.status(), window.alert("latency", "stale_frames", "instrument_lost"), within_s=None)
         window.delivered(3)
@@ -102,7 +113,7 @@ def _one_ahead(place: Place) -> Outcome:
     with loop.altering(once):
         window.last(1.0)
         window.say(window.status(), window.alert("latency"), within_s=None)
-        window.recover(_FORGOTTEN_S, since=window.begin)
+        window.recover(LIMITS.forgotten_s, since=window.begin)
         window.last(6)
         window.delivered(5)
     return window.outcome()
@@ -113,16 +124,16 @@ def _drifting(place: Place) -> Outcome:
     window = Window(loop)
 
     def slower(header, pixels):
-        return shifted(-_DRIFT_PER_S * (time.time() - window.begin))(header, pixels)
+        return shifted(-LIMITS.drift_per_s * (time.time() - window.begin))(header, pixels)
 
     with loop.altering(slower):
-        window.last(_DRIFT_S)
-        behind = 1000 * _DRIFT_PER_S * (time.time() - window.begin)
+        window.last(LIMITS.drift_s)
+        behind = 1000 * LIMITS.drift_per_s * (time.time() - window.begin)
         window.say(window.status(), window.alert("latency"), within_s=None)
         window.delivered(4)
         noticed = loop.health().get("clock_offset_ms", 0.0)
         window.check(
-            abs(noticed - behind) < _OFFSET_WITHIN_MS,
+            abs(noticed - behind) < LIMITS.offset_within_ms,
             f"health says a clock offset of {noticed:.0f} ms when it is {behind:.0f} ms",
         )
     window.over()
@@ -153,17 +164,17 @@ def _grabber_restart(place: Place) -> Outcome:
 
 
 def _grabber_again(loop: Loop, window: Window | None) -> None:
-    """Silent for a while, then counting from one again."""
+    """The grabber falls silent, then counts from one again."""
     loop.frames_on = False
-    time.sleep(_SILENCE_S)
+    time.sleep(LIMITS.silence_s)
     if window is not None:
-        window.say(window.alert("stale_frames"), window.health(), within_s=_SILENCE_S, what="the silence")
+        window.say(window.alert("stale_frames"), window.health(), within_s=LIMITS.silence_s, what="the silence")
     loop.next_seq = 1
     loop.frames_on = True
 
 
 def _wrap(place: Place) -> Outcome:
-    """Numbers of 32 bit, which some grabbers count in."""
+    """Sequence numbers of 32 bits, as some grabbers have."""
     loop = place.loop()
     before = _lost(loop)
     window = Window(loop)
@@ -172,7 +183,7 @@ def _wrap(place: Place) -> Outcome:
         loop.wait(lambda: loop.next_seq > 2**32, 10, "hear of large numbers")
         window.over()
         window.last(3)
-        window.say(window.status(), window.alert("stale_frames"), window.health(), within_s=None)
+        window.note("stale_frames")
         window.recover(3)
         window.last(2)
         lost = _lost(loop) - before
@@ -187,14 +198,14 @@ def _alternating(place: Place) -> Outcome:
     window, sent = Window(loop), [0.0]
 
     def odd(header, pixels):
-        """One each 0.7 s: after so long a silence, a number that went back is believed."""
-        if time.time() - sent[-1] < _SELDOM_S:
+        """Alternates two numbers, one every `seldom_s`: after such a silence a lower number is accepted."""
+        if time.time() - sent[-1] < LIMITS.seldom_s:
             return []
         sent.append(time.time())
         return [(header | {"seq": 1 if len(sent) % 2 else 2**63 - 1}, pixels)]
 
     with loop.altering(odd):
-        window.last(10 * _SELDOM_S)
+        window.last(10 * LIMITS.seldom_s)
         window.say(window.status(), window.alert("stale_frames", "security"), window.health(), within_s=4)
     _grabber_again(loop, None)
     window.over()
@@ -211,18 +222,18 @@ def _alternating(place: Place) -> Outcome:
 
 
 def _lost(loop: Loop) -> int:
-    time.sleep(1.1)  # a health of now
+    time.sleep(1.1)  # for a new health message
     return int(loop.health().get("frames", {}).get("network", 0))
 
 
 FAULTS = (
     Fault(
         "computer-paused",
-        f"measured again within {_AFTER_PAUSE_S:.0f} s after {_PAUSES} pauses of {_PAUSE_S} s",
+        f"measured again within {LIMITS.after_pause_s:.0f} s after {LIMITS.pauses} pauses of {LIMITS.pause_s} s",
         _computer_paused,
     ),
-    Fault("pipeline-under-load", f"true under {_HOGS} busy programs; measured again within 8 s", _under_load),
-    Fault("c-arm-clock-back-2s", f"the new offset is learned within {_LEARNED_S:.0f} s, pose and tool", _back),
+    Fault("pipeline-under-load", f"true under {LIMITS.hogs} busy programs; measured again within 8 s", _under_load),
+    Fault("c-arm-clock-back-2s", f"the new offset is learned within {LIMITS.learned_s:.0f} s, pose and tool", _back),
     Fault("c-arm-clock-one-frame-ahead-95ms", "costs that frame, not those after it", _one_ahead),
     Fault("c-arm-clock-drifting", "the offset is followed, and said in health", _drifting),
     Fault("grabber-restart", "the silence is said; believed and measured again within 8 s", _grabber_restart),

@@ -1,4 +1,4 @@
-"""One of our own commands, run until it ends, or longer than it may take, or takes more memory than it may."""
+"""Runs one of our commands to its end, with a limit of time and memory, and judges how it ended."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ from pathlib import Path
 
 from fluoronav.lab.bench.faults.row import Outcome
 
-# Beyond this a command is ended: this computer has other things to do.
-_MOST_MB = 4000.0
-_LOOK_EVERY_S = 0.02
-# Room for two series' UIDs and their folder.
-_LAST_LETTERS = 500
+
+@dataclass(frozen=True)
+class CommandLimits:
+    """Limits of a command; chosen."""
+
+    most_mb: float = 4000.0  # resident memory above which it is killed, for the computer's other work
+    look_every_s: float = 0.02  # memory and output
+    last_letters: int = 500  # of its last line: two UIDs of series and their folder
+
+
+LIMITS = CommandLimits()
 
 
 @dataclass(frozen=True)
@@ -26,12 +32,12 @@ class Ended:
     Attributes
     ----------
     code : int or None
-        Its exit status; None where it had to be ended.
+        Its exit status; None if it was killed.
     text : str
-        What it printed, both streams.
+        Its output, both streams.
     seconds : float
     peak_mb : float
-        Its highest resident memory; 0 where this computer does not tell.
+        Its peak of resident memory; 0 if the system does not tell.
     """
 
     code: int | None
@@ -42,7 +48,7 @@ class Ended:
     @property
     def last(self) -> str:
         """Its last line."""
-        return (self.text.strip().splitlines() or ["it said nothing"])[-1].strip()[-_LAST_LETTERS:]
+        return (self.text.strip().splitlines() or ["it said nothing"])[-1].strip()[-LIMITS.last_letters :]
 
 
 def fluoronav(
@@ -53,15 +59,15 @@ def fluoronav(
     Parameters
     ----------
     *arguments
-        The verb and what follows.
+        Verb and arguments.
     folder : Path
-        For what it prints.
+        Working folder, also for its output.
     seconds : float
-        It is ended after so long.
+        Limit of time.
     until : str, optional
-        It is ended when it has printed this.
+        It is killed once it has printed this.
     cache : Path, optional
-        What it computes is cached here instead of in the user's folder, where this system lets one choose (XDG).
+        Its cache, in place of the user's, on systems with XDG folders.
     """
     path = folder / f"printed-{time.monotonic_ns()}.txt"
     begin, peak, code = time.monotonic(), 0.0, None
@@ -74,9 +80,9 @@ def fluoronav(
         try:
             while (code := process.poll()) is None and time.monotonic() - begin < seconds:
                 peak = max(peak, _peak_mb(process.pid))
-                if peak > _MOST_MB or (until and until in path.read_text(errors="replace")):
+                if peak > LIMITS.most_mb or (until and until in path.read_text(errors="replace")):
                     break
-                time.sleep(_LOOK_EVERY_S)
+                time.sleep(LIMITS.look_every_s)
         finally:
             if process.poll() is None:
                 process.kill()
@@ -85,17 +91,17 @@ def fluoronav(
 
 
 def refusal(ended: Ended, *words: str, within_s: float = 30.0, most_mb: float = 1500.0) -> Outcome:
-    """Judges whether a command refused what it was given, in words, in time and without much memory.
+    """Judges whether a command refused its input with a reason, in time and with little memory.
 
     Parameters
     ----------
     ended : Ended
     *words : str
-        One of them must be in what it printed.
+        One of them must be in its output.
     within_s, most_mb : float
     """
     outcome = Outcome(seen=ended.last)
-    if ended.code is None and ended.peak_mb <= _MOST_MB:
+    if ended.code is None and ended.peak_mb <= LIMITS.most_mb:
         outcome.problems.append(f"no end after {ended.seconds:.0f} s")
     elif ended.code == 0:
         outcome.problems.append("accepted")
@@ -115,7 +121,7 @@ def refusal(ended: Ended, *words: str, within_s: float = 30.0, most_mb: float = 
 
 
 def named(ended: Ended, *words: str) -> Outcome:
-    """Judges whether a command refused what it was given, or took it and said what is odd, in one of these words."""
+    """Judges whether a command refused its input, or accepted it and reported the oddity, with one of these words."""
     outcome = refusal(ended, *words)
     said = any(w in ended.text.lower() for w in words)
     if ended.code == 0:
@@ -125,7 +131,7 @@ def named(ended: Ended, *words: str) -> Outcome:
 
 
 def refused_with(ended: Ended, *words: str) -> Outcome:
-    """Judges whether a command refused what it was given with every one of these words."""
+    """Judges whether a command refused its input with all of these words."""
     outcome = refusal(ended, *(w.lower() for w in words))
     missing = [w for w in words if w.lower() not in ended.text.lower()]
     if missing and not outcome.problems:
@@ -134,7 +140,7 @@ def refused_with(ended: Ended, *words: str) -> Outcome:
 
 
 def all_of(parts: Mapping[str, Outcome]) -> Outcome:
-    """One outcome of several: every problem with its part's name, and the longest time until it was said."""
+    """One outcome of several: all problems with their part's name, and the longest time until a report."""
     said = [o.said_after_ms for o in parts.values() if o.said_after_ms is not None]
     return Outcome(
         problems=[f"{name}: {problem}" for name, o in parts.items() for problem in o.problems],

@@ -1,4 +1,4 @@
-"""Browsers that are strangers, too many, half there, or without the key, at the navigation display."""
+"""Browsers at the navigation display: of another site, too many, half-open, or without the key."""
 
 from __future__ import annotations
 
@@ -8,23 +8,36 @@ import importlib.util
 import json
 import os
 import select
-import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from fluoronav.lab.bench.faults.inputs import launch_file
 from fluoronav.lab.bench.faults.place import Place
 from fluoronav.lab.bench.faults.row import BenchError, Fault, NotHere, Outcome
+from fluoronav.lab.process import end_process
 
-_STARTS_S, _ANSWERS_S = 60.0, 5.0
-_WATCHERS = 16
-_HALF_OPEN, _CLOSED_WITHIN_S, _WAITED_S = 20, 15.0, 20.0
-_FLOOD_S, _MOST_BYTES = 4.0, 2_000_000
+
+@dataclass(frozen=True)
+class DisplayFaults:
+    """How the faults are made, and what is allowed; chosen."""
+
+    starts_s: float = 60.0  # until the display prints its addresses
+    answers_s: float = 5.0  # until it answers
+    watchers: int = 16  # screens without the key
+    half_open: int = 20  # requests that never end
+    closed_within_s: float = 15.0  # until they are closed
+    waited_s: float = 20.0  # for that
+    flood_s: float = 4.0  # of refused requests
+    most_bytes: int = 2_000_000  # that they may leave on the disk
+
+
+LIMITS = DisplayFaults()
 _HEADERS = ("content-security-policy", "x-content-type-options", "referrer-policy")
 
 
@@ -53,7 +66,7 @@ class Display:
             stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )  # fmt: skip
         assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], _STARTS_S)
+        ready, _, _ = select.select([self._process.stdout], [], [], LIMITS.starts_s)
         addresses = [self._process.stdout.readline().split() for _ in range(2)] if ready else []
         if len(addresses) != 2 or not all(addresses):
             self.close()
@@ -92,7 +105,7 @@ class Display:
 
     def connect(self) -> socket.socket:
         """A connection, closed at the end."""
-        client = socket.create_connection(("127.0.0.1", self.port), _ANSWERS_S)
+        client = socket.create_connection(("127.0.0.1", self.port), LIMITS.answers_s)
         self._sockets.append(client)
         return client
 
@@ -100,12 +113,7 @@ class Display:
         """Ends it."""
         for client in getattr(self, "_sockets", []):
             client.close()
-        self._process.send_signal(signal.SIGTERM)
-        try:
-            self._process.wait(5)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+        end_process(self._process)
         if self._process.stdout:
             self._process.stdout.close()
 
@@ -127,14 +135,14 @@ def frame(text: str) -> bytes:
 
 
 def _refused(outcome: Outcome, begin: float) -> Outcome:
-    """With the time until the refusal, where it was one."""
+    """Adds the time until the refusal, if there was one."""
     if not outcome.problems:
         outcome.said_after_ms = (time.time() - begin) * 1000
     return outcome
 
 
 def _rebinding(place: Place) -> Outcome:
-    """A page of another site whose name was made to mean this computer."""
+    """DNS rebinding: a page of another site whose name resolves to this computer."""
     with _display(place) as display:
         begin = time.time()
         foreign = f"attacker.example:{display.port}"
@@ -153,7 +161,7 @@ def _rebinding(place: Place) -> Outcome:
 
 def _watchers(place: Place) -> Outcome:
     with _display(place) as display:
-        admitted = sum(display.open()[0] == 101 for _ in range(_WATCHERS))
+        admitted = sum(display.open()[0] == 101 for _ in range(LIMITS.watchers))
         control = display.open(f"/stream?{display.key}")[0]
         outcome = Outcome(seen=f"{admitted} watchers, control: {control}")
     if control != 101:
@@ -165,11 +173,11 @@ def _half_open(place: Place) -> Outcome:
     """Requests that never end."""
     with _display(place) as display:
         begin = time.time()
-        clients = [display.connect() for _ in range(_HALF_OPEN)]
+        clients = [display.connect() for _ in range(LIMITS.half_open)]
         for client in clients:
             client.sendall(b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n")
         left = set(clients)
-        while left and time.time() - begin < _WAITED_S:
+        while left and time.time() - begin < LIMITS.waited_s:
             for client in select.select(list(left), [], [], 0.2)[0]:
                 with contextlib.suppress(OSError):
                     if client.recv(4096):
@@ -177,8 +185,8 @@ def _half_open(place: Place) -> Outcome:
                 left.discard(client)
         after = time.time() - begin
         answers = display.get("/")[0]
-    outcome = Outcome(seen=f"{len(left)} of {_HALF_OPEN} are open after {after:.0f} s; the page then: {answers}")
-    if left or after > _CLOSED_WITHIN_S:
+    outcome = Outcome(seen=f"{len(left)} of {LIMITS.half_open} are open after {after:.0f} s; the page then: {answers}")
+    if left or after > LIMITS.closed_within_s:
         outcome.problems.append("half-open requests live on")
     else:
         outcome.said_after_ms = after * 1000
@@ -198,13 +206,13 @@ def _error_pages(place: Place) -> Outcome:
 
 
 def _refused_requests(place: Place) -> Outcome:
-    """A screen without the key that asks and asks."""
+    """A screen without the key that floods the display with requests."""
     with _display(place) as display:
         _, _, client = display.open()
         asked = {"op": "mode.set", "args": {"mode": "x" * 40_000}, "user": "nobody"}
         begin, sent = time.time(), 0
         client.settimeout(0.2)
-        while time.time() - begin < _FLOOD_S:
+        while time.time() - begin < LIMITS.flood_s:
             with contextlib.suppress(TimeoutError):
                 client.sendall(frame(json.dumps(asked | {"id": sent})))
                 sent += 1
@@ -216,8 +224,8 @@ def _refused_requests(place: Place) -> Outcome:
         )
         modes = {oct(p.stat().st_mode & 0o777) for p in display.audit.rglob("*") if p.is_file()}
     outcome = Outcome(seen=f"{sent} requests sent, {written / 1e6:.2f} MB written, files of mode {sorted(modes)}")
-    if written > _MOST_BYTES:
-        outcome.problems.append(f"{written / 1e6:.0f} MB in {_FLOOD_S:.0f} s")
+    if written > LIMITS.most_bytes:
+        outcome.problems.append(f"{written / 1e6:.0f} MB in {LIMITS.flood_s:.0f} s")
     if any(int(m, 8) & 0o077 for m in modes):
         outcome.problems.append("the trail is readable for everybody")
     return outcome
@@ -226,11 +234,11 @@ def _refused_requests(place: Place) -> Outcome:
 FAULTS = (
     Fault(
         "refused-requests-bounded-on-disk",
-        f"at most {_MOST_BYTES / 1e6:.0f} MB, for its owner alone",
+        f"at most {LIMITS.most_bytes / 1e6:.0f} MB, for its owner alone",
         _refused_requests,
     ),
     Fault("display-dns-rebinding", "refused: neither stream nor page", _rebinding),
     Fault("display-sixteen-watchers", "the control screen is let in", _watchers),
-    Fault("display-half-open-http", f"closed within {_CLOSED_WITHIN_S:.0f} s; the page is served", _half_open),
+    Fault("display-half-open-http", f"closed within {LIMITS.closed_within_s:.0f} s; the page is served", _half_open),
     Fault("display-error-pages", "with the security headers of the other pages", _error_pages),
 )

@@ -1,4 +1,4 @@
-"""A tracker's OpenIGTLink gateway, and a client such as 3D Slicer, as the bench itself reads the protocol."""
+"""A tracker's OpenIGTLink gateway, and a client such as 3D Slicer; an implementation apart from the product's."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-# ECMA-182, most significant bit first, as openigtlink.org/protocols/v3_protocol has it.
+# CRC-64 of ECMA-182, most significant bit first (openigtlink.org/protocols/v3_protocol).
 _POLYNOMIAL = 0x42F0E1EBA9EA3693
 _MASK = 2**64 - 1
 HEAD = struct.Struct(">H12s20sIIQQ")
@@ -41,7 +41,7 @@ def crc64(data: bytes) -> int:
 
 
 def message(kind: str, name: str, content: bytes, meta: Mapping[str, str] | None = None) -> bytes:
-    """One message; with `meta` it is of protocol 3 (header version 2).
+    """One message; with `meta`, of protocol 3 (header version 2).
 
     Parameters
     ----------
@@ -69,12 +69,12 @@ def transform(T: NDArray) -> bytes:
 
 
 def tracking_data(tools: Mapping[str, NDArray]) -> bytes:
-    """TDATA's content; a name has room for 20 letters, and the rest is cut off."""
+    """TDATA's content; names are cut to 20 letters."""
     return tracking_rows([(name, T) for name, T in tools.items()])
 
 
 def tracking_rows(rows: list[tuple[str, NDArray]]) -> bytes:
-    """The same from pairs, whose names may be the same."""
+    """The same from pairs, whose names may be equal."""
     return b"".join(struct.pack(">20sBB", name.encode()[:20], 2, 0) + transform(T) for name, T in rows)
 
 
@@ -86,12 +86,12 @@ def at(x: float, y: float, z: float) -> NDArray:
 
 
 class Gateway:
-    """Accepts one client after the other and plays to it.
+    """Accepts one client after the other and sends messages to it.
 
     Parameters
     ----------
     play : callable
-        Given what sends bytes, and the number of the connection from 1; when it returns, the connection ends.
+        Called with a function that sends bytes, and the number of the connection from 1; the connection ends with it.
     """
 
     def __init__(self, play: Play) -> None:
@@ -124,14 +124,14 @@ class Gateway:
 
 
 def _swallow(client: socket.socket) -> None:
-    """What a client asks is read: unread bytes would turn the end of the connection into a reset."""
+    """Reads the client's requests: unread bytes would turn the end of the connection into a reset."""
     with contextlib.suppress(OSError):
         while client.recv(4096):
             pass
 
 
 class Client:
-    """Reads what an OpenIGTLink server sends, and connects again where it is sent away.
+    """Reads the messages of an OpenIGTLink server, and reconnects.
 
     Parameters
     ----------
@@ -141,7 +141,7 @@ class Client:
     ----------
     heard : list of (kind, name, body)
     ends : int
-        How often the server ended the connection.
+        Number of connections that the server ended.
     """
 
     def __init__(self, port: int) -> None:

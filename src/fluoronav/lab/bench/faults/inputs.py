@@ -1,10 +1,11 @@
-"""Files that are not what they look like: each is refused with the reason, or its oddity is said."""
+"""Files with inconsistent content: each is refused with a reason, or its oddity is reported."""
 
 from __future__ import annotations
 
 import gzip
 import os
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,19 @@ from fluoronav.lab.bench.faults.row import Fault, NotHere, Outcome
 from fluoronav.lab.bench.faults.scans import CORD, build, crop, save, slices, write_case
 
 _SPACING_SAID = "0.703 x 0.703 x 2.5 mm"
-_HANGS_S, _QUICKLY_S = 20.0, 15.0
-_BOMB_SIDE, _MEMBER_BYTES = 1600, 64 * 2**20
+
+
+@dataclass(frozen=True)
+class InputFaults:
+    """Limits of commands on odd files, and sizes; chosen."""
+
+    hangs_s: float = 20.0  # after which a command hangs
+    quickly_s: float = 15.0  # within which it refuses
+    bomb_side: int = 1600  # voxels along a side: 8 GB
+    member_bytes: int = 64 * 2**20  # of each compressed piece
+
+
+LIMITS = InputFaults()
 
 
 def _labels_outside(place: Place) -> Outcome:
@@ -64,7 +76,7 @@ def _nifti_two_forms(place: Place) -> Outcome:
 
 
 def _nifti_sheared(place: Place) -> Outcome:
-    """A gantry tilted by 15 degrees, in the sform: alone, and beside a qform that does not have it."""
+    """A gantry tilt of 15 degrees in the sform: alone, and with a qform without it."""
     folder = place.folder()
     sitk.WriteImage(crop("ct"), str(folder / "plain.nii"))
     plain = (folder / "plain.nii").read_bytes()
@@ -96,20 +108,20 @@ def _ct_without_rescale(place: Place) -> Outcome:
 
 
 def _volume_bomb(place: Place) -> Outcome:
-    """8 GB of voxels in a file of some MB: one compressed piece, many times over."""
+    """8 GB of voxels in a file of some MB: one compressed piece, repeated."""
     folder = place.folder()
     sitk.WriteImage(sitk.Image([2, 2, 2], sitk.sitkInt16), str(folder / "small.nii"))
     head = bytearray((folder / "small.nii").read_bytes()[:352])
-    struct.pack_into("<8h", head, 40, 3, _BOMB_SIDE, _BOMB_SIDE, _BOMB_SIDE, 1, 1, 1, 1)
-    piece = gzip.compress(bytes(_MEMBER_BYTES), 6)
-    whole, rest = divmod(2 * _BOMB_SIDE**3, _MEMBER_BYTES)
+    struct.pack_into("<8h", head, 40, 3, LIMITS.bomb_side, LIMITS.bomb_side, LIMITS.bomb_side, 1, 1, 1, 1)
+    piece = gzip.compress(bytes(LIMITS.member_bytes), 6)
+    whole, rest = divmod(2 * LIMITS.bomb_side**3, LIMITS.member_bytes)
     with (folder / "ct.nii.gz").open("wb") as file:
         file.write(gzip.compress(bytes(head)))
         for _ in range(whole):
             file.write(piece)
         file.write(gzip.compress(bytes(rest)))
     ended = build(folder, write_case(folder, "ct.nii.gz"), seconds=90)
-    outcome = refusal(ended, "large", "memory", "voxels", "gb", within_s=_QUICKLY_S)
+    outcome = refusal(ended, "large", "memory", "voxels", "gb", within_s=LIMITS.quickly_s)
     outcome.seen = f"{ended.peak_mb:.0f} MB of memory at the most; {ended.last}"
     return outcome
 
@@ -119,8 +131,8 @@ def _fifo(place: Place) -> Outcome:
         raise NotHere("this system has no named pipes")
     folder = place.folder()
     os.mkfifo(folder / "ct.nrrd")
-    ended = build(folder, write_case(folder, "ct.nrrd"), seconds=_HANGS_S)
-    return refusal(ended, "file", "pipe", "fifo", within_s=_QUICKLY_S)
+    ended = build(folder, write_case(folder, "ct.nrrd"), seconds=LIMITS.hangs_s)
+    return refusal(ended, "file", "pipe", "fifo", within_s=LIMITS.quickly_s)
 
 
 def _camera_of(place: Place, camera: dict[str, Any], *words: str) -> Outcome:
@@ -139,7 +151,7 @@ def _camera(place: Place) -> Outcome:
 
 
 def _camera_larger(place: Place) -> Outcome:
-    """Rows and columns of the whole panel, K of a binned picture; zoomed, its focal length alone would not tell."""
+    """Rows and columns of the whole panel, K of a binned image; with a zoom, the focal length alone does not tell."""
     parts = {}
     for name, side, zoom in (("binned by two", 2048, 1), ("binned by four, zoomed", 4096, 4)):
         focal, middle = zoom * 1000 / 300 * 1024, (1024 - 1) / 2

@@ -1,8 +1,8 @@
-"""What must never be said, whatever the fault: judged on every message, against what the simulator knows to be true.
+"""Rules that hold under every fault; each message is judged against the simulator's truth.
 
-1. No pose older than 300 ms is called `tracking`, and none that is far beyond its own bound.
-2. No alarm's level is lower than the last known while its distance is unknown, or than the true distance demands.
-3. Health says `running` only of what is delivered.
+1. No pose older than 300 ms is called `tracking`, and none whose error is far beyond its bound.
+2. No alarm is lowered while its distance is unknown, or below the level of the true distance.
+3. Health says `running` only if frames, poses and tools are delivered.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from fluoronav.lab.target_error import target_error_mm
+
 Float = NDArray[np.float64]
 
 _RANK = {"clear": 0, "caution": 1, "danger": 2}
@@ -24,32 +26,38 @@ _LEVEL_OF = {"high": "danger", "medium": "caution", "low": "clear"}
 
 @dataclass(frozen=True)
 class Limits:
-    """What is allowed.
+    """What the rules allow; all chosen.
 
     Attributes
     ----------
     pose_age_ms : float
-        A pose that is called `tracking` is at most so old.
+        Highest age of a pose that is called `tracking`.
     bound_factor, bound_slack_mm : float
-        An error beyond `bound_factor` times the said 95 % bound plus the slack, mm, is wrong.
+        A pose is wrong if its error exceeds `bound_factor` times its 95 % bound plus the slack, mm.
     wrong_ms : float
-        A wrong pose may be called `tracking` for so long.
+        Longest time for which a wrong pose may be called `tracking`.
     level_slack_mm : float
-        A level must not be lower than that of the true distance plus this, mm.
+        A level must not be lower than that of the true distance plus this slack, mm.
     unregistered_s : float
-        Without a pose for so long, health must not say `running`; it comes once a second and on changes.
-    missed_share, missed_windows_s
-        The share of late frames in each of the last windows, s, above which health must not say `running`.
+        Time without a pose from which health must not say `running`; health comes once a second and on changes.
+    missed_fraction, missed_windows_s
+        Fraction of late frames in each of the last windows, s, above which health must not say `running`.
     on_their_way : int
-        Late overlays that health may not have counted yet.
-    skipped_share : float
-        The same, of frames that were late or passed over.
+        Number of late overlays that health may not have counted yet.
+    skipped_fraction : float
+        The same for frames that were late or skipped.
     untracked_s : float
-        Without a tool message for so long, health must not say `running`.
+        Time without a tool message from which health must not say `running`.
     stale_s : float
-        Without a frame for so long, health must not say `running`.
+        Time without a frame from which health must not say `running`.
     silent_s : float
-        Health comes once a second; later than this, it is silent.
+        Time without health from which it is silent; it comes once a second.
+    tip_within_mm : float
+        Error of the tracked tool's tip below which it is right.
+    least_frames : int
+        Frames in a window below which its fractions do not count.
+    listed_after_s : float
+        Time after which health must list an open alarm.
     """
 
     pose_age_ms: float = 300.0
@@ -58,18 +66,21 @@ class Limits:
     wrong_ms: float = 300.0
     level_slack_mm: float = 1.0
     unregistered_s: float = 2.3
-    missed_share: float = 0.10
+    missed_fraction: float = 0.10
     missed_windows_s: tuple[float, float] = (3.0, 10.0)
     on_their_way: int = 2
-    skipped_share: float = 0.5
+    skipped_fraction: float = 0.5
     untracked_s: float = 3.0
     stale_s: float = 0.8
     silent_s: float = 3.0
+    tip_within_mm: float = 3.0
+    least_frames: int = 10
+    listed_after_s: float = 1.0
 
 
 @dataclass(frozen=True)
 class Promised:
-    """What the launch file promises.
+    """What the launch file configures.
 
     Attributes
     ----------
@@ -82,20 +93,20 @@ class Promised:
 
 @dataclass(frozen=True)
 class Exposure:
-    """What was true when a frame was sent.
+    """The truth when a frame was sent.
 
     Attributes
     ----------
     t : float
-        s since the epoch, by the one true clock.
+        s since the epoch, by the bench's clock.
     seq : int
-        As it was sent.
+        Number in its header.
     T_camera_ct : ndarray, shape (4, 4)
         mm.
     tip_ct : ndarray, shape (3,)
-        Of the tracked tool, LPS, mm.
+        Tip of the tracked tool, LPS, mm.
     distances_mm : mapping
-        Of the tool from each watched structure's surface.
+        Distance of the tool from each watched structure's surface.
     """
 
     t: float
@@ -107,7 +118,7 @@ class Exposure:
 
 @dataclass(frozen=True)
 class Outside:
-    """What the bench knows of the senders: when the last frame and the last good tool message were sent, s."""
+    """Times at which the bench sent the last frame and the last good tool message, s since the epoch."""
 
     frames_at: float
     tools_at: float
@@ -115,7 +126,7 @@ class Outside:
 
 @dataclass(frozen=True)
 class Breach:
-    """A rule that was broken: when (s since the epoch), which, and how."""
+    """A broken rule: time (s since the epoch), rule, and description."""
 
     t: float
     rule: str
@@ -124,7 +135,7 @@ class Breach:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Whether an overlay's pose, and its tracked tool, are measured and right."""
+    """Whether an overlay's pose and its tracked tool are measured and right."""
 
     pose: bool
     tool: bool
@@ -140,23 +151,23 @@ class _Open:
 
 @dataclass
 class Judge:
-    """Judges one pipeline's messages in the order in which they come.
+    """Judges the messages of one pipeline, in their order.
 
     Parameters
     ----------
     promised : Promised
     period_s : float
-        From frame to frame, for overlays that give a pose's age in frames alone.
+        Frame period, for overlays that state a pose's age in frames only.
     target_ct : array, shape (3,)
-        Where the pose's error is measured, LPS, mm.
+        Point at which the pose's error is measured, LPS, mm.
     thresholds_mm : mapping
-        Caution and danger by structure.
+        Caution and danger thresholds by structure.
 
     Attributes
     ----------
     breaches : list of Breach
     open : dict
-        Proximity alarms that are open, by instance and id.
+        Open proximity alarms, by instance and id.
     """
 
     promised: Promised
@@ -172,7 +183,7 @@ class Judge:
         self.started()
 
     def started(self) -> None:
-        """A pipeline was started: what another one had open is not its own."""
+        """Resets the state for a new pipeline."""
         self.open.clear()
         self._frames.clear()
         self._posed_at = self._first_at = self._health_at = 0.0
@@ -187,10 +198,10 @@ class Judge:
         Parameters
         ----------
         t : float
-            When it was heard, s since the epoch.
+            Time of reception, s since the epoch.
         o : mapping
         exposure : Exposure, optional
-            Of its frame; without one, only what needs no truth is judged.
+            Of its frame; without it, rules that need the truth are left out.
         """
         self._first_at = self._first_at or t
         self._frames.append((t, bool(o["missed"]), int(o["dropped"]["overload"])))
@@ -239,19 +250,19 @@ class Judge:
             self._breach(t, "running", f"health says running without the tracker, silent for {untracked:.1f} s")
         if t - outside.frames_at > limits.stale_s:
             self._breach(t, "running", f"health says running without a frame for {t - outside.frames_at:.1f} s")
-        late, skipped = (min(self._share(t, w, k) for w in limits.missed_windows_s) for k in (0, 1))
-        if late > limits.missed_share:
+        late, skipped = (min(self._fraction(t, w, k) for w in limits.missed_windows_s) for k in (0, 1))
+        if late > limits.missed_fraction:
             self._breach(t, "running", f"health says running while {late:.0%} of the frames are late")
-        elif skipped > limits.skipped_share:
+        elif skipped > limits.skipped_fraction:
             self._breach(t, "running", f"health says running while {skipped:.0%} of the frames are late or skipped")
 
     def unreadable(self, t: float, kind: str, why: str) -> Verdict:
-        """A message that is not as the protocol has it."""
+        """Notes a message that violates the protocol."""
         self._breach(t, "protocol", f"{'an' if kind[0] in 'ao' else 'a'} {kind} is not as the protocol has it: {why}")
         return Verdict(False, False)
 
     def since(self, t: float) -> list[str]:
-        """The breaches from a moment on, one line for each rule: the first, and how many there are."""
+        """Breaches since a time, one line per rule: the first, and the number of the others."""
         found: dict[str, list[Breach]] = {}
         for b in self.breaches:
             if b.t >= t:
@@ -307,7 +318,7 @@ class Judge:
                     f"{d['structure']}; in truth it is {true:.1f} mm",
                 )  # fmt: skip
         return any(
-            i["tip_ct"] is not None and math.dist(i["tip_ct"], exposure.tip_ct) < 3.0
+            i["tip_ct"] is not None and math.dist(i["tip_ct"], exposure.tip_ct) < self.limits.tip_within_mm
             for i in o["instruments"]
             if i["origin"] != "image"
         )
@@ -330,7 +341,7 @@ class Judge:
             )  # fmt: skip
 
     def _reconcile(self, t: float, h: Mapping[str, Any]) -> None:
-        """Health has the whole truth of its instance's alarms."""
+        """Compares the open alarms with those that health lists."""
         instance = str(h.get("instance", ""))
         if instance != self._instance:
             self._instance = instance
@@ -339,7 +350,7 @@ class Judge:
             return
         listed = {(str(a.get("instance", instance)), str(a["id"])): a for a in h["alerts"]}
         for key, held in list(self.open.items()):
-            if key not in listed and t - held.since > 1.0:
+            if key not in listed and t - held.since > self.limits.listed_after_s:
                 del self.open[key]
                 self._breach(
                     t, "level",
@@ -349,27 +360,25 @@ class Judge:
             if a["kind"] == "proximity" and key not in self.open:
                 self.open[key] = _Open(_LEVEL_OF[a["priority"]], a["instrument"], a["structure"], t)
 
-    def _share(self, t: float, window_s: float, skipped: int) -> float:
-        """The share of late frames (and of skipped ones) in a window that the pipeline has been running for."""
+    def _fraction(self, t: float, window_s: float, skipped: int) -> float:
+        """Fraction of late (and, with `skipped`, skipped) frames in a window; 0 before the pipeline has run for it."""
         if t - self._first_at < window_s:
             return 0.0
         within = [(late, over) for at, late, over in self._frames if at > t - window_s]
         over = skipped * sum(o for _, o in within)
         count = len(within) + over
         late = max(sum(late for late, _ in within) - self.limits.on_their_way, 0)
-        return (late + over) / count if count >= 10 else 0.0
+        return (late + over) / count if count >= self.limits.least_frames else 0.0
 
 
 def pose_errors(T_camera_ct: Float, truth: Float, target_ct: Sequence[float]) -> tuple[float, float]:
-    """How far a pose puts the target from where it is, mm: across the ray, and in space."""
-    point = np.append(np.asarray(target_ct, dtype=np.float64), 1)
-    found, true = (T_camera_ct @ point)[:3], (truth @ point)[:3]
-    ray, off = true / np.linalg.norm(true), found - true
-    return float(np.linalg.norm(off - (off @ ray) * ray)), float(np.linalg.norm(off))
+    """Error of a pose at the target, mm: across the ray, and in space."""
+    across, along = target_error_mm(T_camera_ct, truth, target_ct)
+    return across, math.hypot(across, along)
 
 
 def not_finite(value: Any, where: str = "") -> str:
-    """The place of the first number in a message that is not finite; empty where all are."""
+    """Path of the first number in a message that is not finite; empty if all are."""
     if isinstance(value, float):
         return "" if math.isfinite(value) else where
     items = value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()

@@ -1,4 +1,4 @@
-"""The pipeline as a process, a C-arm and a tracker that faults can be put into, and all that it says, judged."""
+"""The pipeline as a process, a C-arm and a tracker with faults, and the judgement of every message."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from fluoronav.lab.bench.faults.judge import Exposure, Judge, Outside, Promised, Verdict
 from fluoronav.lab.bench.faults.row import BenchError
 from fluoronav.lab.bench.faults.scene import DANGER_FRAMES, Scene
+from fluoronav.lab.simulation.grabber import frame_header
 from fluoronav.lab.simulation.rig import free_endpoints
 from fluoronav.wire import encode
 from fluoronav.wire.messages import PROTOCOL_VERSION
@@ -33,19 +34,26 @@ Header = dict[str, Any]
 AlterFrames = Callable[[Header, NDArray], list[tuple[Header, NDArray]]]
 AlterTools = Callable[[dict[str, Any]], list[dict[str, Any]]]
 
-# The first start on a computer compiles kernels.
-_READY_S = 240.0
-_TRACKING_S = 60.0
+
+@dataclass(frozen=True)
+class LoopLimits:
+    """Times of the loop, s unless said otherwise; chosen."""
+
+    ready_s: float = 240.0  # the first start on a computer compiles kernels
+    tracking_s: float = 60.0  # from ready to tracking
+    reply_s: float = 3.0  # to a request
+    ending_s: float = 6.0  # after a signal, before SIGKILL
+    tools_per_s: float = 30.0  # messages of the tracker
+
+
+LIMITS = LoopLimits()
 # So many good overlays in a row are called tracking.
 STEADY_OVERLAYS = 8
-_REPLY_S = 3.0
-_ENDING_S = 6.0
-_TOOLS_EACH_S = 30.0
 
 
 @dataclass(frozen=True)
 class Heard:
-    """A message of the pipeline: when it was heard (s since the epoch), its kind, and what the judge says of it."""
+    """A message of the pipeline: time of reception (s since the epoch), kind, content, and verdict."""
 
     t: float
     kind: str
@@ -56,7 +64,7 @@ class Heard:
 class Loop:
     """A C-arm and a tracker in this process, and a pipeline in one of its own.
 
-    Frames and tool messages are sent from its construction to :meth:`close`, whether the pipeline lives or not.
+    Frames and tool messages are sent from construction to :meth:`close`, with or without a running pipeline.
 
     Parameters
     ----------
@@ -65,7 +73,7 @@ class Loop:
     scene : Scene
     fps : float
     launch : dict
-        What the launch file says beside case, camera, folders and endpoints.
+        Further keys of the launch file.
     """
 
     def __init__(self, folder: Path, scene: Scene, fps: float, **launch: Any) -> None:
@@ -89,7 +97,7 @@ class Loop:
         self.process: subprocess.Popen[bytes] | None = None
         self.next_seq = 1
         self.frames_on = self.tools_on = True
-        self.tools_per_s = _TOOLS_EACH_S
+        self.tools_per_s = LIMITS.tools_per_s
         self._alter_frames: AlterFrames = lambda header, pixels: [(header, pixels)]
         self._alter_tools: AlterTools = lambda message: [message]
         self._tools_good = True
@@ -119,10 +127,10 @@ class Loop:
         self.start_unconfirmed()
         self.confirm()
         if tracking:
-            self.wait(self.steady, _TRACKING_S, "track")
+            self.wait(self.steady, LIMITS.tracking_s, "track")
 
     def start_unconfirmed(self) -> None:
-        """Starts the pipeline and waits until it is ready, as a supervisor does; raises :class:`BenchError`."""
+        """Starts the pipeline and waits until it is ready; raises :class:`BenchError`."""
         self.judge.started()
         self._started_at = time.time()
         with (self.folder / "pipeline.log").open("ab") as log:
@@ -130,35 +138,35 @@ class Loop:
                 [sys.executable, "-m", "fluoronav", "run", str(self.path)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log,
             )  # fmt: skip
-        self.wait(lambda: self.health().get("state", "starting") != "starting", _READY_S, "become ready")
+        self.wait(lambda: self.health().get("state", "starting") != "starting", LIMITS.ready_s, "become ready")
 
     def confirm(self) -> None:
-        """Says that the patient is the right one, where the pipeline asks for that."""
+        """Confirms the patient, if the pipeline asks for it."""
         with contextlib.suppress(BenchError):
             self.ask("case.confirm", case=self.health().get("case", ""))
 
     def stop(self, number: int = signal.SIGTERM) -> None:
-        """Ends the pipeline by a signal, and by SIGKILL where that does not end it."""
+        """Ends the pipeline by a signal, and by SIGKILL if that fails."""
         process, self.process = self.process, None
         if process is None or process.poll() is not None:
             return
         process.send_signal(signal.SIGCONT)
         process.send_signal(number)
         try:
-            process.wait(_ENDING_S)
+            process.wait(LIMITS.ending_s)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
 
     @property
     def pid(self) -> int:
-        """The pipeline's process; raises :class:`BenchError` where it has ended."""
+        """The pipeline's process; raises :class:`BenchError` if it has ended."""
         self.alive()
         assert self.process is not None
         return self.process.pid
 
     def alive(self) -> None:
-        """Raises :class:`BenchError` with the pipeline's last words where it has ended."""
+        """Raises :class:`BenchError` with the last line of the log if the pipeline has ended."""
         if self.process is None:
             raise BenchError("the pipeline does not run")
         if self.process.poll() is not None:
@@ -169,7 +177,7 @@ class Loop:
         return lines[-1][-200:] if lines else "it said nothing"
 
     def rss_mb(self) -> float:
-        """Of the pipeline, resident; 0 where this computer does not tell."""
+        """Resident memory of the pipeline; 0 if the system does not tell."""
         try:
             pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         except OSError:
@@ -179,7 +187,7 @@ class Loop:
     # What was said
 
     def since(self, t: float, kind: str) -> list[Heard]:
-        """What was heard of a kind from a moment on."""
+        """Messages of a kind since a time."""
         out = []
         for h in reversed(self.heard):
             if h.t < t:
@@ -194,11 +202,11 @@ class Loop:
         return found.message if found is not None and found.t >= self._started_at else {}
 
     def index_of(self, seq: int) -> int:
-        """Which of the sequence's frames was last sent under a number."""
+        """Index in the sequence of the frame last sent under a number."""
         return self._indices[seq]
 
     def steady(self) -> bool:
-        """Whether the last overlays' poses, and the tool, are measured and right."""
+        """Whether pose and tool are measured and right in the last overlays."""
         last = self.since(max(self._started_at, time.time() - 3), "overlay")[-STEADY_OVERLAYS:]
         tracked = self.judge.promised.tracker and self.tools_on
         return len(last) == STEADY_OVERLAYS and all(h.verdict.pose and (h.verdict.tool or not tracked) for h in last)
@@ -208,7 +216,7 @@ class Loop:
         return any(held.level == "danger" for held in list(self.judge.open.values()))
 
     def wait(self, condition: Callable[[], Any], seconds: float, what: str) -> None:
-        """Until a condition holds; raises :class:`BenchError` where it does not, or the pipeline has ended."""
+        """Waits for a condition; raises :class:`BenchError` if it does not hold in time, or the pipeline has ended."""
         end = time.monotonic() + seconds
         while not condition():
             self.alive()
@@ -221,8 +229,8 @@ class Loop:
         last = next((h.message["status"] for h in reversed(self.heard) if h.kind == "overlay"), "none")
         return f"health {h.get('state', 'silent')}, last overlay {last}, {h.get('error') or self.last_words()}"
 
-    def ask(self, op: str, /, seconds: float = _REPLY_S, **args: Any) -> dict[str, Any]:
-        """A request as our own clients send it; returns the reply.
+    def ask(self, op: str, /, seconds: float = LIMITS.reply_s, **args: Any) -> dict[str, Any]:
+        """Sends a request as our clients do; returns the reply.
 
         Raises
         ------
@@ -231,8 +239,8 @@ class Loop:
         """
         return self.ask_raw(encode(request(op, **args)), seconds)
 
-    def ask_raw(self, body: bytes, seconds: float = _REPLY_S) -> dict[str, Any]:
-        """The reply to a request's bytes; raises :class:`BenchError` where there is none."""
+    def ask_raw(self, body: bytes, seconds: float = LIMITS.reply_s) -> dict[str, Any]:
+        """Sends a request's bytes; returns the reply, or raises :class:`BenchError` if there is none."""
         socket = self._context.socket(zmq.DEALER)
         socket.setsockopt(zmq.LINGER, 0)
         try:
@@ -245,7 +253,7 @@ class Loop:
             socket.close()
 
     def subscriber(self, *topics: bytes, held: int = 1000) -> zmq.Socket[bytes]:
-        """One more display: the caller closes it."""
+        """A further subscriber to the output; the caller closes it."""
         socket = self._context.socket(zmq.SUB)
         socket.setsockopt(zmq.LINGER, 0)
         socket.setsockopt(zmq.RCVHWM, held)
@@ -260,14 +268,14 @@ class Loop:
     def altering(
         self, frames: AlterFrames | None = None, tools: AlterTools | None = None, tools_good: bool = True
     ) -> Iterator[None]:
-        """Meanwhile, frames and tool messages are sent as these functions make them.
+        """Within the context, these functions change frames and tool messages.
 
         Parameters
         ----------
         frames, tools : callable, optional
-            From what would be sent to a list of what is sent instead.
+            From a message to the messages sent instead.
         tools_good : bool
-            Whether the tool messages still are what a tracker that works sends.
+            Whether the tool messages are still those of a working tracker.
         """
         before = self._alter_frames, self._alter_tools, self._tools_good
         self._alter_frames, self._alter_tools = frames or before[0], tools or before[1]
@@ -278,7 +286,7 @@ class Loop:
             self._alter_frames, self._alter_tools, self._tools_good = before
 
     def at(self, fps: float) -> None:
-        """Sends so many frames a second from now on."""
+        """Sets the frame rate."""
         self.fps = fps
         self.judge.period_s = 1 / fps
 
@@ -310,13 +318,8 @@ class Loop:
             self._step = -self._step
         self._k += self._step
         k, scene = self._k, self.scene
-        pixels, joints = scene.sequence.frames[k], scene.sequence.joints[k]
-        angles = {"orbital": joints.orbital_deg, "angular": joints.angular_deg, "swivel": joints.swivel_deg}
-        header: Header = {
-            "v": PROTOCOL_VERSION, "source": "carm0", "seq": self.next_seq, "t_acq": time.time_ns(),
-            "rows": pixels.shape[0], "cols": pixels.shape[1], "dtype": "u2", "bits": scene.sequence.bits,
-            "angles": angles, "sid_mm": joints.source_to_isocentre_mm,
-        }  # fmt: skip
+        pixels = scene.sequence.frames[k]
+        header: Header = frame_header(scene.sequence, k, self.next_seq, time.time_ns(), "carm0")
         self.next_seq += 1
         now = time.time()
         altered = self._alter_frames(header, pixels)
@@ -335,7 +338,7 @@ class Loop:
         try:
             due, seq = time.perf_counter(), 0
             while not self._ending.is_set():
-                # A flood comes in bunches: no clock here ticks finely enough for single messages.
+                # In bunches, since sleeps are too coarse for the single messages of a flood.
                 bunch = max(round(self.tools_per_s / 300), 1)
                 due = _paced(due, bunch / self.tools_per_s)
                 for _ in range(bunch if self.tools_on else 0):
@@ -376,14 +379,14 @@ class Loop:
 
 
 def request(op: str, /, **args: Any) -> dict[str, Any]:
-    """A request as our own clients send it: with an id of its own and the time."""
+    """A request as our clients send it, with a new id and the time."""
     return {
         "v": PROTOCOL_VERSION, "id": uuid.uuid4().hex, "t": time.time_ns(), "op": op, "args": args, "user": "bench",
     }  # fmt: skip
 
 
 def _paced(due: float, step: float) -> float:
-    """Waits for the next beat; one that is long over is not made up for."""
+    """Sleeps until the next period; periods more than 0.2 s in the past are left out."""
     due = max(due + step, time.perf_counter() - 0.2)
     left = due - time.perf_counter()
     if left > 0:

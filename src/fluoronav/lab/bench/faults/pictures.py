@@ -1,6 +1,8 @@
-"""Pictures that are not what they are said to be."""
+"""Frames whose content is wrong: frozen, flipped, rotated, zoomed, or of a second grabber."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -12,13 +14,19 @@ from fluoronav.lab.bench.faults.row import Fault, Outcome
 from fluoronav.lab.bench.faults.scene import SDD_MM
 from fluoronav.lab.bench.faults.window import OVER_WITHIN_S, SAID_WITHIN_S, Window
 
-_FAULT_S = 6.0
-# From the third second on, at most this share may be called tracking.
-_STILL_TRACKING = 0.1
-# After a picture that fits no pose, the search starts anew.
-_FOUND_AGAIN_S = 15.0
-_ZOOM = 1.04
-_INTRUDER_SEQ = 5_000_000
+
+@dataclass(frozen=True)
+class ImageFaults:
+    """How the faults are made, and how soon they must be over; chosen."""
+
+    fault_s: float = 6.0  # length of each fault
+    still_tracking: float = 0.1  # fraction of the overlays that may say tracking from the third second on
+    found_again_s: float = 15.0  # the search starts anew after images that fit no pose
+    zoom: float = 1.04  # of the announced zoom
+    intruder_seq: int = 5_000_000  # ahead of the first grabber's numbers
+
+
+LIMITS = ImageFaults()
 
 
 def _frozen(place: Place) -> Outcome:
@@ -42,21 +50,21 @@ def _rotated(place: Place) -> Outcome:
 def _wrong_picture(loop: Loop, change: AlterFrames, *kinds: str) -> Outcome:
     window = Window(loop)
     with loop.altering(change):
-        window.last(_FAULT_S)
+        window.last(LIMITS.fault_s)
         window.say(window.status(), window.alert(*kinds))
         later = [h.message["status"] for h in loop.since(window.begin + SAID_WITHIN_S, "overlay")]
         called = later.count("tracking") / max(len(later), 1)
-        window.check(called < _STILL_TRACKING, f"called tracking in {called:.0%} of the frames after 2 s")
+        window.check(called < LIMITS.still_tracking, f"called tracking in {called:.0%} of the frames after 2 s")
     window.over()
-    window.recover(_FOUND_AGAIN_S)
+    window.recover(LIMITS.found_again_s)
     return window.outcome()
 
 
 def _zoom(place: Place) -> Outcome:
-    """A larger picture whose header says so: its pose is as before, or something says why there is none."""
+    """A zoomed image whose header states the zoom: its pose is as before, or its absence is explained."""
     loop, scene = place.loop(), place.scene
     centre = float(scene.camera.K[0, 2]), float(scene.camera.K[1, 2])
-    grow = cv2.getRotationMatrix2D(centre, 0, _ZOOM)
+    grow = cv2.getRotationMatrix2D(centre, 0, LIMITS.zoom)
     size = scene.camera.cols, scene.camera.rows
 
     def announced(zoom: float) -> AlterFrames:
@@ -73,8 +81,8 @@ def _zoom(place: Place) -> Outcome:
     with loop.altering(announced(1.0)):
         loop.wait(loop.steady, OVER_WITHIN_S, "track with an announced geometry")
         window = Window(loop)
-        with loop.altering(announced(_ZOOM)):
-            window.last(_FAULT_S)
+        with loop.altering(announced(LIMITS.zoom)):
+            window.last(LIMITS.fault_s)
             signs = window.status(), window.health(), window.alert("registration_lost", "stale_frames")
             said = min((m for m in signs if m is not None), default=None)
             spaces = [
@@ -92,7 +100,7 @@ def _zoom(place: Place) -> Outcome:
             elif said is None:
                 window.problems.append("there is no pose, and nothing says so")
         window.over()
-        window.recover(_FOUND_AGAIN_S)
+        window.recover(LIMITS.found_again_s)
     return window.outcome()
 
 
@@ -105,16 +113,16 @@ def _two_grabbers(place: Place) -> Outcome:
     noise = np.random.default_rng(0).integers(2000, 20000, place.scene.sequence.frames.shape[1:], dtype=np.uint16)
 
     def also(header, pixels):
-        return [(header, pixels), (header | {"seq": header["seq"] + _INTRUDER_SEQ}, noise)]
+        return [(header, pixels), (header | {"seq": header["seq"] + LIMITS.intruder_seq}, noise)]
 
     window = Window(loop)
     with loop.altering(also):
-        window.last(_FAULT_S)
+        window.last(LIMITS.fault_s)
         said = [h.t for h in window.new_alerts() if "grabber" in h.message["text"].lower()]
         said += [h.t for h in loop.since(window.begin, "health") if _of_two(str(h.message.get("reason", "")).lower())]
         window.say(window.alert("security"), *said, within_s=4, what="that there are two grabbers, or frames refused")
     window.over()
-    window.recover(_FOUND_AGAIN_S)
+    window.recover(LIMITS.found_again_s)
     return window.outcome()
 
 

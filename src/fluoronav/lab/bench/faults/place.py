@@ -1,4 +1,4 @@
-"""Where the bench works: a temporary folder, the scene, and pipelines that rows share."""
+"""Resources of one run of the bench: a temporary folder, the scene, and pipelines that faults share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fluoronav.lab.bench.faults.scene import Scene, load_scene
 from fluoronav.paths import embedded_case
 
 ALL_STAGES = ("attenuation", "registration", "detection", "instruments", "guidance", "view")
-_SETTLING_S = 12.0
+_SETTLING_S = 12.0  # until pose, tool and alarm are as before a fault; chosen
 
 
 class Place:
@@ -31,7 +31,7 @@ class Place:
         Pixels along a side of a frame.
     fps : float
     say : callable
-        Told what is being done.
+        Called with the progress, in words.
     """
 
     def __init__(self, size: int, fps: float, say: Callable[[str], None] = lambda text: None) -> None:
@@ -42,7 +42,7 @@ class Place:
 
     @cached_property
     def scene(self) -> Scene:
-        """Rendered when the first row needs it."""
+        """The scene, rendered on its first use."""
         return load_scene(self.root, self.size)
 
     def folder(self) -> Path:
@@ -52,30 +52,30 @@ class Place:
         return path
 
     def loop(self) -> Loop:
-        """The pipeline that most rows share, tracking, with its danger alarm open; anew where a fault spoiled it.
+        """The pipeline that most faults share, tracking, with its danger alarm open; restarted if it is not.
 
         Raises
         ------
         BenchError
-            It does not come to that.
+            It does not settle.
         """
         self.end("all")
         return self._settled(self._loop("main", cases={"second": str(self.second_case())}))
 
     def all_stages(self) -> Loop:
-        """One with every stage."""
+        """The pipeline with every stage."""
         self.end("main")
         return self._settled(self._loop("all", stages=list(ALL_STAGES)))
 
     def fresh(self) -> Loop:
-        """The shared one, not running."""
+        """The shared pipeline, not running."""
         self.end("all")
         loop = self._loop("main", cases={"second": str(self.second_case())})
         loop.stop()
         return loop
 
     def without_paths(self, text: str) -> str:
-        """A text without this computer's folders: files are named as in their row."""
+        """The text with paths relative to their fault's folder."""
         return re.sub(rf"{re.escape(str(self.root))}/(row-\d+/)?", "", text)
 
     def second_case(self) -> Path:

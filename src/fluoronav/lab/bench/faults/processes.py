@@ -1,4 +1,4 @@
-"""Processes that are killed, loaded, starved of memory and disk, or started with a launch file that is unsafe."""
+"""Processes that are killed, loaded, short of disk, or started with an unsafe launch file."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgpack
@@ -25,21 +26,31 @@ from fluoronav.lab.bench.faults.window import Window
 from fluoronav.site.audit import AuditError, verify_trail
 from fluoronav.wire import encode
 
-_LOAD_S, _DEGRADED_SHARE = 10.0, 0.5
-_DISK_KB = 128
-_ORPHAN_S = 6.0
-_SLOW_VIEWER_S, _SLOW_VIEWER_MB = 15.0, 120.0
+
+@dataclass(frozen=True)
+class ProcessFaults:
+    """How the faults are made, and what is allowed; chosen."""
+
+    load_s: float = 10.0  # of two busy programs
+    degraded: float = 0.5  # fraction of the overlays that may say degraded without a reason
+    disk_kb: int = 128  # size of the disk that is filled
+    orphan_s: float = 6.0  # for a recorder whose pipeline was killed
+    slow_viewer_s: float = 15.0  # of a display that takes no picture
+    slow_viewer_mb: float = 120.0  # that the pipeline may grow by
+
+
+LIMITS = ProcessFaults()
 
 
 def _start(place: Place) -> Outcome:
-    """No fault: what the rules say of a start and its search."""
+    """No fault: a start with its search must not break a rule."""
     loop = place.fresh()
     window = Window(loop)
     loop.start()
     window.recover(60.0, since=window.begin)
     window.last(3)
     outcome = window.outcome()
-    outcome.lost_frames = None  # it was not there to take them
+    outcome.lost_frames = None  # the pipeline was not running
     return outcome
 
 
@@ -59,7 +70,7 @@ def _killed(place: Place) -> Outcome:
     loop.stop(signal.SIGKILL)
     window.over()
     try:
-        # As a supervisor does it: nobody confirms anything.
+        # As a supervisor does: nobody confirms the patient.
         loop.start_unconfirmed()
         health = loop.health()
         session = health.get("session") or {}
@@ -93,7 +104,7 @@ def _recorder(place: Place) -> Outcome:
     time.sleep(1.5)
     window = Window(loop)
     loop.stop(signal.SIGKILL)
-    end, size, ended = time.time() + _ORPHAN_S, path.stat().st_size, None
+    end, size, ended = time.time() + LIMITS.orphan_s, path.stat().st_size, None
     last_grown = time.time()
     while time.time() < end:
         time.sleep(0.2)
@@ -117,7 +128,7 @@ def _recorder(place: Place) -> Outcome:
 
 
 def _end_recorder(path: Path) -> None:
-    """Ends the recorder that writes a file, found by the file in its own command line."""
+    """Ends the recorder of a file, found by its command line."""
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
             words = (folder / "cmdline").read_bytes().split(b"\0")
@@ -136,13 +147,13 @@ def _all_stages(place: Place) -> Outcome:
     loop = place.all_stages()
     window = Window(loop)
     with busy(2):
-        window.last(_LOAD_S)
-        statuses = [h.message["status"] for h in loop.since(time.time() - _LOAD_S / 2, "overlay")]
+        window.last(LIMITS.load_s)
+        statuses = [h.message["status"] for h in loop.since(time.time() - LIMITS.load_s / 2, "overlay")]
         said = min((m for m in (window.health(), window.alert("latency", "registration_lost")) if m), default=None)
         window.say(said, within_s=None)
         degraded = statuses.count("degraded") / max(len(statuses), 1)
         window.seen.append(f"degraded in {degraded:.0%} of the frames under load")
-        if degraded > _DEGRADED_SHARE and said is None:
+        if degraded > LIMITS.degraded and said is None:
             window.problems.append("nothing says that the guidance is degraded")
     window.over()
     window.recover(20.0)
@@ -150,7 +161,7 @@ def _all_stages(place: Place) -> Outcome:
 
 
 def _slow_viewer(place: Place) -> Outcome:
-    """A display that subscribes to the pictures and takes none, as one does whose browser hangs."""
+    """A display that subscribes to images and takes none, as with a hanging browser."""
     loop = place.all_stages()
     window = Window(loop)
     before = loop.rss_mb()
@@ -162,7 +173,7 @@ def _slow_viewer(place: Place) -> Outcome:
     usual = loop.fps
     loop.at(30.0)
     try:
-        end = time.monotonic() + _SLOW_VIEWER_S
+        end = time.monotonic() + LIMITS.slow_viewer_s
         while time.monotonic() < end:
             window.last(0.5)
             grown = max(grown, loop.rss_mb() - before)
@@ -170,8 +181,8 @@ def _slow_viewer(place: Place) -> Outcome:
         loop.at(usual)
         socket.close()
     window.over()
-    window.seen.append(f"{grown:.0f} MB more in {_SLOW_VIEWER_S:.0f} s at 30 frames a second")
-    window.check(grown < _SLOW_VIEWER_MB, "the pipeline keeps its pictures")
+    window.seen.append(f"{grown:.0f} MB more in {LIMITS.slow_viewer_s:.0f} s at 30 frames a second")
+    window.check(grown < LIMITS.slow_viewer_mb, "the pipeline keeps its pictures")
     window.recover(20.0)
     return window.outcome()
 
@@ -188,7 +199,7 @@ def _small_disk(folder: Path) -> Iterator[Path]:
     at = folder / "small-disk"
     at.mkdir()
     mount = shutil.which("mount")
-    command = [mount or "mount", "-t", "tmpfs", "-o", f"size={_DISK_KB}k", "tmpfs", str(at)]
+    command = [mount or "mount", "-t", "tmpfs", "-o", f"size={LIMITS.disk_kb}k", "tmpfs", str(at)]
     if mount is None or subprocess.run(command, capture_output=True, check=False).returncode:
         raise NotHere("mounting a small disk needs root")
     try:
@@ -245,7 +256,7 @@ def _disk_full(place: Place) -> Outcome:
 
 
 def _source_escape(place: Place) -> Outcome:
-    """A source's name becomes part of the trail's: as a path, it leads out of the trail's folder."""
+    """A source's name becomes part of the trail's file name: with path separators it would leave the folder."""
     folder = place.folder()
     inner = folder / "a" / "b" / "c"
     inner.mkdir(parents=True)
@@ -269,7 +280,7 @@ def _source_escape(place: Place) -> Outcome:
 
 
 def _ask_for_shadow(endpoint: str, process: subprocess.Popen[bytes]) -> bool:
-    """Whether a starting pipeline grants a request that it must keep; false where it ends instead."""
+    """Whether a starting pipeline grants a request that it has to log; false if it ends instead."""
     context = zmq.Context()
     socket = context.socket(zmq.DEALER)
     socket.setsockopt(zmq.LINGER, 0)
@@ -311,7 +322,7 @@ STREAMED = (
 )
 WITH_ALL_STAGES = (
     Fault("all-stages-under-load", "not degraded for long without a word; measured again within 20 s", _all_stages),
-    Fault("slow-view-subscriber", f"less than {_SLOW_VIEWER_MB:.0f} MB more", _slow_viewer),
+    Fault("slow-view-subscriber", f"less than {LIMITS.slow_viewer_mb:.0f} MB more", _slow_viewer),
 )
 ALONE = (
     Fault("audit-disk-full", "the safe direction is granted; said within 2 s; the trail stays whole", _disk_full),

@@ -1,4 +1,4 @@
-"""OpenIGTLink from gateways that are broken, and to a client that must not lose an alert."""
+"""OpenIGTLink from faulty gateways, and to a client that must not lose an alert."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,26 @@ from fluoronav.lab.bench.faults.gateway import (
 from fluoronav.lab.bench.faults.inputs import launch_file
 from fluoronav.lab.bench.faults.place import Place, write_case
 from fluoronav.lab.bench.faults.row import BenchError, Fault, NotHere, Outcome
+from fluoronav.lab.process import end_process
 from fluoronav.lab.simulation.rig import free_endpoints
 from fluoronav.paths import embedded_case
 from fluoronav.wire import encode
 from fluoronav.wire.messages import PROTOCOL_VERSION
 
-_EACH_S = 0.02
-_STARTS_S, _ENDS_S = 60.0, 5.0
-_PLAYED_S = 5.0
-_BACK_WITHIN_S = 6.0
-_MOST_RECONNECTS = 10
+
+@dataclass(frozen=True)
+class GatewayFaults:
+    """How the faults are made, and what is allowed; chosen."""
+
+    each_s: float = 0.02  # between messages of the gateway
+    starts_s: float = 60.0  # until a bridge connects or serves
+    ends_s: float = 5.0  # after SIGTERM
+    played_s: float = 5.0  # of each fault
+    back_within_s: float = 6.0  # until the bridge is connected again
+    most_reconnects: int = 10  # in `played_s`
+
+
+LIMITS = GatewayFaults()
 _TEXT = "kwire is 2.1 mm from the Rückenmark"
 _LONG = ("vertebra_thoracica_octava_left", "vertebra_thoracica_octava_right", "vertebra_thoracica_octava_body")
 
@@ -50,7 +61,7 @@ class Bridge:
     ----------
     folder : Path
     play : callable
-        What the gateway plays.
+        What the gateway sends.
     """
 
     def __init__(self, folder: Path, play: Play) -> None:
@@ -68,7 +79,7 @@ class Bridge:
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.setsockopt(zmq.SUBSCRIBE, b"tool/")
         self._socket.connect(endpoint)
-        end = time.time() + _STARTS_S
+        end = time.time() + LIMITS.starts_s
         while not self.gateway.connections:
             if time.time() > end or self._process.poll() is not None:
                 self.close()
@@ -78,11 +89,11 @@ class Bridge:
 
     @property
     def log(self) -> str:
-        """What it printed."""
+        """Its output."""
         return self._log.read_text(errors="replace").strip()
 
     def tools(self, seconds: float) -> list[tuple[float, dict[str, Any]]]:
-        """What is published meanwhile: time, and each tool's entry."""
+        """Published entries of tools, with their time of reception."""
         out, end = [], time.time() + seconds
         while time.time() < end:
             if self._socket.poll(50):
@@ -94,7 +105,7 @@ class Bridge:
         """Whether SIGTERM ends it."""
         self._process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(_ENDS_S)
+            self._process.wait(LIMITS.ends_s)
         return self._process.poll() is not None
 
     def close(self) -> None:
@@ -118,7 +129,7 @@ def _bridge(place: Place, play: Play) -> Iterator[Bridge]:
 
 
 def _not_started(what: str, log: str) -> BenchError | NotHere:
-    """Why a bridge does not run: for want of an extra, or by an error."""
+    """Why a bridge does not run: a missing extra, or an error."""
     last = log.strip()[-200:]
     return NotHere(last) if "needs the extra" in log else BenchError(f"the bridge does not {what}: {last}")
 
@@ -127,7 +138,7 @@ def _again_and_again(make: Callable[[int], bytes]) -> Play:
     def play(send, connection):
         for k in range(3000):
             send(make(k))
-            time.sleep(_EACH_S)
+            time.sleep(LIMITS.each_s)
 
     return play
 
@@ -144,7 +155,7 @@ def _wrong_crc(place: Place) -> Outcome:
         return bytes(good)
 
     with _bridge(place, _again_and_again(make)) as bridge:
-        x = [t["T_tracker_tool"][3] for _, t in bridge.tools(_PLAYED_S) if t["T_tracker_tool"]]
+        x = [t["T_tracker_tool"][3] for _, t in bridge.tools(LIMITS.played_s) if t["T_tracker_tool"]]
         stopped = bridge.ends()
     wrong = sum(v < 0 for v in x)
     outcome = Outcome(seen=f"{len(x) - wrong} right poses, {wrong} wrong ones")
@@ -167,7 +178,7 @@ def _out_of_view(place: Place) -> Outcome:
         return message("TDATA", "TDATA_2Elem", tracking_data(tools), status)
 
     with _bridge(place, _again_and_again(make)) as bridge:
-        tools = [t for _, t in bridge.tools(_PLAYED_S)]
+        tools = [t for _, t in bridge.tools(LIMITS.played_s)]
     shown = {id: sum(t["visible"] for t in tools if t["id"] == id) for id in ("Stylus", "Reference")}
     outcome = Outcome(seen=", ".join(f"{name} visible {n} times" for name, n in shown.items()))
     if shown["Stylus"]:
@@ -178,7 +189,7 @@ def _out_of_view(place: Place) -> Outcome:
 
 
 def _names_collide(place: Place) -> Outcome:
-    """Names of more than 20 letters: in, two tools of one TDATA; out, three structures."""
+    """Names of more than 20 letters: two tools of one TDATA, and three structures that are sent out."""
     left, right = "PedicleProbeStandardLeftToTracker", "PedicleProbeStandardRightToTracker"
 
     def make(k: int) -> bytes:
@@ -186,7 +197,7 @@ def _names_collide(place: Place) -> Outcome:
         return message("TDATA", "TDATA_2Elem", tracking_rows(rows))
 
     with _bridge(place, _again_and_again(make)) as bridge:
-        tools = [t for _, t in bridge.tools(_PLAYED_S) if t["visible"] and t["T_tracker_tool"]]
+        tools = [t for _, t in bridge.tools(LIMITS.played_s) if t["visible"] and t["T_tracker_tool"]]
     places: dict[str, set[int]] = {}
     for t in tools:
         places.setdefault(t["id"], set()).add(round(t["T_tracker_tool"][3]))
@@ -211,21 +222,21 @@ def _dies_mid_header(place: Place) -> Outcome:
         if connection == 1:
             for k in range(50):
                 send(_stylus(k))
-                time.sleep(_EACH_S)
+                time.sleep(LIMITS.each_s)
             send(_stylus(0)[:30])
             return
         _again_and_again(_stylus)(send, connection)
 
     with _bridge(place, play) as bridge:
         before = bridge.tools(3.0)
-        after = bridge.tools(_BACK_WITHIN_S)
+        after = bridge.tools(LIMITS.back_within_s)
         stopped = bridge.ends()
         connections = bridge.gateway.connections
     outcome = Outcome(seen=f"{len(before)} poses before, {len(after)} later, {connections} connections")
     if after and connections > 1:
         outcome.recovered_after_ms = (after[0][0] - before[-1][0]) * 1000 if before else None
     if connections < 2 or len(after) < 20:
-        outcome.problems.append(f"not connected again within {_BACK_WITHIN_S:.0f} s")
+        outcome.problems.append(f"not connected again within {LIMITS.back_within_s:.0f} s")
     if not stopped:
         outcome.problems.append("SIGTERM does not end the bridge")
     return outcome
@@ -235,17 +246,17 @@ def _garbage(place: Place) -> Outcome:
     def play(send, connection):
         for _ in range(100):
             send(os.urandom(512))
-            time.sleep(_EACH_S)
+            time.sleep(LIMITS.each_s)
 
     with _bridge(place, play) as bridge:
-        tools = bridge.tools(_PLAYED_S)
+        tools = bridge.tools(LIMITS.played_s)
         connections = bridge.gateway.connections
         tracebacks = bridge.log.count("Traceback")
         stopped = bridge.ends()
     outcome = Outcome(
-        seen=f"{connections} connections in {_PLAYED_S:.0f} s, {len(tools)} poses, {tracebacks} tracebacks"
+        seen=f"{connections} connections in {LIMITS.played_s:.0f} s, {len(tools)} poses, {tracebacks} tracebacks"
     )
-    if connections > _MOST_RECONNECTS:
+    if connections > LIMITS.most_reconnects:
         outcome.problems.append("it connects again without end")
     if tools:
         outcome.problems.append("poses are published")
@@ -276,7 +287,7 @@ def _umlaut(place: Place) -> Outcome:
 
 @contextlib.contextmanager
 def _slicer(place: Place, renamed: dict[str, str]) -> Iterator[tuple[Client, Callable[[float, str], None]]]:
-    """`fluoronav bridge igtl --serve` on a case with renamed structures: its client, and what says an alert."""
+    """`fluoronav bridge igtl --serve` on a case with renamed structures: a client, and what sends an alert."""
     folder = place.folder()
     content = yaml.safe_load(embedded_case().read_text(encoding="utf-8"))
     rename = lambda name: renamed.get(name, name)  # noqa: E731
@@ -285,7 +296,7 @@ def _slicer(place: Place, renamed: dict[str, str]) -> Iterator[tuple[Client, Cal
     case = write_case(folder / "case", structures=structures, rigid=rigid)
     launch = launch_file(folder, case=str(case))
     endpoints = yaml.safe_load(launch.read_text())["endpoints"]
-    port = int(endpoints["requests"].rsplit(":", 1)[1])  # free, and asked by nobody here
+    port = int(endpoints["requests"].rsplit(":", 1)[1])  # free, and unused here
     context = zmq.Context()
     out = context.socket(zmq.PUB)
     out.setsockopt(zmq.LINGER, 0)
@@ -308,7 +319,7 @@ def _slicer(place: Place, renamed: dict[str, str]) -> Iterator[tuple[Client, Cal
             time.sleep(0.05)
 
     try:
-        end = time.time() + _STARTS_S
+        end = time.time() + LIMITS.starts_s
         while "serving" not in log.read_text(errors="replace"):
             if time.time() > end or process.poll() is not None:
                 raise _not_started("serve", log.read_text(errors="replace"))
@@ -318,18 +329,13 @@ def _slicer(place: Place, renamed: dict[str, str]) -> Iterator[tuple[Client, Cal
     finally:
         if client is not None:
             client.close()
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_ENDS_S)
-        if process.poll() is None:
-            process.kill()
-            process.wait()
+        end_process(process, LIMITS.ends_s)
         out.close()
         context.term()
 
 
 def _overlay(k: int) -> dict[str, Any]:
-    """A whole overlay, as a pipeline sends it."""
+    """A complete overlay."""
     kwire = {
         "id": "kwire", "kind": "k-wire", "tip_px": None, "tail_px": None, "tip_ct": [5.0, 75.0, -158.0],
         "axis_ct": [0.0, -1.0, 0.0], "sigma_mm": 0.3, "origin": "tracker", "age": 0, "method": None, "shaft_px": None,
@@ -344,7 +350,7 @@ def _overlay(k: int) -> dict[str, Any]:
 
 
 def _alert(k: int, text: str) -> dict[str, Any]:
-    """A whole alert, as a pipeline sends it."""
+    """A complete alert."""
     now = time.time_ns()
     return {
         "v": PROTOCOL_VERSION, "source": "carm0", "id": f"proximity/{k}", "seq": k, "t_acq": now, "t_raised": now,
@@ -358,6 +364,6 @@ FAULTS = (
     Fault("igtl-out-of-view", "published as not visible", _out_of_view),
     Fault("igtl-names-collide", "no tool at two places; each structure has a name of its own", _names_collide),
     Fault("igtl-gateway-dies-mid-header", "connected again within 6 s; SIGTERM ends the bridge", _dies_mid_header),
-    Fault("igtl-garbage", f"at most {_MOST_RECONNECTS} connections in 5 s, nothing published", _garbage),
+    Fault("igtl-garbage", f"at most {LIMITS.most_reconnects} connections in 5 s, nothing published", _garbage),
     Fault("igtl-umlaut-alert", "the alert is delivered, the connection stays", _umlaut),
 )

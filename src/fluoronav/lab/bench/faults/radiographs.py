@@ -1,4 +1,4 @@
-"""Radiographs that `fluoronav register` is given: which way up they are, and options that its errors name."""
+"""Radiographs for `fluoronav register`: their polarity, and the options that its errors name."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ from fluoronav.lab.bench.faults.command import fluoronav, refused_with
 from fluoronav.lab.bench.faults.place import Place
 from fluoronav.lab.bench.faults.row import Fault, Outcome
 from fluoronav.lab.bench.faults.scans import crop, save, slices
-from fluoronav.lab.simulation.detector import Detector, ImageChain
+from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.sequence import Anatomy
+from fluoronav.lab.target_error import target_error_mm
 from fluoronav.paths import embedded_case
 
 Float = NDArray[np.float64]
 
-# The picture is cut from the middle of the round field: its rim would tell which way up it is, the header must.
+# The image is cut from the middle of the round field: the field edge would tell the polarity, but the header has to.
 _SIDE, _FIELD_SIDE = 256, 448
 _FOCAL_PX = 1000 / 300 * _SIDE
-# As many as sixteen pixels of a 1024 image have.
+# Photons per pixel: those of sixteen pixels of a 1024 image.
 _PHOTONS = 16 * 80.0
-_FULL_12_BIT, _LOG_GAIN = 4095, 4000.0
-# The start is off by so much (degrees, mm, camera axes); across the ray the target must come back within so much.
+_FULL_12_BIT, _LOG_GAIN = 4095, 4000.0  # of a logarithmic detector
+# Offset of the start (degrees, mm, camera axes), and the allowed error across the ray, mm; chosen.
 _START_DEG, _START_MM, _WITHIN_MM = (1.0, -1.5, 1.0), (2.0, -2.0, 3.0), 1.0
 
 
 def _bone_white_cr(place: Place) -> Outcome:
-    """A CR of MONOCHROME2 without a sign: its values fall where there is more X-ray."""
+    """A MONOCHROME2 CR without PixelIntensityRelationshipSign, whose values fall with the exposure."""
     folder = place.folder()
     case = load_case("embedded")
     isocentre = np.array(case.prior.isocentre_ct)
@@ -46,9 +47,9 @@ def _bone_white_cr(place: Place) -> Outcome:
     truth[:3, 3] = [0, 0, case.prior.source_to_isocentre_mm] - truth[:3, :3] @ isocentre
     anatomy = Anatomy(case, camera)
     beam = anatomy.transmission(*anatomy.paths(truth))
-    field = ImageChain(Detector(photons=_PHOTONS), _FIELD_SIDE, _FIELD_SIDE, 3).counts(beam, 1)
-    rim = (_FIELD_SIDE - _SIDE) // 2
-    counts = field[rim:-rim, rim:-rim].astype(np.float64) / 65535
+    field = ImageChain(FlatPanel(photons=_PHOTONS), _FIELD_SIDE, _FIELD_SIDE, 3).counts(beam, 1)
+    margin = (_FIELD_SIDE - _SIDE) // 2
+    counts = field[margin:-margin, margin:-margin].astype(np.float64) / 65535
     exposure = np.log1p(counts * _LOG_GAIN) / np.log1p(_LOG_GAIN)
     _write_cr(folder / "cr.dcm", np.rint((1 - exposure) * _FULL_12_BIT))
     turn = [*np.deg2rad(_START_DEG), *_START_MM]
@@ -62,7 +63,7 @@ def _bone_white_cr(place: Place) -> Outcome:
         return Outcome([f"no pose: {ended.last}"])
     result = json.loads((folder / "pose.json").read_text())
     view = result["views"][0]
-    off = _across_mm(np.array(view["T_camera_ct"]), truth, isocentre)
+    off, _ = target_error_mm(view["T_camera_ct"], truth, isocentre)
     outcome = Outcome(seen=f"taken as {view['polarity']}, {off:.2f} mm off across the ray")
     if view["polarity"] != "inverse":
         outcome.problems.append("taken upside down")
@@ -74,7 +75,7 @@ def _bone_white_cr(place: Place) -> Outcome:
 
 
 def _options_exist(place: Place) -> Outcome:
-    """A folder of two series: the option that the error names takes the one that is meant."""
+    """A folder of two series: the option that the error names selects one."""
     folder = place.folder()
     one, other = slices(crop("ct")), slices(crop("ct"))
     save(one, folder / "ct", prefix="a")
@@ -90,7 +91,7 @@ def _options_exist(place: Place) -> Outcome:
     unknown = {option for option in re.findall(r"--[a-z][a-z-]+", ended.text) if option not in help}
     if unknown:
         outcome.problems.append(f"it has no {', '.join(sorted(unknown))}")
-    # It comes as far as the next thing that is amiss: no start.
+    # It comes to the next error: no start.
     chosen = fluoronav(*command, "--series", one[0].SeriesInstanceUID, folder=folder)
     if "2 series" in chosen.text or "--init" not in chosen.text:
         outcome.problems.append(f"--series is not obeyed: {chosen.last}")
@@ -121,15 +122,6 @@ def _write_cr(path: Path, stored: Float) -> None:
     for name, value in values.items():
         setattr(d, name, value)
     d.save_as(path, enforce_file_format=True)
-
-
-def _across_mm(T: Float, truth: Float, target_ct: Float) -> float:
-    """How far the target lies from where it should be, across the ray, mm."""
-    point = np.append(target_ct, 1.0)
-    right = (truth @ point)[:3]
-    ray = right / np.linalg.norm(right)
-    off = (T @ point)[:3] - right
-    return float(np.linalg.norm(off - (off @ ray) * ray))
 
 
 FAULTS = (

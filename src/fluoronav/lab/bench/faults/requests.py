@@ -1,8 +1,9 @@
-"""Requests that are wrong, old, or sent again; and what they may leave on the disk."""
+"""Requests that are malformed, old, or repeated."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 
 from fluoronav.lab.bench.faults.loop import request
 from fluoronav.lab.bench.faults.place import Place
@@ -10,8 +11,16 @@ from fluoronav.lab.bench.faults.row import BenchError, Fault, Outcome
 from fluoronav.lab.bench.faults.window import Window
 from fluoronav.wire import encode
 
-_AFTERWARDS_S = 2.5
-_OLD_NS = 60 * 10**9
+
+@dataclass(frozen=True)
+class RequestFaults:
+    """Times; chosen."""
+
+    afterwards_s: float = 2.5  # health is watched after a request
+    old_ns: int = 60 * 10**9  # age of an old request
+
+
+LIMITS = RequestFaults()
 
 
 def _asked_badly(place: Place, op: str, **args) -> Outcome:
@@ -24,7 +33,7 @@ def _asked_badly(place: Place, op: str, **args) -> Outcome:
         window.seen.append(str((reply.get("error") or {}).get("text", ""))[:120])
     except BenchError as error:
         window.problems.append(str(error))
-    window.last(_AFTERWARDS_S)
+    window.last(LIMITS.afterwards_s)
     health = loop.health()
     window.check(health.get("state") != "failed", f"health says failed: {health.get('error')}")
     try:
@@ -48,7 +57,7 @@ def _old(place: Place) -> Outcome:
     loop = place.loop()
     window = Window(loop)
     asked = request("plan.set", trajectories=[t.name for t in place.scene.case.plan])
-    _refused_as(window, loop.ask_raw(encode(asked | {"t": asked["t"] - _OLD_NS})), "stale")
+    _refused_as(window, loop.ask_raw(encode(asked | {"t": asked["t"] - LIMITS.old_ns})), "stale")
     return window.outcome()
 
 

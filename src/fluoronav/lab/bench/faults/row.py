@@ -1,4 +1,4 @@
-"""What a row of the bench is, and what a fault says of itself."""
+"""Faults, their outcomes, and the rows of the bench's table."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ if TYPE_CHECKING:
     from fluoronav.lab.bench.faults.place import Place
 
 
-_SEEN_LETTERS = 160
+_SEEN_LETTERS = 160  # of a row in the table
 
 
 class BenchError(RuntimeError):
-    """A row could not be judged, or its process did not do its part; the text says which and why."""
+    """A fault could not be judged, or a process failed; the text says which and why."""
 
 
 class NotHere(Exception):
-    """A row that this computer cannot run; the text says what it lacks."""
+    """This computer cannot run a fault; the text says what is missing."""
 
 
 @dataclass
 class Outcome:
-    """What a fault's function found.
+    """The result of a fault.
 
     Attributes
     ----------
     problems : list of str
-        What was not as expected; the row is ok when there are none.
+        Deviations from the expected; without any, the row is ok.
     said_after_ms : float or None
-        From the fault's begin until it was said; None where nothing was said.
+        From the fault's begin to its first report; None without a report.
     recovered_after_ms : float or None
-        From the fault's end (or its begin, where it must be lived with) until all was right again.
+        From the fault's end (or begin, if it stays) until all was right again.
     lost_frames : int or None
-        Frames that were sent and have no overlay; None where no frames were sent.
+        Frames without an overlay; None if no frames were sent.
     seen : str
-        In words, beside the problems.
+        Observations, in words.
     """
 
     problems: list[str] = field(default_factory=list)
@@ -49,16 +49,16 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Fault:
-    """A fault that the bench can make.
+    """A fault that the bench can produce.
 
     Attributes
     ----------
     name : str
         Short, with hyphens.
     expected : str
-        What must be seen, in words.
+        Expected reaction, in words.
     run : callable
-        Makes it and judges what comes of it.
+        Produces the fault and judges the reaction.
     """
 
     name: str
@@ -67,12 +67,12 @@ class Fault:
 
 
 def row_of(fault: Fault, outcome: Outcome) -> dict[str, Any]:
-    """A row of the bench's JSON from what was found.
+    """A row of the bench's JSON.
 
     Returns
     -------
     dict
-        ``name``, ``ok`` (None where the row was not run), ``said_after_ms``, ``recovered_after_ms``, ``lost_frames``,
+        ``name``, ``ok`` (None if it was not run), ``said_after_ms``, ``recovered_after_ms``, ``lost_frames``,
         ``expected``, ``seen``.
     """
     said = "; ".join(outcome.problems) or outcome.seen or "as expected"
@@ -90,17 +90,17 @@ def row_of(fault: Fault, outcome: Outcome) -> dict[str, Any]:
 
 
 def row_not_run(fault: Fault, why: str) -> dict[str, Any]:
-    """A row that this computer cannot run."""
+    """The row of a fault that this computer cannot run."""
     return row_of(fault, Outcome()) | {"ok": None, "seen": f"not run: {why}"}
 
 
 def row_failed(fault: Fault, why: str) -> dict[str, Any]:
-    """A row whose process broke down, or that could not be judged."""
+    """The row of a fault that could not be judged."""
     return row_of(fault, Outcome([why]))
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """The rows for people; what was seen is cut short, the JSON has all of it."""
+    """The rows as text; observations are shortened, the JSON has all of them."""
     lines = [f"{'fault':38}{'':8}{'said':>8}{'over':>8}{'lost':>6}  seen"]
     for r in rows:
         verdict = {True: "ok", False: "NOT OK", None: "not run"}[r["ok"]]

@@ -1,4 +1,4 @@
-"""Small scans of the embedded patient, as an image and as the DICOM that hospitals hand over, and cases of them."""
+"""Small scans of the embedded patient, as images and as DICOM series, and cases of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from fluoronav.paths import embedded_case
 # 80 x 90 x 20 voxels of the embedded CT, around T8.
 _CROP = (slice(58, 138), slice(110, 200), slice(33, 53))
 _INTERCEPT_HU = -1024
-# Lengths that a DICOM decimal string and a double hold exactly: two readers then find the very same place.
+# Lengths that a DICOM decimal string and a double hold exactly, so that two readers agree.
 _EXACT_SPACING_MM, _EXACT_ORIGIN_MM = (0.75, 0.75, 2.5), (-30.0, 64.0, -185.0)
 PRIOR = {"isocentre_ct": [0, 91.7, -158.5], "source_to_isocentre_mm": 620}
 CORD = {"name": "spinal_cord", "label": 79, "color": "#ffffff", "caution_mm": 5, "danger_mm": 2}
@@ -32,12 +32,12 @@ def embedded(name: str) -> sitk.Image:
 
 
 def crop(name: str) -> sitk.Image:
-    """The part of it around T8."""
+    """Its part around T8."""
     return embedded(name)[_CROP]
 
 
 def exact_ct(spacing_mm: Sequence[float] = _EXACT_SPACING_MM) -> sitk.Image:
-    """The crop as float32 HU, at a place and in a spacing that every file format holds exactly."""
+    """The crop as float32 HU, with origin and spacing that every file format holds exactly."""
     ct = sitk.Cast(crop("ct"), sitk.sitkFloat32)
     ct.SetSpacing(spacing_mm)
     ct.SetOrigin(_EXACT_ORIGIN_MM)
@@ -57,7 +57,7 @@ def build(folder: Path, case: Path, seconds: float = 60.0, **how: Any) -> Ended:
 
 
 def case_id(ended: Ended) -> str | None:
-    """The id that `case build` printed: it covers every voxel and its place."""
+    """The id that `case build` printed; it covers every voxel and its position."""
     ids = [line.split()[1] for line in ended.text.splitlines() if line.startswith("case ")]
     return ids[0] if ended.code == 0 and ids else None
 
@@ -90,8 +90,8 @@ def slices(ct: sitk.Image, **tags: Any) -> list[FileDataset]:
 
 
 def enhanced(single: Sequence[FileDataset]) -> FileDataset:
-    """Single slices as one enhanced CT, its frames in an order of their own (PS3.3 C.7.6.16)."""
-    # Frames need not lie as they are numbered.
+    """Single slices as one enhanced CT, with shuffled frames (PS3.3 C.7.6.16)."""
+    # The order of frames need not be spatial.
     single = [*single[::2], *single[1::2]]
     e = deepcopy(single[0])
     e.file_meta.MediaStorageSOPClassUID = e.SOPClassUID = EnhancedCTImageStorage
@@ -126,7 +126,7 @@ def save(datasets: Sequence[FileDataset], folder: Path, prefix: str = "") -> Pat
 
 
 def _part(source: Dataset, *tags: str) -> Dataset:
-    """Some tags of a dataset alone."""
+    """A dataset with some of another's tags."""
     part = Dataset()
     for tag in tags:
         setattr(part, tag, getattr(source, tag))

@@ -1,4 +1,4 @@
-"""What stands in front of the pipeline: a rendered sequence, what is true in each of its frames, and a tracker."""
+"""Input of the pipeline under test: a rendered sequence, the truth of each of its frames, and a tracker."""
 
 from __future__ import annotations
 
@@ -10,21 +10,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.case import Case, load_case
-from fluoronav.geometry import Camera, exp_se3
+from fluoronav.geometry import Camera
 from fluoronav.lab.simulation.rig import scaled_camera
 from fluoronav.lab.simulation.sequence import Sequence, load_or_render
+from fluoronav.lab.simulation.tracker import tracker_message
 from fluoronav.paths import shipped
-from fluoronav.wire.messages import PROTOCOL_VERSION
 
 Float = NDArray[np.float64]
 
-# Any place will do, it cancels.
-_T_TRACKER_CAMERA = exp_se3([0.4, -0.7, 0.2, 350.0, -900.0, 1500.0])
-TRACKER_ERROR_MM = 0.2
-# In these frames of the sequence the wire's tip is 1.3 to 1.5 mm from the spinal cord: danger.
+TRACKER_ERROR_MM = 0.2  # stated for every pose; chosen: as optical trackers state it
+# Frames of the sequence in which the wire's tip is 1.3 to 1.5 mm from the spinal cord, i.e. in danger.
 DANGER_FRAMES = (200, 299)
-_STEP_MM = 2.0
-SDD_MM = 1000.0
+_STEP_MM = 2.0  # between points of the wire at which distances are taken; chosen
+SDD_MM = 1000.0  # source to detector, of the demo's camera
 
 
 @dataclass(frozen=True)
@@ -38,9 +36,9 @@ class Scene:
     camera_file : Path
     sequence : Sequence
     tips_ct : ndarray, shape (n, 3)
-        Of the wire, LPS, mm.
+        Tip of the wire, LPS, mm.
     distances_mm : list of dict
-        Of the wire's surface from each watched structure, by frame.
+        By frame: distance of the wire's surface from each watched structure.
     """
 
     case: Case
@@ -60,31 +58,15 @@ class Scene:
         t_acq : int
             ns since the epoch.
         """
-        marker, T_ct_tool = self.case.file.tracker, self.sequence.T_ct_tool
-        assert marker is not None and T_ct_tool is not None
-        T_tracker_ct = _T_TRACKER_CAMERA @ self.sequence.T_camera_ct[k]
-        poses = {
-            marker.reference: T_tracker_ct @ np.array(marker.T_ct_reference),
-            self.case.tools[0].id: T_tracker_ct @ T_ct_tool[k],
-        }
-        return {
-            "v": PROTOCOL_VERSION,
-            "source": "tracker0",
-            "seq": seq,
-            "t_acq": t_acq,
-            "tools": [
-                {"id": name, "visible": True, "T_tracker_tool": T.ravel().tolist(), "error_mm": TRACKER_ERROR_MM}
-                for name, T in poses.items()
-            ],
-        }
+        return tracker_message(self.case, self.sequence, k, seq, t_acq, "tracker0", TRACKER_ERROR_MM)
 
     def pixel_mm(self) -> float:
-        """Of the detector, where its source stands `SDD_MM` away."""
+        """Pixel pitch of the panel, mm, at `SDD_MM` from the source."""
         return SDD_MM / float(self.camera.K[0, 0])
 
 
 def load_scene(folder: Path, size: int) -> Scene:
-    """The scene; rendered with a progress bar where this computer has not done so.
+    """The scene of the embedded case, rendered on its first use.
 
     Parameters
     ----------

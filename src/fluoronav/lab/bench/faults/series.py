@@ -1,7 +1,7 @@
-"""DICOM series as they are exported: tags that are empty, frames in one object, strays, slices that cannot be read.
+"""DICOM series as exported: empty tags, multi-frame objects, stray slices, unreadable slices.
 
-Whether a series was read right is told by the case id: it covers every voxel and its place, so it must be that of the
-same CT from a NRRD file, which another reader reads.
+The case id covers every voxel and its position. A series was read right if its id is that of the same CT as NRRD, which
+another reader reads.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _BROKEN = 6
 
 
 def _empty_tags(place: Place) -> Outcome:
-    """One slice of twenty, as an anonymiser that stumbled leaves it."""
+    """An empty tag in one slice of twenty, as after a failed anonymisation."""
     parts = {}
     for tag in _TAGS:
         folder, series = place.folder(), slices(crop("ct"))
@@ -54,7 +54,7 @@ def _enhanced_beside_strays(place: Place) -> Outcome:
 
 
 def _unreadable(place: Place) -> Outcome:
-    """At one end, where no gap tells of them: three are empty after a broken copy, three are cut in their header."""
+    """Slices at one end, where they leave no gap: three are empty, three are cut off in their header."""
     folder = place.folder()
     save(slices(crop("ct")), folder / "ct")
     for k, path in enumerate(sorted((folder / "ct").iterdir())[-_BROKEN:]):
@@ -72,7 +72,7 @@ def _unreadable(place: Place) -> Outcome:
 
 
 def _another_plane(place: Place) -> Outcome:
-    """A coronal slice with the series' own UID: in the middle, and as the first, by which the others may be judged."""
+    """A coronal slice with the series' UID: in the middle, and as the first, which may be the reference."""
     parts = {}
     for k in (5, 0):
         folder, series = place.folder(), slices(crop("ct"))
@@ -93,7 +93,7 @@ def _non_square_pixels(place: Place) -> Outcome:
 
 @dataclass(frozen=True)
 class _Right:
-    """What `case build` prints of the CT as NRRD: the id, and the line of size and spacing as it is known here."""
+    """Output of `case build` for the CT as NRRD: the id, and the line with size and spacing."""
 
     id: str
     size: str
@@ -111,7 +111,7 @@ def _right(folder: Path, ct: sitk.Image) -> _Right:
 
 
 def _same(ended: Ended, right: _Right) -> Outcome:
-    """Judges whether a case was built with the very voxels at the very place."""
+    """Judges whether a case was built with the same voxels at the same position."""
     id = case_id(ended)
     if id is None:
         return Outcome([f"no case: {ended.last}"])
