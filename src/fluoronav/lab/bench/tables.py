@@ -1,12 +1,11 @@
 """Tables of the documentation, made from what benches measured (``bench/*.json``).
 
 ``python -m fluoronav.lab.bench.tables`` renews the tables between ``<!-- table: NAME -->`` and ``<!-- end -->`` in the
-pages. ``--check`` only says which pages are stale, with exit status 1.
+pages.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 from collections.abc import Callable, Iterable, Sequence
@@ -71,17 +70,11 @@ def stale_pages(checkout: Path = CHECKOUT) -> dict[Path, str]:
     return stale
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Renews the pages; with ``--check`` only says which are stale."""
-    parser = argparse.ArgumentParser(prog="python -m fluoronav.lab.bench.tables", description=__doc__)
-    parser.add_argument("--check", action="store_true", help="write nothing; exit 1 when a page is stale")
-    options = parser.parse_args(arguments)
-    stale = stale_pages()
-    for page, text in stale.items():
-        print(f"{page.relative_to(CHECKOUT)}: {'stale' if options.check else 'renewed'}")
-        if not options.check:
-            page.write_text(text)
-    return 1 if options.check and stale else 0
+def main() -> None:
+    """Renews the pages, and names those that it has changed."""
+    for page, text in stale_pages().items():
+        page.write_text(text)
+        print(f"renewed: {page.relative_to(CHECKOUT)}")
 
 
 def _read(bench: Path, name: str) -> Any:
@@ -359,4 +352,4 @@ def _gpu_latency(bench: Path) -> Iterable[Row]:
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()
