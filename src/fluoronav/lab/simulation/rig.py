@@ -23,7 +23,7 @@ import yaml
 import zmq
 from numpy.typing import NDArray
 
-from fluoronav.wire import encode, make_request
+from fluoronav.wire import encode, make_request, subscriber
 
 _READY_S = 180.0
 
@@ -68,10 +68,7 @@ class Subscriber:
 
     def __init__(self, endpoint: str) -> None:
         self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.SUB)
-        self._socket.setsockopt(zmq.RCVHWM, 0)
-        self._socket.setsockopt(zmq.SUBSCRIBE, b"")
-        self._socket.connect(endpoint)
+        self._socket = subscriber(self._context, endpoint, [""], high_water=0)
         self.raw: list[tuple[int, list[bytes]]] = []
         self.ready_at = 0.0
         self._stop = threading.Event()
