@@ -87,7 +87,7 @@ class PriorPose(Strict):
 class Tracker(Strict):
     """The external tracker's reference marker, fixed to the patient."""
 
-    reference: str = Field(description="id under which the tracker reports the marker")
+    reference: Name = Field(description="id under which the tracker reports the marker")
     T_ct_reference: list[list[float]] | None = Field(
         default=None, description="marker to patient, 4 x 4; without it, it is found from the pictures"
     )

@@ -103,7 +103,7 @@ def _explained(said: str, content: Any) -> tuple[str, str]:
     given = content
     for step in steps:
         try:
-            given = given[int(step)] if isinstance(given, list) else given[step]
+            given = given[int(step) if isinstance(given, list) else step]
         except (LookupError, ValueError, TypeError):
             break
     field = ".".join(step for step in steps if step != "...") or "header"

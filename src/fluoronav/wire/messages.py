@@ -37,6 +37,7 @@ def doc(text: str) -> Meta:
 
 Name = Annotated[str, Meta(title="name", min_length=1, max_length=NAME_CHARS)]
 Time = Annotated[int, Meta(title="time", ge=_EARLIEST_NS, le=_LATEST_NS)]
+TimeOrZero = Annotated[int, Meta(title="time, or 0", ge=0, le=_LATEST_NS)]
 Count = Annotated[int, Meta(title="uint", ge=0, le=2**63 - 1)]
 Number = Annotated[float, Meta(title="float", ge=-_FINITE, le=_FINITE)]
 NotNegative = Annotated[float, Meta(title="float >= 0", ge=0, le=_FINITE)]
@@ -49,6 +50,8 @@ Point = Annotated[list[Number], Meta(title="[x, y, z]", min_length=3, max_length
 ArmLength = Annotated[float, Meta(ge=100, le=5000)]
 PixelSize = Annotated[list[Annotated[float, Meta(ge=0.01, le=10)]], Meta(min_length=2, max_length=2)]
 Angle = Annotated[float, Meta(ge=-360, le=360)]
+OpenBeam = Annotated[float, Meta(gt=0, le=_MOST_OPEN_BEAM)]
+Corners = Annotated[list[Pixel], Meta(max_length=64)]
 Mode = Literal["live", "shadow"]
 Source = Annotated[Name, doc("the part of the topic after its first `/`")]
 FrameNumber = Annotated[Count, doc("number of the frame")]
@@ -86,8 +89,8 @@ class FrameHeader(Received, kw_only=True, frozen=True, omit_defaults=True):
     dtype: Annotated[Literal["u1", "u2"], doc("type of a pixel: unsigned, 1 or 2 bytes")]
     bits: Annotated[int, Meta(ge=1, le=16, description="bits stored")]
     polarity: Annotated[Literal["counts", "inverse"], doc("`counts` (the default): bright is more X-ray")] = "counts"
-    i0: Annotated[float, Meta(gt=0, le=_MOST_OPEN_BEAM, description="open-beam count")] | None = None
-    pixel_mm: Annotated[PixelSize | None, doc("[dx, dy]: size of a pixel at the detector, mm")] = None
+    i0: Annotated[OpenBeam | None, doc("open-beam count")] = None
+    pixel_mm: Annotated[PixelSize | None, doc("[dx, dy], size of a pixel at the detector, mm")] = None
     sdd_mm: Annotated[ArmLength | None, doc("source to detector, mm")] = None
     sid_mm: Annotated[ArmLength | None, doc("source to isocentre, mm; less than `sdd_mm`")] = None
     angles: Annotated[Angles | None, doc("joint angles of the C-arm, each optional")] = None
@@ -95,9 +98,7 @@ class FrameHeader(Received, kw_only=True, frozen=True, omit_defaults=True):
     ma: Annotated[Number | None, doc("tube current, mA")] = None
     pulse_ms: Annotated[Number | None, doc("length of the pulse, ms")] = None
     air_kerma_ugy: Annotated[Number | None, doc("air kerma, µGy")] = None
-    collimation: (
-        Annotated[list[Pixel], Meta(max_length=64, description="corners of the collimated field, px")] | None
-    ) = None
+    collimation: Annotated[Corners | None, doc("corners of the collimated field, px")] = None
     camera: Annotated[str | None, doc("name of a calibration")] = None
     study: Annotated[str | None, doc("study instance UID")] = None
     series: Annotated[str | None, doc("series instance UID")] = None
@@ -148,9 +149,9 @@ class ViewHeader(Message, kw_only=True):
     t_acq: Exposed
     rows: Annotated[int, Meta(ge=1, le=MAX_SIDE, description="height of the picture")]
     cols: Annotated[int, Meta(ge=1, le=MAX_SIDE, description="width of the picture")]
-    dtype: Annotated[Literal["u1"], doc("type of a pixel")] = "u1"
-    bits: Annotated[Literal[8], doc("bits stored")] = 8
-    polarity: Annotated[Literal["counts"], doc("bright is more X-ray")] = "counts"
+    dtype: Annotated[Literal["u1"], doc("type of a pixel")]
+    bits: Annotated[Literal[8], doc("bits stored")]
+    polarity: Annotated[Literal["counts"], doc("bright is more X-ray")]
 
 
 class Dropped(msgspec.Struct):
@@ -214,11 +215,9 @@ class Distance(msgspec.Struct, kw_only=True):
     nearest_ct: Annotated[Point, doc("nearest point of the surface, mm")]
     level: Annotated[Literal["clear", "caution", "danger"], doc("against the structure's thresholds, with hysteresis")]
     ahead_mm: Annotated[
-        Number | UnsetType | None, doc("how far it may go on in its direction before it can touch, mm; or null")
+        Number | UnsetType | None, doc("how far it may go on in its direction before it can touch, mm")
     ] = UNSET
-    contact_s: Annotated[
-        Number | UnsetType | None, doc("time to contact at the speed of the last frames, s; or null")
-    ] = UNSET
+    contact_s: Annotated[Number | UnsetType | None, doc("time to contact at the speed of the last frames, s")] = UNSET
 
 
 class PlanProgress(msgspec.Struct, kw_only=True):
@@ -282,7 +281,7 @@ class Alert(Message, kw_only=True):
     instance: Annotated[str | UnsetType | None, doc("which start of the pipeline it is of")] = UNSET
     id: Annotated[Name, doc("stable through its life")]
     seq: Annotated[Count, doc("number of the frame that it goes with; 0 where there is none")]
-    t_acq: Annotated[int, Meta(ge=0, le=_LATEST_NS, description="time of that frame; 0 where there is none")]
+    t_acq: Annotated[TimeOrZero, doc("`t_acq` of that frame; 0 where there is none")]
     t_raised: Annotated[Time, doc("when it was raised")]
     state: Annotated[Literal["raised", "changed", "cleared", "acknowledged"], doc("step in its life")]
     priority: Annotated[Literal["high", "medium", "low"], doc("IEC 60601-1-8")]

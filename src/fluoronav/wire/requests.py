@@ -22,7 +22,7 @@ class Request(Received, kw_only=True, frozen=True):
 
     id: Annotated[
         int | Annotated[str, Meta(max_length=128)],
-        doc("int, or str of at most 128 characters; another for each request"),
+        doc("another for each request"),
     ]
     t: Annotated[Time | None, doc("when the request was made; see below where it is required")] = None
     op: Annotated[
@@ -41,7 +41,7 @@ class Request(Received, kw_only=True, frozen=True):
             "record.stop",
             "stop",
         ],
-        doc("what is asked for"),
+        doc("what is asked for, see below"),
     ]
     args: Annotated[dict[str, Any], doc("its arguments, by name")] = msgspec.field(default_factory=dict[str, Any])
     user: Annotated[str, Meta(max_length=NAME_CHARS, description="who asks; printable characters")] = ""

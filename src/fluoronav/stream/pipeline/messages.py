@@ -161,7 +161,7 @@ def alert_message(alert: stream.Alert, source: str, instance: str, seq: int, t_a
         t_raised=alert.t_raised,
         state=alert.state,
         priority=alert.priority,
-        kind=alert.kind,
+        kind=alert.kind,  # pyright: ignore[reportArgumentType]
         instrument=alert.instrument,
         structure=alert.structure,
         distance_mm=_number(alert.distance_mm),
@@ -250,4 +250,7 @@ def health_message(
 def view_header(source: str, seq: int, t_acq: int, pixels: NDArray[np.uint8]) -> wire.ViewHeader:
     """The header of a picture for a display, shape (rows, cols)."""
     rows, cols = pixels.shape
-    return wire.ViewHeader(v=PROTOCOL_VERSION, source=source, seq=seq, t_acq=t_acq, rows=rows, cols=cols)
+    return wire.ViewHeader(
+        v=PROTOCOL_VERSION, source=source, seq=seq, t_acq=t_acq, rows=rows, cols=cols, dtype="u1", bits=8,
+        polarity="counts",
+    )  # fmt: skip
