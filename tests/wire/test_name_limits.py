@@ -12,6 +12,7 @@ from fluoronav.case import schema
 from fluoronav.case.file import Tracker
 from fluoronav.openigtlink.devices import Devices
 from fluoronav.site import launch
+from fluoronav.stream.alerts import ID_CHARS, AlertBook, alert_id
 from fluoronav.stream.frame import (
     Alert,
     Distance,
@@ -21,7 +22,6 @@ from fluoronav.stream.frame import (
     Outline,
     PlanProgress,
 )
-from fluoronav.stream.guidance.alerts import ID_CHARS, AlertBook, alert_id
 from fluoronav.stream.pipeline.messages import alert_message, overlay_message
 from fluoronav.stream.pipeline.session import MOST_ALERTS, Accepted, Mark, Session, SessionFile
 from fluoronav.stream.registration.result import as_result

@@ -78,15 +78,16 @@ def _decode(model: type[Model], data: Buffer) -> Model:
         raise InvalidMessage("header", f"is not MessagePack: {type(error).__name__} {error}") from error
     if not isinstance(content, dict):
         raise InvalidMessage("header", f"is a {type(content).__name__}, not a map")
+    keys: dict[Any, Any] = content
     try:
-        return msgspec.convert(content, model)
+        return msgspec.convert(keys, model)
     except msgspec.ValidationError as error:
-        field, text = _explained(str(error), content)
+        field, text = _explained(str(error), keys)
         # Of a message of another version nothing else can be said.
-        version: Any = content.get("v")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
-        if "v" in content and (type(version) is not int or version != PROTOCOL_VERSION):
+        version = keys.get("v")
+        if "v" in keys and (type(version) is not int or version != PROTOCOL_VERSION):
             field, text = "v", f"is not {PROTOCOL_VERSION}{_shown(version)}"
-        seq: Any = content.get("seq")  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        seq = keys.get("seq")
         readable = seq if isinstance(seq, int) and not isinstance(seq, bool) and 0 <= seq < 2**63 else None
         raise InvalidMessage(field, text, readable) from error
 
