@@ -4,6 +4,7 @@ import json
 import time
 
 import msgpack
+import msgspec
 import numpy as np
 import pytest
 import zmq
@@ -237,4 +238,4 @@ def test_every_received_message_fits_the_schema(pipeline):
         messages = pipeline.messages(kind)
         assert messages
         for message in messages:
-            model.model_validate(message)
+            msgspec.convert(message, model)

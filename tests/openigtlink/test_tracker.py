@@ -267,6 +267,13 @@ def test_an_impossible_pose_is_published_as_not_visible_and_counted(heard, x, re
     assert {p for _, p in h.poses("Stylus")} == {1.0, None} and h.counts[reason] >= 5
 
 
+def test_more_tools_than_a_message_holds_are_sent_in_several(heard):
+    names = [f"tool{k}" for k in range(40)]
+    h = heard(repeating(lambda k: packed("TDATA", "t", tracking([(name, at(1, 0.01 * k)) for name in names]))))
+    h.until(lambda: all(h.poses(name) for name in names))
+    assert max(len(m.tools) for m in h.messages) == 32
+
+
 def test_two_devices_with_the_same_cut_name_are_never_one_tool(heard, caplog):
     def both(k):
         return packed("TRANSFORM", LONG_A[:20], matrix(at(100.0, 0.01 * k))) + packed(

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from fluoronav.stream.frame import ToolSample
 from fluoronav.stream.tracking.tool_track import ToolTrack
-from fluoronav.wire import InvalidMessage, decode_tools
+from fluoronav.wire import InvalidMessage, decode_tools, subscriber
 
 Float = NDArray[np.float64]
 
@@ -43,10 +43,7 @@ def collect_poses(endpoint: str, tool: str, seconds: float, what: str) -> Float:
     NoPoses
     """
     context = zmq.Context()
-    socket = context.socket(zmq.SUB)
-    socket.setsockopt(zmq.LINGER, 0)
-    socket.setsockopt(zmq.SUBSCRIBE, b"tool/")
-    socket.connect(endpoint)
+    socket = subscriber(context, endpoint, ["tool/"])
     track, poses = ToolTrack(), []
     others: set[str] = set()
     hidden = 0

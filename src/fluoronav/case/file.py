@@ -15,11 +15,13 @@ from fluoronav.case.tool import Tool
 from fluoronav.case.volume import CtUnits
 from fluoronav.geometry import CArmPose, is_rigid
 from fluoronav.paths import regular_file
+from fluoronav.validation import first_error
 
 # A trajectory, mm: from the skin through a whole trunk.
 _LONGEST_PATH_MM = 500.0
 # A case file is a page or two.
 _MOST_YAML_BYTES = 4_000_000
+_UNKNOWN_KEY = "unknown key; see docs/case-file.md for the keys there are"
 
 
 class StructureEntry(Strict):
@@ -85,7 +87,7 @@ class PriorPose(Strict):
 class Tracker(Strict):
     """The external tracker's reference marker, fixed to the patient."""
 
-    reference: str = Field(description="id under which the tracker reports the marker")
+    reference: Name = Field(description="id under which the tracker reports the marker")
     T_ct_reference: list[list[float]] | None = Field(
         default=None, description="marker to patient, 4 x 4; without it, it is found from the pictures"
     )
@@ -168,17 +170,6 @@ class CaseFile(Strict):
         return self
 
 
-def describe(error: ValidationError) -> str:
-    """The first problem that pydantic found, as one line that starts with the field."""
-    first = error.errors()[0]
-    where = ".".join(str(x) for x in first["loc"])
-    text = first["msg"].removeprefix("Value error, ")
-    if first["type"] == "extra_forbidden":
-        text = "unknown key; see docs/case-file.md for the keys there are"
-    more = f" (and {error.error_count() - 1} more)" if error.error_count() > 1 else ""
-    return f"{where}: {text}{more}" if where else f"{text}{more}"
-
-
 class _EachKeyOnce(yaml.SafeLoader):
     """Refuses a mapping that has a key twice, of which YAML silently keeps the last."""
 
@@ -214,7 +205,7 @@ def read_case_file(path: Path) -> CaseFile:
     try:
         return CaseFile.model_validate(content)
     except ValidationError as error:
-        raise CaseError(f"{path}: {describe(error)}") from error
+        raise CaseError(f"{path}: {first_error(error, unknown_key=_UNKNOWN_KEY)}") from error
 
 
 def _with_its_file(case: Path, index: int, tool: Any) -> Any:
@@ -233,5 +224,5 @@ def _with_its_file(case: Path, index: int, tool: Any) -> Any:
     try:
         Tool.model_validate(whole)
     except ValidationError as error:
-        raise CaseError(f"{path}: {describe(error)}") from error
+        raise CaseError(f"{path}: {first_error(error, unknown_key=_UNKNOWN_KEY)}") from error
     return whole

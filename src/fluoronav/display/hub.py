@@ -14,6 +14,7 @@ import zmq.asyncio
 from fluoronav.display.open_alerts import OpenAlerts
 from fluoronav.display.viewer import LIMITS as VIEWER_LIMITS
 from fluoronav.display.viewer import DisplayPicture, Message, Viewer, packed
+from fluoronav.wire import subscriber
 from fluoronav.wire.messages import MAX_SIDE, PROTOCOL_VERSION
 
 
@@ -52,18 +53,11 @@ class Hub:
     async def run(self) -> None:
         """Until it is cancelled. A pipeline that is started again is heard without further action."""
         context = zmq.asyncio.Context.instance()
-        results, frames = context.socket(zmq.SUB), context.socket(zmq.SUB)
+        out, grabber = self._endpoints
+        topics, max_bytes = ("overlay/", "alert/", "health/", "view/"), LIMITS.max_message_bytes
+        results = subscriber(context, out, topics, high_water=LIMITS.max_results, max_bytes=max_bytes)
+        frames = subscriber(context, grabber, ["frame/"], high_water=LIMITS.max_frames, max_bytes=max_bytes)
         try:
-            for socket, endpoint, topics, max_waiting in (
-                (results, self._endpoints[0], ("overlay/", "alert/", "health/", "view/"), LIMITS.max_results),
-                (frames, self._endpoints[1], ("frame/",), LIMITS.max_frames),
-            ):
-                socket.setsockopt(zmq.RCVHWM, max_waiting)
-                socket.setsockopt(zmq.LINGER, 0)
-                socket.setsockopt(zmq.MAXMSGSIZE, LIMITS.max_message_bytes)
-                for topic in topics:
-                    socket.setsockopt(zmq.SUBSCRIBE, topic.encode())
-                socket.connect(endpoint)
             await asyncio.gather(self._listen(results), self._listen(frames))
         finally:
             results.close()

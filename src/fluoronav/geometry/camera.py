@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fluoronav.geometry.se3 import is_rigid
 from fluoronav.paths import regular_file
+from fluoronav.validation import first_error
 
 Float = NDArray[np.float64]
 Number = Annotated[float, Field(allow_inf_nan=False)]
@@ -197,11 +198,7 @@ class Camera:
         try:
             f = CameraFile.model_validate(content)
         except ValidationError as error:
-            first = error.errors()[0]
-            where = ".".join(str(x) for x in first["loc"]) or "the file"
-            given = first["input"] if isinstance(first["input"], (int, float, str)) else ""
-            shown = f" (is {str(given)[:40]})" if given != "" else ""
-            raise CameraError(f"{name}: {where}: {first['msg']}{shown}") from error
+            raise CameraError(f"{name}: {first_error(error, whole='the file', shows_value=True)}") from error
         camera = cls(
             rows=f.rows,
             cols=f.cols,

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.openigtlink.protocol import NAME_BYTES
+from fluoronav.wire.messages import NAME_CHARS
 
 Float = NDArray[np.float64]
 
@@ -22,7 +23,7 @@ _TO_TRACKER = re.compile(r"^(.+?)To(Tracker|Physical|World)$")
 class DeviceLimits:
     """When two devices share one name; all are chosen."""
 
-    max_id_chars: int = 64  # as in the wire protocol
+    max_id_chars: int = NAME_CHARS
     held_s: float = 10.0  # a device that was silent for so long no longer holds its tool
     jitter_mm: float = 20.0  # a device moves between two poses by no more than this,
     fastest_mm_s: float = 5000.0  # and this times the time between them: a hand's fastest movement

@@ -35,6 +35,7 @@ from fluoronav.openigtlink.patient_frame import (
     tip_and_axis,
 )
 from fluoronav.openigtlink.tally import Tally
+from fluoronav.wire import subscriber
 
 log = logging.getLogger("fluoronav")
 
@@ -107,8 +108,9 @@ class SlicerServer:
         self.counts: Counter[str] = self._clients.counts
         self._tally = Tally(self.counts, _REASONS)
         self._context = zmq.Context()
-        self._results = self._subscribed(out, (b"overlay/", b"alert/", b"health/", b"view/"), 64)
-        self._frames = self._subscribed(frames, (b"frame/",), 2)
+        topics, max_bytes = ("overlay/", "alert/", "health/", "view/"), LIMITS.max_message_bytes
+        self._results = subscriber(self._context, out, topics, high_water=64, max_bytes=max_bytes)
+        self._frames = subscriber(self._context, frames, ["frame/"], high_water=2, max_bytes=max_bytes)
         self._T_ct_camera: Float | None = None
         self._depth_mm = 0.0
         self._status = ""
@@ -150,16 +152,6 @@ class SlicerServer:
         self._results.close()
         self._frames.close()
         self._context.term()
-
-    def _subscribed(self, endpoint: str, topics: tuple[bytes, ...], max_waiting: int) -> zmq.Socket[bytes]:
-        sub = self._context.socket(zmq.SUB)
-        sub.setsockopt(zmq.LINGER, 0)
-        sub.setsockopt(zmq.RCVHWM, max_waiting)
-        sub.setsockopt(zmq.MAXMSGSIZE, LIMITS.max_message_bytes)
-        for topic in topics:
-            sub.setsockopt(zmq.SUBSCRIBE, topic)
-        sub.connect(endpoint)
-        return sub
 
     def _drain(self, sub: zmq.Socket[bytes]) -> None:
         for _ in range(LIMITS.max_at_once):

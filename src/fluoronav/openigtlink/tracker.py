@@ -11,7 +11,6 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import zmq
@@ -24,8 +23,8 @@ from fluoronav.openigtlink.gateway import Gateway
 from fluoronav.openigtlink.protocol import Message, ProtocolError, pack_message
 from fluoronav.openigtlink.sightings import Sighting, sightings
 from fluoronav.openigtlink.tally import Tally
-from fluoronav.wire import bind, encode
-from fluoronav.wire.messages import PROTOCOL_VERSION
+from fluoronav.wire import ToolPose, ToolsMessage, bind, encode
+from fluoronav.wire.messages import MOST_TOOLS, PROTOCOL_VERSION
 
 log = logging.getLogger("fluoronav")
 
@@ -144,7 +143,7 @@ class TrackerBridge:
             log.info(
                 "OpenIGTLink: %s sends %s, which is not read: poses come as TRANSFORM or TDATA", self._address, kind
             )
-        ready: dict[tuple[str, ...], dict[str, Any]] = {}
+        ready: dict[tuple[str, ...], tuple[int, list[ToolPose]]] = {}
         for message in messages:
             try:
                 if message.header.kind in ("TRANSFORM", "TDATA"):
@@ -154,19 +153,23 @@ class TrackerBridge:
             except ProtocolError as error:
                 self.counts[error.reason] += 1
                 self._tally.note(error.reason, str(error))
-        for header in ready.values():
-            header["seq"] = self._seq
-            self._out.send_multipart([f"tool/{self._source}".encode(), encode(header)])
-            self._seq += 1
-            self.counts["sent"] += 1
+        for t_acq, tools in ready.values():
+            for first in range(0, len(tools), MOST_TOOLS):
+                self._send(t_acq, tools[first : first + MOST_TOOLS])
         return len(messages)
+
+    def _send(self, t_acq: int, tools: list[ToolPose]) -> None:
+        message = ToolsMessage(v=PROTOCOL_VERSION, source=self._source, seq=self._seq, t_acq=t_acq, tools=tools)
+        self._out.send_multipart([f"tool/{self._source}".encode(), encode(message)])
+        self._seq += 1
+        self.counts["sent"] += 1
 
     def close(self) -> None:
         self._gateway.close()
         self._out.close()
         self._context.term()
 
-    def _poses(self, message: Message, ready: dict[tuple[str, ...], dict[str, Any]]) -> None:
+    def _poses(self, message: Message, ready: dict[tuple[str, ...], tuple[int, list[ToolPose]]]) -> None:
         now_ns, now_s, t_ns = time.time_ns(), time.monotonic(), message.header.t_ns
         received = sightings(message)
         names = Counter(s.device for s in received)
@@ -174,7 +177,7 @@ class TrackerBridge:
         if not fresh:
             return
         t = self._time(fresh[0].device, t_ns, now_ns)
-        tools: dict[str, dict[str, Any]] = {}
+        tools: dict[str, ToolPose] = {}
         for sighting in fresh:
             tool = self._devices.tool(sighting.device, sighting.cut, now_s)
             refused = self._refused(sighting, names[sighting.device] > 1, t)
@@ -184,14 +187,13 @@ class TrackerBridge:
                 continue
             pose = None if refused or sighting.T_tracker_tool is None else sighting.T_tracker_tool.ravel().tolist()
             if tool not in tools or pose is None:
-                tools[tool] = {
-                    "id": tool, "visible": pose is not None, "T_tracker_tool": pose, "error_mm": self._error_mm
-                }  # fmt: skip
+                visible = pose is not None
+                tools[tool] = ToolPose(id=tool, visible=visible, T_tracker_tool=pose, error_mm=self._error_mm)
         key = (message.header.kind, *(s.device for s in fresh))
         if key in ready:
             self.counts["superseded"] += 1
         if tools:
-            ready[key] = {"v": PROTOCOL_VERSION, "source": self._source, "t_acq": t, "tools": list(tools.values())}
+            ready[key] = t, list(tools.values())
 
     def _is_new(self, sighting: Sighting, t_ns: int) -> bool:
         """False where a device's pose and time have come before: some gateways repeat the last message."""

@@ -14,6 +14,7 @@ import zmq
 
 from fluoronav.paths import private_folder, private_opener
 from fluoronav.recording.file import RecordingWriter
+from fluoronav.wire import subscriber
 
 
 @dataclass(frozen=True)
@@ -105,15 +106,8 @@ class Recorder:
             context.term()
 
     def _socket(self, context: zmq.Context, name: str) -> zmq.Socket[bytes]:
-        socket = context.socket(zmq.SUB)
-        socket.setsockopt(zmq.RCVHWM, _HELD[name])
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.MAXMSGSIZE, 2**28)
-        for topic in _TOPICS[name]:
-            source = "" if topic == "tool/" else self._source
-            socket.setsockopt(zmq.SUBSCRIBE, (topic + source).encode())
-        socket.connect(self._endpoints[name])
-        return socket
+        topics = [topic if topic == "tool/" else topic + self._source for topic in _TOPICS[name]]
+        return subscriber(context, self._endpoints[name], topics, high_water=_HELD[name], max_bytes=2**28)
 
     def _count(self, parts: list[bytes]) -> str:
         kind = parts[0].split(b"/", 1)[0].decode("ascii", "replace")

@@ -21,6 +21,7 @@ from pydantic import (
 
 from fluoronav.imaging.inference import InferenceSettings
 from fluoronav.site.audit import audit_folder
+from fluoronav.validation import first_error
 from fluoronav.wire import DEFAULT_ENDPOINTS, reaches_other_computers
 
 StageName = Literal["attenuation", "registration", "detection", "instruments", "guidance", "view"]
@@ -154,12 +155,8 @@ def load_launch(path: str | Path, **instead: Any) -> LaunchFile:
     try:
         launch = LaunchFile.model_validate(content | instead)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(x) for x in first["loc"])
         keys = ", ".join(LaunchFile.model_fields)
-        unknown = first["type"] == "extra_forbidden"
-        text = f"unknown key; the keys are {keys}" if unknown else first["msg"].removeprefix("Value error, ")
-        raise LaunchError(f"{path}: {where}: {text}" if where else f"{path}: {text}") from error
+        raise LaunchError(f"{path}: {first_error(error, unknown_key=f'unknown key; the keys are {keys}')}") from error
     folder = path.resolve().parent
 
     def absolute(name: str) -> str:

@@ -3,13 +3,38 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from hashlib import blake2b
 from itertools import count
 
 from fluoronav.stream.frame import Alert, Level, Priority
 
 # A proximity alert clears only when the distance has grown this far beyond its threshold again.
 HYSTERESIS_MM = 0.5
+# Characters of an id, as the protocol has them.
+ID_CHARS = 64
 LEVELS: tuple[Level, ...] = ("clear", "caution", "danger")
+
+
+def alert_id(prefix: str, key: tuple[str | None, ...], number: int) -> str:
+    """An alert's id, which fits into a message whatever its names are.
+
+    ``proximity/kwire/aorta/7``; where the names are too long, ``proximity/beginning~0f3c9a1b2d4e/7`` with a hash of all
+    of them.
+
+    Parameters
+    ----------
+    prefix : str
+        Of the book.
+    key : tuple of str or None
+        The kind, and the names of instrument and structure where there are any.
+    number : int
+        Tells it from the alerts before.
+    """
+    names, end = prefix + "/".join(x for x in key if x), f"/{number}"
+    if len(names) + len(end) > ID_CHARS:
+        end = f"~{blake2b(names.encode(errors='replace'), digest_size=6).hexdigest()}{end}"
+        names = names[: ID_CHARS - len(end)]
+    return names + end
 
 
 class AlertBook:
@@ -109,7 +134,7 @@ class AlertBook:
         self._open[key] = replace(alert, id=self._new_id(key), state="raised")
 
     def _new_id(self, key: tuple[str | None, ...]) -> str:
-        return f"{self._prefix}{'/'.join(x for x in key if x)}/{next(self._numbers)}"
+        return alert_id(self._prefix, key, next(self._numbers))
 
     def knows(self, alert_id: str) -> bool:
         """Whether an alert of that id is open; may be asked from another thread."""

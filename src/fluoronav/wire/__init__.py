@@ -1,9 +1,9 @@
 """Everything that crosses a process: message schemas, codec and sockets. See docs/wire-protocol.md."""
 
-from fluoronav.wire.codec import InvalidMessage, decode_frame, decode_request, decode_tools, encode
-from fluoronav.wire.messages import Alert, FrameHeader, Health, Overlay, Request, ToolPose, ToolsMessage
-from fluoronav.wire.requests import decode_args, make_request
-from fluoronav.wire.sockets import DEFAULT_ENDPOINTS, EndpointInUse, bind, reaches_other_computers
+from fluoronav.wire.codec import InvalidMessage, decode_args, decode_frame, decode_request, decode_tools, encode
+from fluoronav.wire.messages import Alert, FrameHeader, Health, Overlay, ToolPose, ToolsMessage
+from fluoronav.wire.requests import Reply, Request, make_request
+from fluoronav.wire.sockets import DEFAULT_ENDPOINTS, EndpointInUse, bind, reaches_other_computers, subscriber
 
 __all__ = [
     "DEFAULT_ENDPOINTS",
@@ -13,6 +13,7 @@ __all__ = [
     "Health",
     "InvalidMessage",
     "Overlay",
+    "Reply",
     "Request",
     "ToolPose",
     "ToolsMessage",
@@ -24,4 +25,5 @@ __all__ = [
     "encode",
     "make_request",
     "reaches_other_computers",
+    "subscriber",
 ]

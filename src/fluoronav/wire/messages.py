@@ -1,83 +1,108 @@
-"""The schemas of protocol version 1: what may stand in each message.
+"""The schemas of protocol version 1: what each message holds, with units and limits.
 
-Incoming messages are validated against these; unknown keys are ignored, as the protocol says. Outgoing messages are
-plain dictionaries, built once per frame, and the tests hold them against the same schemas.
+Every message is defined here once. Incoming messages are validated against these structs (`fluoronav.wire.codec`),
+outgoing ones are made of them, and the tables of ``docs/wire-protocol.md`` are generated from them
+(`fluoronav.wire.tables`). The order of the fields is the order of the keys on the wire. An optional field that is
+``UNSET`` is left out.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+import sys
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, field_validator
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
 from fluoronav.geometry import ArmJoints, is_rigid
 
 PROTOCOL_VERSION = 1
 MAX_SIDE = 8192
+NAME_CHARS = 64
+MOST_TOOLS = 32
 # A clock may be wrong, but no message is from before 2001 or after 2200.
 _EARLIEST_NS, _LATEST_NS = 1_000_000_000_000_000_000, 7_258_118_400_000_000_000
-# Lengths that are no C-arm's are in another unit: metres, most often.
-_LEAST_ARM_MM, _MOST_ARM_MM = 100.0, 5000.0
-_LEAST_PIXEL_MM, _MOST_PIXEL_MM = 0.01, 10.0
 # An open beam may be brighter than what a detector can count, but not by more.
 _MOST_OPEN_BEAM = 2.0**24
 # No tracker sees farther.
 _MOST_TRACKED_MM = 20_000.0
-
-Name = Annotated[StrictStr, Field(min_length=1, max_length=64)]
-Time = Annotated[StrictInt, Field(ge=_EARLIEST_NS, le=_LATEST_NS)]
-Count = Annotated[StrictInt, Field(ge=0, le=2**63 - 1)]
-Number = Annotated[float, Field(allow_inf_nan=False)]
-Version = Literal[1]
-Pose = Annotated[list[Number], Field(min_length=16, max_length=16)]
-Pixel = Annotated[list[Number], Field(min_length=2, max_length=2)]
-ArmLength = Annotated[Number, Field(ge=_LEAST_ARM_MM, le=_MOST_ARM_MM)]
-PixelSize = Annotated[
-    list[Annotated[Number, Field(ge=_LEAST_PIXEL_MM, le=_MOST_PIXEL_MM)]], Field(min_length=2, max_length=2)
-]
-Angle = Annotated[Number, Field(ge=-360, le=360)]
-Point = Annotated[list[Number], Field(min_length=3, max_length=3)]
+# NaN fails every comparison, so these bounds admit finite numbers alone.
+_FINITE = sys.float_info.max
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(extra="ignore", frozen=True)
+def doc(text: str) -> Meta:
+    """What a field means, with its unit, for the tables of the protocol page."""
+    return Meta(description=text)
+
+
+Name = Annotated[str, Meta(title="name", min_length=1, max_length=NAME_CHARS)]
+Time = Annotated[int, Meta(title="time", ge=_EARLIEST_NS, le=_LATEST_NS)]
+TimeOrZero = Annotated[int, Meta(title="time, or 0", ge=0, le=_LATEST_NS)]
+Count = Annotated[int, Meta(title="uint", ge=0, le=2**63 - 1)]
+Number = Annotated[float, Meta(title="float", ge=-_FINITE, le=_FINITE)]
+NotNegative = Annotated[float, Meta(title="float >= 0", ge=0, le=_FINITE)]
+Fraction = Annotated[float, Meta(title="float 0..1", ge=0, le=1)]
+Version = Annotated[Literal[1], doc("protocol version")]
+Pose = Annotated[list[Number], Meta(title="pose, 16 floats", min_length=16, max_length=16)]
+Pixel = Annotated[list[Number], Meta(title="[x, y]", min_length=2, max_length=2)]
+Point = Annotated[list[Number], Meta(title="[x, y, z]", min_length=3, max_length=3)]
+# Lengths that are no C-arm's are in another unit: metres, most often.
+ArmLength = Annotated[float, Meta(ge=100, le=5000)]
+PixelSize = Annotated[list[Annotated[float, Meta(ge=0.01, le=10)]], Meta(min_length=2, max_length=2)]
+Angle = Annotated[float, Meta(ge=-360, le=360)]
+OpenBeam = Annotated[float, Meta(gt=0, le=_MOST_OPEN_BEAM)]
+Corners = Annotated[list[Pixel], Meta(max_length=64)]
+Mode = Literal["live", "shadow"]
+Source = Annotated[Name, doc("the part of the topic after its first `/`")]
+FrameNumber = Annotated[Count, doc("number of the frame")]
+Exposed = Annotated[Time, doc("middle of the exposure, by the grabber's clock")]
+
+
+class Message(msgspec.Struct, kw_only=True):
+    """What the pipeline sends."""
 
     v: Version
 
 
-class Angles(BaseModel):
-    """Joint angles of the C-arm, degrees."""
+class Received(msgspec.Struct, kw_only=True, frozen=True):
+    """What the pipeline receives."""
 
-    orbital: Angle | None = None
-    angular: Angle | None = None
-    swivel: Angle | None = None
+    v: Version
 
 
-class FrameHeader(_Message):
-    """One exposure. `t_acq` is its middle, ns since the Unix epoch."""
+class Angles(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """Joint angles of the C-arm."""
 
-    source: Name
-    seq: Count
-    t_acq: Time
-    rows: Annotated[StrictInt, Field(ge=1, le=MAX_SIDE)]
-    cols: Annotated[StrictInt, Field(ge=1, le=MAX_SIDE)]
-    dtype: Literal["u1", "u2"]
-    bits: Annotated[StrictInt, Field(ge=1, le=16)]
-    polarity: Literal["counts", "inverse"] = "counts"
-    i0: Annotated[Number, Field(gt=0, le=_MOST_OPEN_BEAM)] | None = None
-    pixel_mm: PixelSize | None = None
-    sdd_mm: ArmLength | None = None
-    sid_mm: ArmLength | None = None
-    angles: Angles | None = None
-    kv: Number | None = None
-    ma: Number | None = None
-    pulse_ms: Number | None = None
-    air_kerma_ugy: Number | None = None
-    collimation: Annotated[list[Pixel], Field(max_length=64)] | None = None
-    camera: StrictStr | None = None
-    study: StrictStr | None = None
-    series: StrictStr | None = None
-    instance: StrictStr | None = None
+    orbital: Annotated[Angle | None, doc("degrees")] = None
+    angular: Annotated[Angle | None, doc("degrees")] = None
+    swivel: Annotated[Angle | None, doc("degrees")] = None
+
+
+class FrameHeader(Received, kw_only=True, frozen=True, omit_defaults=True):
+    """One exposure."""
+
+    source: Source
+    seq: Annotated[Count, doc("starts anywhere, +1 per exposure")]
+    t_acq: Exposed
+    rows: Annotated[int, Meta(ge=1, le=MAX_SIDE, description="height of the picture")]
+    cols: Annotated[int, Meta(ge=1, le=MAX_SIDE, description="width of the picture")]
+    dtype: Annotated[Literal["u1", "u2"], doc("type of a pixel: unsigned, 1 or 2 bytes")]
+    bits: Annotated[int, Meta(ge=1, le=16, description="bits stored")]
+    polarity: Annotated[Literal["counts", "inverse"], doc("`counts` (the default): bright is more X-ray")] = "counts"
+    i0: Annotated[OpenBeam | None, doc("open-beam count")] = None
+    pixel_mm: Annotated[PixelSize | None, doc("[dx, dy], size of a pixel at the detector, mm")] = None
+    sdd_mm: Annotated[ArmLength | None, doc("source to detector, mm")] = None
+    sid_mm: Annotated[ArmLength | None, doc("source to isocentre, mm; less than `sdd_mm`")] = None
+    angles: Annotated[Angles | None, doc("joint angles of the C-arm, each optional")] = None
+    kv: Annotated[Number | None, doc("tube voltage, kV")] = None
+    ma: Annotated[Number | None, doc("tube current, mA")] = None
+    pulse_ms: Annotated[Number | None, doc("length of the pulse, ms")] = None
+    air_kerma_ugy: Annotated[Number | None, doc("air kerma, µGy")] = None
+    collimation: Annotated[Corners | None, doc("corners of the collimated field, px")] = None
+    camera: Annotated[str | None, doc("name of a calibration")] = None
+    study: Annotated[str | None, doc("study instance UID")] = None
+    series: Annotated[str | None, doc("series instance UID")] = None
+    instance: Annotated[str | None, doc("SOP instance UID")] = None
 
     def joints(self) -> ArmJoints | None:
         """The C-arm's joints; None unless both of the angles that turn the beam are there."""
@@ -87,243 +112,257 @@ class FrameHeader(_Message):
         return ArmJoints(a.orbital, a.angular, a.swivel or 0.0, self.sid_mm)
 
 
-class ToolPose(BaseModel):
-    """One tool as a tracker sees it; the pose is None where it does not."""
+class ToolPose(msgspec.Struct, kw_only=True, frozen=True):
+    """One tool as a tracker sees it."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    id: Annotated[Name, doc("the tool's id in the case file, or the reference marker's")]
+    visible: Annotated[bool, doc("whether the tracker sees it now")]
+    T_tracker_tool: Annotated[Pose | None, doc("rigid and right-handed, within 20 m; null while it is hidden")] = None
+    error_mm: Annotated[NotNegative | None, doc("the tracker's own error of it, mm")] = None
 
-    id: Name
-    visible: StrictBool
-    T_tracker_tool: Pose | None = None
-    error_mm: Annotated[Number, Field(ge=0)] | None = None
-
-    @field_validator("T_tracker_tool")
-    @classmethod
-    def _rigid(cls, value: list[float] | None) -> list[float] | None:
-        if value is None:
-            return value
-        if not is_rigid([value[i : i + 4] for i in range(0, 16, 4)]):
-            raise ValueError("not a rigid, right-handed motion")
-        if max(map(abs, value[3:12:4])) > _MOST_TRACKED_MM:
-            raise ValueError(f"more than {_MOST_TRACKED_MM:g} mm away; no tracker sees so far")
-        return value
+    def fault(self) -> str:
+        """Why its pose cannot be used, in words; empty where it can."""
+        pose = self.T_tracker_tool
+        if pose is None:
+            return ""
+        if not is_rigid([pose[i : i + 4] for i in range(0, 16, 4)]):
+            return "not a rigid, right-handed motion"
+        if max(map(abs, pose[3:12:4])) > _MOST_TRACKED_MM:
+            return f"more than {_MOST_TRACKED_MM:g} mm away; no tracker sees so far"
+        return ""
 
 
-class ToolsMessage(_Message):
+class ToolsMessage(Received, kw_only=True, frozen=True):
     """What a tracker saw at one moment."""
 
-    source: Name
-    seq: Count
-    t_acq: Time
-    tools: Annotated[list[ToolPose], Field(max_length=32)]
+    source: Source
+    seq: Annotated[Count, doc("number of the sample")]
+    t_acq: Annotated[Time, doc("when the tracker measured")]
+    tools: Annotated[list[ToolPose], Meta(max_length=MOST_TOOLS, description="what the tracker knows")]
 
 
-class Request(_Message):
-    """A client's request. `t` is when it was made, ns since the Unix epoch."""
+class ViewHeader(Message, kw_only=True):
+    """The enhanced picture of a frame, for a display."""
 
-    id: StrictInt | Annotated[StrictStr, Field(max_length=128)]
-    t: Time | None = None
-    op: Literal[
-        "status",
-        "case.load",
-        "case.confirm",
-        "case.info",
-        "plan.set",
-        "registration.start",
-        "registration.accept",
-        "registration.reject",
-        "alert.acknowledge",
-        "mode.set",
-        "record.start",
-        "record.stop",
-        "stop",
-    ]
-    args: dict[str, Any] = Field(default_factory=dict)
-    user: Annotated[StrictStr, Field(max_length=64)] = ""
-
-    @field_validator("user")
-    @classmethod
-    def _printable(cls, value: str) -> str:
-        if not value.isprintable():
-            raise ValueError("holds characters that cannot be printed")
-        return value
+    source: Source
+    seq: FrameNumber
+    t_acq: Exposed
+    rows: Annotated[int, Meta(ge=1, le=MAX_SIDE, description="height of the picture")]
+    cols: Annotated[int, Meta(ge=1, le=MAX_SIDE, description="width of the picture")]
+    dtype: Annotated[Literal["u1"], doc("type of a pixel")]
+    bits: Annotated[Literal[8], doc("bits stored")]
+    polarity: Annotated[Literal["counts"], doc("bright is more X-ray")]
 
 
-class Dropped(BaseModel):
+class Dropped(msgspec.Struct):
     """Frames without an overlay since the overlay before, by reason."""
 
-    network: Count
-    overload: Count
-    invalid: Count
+    network: Annotated[Count, doc("lost before they arrived: gaps in `seq`")]
+    overload: Annotated[Count, doc("arrived, and skipped for a newer one")]
+    invalid: Annotated[Count, doc("refused")]
 
 
-class Registration(BaseModel):
+class Registration(msgspec.Struct, kw_only=True):
     """The patient in the camera's frame, with its uncertainty."""
 
-    T_camera_ct: Pose
-    score: Annotated[Number, Field(ge=0, le=1)]
-    sigma: Annotated[list[Number], Field(min_length=6, max_length=6)]
-    tre_mm: Number
-    tre_image_mm: Number
-    age: Count
-    age_ms: Annotated[Number, Field(ge=0)] | None = None
-    accepted: StrictBool | None = None
+    T_camera_ct: Annotated[Pose, doc("CT to camera, mm")]
+    score: Annotated[Fraction, doc("agreement of image and CT")]
+    sigma: Annotated[
+        list[Number],
+        Meta(min_length=6, max_length=6, description="rx ry rz degrees, x y z mm, camera axes, 1 sigma"),
+    ]
+    tre_mm: Annotated[Number, doc("95 % bound at the plan's target, in space, mm")]
+    tre_image_mm: Annotated[Number, doc("the same, across the ray, mm")]
+    age: Annotated[Count, doc("frames since it was measured")]
+    age_ms: Annotated[NotNegative | UnsetType | None, doc("time since then, ms")] = UNSET
+    accepted: Annotated[bool | UnsetType | None, doc("a person has accepted it")] = UNSET
 
 
 class ObjectRegistration(Registration):
-    """A rigid object of the case that has a pose of its own."""
+    """A rigid object of the case that has a pose of its own: its name, and the keys of `registration`."""
 
-    name: Name
+    name: Annotated[Name, doc("the object's, as in the case file")]
 
 
-class Instrument(BaseModel):
+class Instrument(msgspec.Struct, kw_only=True):
     """One instrument, in the image and in the patient."""
 
-    id: Name
-    kind: Name
-    tip_px: Pixel | None
-    tail_px: Pixel | None
-    tip_ct: Point | None
-    axis_ct: Point | None
-    sigma_mm: Number
-    origin: Literal["image", "tracker", "fused"]
-    age: Count
-    age_ms: Annotated[Number, Field(ge=0)] | None = None
-    method: Literal["two_views", "width"] | None = None
-    shaft_px: list[Pixel] | None = None
+    id: Annotated[Name, doc("the tool's, or `image-<n>` for one that only pictures show")]
+    kind: Annotated[Name, doc("e.g. `k-wire`")]
+    tip_px: Annotated[Pixel | None, doc("tip in the image, px")]
+    tail_px: Annotated[Pixel | None, doc("where it ends or leaves the view, px")]
+    tip_ct: Annotated[Point | None, doc("tip in the patient, mm")]
+    axis_ct: Annotated[Point | None, doc("direction from tail to tip, unit length")]
+    sigma_mm: Annotated[Number, doc("of the tip, 1 sigma, mm")]
+    origin: Annotated[Literal["image", "tracker", "fused"], doc("what it was measured with")]
+    age: Annotated[Count, doc("frames since a picture or the tracker showed it")]
+    age_ms: Annotated[NotNegative | UnsetType | None, doc("time since then, ms")] = UNSET
+    method: Annotated[
+        Literal["two_views", "width"] | UnsetType | None, doc("how one that only pictures show was placed")
+    ] = UNSET
+    shaft_px: Annotated[
+        list[Pixel] | UnsetType | None, doc("from tip to tail where it is bent, px; null where it is straight")
+    ] = UNSET
 
 
-class Distance(BaseModel):
+class Distance(msgspec.Struct, kw_only=True):
     """How far an instrument, tip or shaft, is from a structure's surface, and from touching it on its way."""
 
-    instrument: Name
-    structure: Name
-    distance_mm: Number
-    lower_mm: Number
-    nearest_ct: Point
-    level: Literal["clear", "caution", "danger"]
-    ahead_mm: Number | None = None
-    contact_s: Number | None = None
+    instrument: Annotated[Name, doc("its `id` among `instruments`")]
+    structure: Annotated[Name, doc("a structure or a no-go region of the case")]
+    distance_mm: Annotated[Number, doc("to its surface, mm; negative inside")]
+    lower_mm: Annotated[Number, doc("95 % lower bound, mm")]
+    nearest_ct: Annotated[Point, doc("nearest point of the surface, mm")]
+    level: Annotated[Literal["clear", "caution", "danger"], doc("against the structure's thresholds, with hysteresis")]
+    ahead_mm: Annotated[
+        Number | UnsetType | None, doc("how far it may go on in its direction before it can touch, mm")
+    ] = UNSET
+    contact_s: Annotated[Number | UnsetType | None, doc("time to contact at the speed of the last frames, s")] = UNSET
 
 
-class PlanProgress(BaseModel):
+class PlanProgress(msgspec.Struct, kw_only=True):
     """A planned trajectory in the image, and the active instrument against it."""
 
-    trajectory: Name
-    entry_px: Pixel | None
-    target_px: Pixel | None
-    angle_deg: Number | None
-    lateral_mm: Number | None
-    depth_left_mm: Number | None
-    beside_mm: Pixel | None = None
+    trajectory: Annotated[Name, doc("its name in the case's plan")]
+    entry_px: Annotated[Pixel | None, doc("entry in the image, px")]
+    target_px: Annotated[Pixel | None, doc("target in the image, px")]
+    angle_deg: Annotated[Number | None, doc("between instrument and trajectory, degrees")]
+    lateral_mm: Annotated[Number | None, doc("tip to the trajectory's line, mm")]
+    depth_left_mm: Annotated[Number | None, doc("tip to target along the trajectory, mm")]
+    beside_mm: Annotated[
+        Pixel | UnsetType | None,
+        doc(
+            "[right, up] of the tip, mm, seen along the trajectory with the patient's head up, or the front where it "
+            "runs along the spine"
+        ),
+    ] = UNSET
 
 
-class Outline(BaseModel):
+class Outline(msgspec.Struct, kw_only=True):
     """A structure's silhouette."""
 
-    structure: Name
-    color: StrictStr
-    paths: list[list[Pixel]]
+    structure: Annotated[Name, doc("its name in the case")]
+    color: Annotated[str, doc("`#rrggbb`")]
+    paths: Annotated[list[list[Pixel]], doc("closed lines, px")]
 
 
-class Overlay(_Message):
-    """One per frame taken up."""
+class Overlay(Message, kw_only=True):
+    """One per frame taken up; `t_sent` and `missed` are set when it leaves."""
 
-    source: Name
-    seq: Count
-    t_acq: Time
-    t_recv: Time
-    t_sent: Time
-    deadline_ms: Number
-    missed: StrictBool
-    dropped: Dropped
-    stages: dict[str, Number]
-    status: Literal["searching", "tracking", "degraded", "lost", "no_model"]
-    registration: Registration | None
-    objects: list[ObjectRegistration] | None = None
-    instruments: list[Instrument]
-    distances: list[Distance]
-    plan: list[PlanProgress]
-    outlines: list[Outline]
-    models: dict[str, str]
-    mode: Literal["live", "shadow"]
+    source: Source
+    seq: FrameNumber
+    t_acq: Exposed
+    t_recv: Annotated[Time, doc("when the frame arrived")]
+    t_sent: Annotated[Time, doc("when the overlay left")]
+    deadline_ms: Annotated[Number, doc("from exposure to overlay, as the launch file says, ms")]
+    missed: Annotated[bool, doc("whether it left later than that")]
+    dropped: Annotated[Dropped, doc("frames lost or skipped since the overlay before, by reason")]
+    stages: Annotated[dict[str, Number], doc("time that each stage took, by its name, ms")]
+    status: Annotated[
+        Literal["searching", "tracking", "degraded", "lost", "no_model"], doc("state of the registration")
+    ]
+    registration: Annotated[Registration | None, doc("null without a pose")]
+    instruments: Annotated[list[Instrument], doc("those in view, or tracked")]
+    distances: Annotated[list[Distance], doc("of each placed instrument to each watched structure")]
+    plan: Annotated[list[PlanProgress], doc("the trajectories that are shown")]
+    outlines: Annotated[list[Outline], doc("of the structures, in the image")]
+    models: Annotated[dict[str, str], doc("SHA-256, by name, of the networks that had a part in it")]
+    mode: Annotated[Mode, doc("in effect")]
+    objects: Annotated[
+        list[ObjectRegistration] | UnsetType | None,
+        doc("where the case names rigid objects: those that have a pose of their own at the moment"),
+    ] = UNSET
 
 
-class Alert(_Message):
+class Alert(Message, kw_only=True):
     """One step in the life of an alert."""
 
-    source: Name
-    id: Name
-    seq: Count
-    t_acq: Time | Literal[0]
-    t_raised: Time
-    state: Literal["raised", "changed", "cleared", "acknowledged"]
-    priority: Literal["high", "medium", "low"]
-    kind: Literal[
-        "proximity",
-        "registration_lost",
-        "instrument_lost",
-        "stale_frames",
-        "latency",
-        "engine",
-        "tracker_drift",
-        "storage",
-        "security",
+    source: Source
+    instance: Annotated[str | UnsetType | None, doc("which start of the pipeline it is of")] = UNSET
+    id: Annotated[Name, doc("stable through its life")]
+    seq: Annotated[Count, doc("number of the frame that it goes with; 0 where there is none")]
+    t_acq: Annotated[TimeOrZero, doc("`t_acq` of that frame; 0 where there is none")]
+    t_raised: Annotated[Time, doc("when it was raised")]
+    state: Annotated[Literal["raised", "changed", "cleared", "acknowledged"], doc("step in its life")]
+    priority: Annotated[Literal["high", "medium", "low"], doc("IEC 60601-1-8")]
+    kind: Annotated[
+        Literal[
+            "proximity",
+            "registration_lost",
+            "instrument_lost",
+            "stale_frames",
+            "latency",
+            "engine",
+            "tracker_drift",
+            "storage",
+            "security",
+        ],
+        doc("what it is about"),
     ]
-    instrument: StrictStr | None
-    structure: StrictStr | None
-    distance_mm: Number | None
-    lower_mm: Number | None
-    threshold_mm: Number | None
-    text: StrictStr
-    instance: StrictStr | None = None
+    instrument: Annotated[str | None, doc("which instrument, where one is meant")]
+    structure: Annotated[str | None, doc("which structure, where one is meant")]
+    distance_mm: Annotated[Number | None, doc("as in `distances`, mm")]
+    lower_mm: Annotated[Number | None, doc("as in `distances`, mm")]
+    threshold_mm: Annotated[Number | None, doc("the threshold that was crossed, mm")]
+    text: Annotated[str, doc("for people")]
 
 
-class Latency(BaseModel):
-    """Exposure to overlay sent, over the last seconds, ms."""
+class Latency(msgspec.Struct):
+    """Exposure to overlay sent, over the last seconds."""
 
-    p50: Number
-    p99: Number
-    max: Number
-
-
-class FrameCounts(BaseModel):
-    """Since the start."""
-
-    received: Count
-    processed: Count
-    network: Count
-    overload: Count
-    invalid: Count
-    missed: Count
+    p50: Annotated[Number, doc("median, ms")]
+    p99: Annotated[Number, doc("99th percentile, ms")]
+    max: Annotated[Number, doc("longest, ms")]
 
 
-class SessionState(BaseModel):
+class FrameCounts(msgspec.Struct):
+    """Frames since the start."""
+
+    received: Annotated[Count, doc("that arrived")]
+    processed: Annotated[Count, doc("that got an overlay")]
+    network: Annotated[Count, doc("lost before they arrived")]
+    overload: Annotated[Count, doc("skipped for a newer one")]
+    invalid: Annotated[Count, doc("refused")]
+    missed: Annotated[Count, doc("whose overlay was late")]
+
+
+class SessionState(msgspec.Struct, kw_only=True):
     """What people have said of the case at hand."""
 
-    confirmed: StrictBool
-    accepted: StrictBool
-    plan: list[StrictStr]
-    restored: StrictBool
+    confirmed: Annotated[bool, doc("a person has confirmed the patient")]
+    accepted: Annotated[bool, doc("a person has accepted this registration")]
+    plan: Annotated[list[str], doc("names of the trajectories that are shown")]
+    restored: Annotated[bool, doc("it goes on with the session before a restart")]
 
 
-class Health(_Message):
+class Health(Message, kw_only=True):
     """Once a second, and on a change of state."""
 
-    source: Name
-    t: Time
-    state: Literal["starting", "ready", "running", "degraded", "failed"]
-    fps_in: Number
-    fps_out: Number
-    latency_ms: Latency
-    frames: FrameCounts
-    clock_offset_ms: Number
-    engine: dict[str, str]
-    case: str
-    mode: Literal["live", "shadow"]
-    version: str
-    instance: StrictStr | None = None
-    reason: StrictStr | None = None
-    session: SessionState | None = None
-    unauthenticated: StrictBool | None = None
-    alerts: list[Alert] | None = None
+    source: Source
+    t: Annotated[Time, doc("now")]
+    state: Annotated[Literal["starting", "ready", "running", "degraded", "failed"], doc("of the pipeline")]
+    reason: Annotated[str | UnsetType | None, doc("in words, why `state` is not better")] = UNSET
+    instance: Annotated[str | UnsetType | None, doc("another at each start")] = UNSET
+    alerts: Annotated[
+        list[Alert] | UnsetType | None,
+        doc("all that are open, in full: a display drops what is not among them, and what another `instance` said"),
+    ] = UNSET
+    fps_in: Annotated[Number, doc("frames received, per second")]
+    fps_out: Annotated[Number, doc("overlays sent, per second")]
+    latency_ms: Annotated[Latency, doc("exposure to overlay, over the last seconds, ms")]
+    frames: Annotated[FrameCounts, doc("counted since the start")]
+    invalid_by_field: Annotated[dict[str, Count] | UnsetType, doc("refused frames, by the field at fault")] = UNSET
+    tools_invalid: Annotated[Count | UnsetType, doc("refused messages of trackers")] = UNSET
+    tools_skipped: Annotated[Count | UnsetType, doc("messages of trackers left out of a flood")] = UNSET
+    tools_rejected: Annotated[dict[str, Count] | UnsetType, doc("poses not believed, by reason")] = UNSET
+    clock_offset_ms: Annotated[Number, doc("this computer's clock minus the grabber's, ms")]
+    engine: Annotated[dict[str, str], doc("what each stage runs on, by its name")]
+    case: Annotated[str, doc("id of the case at hand; empty without one")]
+    case_name: Annotated[str | UnsetType, doc("its name among the launch file's `cases`")] = UNSET
+    loading: Annotated[str | UnsetType, doc("the one that is being loaded, or empty")] = UNSET
+    recording: Annotated[str | UnsetType, doc("the file that is written, or empty")] = UNSET
+    mode: Annotated[Mode, doc("in effect")]
+    session: Annotated[SessionState | UnsetType | None, doc("what people have said of the case at hand")] = UNSET
+    unauthenticated: Annotated[bool | UnsetType | None, doc("requests are open to other computers")] = UNSET
+    version: Annotated[str, doc("of fluoronav")]
+    error: Annotated[str | UnsetType, doc("the last error, while it holds; or empty")] = UNSET

@@ -1,4 +1,4 @@
-"""What a request of each kind takes as its arguments, and how a client makes one."""
+"""Requests and replies: what a client sends, what each kind takes as its arguments, and what comes back."""
 
 from __future__ import annotations
 
@@ -7,46 +7,91 @@ import uuid
 from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StrictStr, ValidationError
+import msgspec
+from msgspec import UNSET, Meta, UnsetType
 
-from fluoronav.wire.codec import InvalidMessage
-from fluoronav.wire.messages import PROTOCOL_VERSION, Request
+from fluoronav.wire.messages import NAME_CHARS, PROTOCOL_VERSION, Message, Mode, Received, Time, doc
 
 # Names and ids of cases hold a person's words; they are longer than the names of sources and tools.
-Words = Annotated[StrictStr, Field(min_length=1, max_length=256)]
+WORDS_CHARS = 256
+Words = Annotated[str, Meta(min_length=1, max_length=WORDS_CHARS)]
 
 
-class Args(BaseModel):
+class Request(Received, kw_only=True, frozen=True):
+    """A client's request."""
+
+    id: Annotated[
+        int | Annotated[str, Meta(max_length=128)],
+        doc("another for each request"),
+    ]
+    t: Annotated[Time | None, doc("when the request was made; see below where it is required")] = None
+    op: Annotated[
+        Literal[
+            "status",
+            "case.load",
+            "case.confirm",
+            "case.info",
+            "plan.set",
+            "registration.start",
+            "registration.accept",
+            "registration.reject",
+            "alert.acknowledge",
+            "mode.set",
+            "record.start",
+            "record.stop",
+            "stop",
+        ],
+        doc("what is asked for, see below"),
+    ]
+    args: Annotated[dict[str, Any], doc("its arguments, by name")] = msgspec.field(default_factory=dict[str, Any])
+    user: Annotated[str, Meta(max_length=NAME_CHARS, description="who asks; printable characters")] = ""
+
+
+class ReplyError(msgspec.Struct, kw_only=True):
+    """Why a request was refused."""
+
+    code: Annotated[str, doc("for programs, see below")]
+    text: Annotated[str, doc("for people")]
+
+
+class Reply(Message, kw_only=True):
+    """The answer to one request."""
+
+    id: Annotated[int | str | None, doc("the request's; null where it could not be read")]
+    ok: Annotated[bool, doc("whether it was granted")]
+    result: Annotated[Any, doc("what was asked for; only where `ok`")] = UNSET
+    error: Annotated[ReplyError | UnsetType, doc("why not; only where not `ok`")] = UNSET
+
+
+class Args(msgspec.Struct, frozen=True):
     """The arguments of a request that takes none; unknown keys are ignored."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
 
-
-class CaseLoad(Args):
+class CaseLoad(Args, frozen=True):
     """`case`: a name among the launch file's `cases`."""
 
     case: Words
 
 
-class CaseConfirm(Args):
+class CaseConfirm(Args, frozen=True):
     """`case`: the id that `health.case` says."""
 
     case: Words
 
 
-class PlanSet(Args):
+class PlanSet(Args, frozen=True):
     """`trajectories`: names of the case's planned paths, those to be shown."""
 
-    trajectories: Annotated[list[Words], Field(max_length=256)]
+    trajectories: Annotated[list[Words], Meta(max_length=256)]
 
 
-class ModeSet(Args):
+class ModeSet(Args, frozen=True):
     """`mode`: what is asked for."""
 
-    mode: Literal["live", "shadow"]
+    mode: Mode
 
 
-class AlertAcknowledge(Args):
+class AlertAcknowledge(Args, frozen=True):
     """`alert`: the id of an open alert."""
 
     alert: Words
@@ -61,24 +106,6 @@ ARGS: MappingProxyType[str, type[Args]] = MappingProxyType(
         "alert.acknowledge": AlertAcknowledge,
     }
 )
-
-
-def decode_args(request: Request) -> Args:
-    """The arguments of a request as its kind takes them.
-
-    Raises
-    ------
-    InvalidMessage
-        It names the argument.
-    """
-    try:
-        return ARGS.get(request.op, Args).model_validate(request.args)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(x) for x in ("args", *first["loc"]))
-        given: Any = first.get("input")
-        shown = "" if isinstance(given, dict) else f" (is {str(given)[:40]!r})"
-        raise InvalidMessage(where, first["msg"] + shown) from error
 
 
 def make_request(op: str, args: dict[str, Any] | None = None, user: str = "") -> dict[str, Any]:

@@ -5,9 +5,13 @@ from __future__ import annotations
 import ipaddress
 import threading
 import time
+from collections.abc import Iterable
 from types import MappingProxyType
+from typing import Any, TypeVar
 
 import zmq
+
+Socket = TypeVar("Socket", bound="zmq.Socket[Any]")
 
 DEFAULT_ENDPOINTS = MappingProxyType(
     {
@@ -65,6 +69,41 @@ def bind(socket: zmq.Socket[bytes], endpoint: str, name: str) -> None:
             else f"cannot be bound ({error.strerror})"
         )
         raise EndpointInUse(f"endpoints.{name} {endpoint} ({_MEANING.get(name, name)}) {reason}") from error
+
+
+def subscriber(
+    context: zmq.Context[Socket],
+    endpoint: str,
+    topics: Iterable[str | bytes],
+    *,
+    high_water: int = 1000,
+    max_bytes: int = -1,
+    receive_buffer: int = -1,
+) -> Socket:
+    """A connected SUB socket.
+
+    Parameters
+    ----------
+    context : zmq.Context or zmq.asyncio.Context
+    endpoint : str
+    topics : iterable of str or bytes
+        What topics begin with; an empty one takes all.
+    high_water : int
+        Messages that wait for us before more are dropped; 0 for no limit.
+    max_bytes : int
+        A connection that sends a longer message part is closed; -1 for no limit.
+    receive_buffer : int
+        Of the kernel, bytes; -1 for the system's own.
+    """
+    socket = context.socket(zmq.SUB)
+    socket.setsockopt(zmq.RCVHWM, high_water)
+    socket.setsockopt(zmq.LINGER, 0)
+    socket.setsockopt(zmq.MAXMSGSIZE, max_bytes)
+    socket.setsockopt(zmq.RCVBUF, receive_buffer)
+    for topic in topics:
+        socket.setsockopt(zmq.SUBSCRIBE, topic.encode() if isinstance(topic, str) else topic)
+    socket.connect(endpoint)
+    return socket
 
 
 def reaches_other_computers(endpoint: str) -> bool:

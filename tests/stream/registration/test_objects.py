@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 import cv2
+import msgspec
 import numpy as np
 import pytest
 
@@ -17,7 +18,7 @@ from fluoronav.stream.pipeline.messages import overlay_message
 from fluoronav.stream.preprocessing.stage import AttenuationStage
 from fluoronav.stream.registration.result import as_result
 from fluoronav.stream.registration.stage import RegistrationStage
-from fluoronav.wire.messages import Overlay
+from fluoronav.wire import Overlay, encode
 
 MOVED, STILL = "vertebrae_T8", "vertebrae_T6"
 
@@ -69,11 +70,11 @@ def test_objects_are_in_the_overlay_only_where_the_case_names_them(bent, camera)
     _, [(counts, _), *_], _ = bent
     frame = FrameRecord.of_counts(counts, seq=1, t_acq=1_700_000_000 * 10**9)
     dropped = {"network": 0, "overload": 0, "invalid": 0}
-    assert "objects" not in overlay_message(frame, "carm0", 33.3, dropped, {}, "live")
+    assert overlay_message(frame, "carm0", 33.3, dropped, {}, "live").objects is msgspec.UNSET
     frame.objects = (ObjectPose("T8", as_result(np.eye(4), 0.9, np.eye(6), np.ones(3))),)
     message = overlay_message(frame, "carm0", 33.3, dropped, {}, "live")
-    message["t_sent"] = frame.t_recv
-    assert Overlay.model_validate(message).objects[0].name == "T8"
+    message.t_sent = frame.t_recv
+    assert msgspec.msgpack.decode(encode(message), type=Overlay).objects[0].name == "T8"
 
 
 def test_a_bone_that_cannot_be_seen_has_no_pose(bent, camera):

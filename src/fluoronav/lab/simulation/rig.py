@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from fluoronav.lab.process import end_process
 from fluoronav.lab.target_error import target_error_mm
-from fluoronav.wire import encode, make_request
+from fluoronav.wire import encode, make_request, subscriber
 
 _CLI = (sys.executable, "-m", "fluoronav")
 
@@ -85,10 +85,7 @@ class Subscriber:
 
     def __init__(self, endpoint: str) -> None:
         self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.SUB)
-        self._socket.setsockopt(zmq.RCVHWM, 0)
-        self._socket.setsockopt(zmq.SUBSCRIBE, b"")
-        self._socket.connect(endpoint)
+        self._socket = subscriber(self._context, endpoint, [""], high_water=0)
         self.raw: list[tuple[int, list[bytes]]] = []
         self.ready_at = 0.0
         self._stop = threading.Event()

@@ -12,7 +12,7 @@ from fluoronav.site.launch import LaunchFile
 from fluoronav.stream.pipeline.freshness import Freshness
 from fluoronav.stream.pipeline.operations import Operations
 from fluoronav.stream.pipeline.work import RequestError, Work
-from fluoronav.wire import InvalidMessage, Request, decode_args, decode_request, encode
+from fluoronav.wire import Health, InvalidMessage, Request, decode_args, decode_request, encode
 from fluoronav.wire.messages import PROTOCOL_VERSION
 
 log = logging.getLogger("fluoronav")
@@ -135,7 +135,7 @@ class RequestDesk:
             self._trail.keep({"event": "refused", **self._circumstances(request), "why": why})
         self._say_storage()
 
-    def _granted(self, request: Request) -> dict[str, Any]:
+    def _granted(self, request: Request) -> dict[str, Any] | Health:
         """The result of a request; what cannot be kept is not done, unless it is in the safe direction."""
         operation, work = self._table[request.op], self.work
         try:

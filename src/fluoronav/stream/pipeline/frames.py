@@ -17,16 +17,15 @@ from fluoronav.site.launch import LaunchFile
 from fluoronav.stream.frame import Budget, FrameRecord, ViewPicture
 from fluoronav.stream.pipeline.accounting import FrameAccount
 from fluoronav.stream.pipeline.chain import Chain
-from fluoronav.stream.pipeline.messages import overlay_message
+from fluoronav.stream.pipeline.messages import overlay_message, view_header
 from fluoronav.stream.pipeline.publisher import Publisher
 from fluoronav.stream.pipeline.repeats import PictureRepeats
 from fluoronav.stream.pipeline.standing import RecentFrames, Standing
 from fluoronav.stream.pipeline.tool_intake import LIMITS as TOOL_LIMITS
 from fluoronav.stream.pipeline.tool_intake import ToolIntake
 from fluoronav.stream.stage import HoldsAlerts, HoldsPose, MakesPictures, ObservesTools
-from fluoronav.wire import FrameHeader, InvalidMessage, decode_frame
+from fluoronav.wire import FrameHeader, InvalidMessage, decode_frame, subscriber
 from fluoronav.wire.clock import ClockOffset
-from fluoronav.wire.messages import PROTOCOL_VERSION
 
 log = logging.getLogger("fluoronav")
 
@@ -66,13 +65,10 @@ class FrameLoop:
     ) -> None:
         self._launch, self._chain, self._account, self._publisher = launch, chain, account, publisher
         self._topic = f"frame/{launch.source}".encode()
-        self._frames = context.socket(zmq.SUB)
-        self._frames.setsockopt(zmq.RCVHWM, launch.queue_frames)
-        self._frames.setsockopt(zmq.RCVBUF, _SOCKET_BUFFER)
-        self._frames.setsockopt(zmq.LINGER, 0)
-        self._frames.setsockopt(zmq.MAXMSGSIZE, 2**28)
-        self._frames.setsockopt(zmq.SUBSCRIBE, self._topic)
-        self._frames.connect(launch.endpoints.frames)
+        self._frames = subscriber(
+            context, launch.endpoints.frames, [self._topic],
+            high_water=launch.queue_frames, max_bytes=2**28, receive_buffer=_SOCKET_BUFFER,
+        )  # fmt: skip
         self._wake = context.socket(zmq.PAIR)
         self._wake.connect(wake_endpoint)
         view = chain.find(MakesPictures)
@@ -202,8 +198,8 @@ class FrameLoop:
         for alert in frame.alerts:
             self._publisher.send("alert", self._publisher.alert(alert, frame.seq, frame.t_acq))
         t_sent = max(time.time_ns(), t_recv)
-        message["t_sent"] = t_sent
-        message["missed"] = missed = budget.left_ms() < 0
+        message.t_sent = t_sent
+        message.missed = missed = budget.left_ms() < 0
         self._publisher.send("overlay", message)
         self._account.finished(missed)
         self.recent.taken(now, missed, dropped["network"] + dropped["overload"])
@@ -245,11 +241,7 @@ class FrameLoop:
 
     def _send_picture(self, picture: ViewPicture) -> None:
         """The display's picture, from the thread that makes it."""
-        rows, cols = picture.pixels.shape
-        header = {
-            "v": PROTOCOL_VERSION, "source": self._launch.source, "seq": picture.seq, "t_acq": picture.t_acq,
-            "rows": rows, "cols": cols, "dtype": "u1", "bits": 8, "polarity": "counts",
-        }  # fmt: skip
+        header = view_header(self._launch.source, picture.seq, picture.t_acq, picture.pixels)
         self._publisher.send("view", header, picture.pixels)
 
     def _collect_garbage(self) -> None:

@@ -6,26 +6,25 @@ import logging
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from fluoronav import __version__
 from fluoronav.site.launch import LaunchFile
+from fluoronav.stream.pipeline.accounting import FrameTotals
 from fluoronav.stream.pipeline.judge import LIMITS, shortfalls
+from fluoronav.stream.pipeline.messages import health_message
 from fluoronav.stream.pipeline.publisher import Publisher
 from fluoronav.stream.pipeline.recording_process import RecordingProcess
 from fluoronav.stream.pipeline.watchdog import Watchdog
 from fluoronav.stream.pipeline.work import Work
 from fluoronav.stream.stage import HoldsPose, ObservesTools
-from fluoronav.wire.messages import PROTOCOL_VERSION
+from fluoronav.wire import messages as wire
 
 log = logging.getLogger("fluoronav")
 
 _EVERY_S = 1.0
 # Rates are counted over at least so long, s.
 _RATES_OVER_S = 0.5
-_NO_FRAMES = {"received": 0, "processed": 0, "network": 0, "overload": 0, "invalid": 0, "missed": 0}
 
 
 @dataclass
@@ -95,77 +94,63 @@ class Health:
         self.next_at = time.monotonic() + _EVERY_S
         health = self.message()
         self._publisher.send("health", health)
-        for alert in health["alerts"]:
+        for alert in health.alerts or ():
             self._publisher.send("alert", alert)
 
-    def message(self) -> dict[str, Any]:
+    def message(self) -> wire.Health:
         """The health message as of now."""
         now = time.monotonic()
         self._state, self._reason = self._judge(now)
         work = self.work
         loop = work.loop if work is not None else None
         tools = loop.tools if loop is not None else None
-        return {
-            "v": PROTOCOL_VERSION,
-            "source": self._launch.source,
-            "t": time.time_ns(),
-            "state": self._state,
-            "reason": self._reason,
-            "instance": self._publisher.instance,
-            "alerts": self._open_alerts(),
-            **self._counts(now),
-            "tools_invalid": tools.invalid if tools else 0,
-            "tools_skipped": tools.skipped if tools else 0,
-            "tools_rejected": loop.standing.tools_rejected if loop else {},
-            "clock_offset_ms": loop.clock_offset_ms if loop else 0.0,
-            "engine": work.chain.engines if work else {},
-            "case": work.case.id if work else "",
-            "case_name": work.case_name if work else "",
-            "loading": self.loading,
-            "recording": str(self._recording.path) if self._recording.running else "",
-            "mode": loop.mode if loop else "shadow",
-            "session": self._session(),
-            "unauthenticated": self._launch.unauthenticated,
-            "version": __version__,
-            "error": self._error(now),
-        }
+        return health_message(
+            source=self._launch.source,
+            instance=self._publisher.instance,
+            state=self._state,
+            reason=self._reason,
+            error=self._error(now),
+            alerts=self._open_alerts(),
+            totals=self._totals(now),
+            rates=self._rates,
+            latencies_ms=loop.latencies_ms[: loop.latency_count].copy() if loop else np.zeros(0),
+            tools_invalid=tools.invalid if tools else 0,
+            tools_skipped=tools.skipped if tools else 0,
+            tools_rejected=loop.standing.tools_rejected if loop else {},
+            clock_offset_ms=loop.clock_offset_ms if loop else 0.0,
+            engine=work.chain.engines if work else {},
+            case=work.case.id if work else "",
+            case_name=work.case_name if work else "",
+            loading=self.loading,
+            recording=str(self._recording.path) if self._recording.running else "",
+            mode=loop.mode if loop else "shadow",
+            session=self._session(),
+            unauthenticated=self._launch.unauthenticated,
+        )
 
-    def _counts(self, now: float) -> dict[str, Any]:
-        """Frames, rates and latencies."""
-        frames, latency = _NO_FRAMES, {"p50": 0.0, "p99": 0.0, "max": 0.0}
-        invalid_by: dict[str, int] = {}
-        if self.work is not None:
-            loop, totals = self.work.loop, self.work.account.totals
-            frames = {name: int(getattr(totals, name)) for name in _NO_FRAMES}
-            invalid_by = dict(totals.invalid_by_field)
-            then, received, processed = self._last_counts
-            elapsed = now - then
-            if elapsed > _RATES_OVER_S:
-                self._rates = (totals.received - received) / elapsed, (totals.processed - processed) / elapsed
-                self._last_counts = now, totals.received, totals.processed
-            recent = loop.latencies_ms[: min(loop.latency_count, len(loop.latencies_ms))].copy()
-            if len(recent):
-                p50, p99 = np.percentile(recent, [50, 99])
-                latency = {"p50": float(p50), "p99": float(p99), "max": float(recent.max())}
-            self._log_invalid()
-        return {
-            "fps_in": self._rates[0],
-            "fps_out": self._rates[1],
-            "latency_ms": latency,
-            "frames": frames,
-            "invalid_by_field": invalid_by,
-        }
+    def _totals(self, now: float) -> FrameTotals:
+        """Frames since the start; brings the rates up to date."""
+        if self.work is None:
+            return FrameTotals()
+        totals = self.work.account.totals
+        then, received, processed = self._last_counts
+        elapsed = now - then
+        if elapsed > _RATES_OVER_S:
+            self._rates = (totals.received - received) / elapsed, (totals.processed - processed) / elapsed
+            self._last_counts = now, totals.received, totals.processed
+        self._log_invalid()
+        return totals
 
-    def _session(self) -> dict[str, Any]:
+    def _session(self) -> wire.SessionState:
         work = self.work
-        return {
-            "confirmed": work is not None and work.confirmed is not None,
-            "accepted": work is not None and work.loop.standing.accepted,
-            "plan": list(work.plan) if work else [],
-            "restored": work is not None and work.restored,
-        }
+        return wire.SessionState(
+            confirmed=work is not None and work.confirmed is not None,
+            accepted=work is not None and work.loop.standing.accepted,
+            plan=list(work.plan) if work else [],
+            restored=work is not None and work.restored,
+        )
 
-    def _open_alerts(self) -> list[dict[str, Any]]:
+    def _open_alerts(self) -> list[wire.Alert]:
         """All that is open, for a display that has just begun to listen."""
         if self.work is None:
             return []

@@ -1,22 +1,37 @@
-"""Records to wire messages: plain dictionaries in the protocol's words."""
+"""Results to wire messages: one function for each kind of message that the pipeline sends."""
 
 from __future__ import annotations
 
 import math
-from typing import Any
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
 
 import numpy as np
+from msgspec import UNSET
+from numpy.typing import NDArray
 
-from fluoronav.stream.frame import Alert, FrameRecord, RegistrationResult
+from fluoronav import __version__
+from fluoronav.stream import frame as stream
+from fluoronav.stream.frame import FrameRecord, RegistrationResult
+from fluoronav.stream.pipeline.accounting import FrameTotals
+from fluoronav.wire import messages as wire
 from fluoronav.wire.messages import PROTOCOL_VERSION
 
 # What a number says that may not be left out and is not known, mm or degrees.
 _UNKNOWN = 1e6
 
 
-def _list(array) -> list[float] | None:
+def _list(array: NDArray[Any] | None) -> list[float] | None:
     """None also where a number is not finite: a reader would have to refuse the whole message."""
-    return None if array is None or not np.isfinite(array).all() else array.ravel().tolist()
+    if array is None:
+        return None
+    values: list[float] = array.ravel().tolist()
+    return values if all(map(math.isfinite, values)) else None
+
+
+def _path(points: NDArray[Any] | None) -> list[list[float]] | None:
+    return None if points is None or not np.isfinite(points).all() else points.tolist()
 
 
 def _number(value: float | None) -> float | None:
@@ -28,11 +43,12 @@ def _bounded(value: float) -> float:
     return value if math.isfinite(value) else _UNKNOWN
 
 
-def _registration(r: RegistrationResult | None) -> dict[str, Any] | None:
-    if r is None or not np.isfinite(r.T_camera_ct).all():
+def _pose(r: RegistrationResult | None) -> dict[str, Any] | None:
+    T_camera_ct = None if r is None else _list(r.T_camera_ct)
+    if r is None or T_camera_ct is None:
         return None
     return {
-        "T_camera_ct": _list(r.T_camera_ct),
+        "T_camera_ct": T_camera_ct,
         "score": _bounded(r.score) if r.score < 1 else 1.0,
         "sigma": [_bounded(s) for s in r.sigma.tolist()],
         "tre_mm": _bounded(r.tre_mm),
@@ -43,102 +59,198 @@ def _registration(r: RegistrationResult | None) -> dict[str, Any] | None:
     }
 
 
+def _instrument(i: stream.Instrument) -> wire.Instrument:
+    return wire.Instrument(
+        id=i.id,
+        kind=i.kind,
+        tip_px=_list(i.tip_px),
+        tail_px=_list(i.tail_px),
+        tip_ct=_list(i.tip_ct),
+        axis_ct=_list(i.axis_ct),
+        sigma_mm=_bounded(i.sigma_mm),
+        origin=i.origin,
+        age=i.age,
+        age_ms=round(i.age_ms, 1),
+        method=i.method,
+        shaft_px=_path(i.shaft_px()),
+    )
+
+
+def _distances(distances: Sequence[stream.Distance]) -> list[wire.Distance]:
+    """Those that are known."""
+    return [
+        wire.Distance(
+            instrument=d.instrument,
+            structure=d.structure,
+            distance_mm=d.distance_mm,
+            lower_mm=d.lower_mm,
+            nearest_ct=nearest_ct,
+            level=d.level,
+            ahead_mm=_number(d.ahead_mm),
+            contact_s=_number(d.contact_s),
+        )
+        for d in distances
+        if math.isfinite(d.distance_mm) and math.isfinite(d.lower_mm) and (nearest_ct := _list(d.nearest_ct))
+    ]
+
+
+def _plan(p: stream.PlanProgress) -> wire.PlanProgress:
+    return wire.PlanProgress(
+        trajectory=p.trajectory,
+        entry_px=_list(p.entry_px),
+        target_px=_list(p.target_px),
+        angle_deg=_number(p.angle_deg),
+        lateral_mm=_number(p.lateral_mm),
+        depth_left_mm=_number(p.depth_left_mm),
+        beside_mm=_list(p.lateral_offset_mm),
+    )
+
+
+def _outline(o: stream.Outline) -> wire.Outline:
+    paths = [path for points in o.paths if (path := _path(points)) is not None]
+    return wire.Outline(structure=o.structure, color=o.color, paths=paths)
+
+
 def overlay_message(
-    frame: FrameRecord, source: str, deadline_ms: float, dropped: dict[str, int], stages: dict[str, float], mode: str
-) -> dict[str, Any]:
+    frame: FrameRecord,
+    source: str,
+    deadline_ms: float,
+    dropped: Mapping[str, int],
+    stages: Mapping[str, float],
+    mode: Literal["live", "shadow"],
+) -> wire.Overlay:
     """The overlay of a frame, but for ``t_sent`` and ``missed``, which are known when it leaves."""
-    message: dict[str, Any] = {
-        "v": PROTOCOL_VERSION,
-        "source": source,
-        "seq": frame.seq,
-        "t_acq": frame.t_acq,
-        "t_recv": frame.t_recv,
-        "t_sent": 0,
-        "deadline_ms": deadline_ms,
-        "missed": False,
-        "dropped": dropped,
-        "stages": {name: round(ms, 3) for name, ms in stages.items()},
-        "status": frame.status,
-        "registration": _registration(frame.registration),
-        "instruments": [
-            {
-                "id": i.id,
-                "kind": i.kind,
-                "tip_px": _list(i.tip_px),
-                "tail_px": _list(i.tail_px),
-                "tip_ct": _list(i.tip_ct),
-                "axis_ct": _list(i.axis_ct),
-                "sigma_mm": _bounded(i.sigma_mm),
-                "origin": i.origin,
-                "age": i.age,
-                "age_ms": round(i.age_ms, 1),
-                "method": i.method,
-                "shaft_px": None if (shaft := i.shaft_px()) is None or not np.isfinite(shaft).all() else shaft.tolist(),
-            }
-            for i in frame.instruments
-        ],
-        "distances": [
-            {
-                "instrument": d.instrument,
-                "structure": d.structure,
-                "distance_mm": d.distance_mm,
-                "lower_mm": d.lower_mm,
-                "nearest_ct": _list(d.nearest_ct),
-                "level": d.level,
-                "ahead_mm": _number(d.ahead_mm),
-                "contact_s": _number(d.contact_s),
-            }
-            for d in frame.distances
-            if math.isfinite(d.distance_mm) and math.isfinite(d.lower_mm) and np.isfinite(d.nearest_ct).all()
-        ],
-        "plan": [
-            {
-                "trajectory": p.trajectory,
-                "entry_px": _list(p.entry_px),
-                "target_px": _list(p.target_px),
-                "angle_deg": _number(p.angle_deg),
-                "lateral_mm": _number(p.lateral_mm),
-                "depth_left_mm": _number(p.depth_left_mm),
-                "beside_mm": _list(p.lateral_offset_mm),
-            }
-            for p in frame.plan
-        ],
-        "outlines": [
-            {
-                "structure": o.structure,
-                "color": o.color,
-                "paths": [path.tolist() for path in o.paths if np.isfinite(path).all()],
-            }
-            for o in frame.outlines
-        ],
-        "models": frame.models,
-        "mode": mode,
-    }
-    if frame.objects:
-        message["objects"] = [{"name": o.name} | r for o in frame.objects if (r := _registration(o.registration))]
-    return message
+    pose = _pose(frame.registration)
+    return wire.Overlay(
+        v=PROTOCOL_VERSION,
+        source=source,
+        seq=frame.seq,
+        t_acq=frame.t_acq,
+        t_recv=frame.t_recv,
+        t_sent=0,
+        deadline_ms=deadline_ms,
+        missed=False,
+        dropped=wire.Dropped(**dropped),
+        stages={name: round(ms, 3) for name, ms in stages.items()},
+        status=frame.status,
+        registration=None if pose is None else wire.Registration(**pose),
+        instruments=[_instrument(i) for i in frame.instruments],
+        distances=_distances(frame.distances),
+        plan=[_plan(p) for p in frame.plan],
+        outlines=[_outline(o) for o in frame.outlines],
+        models=frame.models,
+        mode=mode,
+        objects=[wire.ObjectRegistration(o.name, **own) for o in frame.objects if (own := _pose(o.registration))]
+        if frame.objects
+        else UNSET,
+    )
 
 
-def alert_message(alert: Alert, source: str, instance: str, seq: int, t_acq: int) -> dict[str, Any]:
+def alert_message(alert: stream.Alert, source: str, instance: str, seq: int, t_acq: int) -> wire.Alert:
     """An alert, as of the frame that it goes with (0, 0 where there is none).
 
     `instance` tells one start of the pipeline from another: the alerts of one that has ended are of nothing any more.
     """
-    return {
-        "v": PROTOCOL_VERSION,
-        "source": source,
-        "instance": instance,
-        "id": alert.id,
-        "seq": seq,
-        "t_acq": t_acq,
-        "t_raised": alert.t_raised,
-        "state": alert.state,
-        "priority": alert.priority,
-        "kind": alert.kind,
-        "instrument": alert.instrument,
-        "structure": alert.structure,
-        "distance_mm": _number(alert.distance_mm),
-        "lower_mm": _number(alert.lower_mm),
-        "threshold_mm": alert.threshold_mm,
-        "text": alert.text,
-    }
+    return wire.Alert(
+        v=PROTOCOL_VERSION,
+        source=source,
+        instance=instance,
+        id=alert.id,
+        seq=seq,
+        t_acq=t_acq,
+        t_raised=alert.t_raised,
+        state=alert.state,
+        priority=alert.priority,
+        kind=alert.kind,  # pyright: ignore[reportArgumentType]
+        instrument=alert.instrument,
+        structure=alert.structure,
+        distance_mm=_number(alert.distance_mm),
+        lower_mm=_number(alert.lower_mm),
+        threshold_mm=alert.threshold_mm,
+        text=alert.text,
+    )
+
+
+def _latency(recent_ms: NDArray[np.float64]) -> wire.Latency:
+    if not len(recent_ms):
+        return wire.Latency(0.0, 0.0, 0.0)
+    p50, p99 = np.percentile(recent_ms, [50, 99])
+    return wire.Latency(float(p50), float(p99), float(recent_ms.max()))
+
+
+def health_message(
+    *,
+    source: str,
+    instance: str,
+    state: str,
+    reason: str,
+    error: str,
+    alerts: list[wire.Alert],
+    rates: tuple[float, float],
+    latencies_ms: NDArray[np.float64],
+    totals: FrameTotals,
+    tools_invalid: int,
+    tools_skipped: int,
+    tools_rejected: dict[str, int],
+    clock_offset_ms: float,
+    engine: dict[str, str],
+    case: str,
+    case_name: str,
+    loading: str,
+    recording: str,
+    mode: Literal["live", "shadow"],
+    session: wire.SessionState,
+    unauthenticated: bool,
+) -> wire.Health:
+    """The health message as of now.
+
+    Parameters
+    ----------
+    alerts : list of wire.Alert
+        All that are open.
+    rates : tuple of float
+        Frames received and overlays sent, per second.
+    latencies_ms : ndarray, shape (n,)
+        Exposure to overlay sent, of the last frames.
+    totals : FrameTotals
+        Frames since the start.
+
+    Other parameters are the fields of :class:`fluoronav.wire.messages.Health`.
+    """
+    return wire.Health(
+        v=PROTOCOL_VERSION,
+        source=source,
+        t=time.time_ns(),
+        state=state,  # pyright: ignore[reportArgumentType]
+        reason=reason,
+        instance=instance,
+        alerts=alerts,
+        fps_in=rates[0],
+        fps_out=rates[1],
+        latency_ms=_latency(latencies_ms),
+        frames=wire.FrameCounts(*(int(getattr(totals, name)) for name in wire.FrameCounts.__struct_fields__)),
+        invalid_by_field=dict(totals.invalid_by_field),
+        tools_invalid=tools_invalid,
+        tools_skipped=tools_skipped,
+        tools_rejected=tools_rejected,
+        clock_offset_ms=clock_offset_ms,
+        engine=engine,
+        case=case,
+        case_name=case_name,
+        loading=loading,
+        recording=recording,
+        mode=mode,
+        session=session,
+        unauthenticated=unauthenticated,
+        version=__version__,
+        error=error,
+    )
+
+
+def view_header(source: str, seq: int, t_acq: int, pixels: NDArray[np.uint8]) -> wire.ViewHeader:
+    """The header of a picture for a display, shape (rows, cols)."""
+    rows, cols = pixels.shape
+    return wire.ViewHeader(
+        v=PROTOCOL_VERSION, source=source, seq=seq, t_acq=t_acq, rows=rows, cols=cols, dtype="u1", bits=8,
+        polarity="counts",
+    )  # fmt: skip

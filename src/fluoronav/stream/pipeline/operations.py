@@ -14,10 +14,11 @@ from fluoronav.stream.pipeline.session import Accepted, Mark
 from fluoronav.stream.pipeline.session_keeper import SessionKeeper
 from fluoronav.stream.pipeline.watchdog import Watchdog
 from fluoronav.stream.pipeline.work import RequestError, Work
+from fluoronav.wire import Health as HealthMessage
 from fluoronav.wire import Request
 from fluoronav.wire.requests import AlertAcknowledge, Args, CaseConfirm, CaseLoad, ModeSet, PlanSet
 
-Done = Callable[[], dict[str, Any]]
+Done = Callable[[], dict[str, Any] | HealthMessage]
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,13 @@ from typing import Any
 
 import numpy as np
 import zmq
+from msgspec import Struct
 from numpy.typing import NDArray
 
 from fluoronav.stream.frame import Alert
 from fluoronav.stream.pipeline.messages import alert_message
 from fluoronav.wire import encode
+from fluoronav.wire import messages as wire
 
 
 class Publisher:
@@ -30,11 +32,11 @@ class Publisher:
         self._lock = threading.Lock()
         self._topics = {kind: f"{kind}/{source}".encode() for kind in ("overlay", "alert", "health", "view")}
 
-    def alert(self, alert: Alert, seq: int, t_acq: int) -> dict[str, Any]:
+    def alert(self, alert: Alert, seq: int, t_acq: int) -> wire.Alert:
         """An alert's message as of a frame; 0 and 0 where there has been none."""
         return alert_message(alert, self._source, self.instance, seq, t_acq)
 
-    def send(self, kind: str, message: dict[str, Any], payload: NDArray[np.uint8] | None = None) -> None:
+    def send(self, kind: str, message: Struct, payload: NDArray[np.uint8] | None = None) -> None:
         """Sends a message; `kind` is the first part of its topic."""
         parts: list[Any] = [self._topics[kind], encode(message)]
         if payload is not None:

@@ -13,13 +13,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from fluoronav.paths import private_folder, private_opener
 from fluoronav.stream.frame import Alert
+from fluoronav.validation import first_error
 
 # A session is one operation; what is older belongs to another day's patient.
 _LONGEST_NS = 12 * 3600 * 10**9
 # A clock that was set right between two starts.
 _CLOCK_STEP_NS = 60 * 10**9
-_MOST_BYTES = 2**20
 MOST_ALERTS = 256
+# Room for so many alerts whose names are as long as they may be, in letters that JSON writes as twelve.
+_MOST_BYTES = 2**21
 # A file is filled up to a multiple of this, so that it can be overwritten where a full disk takes no second one.
 _ROOM_BYTES = 8192
 
@@ -95,7 +97,7 @@ class SessionFile:
         try:
             session = Session.model_validate_json(content)
         except ValidationError as error:
-            raise SessionError(f"{self.path}: cannot be read: {error.errors()[0]['msg']}") from error
+            raise SessionError(f"{self.path}: cannot be read: {first_error(error)}") from error
         if session.launch != launch:
             return None
         age = time.time_ns() - session.written

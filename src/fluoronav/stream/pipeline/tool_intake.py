@@ -12,7 +12,7 @@ import zmq
 
 from fluoronav.stream.frame import ToolSample
 from fluoronav.stream.stage import ObservesTools
-from fluoronav.wire import InvalidMessage, decode_tools
+from fluoronav.wire import InvalidMessage, decode_tools, subscriber
 from fluoronav.wire.clock import ClockOffset
 
 
@@ -70,12 +70,7 @@ class ToolIntake:
 
     def __init__(self, context: zmq.Context[Any], endpoint: str, observer: ObservesTools, max_future_ms: float) -> None:
         self._observer, self._max_future_ms = observer, max_future_ms
-        self.socket = context.socket(zmq.SUB)
-        self.socket.setsockopt(zmq.RCVHWM, 256)
-        self.socket.setsockopt(zmq.LINGER, 0)
-        self.socket.setsockopt(zmq.MAXMSGSIZE, 2**20)
-        self.socket.setsockopt(zmq.SUBSCRIBE, b"tool/")
-        self.socket.connect(endpoint)
+        self.socket = subscriber(context, endpoint, ["tool/"], high_water=256, max_bytes=2**20)
         self.invalid = self.skipped = 0
         self.refused = ""
         self.last_at = 0.0

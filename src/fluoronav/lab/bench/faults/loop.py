@@ -26,7 +26,7 @@ from fluoronav.lab.bench.faults.row import BenchError
 from fluoronav.lab.bench.faults.scene import DANGER_FRAMES, Scene
 from fluoronav.lab.simulation.grabber import frame_header
 from fluoronav.lab.simulation.rig import free_endpoints
-from fluoronav.wire import encode
+from fluoronav.wire import encode, subscriber
 from fluoronav.wire.messages import PROTOCOL_VERSION
 from fluoronav.wire.sockets import publisher_of_frames, publisher_of_tools
 
@@ -254,13 +254,7 @@ class Loop:
 
     def subscriber(self, *topics: bytes, held: int = 1000) -> zmq.Socket[bytes]:
         """A further subscriber to the output; the caller closes it."""
-        socket = self._context.socket(zmq.SUB)
-        socket.setsockopt(zmq.LINGER, 0)
-        socket.setsockopt(zmq.RCVHWM, held)
-        for topic in topics:
-            socket.setsockopt(zmq.SUBSCRIBE, topic)
-        socket.connect(self.endpoints["out"])
-        return socket
+        return subscriber(self._context, self.endpoints["out"], topics, high_water=held)
 
     # The faults
 

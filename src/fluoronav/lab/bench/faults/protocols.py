@@ -33,7 +33,7 @@ from fluoronav.lab.bench.faults.row import BenchError, Fault, NotHere, Outcome
 from fluoronav.lab.process import end_process
 from fluoronav.lab.simulation.rig import free_endpoints
 from fluoronav.paths import embedded_case
-from fluoronav.wire import encode
+from fluoronav.wire import encode, subscriber
 from fluoronav.wire.messages import PROTOCOL_VERSION
 
 
@@ -75,10 +75,7 @@ class Bridge:
                  "--endpoint", endpoint], stdout=log, stderr=log,
             )  # fmt: skip
         self._context = zmq.Context()
-        self._socket = self._context.socket(zmq.SUB)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.setsockopt(zmq.SUBSCRIBE, b"tool/")
-        self._socket.connect(endpoint)
+        self._socket = subscriber(self._context, endpoint, ["tool/"])
         end = time.time() + LIMITS.starts_s
         while not self.gateway.connections:
             if time.time() > end or self._process.poll() is not None:
