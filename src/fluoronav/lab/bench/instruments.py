@@ -27,7 +27,7 @@ from fluoronav.lab.simulation.sequence import Anatomy
 from fluoronav.paths import cache_folder, shipped
 from fluoronav.stream.detection.network_input import KINDS
 from fluoronav.stream.detection.stage import DetectionStage
-from fluoronav.stream.frame import Budget, Detection, FrameRecord
+from fluoronav.stream.frame import RADIUS_95_2D, Budget, Detection, FrameRecord
 from fluoronav.stream.preprocessing.stage import AttenuationStage
 
 Float = NDArray[np.float64]
@@ -224,7 +224,7 @@ def _figures(rows: list[dict[str, Any]], false: list[Detection], frames: int, do
             "tip_mm": {"median": q("tip_mm", 50), "p95": q("tip_mm", 95)},
             "direction_deg": q("direction_deg", 50),
             "kind_right": float(np.mean([r["kind"] == r["called"] for r in hit])) if hit else None,
-            "held": float(np.mean([r["tip_px"] < 2.45 * r["sigma_px"] for r in hit])) if hit else None,
+            "held": float(np.mean([r["tip_px"] < RADIUS_95_2D * r["sigma_px"] for r in hit])) if hit else None,
         }
 
     whole = of(rows)
