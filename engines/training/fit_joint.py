@@ -5,7 +5,7 @@
 
 Its examples are the finds of both looks, wrong ones included, on scenes as those that they were trained on; so it is
 done after both, and again after each training of either. All is seeded; weights and figures are in
-instrument-joint.json, and the weights are to be written into joint.py (a test holds one against the other).
+instrument-joint.json, and the weights are to be written into joint_score.py (a test holds one against the other).
 """
 
 from __future__ import annotations
