@@ -220,14 +220,8 @@ def train(
         running.append(loss.detach())
         if len(running) == 500:
             lost = float(torch.stack(running).mean())
-            curve.append(
-                {
-                    "examples": examples_seen,
-                    "scenes": len(examples),
-                    "loss": lost,
-                    "held_loss": held_loss(model, examples),
-                }
-            )
+            held = held_loss(model, examples)
+            curve.append({"examples": examples_seen, "scenes": len(examples), "loss": lost, "held_loss": held})
             bar.set_postfix(loss=lost, held=held)
             running = []
             write_json({"curve": curve}, out)
