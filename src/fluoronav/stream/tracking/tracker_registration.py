@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares
+from scipy.optimize import OptimizeResult, least_squares
 
 from fluoronav.geometry import Camera, inverse, moved_about, transform_points
 from fluoronav.stream.priority import beside_the_frame_path
@@ -120,20 +120,12 @@ def reference_pose(camera: Camera, correspondences: list[Correspondence]) -> Ref
     if T is None:
         return None
     stacked = _Stacked.of(correspondences)
-    # Solved again from the solution, so that the covariance is of a twist about its own centre.
-    for _ in range(2):
-        centre_ct, T_start = transform_points(T, stacked.tips).mean(0), T
-
-        def residuals(twist: Float, centre_ct: Float = centre_ct, T_start: Float = T_start) -> Float:
-            return _residuals(camera, stacked, moved_about(centre_ct, twist) @ T_start)
-
-        try:
-            solved = least_squares(
-                residuals, np.zeros(6), jac="3-point", x_scale="jac", loss="huber", f_scale=SOLVER.huber_sigmas
-            )
-        except ValueError:  # a tool behind the source
-            return None
-        T = moved_about(centre_ct, solved.x) @ T_start
+    try:
+        T, _ = _solve(camera, stacked, T)
+        # Again from the solution, so that the covariance is of a twist about its own centre.
+        T, solved = _solve(camera, stacked, T)
+    except ValueError:  # a tool behind the source
+        return None
     information = solved.jac.T @ solved.jac
     if not np.isfinite(information).all() or np.linalg.cond(_scaled(information)) > SOLVER.max_condition:
         return None
@@ -142,6 +134,19 @@ def reference_pose(camera: Camera, correspondences: list[Correspondence]) -> Ref
     covariance = np.linalg.inv(information) * max(residual, 1.0) ** 2
     centre_ct = transform_points(T, stacked.tips).mean(0)
     return ReferencePose(T, np.asarray(covariance, np.float64), centre_ct, residual, len(correspondences))
+
+
+def _solve(camera: Camera, stacked: _Stacked, T_start: Float) -> tuple[Float, OptimizeResult]:
+    """The pose nearest to a start, and SciPy's solution for the twist about the tips' centre."""
+    centre_ct = transform_points(T_start, stacked.tips).mean(0)
+
+    def residuals(twist: Float) -> Float:
+        return _residuals(camera, stacked, moved_about(centre_ct, twist) @ T_start)
+
+    solved = least_squares(
+        residuals, np.zeros(6), jac="3-point", x_scale="jac", loss="huber", f_scale=SOLVER.huber_sigmas
+    )
+    return moved_about(centre_ct, solved.x) @ T_start, solved
 
 
 class TrackerRegistration:
