@@ -16,7 +16,7 @@ from tqdm import tqdm
 from fluoronav.geometry import Camera
 from fluoronav.lab.simulation.instrument_scenes import Background, Placed, SceneMaker, limb
 from fluoronav.paths import shipped
-from fluoronav.stream.detection.network_input import CHANNELS, FINE, GRID, KINDS, MAPS, SIDE, Field
+from fluoronav.stream.detection.network_input import CHANNELS, DETAIL_PX, INPUT_PX, KINDS, MAP_PX, MAPS, NetworkInput
 from fluoronav.stream.frame import Budget, FrameRecord
 from fluoronav.stream.preprocessing.stage import AttenuationStage
 
@@ -76,14 +76,14 @@ def scenes(seed: int, count: int, backgrounds: list[Background]) -> Scenes:
     """Details (n, 512, 512) and wholes (n, 256, 256) in steps of 4 / 127, the maps that belong to them
     (n, 6, 128, 128) in 255ths, and the number of instruments of each."""
     cv2.setNumThreads(1)
-    camera = Camera.load(shipped("calibration/demo-carm.yaml")).scaled(FINE / 1024)
+    camera = Camera.load(shipped("calibration/demo-carm.yaml")).scaled(DETAIL_PX / 1024)
     rng = np.random.default_rng(seed)
     limbs = [limb(rng, camera) for _ in range(6)]
     makers = [SceneMaker(camera, some, hard=HARD) for some in (backgrounds, limbs)]
     stage = AttenuationStage()
-    details, wholes = np.empty((count, FINE, FINE), np.int8), np.empty((count, SIDE, SIDE), np.int8)
-    maps, counted = np.empty((count, len(MAPS), GRID, GRID), np.uint8), np.zeros(count, np.int64)
-    one = np.empty((CHANNELS, SIDE, SIDE), np.float32)
+    details, wholes = np.empty((count, DETAIL_PX, DETAIL_PX), np.int8), np.empty((count, INPUT_PX, INPUT_PX), np.int8)
+    maps, counted = np.empty((count, len(MAPS), MAP_PX, MAP_PX), np.uint8), np.zeros(count, np.int64)
+    one = np.empty((CHANNELS, INPUT_PX, INPUT_PX), np.float32)
     for k in range(count):
         while True:
             photons = float(np.exp(rng.uniform(*np.log(_PHOTONS))))
@@ -101,10 +101,13 @@ def scenes(seed: int, count: int, backgrounds: list[Background]) -> Scenes:
             )
             if frame.full_field_mask[inside].mean() > 0.93:
                 break
-        Field(frame.full_field_mask).write(frame.pyramid[SIDE], frame.pyramid[FINE], one)
+        NetworkInput(frame.full_field_mask).write(frame.pyramid[INPUT_PX], frame.pyramid[DETAIL_PX], one)
         steps = np.rint(one / _STEP).astype(np.int8)
-        details[k], wholes[k] = steps[:4].reshape(2, 2, SIDE, SIDE).transpose(2, 0, 3, 1).reshape(FINE, FINE), steps[4]
-        scale = GRID / FINE
+        details[k], wholes[k] = (
+            steps[:4].reshape(2, 2, INPUT_PX, INPUT_PX).transpose(2, 0, 3, 1).reshape(DETAIL_PX, DETAIL_PX),
+            steps[4],
+        )
+        scale = MAP_PX / DETAIL_PX
         truth = [
             (KINDS.index(p.kind), ((p.axis_px + 0.5) * scale - 0.5).astype(np.float32), not p.tip_hidden)
             for p in placed
@@ -116,13 +119,13 @@ def scenes(seed: int, count: int, backgrounds: list[Background]) -> Scenes:
 def targets(truth: list[tuple[int, np.ndarray, bool]]) -> np.ndarray:
     """The maps, shape (6, 128, 128), of instruments: kind, axis in pixels of the grid from the tip on, and whether the
     tip can be seen. One that cannot is not asked for."""
-    out = np.zeros((len(MAPS), GRID, GRID), np.float32)
-    y, x = np.mgrid[:GRID, :GRID].astype(np.float32)
+    out = np.zeros((len(MAPS), MAP_PX, MAP_PX), np.float32)
+    y, x = np.mgrid[:MAP_PX, :MAP_PX].astype(np.float32)
     for kind, uv, tip_in_sight in truth:
-        fine = np.full((4 * GRID, 4 * GRID), 255, np.uint8)
+        fine = np.full((4 * MAP_PX, 4 * MAP_PX), 255, np.uint8)
         cv2.polylines(fine, [np.rint((uv + 0.5) * 4 - 0.5).astype(np.int32)], False, 0, 1)
         distance = (
-            cv2.resize(cv2.distanceTransform(fine, cv2.DIST_L2, 3), (GRID, GRID), interpolation=cv2.INTER_AREA) / 4
+            cv2.resize(cv2.distanceTransform(fine, cv2.DIST_L2, 3), (MAP_PX, MAP_PX), interpolation=cv2.INTER_AREA) / 4
         )
         np.maximum(out[kind], np.exp(-(distance**2) / (2 * _LINE_SIGMA**2)), out=out[kind])
         for channel, end in ((4, uv[0]), (5, uv[-1]))[0 if tip_in_sight else 1 :]:
@@ -148,9 +151,9 @@ class Examples:
 
     def __init__(self, room: int, device: torch.device) -> None:
         self.held, self.device, self._count = min(room // 20, _MOST_HELD), device, 0
-        self._details = torch.empty((room, 1, FINE, FINE), dtype=torch.int8, device=device)
-        self._wholes = torch.empty((room, 1, SIDE, SIDE), dtype=torch.int8, device=device)
-        self._maps = torch.empty((room, len(MAPS), GRID, GRID), dtype=torch.uint8, device=device)
+        self._details = torch.empty((room, 1, DETAIL_PX, DETAIL_PX), dtype=torch.int8, device=device)
+        self._wholes = torch.empty((room, 1, INPUT_PX, INPUT_PX), dtype=torch.int8, device=device)
+        self._maps = torch.empty((room, len(MAPS), MAP_PX, MAP_PX), dtype=torch.uint8, device=device)
         self._counted = np.zeros(room, np.int64)
         self._empty: list[int] = []
 

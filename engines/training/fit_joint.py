@@ -5,7 +5,7 @@
 
 Its examples are the finds of both looks, wrong ones included, on scenes as those that they were trained on; so it is
 done after both, and again after each training of either. All is seeded; weights and figures are in
-instrument-joint.json, and the weights are to be written into joint.py (a test holds one against the other).
+instrument-joint.json, and the weights are to be written into joint_score.py (a test holds one against the other).
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from fluoronav.lab.bench.instruments import compared
 from fluoronav.lab.bench.matching import SAME_PX, off_px
 from fluoronav.lab.simulation.instrument_scenes import Background
 from fluoronav.paths import shipped, write_json
-from fluoronav.stream.detection.joint_score import FEATURES, WEIGHTS, features
-from fluoronav.stream.detection.networks import Looks
-from fluoronav.stream.detection.stage import LEAST_PROPOSED
+from fluoronav.stream.detection.joint_score import FEATURES, WEIGHTS, candidate_features
+from fluoronav.stream.detection.stage import SCORES
+from fluoronav.stream.detection.two_stage import TwoStageDetector
 
 SEED = 20380000
 _LIMBS = 0.3
@@ -45,14 +45,14 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
     cv2.setNumThreads(1)
     rng = np.random.default_rng(seed)
     camera = Camera.load(shipped("calibration/demo-carm.yaml"))
-    looks = Looks(camera)
+    detector = TwoStageDetector(camera)
     found, kinds, scenes = [], [], []
     for k, (frame, placed) in enumerate(exposures(rng, camera, of_chest, _LIMBS, count)):
         assert frame.full_field_mask is not None
-        looked = looks.find(frame, LEAST_PROPOSED)
-        found += list(features(looked, frame.full_field_mask, frame.counts.shape))
+        candidates = detector.detect(frame, SCORES.candidate)
+        found += list(candidate_features(candidates, frame.full_field_mask, frame.counts.shape))
         tails = tails_in_view(placed, camera)
-        for one in looked:
+        for one in candidates:
             is_tip = any(r["found"] for r in compared([one.second], placed, camera.focal_px)[0])
             is_tail = any(off_px(one.second, *tail) < SAME_PX for tail in tails)
             kinds.append(TIP if is_tip else TAIL if is_tail else NONE)
@@ -139,7 +139,7 @@ def main() -> None:
         "instruments": int((what == TIP).sum()), "tails": int((what == TAIL).sum()),
         "weights": Both(finds, kinds).weights(),
         **held_out(finds, kinds, scenes),
-        "looks_alone": held_out(finds[:, [0, 1, 3]], kinds, scenes),
+        "networks_alone": held_out(finds[:, [0, 1, 3]], kinds, scenes),
     }  # fmt: skip
     write_json(record, options.out / "instrument-joint.json")
     print(json.dumps(record, indent=1))

@@ -62,16 +62,16 @@ def second_look(backgrounds: list[Background]) -> tuple[list[np.ndarray], Asked]
 
     def lost(model: Model) -> float:
         said = []
-        measured = range(_CALIBRATING_STRIPS, len(shown) - second.AT_ONCE + 1, second.AT_ONCE)
+        measured = range(_CALIBRATING_STRIPS, len(shown) - second.STRIP_BATCH + 1, second.STRIP_BATCH)
         for a in tqdm(measured, model.provider, unit="pair"):
-            model.input[...] = shown[a : a + second.AT_ONCE]
+            model.input[...] = shown[a : a + second.STRIP_BATCH]
             model.run()
             said.append(model.output.copy())
         told = torch.from_numpy(np.concatenate(said))
         return second.loss_of(told, torch.from_numpy(truths[measured.start :][: len(told)]).float()).item()
 
-    pairs = range(0, _CALIBRATING_STRIPS, second.AT_ONCE)
-    return [shown[a : a + second.AT_ONCE] for a in pairs], lost
+    pairs = range(0, _CALIBRATING_STRIPS, second.STRIP_BATCH)
+    return [shown[a : a + second.STRIP_BATCH] for a in pairs], lost
 
 
 def main() -> None:

@@ -167,11 +167,11 @@ def train(pieces: np.ndarray, photons: list[np.ndarray], minutes: float, curve: 
     rng, model = np.random.default_rng(SEED), Denoiser().to(memory_format=torch.channels_last)
     optimiser = torch.optim.AdamW(model.parameters(), lr=2e-3, weight_decay=1e-4)
     held, batch = max(len(pieces) // 20, 16), 8
-    start, field_mask, running = time.monotonic(), 0, []
+    start, examples_seen, running = time.monotonic(), 0, []
     bar = tqdm(total=100, desc="training", unit="%")
     while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
-            group["lr"] = rate(2e-3, field_mask / 2000, share)
+            group["lr"] = rate(2e-3, examples_seen / 2000, share)
         x, y = np.empty((batch, 2, CROP, CROP), np.float32), np.empty((batch, 1, CROP, CROP), np.float32)
         real = np.zeros(batch, bool)
         for k in range(batch):
@@ -191,10 +191,10 @@ def train(pieces: np.ndarray, photons: list[np.ndarray], minutes: float, curve: 
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        field_mask += batch
+        examples_seen += batch
         running.append(float(loss))
         if len(running) == 100:
-            curve.append({"examples": field_mask, "loss": float(np.mean(running)), **held_out(model, pieces[:held])})
+            curve.append({"examples": examples_seen, "loss": float(np.mean(running)), **held_out(model, pieces[:held])})
             bar.set_postfix(curve[-1])
             running = []
         bar.update(int(100 * share) - bar.n)

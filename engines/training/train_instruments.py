@@ -202,28 +202,27 @@ def train(
     model = model.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.AdamW(model.parameters(), lr=options.rate, weight_decay=1e-3, fused=True)
     rng = np.random.default_rng(options.seed)
-    start, field_mask, running = time.monotonic(), 0, []
+    start, examples_seen, running = time.monotonic(), 0, []
     bar = tqdm(total=100, desc="training", unit="%")
     while (share := (time.monotonic() - start) / (60 * options.minutes)) < 1:
         if growing:
             growing.take()
         frames, wanted = examples.drawn(options.batch, rng)
         for group in optimiser.param_groups:
-            group["lr"] = rate(options.rate, field_mask / (250 * options.batch), share)
+            group["lr"] = rate(options.rate, examples_seen / (250 * options.batch), share)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
             logits = model(frames.contiguous(memory_format=torch.channels_last))
         loss = loss_of(logits.float(), wanted)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
-        field_mask += len(frames)
+        examples_seen += len(frames)
         running.append(loss.detach())
         if len(running) == 500:
             lost = float(torch.stack(running).mean())
-            curve.append(
-                {"examples": field_mask, "scenes": len(examples), "loss": lost, "held_loss": held_loss(model, examples)}
-            )
-            bar.set_postfix(loss=lost, held=curve[-1]["held_loss"])
+            held = held_loss(model, examples)
+            curve.append({"examples": examples_seen, "scenes": len(examples), "loss": lost, "held_loss": held})
+            bar.set_postfix(loss=lost, held=held)
             running = []
             write_json({"curve": curve}, out)
             torch.save(model.state_dict(), out.with_suffix(".checkpoint.pt"))

@@ -33,17 +33,17 @@ from train_instruments import (
 from fluoronav.geometry import Camera
 from fluoronav.lab.simulation.instrument_scenes import Background, Placed
 from fluoronav.paths import shipped
-from fluoronav.stream.detection.candidates import Proposer
-from fluoronav.stream.detection.network_input import GRID, KINDS
-from fluoronav.stream.detection.straightened import (
+from fluoronav.stream.detection.candidates import CandidateDetector
+from fluoronav.stream.detection.network_input import KINDS, MAP_PX
+from fluoronav.stream.detection.strip_image import (
     ACROSS_SCALE_PX,
-    AT_ONCE,
-    COLS,
     OUTPUTS,
-    ROWS,
     SHIFT_SCALE_PX,
+    STRIP_BATCH,
+    STRIP_COLS,
+    STRIP_ROWS,
     TURN_SCALE_DEG,
-    strip,
+    sample_strip,
 )
 
 SEED = 20261127
@@ -74,7 +74,7 @@ class Judge(nn.Module):
         super().__init__()
         self.body = nn.Sequential(
             block(2, 24, 5, 2), block(24, 40, 3, 2), Residual(40), block(40, 64, 3, 2), Residual(64),
-            block(64, 96, 3, 2), Residual(96), nn.Conv2d(96, 96, (ROWS // 16, COLS // 16)), nn.ReLU(),
+            block(64, 96, 3, 2), Residual(96), nn.Conv2d(96, 96, (STRIP_ROWS // 16, STRIP_COLS // 16)), nn.ReLU(),
             nn.Dropout(0.2), nn.Conv2d(96, OUTPUTS, 1),
         )  # fmt: skip
 
@@ -88,14 +88,14 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
     cv2.setNumThreads(1)
     rng = np.random.default_rng(seed)
     camera = Camera.load(shipped("calibration/demo-carm.yaml"))
-    proposer = Proposer(camera.rows, camera.cols)
+    candidates = CandidateDetector(camera.rows, camera.cols)
     strips, truths = [], []
-    one = np.empty((2, ROWS, COLS), np.float32)
+    one = np.empty((2, STRIP_ROWS, STRIP_COLS), np.float32)
     for frame, placed in exposures(rng, camera, of_chest, _LIMBS, count, HARD, COUNTS):
         assert frame.full_field_mask is not None
-        ends = [(d.tip_px, d.direction) for d in proposer.find(frame, _LEAST_SCORE)]
+        ends = [(d.tip_px, d.direction) for d in candidates.detect(frame, _LEAST_SCORE)]
         tails = tails_in_view(placed, camera)
-        ends += [tail for tail in tails if _around(proposer.model.output[0, 5], tail[0], camera) > _TAIL_SEEN]
+        ends += [tail for tail in tails if _around(candidates.model.output[0, 5], tail[0], camera) > _TAIL_SEEN]
         for end, direction in ends:
             for _ in range(_STRIPS):
                 turn = np.deg2rad(rng.normal(0, _JITTER_DEG))
@@ -106,10 +106,12 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
                 truth = _truth(placed, tails, tip, axis)
                 if truth is None:
                     continue
-                strip(frame.counts, frame.full_field_mask, tip, axis, frame.dark, False, one)
+                sample_strip(frame.counts, frame.full_field_mask, tip, axis, frame.dark, False, one)
                 strips.append(one.astype(np.float16))
                 truths.append(truth)
-    return np.array(strips, np.float16).reshape(-1, 2, ROWS, COLS), np.array(truths, np.float64).reshape(-1, 4)
+    return np.array(strips, np.float16).reshape(-1, 2, STRIP_ROWS, STRIP_COLS), np.array(truths, np.float64).reshape(
+        -1, 4
+    )
 
 
 End = tuple[np.ndarray, np.ndarray]  # where it is, (column, row) px, and whither the axis points out of it
@@ -122,7 +124,7 @@ def tails_in_view(placed: tuple[Placed, ...], camera: Camera) -> list[End]:
 
 def _around(grid: np.ndarray, at_px: np.ndarray, camera: Camera) -> float:
     """The most that a map says within a pixel of a place."""
-    col, row = np.rint((at_px + 0.5) * GRID / max(camera.rows, camera.cols) - 0.5).astype(int)
+    col, row = np.rint((at_px + 0.5) * MAP_PX / max(camera.rows, camera.cols) - 0.5).astype(int)
     return float(grid[max(row - 1, 0) : row + 2, max(col - 1, 0) : col + 2].max())
 
 
@@ -185,9 +187,9 @@ def varied(x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
     x[:, 0] *= np.exp(rng.normal(0, 0.2, (n, 1, 1)))
     x[:, 0] += rng.standard_normal(x[:, 0].shape, np.float32) * (0.2 * rng.random((n, 1, 1), np.float32) ** 2)
     slope = rng.normal(0, 0.4, (n, 2, 1, 1)) * (rng.random((n, 1, 1, 1)) < 0.5)
-    x[:, 0] += slope[:, 0] * np.linspace(-1, 1, ROWS)[:, None] + slope[:, 1] * np.linspace(-1, 1, COLS)
-    ends = rng.integers(COLS // 2, 3 * COLS, n)[:, None, None]
-    x[:, 1] *= np.arange(COLS) < ends
+    x[:, 0] += slope[:, 0] * np.linspace(-1, 1, STRIP_ROWS)[:, None] + slope[:, 1] * np.linspace(-1, 1, STRIP_COLS)
+    ends = rng.integers(STRIP_COLS // 2, 3 * STRIP_COLS, n)[:, None, None]
+    x[:, 1] *= np.arange(STRIP_COLS) < ends
     x[:, 0] *= x[:, 1]
     return x, flipped
 
@@ -296,7 +298,7 @@ def main() -> None:
         "seed": options.seed, "strips": len(strips), "instruments": int((truths[:, 0] >= 0).sum()),
         "tails": int((truths[:, 0] == TAIL_END).sum()), "minutes": options.minutes, "curve": curve, "before": before,
     }  # fmt: skip
-    print(exported(model, "instrument-strips", "strips", "judgements", strips[:AT_ONCE], record, options.out))
+    print(exported(model, "instrument-strips", "strips", "judgements", strips[:STRIP_BATCH], record, options.out))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,11 @@ Status = Literal["searching", "tracking", "degraded", "lost", "no_model"]
 Level = Literal["clear", "caution", "danger"]
 AlertState = Literal["raised", "changed", "cleared", "acknowledged"]
 Priority = Literal["high", "medium", "low"]
+# Radius of the region that holds 95 % of a normal error in two dimensions, in its sigmas: the root of chi-square's 95 %
+# quantile with 2 degrees of freedom, 2.448, rounded.
+RADIUS_95_2D = 2.45
+# Kept free at the end of a frame's time for the later stages and for sending, ms (chosen: more than they take).
+RESERVE_MS = 3.0
 _ALONG = np.linspace(0, 1, 9)[:, None]
 # A field without which a stage that reads it can do nothing.
 _NEEDED = {"needed": True}
@@ -155,8 +160,8 @@ class Detection:
     width_px : float
     sigma_px, sigma_deg : float
         Of the tip and of the direction, 1 sigma.
-    bend_px : float
-        How far the middle of its axis stands off the chord from tail to tip, towards that direction turned by a
+    sagitta_px : float
+        Offset of its axis from the middle of the chord between tail and tip; positive towards the direction turned by a
         quarter from columns to rows; 0 where it is straight.
     age : int
         Frames since it was seen.

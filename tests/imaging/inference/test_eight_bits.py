@@ -15,7 +15,7 @@ from fluoronav.imaging.inference.manifest import approved, approved_in_8_bits
 from fluoronav.imaging.inference.runner import Runner
 from fluoronav.imaging.inference.verify import verify
 from fluoronav.stream.detection.stage import DetectionStage
-from fluoronav.stream.detection.straightened import OUTPUTS
+from fluoronav.stream.detection.strip_image import OUTPUTS
 
 WHOLE, SHORT = (InferenceSettings.model_validate({"cpu_precision": p}) for p in ("fp32", "int8"))
 
@@ -195,11 +195,11 @@ def test_less_than_a_tenth_is_too_much_where_it_should_be_a_hundredth(copied):
 
 
 def test_the_stage_says_which_look_runs_whole_and_why(copied, monkeypatch, camera):
-    monkeypatch.setattr("fluoronav.stream.detection.networks.engine", copied.joinpath)
+    monkeypatch.setattr("fluoronav.stream.detection.two_stage.engine", copied.joinpath)
     with_answer(copied, answer("instrument-strips") * 1.5, "instrument-strips")
     stage = DetectionStage(SHORT)
     stage.prepare(None, camera)
-    first, second = stage.engine.split("; second look: ")
+    first, second = stage.engine.split("; second network: ")
     assert first.endswith("int8") and "(whole: 8 bits are" in second
 
 

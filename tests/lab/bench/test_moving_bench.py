@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from tests.stream.detection.finds import seen as seen_at
+from tests.stream.detection.detections import detection
 
 from fluoronav.lab.bench.moving import Shown, figures, moving
 from fluoronav.lab.simulation.instrument_scenes import Background, Placed
@@ -20,7 +20,7 @@ def wire(camera, tip, length_px=300):
 
 
 def find(tip, id, angle_deg=0.0):
-    return dataclasses.replace(seen_at(*tip, np.deg2rad(angle_deg)), id=id)
+    return dataclasses.replace(detection(*tip, np.deg2rad(angle_deg)), id=id)
 
 
 def test_an_instrument_is_shown_where_its_tip_is_and_keeps_its_identity(camera):

@@ -1,16 +1,16 @@
-"""The shadow in the cells of a turned grid."""
+"""Attenuation in the cells of a rotated grid, and saturation along a line."""
 
 import numpy as np
 import pytest
 
-from fluoronav.stream.detection.profiles import glow_along, shadow_in_cells
+from fluoronav.stream.detection.profiles import attenuation_in_cells, saturation_along
 
 ALONG, ACROSS = np.array([2.5, 0.0]), np.array([0.0, 2.0])
 
 
 def cells(counts, corner, along, across, shape=(24, 64), inverse=False) -> np.ndarray:
     out = np.empty(shape, np.float32)
-    shadow_in_cells(counts, np.array(corner, float), along, across, 0.0, inverse, out)
+    attenuation_in_cells(counts, np.array(corner, float), along, across, 0.0, inverse, out)
     return np.exp(-out)
 
 
@@ -47,7 +47,7 @@ def test_nearly_all_photons_of_a_cell_count(degrees):
     assert np.mean(efficiency) > 0.8
 
 
-def test_beyond_the_border_the_border_goes_on():
+def test_the_border_is_replicated():
     counts = np.full((64, 64), 1000, np.uint16)
     counts[:, -1] = 4000
     seen = cells(counts, [50, -40], ALONG, ACROSS, (30, 30))
@@ -79,10 +79,10 @@ def test_a_stretch_of_a_line_glows_where_the_detector_is_saturated(dtype, invers
         counts = full - counts
     tip, right = np.array([128.0, 60.0]), np.array([1.0, 0.0])
 
-    def glow(first, last, direction=right, at=tip):
-        return glow_along(counts, at, direction, first, last, 0.25, float(full), inverse)
+    def saturation(first, last, direction=right, at=tip):
+        return saturation_along(counts, at, direction, first, last, 0.25, float(full), inverse)
 
-    assert glow(8, 100) == pytest.approx(1) and glow(-100, -8) < 0.01
-    assert glow(8, 100, -right) < 0.01
-    assert 0.4 < glow(-100, 100) < 0.6
-    assert glow(4, 30, right, np.array([300.0, 60.0])) == 0  # out of the picture
+    assert saturation(8, 100) == pytest.approx(1) and saturation(-100, -8) < 0.01
+    assert saturation(8, 100, -right) < 0.01
+    assert 0.4 < saturation(-100, 100) < 0.6
+    assert saturation(4, 30, right, np.array([300.0, 60.0])) == 0  # out of the picture

@@ -5,13 +5,13 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from tests.stream.detection.finds import seen
+from tests.stream.detection.detections import detection
 
 from fluoronav.stream.detection.identity import IdentityTracker
-from fluoronav.stream.detection.networks import Looks
 from fluoronav.stream.detection.stage import DetectionStage
-from fluoronav.stream.detection.straightened import ACROSS_SCALE_PX, OUTPUTS, TURN_SCALE_DEG
+from fluoronav.stream.detection.strip_image import ACROSS_SCALE_PX, OUTPUTS, TURN_SCALE_DEG
 from fluoronav.stream.detection.tracing import trace_instruments
+from fluoronav.stream.detection.two_stage import TwoStageDetector
 from fluoronav.stream.frame import Budget, FrameRecord
 from fluoronav.stream.tracking.drift import DriftFilter
 
@@ -107,8 +107,8 @@ def test_lines_that_cross_at_small_angles_are_told_apart(rng):
         of_one, of_other = np.linalg.solve(np.stack([one, -other], 1), tip - one_tip)
         if not (-0.05 < of_one < 1.05 and -0.05 < of_other < 1.05) or np.linalg.norm(one_tip - tip) < 6:
             continue
-        bow = rng.choice([0, 0, 5])
-        faint = np.float32(rng.uniform(0.6, 0.9)) * maps_of((3, tip, tail, bow))
+        sagitta = rng.choice([0, 0, 5])
+        faint = np.float32(rng.uniform(0.6, 0.9)) * maps_of((3, tip, tail, sagitta))
         found = trace_instruments(np.maximum(maps_of((2, one_tip, one_tail, 0)), faint), 0.2)
         followed += [
             any(np.linalg.norm(t.path[0] - a) < 3 and np.linalg.norm(t.path[-1] - b) < 5 for t in found)
@@ -117,50 +117,50 @@ def test_lines_that_cross_at_small_angles_are_told_apart(rng):
     assert np.mean(followed) > 0.93  # 0.7 when the next three pixels decided alone
 
 
-def test_a_find_is_looked_at_again_only_where_its_tip_moved(camera):
-    looks = Looks(camera)
-    still, moves, none = seen(500, 500), seen(200, 800), seen(800, 200)
-    looks.proposer = SimpleNamespace(find=lambda frame, least: [still, moves, none])
+def test_a_candidate_is_judged_again_only_where_its_tip_moved(camera):
+    detector = TwoStageDetector(camera)
+    still, moves, none = detection(500, 500), detection(200, 800), detection(800, 200)
+    detector.candidates = SimpleNamespace(detect=lambda frame, min_score: [still, moves, none])
     asked = []
 
-    def looked_at(frame, finds):
-        asked.append([d.tip_px.tolist() for d in finds])
+    def judge(frame, candidates):
+        asked.append([d.tip_px.tolist() for d in candidates])
         first = len(asked) == 1
-        moved = [replace(d, tip_px=d.tip_px + (9.0 if first and d is not still else 1.0)) for d in finds]
+        moved = [replace(d, tip_px=d.tip_px + (9.0 if first and d is not still else 1.0)) for d in candidates]
         return [
             (replace(d, score=(0.01 if d.tip_px[0] > 700 else 0.9) - 0.2 * first), 0.6 - 0.2 * first) for d in moved
         ]
 
-    looks._looked_at = looked_at
-    found = looks.find(blank_frame(), 0.3)
+    detector._judge = judge
+    found = detector.detect(blank_frame(), 0.3)
     assert asked[1:] == [[[209.0, 809.0]]], "neither what stayed nor what is none"
     assert [d.second.tip_px[0] for d in found] == [501.0, 210.0, 809.0]
     assert [d.first for d in found] == [still, moves, none]
     assert [d.second.score for d in found] == pytest.approx([0.7, 0.9, -0.19])
-    assert [d.second_at_first for d in found] == pytest.approx([0.7, 0.7, -0.19])
-    assert [d.tip_rather for d in found] == pytest.approx([0.4, 0.6, 0.4])
+    assert [d.score_at_first for d in found] == pytest.approx([0.7, 0.7, -0.19])
+    assert [d.tip_probability for d in found] == pytest.approx([0.4, 0.6, 0.4])
 
 
-def test_an_axis_that_was_measured_along_something_else_is_as_the_strip_shows_it_and_looked_at_again(camera):
+def test_an_axis_that_was_measured_along_something_else_is_as_the_strip_shows_it_and_is_judged_again(camera):
     """Regression: a screw of which 100 px were in view was found 11 degrees off, and counted as none."""
-    looks = Looks(camera)
-    well, turned, beside = seen(500, 500), seen(200, 800), seen(800, 200)
-    looks.proposer = SimpleNamespace(find=lambda frame, least: [well, turned, beside])
-    said = np.zeros((3, OUTPUTS), np.float32)
-    said[:, 0], said[:, 6] = 5.0, -1.0
-    said[0, 7:9] = 1.9 / ACROSS_SCALE_PX, 1.9 / TURN_SCALE_DEG  # no more than it may be wrong itself
-    said[1, 8] = 4.0 / TURN_SCALE_DEG
-    said[2, 7] = -2.5 / ACROSS_SCALE_PX
+    detector = TwoStageDetector(camera)
+    well, turned, beside = detection(500, 500), detection(200, 800), detection(800, 200)
+    detector.candidates = SimpleNamespace(detect=lambda frame, min_score: [well, turned, beside])
+    answers = np.zeros((3, OUTPUTS), np.float32)
+    answers[:, 0], answers[:, 6] = 5.0, -1.0
+    answers[0, 7:9] = 1.9 / ACROSS_SCALE_PX, 1.9 / TURN_SCALE_DEG  # no more than it may be wrong itself
+    answers[1, 8] = 4.0 / TURN_SCALE_DEG
+    answers[2, 7] = -2.5 / ACROSS_SCALE_PX
     asked = []
 
-    def looked_at(frame, finds):
-        asked.append(len(finds))
+    def judge(frame, candidates):
+        asked.append(len(candidates))
         if len(asked) == 2:
-            return [(d, 0.5) for d in finds]
-        return [(looks._judged(d, s), 0.5) for d, s in zip(finds, said, strict=True)]
+            return [(d, 0.5) for d in candidates]
+        return [(detector._corrected(d, a), 0.5) for d, a in zip(candidates, answers, strict=True)]
 
-    looks._looked_at = looked_at
-    a, b, c = (one.second for one in looks.find(blank_frame(), 0.3))
+    detector._judge = judge
+    a, b, c = (one.second for one in detector.detect(blank_frame(), 0.3))
     assert asked == [3, 1]  # the turned one
     np.testing.assert_allclose(a.tip_px, well.tip_px)
     np.testing.assert_allclose(a.direction, well.direction)
@@ -178,7 +178,7 @@ def blank_frame():
 def test_identities_stay_with_their_instruments_when_they_cross():
     tracker, ids = IdentityTracker(1.0), []
     for k in range(30):
-        a, b = seen(100 + 10 * k, 200, 0.0), seen(400, 50 + 10 * k, np.pi / 2)
+        a, b = detection(100 + 10 * k, 200, 0.0), detection(400, 50 + 10 * k, np.pi / 2)
         shown = tracker.update([b, a] if k % 2 else [a, b])
         if shown:
             ids.append(tuple(sorted((d.id, bool(abs(d.direction[0]) > 0.5)) for d in shown)))
@@ -187,8 +187,8 @@ def test_identities_stay_with_their_instruments_when_they_cross():
 
 def test_one_is_shown_when_seen_twice_carried_on_for_a_while_and_then_gone():
     tracker = IdentityTracker(1.0)
-    assert tracker.update([seen(100, 100)]) == ()
-    (first,) = tracker.update([seen(104, 100)])
+    assert tracker.update([detection(100, 100)]) == ()
+    (first,) = tracker.update([detection(104, 100)])
     assert first.age == 0
     errors, places = [], []
     for k in range(1, 9):
@@ -204,12 +204,12 @@ def test_a_tip_that_is_lost_on_another_s_shaft_leaves_no_ghost_and_its_instrumen
     """Regression: found 80 pixels down its own shaft for a frame, a drill flew off for eight frames, beside itself."""
     tracker = IdentityTracker(1.0)
     for k in range(6):
-        shown = tracker.update([seen(500 + k, 300)])
+        shown = tracker.update([detection(500 + k, 300)])
     (name,) = {d.id for d in shown}
-    lost = replace(seen(424, 301), sigma_px=32.0)
+    lost = replace(detection(424, 301), sigma_px=32.0)
     tips = []
-    for find in ([lost], [], [], [seen(509, 300)], [seen(510, 300)]):
-        (d,) = tracker.update(find)  # one of it, always
+    for detections in ([lost], [], [], [detection(509, 300)], [detection(510, 300)]):
+        (d,) = tracker.update(detections)  # one of it, always
         assert d.id == name
         tips.append(float(d.tip_px[0]))
     assert all(400 < x < 440 for x in tips[:3]) and tips[3:] == [509, 510]
@@ -218,31 +218,31 @@ def test_a_tip_that_is_lost_on_another_s_shaft_leaves_no_ghost_and_its_instrumen
 def test_of_two_on_one_line_the_one_that_is_gone_is_not_the_other():
     tracker = IdentityTracker(1.0)
     for _ in range(3):
-        tracker.update([seen(400, 300, length=150), seen(800, 300, length=150)])
-    left, right = (d.id for d in tracker.update([seen(400, 300, length=150), seen(800, 300, length=150)]))
-    shown = {d.id: d for d in tracker.update([seen(400, 300, length=150)])}
+        tracker.update([detection(400, 300, length=150), detection(800, 300, length=150)])
+    left, right = (d.id for d in tracker.update([detection(400, 300, length=150), detection(800, 300, length=150)]))
+    shown = {d.id: d for d in tracker.update([detection(400, 300, length=150)])}
     assert shown[left].age == 0 and shown[right].age == 1
 
 
 def test_a_bend_that_is_measured_in_most_frames_does_not_flicker():
-    tracker, said = IdentityTracker(1.0), []
+    tracker, sagittas = IdentityTracker(1.0), []
     for k in range(40):
         measured = [6.0, 6.4, 0.0, 5.7][k % 4] if k < 20 else 0.0
-        said += [d.sagitta_px for d in tracker.update([replace(seen(100, 100), sagitta_px=measured)])]
-    assert all(3 < b < 7 for b in said[4:19])
-    assert said[-1] == 0 and np.count_nonzero(np.diff(np.array(said) != 0)) == 1
+        sagittas += [d.sagitta_px for d in tracker.update([replace(detection(100, 100), sagitta_px=measured)])]
+    assert all(3 < b < 7 for b in sagittas[4:19])
+    assert sagittas[-1] == 0 and np.count_nonzero(np.diff(np.array(sagittas) != 0)) == 1
 
 
 def test_a_bend_of_one_frame_is_not_said():
     tracker = IdentityTracker(1.0)
     bends = [0.0, 0.0, 5.0, 0.0, 0.0]
-    assert not any(d.sagitta_px for b in bends for d in tracker.update([replace(seen(100, 100), sagitta_px=b)]))
+    assert not any(d.sagitta_px for b in bends for d in tracker.update([replace(detection(100, 100), sagitta_px=b)]))
 
 
 def test_a_false_alarm_of_one_frame_is_never_shown():
     tracker = IdentityTracker(1.0)
     for k in range(10):
-        assert tracker.update([seen(100 * k, 900 - 90 * k, 0.7 * k)] if k % 2 else []) == ()
+        assert tracker.update([detection(100 * k, 900 - 90 * k, 0.7 * k)] if k % 2 else []) == ()
 
 
 def test_a_computer_that_is_too_slow_for_it_tries_ever_less_often_and_a_slow_frame_ends_nothing(camera, monkeypatch):
@@ -253,7 +253,7 @@ def test_a_computer_that_is_too_slow_for_it_tries_ever_less_often_and_a_slow_fra
     clock, took, tried = [0.0], [0.040], []
     monkeypatch.setattr("fluoronav.stream.frame.time.perf_counter", lambda: clock[0])
 
-    def find(frame, least_score):
+    def find(frame, min_score):
         tried.append(frame.seq)
         clock[0] += took[0]
         return []
@@ -287,7 +287,7 @@ def test_it_is_left_out_when_its_spread_and_not_its_mean_would_make_frames_late(
     clock, late, tried = [0.0], [], []
     monkeypatch.setattr("fluoronav.stream.frame.time.perf_counter", lambda: clock[0])
 
-    def find(frame, least_score):
+    def find(frame, min_score):
         took_ms = 16.0 if rng.random() < 0.05 else 8.0
         tried.append(frame.seq)
         if took_ms > 14:

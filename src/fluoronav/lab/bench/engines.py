@@ -82,7 +82,7 @@ def _inputs(data: Path, frames: int) -> dict[str, list[Float32]]:
                 if k == 3:
                     stage.find(frame)
                     denoiser(smooth, temporal.worth)
-            for model in (stage.looks.first, stage.looks.second, denoiser.model):
+            for model in (stage.detector.first, stage.detector.second, denoiser.model):
                 kept[model.name].append(model.input.copy())
             bar.update()
     return kept

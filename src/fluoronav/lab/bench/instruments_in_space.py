@@ -18,7 +18,7 @@ from fluoronav.stream.detection.stage import DetectionStage
 from fluoronav.stream.frame import Budget, Detection, FrameRecord, RegistrationResult, ToolSample
 from fluoronav.stream.preprocessing.stage import AttenuationStage
 from fluoronav.stream.tracking.stage import InstrumentStage
-from fluoronav.stream.tracking.triangulation import SIGMA_WIDTH_PX, Sighting, from_width, triangulated
+from fluoronav.stream.tracking.triangulation import ImageObservation, tip_from_width, triangulate
 
 Float = NDArray[np.float64]
 
@@ -71,19 +71,19 @@ def depths(maker: SceneMaker, count: int, photons: float, seed: int) -> dict[str
         found = [detected(counts, p) for counts, p in pair]
         truth = pair[0][1].points_camera[0]
         poses = [np.eye(4), T_second_first]
-        sightings = [
-            None if d is None else Sighting(T, d.tip_px, d.direction, d.sigma_px, d.sigma_deg)
+        observations = [
+            None if d is None else ImageObservation(T, d.tip_px, d.direction, d.sigma_px, d.sigma_deg)
             for d, T in zip(found, poses, strict=True)
         ]
-        d, s = found[0], sightings[0]
+        d, s = found[0], observations[0]
         if d is not None and s is not None:
             metal = pair[0][1].metal
             diameter = 2 * float(metal.outer_mm[len(metal.outer_mm) // 2])
             if metal.kind in ("k-wire", "needle") and d.width_px > SETTINGS.least_width_px:
-                placed = from_width(camera, s, d.width_px, diameter, SIGMA_WIDTH_PX)
+                placed = tip_from_width(camera, s, d.width_px, diameter)
                 one.append((float(np.linalg.norm(placed.tip_ct - truth)), placed.sigma_mm))
-        if all(x is not None for x in sightings):
-            space = triangulated(camera, [x for x in sightings if x is not None])
+        if all(x is not None for x in observations):
+            space = triangulate(camera, [x for x in observations if x is not None])
             if space is not None:
                 two.append((float(np.linalg.norm(space.tip_ct - truth)), space.sigma_mm))
     return {"two_views": _error(two), "width": _error(one)}

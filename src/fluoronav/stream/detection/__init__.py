@@ -1,1 +1,1 @@
-"""Instruments as the picture shows them."""
+"""Detection of instruments in single frames, and their identities over frames."""

@@ -1,17 +1,38 @@
-"""Lines and parabolas through the middles of a shadow, without those that are of something else."""
+"""Line and parabola fits to the centres of a shadow, without the points of other shadows."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
 
-# Profiles whose shadow lies farther than this from the line (robust sigmas) belong to something else.
-_OUTLIER = 2.5
+
+@dataclass(frozen=True)
+class RobustFit:
+    """Outlier rejection in the fits along a shaft; all chosen on simulated scenes of `bench instruments`."""
+
+    outlier_sigmas: float = 2.5  # residual above this many robust sigmas: the point belongs to another shadow
+    min_outlier_px: float = 0.7  # no residual below this is an outlier, however small the noise
+    min_sigma_px: float = 0.05  # noise of a shadow's centre in an image without noise
+    iterations: int = 4  # the set of inliers is stable by then
+    min_line_points: int = 6  # fewer inliers: the previous fit is kept
+
+
+ROBUST_FIT = RobustFit()
+# Kernels take scalars.
+_OUTLIER_SIGMAS, _MIN_OUTLIER_PX = ROBUST_FIT.outlier_sigmas, ROBUST_FIT.min_outlier_px
+_MIN_SIGMA_PX, _ITERATIONS, _MIN_LINE_POINTS = (
+    ROBUST_FIT.min_sigma_px,
+    ROBUST_FIT.iterations,
+    ROBUST_FIT.min_line_points,
+)
+_MAD_TO_SIGMA = 1.4826  # of a normal distribution
 
 
 @njit(cache=True, nogil=True)
-def line_through(x, y):
-    """Slope and intercept of the straight line through points."""
+def fit_line(x, y):
+    """Slope and intercept of the least-squares line."""
     mx, my = x.mean(), y.mean()
     cross, power = 0.0, 0.0
     for k in range(len(x)):
@@ -22,66 +43,70 @@ def line_through(x, y):
 
 
 @njit(cache=True, nogil=True)
-def straight_part(u, v, strong, kept):
-    """Slope, intercept and error of the line through a shadow's centres; `kept` loses what is of something else."""
-    slope, base, sigma = 0.0, 0.0, 0.05
-    for _ in range(4):
-        slope, base = line_through(u[kept], v[kept])
-        off = np.abs(v - (slope * u + base))
-        sigma = max(1.4826 * np.median(off[kept]), 0.05)
-        now = strong & (off < max(_OUTLIER * sigma, 0.7))
-        if now.sum() < 6:
+def fit_line_robust(u, v, valid, inliers):
+    """Slope, intercept and residual sigma of the line through the inliers.
+
+    `inliers` is the first guess, and is overwritten with the valid points near the line.
+    """
+    slope, intercept, sigma = 0.0, 0.0, _MIN_SIGMA_PX
+    for _ in range(_ITERATIONS):
+        slope, intercept = fit_line(u[inliers], v[inliers])
+        residual = np.abs(v - (slope * u + intercept))
+        sigma = max(_MAD_TO_SIGMA * np.median(residual[inliers]), _MIN_SIGMA_PX)
+        now = valid & (residual < max(_OUTLIER_SIGMAS * sigma, _MIN_OUTLIER_PX))
+        if now.sum() < _MIN_LINE_POINTS:
             break
-        kept[:] = now
-    return slope, base, sigma
+        inliers[:] = now
+    return slope, intercept, sigma
 
 
 @njit(cache=True, nogil=True)
-def parabola_through(x, y):
-    """The parabola through points, by orthogonal polynomials: Forsythe, J. SIAM 5:74, 1957.
+def fit_parabola(x, y):
+    """Least-squares parabola by orthogonal polynomials (Forsythe, J. SIAM 5:74, 1957).
 
-    Middle of x; coefficients of x**2, x and 1 about it; and what is left of the power of x**2 beside the other two.
+    Returns the mean of x; the coefficients of x**2, x and 1 about it; and the sum of squares of the quadratic
+    polynomial, which is orthogonal to the other two.
     """
     middle, n = x.mean(), len(x)
     x = x - middle
     power = np.sum(x * x)
     skew = np.sum(x**3) / power
-    beside = x * x - power / n - skew * x
-    left = np.sum(beside * beside)
-    second = np.sum(beside * y) / left
+    orthogonal = x * x - power / n - skew * x
+    left = np.sum(orthogonal * orthogonal)
+    second = np.sum(orthogonal * y) / left
     return middle, second, np.sum(x * y) / power - second * skew, y.mean() - second * power / n, left
 
 
 @njit(cache=True, nogil=True)
-def tangent_at(x, y, at):
-    """Slope and intercept of what touches the parabola through points at a place."""
-    middle, second, first, level, _ = parabola_through(x, y)
+def parabola_tangent(x, y, at):
+    """Slope and intercept of the tangent at `at` to the least-squares parabola."""
+    middle, second, first, level, _ = fit_parabola(x, y)
     x = at - middle
     slope = 2 * second * x + first
     return slope, level + first * x + second * x * x - slope * at
 
 
 @njit(cache=True, nogil=True)
-def curved_part(u, v, strong, kept, least):
-    """As :func:`straight_part`, along a parabola; whether `least` profiles are left."""
-    for _ in range(4):
-        if kept.sum() < least:
+def select_parabola_inliers(u, v, valid, inliers, min_inliers):
+    """As :func:`fit_line_robust`, with a parabola; False where fewer than `min_inliers` remain."""
+    for _ in range(_ITERATIONS):
+        if inliers.sum() < min_inliers:
             return False
-        middle, second, first, level, _ = parabola_through(u[kept], v[kept])
+        middle, second, first, level, _ = fit_parabola(u[inliers], v[inliers])
         x = u - middle
-        off = np.abs(v - (level + first * x + second * x * x))
-        sigma = max(1.4826 * np.median(off[kept]), 0.05)
-        kept[:] = strong & (off < max(_OUTLIER * sigma, 0.7))
-    return kept.sum() >= least
+        residual = np.abs(v - (level + first * x + second * x * x))
+        sigma = max(_MAD_TO_SIGMA * np.median(residual[inliers]), _MIN_SIGMA_PX)
+        inliers[:] = valid & (residual < max(_OUTLIER_SIGMAS * sigma, _MIN_OUTLIER_PX))
+    return inliers.sum() >= min_inliers
 
 
 @njit(cache=True, nogil=True)
-def bow_of(x, y):
-    """Leading coefficient of the parabola through points, and its standard error.
+def quadratic_coefficient(x, y):
+    """Leading coefficient of the least-squares parabola, and its standard error.
 
-    What ``numpy.polyfit(x, y, 2, cov=True)`` gives.
+    As of ``numpy.polyfit(x, y, 2, cov=True)``.
     """
-    middle, second, first, level, left = parabola_through(x, y)
+    middle, second, first, level, left = fit_parabola(x, y)
     x = x - middle
-    off = y - (level + first * x + second * x * x)
-    return second, np.sqrt(np.sum(off * off) / (len(x) - 3) / left)
+    residual = y - (level + first * x + second * x * x)
+    return second, np.sqrt(np.sum(residual * residual) / (len(x) - 3) / left)

@@ -1,4 +1,4 @@
-"""Which instrument of this frame is which of the frame before."""
+"""Identities of instruments from frame to frame."""
 
 from __future__ import annotations
 
@@ -8,24 +8,35 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.stream.detection.same_instrument import on_one_line
+from fluoronav.stream.detection.same_instrument import same_line
 from fluoronav.stream.frame import Detection
 
 Float = NDArray[np.float64]
 
-# From one frame to the next (pixels of a 1024 image, degrees): a drill that is moved fast, at 30 frames a second.
-_NEAR_PX, _NEAR_DEG = 70.0, 14.0
-# Its tip may be seen elsewhere along its line, since a tip is lost more easily than a shaft: the last choice.
-_ALONG_ITS_LINE = 10.0
-# How much of a tip's motion the next frame believes; of one with such an error (pixels of a 1024 image), half of that.
-_VELOCITY_SHARE, _UNSURE_PX = 0.5, 5.0
-# Seen so often before it is shown, carried on so long when it is not seen, and how its error grows meanwhile (pixels).
-_HITS_TO_SHOW, _FRAMES_CARRIED, _GROWS_PX = 2, 8, 4.0
-# Nor longer than this, ms, where frames come slowly.
-_MOST_CARRIED_MS = 300.0
-_KIND_MEMORY = 30
-# How fast a bend follows what is measured; it is said from here on (pixels of a 1024 image) and until half of it.
-_BEND_SHARE, _BEND_SAID_PX = 0.3, 2.0
+
+@dataclass(frozen=True)
+class IdentityLimits:
+    """When a detection continues a track, and how long a track lives; pixels are those of a 1024 image.
+
+    All chosen on simulated sequences of moving instruments (`bench instruments`).
+    """
+
+    near_px: float = 70.0  # from the expected tip: a drill that is moved fast, at 30 frames a second
+    near_deg: float = 14.0  # from the expected axis
+    near_per_missed: float = 0.3  # fraction by which `near_px` grows for each frame without a detection
+    same_line_cost: float = 10.0  # of a tip elsewhere on the track's line, where tips are lost: the last choice
+    velocity_gain: float = 0.5  # fraction of the tip's motion taken from one frame
+    velocity_sigma_px: float = 5.0  # tips with this error count half
+    hits_to_show: int = 2  # a false positive seldom comes twice
+    max_carried_frames: int = 8  # without a detection
+    max_carried_ms: float = 300.0  # the same where frames come slowly
+    growth_px: float = 4.0  # of the tip's sigma for each carried frame
+    kind_votes: int = 30  # older votes of the kind are halved
+    sagitta_gain: float = 0.3  # fraction of the measured sagitta taken from one frame
+    min_sagitta_px: float = 2.0  # reported from here on, and until half of it
+
+
+LIMITS = IdentityLimits()
 
 
 @dataclass
@@ -35,117 +46,134 @@ class _Track:
     velocity: Float
     hits: int = 1
     missed: int = 0
-    seen_at: int = 0
+    detected_at: int = 0
     kinds: Counter[str] = field(default_factory=Counter)
     sagitta_px: float = 0.0
-    bent: bool = False
+    curved: bool = False
 
 
 class IdentityTracker:
-    """Follows instruments from frame to frame by where their tips and axes are.
+    """Follows instruments from frame to frame by their tips and axes.
 
     Parameters
     ----------
     scale : float
-        Pixels of the frame for one of a 1024 image.
+        Frame pixels in one pixel of a 1024 image.
     """
 
     def __init__(self, scale: float) -> None:
         self._scale = scale
-        self._near_px, self._grows_px = _NEAR_PX * scale, _GROWS_PX * scale
-        self._bend_said_px = _BEND_SAID_PX * scale
+        self._near_px, self._growth_px = LIMITS.near_px * scale, LIMITS.growth_px * scale
+        self._min_sagitta_px = LIMITS.min_sagitta_px * scale
         self._tracks: list[_Track] = []
         self._made = 0
         self._now = 0
 
-    def update(self, found: list[Detection], least_new: float = 0.0, t_local: int = 0) -> tuple[Detection, ...]:
-        """Takes what was found in a frame; returns what to show, with identities.
+    def update(
+        self, detections: list[Detection], min_new_score: float = 0.0, t_local: int = 0
+    ) -> tuple[Detection, ...]:
+        """Takes the detections of a frame; returns the tracks to show, with identities.
 
         Parameters
         ----------
-        found : list of Detection
-        least_new : float
-            Score from which on one that goes on from nothing is the beginning of something.
+        detections : list of Detection
+        min_new_score : float
+            Minimum score to start a track.
         t_local : int
             When the frame was exposed, ns, by this computer's clock.
 
         Notes
         -----
-        An instrument that is not found is carried on along its motion for a quarter of a second, with its age and a
-        growing error, and then is gone.
+        A track without a detection is carried on along its motion for a quarter of a second, with its age and a growing
+        error, and then ends.
         """
         self._now = t_local
+        pairs = self._assigned(detections)
+        for t, k in pairs:
+            self._continue(self._tracks[t], detections[k])
+        continued, taken = {t for t, _ in pairs}, {k for _, k in pairs}
+        for t, track in enumerate(self._tracks):
+            if t not in continued:
+                track.missed += 1
+        for k, detection in enumerate(detections):
+            if k not in taken and detection.score >= min_new_score:
+                self._start(detection)
+        self._tracks = [t for t in self._tracks if self._lives(t)]
+        return tuple(self._shown(t) for t in self._tracks if t.hits >= LIMITS.hits_to_show)
+
+    def _assigned(self, detections: list[Detection]) -> list[tuple[int, int]]:
+        """Indices of tracks and of the detections that continue them, the cheapest pair first."""
         expected = [self._carried(track, track.missed + 1) for track in self._tracks]
-        pairs = sorted(
+        costs = sorted(
             (cost, t, k)
             for t, there in enumerate(expected)
-            for k, detection in enumerate(found)
+            for k, detection in enumerate(detections)
             if (cost := self._cost(there, detection)) is not None
         )
-        taken_tracks: set[int] = set()
+        tracks: set[int] = set()
         taken: set[int] = set()
-        for _, t, k in pairs:
-            if t in taken_tracks or k in taken:
-                continue
-            taken_tracks.add(t)
-            taken.add(k)
-            track, now = self._tracks[t], found[k]
-            moved = (now.tip_px - track.last.tip_px) / (track.missed + 1)
-            # What jumps to and fro along a shaft that hides it does not move.
-            unsure_px2 = (_UNSURE_PX * self._scale) ** 2
-            believed = unsure_px2 / (unsure_px2 + now.sigma_px**2 + track.last.sigma_px**2)
-            track.velocity = track.velocity + _VELOCITY_SHARE * believed * (moved - track.velocity)
-            track.hits, track.missed, track.seen_at = track.hits + 1, 0, t_local
-            self._vote(track, now)
-        for t, track in enumerate(self._tracks):
-            if t not in taken_tracks:
-                track.missed += 1
-        for k, detection in enumerate(found):
-            if k not in taken and detection.score >= least_new:
-                self._made += 1
-                track = _Track(
-                    f"image-{self._made}", detection, np.zeros(2), seen_at=t_local, sagitta_px=detection.sagitta_px
-                )
-                self._vote(track, detection)
-                self._tracks.append(track)
-        # One that was never shown is dropped at once: a false alarm seldom comes twice.
-        self._tracks = [t for t in self._tracks if self._kept(t)]
-        return tuple(self._shown(t) for t in self._tracks if t.hits >= _HITS_TO_SHOW)
+        pairs = []
+        for _, t, k in costs:
+            if t not in tracks and k not in taken:
+                tracks.add(t)
+                taken.add(k)
+                pairs.append((t, k))
+        return pairs
 
-    def _kept(self, track: _Track) -> bool:
-        if track.missed and self._now - track.seen_at > _MOST_CARRIED_MS * 1e6:
+    def _continue(self, track: _Track, now: Detection) -> None:
+        motion = (now.tip_px - track.last.tip_px) / (track.missed + 1)
+        # A tip that jumps along a shaft that hides it has a large error, and does not move.
+        variance = (LIMITS.velocity_sigma_px * self._scale) ** 2
+        weight = variance / (variance + now.sigma_px**2 + track.last.sigma_px**2)
+        track.velocity = track.velocity + LIMITS.velocity_gain * weight * (motion - track.velocity)
+        track.hits, track.missed, track.detected_at = track.hits + 1, 0, self._now
+        self._take(track, now)
+
+    def _start(self, detection: Detection) -> None:
+        self._made += 1
+        track = _Track(
+            f"image-{self._made}", detection, np.zeros(2), detected_at=self._now, sagitta_px=detection.sagitta_px
+        )
+        self._take(track, detection)
+        self._tracks.append(track)
+
+    def _lives(self, track: _Track) -> bool:
+        if track.missed and self._now - track.detected_at > LIMITS.max_carried_ms * 1e6:
             return False
-        return track.missed <= (_FRAMES_CARRIED if track.hits >= _HITS_TO_SHOW else 0)
+        return track.missed <= (LIMITS.max_carried_frames if track.hits >= LIMITS.hits_to_show else 0)
 
-    def _vote(self, track: _Track, now: Detection) -> None:
-        if sum(track.kinds.values()) > _KIND_MEMORY:
+    def _take(self, track: _Track, now: Detection) -> None:
+        """The track's last detection, with the kind of most votes and the filtered sagitta."""
+        if sum(track.kinds.values()) > LIMITS.kind_votes:
             track.kinds = Counter({k: n // 2 for k, n in track.kinds.items()})
         track.kinds[now.kind] += 1
-        track.sagitta_px += _BEND_SHARE * (now.sagitta_px - track.sagitta_px)
-        track.bent = abs(track.sagitta_px) > self._bend_said_px * (0.5 if track.bent else 1.0)
-        sagitta_px = track.sagitta_px if track.bent else 0.0
+        track.sagitta_px += LIMITS.sagitta_gain * (now.sagitta_px - track.sagitta_px)
+        track.curved = abs(track.sagitta_px) > self._min_sagitta_px * (0.5 if track.curved else 1.0)
+        sagitta_px = track.sagitta_px if track.curved else 0.0
         track.last = replace(now, id=track.id, kind=track.kinds.most_common(1)[0][0], sagitta_px=sagitta_px)
 
     def _cost(self, expected: Detection, now: Detection) -> float | None:
-        """How far a find is from where a track is expected; None where it cannot be that one."""
-        off = float(np.linalg.norm(expected.tip_px - now.tip_px)) / self._near_px
+        """Distance of a detection from where a track is expected; None where it cannot be that one."""
+        offset = float(np.linalg.norm(expected.tip_px - now.tip_px)) / self._near_px
         turn_cos = float(expected.direction @ now.direction)
-        turn = float(np.rad2deg(np.arccos(np.clip(turn_cos, -1, 1)))) / _NEAR_DEG
-        if off <= 1 + 0.3 * (expected.age - 1) and turn <= 1:
-            return off + turn
-        return _ALONG_ITS_LINE + off if turn_cos > 0 and on_one_line(expected, now, self._scale) else None
+        turn = float(np.rad2deg(np.arccos(np.clip(turn_cos, -1, 1)))) / LIMITS.near_deg
+        if offset <= 1 + LIMITS.near_per_missed * (expected.age - 1) and turn <= 1:
+            return offset + turn
+        if turn_cos > 0 and same_line(expected, now, self._scale):
+            return LIMITS.same_line_cost + offset
+        return None
 
     def _shown(self, track: _Track) -> Detection:
         return self._carried(track, track.missed) if track.missed else track.last
 
     def _carried(self, track: _Track, frames: int) -> Detection:
-        """A track so many frames after it was seen last."""
+        """A track so many frames after its last detection."""
         shift = track.velocity * frames
         return replace(
             track.last,
             tip_px=track.last.tip_px + shift,
             tail_px=track.last.tail_px + shift,
-            sigma_px=float(np.hypot(track.last.sigma_px, self._grows_px * frames)),
+            sigma_px=float(np.hypot(track.last.sigma_px, self._growth_px * frames)),
             age=frames,
-            age_ms=max(self._now - track.seen_at, 0) / 1e6,
+            age_ms=max(self._now - track.detected_at, 0) / 1e6,
         )

@@ -1,6 +1,8 @@
-"""What the instrument detector is shown, in training and in the stream alike."""
+"""The first network's input and output, in training and in the stream alike."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -9,36 +11,48 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 
-SIDE = 256  # of the input
-FINE = 512  # of the picture whose detail is shown, two by two pixels of it in four channels of the input
-CHANNELS = 5  # the detail, and what is dark as a whole
-GRID = 128  # of the maps that come out
+INPUT_PX = 256  # side of the input
+DETAIL_PX = 512  # side of the image whose detail is shown: two by two of its pixels in four channels of the input
+CHANNELS = 5  # four of detail, one of the whole attenuation
+MAP_PX = 128  # side of the output maps
 MAPS = ("k-wire", "drill", "screw", "needle", "tip", "tail")
 KINDS = MAPS[:4]
-_DETAIL_SIGMA_PX, _DETAIL_SCALE, _RANGE_SCALE, _CLIP = 10.0, 0.35, 1.5, 4.0
 
 
-class Field:
-    """What of the input is seen, and what is the same for every frame that is seen through the same aperture.
+@dataclass(frozen=True)
+class InputScaling:
+    """How attenuation is scaled; chosen before training, which it is part of."""
+
+    detail_sigma_px: float = 10.0  # of the Gaussian that detail is the difference from; pixels of the input
+    detail_range: float = 0.35  # attenuation that is scaled to 1, in the channels of detail
+    whole_range: float = 1.5  # the same, in the channel of the whole
+    clip: float = 4.0  # of scaled values
+
+
+SCALING = InputScaling()
+
+
+class NetworkInput:
+    """Writes the input of frames with one field of view.
 
     Parameters
     ----------
-    seen : ndarray of bool, any size
-        Inside the aperture.
+    field_mask : ndarray of bool, any shape
+        Field of view.
     """
 
     def __init__(self, field_mask: NDArray[np.bool_]) -> None:
-        self._mask, self._weight, self._whole, self._smooth = np.empty((4, SIDE, SIDE), np.float32)
-        self._of_detail = np.empty((FINE, FINE), np.float32)
-        self._small, self._small_smooth = np.empty((2, SIDE // 2, SIDE // 2), np.float32)
-        self.see(field_mask)
+        self._mask, self._weight, self._whole, self._smooth = np.empty((4, INPUT_PX, INPUT_PX), np.float32)
+        self._detail_mask = np.empty((DETAIL_PX, DETAIL_PX), np.float32)
+        self._small, self._small_smooth = np.empty((2, INPUT_PX // 2, INPUT_PX // 2), np.float32)
+        self.set_field_mask(field_mask)
 
-    def see(self, field_mask: NDArray[np.bool_]) -> None:
-        """The aperture is another from now on."""
+    def set_field_mask(self, field_mask: NDArray[np.bool_]) -> None:
+        """Takes another field of view."""
         mask = field_mask.astype(np.float32)
-        cv2.resize(mask, (SIDE, SIDE), dst=self._mask, interpolation=cv2.INTER_NEAREST)
-        mask /= np.float32(_DETAIL_SCALE)
-        cv2.resize(mask, (FINE, FINE), dst=self._of_detail, interpolation=cv2.INTER_NEAREST)
+        cv2.resize(mask, (INPUT_PX, INPUT_PX), dst=self._mask, interpolation=cv2.INTER_NEAREST)
+        mask /= np.float32(SCALING.detail_range)
+        cv2.resize(mask, (DETAIL_PX, DETAIL_PX), dst=self._detail_mask, interpolation=cv2.INTER_NEAREST)
         self._sum = max(float(self._mask.sum()), 1.0)
         self._smoothen(self._mask, self._weight)
         self._weight += np.float32(1e-3)
@@ -52,9 +66,9 @@ class Field:
         fine : ndarray of float32, shape (512, 512)
             The same at twice the resolution.
         out : ndarray of float32, shape (5, 256, 256)
-            0 outside the aperture.
+            0 outside the field of view.
         """
-        # The mean of what is seen stands in for what is not, or the aperture's rim would be the strongest detail.
+        # Outside the field its mean is taken, or the field's edge would be the strongest detail.
         mean = np.float32(np.vdot(attenuation, self._mask) / self._sum)
         whole, smooth = self._whole, self._smooth
         np.subtract(attenuation, mean, out=whole)
@@ -62,21 +76,21 @@ class Field:
         self._smoothen(whole, smooth)
         smooth /= self._weight
         smooth += mean
-        _write_detail(fine, smooth, self._of_detail, np.float32(_CLIP), out)
-        np.multiply(whole, np.float32(1 / _RANGE_SCALE), out=out[4])
-        np.clip(out[4], -_CLIP, _CLIP, out=out[4])
+        _write_detail(fine, smooth, self._detail_mask, np.float32(SCALING.clip), out)
+        np.multiply(whole, np.float32(1 / SCALING.whole_range), out=out[4])
+        np.clip(out[4], -SCALING.clip, SCALING.clip, out=out[4])
 
-    def _smoothen(self, picture: Float32, out: Float32) -> None:
-        """With a Gaussian, at half the size: what is lost is far below the noise, for an eighth of the time."""
+    def _smoothen(self, image: Float32, out: Float32) -> None:
+        """Gaussian filter at half the size: an eighth of the time, and the loss is far below the noise."""
         small, smooth = self._small, self._small_smooth
-        cv2.resize(picture, small.shape, dst=small, interpolation=cv2.INTER_AREA)
-        cv2.GaussianBlur(small, (0, 0), _DETAIL_SIGMA_PX / 2, dst=smooth)
+        cv2.resize(image, small.shape, dst=small, interpolation=cv2.INTER_AREA)
+        cv2.GaussianBlur(small, (0, 0), SCALING.detail_sigma_px / 2, dst=smooth)
         cv2.resize(smooth, out.shape, dst=out, interpolation=cv2.INTER_LINEAR)
 
 
 @njit(fastmath=True, nogil=True, boundscheck=False, cache=True)
 def _write_detail(fine, smooth, scale, clip, out):
-    """What the fine picture has more than the smooth one (bilinearly at twice its size), in four channels."""
+    """Difference of the fine image from the smooth one, enlarged bilinearly to twice its size, in four channels."""
     side = smooth.shape[0]
     near, far = np.float32(0.75), np.float32(0.25)
     blend = np.empty(side + 2, np.float32)  # of two rows, with a neighbour at each end
@@ -86,9 +100,9 @@ def _write_detail(fine, smooth, scale, clip, out):
             for j in range(side):
                 blend[j + 1] = near * smooth[i, j] + far * smooth[k, j]
             blend[0], blend[side + 1] = blend[1], blend[side]
-            picture, share = fine[2 * i + di], scale[2 * i + di]
+            fine_row, scale_row = fine[2 * i + di], scale[2 * i + di]
             for dj in range(2):
-                channel, beside = out[2 * di + dj, i], blend[2 * dj :]
+                channel, neighbour = out[2 * di + dj, i], blend[2 * dj :]
                 for j in range(side):
-                    detail = picture[2 * j + dj] - (near * blend[j + 1] + far * beside[j])
-                    channel[j] = min(max(share[2 * j + dj] * detail, -clip), clip)
+                    detail = fine_row[2 * j + dj] - (near * blend[j + 1] + far * neighbour[j])
+                    channel[j] = min(max(scale_row[2 * j + dj] * detail, -clip), clip)

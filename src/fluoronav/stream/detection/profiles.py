@@ -1,6 +1,8 @@
-"""The shadow in a frame along straight lines, at fractions of a pixel, and in the cells of a turned grid."""
+"""Attenuation at full resolution: along straight lines, and in the cells of a rotated grid."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
@@ -8,26 +10,47 @@ from numpy.typing import NDArray
 
 Float, Float32 = NDArray[np.float64], NDArray[np.float32]
 
-# Of the full range: what is darker counts as this dark.
-_LEAST = 1e-4
-# Places are whole numbers of one part in so many of a pixel: shifts are faster than rounding.
-_FRACTION_BITS = 16
-# How fast a glow falls with brightness: at nine tenths of full scale four tenths of it are left, at half of it nothing.
-_GLOW_POWER = 8
-# Pixels are taken no farther apart than this in a cell: with nine in one of 2 x 2.5 pixels, 94 % of the photons count
-# (of one place interpolated in each, half).
-_APART_PX = 0.85
+
+@dataclass(frozen=True)
+class Sampling:
+    """How counts are sampled."""
+
+    min_signal: float = 1e-4  # fraction of full scale; less counts as this much, so that the logarithm is finite
+    # Pixels are taken no farther apart than this in a cell. Measured: nine in a cell of 2 x 2.5 pixels keep 94 % of the
+    # photons, one interpolated place half of them.
+    max_pixel_distance: float = 0.85
+    # Exponent by which saturation falls with brightness: 0.4 is left at 0.9 of full scale, nothing at 0.5. Chosen on
+    # simulated exposures with saturated background.
+    saturation_exponent: int = 8
+    saturation_step_px: float = 2.0  # between the sampled pixels, along and across; pixels of a 1024 image
 
 
-def shadow_along(counts: NDArray, starts: Float, step: Float, columns: int, dark: float, inverse: bool) -> Float32:
-    """Minus the logarithm of what is seen at evenly spaced places along parallel lines.
+SAMPLING = Sampling()
+# Kernels take scalars.
+_MIN_SIGNAL = SAMPLING.min_signal
+_SATURATION_EXPONENT, _SATURATION_STEP_PX = SAMPLING.saturation_exponent, SAMPLING.saturation_step_px
+_FRACTION_BITS = 16  # places are integers of this many binary digits after the point: shifts are faster than rounding
+
+
+def profiles_across(counts: NDArray, centre: Float, normal: Float, half_px: int, dark: float, inverse: bool) -> Float32:
+    """Attenuation along a normal on both sides of each centre, shape (n, 2 half_px + 1).
+
+    Parameters as for :func:`attenuation_profiles`.
+    """
+    return attenuation_profiles(counts, centre - half_px * normal, normal, 2 * half_px + 1, dark, inverse)
+
+
+def attenuation_profiles(
+    counts: NDArray, starts: Float, step: Float, columns: int, dark: float, inverse: bool
+) -> Float32:
+    """Attenuation at evenly spaced places along parallel lines, but for the open beam's constant.
 
     Parameters
     ----------
     counts : ndarray of uint8 or uint16, shape (rows, cols)
-        Interpolated bilinearly; beyond its border the border goes on.
+        Interpolated bilinearly; the border is replicated.
     starts : ndarray, shape (n, 2)
-        Where each line begins, (column, row).
+        First place of each line, (column, row).
     step : ndarray, shape (2,)
         From one place of a line to the next.
     columns : int
@@ -40,7 +63,7 @@ def shadow_along(counts: NDArray, starts: Float, step: Float, columns: int, dark
     Returns
     -------
     ndarray of float32, shape (n, columns)
-        A running mean of three along each line, of the counts.
+        Minus the logarithm of the counts' running mean of three along each line.
     """
     out = np.empty((len(starts), columns), np.float32)
     full = float(np.iinfo(counts.dtype).max)
@@ -51,7 +74,7 @@ def shadow_along(counts: NDArray, starts: Float, step: Float, columns: int, dark
 
 @njit(cache=True, nogil=True, fastmath=True, boundscheck=False)
 def _sample(counts, starts, dx, dy, out):
-    """The counts, a running mean of three along each line."""
+    """Writes the counts' running mean of three along each line."""
     rows, cols = counts.shape
     n = out.shape[1]
     for i in range(out.shape[0]):
@@ -73,7 +96,7 @@ def _sample(counts, starts, dx, dy, out):
 
 
 @njit(cache=True, nogil=True, boundscheck=False)
-def glow_along(
+def saturation_along(
     counts: NDArray,
     tip_px: Float,
     direction: Float,
@@ -83,7 +106,7 @@ def glow_along(
     full: float,
     inverse: bool,
 ) -> float:
-    """How near the detector is to saturation on a stretch of a line, 0 to 1: the share of full scale, to the eighth.
+    """Saturation of the detector on a stretch of a line, 0 to 1: the fraction of full scale to the eighth power.
 
     Parameters
     ----------
@@ -91,7 +114,7 @@ def glow_along(
     tip_px, direction : ndarray, shape (2,)
         (column, row); a place on the line, and the unit vector along it.
     first_px, last_px : float
-        Where the stretch begins and ends, from that place along the direction; pixels of a 1024 image.
+        Beginning and end of the stretch, from the tip along the direction; pixels of a 1024 image.
     scale : float
         Pixels of the frame for one of a 1024 image.
     full : float
@@ -102,36 +125,36 @@ def glow_along(
     Returns
     -------
     float
-        The mean over the stretch and 2 pixels to each side of it; 0 where it is out of the picture.
+        Mean over the stretch and 2 pixels to each side of it; 0 where it lies outside the image.
     """
     rows, cols = counts.shape
     total, n = 0.0, 0
-    for k in range(int((last_px - first_px) / 2.0)):
-        along = (first_px + 2.0 * k) * scale
+    for k in range(int((last_px - first_px) / _SATURATION_STEP_PX)):
+        along = (first_px + _SATURATION_STEP_PX * k) * scale
         for side in range(-1, 2):
-            across = 2.0 * side * scale
+            across = _SATURATION_STEP_PX * side * scale
             x = int(np.rint(tip_px[0] + along * direction[0] - across * direction[1]))
             y = int(np.rint(tip_px[1] + along * direction[1] + across * direction[0]))
             if 0 <= x < cols and 0 <= y < rows:
                 value = float(counts[y, x])
-                total += (max(full - value if inverse else value, 0.0) / full) ** _GLOW_POWER
+                total += (max(full - value if inverse else value, 0.0) / full) ** _SATURATION_EXPONENT
                 n += 1
     return total / n if n else 0.0
 
 
-def shadow_in_cells(
+def attenuation_in_cells(
     counts: NDArray, corner: Float, along: Float, across: Float, dark: float, inverse: bool, out: Float32
 ) -> None:
-    """Minus the logarithm of what is seen on average in each cell of a grid of parallelograms.
+    """Attenuation of the mean counts in each cell of a grid of parallelograms, but for the open beam's constant.
 
     Parameters
     ----------
     counts : ndarray of uint8 or uint16, shape (rows, cols)
-        Beyond its border the border goes on.
+        The border is replicated.
     corner : ndarray, shape (2,)
         The middle of the first cell, (column, row).
     along, across : ndarray, shape (2,)
-        From a cell to the next in its row, and to the one in the next row; the sides of a cell.
+        Sides of a cell: to the next in its row, and to the one in the next row.
     dark : float
         Counts without X-rays.
     inverse : bool
@@ -140,7 +163,7 @@ def shadow_in_cells(
         Written to.
     """
     full = float(np.iinfo(counts.dtype).max)
-    taps = max(int(np.ceil(max(np.linalg.norm(along), np.linalg.norm(across)) / _APART_PX)), 1)
+    taps = max(int(np.ceil(max(np.linalg.norm(along), np.linalg.norm(across)) / SAMPLING.max_pixel_distance)), 1)
     _sum_cells(np.ascontiguousarray(counts), corner, along, across, taps, out)
     _reciprocal(out, 1 / taps**2, dark, full, inverse)
     np.log(out, out=out)
@@ -179,10 +202,10 @@ def _sum_cells(counts, corner, along, across, taps, out):
 
 
 @njit(cache=True, nogil=True, fastmath=True, boundscheck=False)
-def _reciprocal(sums, share, dark, full, inverse):
-    """One over the means less `dark`; its logarithm is the shadow."""
+def _reciprocal(sums, factor, dark, full, inverse):
+    """One over the signal, `factor` times the sum less `dark`; its logarithm is the attenuation."""
     for i in range(sums.shape[0]):
         for j in range(sums.shape[1]):
-            value = sums[i, j] * share
+            value = sums[i, j] * factor
             value = (full - value if inverse else value) - dark
-            sums[i, j] = 1 / max(value, _LEAST * full)
+            sums[i, j] = 1 / max(value, _MIN_SIGNAL * full)

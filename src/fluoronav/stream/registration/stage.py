@@ -28,7 +28,7 @@ from fluoronav.imaging.registration.graph_backend import TRACKING_PATCHES, Graph
 from fluoronav.imaging.registration.model import RegistrationModel
 from fluoronav.imaging.registration.patches import PatchLevel
 from fluoronav.imaging.registration.search import COARSE_SIDE, FINE_SIDE, Hypothesis, InitialSearch
-from fluoronav.stream.frame import Budget, FrameRecord, RegistrationResult, Status
+from fluoronav.stream.frame import RESERVE_MS, Budget, FrameRecord, RegistrationResult, Status
 from fluoronav.stream.registration.finder import Finder, Snapshot
 from fluoronav.stream.registration.objects import Measured, ObjectPoses
 from fluoronav.stream.registration.picture_change import SIDE, PictureSimilarity
@@ -48,8 +48,6 @@ _STILL_MM, _MOST_COARSE, _MOST_FINE = 0.3, 4, 3
 _LOST_AFTER_FRAMES = 2
 # How often the pose is held against the whole field, beside the frame path.
 _CHECK_EVERY_S = 1.0
-# Left for the stages behind this one and for sending, ms.
-_RESERVE_MS = 3.0
 # One slow iteration teaches at most so many times what was expected: a computer that stood still is no slower since.
 _MOST_LEARNED, _LEARNED, _FORGETS = 3.0, 0.1, 0.9
 
@@ -334,7 +332,7 @@ class RegistrationStage:
         self._held = 0
 
     def _has_time(self, budget: Budget) -> bool:
-        return budget.left_ms() > self._iteration_ms + _RESERVE_MS
+        return budget.left_ms() > self._iteration_ms + RESERVE_MS
 
     def _overdue(self, frame: FrameRecord) -> bool:
         """Whether the pose must be measured now, late if need be."""

@@ -1,1 +1,1 @@
-"""Instruments in space: from the external tracker, from pictures, and from both together."""
+"""Instruments in the patient: from the external tracker, from images, and from both together."""

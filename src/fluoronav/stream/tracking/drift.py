@@ -1,6 +1,8 @@
-"""How far an external tracker has drifted from what the pictures show."""
+"""Drift of an external tracker against what the images show."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -9,70 +11,78 @@ from fluoronav.stream.frame import Drift
 
 Float = NDArray[np.float64]
 
-# The offset wanders by so much from frame to frame (mm, 1 sigma): a stand that warms up, a marker that was touched.
-_WANDERS_MM = 0.06
-_FIRST_MM = 3.0  # what it may be before anything is known
-# Said from here on, and corrected up to there; beyond, or when it does not hold still, the tracker is not believed.
-NOTICED_MM, CORRECTED_MM = 1.0, 4.0
-# Residuals that the filter did not expect (mean squared, in sigmas squared a dimension), over about so many frames.
-_UNSTEADY, _MEMORY = 6.0, 15.0
-_FRAMES_TO_SAY = 8
+
+@dataclass(frozen=True)
+class DriftLimits:
+    """Model and limits of the drift filter; all chosen, on simulated drifts of 2 mm (`bench instruments`)."""
+
+    walk_mm: float = 0.06  # random walk from frame to frame, 1 sigma: a stand that warms up, a marker that was touched
+    first_mm: float = 3.0  # offset before anything is known, 1 sigma
+    max_corrected_mm: float = 4.0  # beyond it the tracker is not believed
+    # Mean squared innovation for each dimension, in expected variances, above which the offset is not steady; and the
+    # number of frames over which the mean is taken.
+    max_innovation: float = 6.0
+    innovation_frames: float = 15.0
+    min_frames: int = 8  # before a drift is reported
+
+
+LIMITS = DriftLimits()
 
 
 class DriftFilter:
     """A Kalman filter of the offset between tracker and patient, in CT axes.
 
-    One view shows two of its three components; the third is known when the C-arm has turned, and is left alone before.
+    One view shows two of its three components; the third stays unknown until the C-arm has turned.
     """
 
     def __init__(self) -> None:
         self._offset = np.zeros(3)
-        self._covariance = np.eye(3) * _FIRST_MM**2
-        self._surprise = 1.0
+        self._covariance = np.eye(3) * LIMITS.first_mm**2
+        self._innovation = 1.0
         self._frames = 0
 
     def predict(self) -> None:
-        """A frame has passed."""
-        self._covariance += np.eye(3) * _WANDERS_MM**2
+        """Advances the random walk by a frame."""
+        self._covariance += np.eye(3) * LIMITS.walk_mm**2
 
-    def update(self, R_camera_ct: Float, off_mm: Float, covariance_mm2: Float) -> None:
-        """Takes what a picture shows.
+    def update(self, R_camera_ct: Float, offset_mm: Float, covariance_mm2: Float) -> None:
+        """Takes what an image shows.
 
         Parameters
         ----------
         R_camera_ct : ndarray, shape (3, 3)
-        off_mm : ndarray, shape (2,)
-            Tip in the picture minus tip by the tracker, at the tip's depth, along the camera's x and y.
+        offset_mm : ndarray, shape (2,)
+            Tip in the image minus tip by the tracker, at the tip's depth, along the camera's x and y.
         covariance_mm2 : ndarray, shape (2, 2)
             Of its error.
         """
         H = R_camera_ct[:2]
-        innovation = off_mm - H @ self._offset
+        innovation = offset_mm - H @ self._offset
         S = H @ self._covariance @ H.T + covariance_mm2
         gain = self._covariance @ H.T @ np.linalg.inv(S)
-        distance = float(innovation @ np.linalg.solve(S, innovation)) / 2
+        squared = float(innovation @ np.linalg.solve(S, innovation)) / 2
         self._frames += 1
-        if self._frames > _FRAMES_TO_SAY:
-            self._surprise += (distance - self._surprise) / _MEMORY
+        if self._frames > LIMITS.min_frames:
+            self._innovation += (squared - self._innovation) / LIMITS.innovation_frames
         self._offset = self._offset + gain @ innovation
         self._covariance = (np.eye(3) - gain @ H) @ self._covariance
 
     @property
     def offset_ct(self) -> Float:
-        """What to add to the tracker's positions, mm, CT axes; 0 while too little is known or it is not believed."""
+        """Correction of the tracker's positions, mm, CT axes; 0 while it is unknown or not believed."""
         drift = self.drift
         return self._offset if drift is not None and drift.corrected else np.zeros(3)
 
     @property
     def sigma_mm(self) -> float:
-        """Of the best known direction's offset, 1 sigma."""
+        """Error of the offset in the best known direction, 1 sigma."""
         return float(np.sqrt(np.linalg.eigvalsh(self._covariance)[0]))
 
     @property
     def drift(self) -> Drift | None:
-        """What can be said; None before enough frames were seen."""
-        if self._frames < _FRAMES_TO_SAY:
+        """The drift; None before enough frames."""
+        if self._frames < LIMITS.min_frames:
             return None
         size = float(np.linalg.norm(self._offset))
-        steady = self._surprise < _UNSTEADY
-        return Drift(size, steady, steady and size <= CORRECTED_MM)
+        steady = self._innovation < LIMITS.max_innovation
+        return Drift(size, steady, steady and size <= LIMITS.max_corrected_mm)

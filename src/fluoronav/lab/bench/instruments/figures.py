@@ -12,11 +12,9 @@ from scipy.stats import binomtest
 from fluoronav.lab.bench.matching import SAME_PX, nearest, off_px
 from fluoronav.lab.simulation.instrument_scenes import Placed
 from fluoronav.stream.detection.network_input import KINDS
-from fluoronav.stream.frame import Detection
+from fluoronav.stream.frame import RADIUS_95_2D, Detection
 
 Float = NDArray[np.float64]
-
-_SIGMAS_95 = 2.45  # radius of 95 % of a two-dimensional normal distribution, in sigmas: sqrt(-2 ln 0.05)
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ def figures(rows: list[dict[str, Any]], false: list[Detection], frames: int, dos
             "tip_mm": {"median": q("tip_mm", 50), "p95": q("tip_mm", 95)},
             "direction_deg": q("direction_deg", 50),
             "kind_right": float(np.mean([r["kind"] == r["called"] for r in hit])) if hit else None,
-            "held": float(np.mean([r["tip_px"] < _SIGMAS_95 * r["sigma_px"] for r in hit])) if hit else None,
+            "held": float(np.mean([r["tip_px"] < RADIUS_95_2D * r["sigma_px"] for r in hit])) if hit else None,
         }
 
     whole = of(rows)

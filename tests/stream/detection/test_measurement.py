@@ -12,7 +12,7 @@ from fluoronav.geometry import Camera
 from fluoronav.imaging.xray.detector import DetectorCalibration
 from fluoronav.lab.simulation.instrument_scenes import Background, Placed, SceneMaker, visible_axis_px
 from fluoronav.lab.simulation.metal import axis_points, drill, k_wire, needle, screw, steel_mm
-from fluoronav.stream.detection.edges import measure
+from fluoronav.stream.detection.measurement import measure
 from fluoronav.stream.detection.stage import DetectionStage
 from fluoronav.stream.frame import Budget, FrameRecord
 from fluoronav.stream.preprocessing.stage import AttenuationStage
@@ -169,9 +169,9 @@ def test_a_tangent_that_the_path_does_not_have_is_of_another_shadow():
     along = np.linspace(0, 120, 121)
     path = np.stack([np.full_like(along, 500.0), 400 + along], axis=1)
 
-    def turned_deg(bow):
+    def turned_deg(sagitta):
         counts = np.full((1024, 1024), 9000, np.uint16)
-        off = bow * (2 * along / 120 - 1) ** 2
+        off = sagitta * (2 * along / 120 - 1) ** 2
         cv2.polylines(counts, [np.rint(path + off[:, None] * [1, 0]).astype(np.int32)], False, 3000, 9)
         found = measure(counts, path, 0.0)
         return np.rad2deg(np.arccos(-found.direction[1]))
