@@ -20,10 +20,10 @@ from tqdm import tqdm
 
 from fluoronav.geometry import Camera
 from fluoronav.imaging.inference import InferenceSettings
-from fluoronav.imaging.xray.contrast import DisplayPicture
+from fluoronav.imaging.xray.contrast import DisplayContrast
 from fluoronav.imaging.xray.denoiser import SIDE, LearnedDenoiser
 from fluoronav.imaging.xray.detector import DetectorCalibration, DetectorCorrection
-from fluoronav.imaging.xray.field_of_view import find_aperture
+from fluoronav.imaging.xray.field_of_view import find_field_of_view
 from fluoronav.imaging.xray.file import read_xray
 from fluoronav.imaging.xray.noise import NoiseModel
 from fluoronav.imaging.xray.spatial_filter import LocalWiener
@@ -82,7 +82,7 @@ def bench_enhancement(data: Path, frames: int = FRAMES, pictures: Path | None = 
     scene, chain_of = _scene(frames)
     rows: list[dict[str, Any]] = []
     sheet: list[NDArray[np.uint8]] = []
-    display = DisplayPicture(*scene.clean[0].shape)
+    display = DisplayContrast(*scene.clean[0].shape)
     display_ms: list[float] = []
     for share in SHARES:
         photons = FULL_PHOTONS * share
@@ -335,13 +335,13 @@ def _real(path: Path) -> list[NDArray[np.uint8]]:
         share = SIDE / max(beam.shape)
         beam = cv2.resize(beam, None, fx=share, fy=share, interpolation=cv2.INTER_AREA)
     rows, cols = beam.shape
-    field_mask = find_aperture(
+    field_mask = find_field_of_view(
         cv2.resize((60000 * beam / beam.max()).astype(np.float32), (128, 128), interpolation=cv2.INTER_AREA)
     ).field_mask
     photons = FULL_PHOTONS * 0.25 * beam / beam.mean()
     gain, dark, rng = 200.0, 1000.0, np.random.default_rng(SEED)
     model = NoiseModel(gain, dark, 0.0)
-    temporal, display = TemporalFilter(rows, cols), DisplayPicture(rows, cols)
+    temporal, display = TemporalFilter(rows, cols), DisplayContrast(rows, cols)
     counts = out = np.zeros((rows, cols), np.float32)
     for _ in range(_SETTLED):
         counts = np.clip(gain * rng.poisson(photons) + dark, 0, 65535).astype(np.uint16)

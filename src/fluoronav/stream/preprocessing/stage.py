@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.imaging.xray.detector import DetectorCalibration, DetectorCorrection, DetectorError
-from fluoronav.imaging.xray.field_edge import exposed_mask
-from fluoronav.imaging.xray.field_of_view import Aperture, dark_level, find_aperture
+from fluoronav.imaging.xray.field_edge import find_full_field_mask
+from fluoronav.imaging.xray.field_of_view import FieldOfView, dark_level, find_field_of_view
 from fluoronav.stream.frame import Budget, FrameRecord, blank_counts
 
 # The finest is for the detector of instruments, the others for the registration.
@@ -90,7 +90,7 @@ class AttenuationStage:
     def __init__(self) -> None:
         self._detector: DetectorCorrection | None = None
         self._dark = 0.0
-        self._aperture: Aperture | None = None
+        self._field: FieldOfView | None = None
         self._exposed: NDArray[np.bool_] | None = None
         self._last: FrameRecord | None = None
         self._since_looked = 0
@@ -120,7 +120,7 @@ class AttenuationStage:
             self._detector = DetectorCorrection(calibration)
             for counts in blank_counts(camera.rows, camera.cols):
                 self._detector(counts, 8)  # compiles
-        if self._aperture is None:
+        if self._field is None:
             # The first frame looks for its field, which took four times as long while all that needs was being loaded.
             y, x = np.mgrid[:_RIM_SIDE, :_RIM_SIDE] / _RIM_SIDE - 0.5
             fine = np.where(np.hypot(x, y) < 0.45, 1000, 0).astype(np.float32)
@@ -140,8 +140,8 @@ class AttenuationStage:
         for side in SIDES:
             write_attenuation(counts[side], frame, self._attenuation[side])
         frame.pyramid = self._attenuation
-        assert self._aperture is not None
-        frame.field_mask, frame.full_field_mask = self._aperture.field_mask, self._exposed
+        assert self._field is not None
+        frame.field_mask, frame.full_field_mask = self._field.field_mask, self._exposed
         self._last = frame
 
     @property
@@ -183,12 +183,12 @@ class AttenuationStage:
 
     def _look_around(self, counts: dict[int, NDArray[np.float32]]) -> None:
         small = counts[_MASK_SIDE]
-        self._aperture = find_aperture(small)
-        self._dark = dark_level(small, self._aperture.field_mask)
+        self._field = find_field_of_view(small)
+        self._dark = dark_level(small, self._field.field_mask)
 
     def _follow_rim(self, counts: dict[int, NDArray[np.float32]]) -> None:
-        assert self._aperture is not None
-        self._exposed = exposed_mask(self._aperture, counts[_RIM_SIDE])
+        assert self._field is not None
+        self._exposed = find_full_field_mask(self._field, counts[_RIM_SIDE])
 
 
 def _timed(work: Callable[[dict[int, NDArray[np.float32]]], None], counts: dict[int, NDArray[np.float32]]) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.imaging.inference import InferenceSettings
-from fluoronav.imaging.xray.contrast import DisplayPicture
+from fluoronav.imaging.xray.contrast import DisplayContrast
 from fluoronav.imaging.xray.denoiser import SIDE, LearnedDenoiser
 from fluoronav.imaging.xray.spatial_filter import LocalWiener
 from fluoronav.imaging.xray.temporal_filter import TemporalFilter
@@ -49,7 +49,7 @@ class ViewStage:
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         progress("view: kernels")
         shape = camera.rows, camera.cols
-        self._display = DisplayPicture(*shape)
+        self._display = DisplayContrast(*shape)
         self._learned = self._network(shape, progress)
         self._spatial: Callable[[Float32, Float32], Float32] = self._learned or LocalWiener(*shape)
         for dtype in (np.uint8, np.uint16):  # compiles for both
