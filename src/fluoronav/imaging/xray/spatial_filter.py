@@ -18,7 +18,8 @@ class WienerSettings:
     """Settings of the filter, from `fluoronav bench enhancement` at half dose."""
 
     radius_px: int = 2  # of the window: with 3, a wire's edge is a third of a pixel wider
-    # Factor on the expected noise variance. A wire's edge is 9.7 % wider than unfiltered at full dose; with 0.735, 16 %.
+    # Factor on the expected noise variance. With it a wire's edge is 9.7 % wider than
+    # unfiltered at full dose, with 0.735 16 %.
     noise_margin: float = 0.44
 
 
