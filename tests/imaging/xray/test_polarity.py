@@ -16,7 +16,7 @@ from fluoronav.imaging.xray.file import XrayFileError, read_xray
 from fluoronav.lab.simulation.detector import Detector, ImageChain
 from fluoronav.lab.simulation.sequence import Anatomy
 
-from .test_xray_file import xa
+from .test_file import xa
 
 SIDE = 256
 FOCAL = 1000 / 300 * SIDE

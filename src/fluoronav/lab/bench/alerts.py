@@ -12,7 +12,8 @@ from fluoronav.case import Case, load_case, sample_distances
 from fluoronav.geometry import Camera
 from fluoronav.paths import shipped
 from fluoronav.stream.frame import Budget, FrameRecord, Instrument
-from fluoronav.stream.guidance import AlertBook, GuidanceStage
+from fluoronav.stream.guidance import GuidanceStage
+from fluoronav.stream.guidance.distances import LIMITS
 
 Float = NDArray[np.float64]
 
@@ -20,7 +21,6 @@ _FPS = 30.0
 # An alert is for nothing when the true distance is beyond its threshold by more than so many sigmas of the measured
 # one; a bound of 95 % comes early by 1.6 of them on average.
 _FOR_NOTHING_SIGMAS = 4.0
-_SEGMENTATION_SIGMA_MM = 0.35
 
 
 def bench_alerts(approaches: int, seed: int) -> dict[str, Any]:
@@ -54,9 +54,8 @@ def bench_alerts(approaches: int, seed: int) -> dict[str, Any]:
         stops = rng.uniform(-1, 12)
         travel = np.arange(30.0, stops, -speed / _FPS)[:400]
         tips = goal - travel[:, None] * axis
-        stage.alerts = AlertBook()
-        stage._levels.clear()
-        claimed = float(np.hypot(sigma, _SEGMENTATION_SIGMA_MM))
+        stage.start_again()
+        claimed = float(np.hypot(sigma, LIMITS.segmentation_sigma_mm))
         due_since: dict[str, int] = {}
         reached: dict[str, bool] = {}
         raises: dict[str, int] = {}
