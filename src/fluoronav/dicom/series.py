@@ -1,8 +1,8 @@
 """A CT series from a folder of DICOM files: single slices (PS3.3 C.7.6.2, image plane module; C.11.1, rescale) and
 multi-frame objects whose functional groups place each frame (PS3.3 C.7.6.16; Enhanced CT, X-Ray 3D).
 
-SimpleITK's own series reader sorts and stacks what it is given; what an OR needs is a refusal with a reason when the
-slices do not make one orthogonal, complete volume. So the headers are read and judged here, and pixels only afterwards.
+SimpleITK's series reader sorts and stacks whatever it gets. Here the headers are checked before any pixels are read:
+slices that do not form one complete, orthogonal volume are refused with a reason.
 """
 
 from __future__ import annotations
@@ -23,26 +23,35 @@ from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID
 
 from fluoronav.dicom.errors import DicomError
-from fluoronav.geometry.grid import MOST_VOXEL_BYTES, Grid, GridError, check_grid, check_size
+from fluoronav.geometry.grid import LIMITS as GRID
+from fluoronav.geometry.grid import Grid, GridError, check_grid, check_size
 
-_GEOMETRY_TOLERANCE_MM = 0.05
-_UNIT_TOLERANCE = 1e-3  # of direction cosines
-_SPACING_TOLERANCE = 1e-4  # of one slice's pixel spacing against another's, relative
-# A file holds its pixels and little beside them.
-_MOST_FILE_BYTES = MOST_VOXEL_BYTES + 256 * 2**20
-# Larger elements of a header are left in the file: no tag that is looked at is so long.
-_MOST_ELEMENT_BYTES = 1 << 20
-_NAMED_FILES = 5  # in one message
-# Inflated as a whole when it is opened, so its size cannot be bounded.
+
+@dataclass(frozen=True, slots=True)
+class SeriesLimits:
+    """Limits of a CT series; all are chosen."""
+
+    position_mm: float = 0.05  # tolerance of a slice's position, or the fraction below of the step if that is more
+    sideways_steps: float = 0.01  # of a slice across the normal
+    gap_steps: float = 0.02  # of a step against the median step
+    cosine: float = 1e-3  # tolerance of direction cosines
+    spacing: float = 1e-4  # relative tolerance of the pixel spacing between slices
+    most_file_bytes: int = GRID.most_bytes + 256 * 2**20  # a file holds little besides its pixels
+    most_element_bytes: int = 1 << 20  # longer elements of a header are not loaded; no tag that is read is so long
+    named_files: int = 5  # in one message
+
+
+LIMITS = SeriesLimits()
+# This transfer syntax is inflated as a whole when a file is opened, so that its size cannot be bounded.
 _DEFLATED = b"1.2.840.10008.1.2.1.99"
-# Volumes that a C-arm or a dental scanner reconstructs; their modality is the C-arm's.
+# Volumes reconstructed by a C-arm or a dental scanner; their modality is that of the C-arm.
 _XRAY_3D = {"1.2.840.10008.5.1.4.1.1.13.1.1", "1.2.840.10008.5.1.4.1.1.13.1.2"}
 _CT_CLASSES = {
     "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2",
     "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.7.2", "1.2.840.10008.5.1.4.1.1.7.3",
 }  # fmt: skip
 _MODALITIES = {"MR": "magnetic resonance", "PT": "positron emission", "NM": "nuclear medicine", "US": "ultrasound"}
-# What a header that is no DICOM, or is cut off, makes pydicom raise.
+# What pydicom raises on a header that is no DICOM, or is truncated.
 _UNREADABLE = (
     InvalidDicomError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, NotImplementedError,
     struct.error,
@@ -51,7 +60,7 @@ _UNREADABLE = (
 
 @dataclass(frozen=True)
 class _File:
-    """One readable file with pixels: its header, and where it lies."""
+    """The header and the path of a readable file with pixels."""
 
     header: pydicom.Dataset
     path: Path
@@ -66,7 +75,7 @@ class _File:
 
     @property
     def is_placed(self) -> bool:
-        """Whether it speaks of a place in the patient at all, if only by an empty tag."""
+        """Whether it has a tag of a position in the patient, if only an empty one."""
         return self.has_groups or "ImageOrientationPatient" in self.header or "ImagePositionPatient" in self.header
 
 
@@ -102,7 +111,7 @@ def read_dicom_series(folder: Path, series: str | None = None) -> tuple[sitk.Ima
     SimpleITK.Image
         float32 HU, LPS.
     tuple of str
-        What of the folder was not read, in words.
+        What was not read of the folder.
 
     Raises
     ------
@@ -122,7 +131,7 @@ def read_dicom_series(folder: Path, series: str | None = None) -> tuple[sitk.Ima
     for uid, files in list(by_series.items()):
         if not any(f.is_placed for f in files):
             left_out["without a place in the patient"] += [f.path.name for f in by_series.pop(uid)]
-    warnings = _said(left_out, len(paths), folder)
+    warnings = _left_out_text(left_out, len(paths), folder)
     if not by_series:
         raise DicomError(f"{folder}: holds no DICOM slices with a position in the patient" + _because(warnings))
     if series is not None and series not in by_series:
@@ -151,14 +160,14 @@ def read_dicom_file(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
 
 
 def _opened(path: Path) -> tuple[_File | None, str]:
-    """A file with pixels, its pixels not read yet; or why it is none."""
+    """The header of a file with pixels; or the reason why it has none."""
     if not path.is_file():
         return None, "pipe, socket or device"
     length = path.stat().st_size
     if length == 0:
         return None, "empty"
-    if length > _MOST_FILE_BYTES:
-        return None, f"larger than {_MOST_FILE_BYTES / 2**30:.2f} GiB"
+    if length > LIMITS.most_file_bytes:
+        return None, f"larger than {LIMITS.most_file_bytes / 2**30:.2f} GiB"
     try:
         with path.open("rb") as file:
             start = file.read(4096)
@@ -167,7 +176,7 @@ def _opened(path: Path) -> tuple[_File | None, str]:
             return None, "no DICOM"
         if _DEFLATED in start:
             return None, "deflated as a whole (write it as explicit VR little endian)"
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, defer_size=_MOST_ELEMENT_BYTES)
+        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, defer_size=LIMITS.most_element_bytes)
         if "Rows" not in header or "Columns" not in header:
             return None, "without an image, or cut off in the header"
         return _File(header, path), ""
@@ -175,13 +184,13 @@ def _opened(path: Path) -> tuple[_File | None, str]:
         return None, "unreadable"
 
 
-def _said(left_out: dict[str, list[str]], total: int, folder: Path) -> tuple[str, ...]:
+def _left_out_text(left_out: dict[str, list[str]], total: int, folder: Path) -> tuple[str, ...]:
     count = sum(map(len, left_out.values()))
     if not count:
         return ()
     parts = []
     for reason, names in left_out.items():
-        listed = ", ".join(names[:_NAMED_FILES]) + (", ..." if len(names) > _NAMED_FILES else "")
+        listed = ", ".join(names[: LIMITS.named_files]) + (", ..." if len(names) > LIMITS.named_files else "")
         parts.append(f"{len(names)} {reason} ({listed})")
     return (
         f"{folder}: {count} of {total} files were not read: {'; '.join(parts)}. "
@@ -217,7 +226,7 @@ def _stack(files: list[_File], folder: Path) -> sitk.Image:
     for s in slices:
         if (s.file.header.Rows, s.file.header.Columns) != shape:
             raise DicomError(f"{s.name}: Rows or Columns differ from the other slices'")
-        if not np.allclose(s.spacing, first.spacing, rtol=_SPACING_TOLERANCE):
+        if not np.allclose(s.spacing, first.spacing, rtol=LIMITS.spacing):
             raise DicomError(f"{s.name}: PixelSpacing {s.spacing.tolist()} differs from {first.name}'s")
     check_size((shape[1], shape[0], len(slices)), 4, folder)
 
@@ -238,7 +247,7 @@ def _stack(files: list[_File], folder: Path) -> sitk.Image:
 
 
 def _check_kind(file: _File) -> None:
-    """Refuses whatever is no CT, by name."""
+    """Refuses an object that is no CT; the text names what it is."""
     header, path = file.header, file.path
     meta = getattr(header, "file_meta", None)
     uid = str(header.get("SOPClassUID") or (meta.get("MediaStorageSOPClassUID") if meta else "") or "")
@@ -288,10 +297,10 @@ def _slices_of(file: _File) -> list[_Slice]:
 
 
 def _slice(file: _File, frame: int, parts: Sequence[pydicom.Dataset], where: Path | str) -> _Slice:
-    """One slice from the four datasets that say its position, orientation, spacing and rescale; often all the same."""
+    """One slice, from the datasets with its position, orientation, spacing and rescale (often one and the same)."""
     position, orientation, measures, values = parts
     unit = str(values.get("RescaleType") or "HU")
-    # US (unspecified) is what most CBCT write; whether the values are HU is judged from the values.
+    # Most CBCT write US (unspecified); the values tell later whether they are HU.
     if unit not in ("HU", "HU_MOD", "US"):
         raise DicomError(f"{where}: {_tag('RescaleType')} is {unit}, not HU")
     slope, intercept = (_numbers(values, k, 1, where)[0] for k in ("RescaleSlope", "RescaleIntercept"))
@@ -299,7 +308,7 @@ def _slice(file: _File, frame: int, parts: Sequence[pydicom.Dataset], where: Pat
         raise DicomError(f"{where}: {_tag('RescaleSlope')} is {slope:g}; it must be above 0")
     cosines = _numbers(orientation, "ImageOrientationPatient", 6, where)
     row, column = cosines[:3], cosines[3:]
-    if abs(row @ column) > _UNIT_TOLERANCE or abs(np.linalg.norm(np.cross(row, column)) - 1) > _UNIT_TOLERANCE:
+    if abs(row @ column) > LIMITS.cosine or abs(np.linalg.norm(np.cross(row, column)) - 1) > LIMITS.cosine:
         tag = _tag("ImageOrientationPatient")
         raise DicomError(f"{where}: {tag} {cosines.tolist()} is not two perpendicular unit vectors")
     spacing = _numbers(measures, "PixelSpacing", 2, where)
@@ -310,7 +319,7 @@ def _slice(file: _File, frame: int, parts: Sequence[pydicom.Dataset], where: Pat
 
 
 def _numbers(dataset: pydicom.Dataset, keyword: str, count: int, where: Path | str) -> NDArray[np.float64]:
-    """A tag's numbers; raises :class:`DicomError` that names file and tag where they are not there."""
+    """The numbers of a tag; raises :class:`DicomError` that names file and tag."""
     if keyword not in dataset:
         raise DicomError(f"{where}: {_tag(keyword)} is absent")
     try:
@@ -333,11 +342,11 @@ def _tag(keyword: str) -> str:
 
 
 def _common_orientation(slices: list[_Slice], folder: Path) -> NDArray[np.float64]:
-    """The orientation of most slices; raises :class:`DicomError` that names one of another plane."""
+    """The orientation of most slices; raises :class:`DicomError` that names a slice in another plane."""
     counted = Counter(tuple(np.round(s.orientation, 2)) for s in slices)
     common = counted.most_common(1)[0][0]
     orientation = next(s.orientation for s in slices if tuple(np.round(s.orientation, 2)) == common)
-    odd = [s for s in slices if np.abs(s.orientation - orientation).max() > _UNIT_TOLERANCE]
+    odd = [s for s in slices if np.abs(s.orientation - orientation).max() > LIMITS.cosine]
     if odd:
         raise DicomError(
             f"{folder}: slices lie in different planes (a localiser among them?): {len(odd)} of {len(slices)} not in "
@@ -347,21 +356,21 @@ def _common_orientation(slices: list[_Slice], folder: Path) -> NDArray[np.float6
 
 
 def _step(positions: NDArray[np.float64], normal: NDArray[np.float64], folder: Path) -> float:
-    """The distance between slices, mm; raises :class:`DicomError` where it is not one."""
+    """The distance between slices, mm; raises :class:`DicomError` where it is not uniform."""
     steps = np.diff(positions, axis=0)
     along = steps @ normal
     step = float(np.median(along))
-    if along.min() < _GEOMETRY_TOLERANCE_MM:
+    if along.min() < LIMITS.position_mm:
         at = positions[int(along.argmin())]
         raise DicomError(f"{folder}: two slices at the same position {np.round(at, 2).tolist()}; remove the repeats")
     sideways = float(np.median(np.linalg.norm(steps - np.outer(along, normal), axis=1)))
-    if sideways > max(_GEOMETRY_TOLERANCE_MM, 0.01 * step):
+    if sideways > max(LIMITS.position_mm, LIMITS.sideways_steps * step):
         tilt = np.degrees(np.arctan2(sideways, step))
         raise DicomError(
             f"{folder}: the gantry was tilted by {tilt:.1f} degrees, so the slices do not stack at right angles; "
             "resample the series to an orthogonal grid first"
         )
-    gaps = np.flatnonzero(np.abs(along - step) > max(_GEOMETRY_TOLERANCE_MM, 0.02 * step))
+    gaps = np.flatnonzero(np.abs(along - step) > max(LIMITS.position_mm, LIMITS.gap_steps * step))
     if len(gaps):
         missing = int(np.rint(along[gaps] / step - 1).sum())
         raise DicomError(
@@ -369,9 +378,9 @@ def _step(positions: NDArray[np.float64], normal: NDArray[np.float64], folder: P
             f"{np.round(positions[gaps[0]], 2).tolist()} where the others are {step:.2f} mm apart"
             + (f" ({missing} missing in all)" if missing > 0 else "")
         )
-    # One slice pushed aside among straight ones: the median does not see it.
+    # A single slice that is displaced sideways does not change the median.
     astray = np.linalg.norm(positions - positions[0] - np.outer((positions - positions[0]) @ normal, normal), axis=1)
-    if astray.max() > max(_GEOMETRY_TOLERANCE_MM, 0.01 * step) * 2:
+    if astray.max() > max(LIMITS.position_mm, LIMITS.sideways_steps * step) * 2:
         at = positions[int(astray.argmax())]
         where = np.round(at, 2).tolist()
         raise DicomError(f"{folder}: the slice at {where} lies {astray.max():.2f} mm beside the others")

@@ -16,10 +16,10 @@ log = logging.getLogger("fluoronav")
 
 
 class Model(Runner):
-    """A verified network, and the arrays that it reads and writes.
+    """A verified network, with its input and output arrays.
 
-    In 8 bits it runs only after its answer to an example, on this very CPU, was the one that it should be. Otherwise
-    the CPU runs the whole network, and :attr:`provider` says why.
+    In 8 bits it runs only after an example has given the right output on this CPU. Otherwise the CPU runs the network
+    in 32 bits, and :attr:`provider` gives the reason.
 
     Parameters
     ----------
@@ -33,13 +33,13 @@ class Model(Runner):
     input, output : ndarray of float32
         Written before, and read after, each :meth:`run`; allocated once.
     why : str
-        Why the CPU runs it in 8 bits, or whole.
+        Why the CPU runs it in 8 bits or in 32.
 
     Raises
     ------
     ModelError
-        No such file, another hash, other shapes than the manifest says, no memory; or, where a fall-back is refused,
-        what was asked for cannot be had.
+        No such file, another hash or other shapes than in the manifest, no memory; or the engine is not available and the
+        settings refuse a fallback.
     """
 
     def __init__(self, path: Path, settings: InferenceSettings | None = None) -> None:
@@ -56,7 +56,7 @@ class Model(Runner):
             self._refuse_8_bits(model, wrong)
 
     def _why_wrong(self, path: Path) -> str:
-        """Why the CPU's answer in 8 bits cannot be believed; empty where it was tried and is right."""
+        """Why the CPU's output in 8 bits is not used; empty where the example gave the right one."""
         try:
             example = example_in_8_bits(path)
             self.input[...] = example.given
@@ -80,7 +80,7 @@ class Model(Runner):
 
 
 def _for_the_cpu(path: Path, settings: InferenceSettings) -> tuple[Approved | None, str]:
-    """The network in 8 bits, where the CPU is to run that, and why it is or is not."""
+    """The network in 8 bits where the CPU shall run it, else None; and the reason."""
     asked = settings.cpu_precision
     if asked == "fp32":
         return None, "fp32 was asked for"
