@@ -38,8 +38,8 @@ class Model(Runner):
     Raises
     ------
     ModelError
-        No such file, another hash or other shapes than in the manifest, no memory; or the engine is not available and the
-        settings refuse a fallback.
+        No such file, another hash or other shapes than in the manifest, no memory; or the engine is not available and
+        the settings refuse a fallback.
     """
 
     def __init__(self, path: Path, settings: InferenceSettings | None = None) -> None:
