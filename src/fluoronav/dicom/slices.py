@@ -149,6 +149,7 @@ def check_is_ct(file: DicomFile) -> None:
 
 
 def slices_of(file: DicomFile) -> list[Slice]:
+    """The slices of a file, one for each frame; raises :class:`DicomError` where a tag is absent or invalid."""
     header, path = file.header, file.path
     if not file.has_groups:
         return [_slice(file, 0, [header] * 4, path)]
