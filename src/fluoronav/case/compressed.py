@@ -13,7 +13,7 @@ _GZIP_OR_ZLIB = 47  # wbits: zlib detects the format
 
 
 def check_stream(data: Path, start: int, wanted: int, encoding: str, path: Path) -> None:
-    """Compares the length of a file's voxels with what its header says.
+    """Compares the length of a file's voxels with the length by its header.
 
     Parameters
     ----------

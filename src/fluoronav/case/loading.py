@@ -174,10 +174,10 @@ def _digest(file: CaseFile, volumes: Sequence[Volume | None]) -> str:
 
     Paths are no part of it: a copy of a case is the same case.
     """
-    said = file.model_dump(mode="json", exclude={"ct", "ct_series", "labels", "surroundings"})
-    for o in said["objects"]:
+    content = file.model_dump(mode="json", exclude={"ct", "ct_series", "labels", "surroundings"})
+    for o in content["objects"]:
         o["volume"] = o["volume"] is not None
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for volume in volumes:
         if volume is None:
             digest.update(b"none")

@@ -43,7 +43,7 @@ def read_metaimage_grid(path: Path) -> Grid:
     # The file lists one axis after the other: the columns of the matrix.
     direction = np.array(_numbers(keys, matrix, 9, path)).reshape(3, 3).T
     factor = mm_per(keys.get("DistanceUnits", "mm"), path, "DistanceUnits")
-    _check_the_rest(keys, direction, path)
+    _check_other_keys(keys, direction, path)
     _check_data(keys, size, path, header_bytes)
     return Grid(size, direction * spacing * factor, np.array(origin) * factor)
 
@@ -77,15 +77,16 @@ def _numbers(keys: dict[str, str], key: str, count: int, path: Path) -> list[flo
     return values
 
 
-def _check_the_rest(keys: dict[str, str], direction: np.ndarray, path: Path) -> None:
-    says = keys.get("AnatomicalOrientation", "???").upper()
-    if len(says) == 3 and set(says) <= set(_BEGINS_AT):
-        for axis, letter in enumerate(says):
+def _check_other_keys(keys: dict[str, str], direction: np.ndarray, path: Path) -> None:
+    orientation = keys.get("AnatomicalOrientation", "???").upper()
+    if len(orientation) == 3 and set(orientation) <= set(_BEGINS_AT):
+        for axis, letter in enumerate(orientation):
             along, sign = _BEGINS_AT[letter]
             column = direction[:, axis]
             if np.abs(column).argmax() != along or column[along] * sign < 0:
                 raise CaseError(
-                    f"{path}: AnatomicalOrientation {says} and TransformMatrix say different directions of axis {axis}"
+                    f"{path}: AnatomicalOrientation {orientation} and TransformMatrix say different directions of axis "
+                    f"{axis}"
                 )
     modality = keys.get("Modality", "MET_MOD_CT")
     if modality not in ("MET_MOD_CT", "MET_MOD_OTHER", "MET_MOD_UNKNOWN"):
@@ -115,6 +116,8 @@ def _check_data(keys: dict[str, str], size: tuple[int, ...], path: Path, header_
     length = data.stat().st_size - start
     if packed and keys.get("CompressedDataSize") != str(length):
         # Without the right size, SimpleITK's reader returns voxels that it has not inflated.
-        said = keys.get("CompressedDataSize", "absent")
-        raise CaseError(f"{path}: CompressedDataSize is {said}, but {length} bytes of voxels are there; write it again")
+        given = keys.get("CompressedDataSize", "absent")
+        raise CaseError(
+            f"{path}: CompressedDataSize is {given}, but {length} bytes of voxels are there; write it again"
+        )
     check_stream(data, start, wanted, "zlib" if packed else "raw", path)

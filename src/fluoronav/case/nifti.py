@@ -66,10 +66,10 @@ def read_nifti_grid(path: Path) -> Grid:
         (s_name, s_code, s_grid), (q_name, q_code, q_grid) = forms
         check_same_place(s_grid, q_grid, (f"its {s_name} (code {s_code})", f"its {q_name} (code {q_code})"), path)
     grid = forms[0][2]
-    told = np.array(header.pixdim[1:4]) * header.mm
-    if not np.allclose(grid.spacing_mm, told, rtol=_SAME_SPACING):
+    pixdim_mm = np.array(header.pixdim[1:4]) * header.mm
+    if not np.allclose(grid.spacing_mm, pixdim_mm, rtol=_SAME_SPACING):
         raise CaseError(
-            f"{path}: pixdim says voxels of {np.round(told, 4).tolist()} mm, its {forms[0][0]} "
+            f"{path}: pixdim says voxels of {np.round(pixdim_mm, 4).tolist()} mm, its {forms[0][0]} "
             f"{np.round(grid.spacing_mm, 4).tolist()}; write the file again with one spacing"
         )
     return grid

@@ -72,7 +72,7 @@ def read_nrrd_grid(path: Path) -> Grid:
     if len(units) != 3:
         raise CaseError(f"{path}: `space units` gives {len(units)} units for 3 axes")
     factor = np.array([mm_per(u, path, "space units") for u in units]) * _TO_LPS[space]
-    _check_the_rest(fields, pairs, factor[:, None] * step, path)
+    _check_other_fields(fields, pairs, factor[:, None] * step, path)
     grid = Grid(size, factor[:, None] * step, factor * origin)
     _check_data(fields, size, path, header_bytes)
     return grid
@@ -127,7 +127,7 @@ def _quoted(text: str) -> list[str]:
     return re.findall(r'"([^"]*)"', text) or text.split()
 
 
-def _check_the_rest(fields: dict[str, str], pairs: dict[str, str], step_mm: np.ndarray, path: Path) -> None:
+def _check_other_fields(fields: dict[str, str], pairs: dict[str, str], step_mm: np.ndarray, path: Path) -> None:
     for kind in fields.get("kinds", "").split():
         if kind.lower() not in _SPATIAL_KINDS:
             raise CaseError(f"{path}: `kinds` has {kind!r}: a volume has three axes in space and one value a voxel")

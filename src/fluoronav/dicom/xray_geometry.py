@@ -91,10 +91,10 @@ def check_camera(header: XrayHeader, camera: Camera) -> None:
     DicomError
     """
     spacing, distance = _spacing(header), header.number("DistanceSourceToDetector")
-    said = float(camera.K[0, 0] / camera.K[1, 1])
+    anisotropy = float(camera.K[0, 0] / camera.K[1, 1])
     if spacing is not None:
         down, right = spacing
-        if _differ(down / right, said, LIMITS.aspect):
+        if _differ(down / right, anisotropy, LIMITS.aspect):
             raise DicomError(
                 f"{header.path}: its pixels are {down:g} mm high and {right:g} mm wide; {camera.name} has focal "
                 f"lengths of {camera.K[0, 0]:.1f} and {camera.K[1, 1]:.1f} pixels, which are of other pixels"
@@ -261,9 +261,9 @@ def _check_field(header: XrayHeader, height_mm: float, width_mm: float) -> None:
     value = header.get("FieldOfViewDimensions")
     if value is None:
         return
-    said = value if isinstance(value, (list, tuple)) or hasattr(value, "__iter__") else [value]
+    dimensions = value if isinstance(value, (list, tuple)) or hasattr(value, "__iter__") else [value]
     try:
-        largest = max(float(v) for v in said)
+        largest = max(float(v) for v in dimensions)
     except (TypeError, ValueError):
         largest = float("nan")
     if not largest > 0:

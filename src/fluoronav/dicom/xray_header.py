@@ -155,10 +155,10 @@ class XrayHeader:
 
     def check_values(self, values: NDArray[Any], padded: NDArray[np.bool_], full: float) -> None:
         """Refuses pixels that contradict the header."""
-        of_picture = values[~padded]
-        if of_picture.size and (of_picture.min() < 0 or of_picture.max() > full):
+        image = values[~padded]
+        if image.size and (image.min() < 0 or image.max() > full):
             raise DicomError(
-                f"{self.path}: has values from {of_picture.min()} to {of_picture.max()}, BitsStored and "
+                f"{self.path}: has values from {image.min()} to {image.max()}, BitsStored and "
                 f"PixelRepresentation say 0 to {full:g}: a difference image, or a damaged header"
             )
 

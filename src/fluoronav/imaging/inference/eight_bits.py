@@ -34,21 +34,21 @@ def fast_here() -> bool:
     return any(features.get(name, False) for name in _INSTRUCTIONS)
 
 
-def off_by(said: NDArray[np.float32], whole: NDArray[np.float32]) -> float:
+def off_by(output: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
     """Relative RMS difference between an output and that of the network in 32 bits."""
-    return _rms(said - whole) / max(_rms(whole), 1e-9)
+    return _rms(output - reference) / max(_rms(reference), 1e-9)
 
 
-def why_wrong(said: NDArray[np.float32], example: Example) -> str:
+def why_wrong(output: NDArray[np.float32], example: Example) -> str:
     """Why the output in 8 bits for an example is wrong; empty where it is right.
 
     Parameters
     ----------
-    said : ndarray
+    output : ndarray
         The output on this computer.
     example : Example
     """
-    off = off_by(said, example.made)
+    off = off_by(output, example.made)
     if off <= example.off * _MARGIN:  # false for NaN, too
         return ""
     return f"8 bits are {off:.1%} off on this CPU, {example.off:.1%} where they were made"

@@ -24,7 +24,7 @@ class Model(Runner):
     Parameters
     ----------
     path : Path
-        ``.onnx``; its entry in ``manifest.json`` beside it gives SHA-256 and shapes.
+        ``.onnx``; its entry in ``manifest.json`` in its folder gives SHA-256 and shapes.
     settings : InferenceSettings, optional
         The CPU by default.
 
@@ -69,12 +69,12 @@ class Model(Runner):
 
     def _refuse_8_bits(self, model: Approved, wrong: str) -> None:
         asked_for = self._settings.cpu_precision == "int8"
-        said = f"{self.name}: {wrong}; the CPU runs the whole network"
+        text = f"{self.name}: {wrong}; the CPU runs the whole network"
         if asked_for and self._settings.fallback == "refuse":
             raise ModelError(f"{self.name}: inference.cpu_precision int8: {wrong}")
         if asked_for and self._settings.fallback == "warn":
-            self.fault = self.fault or said
-        log.warning(said)
+            self.fault = self.fault or text
+        log.warning(text)
         self.why = wrong
         self._instead_of_8_bits(model, wrong)
 

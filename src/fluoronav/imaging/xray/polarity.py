@@ -68,7 +68,7 @@ def opposite(polarity: Polarity) -> Polarity:
     return "inverse" if polarity == "counts" else "counts"
 
 
-def of_picture(values: Float32, full: float) -> Polarity | None:
+def polarity_of_image(values: Float32, full: float) -> Polarity | None:
     """The polarity with which the image has a round field of view; None where both have one or neither has.
 
     A field that a viewer has filled with black around does not count.
@@ -101,7 +101,7 @@ def _filled(values: Float32, view: FieldOfView) -> bool:
     return bool(around.size and (around == around.min()).mean() > _FILLED_FRACTION)
 
 
-def of_plain(values: Float32, full: float, said: Polarity | None) -> Intensity:
+def of_plain(values: Float32, full: float, option: Polarity | None) -> Intensity:
     """The intensities of an image without a header.
 
     Parameters
@@ -109,19 +109,24 @@ def of_plain(values: Float32, full: float, said: Polarity | None) -> Intensity:
     values : ndarray of float32
     full : float
         The largest that its type can hold.
-    said : "counts", "inverse" or None
+    option : "counts", "inverse" or None
         The user's option.
     """
     # 12 bits stored in 16: inverted over all 16, the logarithm would leave no contrast.
     fullest = min(full, float(2 ** int(values.max()).bit_length() - 1)) if values.size else full
-    shown = of_picture(values, fullest)
-    if said is not None:
+    by_image = polarity_of_image(values, fullest)
+    if option is not None:
         return Intensity(
-            values, fullest if said == "inverse" else full, said, "option", True, _against(said, shown, "you say")
+            values,
+            fullest if option == "inverse" else full,
+            option,
+            "option",
+            True,
+            _contradiction(option, by_image, "you say"),
         )
-    if shown is not None:
-        note = f"taken as {shown}: beyond the rim of its round field no X-rays arrive"
-        return Intensity(values, fullest if shown == "inverse" else full, shown, "picture", True, (note,))
+    if by_image is not None:
+        note = f"taken as {by_image}: beyond the rim of its round field no X-rays arrive"
+        return Intensity(values, fullest if by_image == "inverse" else full, by_image, "picture", True, (note,))
     note = (
         "nothing says whether bright is more X-ray: it is taken as counts (bone dark); say --polarity inverse for a "
         "picture with white bone"
@@ -129,7 +134,7 @@ def of_plain(values: Float32, full: float, said: Polarity | None) -> Intensity:
     return Intensity(values, full, "counts", "assumed", True, (note,))
 
 
-def of_dicom(header: XrayHeader, values: Float32, full: float, said: Polarity | None) -> Intensity:
+def of_dicom(header: XrayHeader, values: Float32, full: float, option: Polarity | None) -> Intensity:
     """The intensities of a DICOM image.
 
     Parameters
@@ -139,7 +144,7 @@ def of_dicom(header: XrayHeader, values: Float32, full: float, said: Polarity | 
         As stored.
     full : float
         Largest possible stored value.
-    said : "counts", "inverse" or None
+    option : "counts", "inverse" or None
         The user's option, for the stored values.
 
     Raises
@@ -151,39 +156,39 @@ def of_dicom(header: XrayHeader, values: Float32, full: float, said: Polarity | 
     relationship = header.word("PixelIntensityRelationship")
     fluoroscopy = header.word("Modality") in ("XA", "RF")
     linear = relationship == "LIN" or (relationship == "" and fluoroscopy)
-    if said is None:
-        polarity, source = _said_by(header, fluoroscopy, relationship, notes)
+    if option is None:
+        polarity, source = _of_header(header, fluoroscopy, relationship, notes)
     else:
-        polarity, source = said, "option"
+        polarity, source = option, "option"
     # The sign and the option are of the stored values; the presentation is of the rescaled ones.
-    of_stored = said is not None or header.number("PixelIntensityRelationshipSign") is not None
+    of_stored = option is not None or header.number("PixelIntensityRelationshipSign") is not None
     falls = _slope(header) < 0
     if header.get("ModalityLUTSequence") is not None:
-        values, full, falls = _looked_up(header, values)
+        values, full, falls = _mapped(header, values)
         # In fluoroscopy the table makes a logarithm linear again (PS3.3 C.8.7.1.1.2).
         linear = fluoroscopy
         if of_stored and falls:
             polarity = opposite(polarity)
     elif falls and not of_stored:
         polarity = opposite(polarity)
-    shown = of_picture(values, full)
-    if source == "assumed" and shown is not None and shown != polarity:
-        polarity, source = shown, "picture"
-        notes = [f"taken as {shown}: beyond the rim of its round field no X-rays arrive"]
-    notes += _against(polarity, shown, "you say" if source == "option" else "its header says")
+    by_image = polarity_of_image(values, full)
+    if source == "assumed" and by_image is not None and by_image != polarity:
+        polarity, source = by_image, "picture"
+        notes = [f"taken as {by_image}: beyond the rim of its round field no X-rays arrive"]
+    notes += _contradiction(polarity, by_image, "you say" if source == "option" else "its header says")
     return Intensity(values, full, polarity, source, linear, tuple(notes))
 
 
-def _against(polarity: Polarity, shown: Polarity | None, who: str) -> tuple[str, ...]:
-    if shown is None or shown == polarity:
+def _contradiction(polarity: Polarity, by_image: Polarity | None, who: str) -> tuple[str, ...]:
+    if by_image is None or by_image == polarity:
         return ()
     return (
         f"{who} that it is {polarity}, but it looks inverted: beyond the rim of its round field it is bright; "
-        f"--polarity {shown} turns it over",
+        f"--polarity {by_image} turns it over",
     )
 
 
-def _said_by(header: XrayHeader, fluoroscopy: bool, relationship: str, notes: list[str]) -> tuple[Polarity, Source]:
+def _of_header(header: XrayHeader, fluoroscopy: bool, relationship: str, notes: list[str]) -> tuple[Polarity, Source]:
     """Polarity by the header: of the stored values where it gives a sign, else of the rescaled ones."""
     sign = header.number("PixelIntensityRelationshipSign")
     if sign is not None:
@@ -218,17 +223,17 @@ def _slope(header: XrayHeader) -> float:
     return 1.0 if slope is None else slope
 
 
-def _looked_up(header: XrayHeader, values: Float32) -> tuple[Float32, float, bool]:
+def _mapped(header: XrayHeader, values: Float32) -> tuple[Float32, float, bool]:
     """Values mapped by the modality lookup table, its largest possible output, and whether it falls."""
     dataset = header.dataset
     stored = values.astype(np.uint16)
     try:
         entries = np.asarray(apply_modality_lut(np.array([stored.min(), stored.max()]), dataset), np.float64)
-        looked_up = np.asarray(apply_modality_lut(stored, dataset), np.float32)
+        mapped = np.asarray(apply_modality_lut(stored, dataset), np.float32)
         full = float(2 ** int(dataset.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
     except Exception as error:
         # pydicom raises exceptions of any type on a damaged table.
         raise XrayFileError(f"{header.path}: its ModalityLUTSequence (0028,3000) cannot be used: {error}") from error
     if entries[0] == entries[-1]:
         raise XrayFileError(f"{header.path}: its ModalityLUTSequence (0028,3000) neither rises nor falls")
-    return looked_up, full, bool(entries[-1] < entries[0])
+    return mapped, full, bool(entries[-1] < entries[0])

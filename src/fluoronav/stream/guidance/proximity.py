@@ -93,7 +93,7 @@ class Proximity:
         )  # fmt: skip
 
     def hold_unmeasured(self, frame: FrameRecord) -> None:
-        """Holds the alerts whose distance is not measured any more, and says so: unknown is not clear."""
+        """Holds the alerts whose distance is not measured any more, and reports that: unknown is not clear."""
         measured = {(d.instrument, d.structure) for d in frame.distances}
         for key, (level, _) in list(self._levels.items()):
             absence = self._absences.setdefault(key, Absence())
