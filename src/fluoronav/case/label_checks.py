@@ -98,7 +98,7 @@ def _points_ct(aligned: sitk.Image, voxels: NDArray, label: int, box: Box, most:
     found = found[:: max(len(found) // most, 1)]
     index = np.stack(np.unravel_index(found, cut.shape)[::-1], axis=1) + low
     # The map lies along the patient axes: its direction is the unit matrix.
-    return index * np.array(aligned.GetSpacing()) + np.array(aligned.GetOrigin())
+    return np.asarray(index * np.array(aligned.GetSpacing()) + np.array(aligned.GetOrigin()), np.float64)
 
 
 def _in_ct(ct: Volume, points_ct: Float) -> tuple[float, Float]:

@@ -67,13 +67,13 @@ def stacked(files: list[DicomFile], folder: Path) -> sitk.Image:
     # PixelSpacing is (row distance, column distance) = (y, x).
     scale = np.array([first.spacing[1], first.spacing[0], step])
     grid = Grid(
-        (int(shape[1]), int(shape[0]), len(slices)), np.columnstacked([row, column, normal]) * scale, positions[0]
+        (int(shape[1]), int(shape[0]), len(slices)), np.column_stack([row, column, normal]) * scale, positions[0]
     )
     check_grid(grid, folder)
     image = sitk.GetImageFromArray(_hounsfield(slices, shape))
     image.SetSpacing(scale.tolist())
     image.SetOrigin(positions[0].tolist())
-    image.SetDirection(np.columnstacked([row, column, normal]).ravel().tolist())
+    image.SetDirection(np.column_stack([row, column, normal]).ravel().tolist())
     return image
 
 

@@ -369,5 +369,5 @@ def _undistort(x: Float, y: Float, k: Float) -> tuple[Float, Float]:
     if not len(points):
         return x, y
     # With the unit matrix as K this is `cv2.undistortPoints`, which takes no criteria before OpenCV 5.
-    moved = cv2.undistortImagePoints(points, np.eye(3), _padded(k), None, _UNDISTORT)
+    moved = np.asarray(cv2.undistortImagePoints(points, np.eye(3), _padded(k), None, _UNDISTORT), np.float64)
     return moved[:, 0, 0].reshape(x.shape), moved[:, 0, 1].reshape(x.shape)

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.imaging.xray.field_shapes import Circle, Edge, Line, normal_and_mean
+from fluoronav.imaging.xray.field_shapes import FIELD_SIDE, Circle, Edge, Line, normal_and_mean
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -75,7 +75,7 @@ def find_edges(signal: Float32, median: float, bright: float, lit: Mask) -> tupl
     points = _edge_points(log, float(np.log(SEARCH.behind_fraction * median + floor)), lit)
     comparable = signal > SEARCH.signal_fraction * median
     lit_points = np.argwhere(lit)[::4, ::-1].astype(np.float64)
-    inlier_px = SEARCH.inlier_px / 128 * max(rows, cols)
+    inlier_px = SEARCH.inlier_px / FIELD_SIDE * max(rows, cols)
     y, x = np.mgrid[:rows, :cols]
     rng = np.random.default_rng(0)
 
@@ -145,7 +145,7 @@ def _best_line(
         normal, mean = normal_and_mean(points[near])
         if ((lit_points - mean) @ normal).mean() < 0:
             normal = -normal
-        line = Line(normal, mean @ normal)
+        line = Line(normal, float(mean @ normal))
         if ((lit_points - mean) @ normal > -1.5 * inlier_px).mean() > SEARCH.lit_inside and is_blade(line):
             return line, np.abs((points - mean) @ normal) < 1.3 * inlier_px
         left &= ~near  # the border of a limb or of an instrument
@@ -159,7 +159,7 @@ def _drops_all_along(line: Line, log: Float32, field: Mask) -> bool:
     reach = float(np.hypot(rows, cols))
     normal = line.normal
     on = normal * line.offset_px + np.arange(-reach, reach)[:, None] * np.array([-normal[1], normal[0]])
-    across = SEARCH.across_px * max(rows, cols) / 128 * normal
+    across = SEARCH.across_px * max(rows, cols) / FIELD_SIDE * normal
     (x, y), (behind_x, behind_y) = (np.rint(on + sign * across).astype(int).T for sign in (1, -1))
     in_image = (np.minimum(x, behind_x) >= 0) & (np.maximum(x, behind_x) < cols)
     in_image &= (np.minimum(y, behind_y) >= 0) & (np.maximum(y, behind_y) < rows)
@@ -194,7 +194,7 @@ def _best_circle(
             return nothing
         circle = Circle.through(points[inliers])
         inliers = np.abs(np.linalg.norm(points - circle.centre_px, axis=1) - circle.radius_px) < inlier_px
-    too_large = circle.radius_px > SEARCH.largest_radius * inlier_px / (SEARCH.inlier_px / 128)
+    too_large = circle.radius_px > SEARCH.largest_radius * inlier_px / (SEARCH.inlier_px / FIELD_SIDE)
     lit_distance = np.linalg.norm(lit_points - circle.centre_px, axis=1)
     if too_large or (lit_distance < circle.radius_px + 1.5 * inlier_px).mean() < SEARCH.lit_inside:
         return nothing

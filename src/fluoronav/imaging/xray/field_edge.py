@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.imaging.xray.field_of_view import FieldOfView
-from fluoronav.imaging.xray.field_shapes import Edge
+from fluoronav.imaging.xray.field_shapes import EDGE_SIDE, Edge
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -49,7 +49,7 @@ def find_full_field_mask(field: FieldOfView, counts: Float32) -> NDArray[np.bool
     field : FieldOfView
         Found in a smaller version.
     counts : ndarray of float32, shape (rows, cols)
-        The frame at 512 pixels, bright = more X-ray.
+        The frame at `EDGE_SIDE` pixels, bright = more X-ray.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def find_full_field_mask(field: FieldOfView, counts: Float32) -> NDArray[np.bool
     """
     rows, cols = counts.shape
     factor = max(counts.shape) / max(field.field_mask.shape)
-    scale = max(counts.shape) / 512
+    scale = max(counts.shape) / EDGE_SIDE
     mask = cv2.resize(field.unexplained.astype(np.uint8), (cols, rows), interpolation=cv2.INTER_NEAREST) == 0
     edges = [edge.enlarged(factor) for edge in field.edges]
     dark = float(np.percentile(counts[::4, ::4], 0.5))
@@ -74,7 +74,7 @@ def find_full_field_mask(field: FieldOfView, counts: Float32) -> NDArray[np.bool
 
 def _refined(edge: Edge, others: list[Edge], counts: Float32, dark: float, median_signal: float) -> Edge | None:
     """The edge fitted to where the signal is half of that inside; None where too few profiles show it."""
-    scale = max(counts.shape) / 512
+    scale = max(counts.shape) / EDGE_SIDE
     at, inwards = edge.samples(counts.shape)
     clear = (at > 2).all(1) & (at < np.array(counts.shape[::-1]) - 3).all(1)
     for other in others:

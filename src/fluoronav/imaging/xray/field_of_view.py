@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.imaging.xray.edge_search import find_edges
-from fluoronav.imaging.xray.field_shapes import Circle, Edge, Line
+from fluoronav.imaging.xray.field_shapes import FIELD_SIDE, Circle, Edge, Line
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -79,7 +79,7 @@ def find_field_of_view(counts: Float32) -> FieldOfView:
     Parameters
     ----------
     counts : ndarray of float32, shape (rows, cols)
-        A small version of the frame (128 pixels, say), bright = more X-ray.
+        A small version of the frame (`FIELD_SIDE` pixels), bright = more X-ray.
     """
     dark = float(np.percentile(counts, 0.5))
     signal = np.maximum(cv2.blur(counts, (3, 3)) - np.float32(dark), 0)
@@ -92,7 +92,7 @@ def find_field_of_view(counts: Float32) -> FieldOfView:
         edges, distance = find_edges(signal, median, bright, lit)
     else:
         edges, distance, lit, median = small
-    inside = distance > FIELD.penumbra_px * max(counts.shape) / 128
+    inside = distance > FIELD.penumbra_px * max(counts.shape) / FIELD_SIDE
     is_dark = (signal <= dark_below) & (distance > 0)
     _, region = cv2.connectedComponents((is_dark | (distance <= 0)).astype(np.uint8), connectivity=4)
     border = np.unique(np.concatenate([region[0], region[-1], region[:, 0], region[:, -1]]))
@@ -179,6 +179,6 @@ def _deep_in_hull(lit: Mask) -> Mask:
         outlines, _ = cv2.findContours(lit.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
         hull = cv2.convexHull(np.concatenate(outlines))
         cv2.fillConvexPoly(inside, hull, 1)
-    reach = max(round(FIELD.hull_px * max(lit.shape) / 128), 1)
+    reach = max(round(FIELD.hull_px * max(lit.shape) / FIELD_SIDE), 1)
     padded = cv2.copyMakeBorder(inside, 1, 1, 1, 1, cv2.BORDER_CONSTANT, value=0)
     return cv2.erode(padded, np.ones((2 * reach + 1, 2 * reach + 1), np.uint8))[1:-1, 1:-1] > 0

@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
 
+# Pixels of the longer side of the images in which the field of view is found, and in which its edges are refined.
+FIELD_SIDE, EDGE_SIDE = 128, 512
+
 _ANGLES = 720  # points along a circle
 _STEP_PX = 2.0  # between points along a line
 
@@ -81,7 +84,7 @@ class Line:
         """Total least-squares fit to points, shape (n, 2); the normal points to the side of `inwards`, shape (2,)."""
         normal, mean_px = normal_and_mean(points_px)
         normal = normal if normal @ inwards > 0 else -normal
-        return cls(normal, mean_px @ normal)
+        return cls(normal, float(mean_px @ normal))
 
     def signed_distance(self, x: NDArray, y: NDArray) -> Float:
         """Distance of pixels (column x, row y) from the edge, positive inside the field, pixels."""

@@ -22,12 +22,11 @@ from fluoronav.geometry import Camera
 from fluoronav.geometry.camera import LIMITS
 from fluoronav.imaging.xray.errors import XrayFileError
 from fluoronav.imaging.xray.field_of_view import dark_level, find_field_of_view
+from fluoronav.imaging.xray.field_shapes import FIELD_SIDE
 from fluoronav.imaging.xray.polarity import Intensity, Polarity, filled_around, of_dicom, of_plain
 from fluoronav.paths import regular_file
 
 Float32 = NDArray[np.float32]
-
-_MASK_SIDE = 128  # pixels a side of the field-of-view mask
 
 
 @dataclass(frozen=True)
@@ -185,11 +184,11 @@ def _frame(
     if geometry is not None and geometry.mirrored:
         counts = np.ascontiguousarray(counts[:, ::-1])
         padded = None if padded is None else np.ascontiguousarray(padded[:, ::-1])
-    small = np.asarray(cv2.resize(counts, (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA), dtype=np.float32)
+    small = np.asarray(cv2.resize(counts, (FIELD_SIDE, FIELD_SIDE), interpolation=cv2.INTER_AREA), dtype=np.float32)
     field_mask = find_field_of_view(small).field_mask
     dark = min(dark_level(small, field_mask), intensity.full / 2)
     if padded is not None and padded.any():
-        filled = cv2.resize(padded.astype(np.float32), (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA)
+        filled = cv2.resize(padded.astype(np.float32), (FIELD_SIDE, FIELD_SIDE), interpolation=cv2.INTER_AREA)
         field_mask = field_mask & (filled == 0)
     if intensity.polarity == "inverse":
         # Inverted, the black that a viewer has drawn around the field would be open beam.

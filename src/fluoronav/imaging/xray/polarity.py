@@ -19,14 +19,12 @@ from pydicom.pixels.processing import apply_modality_lut
 from fluoronav.dicom.xray_header import XrayHeader
 from fluoronav.imaging.xray.errors import XrayFileError
 from fluoronav.imaging.xray.field_of_view import FieldOfView, find_field_of_view
-from fluoronav.imaging.xray.field_shapes import Circle
+from fluoronav.imaging.xray.field_shapes import FIELD_SIDE, Circle
 
 Float32 = NDArray[np.float32]
 Polarity = Literal["counts", "inverse"]
 Source = Literal["option", "header", "picture", "assumed"]
 
-# Pixels a side of the small image in which the field of view is found.
-_FIELD_SIDE = 128
 # Chosen: minimum fraction of the pixels outside the field that have one value where a viewer has filled it; a detector
 # has noise there.
 _FILLED_FRACTION = 0.9
@@ -90,7 +88,7 @@ def filled_around(values: Float32) -> NDArray[np.bool_] | None:
 
 
 def _field_of(counts: Float32) -> FieldOfView:
-    small = cv2.resize(counts, (_FIELD_SIDE, _FIELD_SIDE), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(counts, (FIELD_SIDE, FIELD_SIDE), interpolation=cv2.INTER_AREA)
     return find_field_of_view(np.asarray(small, np.float32))
 
 

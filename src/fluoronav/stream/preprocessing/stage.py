@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from fluoronav.imaging.xray.detector import DetectorCalibration, DetectorCorrection, DetectorError
 from fluoronav.imaging.xray.field_edge import find_full_field_mask
 from fluoronav.imaging.xray.field_of_view import FieldOfView, dark_level, find_field_of_view
+from fluoronav.imaging.xray.field_shapes import EDGE_SIDE, FIELD_SIDE
 from fluoronav.stream.frame import Budget, FrameRecord, blank_counts
 
 # Pixels of the longer side: the finest level is for the detection of instruments, the others for the registration.
 SIDES = (512, 256, 128, 64)
-_FIELD_SIDE, _EDGE_SIDE = 128, 512  # of the levels in which the field of view is found, and its edges are refined
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +129,11 @@ class AttenuationStage:
                 self._detector(counts, 8)  # compiles
         if self._field is None:
             # A search now loads all that it needs: otherwise it would take four times as long in the first frame.
-            y, x = np.mgrid[:_EDGE_SIDE, :_EDGE_SIDE] / _EDGE_SIDE - 0.5
+            y, x = np.mgrid[:EDGE_SIDE, :EDGE_SIDE] / EDGE_SIDE - 0.5
             fine = np.where(np.hypot(x, y) < 0.45, 1000, 0).astype(np.float32)
-            small = cv2.resize(fine, (_FIELD_SIDE, _FIELD_SIDE), interpolation=cv2.INTER_AREA)
-            self._find_field({_FIELD_SIDE: np.asarray(small, np.float32)})
-            self._refine_edges({_EDGE_SIDE: fine})
+            small = cv2.resize(fine, (FIELD_SIDE, FIELD_SIDE), interpolation=cv2.INTER_AREA)
+            self._find_field({FIELD_SIDE: np.asarray(small, np.float32)})
+            self._refine_edges({EDGE_SIDE: fine})
         self._last, self._since_update, self._edges_are_due = None, 0, False
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
@@ -189,13 +189,13 @@ class AttenuationStage:
         return self._counts
 
     def _find_field(self, counts: dict[int, NDArray[np.float32]]) -> None:
-        small = counts[_FIELD_SIDE]
+        small = counts[FIELD_SIDE]
         self._field = find_field_of_view(small)
         self._dark = dark_level(small, self._field.field_mask)
 
     def _refine_edges(self, counts: dict[int, NDArray[np.float32]]) -> None:
         assert self._field is not None
-        self._full_field_mask = find_full_field_mask(self._field, counts[_EDGE_SIDE])
+        self._full_field_mask = find_full_field_mask(self._field, counts[EDGE_SIDE])
 
 
 def _timed(work: Callable[[dict[int, NDArray[np.float32]]], None], counts: dict[int, NDArray[np.float32]]) -> float:
