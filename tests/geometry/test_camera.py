@@ -2,6 +2,7 @@
 
 import os
 
+import cv2
 import numpy as np
 import pytest
 import yaml
@@ -168,3 +169,14 @@ def test_a_camera_that_is_larger_than_its_k_is_refused(larger):
     content = {"rows": side, "cols": side, "K": [[3413.0, 0, 511.5], [0, 3413.0, 511.5], [0, 0, 1]]}
     with pytest.raises(CameraError, match="same image"):
         Camera.from_dict(content, name="camera.yaml")
+
+
+@pytest.mark.parametrize("distortion", [[0.9, -8.0, 0.002, -0.001], [-0.5, 0.1, 0.002, -0.001, 0, 0.1, 0.2, 0.1]])
+def test_distortion_is_that_of_opencv_and_undone_to_a_billionth_of_a_pixel(rng, distortion):
+    camera = Camera.from_dict(GOOD | {"distortion": distortion})
+    pixels = rng.uniform(0, 1023, (30, 40, 2))
+    points = 700 * camera.rays(pixels)
+    projected = cv2.projectPoints(points.reshape(-1, 1, 3), np.zeros(3), np.zeros(3), np.array(K), camera.distortion)[0]
+    np.testing.assert_allclose(projected.reshape(30, 40, 2), pixels, atol=1e-9)
+    np.testing.assert_allclose(camera.project(points), pixels, atol=1e-9)
+    assert camera.rays(np.empty((0, 2))).shape == (0, 3)

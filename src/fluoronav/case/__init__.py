@@ -1,4 +1,4 @@
-"""What is known before the first frame: CT, structures with their thresholds, plan, tools and the prior pose."""
+"""A case, known before the first frame: CT, structures with thresholds, plan, tools and the prior pose."""
 
 from fluoronav.case.distance import DistanceField, sample_distance, sample_distances
 from fluoronav.case.file import CaseFile, PriorPose, Spread, Trajectory

@@ -1,4 +1,4 @@
-"""Whether the data in a file is whole, and as long as its header promises: neither more, nor less."""
+"""Checks that the voxels of a file are complete and have the length that the header gives."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from fluoronav.case.schema import CaseError
 
 _CHUNK = 1 << 20
 _PACKED = ("gzip", "gz", "zlib")
-_GZIP_OR_ZLIB = 47  # zlib finds out which
+_GZIP_OR_ZLIB = 47  # wbits: zlib detects the format
 
 
 def check_stream(data: Path, start: int, wanted: int, encoding: str, path: Path) -> None:
-    """Compares the length of a file's voxels with what its header says.
+    """Compares the length of a file's voxels with the length by its header.
 
     Parameters
     ----------
     data : Path
-        Where the voxels lie, from byte `start` on.
+        The file that holds the voxels, from byte `start` on.
     wanted : int
-        Bytes of voxels that the header promises.
+        Bytes of voxels by the header.
     encoding : str
         ``raw``, ``gzip``, ``gz`` or ``zlib``.
     path : Path
@@ -33,7 +33,7 @@ def check_stream(data: Path, start: int, wanted: int, encoding: str, path: Path)
     if encoding == "raw":
         _compare(data.stat().st_size - start, wanted, path)
     elif encoding in _PACKED:
-        # SimpleITK's readers look at no checksum: a bit that has tipped would be another HU.
+        # SimpleITK's readers verify no checksum: a flipped bit would change a voxel's HU.
         _compare(_inflated(data, start, wanted, path), wanted, path)
     else:
         raise CaseError(f"{path}: its encoding {encoding!r} is not read; write it raw or as gzip")
@@ -53,7 +53,7 @@ def inflated_start(path: Path, count: int) -> bytes:
 
 
 def _inflated(data: Path, start: int, wanted: int, path: Path) -> int:
-    """How many bytes a gzip or zlib stream holds, its checksums verified; stops beyond `wanted`, and keeps none."""
+    """Number of bytes in a gzip or zlib stream, its checksums verified; stops beyond `wanted`, and keeps no data."""
     count, ended, inflate = 0, False, zlib.decompressobj(wbits=_GZIP_OR_ZLIB)
     with data.open("rb") as file:
         file.seek(start)

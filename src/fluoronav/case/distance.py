@@ -1,4 +1,4 @@
-"""Signed distance fields: how far any point of the patient is from a structure's surface."""
+"""Signed distance fields: the distance of any point of the patient from a structure's surface."""
 
 from __future__ import annotations
 
@@ -17,13 +17,12 @@ from fluoronav.case.schema import CaseError
 from fluoronav.case.volume import bounds
 
 log = logging.getLogger(__name__)
-# Distances are kept in hundredths of a millimetre in 16 bit: +-327 mm, finer than any segmentation.
-_UNIT_MM = 0.01
+_UNIT_MM = 0.01  # of a stored distance: 16 bits cover +-327 mm, finer than any segmentation
 _VERSION = b"signed distance 4"
 _SEAL_BYTES = 32
 _MOST_HEADER_BYTES = 256  # of an .npy file
-# A field reaches this far around its structure; farther away the distance is only bounded from above, which no
-# threshold minds.
+# Margin of a field around its structure. Chosen: farther away only an upper bound of the distance is known, and no
+# threshold is that large.
 _REACH_MM = 50.0
 
 
@@ -65,7 +64,7 @@ class DistanceField:
 
 @njit(cache=True, nogil=True, error_model="numpy", boundscheck=False)
 def sample_distance(hundredths, origin, spacing, point, out):
-    """Distance (mm) and unit gradient at one point, trilinear; beyond the grid, the way to the grid is added.
+    """Distance (mm) and unit gradient at one point, trilinear; outside the grid, the distance to the grid is added.
 
     Parameters
     ----------
@@ -102,7 +101,7 @@ def sample_distance(hundredths, origin, spacing, point, out):
                 gradient[1] += wx * (1 if dy else -1) * wz * d / spacing[1]
                 gradient[2] += wx * wy * (1 if dz else -1) * d / spacing[2]
     if outside > 0:
-        # The nearest surface lies inside the grid: go to the grid's edge, then along its field. An upper bound.
+        # To the grid's border, then by the field there: an upper bound, since the surface lies inside the grid.
         for a in range(3):
             gradient[a] = gradient[a] * max(value, 0.0) + away[a]
         value += np.sqrt(outside)
@@ -152,7 +151,7 @@ def distance_field(labels: sitk.Image, label: int, cache: Path) -> DistanceField
         to_rest = sitk.SignedMaurerDistanceMap(sitk.Not(mask), False, False, True)
         mm = (sitk.GetArrayFromImage(to_structure) - sitk.GetArrayFromImage(to_rest)) / 2
         hundredths = np.clip(np.rint(mm / _UNIT_MM), -32768, 32767).astype(np.int16)
-        # Written aside and renamed, so that another process never reads half a file.
+        # Written under another name first: another process must never read half a file.
         temporary = path.with_suffix(f".{np.random.default_rng().integers(2**40)}.tmp")
         try:
             with temporary.open("wb") as file:
@@ -178,9 +177,9 @@ def _cropped(labels: sitk.Image, label: int) -> sitk.Image:
 
 
 def _from_cache(path: Path, source: bytes, inside: NDArray[np.bool_]) -> NDArray[np.int16] | None:
-    """The cached field, or None where there is none that can be believed (it is then computed again).
+    """The cached field; None where there is no valid one, and it must be computed.
 
-    It is believed if it carries the seal of its content and its source, and is negative in the structure alone.
+    It is valid if it has the seal of its content and its source, and is negative in the structure alone.
     """
     try:
         length = path.stat().st_size
@@ -208,12 +207,12 @@ def _from_cache(path: Path, source: bytes, inside: NDArray[np.bool_]) -> NDArray
 
 
 def _can_be_of(length: int, voxels: int) -> bool:
-    """Whether a cached field of so many voxels can have this length in bytes: array, NumPy's header and seal."""
+    """Whether a cached field of so many voxels can have this length in bytes: header, array and seal."""
     return 0 < length - 2 * voxels - _SEAL_BYTES <= _MOST_HEADER_BYTES
 
 
 def _seal(source: bytes, field: NDArray[np.int16]) -> bytes:
-    """The hash of a field together with that of what it was computed from."""
+    """Hash of a field and of the hash of its source."""
     digest = hashlib.sha256(source)
     digest.update(field.data)
     return digest.digest()

@@ -17,10 +17,8 @@ from fluoronav.geometry import CArmPose, is_rigid
 from fluoronav.paths import regular_file
 from fluoronav.validation import first_error
 
-# A trajectory, mm: from the skin through a whole trunk.
-_LONGEST_PATH_MM = 500.0
-# A case file is a page or two.
-_MOST_YAML_BYTES = 4_000_000
+_LONGEST_PATH_MM = 500.0  # of a trajectory; chosen: through a whole trunk
+_MOST_YAML_BYTES = 4_000_000  # chosen: a case file is a page or two
 _UNKNOWN_KEY = "unknown key; see docs/case-file.md for the keys there are"
 
 
@@ -60,7 +58,7 @@ class Trajectory(Strict):
 
 
 class Spread(Strict):
-    """How far the true pose may lie from the prior."""
+    """Range of the true pose about the prior."""
 
     rotation_deg: float = Field(default=30, gt=0, le=180)
     in_plane_mm: Uncertainty = 100
@@ -68,7 +66,7 @@ class Spread(Strict):
 
 
 class PriorPose(Strict):
-    """Where the C-arm stands before any registration, as its joints say it."""
+    """Pose of the C-arm before any registration, by its joints."""
 
     isocentre_ct: Point
     source_to_isocentre_mm: SourceDistance
@@ -101,13 +99,13 @@ class Tracker(Strict):
 
 
 class Rigid(Strict):
-    """What moves as one body with the registration."""
+    """Bones that move as one body with the registration."""
 
-    structures: tuple[str, ...] = Field(min_length=1, description="names of structures; their bones are looked at")
+    structures: tuple[str, ...] = Field(min_length=1, description="names of structures; their bones are registered")
 
 
 class RigidObject(Strict):
-    """A bone, or several, with a pose of its own: named by the label map, or cut out into a volume of its own."""
+    """One or several bones with their own pose: structures of the label map, or a volume of their own."""
 
     name: Name
     structures: tuple[str, ...] = Field(default=(), description="names of structures that move together")
@@ -171,7 +169,7 @@ class CaseFile(Strict):
 
 
 class _EachKeyOnce(yaml.SafeLoader):
-    """Refuses a mapping that has a key twice, of which YAML silently keeps the last."""
+    """Refuses a mapping with a repeated key, of which YAML silently keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -209,7 +207,7 @@ def read_case_file(path: Path) -> CaseFile:
 
 
 def _with_its_file(case: Path, index: int, tool: Any) -> Any:
-    """A tool of the case with what its tool file says; the case's own keys win."""
+    """A tool of the case merged with its tool file; the case's keys take precedence."""
     if not isinstance(tool, dict) or "file" not in tool:
         return tool
     own = dict(tool)

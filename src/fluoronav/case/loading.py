@@ -1,4 +1,4 @@
-"""From ``case.yaml`` to everything that the stages read."""
+"""Loads ``case.yaml`` and the files that it names."""
 
 from __future__ import annotations
 
@@ -15,27 +15,22 @@ import SimpleITK as sitk
 from fluoronav.case.distance import DistanceField, distance_field, sample_distances
 from fluoronav.case.file import CaseFile, PriorPose, Trajectory, read_case_file
 from fluoronav.case.intensity import to_hounsfield
+from fluoronav.case.label_checks import check_labels
 from fluoronav.case.no_go import NoGo
-from fluoronav.case.plausible import (
-    check_bone_volume,
-    check_hounsfield,
-    check_labels,
-    check_places,
-    check_size_of_patient,
-)
+from fluoronav.case.place_checks import check_places
+from fluoronav.case.plausible import check_bone_volume, check_hounsfield, check_size_of_patient
 from fluoronav.case.schema import CaseError
 from fluoronav.case.tool import Tool
 from fluoronav.case.volume import CtUnits, Volume, read_volume
 from fluoronav.paths import cache_folder, embedded_case
 
 log = logging.getLogger(__name__)
-# Largest value of a label map; more is no numbering of structures.
-_MOST_LABEL = 65_535
+_MOST_LABEL = 65_535  # largest value of a label map; chosen: larger values number no structures
 
 
 @dataclass(frozen=True)
 class Structure:
-    """An anatomical structure with its distance field and thresholds (mm; None: drawn but never alarmed)."""
+    """An anatomical structure with its distance field and thresholds (mm; None: drawn, but without alerts)."""
 
     name: str
     label: int
@@ -65,10 +60,10 @@ class Case:
     Attributes
     ----------
     id : str
-        Name and the first digits of a hash of everything that changes guidance: the case file with its tools' files,
-        and the voxels and the place of every volume. Says in `health` which case is in use.
+        Name, and the first digits of a hash of everything that changes guidance: the case file with its tool files, and
+        the voxels and the position of every volume. `health` reports it.
     warnings : tuple of str
-        What was not read or is unusual about the case, in words.
+        What was not read, or is unusual.
     """
 
     id: str
@@ -91,7 +86,7 @@ class Case:
 
     @property
     def watched(self) -> tuple[Structure | NoGo, ...]:
-        """What has thresholds: structures, and regions that no instrument may enter."""
+        """Structures and no-go regions with thresholds."""
         return (*(s for s in self.structures if s.caution_mm is not None), *self.file.no_go)
 
     @property
@@ -120,7 +115,7 @@ def load_case(path: str | Path, cache: Path | None = None, progress: Callable[[s
     cache : Path, optional
         Folder for distance fields; the user's cache by default.
     progress : callable
-        Told what is being done.
+        Takes a text for each step.
 
     Raises
     ------
@@ -185,16 +180,16 @@ def _checked_ct(volume: Volume, units: CtUnits | None) -> tuple[Volume, list[str
 
 
 def _digest(file: CaseFile, volumes: Sequence[Volume | None]) -> str:
-    """The hash of all that changes guidance: what the case file says, and each volume's voxels and place.
+    """Hash of everything that changes guidance: the case file, and each volume's voxels and position.
 
-    Where a file lies is not part of it: a copy of a case is the same case.
+    Paths are no part of it: a copy of a case is the same case.
     """
-    said = file.model_dump(mode="json", exclude={"ct", "units", "ct_series", "labels", "surroundings"})
-    for o in said["objects"]:
+    content = file.model_dump(mode="json", exclude={"ct", "units", "ct_series", "labels", "surroundings"})
+    for o in content["objects"]:
         # The voxels are in HU by now.
         del o["units"]
         o["volume"] = o["volume"] is not None
-    digest = hashlib.sha256(json.dumps(said, sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(content, sort_keys=True).encode())
     for volume in volumes:
         if volume is None:
             digest.update(b"none")
@@ -208,7 +203,7 @@ def _digest(file: CaseFile, volumes: Sequence[Volume | None]) -> str:
 
 
 def _along_patient_axes(labels: Volume) -> sitk.Image:
-    """The label map with unit direction cosines: flipped or permuted where that is enough, resampled where not."""
+    """The label map with unit direction cosines: flipped or permuted, or resampled where it is oblique."""
     image = labels.image
     low, high = labels.voxels.min(), labels.voxels.max()
     if low < 0 or high > _MOST_LABEL:

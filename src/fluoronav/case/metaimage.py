@@ -1,4 +1,4 @@
-"""The header of a MetaImage file (.mha, .mhd): what SimpleITK's reader takes silently is used, checked or refused."""
+"""The header of a MetaImage file (.mha, .mhd): every key that changes a voxel is used, checked or refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ITEM_BYTES = {
     "MET_CHAR": 1, "MET_UCHAR": 1, "MET_SHORT": 2, "MET_USHORT": 2, "MET_INT": 4, "MET_UINT": 4, "MET_FLOAT": 4,
     "MET_LONG": 8, "MET_ULONG": 8, "MET_LONG_LONG": 8, "MET_ULONG_LONG": 8, "MET_DOUBLE": 8,
 }  # fmt: skip
-# AnatomicalOrientation names the side at which an axis begins.
+# AnatomicalOrientation gives the side from which an axis starts.
 _BEGINS_AT = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "I": (2, 1), "S": (2, -1)}
 
 
@@ -27,7 +27,7 @@ def read_metaimage_grid(path: Path) -> Grid:
     Raises
     ------
     CaseError
-        Names the key that is missing, contradicts another, or means something that is not read here.
+        Names the key that is missing, contradicts another, or is not supported.
     """
     keys, header_bytes = _keys(path)
     n = _numbers(keys, "NDims", 1, path)
@@ -40,10 +40,10 @@ def read_metaimage_grid(path: Path) -> Grid:
     origin = _numbers(keys, next((k for k in ("Offset", "Position", "Origin") if k in keys), "Offset"), 3, path)
     spacing = _numbers(keys, "ElementSpacing", 3, path)
     matrix = next((k for k in ("TransformMatrix", "Rotation", "Orientation") if k in keys), "TransformMatrix")
-    # The file lists the direction of one axis after the other: the matrix's columns.
+    # The file lists one axis after the other: the columns of the matrix.
     direction = np.array(_numbers(keys, matrix, 9, path)).reshape(3, 3).T
     factor = mm_per(keys.get("DistanceUnits", "mm"), path, "DistanceUnits")
-    _check_the_rest(keys, direction, path)
+    _check_other_keys(keys, direction, path)
     _check_data(keys, size, path, header_bytes)
     return Grid(size, direction * spacing * factor, np.array(origin) * factor)
 
@@ -77,15 +77,16 @@ def _numbers(keys: dict[str, str], key: str, count: int, path: Path) -> list[flo
     return values
 
 
-def _check_the_rest(keys: dict[str, str], direction: np.ndarray, path: Path) -> None:
-    says = keys.get("AnatomicalOrientation", "???").upper()
-    if len(says) == 3 and set(says) <= set(_BEGINS_AT):
-        for axis, letter in enumerate(says):
+def _check_other_keys(keys: dict[str, str], direction: np.ndarray, path: Path) -> None:
+    orientation = keys.get("AnatomicalOrientation", "???").upper()
+    if len(orientation) == 3 and set(orientation) <= set(_BEGINS_AT):
+        for axis, letter in enumerate(orientation):
             along, sign = _BEGINS_AT[letter]
             column = direction[:, axis]
             if np.abs(column).argmax() != along or column[along] * sign < 0:
                 raise CaseError(
-                    f"{path}: AnatomicalOrientation {says} and TransformMatrix say different directions of axis {axis}"
+                    f"{path}: AnatomicalOrientation {orientation} and TransformMatrix say different directions of axis "
+                    f"{axis}"
                 )
     modality = keys.get("Modality", "MET_MOD_CT")
     if modality not in ("MET_MOD_CT", "MET_MOD_OTHER", "MET_MOD_UNKNOWN"):
@@ -114,7 +115,9 @@ def _check_data(keys: dict[str, str], size: tuple[int, ...], path: Path, header_
     packed = keys.get("CompressedData", "False").lower() == "true"
     length = data.stat().st_size - start
     if packed and keys.get("CompressedDataSize") != str(length):
-        # Without it, or with a wrong one, SimpleITK's reader hands on voxels that it has not unpacked.
-        said = keys.get("CompressedDataSize", "absent")
-        raise CaseError(f"{path}: CompressedDataSize is {said}, but {length} bytes of voxels are there; write it again")
+        # Without the right size, SimpleITK's reader returns voxels that it has not inflated.
+        given = keys.get("CompressedDataSize", "absent")
+        raise CaseError(
+            f"{path}: CompressedDataSize is {given}, but {length} bytes of voxels are there; write it again"
+        )
     check_stream(data, start, wanted, "zlib" if packed else "raw", path)

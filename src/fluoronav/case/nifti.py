@@ -1,4 +1,4 @@
-"""The header of a NIfTI-1 file (nifti.nimh.nih.gov, nifti1.h): where it says that the patient lies."""
+"""The header of a NIfTI-1 file (nifti.nimh.nih.gov, nifti1.h): the position of its grid in the patient."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from fluoronav.geometry.grid import Grid, GridError, check_grid, check_same_plac
 
 _HEADER_BYTES = 348
 _RAS_TO_LPS = np.array([-1.0, -1.0, 1.0])
-# xyzt_units & 7. Where the file does not say (0), the numbers are taken for mm and judged by their size.
+# Of xyzt_units & 7. An unknown unit (0) is taken for mm; the grid's size is checked later.
 _MM = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 1e-3}
 _ITEM_BYTES = {2: 1, 256: 1, 4: 2, 512: 2, 8: 4, 768: 4, 16: 4, 64: 8, 1024: 8, 1280: 8}
 _NAMES = {1: "the scanner", 2: "the patient", 3: "Talairach's atlas", 4: "the MNI152 atlas", 5: "a template"}
 _IN_THE_PATIENT = (1, 2)
 _INTENTS = {0, 1002}  # none; labels
-# pixdim and the columns of the sform are two statements of one spacing.
-_SAME_SPACING = 0.01
+_SAME_SPACING = 0.01  # relative, between pixdim and the columns of the sform; chosen
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class _Header:
 
 
 def read_nifti_grid(path: Path) -> Grid:
-    """The grid of a NIfTI file in LPS mm, from its sform and its qform, which must agree where both are there.
+    """The grid of a NIfTI file in LPS mm, from its sform or qform, which must agree where it has both.
 
     Raises
     ------
@@ -67,10 +66,10 @@ def read_nifti_grid(path: Path) -> Grid:
         (s_name, s_code, s_grid), (q_name, q_code, q_grid) = forms
         check_same_place(s_grid, q_grid, (f"its {s_name} (code {s_code})", f"its {q_name} (code {q_code})"), path)
     grid = forms[0][2]
-    told = np.array(header.pixdim[1:4]) * header.mm
-    if not np.allclose(grid.spacing_mm, told, rtol=_SAME_SPACING):
+    pixdim_mm = np.array(header.pixdim[1:4]) * header.mm
+    if not np.allclose(grid.spacing_mm, pixdim_mm, rtol=_SAME_SPACING):
         raise CaseError(
-            f"{path}: pixdim says voxels of {np.round(told, 4).tolist()} mm, its {forms[0][0]} "
+            f"{path}: pixdim says voxels of {np.round(pixdim_mm, 4).tolist()} mm, its {forms[0][0]} "
             f"{np.round(grid.spacing_mm, 4).tolist()}; write the file again with one spacing"
         )
     return grid

@@ -1,4 +1,4 @@
-"""Regions that no instrument may enter, drawn by the planner and not segmented: spheres, capsules, boxes."""
+"""No-go regions, drawn by the planner and not segmented: spheres, capsules and boxes."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ Float = NDArray[np.float64]
 
 
 class Sphere(Strict):
-    """All points within a radius of one."""
+    """The points within a radius of a centre."""
 
     centre_ct: Point
     radius_mm: Radius
 
 
 class Capsule(Strict):
-    """All points within a radius of a straight line between two points."""
+    """The points within a radius of a line segment."""
 
     from_ct: Point
     to_ct: Point
@@ -40,7 +40,7 @@ class Box(Strict):
 
 
 class NoGo(Strict):
-    """A region that is watched like a structure."""
+    """A no-go region; instruments near it raise alerts as near a structure."""
 
     name: Name
     color: Color = "#ff8000"
@@ -78,7 +78,7 @@ class NoGo(Strict):
             _from_capsule(points_ct, centre, centre, self.sphere.radius_mm, out)
 
     def bounds_ct(self) -> tuple[Float, Float]:
-        """Low and high corner of a box around it, LPS mm."""
+        """Low and high corner of its bounding box, 1 mm larger, LPS mm, shape (3,) each."""
         if self.box is not None:
             return np.array(self.box.low_ct) - 1, np.array(self.box.high_ct) + 1
         if self.capsule is not None:
@@ -91,8 +91,8 @@ class NoGo(Strict):
 
 def _from_capsule(points: Float, a: Float, b: Float, radius: float, out: Float) -> None:
     step = b - a
-    share = np.clip((points - a) @ step / max(float(step @ step), 1e-12), 0, 1)
-    off = points - a - share[:, None] * step
+    along = np.clip((points - a) @ step / max(float(step @ step), 1e-12), 0, 1)
+    off = points - a - along[:, None] * step
     length = np.linalg.norm(off, axis=1)
     out[:, 0] = length - radius
     out[:, 1:] = off / np.maximum(length, 1e-9)[:, None]

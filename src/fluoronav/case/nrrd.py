@@ -14,7 +14,7 @@ from fluoronav.geometry.grid import Grid, check_size
 from fluoronav.paths import regular_file
 
 _MOST_HEADER_BYTES = 1_000_000
-# What an axis of `space` has to be multiplied with to be LPS.
+# Signs that turn the axes of `space` into LPS.
 _TO_LPS = {
     "left-posterior-superior": (1, 1, 1), "lps": (1, 1, 1), "right-anterior-superior": (-1, -1, 1),
     "ras": (-1, -1, 1), "left-anterior-superior": (1, -1, 1), "las": (1, -1, 1),
@@ -29,8 +29,8 @@ _ITEM_BYTES = {
     **dict.fromkeys(("ulonglong", "unsigned long long", "unsigned long long int", "uint64", "uint64_t"), 8),
 }
 _SPATIAL_KINDS = {"domain", "space", "???", "none"}
-# They say nothing of a voxel's place or value: a sample's place is the same whether it is a cell's centre or a node.
-_SAYS_NOTHING = {
+# Fields that change neither a voxel's position nor its value; centerings do not move samples.
+_IGNORED = {
     "content", "number", "labels", "thicknesses", "centers", "centerings", "min", "max", "endian", "blocksize",
     "block size", "space dimension",
 }  # fmt: skip
@@ -48,10 +48,10 @@ def read_nrrd_grid(path: Path) -> Grid:
     Raises
     ------
     CaseError
-        Names the field that is missing, contradicts another, or means something that is not read here.
+        Names the field that is missing, contradicts another, or is not supported.
     """
     fields, pairs, header_bytes = _fields(path)
-    unknown = set(fields) - _USED - _SAYS_NOTHING
+    unknown = set(fields) - _USED - _IGNORED
     if unknown:
         raise CaseError(f"{path}: its field `{sorted(unknown)[0]}` is not understood; write the file again without it")
     missing = [f for f in ("type", "dimension", "sizes", "encoding") if f not in fields]
@@ -73,7 +73,7 @@ def read_nrrd_grid(path: Path) -> Grid:
     if len(units) != 3:
         raise CaseError(f"{path}: `space units` gives {len(units)} units for 3 axes")
     factor = np.array([mm_per(u, path, "space units") for u in units]) * _TO_LPS[space]
-    _check_the_rest(fields, pairs, factor[:, None] * step, path)
+    _check_other_fields(fields, pairs, factor[:, None] * step, path)
     grid = Grid(size, factor[:, None] * step, factor * origin)
     _check_data(fields, size, path, header_bytes)
     return grid
@@ -137,7 +137,7 @@ def _quoted(text: str) -> list[str]:
     return re.findall(r'"([^"]*)"', text) or text.split()
 
 
-def _check_the_rest(fields: dict[str, str], pairs: dict[str, str], step_mm: np.ndarray, path: Path) -> None:
+def _check_other_fields(fields: dict[str, str], pairs: dict[str, str], step_mm: np.ndarray, path: Path) -> None:
     for kind in fields.get("kinds", "").split():
         if kind.lower() not in _SPATIAL_KINDS:
             raise CaseError(f"{path}: `kinds` has {kind!r}: a volume has three axes in space and one value a voxel")
@@ -148,12 +148,7 @@ def _check_the_rest(fields: dict[str, str], pairs: dict[str, str], step_mm: np.n
     for unit in _quoted(fields.get("units", "")):
         if unit and unit != "???" and mm_per(unit, path, "units") != 1:
             raise CaseError(f"{path}: `units` says {unit!r} beside `space directions`; say it as `space units`")
-    for name in ("spacings", "axis mins", "axismins", "axis maxs", "axismaxs"):
-        values = [float(v) for v in fields.get(name, "").split() if re.fullmatch(r"[-+.\deE]+", v)]
-        if not values:
-            continue
-        if name != "spacings" or not np.allclose(values, np.linalg.norm(step_mm, axis=0), rtol=1e-3):
-            raise CaseError(f"{path}: `{name}` {fields[name]} stands beside `space directions` and says another place")
+    _check_axes(fields, step_mm, path)
     sample = _sample_units(fields)
     if sample not in ("", *_HOUNSFIELD, "label", "labels"):
         raise CaseError(f"{path}: `sample units` is {sample!r}, not HU")
@@ -165,8 +160,18 @@ def _check_the_rest(fields: dict[str, str], pairs: dict[str, str], step_mm: np.n
         raise CaseError(f"{path}: its modality is {modality}, not CT")
 
 
+def _check_axes(fields: dict[str, str], step_mm: np.ndarray, path: Path) -> None:
+    """Refuses fields that place the axes otherwise than `space directions` does."""
+    for name in ("spacings", "axis mins", "axismins", "axis maxs", "axismaxs"):
+        values = [float(v) for v in fields.get(name, "").split() if re.fullmatch(r"[-+.\deE]+", v)]
+        if not values:
+            continue
+        if name != "spacings" or not np.allclose(values, np.linalg.norm(step_mm, axis=0), rtol=1e-3):
+            raise CaseError(f"{path}: `{name}` {fields[name]} stands beside `space directions` and says another place")
+
+
 def _check_data(fields: dict[str, str], size: tuple[int, int, int], path: Path, header_bytes: int) -> None:
-    """The size that the header promises, against the limit and against the data that is there."""
+    """Checks the size by the header against the limit and against the data."""
     kind = fields["type"].lower()
     if kind not in _ITEM_BYTES:
         raise CaseError(f"{path}: `type` {fields['type']} is not read; voxels must be whole or floating point numbers")

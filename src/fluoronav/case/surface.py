@@ -1,4 +1,4 @@
-"""Surfaces of structures and of regions that no instrument may enter, as triangles. Needs scikit-image."""
+"""Surfaces of structures and no-go regions as triangles. Needs scikit-image."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from fluoronav.case import NoGo, Structure
 
 Float = NDArray[np.float64]
 
-# Finest steps of a surface for a display, mm; steps across a region that no instrument may enter.
-_SURFACE_MM = 1.2
-_REGION_STEPS = 40
+_SURFACE_MM = 1.2  # finest step of a structure's surface; chosen for a display
+_REGION_STEPS = 40  # steps along the longest side of a no-go region; chosen
 
 
 def surface(thing: Structure | NoGo) -> tuple[Float, NDArray[np.int64]]:

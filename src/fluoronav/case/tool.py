@@ -1,4 +1,4 @@
-"""The geometry of an instrument, as a case file or a tool file gives it."""
+"""The geometry of an instrument in a case file or a tool file."""
 
 from __future__ import annotations
 
@@ -13,15 +13,17 @@ from fluoronav.geometry import frame_along
 
 Float = NDArray[np.float64]
 
-
-# A tip that is not at its marker's origin is this far from it, mm: nearer, the marker would sit on the tip.
+# Distance of the tip from its marker's origin, where they are not the same point. Chosen: a nearer marker would sit on
+# the tip.
 _NEAREST_TIP_MM, _FARTHEST_TIP_MM = 1.0, 1000.0
+_PROFILE_END_MM = 0.5  # tolerance between the profile's end and length_mm
+_MOST_RADIUS_MM = 25.0
 
 
 def check_tip(tip_mm: Sequence[float] | Float) -> None:
-    """Raises ValueError where a tip is at a distance from its marker that no tool in mm has.
+    """Raises ValueError where the distance from the marker to the tip cannot be in mm.
 
-    A tracker that reports the tip itself has it at the origin, exactly; one that reports metres has it within one mm.
+    The tip is exactly at the origin where the tracker reports the tip itself. Distances in metres are below 1.
     """
     away = float(np.linalg.norm(tip_mm))
     if 0 < away < _NEAREST_TIP_MM:
@@ -34,7 +36,7 @@ def check_tip(tip_mm: Sequence[float] | Float) -> None:
 
 
 class Tool(Strict):
-    """An instrument as a body of revolution, in the frame in which the tracker reports it.
+    """An instrument as a body of revolution, in the frame that the tracker reports.
 
     Attributes
     ----------
@@ -68,9 +70,9 @@ class Tool(Strict):
         s, r = np.array(self.profile).T
         if s[0] != 0 or len(s) < 2 or (np.diff(s) <= 0).any():
             raise ValueError("profile must begin at 0, have two points or more, and go up in its first column")
-        if abs(s[-1] - self.length_mm) > 0.5:
+        if abs(s[-1] - self.length_mm) > _PROFILE_END_MM:
             raise ValueError(f"profile ends at {s[-1]:g} mm, but length_mm is {self.length_mm:g}")
-        if (r < 0).any() or r.max() > 25:
+        if (r < 0).any() or r.max() > _MOST_RADIUS_MM:
             raise ValueError("profile has a radius below 0 or above 25 mm")
         if not r.min() <= self.diameter_mm / 2 <= r.max() + 1e-6:
             raise ValueError(f"profile has radii of {r.min():g} to {r.max():g} mm: none fits diameter_mm")

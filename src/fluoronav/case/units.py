@@ -1,4 +1,4 @@
-"""Units of length that volume files name."""
+"""Units of length in volume files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MM = {
 
 
 def mm_per(unit: str, path: Path, field: str) -> float:
-    """How many mm one of this unit is; raises :class:`CaseError` that names an unknown one."""
+    """Length of a unit, mm; raises :class:`CaseError` for an unknown one."""
     try:
         return _MM[unit.strip().lower()]
     except KeyError:

@@ -30,16 +30,16 @@ CtUnits = Literal["hu", "shifted", "raw"]
 
 @dataclass(frozen=True)
 class Volume:
-    """Voxels with their place in the patient.
+    """Voxels with their position in the patient.
 
     Attributes
     ----------
     image : SimpleITK.Image
         Origin, spacing and direction are LPS mm; the direction may be oblique.
     path : Path
-        Where it came from, for messages.
+        For messages.
     warnings : tuple of str
-        What was not read, or looks wrong, in words.
+        What was not read, or is unusual.
     units : "hu", "shifted", "raw" or None
         Units of the values as the file's header declares them; None where it says nothing.
     """
@@ -87,9 +87,9 @@ class Volume:
         size_xyz : tuple of 3 int
         spacing_mm : float
         outside : float
-            What stands where this volume has nothing.
+            Value outside this volume.
         nearest : bool
-            Labels need the nearest voxel; everything else is interpolated linearly.
+            Nearest neighbour, for labels; else linear interpolation.
 
         Returns
         -------
@@ -111,9 +111,9 @@ class Volume:
 
 
 def bounds(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-    """First and last index that is true along each axis of a mask (z, y, x), in the order (x, y, z); None without any.
+    """First and last true index along each axis of a mask (z, y, x), in the order (x, y, z); None without any.
 
-    The indices of all voxels, which `numpy.argwhere` would give, take 24 times as much memory as the mask.
+    `numpy.argwhere` would take 24 times as much memory as the mask.
     """
     plane = np.any(mask, axis=0)
     along = (np.any(plane, axis=0), np.any(plane, axis=1), np.any(mask, axis=(1, 2)))
@@ -136,7 +136,7 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
     Raises
     ------
     CaseError
-        What is missing or wrong, and in which file. Nothing is read of a file that its header already rules out.
+        What is missing or wrong, and in which file. The header is checked before any voxels are read.
     """
     path = Path(path)
     if not path.exists():
@@ -149,7 +149,7 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
 
 def _read(path: Path, series: str | None) -> Volume:
     if path.is_dir():
-        # Not above: pydicom takes a fifteenth of a second of every start, and few cases are folders of DICOM.
+        # Imported here: pydicom would add a fifteenth of a second to every start, and few cases are DICOM folders.
         from fluoronav.dicom.series import read_dicom_series
 
         return _of_dicom(*read_dicom_series(path, series), path)
@@ -178,7 +178,7 @@ def _read(path: Path, series: str | None) -> Volume:
             f"{path}: has {image.GetDimension()} dimensions and {image.GetNumberOfComponentsPerPixel()} values a "
             "voxel; a volume has 3 and 1"
         )
-    # Where the voxels lie is what the header was read and judged to say, whatever the reader made of it.
+    # The checked header sets the position, whatever the reader made of it.
     image.SetSpacing(grid.spacing_mm.tolist())
     image.SetOrigin(grid.origin_ct.tolist())
     image.SetDirection(grid.direction.ravel().tolist())

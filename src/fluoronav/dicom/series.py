@@ -1,90 +1,23 @@
-"""A CT series from a folder of DICOM files: single slices (PS3.3 C.7.6.2, image plane module; C.11.1, rescale) and
-multi-frame objects whose functional groups place each frame (PS3.3 C.7.6.16; Enhanced CT, X-Ray 3D).
+"""A CT series from a folder of DICOM files.
 
-SimpleITK's own series reader sorts and stacks what it is given; what an OR needs is a refusal with a reason when the
-slices do not make one orthogonal, complete volume. So the headers are read and judged here, and pixels only afterwards.
+SimpleITK's series reader sorts and stacks whatever it gets. Here the headers are checked before any pixels are read:
+slices that do not form one complete, orthogonal volume are refused with a reason.
 """
 
 from __future__ import annotations
 
-import struct
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import pydicom
 import SimpleITK as sitk
-from numpy.typing import NDArray
-from pydicom.datadict import tag_for_keyword
-from pydicom.errors import InvalidDicomError
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import UID
 
 from fluoronav.dicom.errors import DicomError
-from fluoronav.geometry.grid import MOST_VOXEL_BYTES, Grid, GridError, check_grid, check_size
+from fluoronav.dicom.slices import DicomFile, opened_file
+from fluoronav.dicom.stack import stacked
+from fluoronav.geometry.grid import GridError
 
-_GEOMETRY_TOLERANCE_MM = 0.05
-_UNIT_TOLERANCE = 1e-3  # of direction cosines
-_SPACING_TOLERANCE = 1e-4  # of one slice's pixel spacing against another's, relative
-# A file holds its pixels and little beside them.
-_MOST_FILE_BYTES = MOST_VOXEL_BYTES + 256 * 2**20
-# Larger elements of a header are left in the file: no tag that is looked at is so long.
-_MOST_ELEMENT_BYTES = 1 << 20
 _NAMED_FILES = 5  # in one message
-# Inflated as a whole when it is opened, so its size cannot be bounded.
-_DEFLATED = b"1.2.840.10008.1.2.1.99"
-# Volumes that a C-arm or a dental scanner reconstructs; their modality is the C-arm's.
-_XRAY_3D = {"1.2.840.10008.5.1.4.1.1.13.1.1", "1.2.840.10008.5.1.4.1.1.13.1.2"}
-_CT_CLASSES = {
-    "1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2",
-    "1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.7.2", "1.2.840.10008.5.1.4.1.1.7.3",
-}  # fmt: skip
-_MODALITIES = {"MR": "magnetic resonance", "PT": "positron emission", "NM": "nuclear medicine", "US": "ultrasound"}
-# What a header that is no DICOM, or is cut off, makes pydicom raise.
-_UNREADABLE = (
-    InvalidDicomError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, NotImplementedError,
-    struct.error,
-)  # fmt: skip
-
-
-@dataclass(frozen=True)
-class _File:
-    """One readable file with pixels: its header, and where it lies."""
-
-    header: pydicom.Dataset
-    path: Path
-
-    @property
-    def frames(self) -> int:
-        return max(int(self.header.get("NumberOfFrames") or 1), 1)
-
-    @property
-    def has_groups(self) -> bool:
-        return "PerFrameFunctionalGroupsSequence" in self.header
-
-    @property
-    def is_placed(self) -> bool:
-        """Whether it speaks of a place in the patient at all, if only by an empty tag."""
-        return self.has_groups or "ImageOrientationPatient" in self.header or "ImagePositionPatient" in self.header
-
-
-@dataclass(frozen=True)
-class _Slice:
-    """One slice: a file, or one frame of it."""
-
-    file: _File
-    frame: int
-    position: NDArray[np.float64]
-    orientation: NDArray[np.float64]
-    spacing: NDArray[np.float64]
-    slope: float
-    intercept: float
-
-    @property
-    def name(self) -> str:
-        return f"{self.file.path}" + (f", frame {self.frame + 1}" if self.file.has_groups else "")
 
 
 def read_dicom_series(folder: Path, series: str | None = None) -> tuple[sitk.Image, tuple[str, ...]]:
@@ -102,7 +35,7 @@ def read_dicom_series(folder: Path, series: str | None = None) -> tuple[sitk.Ima
     SimpleITK.Image
         float32 HU, LPS.
     tuple of str
-        What of the folder was not read, in words.
+        What was not read of the folder.
 
     Raises
     ------
@@ -110,11 +43,11 @@ def read_dicom_series(folder: Path, series: str | None = None) -> tuple[sitk.Ima
         No image, several series, another modality, an empty or absent tag, gantry tilt, missing or doubled slices,
         slices of different size or orientation.
     """
-    by_series: dict[str, list[_File]] = defaultdict(list)
+    by_series: dict[str, list[DicomFile]] = defaultdict(list)
     left_out: dict[str, list[str]] = defaultdict(list)
     paths = sorted(p for p in folder.iterdir() if not p.is_dir())
     for path in paths:
-        file, reason = _opened(path)
+        file, reason = opened_file(path)
         if file is None:
             left_out[reason].append(path.name)
         else:
@@ -122,7 +55,7 @@ def read_dicom_series(folder: Path, series: str | None = None) -> tuple[sitk.Ima
     for uid, files in list(by_series.items()):
         if not any(f.is_placed for f in files):
             left_out["without a place in the patient"] += [f.path.name for f in by_series.pop(uid)]
-    warnings = _said(left_out, len(paths), folder)
+    warnings = _left_out_text(left_out, len(paths), folder)
     if not by_series:
         raise DicomError(f"{folder}: holds no DICOM slices with a position in the patient" + _because(warnings))
     if series is not None and series not in by_series:
@@ -135,47 +68,22 @@ def read_dicom_series(folder: Path, series: str | None = None) -> tuple[sitk.Ima
         others = "; ".join(_described(o, files) for o, files in by_series.items() if o != uid)
         warnings = (*warnings, f"{folder}: beside `ct_series` it holds other series, which were not read: {others}")
     try:
-        return _stack(by_series[uid], folder), warnings
+        return stacked(by_series[uid], folder), warnings
     except (DicomError, GridError) as error:
         raise DicomError(f"{error}{_because(warnings)}") from error
 
 
 def read_dicom_file(path: Path) -> tuple[sitk.Image, tuple[str, ...]]:
     """Reads one multi-frame file as :func:`read_dicom_series` reads a folder."""
-    file, reason = _opened(path)
+    file, reason = opened_file(path)
     if file is None:
         raise DicomError(f"{path}: cannot be read as a volume: {reason}")
     if not file.has_groups:
         raise DicomError(f"{path}: is one slice of a series; name the folder that holds all of it")
-    return _stack([file], path), ()
+    return stacked([file], path), ()
 
 
-def _opened(path: Path) -> tuple[_File | None, str]:
-    """A file with pixels, its pixels not read yet; or why it is none."""
-    if not path.is_file():
-        return None, "pipe, socket or device"
-    length = path.stat().st_size
-    if length == 0:
-        return None, "empty"
-    if length > _MOST_FILE_BYTES:
-        return None, f"larger than {_MOST_FILE_BYTES / 2**30:.2f} GiB"
-    try:
-        with path.open("rb") as file:
-            start = file.read(4096)
-        # Without the preamble an element of group 2 or 8 comes first.
-        if start[128:132] != b"DICM" and start[:2] not in (b"\x02\x00", b"\x08\x00"):
-            return None, "no DICOM"
-        if _DEFLATED in start:
-            return None, "deflated as a whole (write it as explicit VR little endian)"
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, defer_size=_MOST_ELEMENT_BYTES)
-        if "Rows" not in header or "Columns" not in header:
-            return None, "without an image, or cut off in the header"
-        return _File(header, path), ""
-    except _UNREADABLE:
-        return None, "unreadable"
-
-
-def _said(left_out: dict[str, list[str]], total: int, folder: Path) -> tuple[str, ...]:
+def _left_out_text(left_out: dict[str, list[str]], total: int, folder: Path) -> tuple[str, ...]:
     count = sum(map(len, left_out.values()))
     if not count:
         return ()
@@ -193,205 +101,7 @@ def _because(warnings: Sequence[str]) -> str:
     return "".join(f". {w}" for w in warnings)
 
 
-def _described(uid: str, files: list[_File]) -> str:
+def _described(uid: str, files: list[DicomFile]) -> str:
     header = files[0].header
     count = sum(f.frames for f in files)
     return f"{uid} ({header.get('Modality')}, {count} slices, {header.get('SeriesDescription', 'no description')})"
-
-
-def _stack(files: list[_File], folder: Path) -> sitk.Image:
-    for file in files:
-        _check_kind(file)
-    for keyword, what in (("FrameOfReferenceUID", "frames of reference"), ("PatientID", "patients")):
-        values = {str(f.header.get(keyword)) for f in files if f.header.get(keyword)}
-        if len(values) > 1:
-            raise DicomError(f"{folder}: the slices of this series are of {len(values)} {what} ({keyword} differs)")
-    slices = [s for file in files for s in _slices_of(file)]
-    if len(slices) < 2:
-        raise DicomError(f"{folder}: the series has one slice; a volume needs at least 2")
-    orientation = _common_orientation(slices, folder)
-    row, column = orientation[:3], orientation[3:]
-    normal = np.cross(row, column)
-    first = slices[0]
-    shape = Counter((s.file.header.Rows, s.file.header.Columns) for s in slices).most_common(1)[0][0]
-    for s in slices:
-        if (s.file.header.Rows, s.file.header.Columns) != shape:
-            raise DicomError(f"{s.name}: Rows or Columns differ from the other slices'")
-        if not np.allclose(s.spacing, first.spacing, rtol=_SPACING_TOLERANCE):
-            raise DicomError(f"{s.name}: PixelSpacing {s.spacing.tolist()} differs from {first.name}'s")
-    check_size((shape[1], shape[0], len(slices)), 4, folder)
-
-    slices = sorted(slices, key=lambda s: float(s.position @ normal))
-    positions = np.array([s.position for s in slices])
-    step = _step(positions, normal, folder)
-    # PixelSpacing is (row distance, column distance) = (y, x).
-    scale = np.array([first.spacing[1], first.spacing[0], step])
-    grid = Grid(
-        (int(shape[1]), int(shape[0]), len(slices)), np.column_stack([row, column, normal]) * scale, positions[0]
-    )
-    check_grid(grid, folder)
-    image = sitk.GetImageFromArray(_hounsfield(slices, shape))
-    image.SetSpacing(scale.tolist())
-    image.SetOrigin(positions[0].tolist())
-    image.SetDirection(np.column_stack([row, column, normal]).ravel().tolist())
-    return image
-
-
-def _check_kind(file: _File) -> None:
-    """Refuses whatever is no CT, by name."""
-    header, path = file.header, file.path
-    meta = getattr(header, "file_meta", None)
-    uid = str(header.get("SOPClassUID") or (meta.get("MediaStorageSOPClassUID") if meta else "") or "")
-    modality = str(header.get("Modality") or "")
-    if uid not in _XRAY_3D:
-        if modality != "CT":
-            known = f" ({_MODALITIES[modality]})" if modality in _MODALITIES else ""
-            is_what = f"is {modality}{known}" if modality else "is empty or absent"
-            raise DicomError(f"{path}: Modality (0008,0060) {is_what}, not CT; a case needs a CT in HU")
-        if uid and uid not in _CT_CLASSES:
-            raise DicomError(f"{path}: is {UID(uid).name} although Modality (0008,0060) says CT")
-    if int(header.get("SamplesPerPixel") or 1) != 1:
-        raise DicomError(f"{path}: SamplesPerPixel (0028,0002) is {header.SamplesPerPixel}: a picture, not a CT")
-    if file.frames > 1 and not file.has_groups:
-        raise DicomError(
-            f"{path}: has {file.frames} frames but no functional groups that place them in the patient "
-            "(PerFrameFunctionalGroupsSequence (5200,9230)); export it as single slices or as enhanced CT"
-        )
-    if "ModalityLUTSequence" in header:
-        raise DicomError(f"{path}: ModalityLUTSequence (0028,3000) is not read; export it with a rescale")
-
-
-def _slices_of(file: _File) -> list[_Slice]:
-    header, path = file.header, file.path
-    if not file.has_groups:
-        return [_slice(file, 0, [header] * 4, path)]
-    per_frame = header.PerFrameFunctionalGroupsSequence or ()
-    if len(per_frame) != file.frames:
-        raise DicomError(
-            f"{path}: NumberOfFrames (0028,0008) is {file.frames}, but {len(per_frame)} frames are described in "
-            "PerFrameFunctionalGroupsSequence (5200,9230)"
-        )
-    shared = (header.get("SharedFunctionalGroupsSequence") or [pydicom.Dataset()])[0]
-    out = []
-    for k, own in enumerate(per_frame):
-        parts = []
-        for macro in (
-            "PlanePositionSequence", "PlaneOrientationSequence", "PixelMeasuresSequence",
-            "PixelValueTransformationSequence",
-        ):  # fmt: skip
-            items = own.get(macro) or shared.get(macro)
-            if not items:
-                raise DicomError(f"{path}, frame {k + 1}: {_tag(macro)} is absent or empty")
-            parts.append(items[0])
-        out.append(_slice(file, k, parts, f"{path}, frame {k + 1}"))
-    return out
-
-
-def _slice(file: _File, frame: int, parts: Sequence[pydicom.Dataset], where: Path | str) -> _Slice:
-    """One slice from the four datasets that say its position, orientation, spacing and rescale; often all the same."""
-    position, orientation, measures, values = parts
-    unit = str(values.get("RescaleType") or "HU")
-    # US (unspecified) is what most CBCT write; whether the values are HU is judged from the values.
-    if unit not in ("HU", "HU_MOD", "US"):
-        raise DicomError(f"{where}: {_tag('RescaleType')} is {unit}, not HU")
-    slope, intercept = (_numbers(values, k, 1, where)[0] for k in ("RescaleSlope", "RescaleIntercept"))
-    if not slope > 0:
-        raise DicomError(f"{where}: {_tag('RescaleSlope')} is {slope:g}; it must be above 0")
-    cosines = _numbers(orientation, "ImageOrientationPatient", 6, where)
-    row, column = cosines[:3], cosines[3:]
-    if abs(row @ column) > _UNIT_TOLERANCE or abs(np.linalg.norm(np.cross(row, column)) - 1) > _UNIT_TOLERANCE:
-        tag = _tag("ImageOrientationPatient")
-        raise DicomError(f"{where}: {tag} {cosines.tolist()} is not two perpendicular unit vectors")
-    spacing = _numbers(measures, "PixelSpacing", 2, where)
-    if not (spacing > 0).all():
-        raise DicomError(f"{where}: {_tag('PixelSpacing')} {spacing.tolist()} must be above 0")
-    at = _numbers(position, "ImagePositionPatient", 3, where)
-    return _Slice(file, frame, at, cosines, spacing, float(slope), float(intercept))
-
-
-def _numbers(dataset: pydicom.Dataset, keyword: str, count: int, where: Path | str) -> NDArray[np.float64]:
-    """A tag's numbers; raises :class:`DicomError` that names file and tag where they are not there."""
-    if keyword not in dataset:
-        raise DicomError(f"{where}: {_tag(keyword)} is absent")
-    try:
-        value = dataset[keyword].value
-        if value is None or value == "" or (count > 1 and len(value) == 0):
-            raise DicomError(f"{where}: {_tag(keyword)} is empty")
-        numbers = np.array(value, dtype=np.float64).reshape(-1)
-    except DicomError:
-        raise
-    except (TypeError, OverflowError, ValueError) as error:
-        raise DicomError(f"{where}: {_tag(keyword)} is not a number") from error
-    if len(numbers) != count or not np.isfinite(numbers).all():
-        raise DicomError(f"{where}: {_tag(keyword)} is {numbers.tolist()}, not {count} finite number(s)")
-    return numbers
-
-
-def _tag(keyword: str) -> str:
-    tag = tag_for_keyword(keyword) or 0
-    return f"{keyword} ({tag >> 16:04x},{tag & 0xFFFF:04x})"
-
-
-def _common_orientation(slices: list[_Slice], folder: Path) -> NDArray[np.float64]:
-    """The orientation of most slices; raises :class:`DicomError` that names one of another plane."""
-    counted = Counter(tuple(np.round(s.orientation, 2)) for s in slices)
-    common = counted.most_common(1)[0][0]
-    orientation = next(s.orientation for s in slices if tuple(np.round(s.orientation, 2)) == common)
-    odd = [s for s in slices if np.abs(s.orientation - orientation).max() > _UNIT_TOLERANCE]
-    if odd:
-        raise DicomError(
-            f"{folder}: slices lie in different planes (a localiser among them?): {len(odd)} of {len(slices)} not in "
-            f"that of the others: {odd[0].name}"
-        )
-    return orientation
-
-
-def _step(positions: NDArray[np.float64], normal: NDArray[np.float64], folder: Path) -> float:
-    """The distance between slices, mm; raises :class:`DicomError` where it is not one."""
-    steps = np.diff(positions, axis=0)
-    along = steps @ normal
-    step = float(np.median(along))
-    if along.min() < _GEOMETRY_TOLERANCE_MM:
-        at = positions[int(along.argmin())]
-        raise DicomError(f"{folder}: two slices at the same position {np.round(at, 2).tolist()}; remove the repeats")
-    sideways = float(np.median(np.linalg.norm(steps - np.outer(along, normal), axis=1)))
-    if sideways > max(_GEOMETRY_TOLERANCE_MM, 0.01 * step):
-        tilt = np.degrees(np.arctan2(sideways, step))
-        raise DicomError(
-            f"{folder}: the gantry was tilted by {tilt:.1f} degrees, so the slices do not stack at right angles; "
-            "resample the series to an orthogonal grid first"
-        )
-    gaps = np.flatnonzero(np.abs(along - step) > max(_GEOMETRY_TOLERANCE_MM, 0.02 * step))
-    if len(gaps):
-        missing = int(np.rint(along[gaps] / step - 1).sum())
-        raise DicomError(
-            f"{folder}: slices are missing or unevenly spaced: {along[gaps[0]]:.2f} mm after "
-            f"{np.round(positions[gaps[0]], 2).tolist()} where the others are {step:.2f} mm apart"
-            + (f" ({missing} missing in all)" if missing > 0 else "")
-        )
-    # One slice pushed aside among straight ones: the median does not see it.
-    astray = np.linalg.norm(positions - positions[0] - np.outer((positions - positions[0]) @ normal, normal), axis=1)
-    if astray.max() > max(_GEOMETRY_TOLERANCE_MM, 0.01 * step) * 2:
-        at = positions[int(astray.argmax())]
-        where = np.round(at, 2).tolist()
-        raise DicomError(f"{folder}: the slice at {where} lies {astray.max():.2f} mm beside the others")
-    return step
-
-
-def _hounsfield(slices: list[_Slice], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """The slices' pixels in HU, shape (n, rows, columns); a file is read once, and one at a time."""
-    voxels = np.empty((len(slices), *shape), np.float32)
-    of_file: dict[Path, list[int]] = defaultdict(list)
-    for k, s in enumerate(slices):
-        of_file[s.file.path].append(k)
-    for path, indices in of_file.items():
-        try:
-            dataset = pydicom.dcmread(path, force=True)
-            for k in indices:
-                s = slices[k]
-                np.multiply(pixel_array(dataset, index=s.frame), np.float32(s.slope), out=voxels[k], casting="unsafe")
-                voxels[k] += np.float32(s.intercept)
-        except (*_UNREADABLE, RuntimeError) as error:
-            reason = f"pixel data cannot be decoded ({error}); convert it to uncompressed DICOM"
-            raise DicomError(f"{path}: {reason}") from error
-    return voxels

@@ -1,4 +1,4 @@
-"""The camera and the prior that a DICOM header gives.
+"""The camera and the prior pose in a DICOM header.
 
 Angles and distances are those of PS3.3 C.8.7.5 (XA positioner) and C.8.7.1 (X-ray image). The primary angle turns the
 detector about the patient's long axis, positive towards the patient's left (LAO), the secondary angle towards the head
@@ -21,51 +21,33 @@ Float = NDArray[np.float64]
 _DIRECTIONS = {"L": (1, 0, 0), "R": (-1, 0, 0), "P": (0, 1, 0), "A": (0, -1, 0), "H": (0, 0, 1), "F": (0, 0, -1)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class HeaderLimits:
-    """What a C-arm's header can say.
+    """Limits of a C-arm's header; all are chosen. Those without a unit are relative differences."""
 
-    Attributes
-    ----------
-    least_mm, most_mm : float
-        Distances from the source.
-    least_pixel_mm, most_pixel_mm : float
-        Detectors have pixels of 0.05 to 0.5 mm.
-    most_deg : float
-        Of the positioner's angles.
-    magnification : float
-        Relative difference between the magnification that is said and that of the distances; the height of the table
-        that a magnification is said for is not the isocentre.
-    aspect : float
-        Relative difference between two ways to say how long a pixel is for its width that is rounding.
-    focal : float
-        Relative difference between a header's focal length and a calibrated one: headers have nominal distances.
-    field : float
-        How much larger a picture may be than its detector's field of view is said to be.
-    """
-
-    least_mm: float = 200.0
+    least_mm: float = 200.0  # distances from the source
     most_mm: float = 3000.0
-    least_pixel_mm: float = 0.02
+    least_pixel_mm: float = 0.02  # detectors have pixels of 0.05 to 0.5 mm
     most_pixel_mm: float = 2.0
-    most_deg: float = 180.0
-    magnification: float = 0.15
-    aspect: float = 0.01
-    focal: float = 0.05
-    field: float = 1.2
+    most_deg: float = 180.0  # of the positioner's angles
+    magnification: float = 0.15  # to that of the distances: the table height it refers to is not the isocentre
+    aspect: float = 0.01  # between two statements of a pixel's aspect ratio: rounding
+    focal: float = 0.05  # between the header's focal length and a calibrated one: headers have nominal distances
+    field: float = 1.2  # ratio of the image's size to the detector's field of view
 
 
-_LIMITS = HeaderLimits()
+LIMITS = HeaderLimits()
 
 
 @dataclass(frozen=True)
 class XrayGeometry:
-    """What a DICOM header says about how the frame was taken.
+    """The geometry of a frame by its DICOM header.
 
     Attributes
     ----------
     camera : Camera
-        ``T_camera_world`` is about the isocentre, with the patient's axes; it holds while the patient does not move.
+        The world of ``T_camera_world`` has its origin at the isocentre and the patient's axes. It is valid while the
+        patient does not move.
     mirrored : bool
         The file shows the patient as seen from the detector; its columns were reversed for the camera.
     """
@@ -86,7 +68,7 @@ class XrayGeometry:
 
 
 def check_orientation(header: XrayHeader) -> None:
-    """Refuses pixels that were turned or mirrored after they were read, where a camera file is of those as read.
+    """Refuses pixels that were rotated or mirrored after readout, since a camera file is of pixels as read out.
 
     Raises
     ------
@@ -102,22 +84,22 @@ def check_orientation(header: XrayHeader) -> None:
 
 
 def check_camera(header: XrayHeader, camera: Camera) -> None:
-    """Compares a camera file with what the header says of the same image.
+    """Compares a camera file with the header of the same image.
 
     Raises
     ------
     DicomError
     """
     spacing, distance = _spacing(header), header.number("DistanceSourceToDetector")
-    said = float(camera.K[0, 0] / camera.K[1, 1])
+    anisotropy = float(camera.K[0, 0] / camera.K[1, 1])
     if spacing is not None:
         down, right = spacing
-        if _differ(down / right, said, _LIMITS.aspect):
+        if _differ(down / right, anisotropy, LIMITS.aspect):
             raise DicomError(
                 f"{header.path}: its pixels are {down:g} mm high and {right:g} mm wide; {camera.name} has focal "
                 f"lengths of {camera.K[0, 0]:.1f} and {camera.K[1, 1]:.1f} pixels, which are of other pixels"
             )
-        if distance and _differ(distance / right, float(camera.K[0, 0]), _LIMITS.focal):
+        if distance and _differ(distance / right, float(camera.K[0, 0]), LIMITS.focal):
             raise DicomError(
                 f"{header.path}: DistanceSourceToDetector {distance:g} mm and ImagerPixelSpacing {right:g} mm are a "
                 f"focal length of {distance / right:.1f} pixels, {camera.name} says {camera.K[0, 0]:.1f}: it is not of "
@@ -126,14 +108,14 @@ def check_camera(header: XrayHeader, camera: Camera) -> None:
 
 
 def read_geometry(header: XrayHeader) -> XrayGeometry:
-    """The camera and the prior.
+    """The camera and the prior pose.
 
     Raises
     ------
     DicomError
-        It says too little, or contradicts itself.
+        The header is incomplete, or contradicts itself.
     """
-    path, limits = header.path, _LIMITS
+    path = header.path
     to_detector = _length(header, "DistanceSourceToDetector", "(0018,1110)")
     to_patient = _to_patient(header, to_detector)
     primary = np.deg2rad(_angle(header, "PositionerPrimaryAngle", "(0018,1510)"))
@@ -157,18 +139,9 @@ def read_geometry(header: XrayHeader) -> XrayGeometry:
             "FieldOfViewHorizontalFlip (0018,7034)) and has no PatientOrientation (0020,0020), which would say how it "
             "lies now: export it without"
         )
-    if abs(primary) > np.deg2rad(limits.most_deg) or abs(secondary) > np.deg2rad(limits.most_deg):
-        raise DicomError(f"{path}: its positioner angles are more than {limits.most_deg:g} degrees")
-    beam = np.array(
-        [np.sin(primary) * np.cos(secondary), -np.cos(primary) * np.cos(secondary), np.sin(secondary)]
-    )  # from the source to the detector, LPS
-    right, down = _image_axes(header)
-    y = down - (down @ beam) * beam
-    if np.linalg.norm(y) < 0.1:
-        raise DicomError(f"{path}: PatientOrientation (0020,0020) and the positioner angles contradict each other")
-    y /= np.linalg.norm(y)
-    x = np.cross(y, beam)  # right-handed: a camera at the source
-    mirrored = bool(x @ right < 0)
+    if abs(primary) > np.deg2rad(LIMITS.most_deg) or abs(secondary) > np.deg2rad(LIMITS.most_deg):
+        raise DicomError(f"{path}: its positioner angles are more than {LIMITS.most_deg:g} degrees")
+    R_camera_ct, mirrored = _rotation(header, primary, secondary)
     K = np.array(
         [
             [to_detector / right_mm, 0, (cols - 1) / 2],
@@ -177,7 +150,7 @@ def read_geometry(header: XrayHeader) -> XrayGeometry:
         ]
     )
     T = np.eye(4)
-    T[:3, :3], T[2, 3] = np.stack([x, y, beam]), to_patient
+    T[:3, :3], T[2, 3] = R_camera_ct, to_patient
     try:
         camera = Camera(rows, cols, K, T_camera_world=T, name=str(path))
         camera.check_plausible()
@@ -186,14 +159,30 @@ def read_geometry(header: XrayHeader) -> XrayGeometry:
     return XrayGeometry(camera, mirrored)
 
 
+def _rotation(header: XrayHeader, primary: float, secondary: float) -> tuple[Float, bool]:
+    """Patient axes to camera axes, shape (3, 3), and whether the image is mirrored; the angles are in rad."""
+    beam = np.array(
+        [np.sin(primary) * np.cos(secondary), -np.cos(primary) * np.cos(secondary), np.sin(secondary)]
+    )  # from the source to the detector, LPS
+    right, down = _image_axes(header)
+    y = down - (down @ beam) * beam
+    if np.linalg.norm(y) < 0.1:
+        raise DicomError(
+            f"{header.path}: PatientOrientation (0020,0020) and the positioner angles contradict each other"
+        )
+    y /= np.linalg.norm(y)
+    x = np.cross(y, beam)  # right-handed: a camera at the source
+    return np.stack([x, y, beam]), bool(x @ right < 0)
+
+
 def _length(header: XrayHeader, name: str, tag: str) -> float:
     value = header.number(name)
     if value is None:
         raise DicomError(f"{header.path}: has no {name} {tag}: give a camera file with --camera and a pose with --init")
-    if not _LIMITS.least_mm <= value <= _LIMITS.most_mm:
+    if not LIMITS.least_mm <= value <= LIMITS.most_mm:
         raise DicomError(
-            f"{header.path}: {name} {tag} is {value:g}, which no C-arm has; {_LIMITS.least_mm:g} to "
-            f"{_LIMITS.most_mm:g} mm was expected: give a camera file with --camera and a pose with --init"
+            f"{header.path}: {name} {tag} is {value:g}, which no C-arm has; {LIMITS.least_mm:g} to "
+            f"{LIMITS.most_mm:g} mm was expected: give a camera file with --camera and a pose with --init"
         )
     return value
 
@@ -206,7 +195,7 @@ def _angle(header: XrayHeader, name: str, tag: str) -> float:
 
 
 def _to_patient(header: XrayHeader, to_detector: float) -> float:
-    """From the source to the patient, from the distance itself or the magnification, which must agree."""
+    """Distance from the source to the patient, mm, by its own tag or by the magnification, which must agree."""
     magnification = header.number("EstimatedRadiographicMagnificationFactor")
     if magnification is not None and magnification < 1:
         raise DicomError(
@@ -221,7 +210,7 @@ def _to_patient(header: XrayHeader, to_detector: float) -> float:
             f"{header.path}: DistanceSourceToPatient (0018,1111) {to_patient:g} mm is not less than "
             f"DistanceSourceToDetector (0018,1110) {to_detector:g} mm"
         )
-    if magnification is not None and _differ(magnification, to_detector / to_patient, _LIMITS.magnification):
+    if magnification is not None and _differ(magnification, to_detector / to_patient, LIMITS.magnification):
         raise DicomError(
             f"{header.path}: EstimatedRadiographicMagnificationFactor (0018,1114) is {magnification:g}, but the "
             f"distances {to_detector:g} and {to_patient:g} mm magnify by {to_detector / to_patient:.3g}"
@@ -230,8 +219,8 @@ def _to_patient(header: XrayHeader, to_detector: float) -> float:
 
 
 def _spacing(header: XrayHeader) -> tuple[float, float] | None:
-    """From row to row and from column to column at the detector, mm, checked against what else says it."""
-    path, limits = header.path, _LIMITS
+    """Spacing of rows and of columns at the detector, mm, compared with the other tags that give it."""
+    path, limits = header.path, LIMITS
     spacing = header.numbers("ImagerPixelSpacing", 2)
     aspect = header.numbers("PixelAspectRatio", 2)
     if spacing is None:
@@ -268,30 +257,30 @@ def _spacing(header: XrayHeader) -> tuple[float, float] | None:
 
 
 def _check_field(header: XrayHeader, height_mm: float, width_mm: float) -> None:
-    """Refuses a picture that is larger than its detector: its spacing is another one's."""
+    """Refuses an image that is larger than its detector, since its spacing is then wrong."""
     value = header.get("FieldOfViewDimensions")
     if value is None:
         return
-    said = value if isinstance(value, (list, tuple)) or hasattr(value, "__iter__") else [value]
+    dimensions = value if isinstance(value, (list, tuple)) or hasattr(value, "__iter__") else [value]
     try:
-        largest = max(float(v) for v in said)
+        largest = max(float(v) for v in dimensions)
     except (TypeError, ValueError):
         largest = float("nan")
     if not largest > 0:
         raise DicomError(f"{header.path}: FieldOfViewDimensions (0018,1149) is {value!r}; lengths in mm were expected")
-    if max(height_mm, width_mm) > _LIMITS.field * largest:
+    if max(height_mm, width_mm) > LIMITS.field * largest:
         raise DicomError(
             f"{header.path}: is {height_mm:.0f} x {width_mm:.0f} mm by its ImagerPixelSpacing (0018,1164), but its "
             f"FieldOfViewDimensions (0018,1149) are {largest:g} mm: one of them is of another zoom"
         )
 
 
-def _differ(a: float, b: float, share: float) -> bool:
-    return abs(a - b) > share * abs(b)
+def _differ(a: float, b: float, relative: float) -> bool:
+    return abs(a - b) > relative * abs(b)
 
 
 def _image_axes(header: XrayHeader) -> tuple[Float, Float]:
-    """Patient directions of the image's rows (right) and columns (down); facing the patient, head up, if unsaid."""
+    """Patient directions of the image's right and down; by default facing the patient, head up."""
     words = [str(w) for w in (header.get("PatientOrientation") or ("L", "F"))]
     axes = []
     for word in words[:2]:

@@ -1,4 +1,4 @@
-"""A DICOM header of an X-ray image: what it says for one frame, and whether its pixels are what they are said to be."""
+"""The DICOM header of an X-ray image: the attributes of one frame, and checks of its pixels against them."""
 
 from __future__ import annotations
 
@@ -94,11 +94,11 @@ class XrayHeader:
 
     @property
     def frames(self) -> int:
-        """How many the file has."""
+        """Number of frames in the file."""
         return max(self.integer("NumberOfFrames", 1), 1)
 
     def check_pixels(self) -> float:
-        """The largest value that a pixel can have, if the pixels are of a kind that is read.
+        """The largest possible value of a pixel; checks that the pixels are of a supported kind.
 
         Raises
         ------
@@ -132,7 +132,7 @@ class XrayHeader:
         return float(2 ** (stored - self.integer("PixelRepresentation", 0)) - 1)
 
     def check_unused_bits(self) -> None:
-        """Refuses pixels that use bits which the header says are not stored; old overlays may (PS3.5 8.1.2).
+        """Refuses pixels with bits set above BitsStored; old overlays may set them (PS3.5 8.1.2).
 
         Raises
         ------
@@ -155,15 +155,15 @@ class XrayHeader:
 
     def check_values(self, values: NDArray[Any], padded: NDArray[np.bool_], full: float) -> None:
         """Refuses pixels that contradict the header."""
-        of_picture = values[~padded]
-        if of_picture.size and (of_picture.min() < 0 or of_picture.max() > full):
+        image = values[~padded]
+        if image.size and (image.min() < 0 or image.max() > full):
             raise DicomError(
-                f"{self.path}: has values from {of_picture.min()} to {of_picture.max()}, BitsStored and "
+                f"{self.path}: has values from {image.min()} to {image.max()}, BitsStored and "
                 f"PixelRepresentation say 0 to {full:g}: a difference image, or a damaged header"
             )
 
     def padding(self, values: NDArray[Any]) -> NDArray[np.bool_]:
-        """Where there is no picture but a filling (PS3.3 C.7.5.1.1.2), shape of the image."""
+        """Mask of padding pixels (PS3.3 C.7.5.1.1.2), shape of the image."""
         value = self.number("PixelPaddingValue")
         if value is None:
             return np.zeros(values.shape, bool)

@@ -1,4 +1,4 @@
-"""The C-arm's joints as a pose: what an encoder or a DICOM header says, before any registration."""
+"""The pose of a C-arm by its joints (from encoders or a DICOM header), before any registration."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _R_CAMERA_CT_AT_ZERO = np.array([[1.0, 0, 0], [0, 0, -1.0], [0, 1.0, 0]])
 
 @dataclass(frozen=True, slots=True)
 class ArmJoints:
-    """The C-arm's joints at one exposure, as its encoders say them: :class:`CArmPose` without a patient.
+    """The C-arm's joints at one exposure, by its encoders: :class:`CArmPose` without a patient.
 
     Attributes
     ----------
     orbital_deg, angular_deg, swivel_deg : float
     source_to_isocentre_mm : float or None
-        None where it is not reported: what the case's prior says holds.
+        None where it is not reported; the case's prior gives it then.
     """
 
     orbital_deg: float
@@ -36,7 +36,7 @@ class ArmJoints:
         Parameters
         ----------
         source_to_isocentre_mm : float
-            Used where the joints do not say it.
+            Used where the joints do not report it.
         """
         reach = self.source_to_isocentre_mm or source_to_isocentre_mm
         return CArmPose((0, 0, 0), reach, self.orbital_deg, self.angular_deg, self.swivel_deg).T_camera_ct()
@@ -68,7 +68,7 @@ class CArmPose:
     def T_camera_ct(self) -> NDArray[np.float64]:
         """Patient to camera, shape (4, 4), mm."""
         o, a, s = np.deg2rad([self.orbital_deg, self.angular_deg, self.swivel_deg])
-        # The arm turns in the patient's frame, so its inverse stands on the right; swivel happens in the image.
+        # The arm turns in the patient's frame, so its inverse is on the right; the swivel is a rotation of the image.
         arm = exp_so3([0, 0, -o]) @ exp_so3([a, 0, 0])
         R = exp_so3([0, 0, s]) @ _R_CAMERA_CT_AT_ZERO @ arm.T
         T = np.eye(4)

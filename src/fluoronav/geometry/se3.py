@@ -241,12 +241,12 @@ def is_rigid(T: ArrayLike, tolerance: float = 1e-3) -> bool:
 
 
 def frame_along(origin: ArrayLike, axis: ArrayLike) -> NDArray[np.float64]:
-    """A right-handed frame with its z axis along a direction, as a matrix that maps its points out of it.
+    """A right-handed frame with its z axis along a direction, as the matrix that maps points of the frame.
 
     Parameters
     ----------
     origin, axis : array, shape (3,)
-        mm, and a direction of any length; which way x and y point about it is arbitrary, and always the same.
+        mm, and a direction of any length; the directions of x and y are arbitrary, but reproducible.
 
     Returns
     -------

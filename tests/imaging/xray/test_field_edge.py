@@ -1,4 +1,4 @@
-"""The rim of the field is found to a pixel, whatever crosses it."""
+"""The edge of the field of view is found to a pixel, whatever crosses it."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import cv2
 import numpy as np
 import pytest
 
-from fluoronav.imaging.xray.field_edge import exposed_mask
-from fluoronav.imaging.xray.field_of_view import find_aperture
+from fluoronav.imaging.xray.field_edge import EdgeFit, find_full_field_mask
+from fluoronav.imaging.xray.field_of_view import find_field_of_view
 
 # Of a 1024 image: the field ends where half of the beam arrives, and this far inside it is exposed, for certain.
 LEAST_PX, MOST_PX = 1.5, 8.0
@@ -19,7 +19,7 @@ def found(beam: np.ndarray) -> np.ndarray:
     small, fine = (
         cv2.resize(beam.astype(np.float32), (cols // k, rows // k), interpolation=cv2.INTER_AREA) for k in (8, 2)
     )
-    mask = exposed_mask(find_aperture(np.asarray(small, np.float32)), np.asarray(fine, np.float32))
+    mask = find_full_field_mask(find_field_of_view(np.asarray(small, np.float32)), np.asarray(fine, np.float32))
     assert mask.shape == (rows // 2, cols // 2)
     return cv2.resize(mask.astype(np.uint8), (cols, rows), interpolation=cv2.INTER_NEAREST) > 0
 
@@ -44,20 +44,20 @@ def exposure(rng: np.random.Generator, inside_px: np.ndarray, photons: float) ->
 @pytest.mark.parametrize("shape", [(1024, 1024), (768, 1024)])
 @pytest.mark.parametrize("photons", [20.0, 80.0])
 @pytest.mark.parametrize("turn_deg, shift", [(0, 0), (25, 37), (90, -20), (140, 0)])
-def test_the_field_is_exposed_to_a_few_pixels_of_its_rim_and_never_beyond(rng, shape, photons, turn_deg, shift):
+def test_the_field_is_exposed_to_a_few_pixels_of_its_edge_and_never_beyond(rng, shape, photons, turn_deg, shift):
     inside = field_px(*shape, radius=0.46 * shape[0], half_width=0.34 * shape[0], turn_deg=turn_deg, shift=shift)
     exposed = found(exposure(rng, inside, photons))
-    # In the corners of a sector nothing lies inside both sides by so much, and the picture's own border is no rim.
+    # In the corners of a sector nothing lies inside both sides by so much, and the image's own border is no edge.
     assert not exposed[inside < LEAST_PX].any()
     assert exposed[inside > MOST_PX].mean() > 0.9995
 
 
-def test_without_a_rim_all_is_exposed(rng):
+def test_without_an_edge_all_is_exposed(rng):
     inside = np.full((1024, 1024), 99.0)
     assert found(exposure(rng, inside, 20.0)).all()
 
 
-def test_instruments_that_cross_the_rim_do_not_bend_it(rng):
+def test_instruments_that_cross_the_edge_do_not_bend_it(rng):
     inside = field_px(1024, 1024, radius=480.0, half_width=1e6, turn_deg=0, shift=0)
     counts = exposure(rng, inside, 80.0)
     y, x = np.mgrid[:1024, :1024]
@@ -76,7 +76,7 @@ def test_a_side_that_is_hardly_seen_keeps_its_distance(rng, monkeypatch):
     inside = field_px(1024, 1024, radius=480.0, half_width=1e6, turn_deg=0, shift=0)
     counts = exposure(rng, inside, 80.0)
     near = found(counts)
-    monkeypatch.setattr("fluoronav.imaging.xray.field_edge._LEAST_POINTS", 10**6)
+    monkeypatch.setattr("fluoronav.imaging.xray.field_edge.FIT", EdgeFit(least_points=10**6))
     assert near.sum() > found(counts).sum() > 0.9 * near.sum()
 
 

@@ -9,7 +9,7 @@ from fluoronav.case import NoGo
 from fluoronav.geometry import transform_points
 from fluoronav.stream.frame import Budget, FrameRecord, Instrument, RegistrationResult
 from fluoronav.stream.guidance import GuidanceStage
-from fluoronav.stream.guidance.stage import beside_axes
+from fluoronav.stream.guidance.progress import lateral_axes
 
 
 @pytest.fixture
@@ -94,8 +94,8 @@ def test_outlines_enclose_the_projected_bone(stage, case, camera):
         frame = record(case, T=T)
         stage.process(frame, Budget(30))
         stage.idle(frame, Budget(1e6))
-        if stage._looking:
-            stage._looking.result()
+        if stage._search:
+            stage._search.result()
     import cv2
 
     names = {o.structure for o in frame.outlines}
@@ -201,7 +201,7 @@ def test_a_region_that_was_drawn_is_watched_and_outlined_like_a_structure(case, 
     d = next(d for d in frame.distances if d.structure == "keep out")
     assert d.distance_mm < 0
     stage.idle(frame, Budget(1e6))
-    stage._looking.result()
+    stage._search.result()
     frame = record(mine, T=case.prior.T_camera_ct())
     stage.process(frame, Budget(30))
     outline = next(o for o in frame.outlines if o.structure == "keep out")
@@ -379,7 +379,7 @@ def test_a_network_that_does_not_run_where_it_should_is_an_alert_until_it_does(s
 def test_right_and_up_are_those_of_somebody_who_looks_along_the_path(axis):
     """Right, up and the way back make a right-handed frame; the head, or the front, is up."""
     axis = np.array(axis) / np.linalg.norm(axis)
-    right, up = beside_axes(axis)
+    right, up = lateral_axes(axis)
     np.testing.assert_allclose(np.cross(right, up), -axis, atol=1e-12)
     assert right @ up == pytest.approx(0, abs=1e-12) and np.linalg.norm(right) == pytest.approx(1)
     assert up @ ([0, 0, 1] if abs(axis[2]) < 0.9 else [0, -1, 0]) > 0.3
@@ -387,6 +387,6 @@ def test_right_and_up_are_those_of_somebody_who_looks_along_the_path(axis):
 
 def test_from_behind_the_patients_right_is_on_the_right():
     """A path from back to front, seen from behind: the patient's right hand is on the viewer's right."""
-    right, up = beside_axes(np.array([0.0, -1.0, 0.0]))
+    right, up = lateral_axes(np.array([0.0, -1.0, 0.0]))
     np.testing.assert_allclose(right, [-1, 0, 0])  # LPS: towards the patient's right
     np.testing.assert_allclose(up, [0, 0, 1])

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from fluoronav.geometry import Camera
-from fluoronav.imaging.xray.field_edge import exposed_mask
-from fluoronav.imaging.xray.field_of_view import find_aperture
+from fluoronav.imaging.xray.field_edge import find_full_field_mask
+from fluoronav.imaging.xray.field_of_view import find_field_of_view
 from fluoronav.stream.frame import Budget, FrameRecord
 from fluoronav.stream.preprocessing.stage import AttenuationStage
 
@@ -79,7 +79,7 @@ def test_the_aperture_is_seen_and_what_is_dark_inside_it_stays():
     y, x = np.mgrid[:128, :128] / 128 - 0.5
     counts = np.where(np.hypot(x, y) < 0.45, 1000.0, 20.0)
     counts[60:68, 60:68] = 60  # metal
-    field_mask = find_aperture(counts.astype(np.float32)).field_mask
+    field_mask = find_field_of_view(counts.astype(np.float32)).field_mask
     assert field_mask[64, 64] and field_mask[64, 20] and not field_mask[2, 2] and not field_mask[64, 1]
 
 
@@ -88,7 +88,7 @@ def test_a_dark_limb_that_crosses_the_field_from_rim_to_rim_is_seen(rng):
     inside = np.hypot(x, y) < 0.45
     counts = np.where(inside, 4000.0, 20.0) + rng.normal(0, 5, inside.shape)
     counts[inside & (np.abs(x + 0.3 * y) < 0.1)] = 100  # as dark beside the open beam as what lies behind a blade
-    field_mask = find_aperture(counts.astype(np.float32)).field_mask
+    field_mask = find_field_of_view(counts.astype(np.float32)).field_mask
     assert field_mask[inside & (np.hypot(x, y) < 0.4)].all()
     assert not field_mask[np.hypot(x, y) > 0.47].any()
 
@@ -97,7 +97,7 @@ def test_a_dark_spine_at_the_image_s_border_is_seen_where_there_is_no_aperture(r
     y, x = np.mgrid[:128, :128] / 128 - 0.5
     spine = np.exp(-((x - 0.1 * np.sin(9 * y)) ** 2) / 0.01)
     counts = 4000 * np.exp(-3.0 * spine * (y + 0.6)) + 300 + rng.normal(0, 5, x.shape)
-    assert find_aperture(counts.astype(np.float32)).field_mask.all()
+    assert find_field_of_view(counts.astype(np.float32)).field_mask.all()
 
 
 @pytest.mark.parametrize("turn_deg", [0, 25, 90])
@@ -107,7 +107,7 @@ def test_blades_that_leak_in_the_open_beam_bound_the_field_and_what_crosses_the_
     beam = np.where(along > 0, 30000.0, 3000.0)
     beam[(np.abs(along) < 0.03) & (across > 0.1)] = 500  # a driver that comes in over a blade
     beam *= np.where(np.abs(across) < 0.36, 1, 0.02) * (np.hypot(x, y) < 0.49)
-    field_mask = find_aperture((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).field_mask
+    field_mask = find_field_of_view((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).field_mask
     deep = (np.hypot(x, y) < 0.46) & (np.abs(across) < 0.33)
     assert (field_mask & ~inside).mean() < 0.002
     assert field_mask[deep].all()
@@ -120,7 +120,7 @@ def test_the_straight_edge_of_a_thick_instrument_at_the_rim_is_no_blade(rng, tur
     inside = np.hypot(x, y) < 0.49
     beam = np.where(inside, 9000.0, 0.0)
     beam[inside & (outwards > 0.36) & (outwards < 0.47) & (along < 0.08)] = 900  # a driver with its screw
-    field_mask = find_aperture((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).field_mask
+    field_mask = find_field_of_view((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).field_mask
     assert field_mask[(np.hypot(x, y) < 0.46)].all()
     assert not (field_mask & ~inside).any()
 
@@ -131,7 +131,7 @@ def test_scatter_behind_a_blade_beside_a_bright_lung_does_not_pass_for_the_field
     inside = (np.hypot(x, y) < 0.49) & (np.abs(x) < 0.36)
     beam = np.where(np.abs(x) < 0.2, 3500.0, 12000.0)
     beam = np.where(np.abs(x) < 0.36, beam, 1500.0) * (np.hypot(x, y) < 0.49)
-    field_mask = find_aperture((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).field_mask
+    field_mask = find_field_of_view((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).field_mask
     assert (field_mask & ~inside).mean() < 0.002
     assert field_mask[(np.hypot(x, y) < 0.46) & (np.abs(x) < 0.33)].all()
 
@@ -148,7 +148,7 @@ def test_of_a_field_in_a_corner_nothing_is_read_that_nobody_wrote(monkeypatch):
 
     monkeypatch.setattr("cv2.warpPolar", on_used_memory)
     with np.errstate(all="raise"):
-        field_mask = find_aperture(counts).field_mask
+        field_mask = find_field_of_view(counts).field_mask
     assert field_mask[24, 24] and not field_mask[80, 80] and field_mask.mean() < 0.1
 
 
@@ -166,12 +166,12 @@ def test_the_first_frame_does_not_wait_for_what_looking_for_its_field_needs(monk
     """Regression: 19 ms of the first frame of a start, on a computer that takes 5; a rim has to be there to fit."""
     found = []
     monkeypatch.setattr(
-        "fluoronav.stream.preprocessing.stage.find_aperture",
-        lambda counts: found.append(find_aperture(counts)) or found[-1],
+        "fluoronav.stream.preprocessing.stage.find_field_of_view",
+        lambda counts: found.append(find_field_of_view(counts)) or found[-1],
     )
     AttenuationStage().prepare(None, Camera(512, 512, np.array([[3000.0, 0, 256], [0, 3000, 256], [0, 0, 1]])))
     (field,) = found
-    assert 0.4 < field.field_mask.mean() < 0.7 and not field.field_mask[0, 0] and field.sides
+    assert 0.4 < field.field_mask.mean() < 0.7 and not field.field_mask[0, 0] and field.edges
 
 
 def test_blades_that_close_are_seen_between_frames_and_no_frame_waits_for_that(monkeypatch):
@@ -179,7 +179,8 @@ def test_blades_that_close_are_seen_between_frames_and_no_frame_waits_for_that(m
     stage, looked = AttenuationStage(), []
     stage.prepare(None, Camera(512, 512, np.array([[3000.0, 0, 256], [0, 3000, 256], [0, 0, 1]])))
     monkeypatch.setattr(
-        "fluoronav.stream.preprocessing.stage.find_aperture", lambda counts: looked.append(0) or find_aperture(counts)
+        "fluoronav.stream.preprocessing.stage.find_field_of_view",
+        lambda counts: looked.append(0) or find_field_of_view(counts),
     )
     opened, closed = beam(), beam()
     closed[:, :150] = 1000
@@ -200,7 +201,8 @@ def test_while_a_pose_is_searched_for_the_field_is_looked_for_less_often(monkeyp
     stage, looked = AttenuationStage(), []
     stage.prepare(None, Camera(512, 512, np.array([[3000.0, 0, 256], [0, 3000, 256], [0, 0, 1]])))
     monkeypatch.setattr(
-        "fluoronav.stream.preprocessing.stage.find_aperture", lambda counts: looked.append(seq) or find_aperture(counts)
+        "fluoronav.stream.preprocessing.stage.find_field_of_view",
+        lambda counts: looked.append(seq) or find_field_of_view(counts),
     )
     for seq in range(200):
         frame = FrameRecord.of_counts(beam(), seq=seq)
@@ -215,8 +217,8 @@ def test_the_field_is_looked_for_after_a_frame_that_leaves_time_for_it(monkeypat
     stage, looked, fitted, seq = AttenuationStage(), [], [], 0
     stage.prepare(None, Camera(512, 512, np.array([[3000.0, 0, 256], [0, 3000, 256], [0, 0, 1]])))
     where = "fluoronav.stream.preprocessing.stage."
-    monkeypatch.setattr(where + "find_aperture", lambda counts: looked.append(seq) or find_aperture(counts))
-    monkeypatch.setattr(where + "exposed_mask", lambda *of: fitted.append(seq) or exposed_mask(*of))
+    monkeypatch.setattr(where + "find_field_of_view", lambda counts: looked.append(seq) or find_field_of_view(counts))
+    monkeypatch.setattr(where + "find_full_field_mask", lambda *of: fitted.append(seq) or find_full_field_mask(*of))
     # Time after one frame of eleven, later after none.
     for seq in range(150):
         frame = FrameRecord.of_counts(beam(), seq=seq)
@@ -242,7 +244,7 @@ def test_blades_beside_a_limb_and_an_instrument_are_found(rng, turn_deg):
         u = np.cos(np.deg2rad(turn)) * along - np.sin(np.deg2rad(turn)) * across - offset
         beam[np.abs(u) < half_width] = left
     beam *= np.where(np.abs(across) < 0.36, 1, 0.026) * (np.hypot(x, y) < 0.49)
-    field_mask = find_aperture((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).field_mask
+    field_mask = find_field_of_view((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).field_mask
     assert (field_mask & ~inside).mean() < 0.01
     assert field_mask[(np.hypot(x, y) < 0.46) & (np.abs(across) < 0.33)].mean() > 0.97
 
@@ -253,5 +255,5 @@ def test_the_diaphragm_s_dome_below_bright_lungs_is_no_round_aperture(rng):
     lung = np.clip((252 - np.hypot(x + 16, y + 180)) / 6 + 0.5, 0, 1)
     beam = 2600.0 * (30000.0 / 2600.0) ** lung * np.where(np.abs(x - 63.5) < 12, 0.5, 1.0)
     beam *= np.where(np.abs(x - 63.5) < 60.5, 1, 0.02)
-    field_mask = find_aperture((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).field_mask
+    field_mask = find_field_of_view((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).field_mask
     assert field_mask[:, 8:-8].all() and not field_mask[:, :2].any()

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fluoronav.imaging.xray.contrast import DisplayPicture
+from fluoronav.imaging.xray.contrast import DisplayContrast
 from fluoronav.imaging.xray.noise import NoiseModel, estimated_noise
 from fluoronav.imaging.xray.spatial_filter import LocalWiener
 from fluoronav.imaging.xray.temporal_filter import TemporalFilter
@@ -124,7 +124,7 @@ def test_the_display_is_black_outside_uses_its_range_inside_and_has_no_halo():
     step += np.linspace(0, 6, SIDE, dtype=np.float32)[:, None]
     field_mask = np.zeros((128, 128), bool)
     field_mask[10:118, 10:118] = True
-    picture = DisplayPicture(SIDE, SIDE)(step, field_mask)
+    picture = DisplayContrast(SIDE, SIDE)(step, field_mask)
     assert (picture[:16] == 0).all() and (picture[:, -16:] == 0).all()
     inside = picture[30:-30, 30:-30].astype(int)
     assert np.ptp(inside) > 150
@@ -140,7 +140,7 @@ def test_a_thin_dark_thing_gains_contrast():
     flat[:, 1::64] = 20
     wire = flat.copy()
     wire[100:103] -= 3.0
-    show = DisplayPicture(SIDE, SIDE)
+    show = DisplayContrast(SIDE, SIDE)
     plain, with_wire = show(flat).astype(float).copy(), show(wire).astype(float)
     gained = (plain - with_wire)[101, 20:50].mean() / 255
     assert gained > 1.2 * 3.0 / 60
@@ -170,7 +170,7 @@ def test_the_picture_is_that_of_the_formula_over_whole_images(rng, shape):
     small = tuple(max(round(side * 256 / max(shape)), 8) for side in shape)
     field_mask = np.ones(small, bool)
     field_mask[: small[0] // 8] = False
-    picture = DisplayPicture(rows, cols)(x, field_mask).copy()
+    picture = DisplayContrast(rows, cols)(x, field_mask).copy()
     narrow = cv2.resize(x, small[::-1], interpolation=cv2.INTER_AREA)
     ranged = narrow[field_mask]
     ranged = ranged[ranged < 0.985 * ranged.max()]

@@ -113,8 +113,9 @@ def write(image: sitk.Image, name: str) -> None:
 def pedicle_trajectories(labels: sitk.Image, vertebra: int, canal: int) -> list[dict]:
     """Left and right transpedicular trajectories, each through the middle of the pedicle's narrowest part.
 
-    In a coronal section through the middle of the canal only the pedicles are bone beside it: their centroid is the
-    isthmus. The trajectory converges by 15 degrees, starts where it leaves the bone behind and ends 22 mm in front.
+    In a coronal section through the middle of the canal only the pedicles are bone on either side: their centroid
+    is the isthmus. The trajectory converges by 15 degrees, from the bone's posterior surface to 22 mm in front of the
+    isthmus.
     """
     array = sitk.GetArrayFromImage(labels)
     origin, spacing = np.array(labels.GetOrigin()), np.array(labels.GetSpacing())
@@ -126,13 +127,13 @@ def pedicle_trajectories(labels: sitk.Image, vertebra: int, canal: int) -> list[
     canal_points = to_ct(np.argwhere(array == canal))
     plan = []
     for side, sign in (("left", 1), ("right", -1)):
-        # Levels where the pedicles are: look at the canal's own level, then at bone 6 to 16 mm beside its middle.
+        # Pedicles: bone at the canal's level, 6 to 16 mm to the side of its middle.
         isthmus = []
         for z in np.unique(bone[:, 2]):
             middle = canal_points[np.abs(canal_points[:, 2] - z) < 0.1].mean(0)
-            beside = bone[(np.abs(bone[:, 2] - z) < 0.1) & (np.abs(bone[:, 1] - middle[1]) < spacing[1])]
-            lateral = sign * (beside[:, 0] - middle[0])
-            isthmus.append(beside[(lateral > 6) & (lateral < 16)])
+            at_canal = bone[(np.abs(bone[:, 2] - z) < 0.1) & (np.abs(bone[:, 1] - middle[1]) < spacing[1])]
+            lateral = sign * (at_canal[:, 0] - middle[0])
+            isthmus.append(at_canal[(lateral > 6) & (lateral < 16)])
         centre = np.concatenate(isthmus).mean(0)
         anterior = np.array([-sign * np.sin(np.deg2rad(15)), -np.cos(np.deg2rad(15)), 0])
 

@@ -1,4 +1,4 @@
-"""Neural networks as files: verified, loaded once, run without allocating."""
+"""Neural networks in files: verified by hash, loaded once, run without allocation."""
 
 from fluoronav.imaging.inference.manifest import ModelError, engine
 from fluoronav.imaging.inference.model import Model

@@ -1,4 +1,4 @@
-"""Engines that were compiled ahead of time, by what they depend on."""
+"""The cache of engines that were compiled ahead of time, by everything that they depend on."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fluoronav.imaging.inference.manifest import Approved, ModelError
 from fluoronav.imaging.inference.settings import Precision
 from fluoronav.paths import cache_folder
 
-# GPUs that TensorRT-RTX builds for without one: compute capability 7.5 (Turing) to 12.0 (Blackwell).
+# GPUs for which TensorRT-RTX builds without having one: compute capability 7.5 (Turing) to 12.0 (Blackwell).
 TARGETS = ("sm75", "sm80", "sm86", "sm89", "sm120")
 _NAME = re.compile(
     r"^(?P<stem>.+)-(?P<sha>[0-9a-f]{12})-(?P<kind>tensorrt(-rtx)?)-(?P<version>[0-9.]+)-(?P<target>sm\d+)(?P<half>-fp16)?$"
@@ -38,7 +38,7 @@ class EngineKey:
 
 
 def keep(key: EngineKey, content: bytes) -> Path:
-    """Writes an engine and its hash, so that a reader never sees half of either; returns its path."""
+    """Writes an engine and its hash, each under another name first, and renamed when complete; returns the path."""
     path = key.path
     for target, data in ((path, content), (_digest_file(path), hashlib.sha256(content).hexdigest().encode())):
         temporary = target.with_suffix(target.suffix + ".tmp")
@@ -48,12 +48,12 @@ def keep(key: EngineKey, content: bytes) -> Path:
 
 
 def built_engine(model: Approved, kind: str, version: str, target: str, precision: Precision = "fp32") -> bytes:
-    """The engine of a model for this GPU and this version, or the reason why there is none.
+    """The engine of a model for one GPU and version. Nothing is compiled here.
 
     Raises
     ------
     ModelError
-        Names the model, what is missing or stale, and the command that makes it. Nothing is ever compiled here.
+        Names the model, what is missing or stale, and the command that builds it.
     """
     key = EngineKey(model.path.stem, model.sha256, kind, version, target, precision)
     in_half = " --precision fp16" if precision == "fp16" else ""
@@ -68,7 +68,7 @@ def built_engine(model: Approved, kind: str, version: str, target: str, precisio
 
 
 def _why_not(wanted: EngineKey) -> str:
-    """What is there instead of an engine that is missing."""
+    """Why an engine is missing: what the cache holds instead."""
     others = []
     for path in cache_folder("engines").glob(f"{wanted.stem}-*.engine"):
         found = _NAME.match(path.stem)

@@ -1,4 +1,4 @@
-"""CUDA's runtime, as far as sessions on a GPU need it."""
+"""The part of CUDA's runtime that sessions on a GPU need."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from fluoronav.imaging.inference.sessions import Arrays, Float32
 from fluoronav.imaging.inference.settings import Unavailable
 
-# Smaller arrays share pages with others; the driver copies them through a buffer of its own, in no time.
+# Chosen: smaller arrays share pages with others, and are copied fast enough through the driver's own buffer.
 _PINNED_FROM_BYTES = 1 << 17
 
 
@@ -45,15 +45,15 @@ def this_gpu() -> str:
 
 
 class OnGpu:
-    """The GPU's copies of arrays that a session reads and writes, and the stream that they are copied on.
+    """The GPU's copies of a session's inputs and outputs, and the stream on which they are copied.
 
     Parameters
     ----------
     given, made : mapping of ndarray of float32
-        By name: what :meth:`send` copies to the GPU, and :meth:`fetch` from it. They are kept, and large ones are
-        pinned, so that a copy needs no buffer in between.
+        Inputs and outputs by name, which :meth:`send` copies to the GPU and :meth:`fetch` from it. Large ones are
+        pinned, so that a copy needs no intermediate buffer.
     resident : collection of str
-        Of `given`: copied once, here.
+        Names in `given` that are copied once, here.
 
     Attributes
     ----------
@@ -73,7 +73,7 @@ class OnGpu:
         self.address: dict[str, int] = {}
         self._pinned: list[int] = []
         self.stream = int(checked(cuda.cudaStreamCreateWithFlags(cuda.cudaStreamNonBlocking)))
-        # A case that is loaded in place of another must not leave the other's volume on the GPU.
+        # When another case is loaded, the volume of the one before must leave the GPU.
         weakref.finalize(self, _freed, cuda, self.address, self._pinned, self.stream)
         for name, array in {**given, **made}.items():
             self.address[name] = int(checked(cuda.cudaMalloc(array.nbytes)))
@@ -88,30 +88,30 @@ class OnGpu:
         self._fro = [(a.ctypes.data, self.address[name], a.nbytes, fro, self.stream) for name, a in made.items()]
 
     def send(self) -> None:
-        """Puts the copies of what is given on the stream."""
+        """Enqueues the copies of the inputs."""
         for copy in self._to:
             checked(self._cuda.cudaMemcpyAsync(*copy))
 
     def fetch(self) -> None:
-        """Puts the copies of what was made on the stream, and waits for it."""
+        """Enqueues the copies of the outputs, and waits for them."""
         for copy in self._fro:
             checked(self._cuda.cudaMemcpyAsync(*copy))
         self.wait()
 
     def wait(self) -> None:
-        """Waits for all that is on the stream."""
+        """Waits until the stream is empty."""
         checked(self._cuda.cudaStreamSynchronize(self.stream))
 
     def _pin(self, array: Float32) -> None:
         (error,) = self._cuda.cudaHostRegister(array.ctypes.data, array.nbytes, 0)
         if int(error) == 0:
             self._pinned.append(array.ctypes.data)
-        else:  # shared with another session: it is pinned already, and a copy from it is as fast
+        else:  # already pinned by another session
             self._cuda.cudaGetLastError()
 
 
 def _freed(cuda: Any, address: dict[str, int], pinned: list[int], stream: int) -> None:
-    """Gives back what :class:`OnGpu` took; errors mean that the GPU is gone, and all of it with it."""
+    """Frees what :class:`OnGpu` allocated; errors are ignored, since they mean that the GPU is gone."""
     for pointer in pinned:
         cuda.cudaHostUnregister(pointer)
     for pointer in address.values():

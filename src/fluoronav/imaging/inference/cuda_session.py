@@ -1,4 +1,4 @@
-"""ONNX Runtime's CUDA provider: arrays that stay on the GPU, and its launches as one CUDA graph where it can."""
+"""ONNX Runtime's CUDA provider, with arrays that stay on the GPU and, where possible, one CUDA graph."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from fluoronav.imaging.inference.settings import Unavailable
 
 log = logging.getLogger("fluoronav")
 
-# HEURISTIC asks cuDNN which convolution is best; EXHAUSTIVE would try them all, at each start.
+# HEURISTIC lets cuDNN choose a convolution; EXHAUSTIVE would try them all at each start.
 _OPTIONS = {"cudnn_conv_algo_search": "HEURISTIC"}
 _OWN_DOMAIN = "com.microsoft"
 
@@ -27,7 +27,7 @@ class CudaSession:
     Parameters
     ----------
     resident : collection of str
-        Inputs that never change; they are copied to the GPU once.
+        Inputs that never change, and are copied to the GPU once.
     """
 
     def __init__(
@@ -46,14 +46,14 @@ class CudaSession:
     def run(self) -> None:
         """Input to output."""
         self._there.send()
-        self._there.wait()  # ONNX Runtime has a stream of its own
+        self._there.wait()  # ONNX Runtime uses another stream
         self._session.run_with_iobinding(self._binding)
         self._there.fetch()
 
 
 def _loaded(model: Approved, threads: int) -> tuple[Any, bool]:
     """The session, and whether it is recorded as a CUDA graph."""
-    # Refused when any node of the graph would run on the CPU.
+    # ONNX Runtime refuses a CUDA graph where any node runs on the CPU.
     recorded = _OPTIONS | {"enable_cuda_graph": "1"}
     try:
         return loaded(model, "cuda", threads, recorded), True
@@ -67,8 +67,8 @@ def _loaded(model: Approved, threads: int) -> tuple[Any, bool]:
 
 
 def _with_own_sampler(model: Approved) -> Approved:
-    """The same graph with ONNX Runtime's own GridSample: not all of its versions have the standard's on a GPU."""
-    if b"GridSample" not in model.content:  # known without importing onnx, which a start on a CPU need not
+    """The same graph with ONNX Runtime's own GridSample, since some versions lack the standard one on a GPU."""
+    if b"GridSample" not in model.content:  # no need to import onnx
         raise Unavailable("it has no GridSample")
     try:
         import onnx

@@ -1,4 +1,4 @@
-"""Networks in 8 bits, for CPUs with instructions that multiply and add four such numbers at a time."""
+"""Networks quantised to 8 bits, for CPUs with instructions for dot products of 8 bit numbers."""
 
 from __future__ import annotations
 
@@ -14,18 +14,17 @@ from numpy.typing import NDArray
 
 from fluoronav.imaging.inference.manifest import Approved, Example, ModelError
 
-# By LLVM's names. Without them 8 bits are slower than 32, and ONNX Runtime's fastest kernels saturate at 16 bits.
+# Names of LLVM. Without these instructions 8 bits are slower than 32, and ONNX Runtime's fastest kernels saturate.
 _INSTRUCTIONS = ("avx512vnni", "avxvnni")
-# Times what it was off where it was made. Sums of integers are exact, so any processor is off by as much; saturation
-# was 3 and 16 times as far off.
+# Maximum ratio of the error on this CPU to that at quantisation. Chosen: integer sums are exact, so that the errors
+# should be equal; saturation made them 3 and 16 times as large.
 _MARGIN = 1.25
-# Of all values of a tensor; the few beyond are clipped, and all others get finer steps.
-_PERCENTILE = 99.999
+_PERCENTILE = 99.999  # of a tensor's values that are kept; chosen: larger ones are clipped, so that steps are finer
 
 
 @cache
 def fast_here() -> bool:
-    """Whether this CPU has instructions for it; of one that cannot be asked, that it has none."""
+    """Whether this CPU has the instructions; False where LLVM does not know the CPU."""
     from llvmlite.binding import get_host_cpu_features
 
     try:
@@ -35,21 +34,21 @@ def fast_here() -> bool:
     return any(features.get(name, False) for name in _INSTRUCTIONS)
 
 
-def off_by(said: NDArray[np.float32], whole: NDArray[np.float32]) -> float:
-    """The root mean square of a difference, over that of the whole network's answer."""
-    return _rms(said - whole) / max(_rms(whole), 1e-9)
+def off_by(output: NDArray[np.float32], reference: NDArray[np.float32]) -> float:
+    """Relative RMS difference between an output and that of the network in 32 bits."""
+    return _rms(output - reference) / max(_rms(reference), 1e-9)
 
 
-def why_wrong(said: NDArray[np.float32], example: Example) -> str:
-    """Why an answer in 8 bits to an example is not the one that it should be; empty where it is.
+def why_wrong(output: NDArray[np.float32], example: Example) -> str:
+    """Why the output in 8 bits for an example is wrong; empty where it is right.
 
     Parameters
     ----------
-    said : ndarray
-        The answer on this computer.
+    output : ndarray
+        The output on this computer.
     example : Example
     """
-    off = off_by(said, example.made)
+    off = off_by(output, example.made)
     if off <= example.off * _MARGIN:  # false for NaN, too
         return ""
     return f"8 bits are {off:.1%} off on this CPU, {example.off:.1%} where they were made"
@@ -60,16 +59,16 @@ def _rms(values: NDArray[np.float32]) -> float:
 
 
 def quantised(model: Approved, inputs: Iterable[NDArray[np.float32]]) -> Approved:
-    """Weights and activations in 8 bits, by ONNX Runtime's own tool; but for the last convolution.
+    """Quantises weights and activations to 8 bits by ONNX Runtime's tool, except in the last convolution.
 
-    That makes the answer, and is little work.
+    The last convolution determines the output, and takes little time.
 
     Parameters
     ----------
     model : Approved
         With one input.
     inputs : iterable of ndarray of float32
-        What it is shown in use: the ranges of what is computed are taken from these.
+        Typical inputs, from which the ranges of the activations are measured.
 
     Raises
     ------
@@ -107,7 +106,7 @@ def quantised(model: Approved, inputs: Iterable[NDArray[np.float32]]) -> Approve
         quantize_static(
             prepared, small, Reader(), quant_format=QuantFormat.QDQ, per_channel=True, activation_type=QuantType.QUInt8,
             weight_type=QuantType.QInt8, calibrate_method=CalibrationMethod.Percentile,
-            # What follows, too: a convolution between 8 bits is made in 8 bits, whatever its weights are.
+            # And all nodes after it: a convolution between quantised nodes would be quantised, too.
             nodes_to_exclude=[node.name for node in nodes[last:]], extra_options={"CalibPercentile": _PERCENTILE},
         )  # fmt: skip
         return replace(model, content=small.read_bytes(), bits=8)

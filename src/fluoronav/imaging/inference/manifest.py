@@ -1,4 +1,4 @@
-"""Which files may be loaded: those whose hash and shapes the manifest beside them states."""
+"""The manifest of models: only files with its hashes and shapes are loaded."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class Approved:
-    """A model file that is the one that was approved."""
+    """A model file with the approved hash."""
 
     path: Path
     content: bytes
@@ -36,15 +36,14 @@ class Approved:
 
 @dataclass(frozen=True)
 class Example:
-    """An input, and what a network says to it.
+    """An input of a network, and its output.
 
     Attributes
     ----------
     given, made : ndarray of float32
-        The input, and the whole network's answer where it was trained.
+        The input, and the output of the network in 32 bits where it was trained.
     off : float
-        How far from that answer the network in 8 bits was where it was made: the root mean square of the difference,
-        over that of the answer.
+        Relative RMS difference between that and the output in 8 bits, where it was quantised.
     """
 
     given: NDArray[np.float32]
@@ -64,12 +63,12 @@ def shipped_models() -> list[Path]:
 
 
 def in_a_line(error: Exception) -> str:
-    """What an error of somebody else's says, without its stack; running out of memory says nothing but its name."""
+    """The first line of a foreign error's text; its class name where it has none, as MemoryError."""
     return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def approved(path: Path) -> Approved:
-    """Reads a model and holds it against ``manifest.json`` beside it.
+    """Reads a model and compares it with ``manifest.json`` in its folder.
 
     Raises
     ------
@@ -81,7 +80,7 @@ def approved(path: Path) -> Approved:
 
 
 def approved_in_8_bits(path: Path) -> Approved | None:
-    """The same network in 8 bits (``int8`` of its entry), where it ships so; raises as :func:`approved` does."""
+    """The same network in 8 bits (``int8`` of its entry), or None; raises as :func:`approved` does."""
     entry = _entry(path)
     if (short := entry.get("int8")) is None:
         return None
@@ -92,7 +91,7 @@ def approved_in_8_bits(path: Path) -> Approved | None:
 
 
 def example_in_8_bits(path: Path) -> Example:
-    """What a network in 8 bits is tried on before it is used (``int8.example`` of its entry).
+    """The example on which a network in 8 bits is checked before use (``int8.example`` of its entry).
 
     Raises
     ------
@@ -134,7 +133,7 @@ def _read(path: Path, hashed: dict[str, Any], shaped: dict[str, Any]) -> Approve
 
 
 def _hashed(path: Path, wanted: str) -> bytes:
-    """The content of a file whose SHA-256 is the one that is wanted."""
+    """The content of a file; raises :class:`ModelError` where its SHA-256 is another."""
     if not path.exists():
         raise ModelError(f"{path}: no such file")
     content = path.read_bytes()

@@ -16,15 +16,15 @@ log = logging.getLogger("fluoronav")
 
 
 class Model(Runner):
-    """A verified network, and the arrays that it reads and writes.
+    """A verified network, with its input and output arrays.
 
-    In 8 bits it runs only after its answer to an example, on this very CPU, was the one that it should be. Otherwise
-    the CPU runs the whole network, and :attr:`provider` says why.
+    In 8 bits it runs only after an example has given the right output on this CPU. Otherwise the CPU runs the network
+    in 32 bits, and :attr:`provider` gives the reason.
 
     Parameters
     ----------
     path : Path
-        ``.onnx``; its entry in ``manifest.json`` beside it gives SHA-256 and shapes.
+        ``.onnx``; its entry in ``manifest.json`` in its folder gives SHA-256 and shapes.
     settings : InferenceSettings, optional
         The CPU by default.
 
@@ -33,13 +33,13 @@ class Model(Runner):
     input, output : ndarray of float32
         Written before, and read after, each :meth:`run`; allocated once.
     why : str
-        Why the CPU runs it in 8 bits, or whole.
+        Why the CPU runs it in 8 bits or in 32.
 
     Raises
     ------
     ModelError
-        No such file, another hash, other shapes than the manifest says, no memory; or, where a fall-back is refused,
-        what was asked for cannot be had.
+        No such file, another hash or other shapes than in the manifest, no memory; or the engine is not available and
+        the settings refuse a fallback.
     """
 
     def __init__(self, path: Path, settings: InferenceSettings | None = None) -> None:
@@ -56,7 +56,7 @@ class Model(Runner):
             self._refuse_8_bits(model, wrong)
 
     def _why_wrong(self, path: Path) -> str:
-        """Why the CPU's answer in 8 bits cannot be believed; empty where it was tried and is right."""
+        """Why the CPU's output in 8 bits is not used; empty where the example gave the right one."""
         try:
             example = example_in_8_bits(path)
             self.input[...] = example.given
@@ -69,18 +69,18 @@ class Model(Runner):
 
     def _refuse_8_bits(self, model: Approved, wrong: str) -> None:
         asked_for = self._settings.cpu_precision == "int8"
-        said = f"{self.name}: {wrong}; the CPU runs the whole network"
+        text = f"{self.name}: {wrong}; the CPU runs the whole network"
         if asked_for and self._settings.fallback == "refuse":
             raise ModelError(f"{self.name}: inference.cpu_precision int8: {wrong}")
         if asked_for and self._settings.fallback == "warn":
-            self.fault = self.fault or said
-        log.warning(said)
+            self.fault = self.fault or text
+        log.warning(text)
         self.why = wrong
         self._instead_of_8_bits(model, wrong)
 
 
 def _for_the_cpu(path: Path, settings: InferenceSettings) -> tuple[Approved | None, str]:
-    """The network in 8 bits, where the CPU is to run that, and why it is or is not."""
+    """The network in 8 bits where the CPU shall run it, else None; and the reason."""
     asked = settings.cpu_precision
     if asked == "fp32":
         return None, "fp32 was asked for"

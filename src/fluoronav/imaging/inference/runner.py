@@ -1,4 +1,4 @@
-"""A graph on whatever the settings ask for, with the CPU behind it."""
+"""A graph on the engine of the settings, with the CPU as fallback."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from fluoronav.imaging.inference.tensorrt import TensorRtSession
 
 log = logging.getLogger("fluoronav")
 
-# Stages are prepared at the same time, and a CUDA graph cannot be recorded while another thread takes memory there.
+# Stages are prepared concurrently, but a CUDA graph cannot be recorded while another thread allocates on the GPU.
 _ONE_AT_A_TIME = threading.Lock()
 
 
@@ -23,7 +23,7 @@ def opened(
     model: Approved, engine: Engine, threads: int, given: Arrays, made: Arrays, resident: Collection[str] = (),
     precision: Precision = "fp32",
 ) -> Session:  # fmt: skip
-    """A session on one engine, without a fall-back.
+    """A session on one engine, without fallback.
 
     See :class:`OrtSession`, :class:`CudaSession` and :class:`TensorRtSession`.
     """
@@ -36,7 +36,7 @@ def opened(
 
 
 class Runner:
-    """Runs one graph between arrays that stay where they are.
+    """Runs one graph with inputs and outputs at fixed addresses.
 
     Parameters
     ----------
@@ -47,24 +47,23 @@ class Runner:
     resident : collection of str
         Inputs that never change, and may stay on the GPU.
     on_cpu : Approved, optional
-        What is run instead on the CPU by ONNX Runtime: the same in 8 bits.
+        The network that ONNX Runtime runs on the CPU instead: the same in 8 bits.
     spare : bool
-        Whether the CPU's session stands by, loaded, for the moment in which another engine fails; without it
-        :meth:`run` raises then.
+        Load a session on the CPU, too, which takes over when the engine fails; without it :meth:`run` raises.
 
     Attributes
     ----------
     provider : str
-        What it truly runs on.
+        The engine that is used.
     sha256 : str
-        Of the file that it truly runs.
+        Of the model file that is used.
     fault : str
-        Why it does not run on what was asked for; empty when it does, or when nobody wants to know.
+        Why another engine than that of the settings is used; empty where it is not, or the settings allow it.
 
     Raises
     ------
     ModelError
-        What was asked for cannot be had and a fall-back is refused.
+        The engine is not available and the settings refuse a fallback.
     """
 
     def __init__(
@@ -83,7 +82,7 @@ class Runner:
         self.name, self.fault = model.path.name, ""
         self._session = self._first_of(model) if settings.engine == "auto" else self._asked_for(model, settings.engine)
         self.provider = self._session.provider
-        # Ready for the frame in which a GPU vanishes.
+        # Loaded now, so that no frame waits for it when a GPU fails.
         self._spare: Session | None = None
         by_cpu = "CPUExecutionProvider" in self.provider
         self.sha256 = self._on_cpu.sha256 if by_cpu else model.sha256
@@ -92,11 +91,11 @@ class Runner:
 
     @property
     def on_gpu(self) -> bool:
-        """Whether it truly runs on a GPU now."""
+        """Whether it runs on a GPU now."""
         return self.provider.startswith("tensorrt") or "CUDA" in self.provider
 
     def run(self) -> None:
-        """Inputs to outputs; when an engine fails it is given up, and the CPU does this very frame."""
+        """Computes the outputs; when the engine fails, the CPU takes over within the same frame."""
         try:
             self._session.run()
         except Exception as error:
@@ -109,16 +108,16 @@ class Runner:
             self._session.run()
 
     def failed_by(self, error: Exception) -> str:
-        """Says in a line what failed, and how."""
+        """One line on what failed and why."""
         return f"{self.name}: {self.provider} failed ({in_a_line(error)[:120]})"
 
     @property
     def _on_the_cpu(self) -> Session:
-        """The CPU's session, whether it runs or stands by."""
+        """The CPU's session, in use or spare."""
         return self._session if self._spare is None else self._spare
 
     def _instead_of_8_bits(self, model: Approved, why: str) -> None:
-        """The CPU runs the whole network from now on, and says why."""
+        """Makes the CPU run the network in 32 bits, and adds the reason to the provider."""
         self._on_cpu = model
         session = self._opened(model, "cpu")
         session.provider += f" (whole: {why})"
@@ -133,7 +132,7 @@ class Runner:
         return opened(model, engine, s.threads, *self._arrays, self._resident, s.precision)
 
     def _first_of(self, model: Approved) -> Session:
-        """What `auto` means: the first engine of the order that this computer has."""
+        """A session for `auto`: on the first engine of the order that this computer has."""
         for engine in AUTO_ORDER:
             try:
                 return self._opened(model, engine)
@@ -142,7 +141,7 @@ class Runner:
             except ModelError as error:
                 if engine == "cpu":
                     raise
-                # A GPU that is there and has no engine yet: said, since somebody can put it right.
+                # The GPU has no built engine yet: a warning, since the user can build one.
                 log.warning("%s", error)
         raise ModelError(f"{model.path}: nothing runs it")
 

@@ -1,4 +1,4 @@
-"""ONNX Runtime's providers behind one face: arrays that are bound once, and `run`."""
+"""ONNX Runtime's providers behind one interface: arrays that are bound once, and `run`."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _registered: set[str] = set()
 
 
 class Session(Protocol):
-    """A loaded graph; `provider` is what it truly runs on."""
+    """A loaded graph; `provider` is the engine that runs it."""
 
     provider: str
 
@@ -47,9 +47,9 @@ class OrtSession:
     Raises
     ------
     Unavailable
-        The provider is not there, or did not take the graph.
+        The provider is not installed, or refused the graph.
     ModelError
-        The graph is broken, or has other shapes than the manifest says.
+        The graph is damaged, or has other shapes than in the manifest.
     """
 
     def __init__(self, model: Approved, engine: Engine, threads: int, given: Arrays, made: Arrays) -> None:
@@ -60,8 +60,8 @@ class OrtSession:
             self._binding.bind_input(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
         for name, array in made.items():
             self._binding.bind_output(name, "cpu", 0, np.float32, array.shape, array.ctypes.data)
-        self._kept = given, made  # what is bound must not be freed
-        # OpenVINO's plugin 1.8 leaves bound arrays alone: it is handed them each time, and its answer is copied.
+        self._kept = given, made  # bound arrays must not be freed
+        # OpenVINO's plugin 1.8 ignores bound arrays: inputs are passed at each run, and outputs are copied.
         self._bound = engine != "openvino"
 
     def run(self) -> None:
@@ -86,7 +86,7 @@ def loaded(model: Approved, engine: Engine, threads: int, provider_options: Mapp
     # A thread that spins while it waits takes a core from the frame path.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if model.bits == 8 and not fast_here():
-        # Its default kernels for such a CPU add products in 16 bits, which saturate; these add them in 32.
+        # The default kernels for such a CPU add products in 16 bits, which saturate; these use 32 bits.
         options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 4
     providers = _providers(onnxruntime, options, engine, threads, provider_options or {})
@@ -105,7 +105,7 @@ def loaded(model: Approved, engine: Engine, threads: int, provider_options: Mapp
 
 
 def check_shapes(model: Approved, shapes: dict[str, list[int]]) -> None:
-    """Holds a loaded graph against the manifest; raises :class:`ModelError`."""
+    """Compares a loaded graph with the manifest; raises :class:`ModelError`."""
     for name, shape in {**model.inputs, **model.outputs}.items():
         if shapes.get(name) != shape:
             raise ModelError(f"{model.path}: {name} has shape {shapes.get(name)}, the manifest says {shape}")
@@ -120,7 +120,7 @@ def _providers(
     name = _PROVIDERS[engine]
     if name not in onnxruntime.get_available_providers():
         raise Unavailable(f"this ONNX Runtime has no {name}; it has {', '.join(onnxruntime.get_available_providers())}")
-    if engine == "cuda":  # CUDA's own packages lie where the loader does not look
+    if engine == "cuda":  # CUDA's packages are not in the loader's path
         onnxruntime.preload_dlls()
     return [(name, dict(provider_options)), *([] if engine == "cpu" else ["CPUExecutionProvider"])]
 

@@ -1,4 +1,4 @@
-"""What runs the networks, chosen once in the launch file."""
+"""The engine that runs the networks, chosen in the launch file."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from pydantic import BaseModel, ConfigDict, Field
 
 Engine = Literal["cpu", "openvino", "cuda", "tensorrt", "tensorrt-rtx"]
 Precision = Literal["fp32", "fp16"]
-# What `auto` tries, in this order; on a computer without a GPU the first three are quickly out.
+# Engines that `auto` tries, in this order; without a GPU the first three fail at once.
 AUTO_ORDER: tuple[Engine, ...] = ("tensorrt-rtx", "tensorrt", "cuda", "openvino", "cpu")
 
 
 class Unavailable(RuntimeError):
-    """An engine that this computer does not have; the text says what is missing."""
+    """An engine that this computer lacks; the text says what is missing."""
 
 
 class InferenceSettings(BaseModel):

@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX by their own Python interfaces: building ahead of time, and running what was built.
+"""TensorRT and TensorRT-RTX through their Python interfaces: engines are built ahead of time, then run.
 
 Building for TensorRT-RTX needs no GPU and is tested; of running, all but TensorRT itself was, once (docs/gpu.md).
 """
@@ -47,7 +47,7 @@ def build(model: Approved, kind: str, target: str, precision: Precision = "fp32"
     Raises
     ------
     ModelError
-        The graph cannot be built for it; the text holds the parser's first complaint.
+        The graph cannot be built for the target; the text has the parser's first error.
     Unavailable
     """
     trt = module(kind)
@@ -78,18 +78,18 @@ def _capability(trt: Any, target: str) -> Any:
 
 
 class TensorRtSession:
-    """An engine that was built ahead, with buffers on the GPU and its launch recorded as a CUDA graph.
+    """An engine built ahead of time, with buffers on the GPU and its launch recorded as a CUDA graph.
 
     Parameters
     ----------
     model : Approved
     kind : str
     given, made : mapping of ndarray of float32
-        By name: read and written by :meth:`run`.
+        Inputs and outputs by name, read and written by :meth:`run`.
     resident : collection of str
-        Inputs that never change; they are copied once.
+        Inputs that never change, and are copied once.
     precision : {"fp32", "fp16"}
-        Of the engine that was built.
+        Of the engine.
 
     Raises
     ------
@@ -116,7 +116,7 @@ class TensorRtSession:
         for name, address in self._there.address.items():
             self._context.set_tensor_address(name, address)
         self.provider = f"{kind} {trt.__version__} {target} {precision}"
-        self._enqueue()  # what is allocated on the first run must not be recorded
+        self._enqueue()  # the allocations of the first run must not be recorded
         self._there.wait()
         mode = self._cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         checked(self._cuda.cudaStreamBeginCapture(self._there.stream, mode))

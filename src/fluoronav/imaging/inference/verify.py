@@ -1,10 +1,11 @@
-"""Every network on an engine and on the CPU: whether they say the same, how fast, and with how much memory."""
+"""Every network on an engine and on the CPU: difference of the outputs, time and memory."""
 
 from __future__ import annotations
 
 import resource
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,18 @@ from fluoronav.imaging.inference.runner import Runner
 from fluoronav.imaging.inference.sessions import Arrays
 from fluoronav.imaging.inference.settings import InferenceSettings
 
-# Of the largest output; a wrong graph is wrong by more. OpenVINO computes in bfloat16 where the CPU has it; half
-# precision has three bits more. 8 bits are off by more at an edge and right on the whole: of those the root mean square
-# counts.
-_TOLERANCE, _SHORT, _EIGHT_BITS = 5e-3, 3e-2, 0.1
-_RUNS = 50
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """Maximum difference of the outputs, relative to the largest; chosen: a wrong graph differs by more."""
+
+    fp32: float = 5e-3
+    sixteen_bits: float = 3e-2  # fp16 on a GPU; OpenVINO uses bfloat16 where the CPU has it
+    int8: float = 0.1  # of the RMS, since single values at an edge differ by more
+
+
+TOLERANCE = Tolerance()
+_RUNS = 50  # that are timed
 
 
 def verify(engine: str, precision: str = "fp32") -> dict[str, Any]:
@@ -40,12 +48,12 @@ def verify(engine: str, precision: str = "fp32") -> dict[str, Any]:
         ``engine``, and for each of ``models``: ``name``, ``provider``, ``largest_difference``, ``relative`` (to the
         largest output; in 8 bits, the root mean square of the difference to that of the output), ``within``, ``ms``
         (median), ``load_ms``, ``memory_mb`` (growth of the process). On the CPU those that ship in 8 bits come twice;
-        where 8 bits are not right and so never used, ``provider`` says so the second time.
+        where 8 bits are wrong and so not used, ``provider`` says so the second time.
 
     Raises
     ------
     ModelError
-        The engine cannot be had.
+        The engine is not available.
     """
     settings = InferenceSettings.model_validate(
         {"engine": engine, "precision": precision, "fallback": "refuse", "cpu_precision": "fp32"}
@@ -79,7 +87,7 @@ def compared(
     ----------
     name : str
     load : callable
-        Given settings, a runner whose inputs are set, and those of its outputs that count.
+        Takes settings; returns a runner with its inputs set, and the outputs to compare.
     settings : InferenceSettings
         Of the engine.
 
@@ -100,9 +108,11 @@ def compared(
         times.append((time.perf_counter() - start) * 1000)
     differences = {key: float(np.abs(made[key] - expected[key]).max()) for key in made}
     relative = max(d / max(float(np.abs(expected[key]).max()), 1e-9) for key, d in differences.items())
-    tolerance = _SHORT if settings.engine == "openvino" or settings.precision == "fp16" else _TOLERANCE
+    tolerance = (
+        TOLERANCE.sixteen_bits if settings.engine == "openvino" or settings.precision == "fp16" else TOLERANCE.fp32
+    )
     if settings.cpu_precision == "int8":
-        tolerance = _EIGHT_BITS
+        tolerance = TOLERANCE.int8
         relative = max(off_by(made[key], expected[key]) for key in made)
     return {
         "name": name,

@@ -104,7 +104,7 @@ class PatchLevel:
             Of the bones alone.
         T_camera_ct : ndarray, shape (4, 4)
         allowed : ndarray of bool
-            Of any size that shows the same field; see :class:`Aperture`.
+            Of any size that shows the same field; see :class:`.field_of_view.FieldOfView`.
         """
         shape = (self.camera.rows, self.camera.cols)
         here = cv2.resize(allowed.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST) > 0

@@ -1,4 +1,4 @@
-"""The learned denoiser: in the place of the local filter, where a GPU makes it free or somebody asks for it."""
+"""The learned denoiser, which replaces the local filter on a GPU or where the settings ask for it."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from fluoronav.imaging.xray.spatial_filter import LocalWiener
 
 Float32 = NDArray[np.float32]
 
-SIDE = 1024  # of the network's input: the largest frame that it takes
-# What the network takes off is given back where it is more than so many times the noise variance explains (bench
-# enhancement, half dose: edge 3.5 pixels instead of 4.7 with all of it taken off, ghost 4.4 instead of 11.6 %).
+SIDE = 1024  # pixels of the network's input: the largest frame that it takes
+# Detail that the network removed is restored where its variance exceeds the noise variance by this factor. From
+# `fluoronav bench enhancement` at half dose: edge width 3.5 px with it, 4.7 px without; ghost 4.4 %, 11.6 % without.
 _NOISE_MARGIN = 1.5
 
 
 class LearnedDenoiser:
-    """Predicts the noise that the filter over time has left, and takes it off as far as it can be noise.
+    """Predicts the noise that the temporal filter has left, and subtracts it as far as it can be noise.
 
-    A network that was trained for small errors on the whole smooths the edge of a wire now and then. So what it takes
-    off goes through :class:`.spatial.LocalWiener`: where that has structure beyond the noise, it is given back.
+    A network trained for a small mean error sometimes smooths the edge of a wire. So what it would subtract passes
+    :class:`.spatial_filter.LocalWiener`: structure beyond the noise is not subtracted.
 
     Parameters
     ----------
@@ -31,9 +31,9 @@ class LearnedDenoiser:
     Raises
     ------
     ModelError
-        The network is not as ``engines/manifest.json`` says, or nothing runs it.
+        The network differs from ``engines/manifest.json``, or no engine runs it.
     ValueError
-        Frames are larger than its input.
+        Frames are larger than the network's input.
     """
 
     def __init__(self, rows: int, cols: int, inference: InferenceSettings) -> None:
@@ -47,13 +47,13 @@ class LearnedDenoiser:
         self.model.run()
 
     def __call__(self, stabilised: Float32, worth: Float32) -> Float32:
-        """The frame without noise, as far as it can be told; valid until the next call.
+        """The denoised frame; valid until the next call.
 
         Parameters
         ----------
         stabilised : ndarray of float32, shape (rows, cols)
         worth : ndarray of float32, shape (rows, cols)
-            Its noise variance is 1 over this.
+            Number of frames averaged: the noise variance is 1 over it.
         """
         np.copyto(self._frame, stabilised)
         np.copyto(self._worth, worth)

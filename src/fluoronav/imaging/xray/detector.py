@@ -1,4 +1,4 @@
-"""What a flat panel adds to the picture: its offset, the gain of each pixel, and pixels that are dead."""
+"""Calibration of a flat panel: offset and gain of each pixel, and dead pixels."""
 
 from __future__ import annotations
 
@@ -12,11 +12,22 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 
-# A pixel is dead when its gain is this far from its neighbourhood's, or its offset so many robust sigmas from the rest.
-_GAIN_OFF, _OFFSET_SIGMAS = 0.35, 12.0
-_NEIGHBOURHOOD = 9
-_MOST_DEAD = 0.05
-_REACH = 3  # how far a good neighbour is looked for
+
+@dataclass(frozen=True, slots=True)
+class CalibrationLimits:
+    """Limits of a detector calibration; all are chosen."""
+
+    gain_off: float = 0.35  # relative difference of a dead pixel's signal from its neighbourhood's
+    neighbourhood_px: int = 9  # side of the neighbourhood
+    offset_sigmas: float = 12.0  # robust sigmas of a dead pixel's offset from the median
+    most_dead: float = 0.05  # fraction of pixels; more are an object in the beam
+    most_saturated: float = 0.001  # fraction of the flat frames' pixels
+    least_signal_sigmas: float = 20.0  # flat over dark frames, in the noise of the dark ones
+    repair_px: int = 3  # reach of the search for good neighbours
+    repair_count: int = 8  # good neighbours whose median replaces a dead pixel
+
+
+LIMITS = CalibrationLimits()
 
 
 class DetectorError(ValueError):
@@ -32,7 +43,7 @@ class DetectorCalibration:
     offset : ndarray of float32, shape (rows, cols)
         Counts without X-rays.
     gain : ndarray of float32, shape (rows, cols)
-        What the counts above the offset are multiplied by; 1 on the average.
+        Factor on the counts above the offset; 1 on average.
     dead : ndarray of bool, shape (rows, cols)
     """
 
@@ -47,7 +58,7 @@ class DetectorCalibration:
         Parameters
         ----------
         dark, flat : ndarray of uint8 or uint16, shape (n, rows, cols)
-            Ten of each or more; their noise becomes the calibration's.
+            Ten of each or more: their noise enters the calibration.
 
         Raises
         ------
@@ -58,21 +69,21 @@ class DetectorCalibration:
                 f"dark frames are {dark.shape[1:]}, flat ones {flat.shape[1:]}: of one detector, please"
             )
         full = np.iinfo(flat.dtype).max
-        if (flat == full).mean() > 0.001:
+        if (flat == full).mean() > LIMITS.most_saturated:
             raise DetectorError("the flat frames are saturated: use less dose")
         offset = dark.mean(0, dtype=np.float64).astype(np.float32)
         signal = flat.mean(0, dtype=np.float64).astype(np.float32) - offset
         typical = float(np.median(signal))
-        if typical < 20 * float(np.median(dark.std(0))) or typical <= 0:
+        if typical < LIMITS.least_signal_sigmas * float(np.median(dark.std(0))) or typical <= 0:
             raise DetectorError("the flat frames are hardly brighter than the dark ones: was the beam on?")
-        size = (_NEIGHBOURHOOD, _NEIGHBOURHOOD)
+        size = (LIMITS.neighbourhood_px, LIMITS.neighbourhood_px)
         around = cv2.medianBlur(signal, 5)
         around = cv2.blur(around, size)
         spread = 1.4826 * float(np.median(np.abs(offset - np.median(offset)))) + 1.0
-        dead = np.abs(signal / np.maximum(around, 1e-3) - 1) > _GAIN_OFF
-        dead |= np.abs(offset - np.median(offset)) > _OFFSET_SIGMAS * spread
+        dead = np.abs(signal / np.maximum(around, 1e-3) - 1) > LIMITS.gain_off
+        dead |= np.abs(offset - np.median(offset)) > LIMITS.offset_sigmas * spread
         dead |= signal <= 0
-        if dead.mean() > _MOST_DEAD:
+        if dead.mean() > LIMITS.most_dead:
             raise DetectorError(
                 f"{dead.mean():.0%} of the pixels look dead: is something in the beam of the flat frames, or a blade?"
             )
@@ -101,9 +112,9 @@ class DetectorCalibration:
 
 
 class DetectorCorrection:
-    """Takes the detector out of each frame, into an array that is allocated once.
+    """Corrects offset, gain and dead pixels of each frame, into an array that is allocated once.
 
-    The mean offset is added again, so that what is dark stays above zero and its noise is not cut off.
+    The mean offset is added again, so that dark pixels stay above zero and their noise is not clipped.
 
     Parameters
     ----------
@@ -115,15 +126,15 @@ class DetectorCorrection:
         self.dark = float(calibration.offset.mean())
         self._out16 = np.zeros(calibration.offset.shape, np.uint16)
         self._out8 = np.zeros(calibration.offset.shape, np.uint8)
-        self._places, self._neighbours = _repairs(calibration.dead)
+        self._dead, self._neighbours = _repairs(calibration.dead)
 
     def __call__(self, counts: NDArray, bits: int) -> NDArray:
         """The corrected frame, of the same type; valid until the next call."""
         out = self._out16 if counts.dtype == np.uint16 else self._out8
         _correct(counts, self._offset, self._gain, np.float32(self.dark), np.float32(2**bits - 1), out)
-        if len(self._places):
+        if len(self._dead):
             flat = out.reshape(-1)
-            flat[self._places] = np.median(flat[self._neighbours], axis=1)
+            flat[self._dead] = np.median(flat[self._neighbours], axis=1)
         return out
 
 
@@ -136,9 +147,10 @@ def _correct(counts, offset, gain, dark, full, out):
 
 
 def _repairs(dead: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Flat places of dead pixels, (n,), and of eight good ones near each, (n, 8), the nearest first."""
+    """Flat indices of dead pixels, (n,), and of eight good neighbours of each, (n, 8), the nearest first."""
     rows, cols = dead.shape
-    steps = [(i, j) for i in range(-_REACH, _REACH + 1) for j in range(-_REACH, _REACH + 1) if (i, j) != (0, 0)]
+    reach, most = LIMITS.repair_px, LIMITS.repair_count
+    steps = [(i, j) for i in range(-reach, reach + 1) for j in range(-reach, reach + 1) if (i, j) != (0, 0)]
     steps.sort(key=lambda s: s[0] ** 2 + s[1] ** 2)
     places, neighbours = [], []
     for r, c in np.argwhere(dead):
@@ -146,8 +158,8 @@ def _repairs(dead: NDArray[np.bool_]) -> tuple[NDArray[np.int64], NDArray[np.int
             (r + i) * cols + c + j
             for i, j in steps
             if 0 <= r + i < rows and 0 <= c + j < cols and not dead[r + i, c + j]
-        ][:8]
+        ][:most]
         if good:
             places.append(r * cols + c)
-            neighbours.append(good + good[:1] * (8 - len(good)))
-    return np.array(places, np.int64), np.array(neighbours, np.int64).reshape(-1, 8)
+            neighbours.append(good + good[:1] * (most - len(good)))
+    return np.array(places, np.int64), np.array(neighbours, np.int64).reshape(-1, most)

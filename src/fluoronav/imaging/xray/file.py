@@ -1,4 +1,4 @@
-"""One X-ray frame from a file: TIFF, PNG or DICOM, as attenuation, whichever way up the file has it."""
+"""One X-ray frame from a file (TIFF, PNG or DICOM) as attenuation, whatever its polarity."""
 
 from __future__ import annotations
 
@@ -21,13 +21,12 @@ from fluoronav.dicom.xray_header import XrayHeader
 from fluoronav.geometry import Camera
 from fluoronav.geometry.camera import LIMITS
 from fluoronav.imaging.xray.errors import XrayFileError
-from fluoronav.imaging.xray.field_of_view import dark_level, find_aperture
+from fluoronav.imaging.xray.field_of_view import dark_level, find_field_of_view
+from fluoronav.imaging.xray.field_shapes import FIELD_SIDE
 from fluoronav.imaging.xray.polarity import Intensity, Polarity, filled_around, of_dicom, of_plain
 from fluoronav.paths import regular_file
 
 Float32 = NDArray[np.float32]
-
-_MASK_SIDE = 128
 
 
 @dataclass(frozen=True)
@@ -38,16 +37,16 @@ class XrayFrame:
     ----------
     attenuation : ndarray of float32, shape (rows, cols)
         Minus the logarithm of the intensity, up to gain and offset: higher where there is bone.
-    seen : ndarray of bool
-        Inside the aperture, at a smaller size.
+    field_mask : ndarray of bool, shape (128, 128)
+        Field of view without its penumbra.
     geometry : XrayGeometry or None
         From the header, where there is one.
     polarity : "counts" or "inverse"
         Whether the file's values rise or fall where there is more X-ray.
     polarity_source : "option", "header", "picture" or "assumed"
-        What says so.
+        Where the polarity is from.
     notes : tuple of str
-        What a person should know of how the file was taken, in words.
+        Remarks for the user on how the file was read.
     header : XrayHeader or None
         Of a DICOM file.
     """
@@ -78,11 +77,11 @@ def read_xray(path: Path, *, with_camera: bool, frame: int = 1, polarity: Polari
     path : Path
         TIFF or PNG (8 or 16 bit), or DICOM XA, RF, CR or DX.
     with_camera : bool
-        True where a camera file is given: the header's geometry is not needed, and pixels are left as they lie.
+        True where a camera file is given: the header's geometry is not read, and pixels are not mirrored.
     frame : int
         Which frame of a DICOM multi-frame image, from 1.
     polarity : "counts" or "inverse", optional
-        Whether the stored values rise or fall where there is more X-ray; None: as the header or the picture says.
+        Whether the stored values rise or fall where there is more X-ray; by default the header or the image decides.
 
     Raises
     ------
@@ -104,7 +103,7 @@ def read_xray(path: Path, *, with_camera: bool, frame: int = 1, polarity: Polari
     except InvalidDicomError:
         return _plain(path, frame, polarity)
     except Exception as error:
-        # A damaged header makes pydicom raise whatever its parser stumbled over.
+        # pydicom raises exceptions of any type on a damaged header.
         raise XrayFileError(f"{path}: is damaged and cannot be read as DICOM: {error}") from error
     try:
         return _dicom(XrayHeader(path, dataset, frame), with_camera, polarity)
@@ -129,7 +128,7 @@ def _plain(path: Path, frame: int, polarity: Polarity | None) -> XrayFrame:
 
 
 def _check_size(path: Path, frame: int) -> None:
-    """Refuses what is too large before it is decoded, and pictures of several pages."""
+    """Refuses images that are too large, before they are decoded, and files of several pages."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
     try:
@@ -185,14 +184,14 @@ def _frame(
     if geometry is not None and geometry.mirrored:
         counts = np.ascontiguousarray(counts[:, ::-1])
         padded = None if padded is None else np.ascontiguousarray(padded[:, ::-1])
-    small = np.asarray(cv2.resize(counts, (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA), dtype=np.float32)
-    field_mask = find_aperture(small).field_mask
+    small = np.asarray(cv2.resize(counts, (FIELD_SIDE, FIELD_SIDE), interpolation=cv2.INTER_AREA), dtype=np.float32)
+    field_mask = find_field_of_view(small).field_mask
     dark = min(dark_level(small, field_mask), intensity.full / 2)
     if padded is not None and padded.any():
-        filled = cv2.resize(padded.astype(np.float32), (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA)
+        filled = cv2.resize(padded.astype(np.float32), (FIELD_SIDE, FIELD_SIDE), interpolation=cv2.INTER_AREA)
         field_mask = field_mask & (filled == 0)
     if intensity.polarity == "inverse":
-        # Turned over, what a viewer has drawn black around the field would be open air.
+        # Inverted, the black that a viewer has drawn around the field would be open beam.
         field = filled_around(intensity.values)
         if field is not None:
             field_mask = field_mask & (field[:, ::-1] if geometry is not None and geometry.mirrored else field)

@@ -1,4 +1,4 @@
-"""How noisy a detector is: the gain and the floor of its counts, from two frames of one scene."""
+"""Noise model of a detector: gain and floor of its counts, estimated from two frames of one scene."""
 
 from __future__ import annotations
 
@@ -11,8 +11,19 @@ from numpy.typing import NDArray
 
 Float32 = NDArray[np.float32]
 
-_BLOCK = 16
-_LEAST_BLOCKS = 40
+
+@dataclass(frozen=True, slots=True)
+class NoiseFit:
+    """Settings of the estimate; all are chosen."""
+
+    block_px: int = 16  # side of a block in which mean and variance are taken
+    least_blocks: int = 40  # in the field of view
+    bins: int = 12  # of blocks by brightness
+    least_in_bin: int = 3  # blocks
+    quantile: float = 0.35  # of the variances in a bin: motion raises those above
+
+
+FIT = NoiseFit()
 
 
 @dataclass(frozen=True)
@@ -22,7 +33,7 @@ class NoiseModel:
     Attributes
     ----------
     gain : float
-        Counts for a detected photon.
+        Counts per detected photon.
     dark : float
         Counts without X-rays.
     floor : float
@@ -34,7 +45,7 @@ class NoiseModel:
     floor: float
 
     def stabilised(self, counts: NDArray) -> NDArray[np.float64]:
-        """Counts so transformed that their noise is 1 everywhere (the generalised Anscombe transform).
+        """Counts transformed to a noise of 1 (generalised Anscombe transform).
 
         Murtagh, Starck and Bijaoui, Astron. Astrophys. Suppl. 112:179, 1995.
         """
@@ -56,8 +67,8 @@ def estimated_noise(
 ) -> NoiseModel | None:
     """Fits a noise model to two frames of nearly the same scene.
 
-    Half the variance of their difference, block by block, is the noise at the block's mean; of the blocks of one
-    brightness the quieter ones are believed, since what moved is in the others.
+    In each block, half the variance of the difference is the noise variance at the block's mean. Of the blocks of one
+    brightness a low quantile is taken, since motion raises the variance of the others.
 
     Parameters
     ----------
@@ -65,37 +76,36 @@ def estimated_noise(
         Counts.
     dark : float
         Counts without X-rays.
-    seen : ndarray of bool, optional
-        Inside the aperture, any size.
+    field_mask : ndarray of bool, optional
+        Field of view, any size.
 
     Returns
     -------
     NoiseModel or None
-        None where the frames do not tell.
+        None where too few blocks lie in the field of view.
     """
-    rows, cols = (n // _BLOCK * _BLOCK for n in first.shape)
+    block = FIT.block_px
+    rows, cols = (n // block * block for n in first.shape)
     a, b = (x[:rows, :cols].astype(np.float32) for x in (first, second))
-    difference = (a - b).reshape(rows // _BLOCK, _BLOCK, cols // _BLOCK, _BLOCK)
+    difference = (a - b).reshape(rows // block, block, cols // block, block)
     variance = difference.var(axis=(1, 3)).ravel() / 2
-    mean = ((a + b) / 2).reshape(rows // _BLOCK, _BLOCK, cols // _BLOCK, _BLOCK).mean(axis=(1, 3)).ravel() - dark
+    mean = ((a + b) / 2).reshape(rows // block, block, cols // block, block).mean(axis=(1, 3)).ravel() - dark
     use = (mean > 0) & (variance > 0)
     if field_mask is not None:
-        small = cv2.resize(
-            field_mask.astype(np.uint8), (cols // _BLOCK, rows // _BLOCK), interpolation=cv2.INTER_NEAREST
-        )
+        small = cv2.resize(field_mask.astype(np.uint8), (cols // block, rows // block), interpolation=cv2.INTER_NEAREST)
         use &= small.ravel() > 0
-    if use.sum() < _LEAST_BLOCKS:
+    if use.sum() < FIT.least_blocks:
         return None
     mean, variance = mean[use], variance[use]
-    edges = np.quantile(mean, np.linspace(0, 1, 13))
+    edges = np.quantile(mean, np.linspace(0, 1, FIT.bins + 1))
     places, values = [], []
     for low, high in pairwise(edges):
         here = (mean >= low) & (mean <= high)
-        if here.sum() >= 3:
+        if here.sum() >= FIT.least_in_bin:
             places.append(float(mean[here].mean()))
-            values.append(float(np.quantile(variance[here], 0.35)))
+            values.append(float(np.quantile(variance[here], FIT.quantile)))
     x, y = np.array(places), np.array(values)
-    # Relative errors count alike from the darkest to the brightest.
+    # Weighted by relative error, so that dark and bright bins count alike.
     slope, intercept = np.polyfit(x, y, 1, w=1 / np.maximum(y, 1e-9))
     if not slope > 0:
         slope, intercept = float(np.median(y / np.maximum(x, 1e-9))), 0.0

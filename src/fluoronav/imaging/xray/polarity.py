@@ -1,9 +1,9 @@
-"""Which way up a picture is: whether its values rise or fall where more X-rays arrive.
+"""The polarity of an image: whether its values rise or fall where more X-rays arrive.
 
-A picture is "counts" where they rise, "inverse" where they fall, as in the wire protocol. A DICOM header says it by
+An image is "counts" where they rise, "inverse" where they fall, as in the wire protocol. A DICOM header says it by
 PixelIntensityRelationshipSign (PS3.3 C.8.11.3.1.2). Without that, fluoroscopy (XA, RF) is shown with black bone and
 radiographs (CR, DX) with white; what is shown white follows from PhotometricInterpretation, PresentationLUTShape and
-the modality's rescale. Where nothing says it, the picture may: behind a round aperture's rim no X-rays arrive.
+the modality's rescale. Where nothing says it, the image may: outside a round field of view no X-rays arrive.
 """
 
 from __future__ import annotations
@@ -18,35 +18,35 @@ from pydicom.pixels.processing import apply_modality_lut
 
 from fluoronav.dicom.xray_header import XrayHeader
 from fluoronav.imaging.xray.errors import XrayFileError
-from fluoronav.imaging.xray.field_of_view import Aperture, find_aperture
+from fluoronav.imaging.xray.field_of_view import FieldOfView, find_field_of_view
+from fluoronav.imaging.xray.field_shapes import FIELD_SIDE, Circle
 
 Float32 = NDArray[np.float32]
 Polarity = Literal["counts", "inverse"]
 Source = Literal["option", "header", "picture", "assumed"]
 
-# Where the rim is looked for, pixels a side.
-_RIM_SIDE = 128
-# A filling that a viewer draws around a field has one value; a detector has noise there. So much of what lies outside.
-_FILLED_SHARE = 0.9
+# Chosen: minimum fraction of the pixels outside the field that have one value where a viewer has filled it; a detector
+# has noise there.
+_FILLED_FRACTION = 0.9
 
 
 @dataclass(frozen=True)
 class Intensity:
-    """How the values of a picture follow from the X-rays.
+    """How the values of an image follow from the X-rays.
 
     Attributes
     ----------
     values : ndarray of float32, shape (rows, cols)
-        As stored, or, where a table turns them into intensities, as that says.
+        As stored, or, where the file has a modality lookup table, mapped by it.
     full : float
-        The largest value that they can have.
+        Largest possible value.
     polarity : "counts" or "inverse"
     source : str
-        What says so.
+        Where the polarity is from.
     linear : bool
-        Whether they are proportional to the X-rays; else they are to their logarithm, more or less.
+        Values are proportional to the X-rays; else, roughly, to their logarithm.
     notes : tuple of str
-        What a person should know, in words.
+        Remarks for the user.
     """
 
     values: Float32
@@ -62,57 +62,69 @@ class Intensity:
 
 
 def opposite(polarity: Polarity) -> Polarity:
-    """The other one."""
+    """The other polarity."""
     return "inverse" if polarity == "counts" else "counts"
 
 
-def of_picture(values: Float32, full: float) -> Polarity | None:
-    """What a picture itself says, by the rim of a round aperture; None where it has none, or a viewer filled it."""
+def polarity_of_image(values: Float32, full: float) -> Polarity | None:
+    """The polarity with which the image has a round field of view; None where both have one or neither has.
+
+    A field that a viewer has filled with black around does not count.
+    """
     found: list[Polarity] = []
     for polarity in get_args(Polarity):
         counts = values if polarity == "counts" else np.float32(full) - values
-        small = np.asarray(cv2.resize(counts, (_RIM_SIDE, _RIM_SIDE), interpolation=cv2.INTER_AREA), np.float32)
-        aperture = find_aperture(small)
-        if any(len(side) == 4 for side in aperture.sides) and not (polarity == "counts" and _filled(values, aperture)):
+        view = _field_of(counts)
+        is_round = any(isinstance(edge, Circle) for edge in view.edges)
+        if is_round and not (polarity == "counts" and _filled(values, view)):
             found.append(polarity)
     return found[0] if len(found) == 1 else None
 
 
 def filled_around(values: Float32) -> NDArray[np.bool_] | None:
-    """What lies inside a field around which a viewer has drawn black, at a smaller size; None where there is none."""
-    small = np.asarray(cv2.resize(values, (_RIM_SIDE, _RIM_SIDE), interpolation=cv2.INTER_AREA), np.float32)
-    aperture = find_aperture(small)
-    return aperture.field_mask if aperture.sides and _filled(values, aperture) else None
+    """Mask (128 x 128) of a field that a viewer has filled with black around; None where there is none."""
+    view = _field_of(values)
+    return view.field_mask if view.edges and _filled(values, view) else None
 
 
-def _filled(values: Float32, aperture: Aperture) -> bool:
+def _field_of(counts: Float32) -> FieldOfView:
+    small = cv2.resize(counts, (FIELD_SIDE, FIELD_SIDE), interpolation=cv2.INTER_AREA)
+    return find_field_of_view(np.asarray(small, np.float32))
+
+
+def _filled(values: Float32, view: FieldOfView) -> bool:
     size = values.shape[::-1]
-    outside = cv2.resize((~aperture.field_mask).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
-    of_rim = values[outside]
-    return bool(of_rim.size and (of_rim == of_rim.min()).mean() > _FILLED_SHARE)
+    outside = cv2.resize((~view.field_mask).astype(np.uint8), size, interpolation=cv2.INTER_NEAREST) > 0
+    around = values[outside]
+    return bool(around.size and (around == around.min()).mean() > _FILLED_FRACTION)
 
 
-def of_plain(values: Float32, full: float, said: Polarity | None) -> Intensity:
-    """A picture without a header.
+def of_plain(values: Float32, full: float, option: Polarity | None) -> Intensity:
+    """The intensities of an image without a header.
 
     Parameters
     ----------
     values : ndarray of float32
     full : float
         The largest that its type can hold.
-    said : "counts", "inverse" or None
-        What a person says.
+    option : "counts", "inverse" or None
+        The user's option.
     """
-    # 12 bits in 16: turned over by all 16, nothing of the contrast were left after the logarithm.
+    # 12 bits stored in 16: inverted over all 16, the logarithm would leave no contrast.
     fullest = min(full, float(2 ** int(values.max()).bit_length() - 1)) if values.size else full
-    shown = of_picture(values, fullest)
-    if said is not None:
+    by_image = polarity_of_image(values, fullest)
+    if option is not None:
         return Intensity(
-            values, fullest if said == "inverse" else full, said, "option", True, _against(said, shown, "you say")
+            values,
+            fullest if option == "inverse" else full,
+            option,
+            "option",
+            True,
+            _contradiction(option, by_image, "you say"),
         )
-    if shown is not None:
-        note = f"taken as {shown}: beyond the rim of its round field no X-rays arrive"
-        return Intensity(values, fullest if shown == "inverse" else full, shown, "picture", True, (note,))
+    if by_image is not None:
+        note = f"taken as {by_image}: beyond the rim of its round field no X-rays arrive"
+        return Intensity(values, fullest if by_image == "inverse" else full, by_image, "picture", True, (note,))
     note = (
         "nothing says whether bright is more X-ray: it is taken as counts (bone dark); say --polarity inverse for a "
         "picture with white bone"
@@ -120,8 +132,8 @@ def of_plain(values: Float32, full: float, said: Polarity | None) -> Intensity:
     return Intensity(values, full, "counts", "assumed", True, (note,))
 
 
-def of_dicom(header: XrayHeader, values: Float32, full: float, said: Polarity | None) -> Intensity:
-    """A DICOM image.
+def of_dicom(header: XrayHeader, values: Float32, full: float, option: Polarity | None) -> Intensity:
+    """The intensities of a DICOM image.
 
     Parameters
     ----------
@@ -129,9 +141,9 @@ def of_dicom(header: XrayHeader, values: Float32, full: float, said: Polarity | 
     values : ndarray of float32
         As stored.
     full : float
-        The largest that they can be.
-    said : "counts", "inverse" or None
-        What a person says of the stored values.
+        Largest possible stored value.
+    option : "counts", "inverse" or None
+        The user's option, for the stored values.
 
     Raises
     ------
@@ -142,40 +154,40 @@ def of_dicom(header: XrayHeader, values: Float32, full: float, said: Polarity | 
     relationship = header.word("PixelIntensityRelationship")
     fluoroscopy = header.word("Modality") in ("XA", "RF")
     linear = relationship == "LIN" or (relationship == "" and fluoroscopy)
-    if said is None:
-        polarity, source = _said_by(header, fluoroscopy, relationship, notes)
+    if option is None:
+        polarity, source = _of_header(header, fluoroscopy, relationship, notes)
     else:
-        polarity, source = said, "option"
-    # A sign, and a person, speak of the stored values; what is shown follows the rescaled ones.
-    of_stored = said is not None or header.number("PixelIntensityRelationshipSign") is not None
+        polarity, source = option, "option"
+    # The sign and the option are of the stored values; the presentation is of the rescaled ones.
+    of_stored = option is not None or header.number("PixelIntensityRelationshipSign") is not None
     falls = _slope(header) < 0
     if header.get("ModalityLUTSequence") is not None:
-        values, full, falls = _looked_up(header, values)
+        values, full, falls = _mapped(header, values)
         # In fluoroscopy the table makes a logarithm linear again (PS3.3 C.8.7.1.1.2).
         linear = fluoroscopy
         if of_stored and falls:
             polarity = opposite(polarity)
     elif falls and not of_stored:
         polarity = opposite(polarity)
-    shown = of_picture(values, full)
-    if source == "assumed" and shown is not None and shown != polarity:
-        polarity, source = shown, "picture"
-        notes = [f"taken as {shown}: beyond the rim of its round field no X-rays arrive"]
-    notes += _against(polarity, shown, "you say" if source == "option" else "its header says")
+    by_image = polarity_of_image(values, full)
+    if source == "assumed" and by_image is not None and by_image != polarity:
+        polarity, source = by_image, "picture"
+        notes = [f"taken as {by_image}: beyond the rim of its round field no X-rays arrive"]
+    notes += _contradiction(polarity, by_image, "you say" if source == "option" else "its header says")
     return Intensity(values, full, polarity, source, linear, tuple(notes))
 
 
-def _against(polarity: Polarity, shown: Polarity | None, who: str) -> tuple[str, ...]:
-    if shown is None or shown == polarity:
+def _contradiction(polarity: Polarity, by_image: Polarity | None, who: str) -> tuple[str, ...]:
+    if by_image is None or by_image == polarity:
         return ()
     return (
         f"{who} that it is {polarity}, but it looks inverted: beyond the rim of its round field it is bright; "
-        f"--polarity {shown} turns it over",
+        f"--polarity {by_image} turns it over",
     )
 
 
-def _said_by(header: XrayHeader, fluoroscopy: bool, relationship: str, notes: list[str]) -> tuple[Polarity, Source]:
-    """What the header says of the values: as stored, where it gives a sign, else as rescaled."""
+def _of_header(header: XrayHeader, fluoroscopy: bool, relationship: str, notes: list[str]) -> tuple[Polarity, Source]:
+    """Polarity by the header: of the stored values where it gives a sign, else of the rescaled ones."""
     sign = header.number("PixelIntensityRelationshipSign")
     if sign is not None:
         if sign not in (1, -1):
@@ -209,17 +221,17 @@ def _slope(header: XrayHeader) -> float:
     return 1.0 if slope is None else slope
 
 
-def _looked_up(header: XrayHeader, values: Float32) -> tuple[Float32, float, bool]:
-    """The values as the modality's table has them, the largest of it, and whether it falls."""
+def _mapped(header: XrayHeader, values: Float32) -> tuple[Float32, float, bool]:
+    """Values mapped by the modality lookup table, its largest possible output, and whether it falls."""
     dataset = header.dataset
     stored = values.astype(np.uint16)
     try:
         entries = np.asarray(apply_modality_lut(np.array([stored.min(), stored.max()]), dataset), np.float64)
-        looked_up = np.asarray(apply_modality_lut(stored, dataset), np.float32)
+        mapped = np.asarray(apply_modality_lut(stored, dataset), np.float32)
         full = float(2 ** int(dataset.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
     except Exception as error:
-        # A damaged table makes pydicom raise whatever it stumbles over.
+        # pydicom raises exceptions of any type on a damaged table.
         raise XrayFileError(f"{header.path}: its ModalityLUTSequence (0028,3000) cannot be used: {error}") from error
     if entries[0] == entries[-1]:
         raise XrayFileError(f"{header.path}: its ModalityLUTSequence (0028,3000) neither rises nor falls")
-    return looked_up, full, bool(entries[-1] < entries[0])
+    return mapped, full, bool(entries[-1] < entries[0])

@@ -1,6 +1,8 @@
-"""A recursive filter over time that forgets where something has moved."""
+"""A recursive temporal filter that restarts where something has moved."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -13,26 +15,45 @@ Float32 = NDArray[np.float32]
 
 _OPTIONS = {"fastmath": True, "error_model": "numpy", "nogil": True, "boundscheck": False, "cache": True}
 
-# Share of the newest frame where nothing moves: noise falls to sqrt(a / (2 - a)), 0.42 of a frame's.
-_NEWEST = 0.3
-# A difference that the noise explains up to here, and no more from there on (sigmas of a sum over 5 x 5 pixels).
-_STILL, _MOVED = 1.4, 2.4
-_RADIUS = 2
+
+@dataclass(frozen=True, slots=True)
+class TemporalSettings:
+    """Settings of the filter; chosen, and checked by `fluoronav bench enhancement`."""
+
+    newest: float = 0.3  # weight a of the newest frame where nothing moves: noise falls to sqrt(a / (2 - a)) = 0.42
+    still_sigmas: float = 1.4  # up to here noise explains a difference, summed over the window
+    moved_sigmas: float = 2.4  # from here on it is motion; between them the weight falls linearly
+    radius_px: int = 2  # of the window
+    model_every_frames: int = 60  # between two estimates of the noise model
+    # Change of the noise model that restarts the filter.
+    gain_ratio: tuple[float, float] = (0.8, 1.25)
+    dark_gains: float = 20.0  # of the dark level, in gains
+    # Shift of the whole image, by phase correlation of small images.
+    shift_side: int = 256  # pixels of the longer side
+    least_shift_px: float = 0.3  # smaller shifts are ignored
+    most_shift_px: float = 24.0  # larger ones restart the filter
+    least_response: float = 0.1  # of the phase correlation
+    noise_ratio: float = 1.3  # RMS difference to that of the noise, below which no shift is estimated
+    clip_sigmas: float = 3.0  # of a difference: a moving wire must not look like a shift of the image
+    # A shift must reduce the median difference over the steepest pixels.
+    steep_fraction: float = 0.3
+    reduced_to: float = 0.8
+    smoothing_px: float = 1.0  # Gaussian sigma, since interpolation alone would lower the noise
+
+
+SETTINGS = TemporalSettings()
+# Numba compiles module-level scalars in.
+_NEWEST, _STILL, _MOVED = SETTINGS.newest, SETTINGS.still_sigmas, SETTINGS.moved_sigmas
+_RADIUS = SETTINGS.radius_px
 _RING = 2 * _RADIUS + 2  # rows of differences that are kept: the window's, and the one that leaves it
-# The whole picture is moved when it has shifted by more than this (pixels), and begun anew beyond that. Shifts are not
-# looked for while a small picture differs from the last one by little more than the noise.
-_LEAST_SHIFT_PX, _MOST_SHIFT_PX, _SHIFT_SIDE, _RESTLESS = 0.3, 24.0, 256, 1.3
-# What a shift of the whole picture must improve: the median difference over this share of the small picture, to this.
-_STEEP_SHARE, _BETTER, _SMOOTHED_PX = 0.3, 0.8, 1.0
-_MODEL_EVERY_FRAMES = 60
 
 
 class TemporalFilter:
-    """Averages what stands still over time and shows what moves as it is.
+    """Averages over time where nothing moves, and shows the newest frame where something does.
 
-    In counts that were stabilised to a noise of 1 (:class:`.noise.NoiseModel`) the difference of frame and memory is
-    compared with the noise, in a window of 5 x 5 pixels: a wire that has moved by its own width differs by many sigmas,
-    so neither where it was nor where it is does the memory count. The memory follows a shift of the whole picture.
+    Counts are stabilised to a noise of 1 (:class:`.noise.NoiseModel`). The difference between frame and memory is
+    compared with the noise in a window of 5 x 5 pixels. A wire that has moved by its own width differs by many sigmas,
+    so the memory has no weight where it was and where it is. The memory follows a shift of the whole image.
 
     Parameters
     ----------
@@ -41,16 +62,16 @@ class TemporalFilter:
     Attributes
     ----------
     shift_px : tuple of float
-        By how much the last frame's memory was moved: columns, rows.
+        Shift of the memory at the last frame: columns, rows.
     """
 
     def __init__(self, rows: int, cols: int) -> None:
         self._memory, self._moved = (np.zeros((rows, cols), np.float32) for _ in range(2))
-        # How many frames the memory is worth, for each pixel: its noise is 1 / sqrt of that.
+        # Number of frames averaged, by pixel: the noise is 1 over its root.
         self._worth = np.zeros((rows, cols), np.float32)
         self._ring = np.zeros((_RING, cols), np.float32)
         self._sums = np.zeros(cols + 2 * _RADIUS, np.float32)
-        self._small_shape = tuple(max(round(n * _SHIFT_SIDE / max(rows, cols)), 1) for n in (rows, cols))
+        self._small_shape = tuple(max(round(n * SETTINGS.shift_side / max(rows, cols)), 1) for n in (rows, cols))
         self._small: Float32 | None = None
         self._window = cv2.createHanningWindow(self._small_shape[::-1], cv2.CV_32F)
         self._before: NDArray | None = None
@@ -60,20 +81,20 @@ class TemporalFilter:
         self.model: NoiseModel | None = None
 
     def __call__(self, counts: NDArray, dark: float, field_mask: NDArray[np.bool_] | None = None) -> Float32:
-        """The frame with less noise.
+        """The filtered frame.
 
         Parameters
         ----------
         counts : ndarray of uint8 or uint16, shape (rows, cols)
         dark : float
             Counts without X-rays.
-        seen : ndarray of bool, optional
-            Inside the aperture, any size.
+        field_mask : ndarray of bool, optional
+            Field of view, any size.
 
         Returns
         -------
         ndarray of float32, shape (rows, cols)
-            Stabilised counts; the memory itself, valid until the next call.
+            Stabilised counts: the memory itself, valid until the next call.
         """
         if self._before is not None:
             found = estimated_noise(self._before, counts, dark, field_mask)
@@ -82,9 +103,9 @@ class TemporalFilter:
                 self.model = found
                 self._begin_anew(found)
         elif self.model is None:
-            # Until a second frame has told: as if every count were a photon.
+            # Until a second frame comes, one count is taken for one photon.
             self._begin_anew(NoiseModel(1.0, dark, 1.0))
-        if self.model is None or self._frames % _MODEL_EVERY_FRAMES == 0:
+        if self.model is None or self._frames % SETTINGS.model_every_frames == 0:
             self._before = np.array(counts)
         self._frames += 1
         self._follow_shift(counts)
@@ -97,21 +118,25 @@ class TemporalFilter:
 
     @property
     def worth(self) -> Float32:
-        """How many frames the memory is worth, by pixel: its noise variance is 1 over that."""
+        """Number of frames averaged, by pixel: the noise variance is 1 over it."""
         return self._worth
 
     def _differs(self, found: NoiseModel) -> bool:
         now = self.model
-        return now is None or not 0.8 < found.gain / now.gain < 1.25 or abs(found.dark - now.dark) > 20 * now.gain
+        if now is None:
+            return True
+        low, high = SETTINGS.gain_ratio
+        dark_moved = abs(found.dark - now.dark) > SETTINGS.dark_gains * now.gain
+        return not low < found.gain / now.gain < high or dark_moved
 
     def _begin_anew(self, model: NoiseModel) -> None:
-        """With another noise model: what was stabilised by the old one cannot be compared."""
+        """Restarts with another noise model, since counts stabilised by the old one cannot be compared."""
         self._used = model
         self._worth[:] = 0
         self._small = None
 
     def _follow_shift(self, counts: NDArray) -> None:
-        """Moves the memory with the picture."""
+        """Moves the memory with the image."""
         self.shift_px = (0.0, 0.0)
         binned = cv2.resize(counts, self._small_shape[::-1], interpolation=cv2.INTER_AREA)
         scale, slope, offset = (np.float32(x) for x in self._used.root())
@@ -119,21 +144,25 @@ class TemporalFilter:
         before, self._small = self._small, small
         if before is None:
             return
-        # A small pixel's noise is that of a pixel over the root of how many it is the mean of; twice, in a difference.
+        # Noise of a difference of two means, each over so many pixels.
         expected = np.float32(max(np.sqrt(2.0 * small.size / counts.size), 0.05))
-        off = np.abs(small - before)
-        # What stands out, as a moving wire does, counts no more than three sigmas: it is the whole that is looked at.
-        np.minimum(off, 3 * expected, out=off)
-        if float(np.vdot(off, off)) < (_RESTLESS * float(expected)) ** 2 * off.size:
+        difference = np.abs(small - before)
+        np.minimum(difference, np.float32(SETTINGS.clip_sigmas) * expected, out=difference)
+        most = (SETTINGS.noise_ratio * float(expected)) ** 2 * difference.size
+        if float(np.vdot(difference, difference)) < most:
             return
-        # Copies: OpenCV multiplies what it is given by the window, in place where the size needs no padding.
+        # Copies: OpenCV multiplies its input by the window in place where the size needs no padding.
         (dx, dy), response = cv2.phaseCorrelate(before.copy(), small.copy(), self._window)
         per_small = counts.shape[1] / small.shape[1]
         size = per_small * float(np.hypot(dx, dy))
-        if size < _LEAST_SHIFT_PX or response < 0.1 or not _explains((dx, dy), before, small):
+        if (
+            size < SETTINGS.least_shift_px
+            or response < SETTINGS.least_response
+            or not _explains((dx, dy), before, small)
+        ):
             return
         dx, dy = per_small * dx, per_small * dy
-        if size > _MOST_SHIFT_PX:
+        if size > SETTINGS.most_shift_px:
             self._worth[:] = 0
             return
         self.shift_px = dx, dy
@@ -146,27 +175,27 @@ class TemporalFilter:
 
 
 def _explains(shift: tuple[float, float], before: Float32, now: Float32) -> bool:
-    """Whether the picture as a whole has moved, and not just something that stands out in it.
+    """Whether the whole image has moved, and not only a dark object in it.
 
-    A wire that moves before a patient who does not draws the peak of the phase correlation to itself. So the shift must
-    make the steeper parts of the picture fit better than no shift does, each of which counts once, however dark it is.
-    Both pictures are smoothed, or what is interpolated would fit better for having less noise.
+    A wire that moves in front of a patient at rest attracts the peak of the phase correlation. So the shift must reduce
+    the median difference over the steeper pixels, each of which counts once, however dark it is. Both images are
+    smoothed first, since interpolation alone lowers the noise.
     """
-    a, b = (cv2.GaussianBlur(x, (0, 0), _SMOOTHED_PX) for x in (before, now))
+    a, b = (cv2.GaussianBlur(x, (0, 0), SETTINGS.smoothing_px) for x in (before, now))
     M = np.array([[1, 0, shift[0]], [0, 1, shift[1]]], np.float32)
     moved = cv2.warpAffine(a, M, a.shape[::-1], flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
     steep = np.abs(cv2.Sobel(b, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(b, cv2.CV_32F, 0, 1))
-    there = steep > np.quantile(steep[::4, ::4], 1 - _STEEP_SHARE)
+    there = steep > np.quantile(steep[::4, ::4], 1 - SETTINGS.steep_fraction)
     still, shifted = (np.abs(x - b)[there] for x in (a, moved))
-    return float(np.median(shifted)) < _BETTER * float(np.median(still))
+    return float(np.median(shifted)) < SETTINGS.reduced_to * float(np.median(still))
 
 
 @njit(**_OPTIONS)
 def _blend(counts, scale, slope, offset, memory, worth, ring, sums):
-    """Memory towards the frame: by 1 / (n + 1) at first, by _NEWEST in the long run, wholly where something moved.
+    """Moves the memory towards the frame: by 1 / (n + 1) at first, by _NEWEST later, wholly where something moved.
 
-    Row by row, so that what is read stays in the processor's nearest cache: differences of the window's rows lie in
-    `ring`, their sums by column in `sums`, with the window's radius to either side.
+    Row by row, so that the data stays in the first-level cache: `ring` holds the differences of the window's rows, and
+    `sums` their column sums, padded by the window's radius on either side.
     """
     rows, cols = counts.shape
     ring[:] = 0

@@ -13,9 +13,9 @@ from tqdm import tqdm
 from fluoronav.case import Case, Structure, load_case, sample_distances
 from fluoronav.geometry import Camera
 from fluoronav.paths import shipped
-from fluoronav.stream.alerts import AlertBook
 from fluoronav.stream.frame import Budget, FrameRecord, Instrument
 from fluoronav.stream.guidance import GuidanceStage
+from fluoronav.stream.guidance.distances import LIMITS
 
 Float = NDArray[np.float64]
 
@@ -32,7 +32,6 @@ class ApproachSettings:
     speeds_mm_s: tuple[float, float] = (2.0, 60.0)  # log-uniform
     sigmas_mm: tuple[float, float] = (0.2, 1.0)  # error of the tip, 1 sigma per direction, uniform
     most_frames: int = 400
-    segmentation_sigma_mm: float = 0.35  # of the structures' surfaces, as the stage assumes
     # An alert is false if the true distance exceeds its threshold by more sigmas of the measured one. A bound of 95 %
     # comes early by 1.6 of them on average.
     false_sigmas: float = 4.0
@@ -84,8 +83,7 @@ def bench_alerts(approaches: int, seed: int) -> dict[str, Any]:
         speed, sigma = np.exp(rng.uniform(*np.log(SETTINGS.speeds_mm_s))), rng.uniform(*SETTINGS.sigmas_mm)
         travel = np.arange(SETTINGS.from_mm, rng.uniform(*SETTINGS.stops_mm), -speed / SETTINGS.fps)
         tips = goal - travel[: SETTINGS.most_frames, None] * axis
-        stage.alerts = AlertBook()
-        stage._levels.clear()
+        stage.start_again()
         _approach(stage, case, watched, tips, axis, float(sigma), rng, counts)
     stage.close()
     return {
@@ -109,7 +107,7 @@ def _approach(
     rng: np.random.Generator, counts: _Counts,
 ) -> None:  # fmt: skip
     """Runs one approach through the stage and counts its alerts."""
-    stated = float(np.hypot(sigma, SETTINGS.segmentation_sigma_mm))
+    stated = float(np.hypot(sigma, LIMITS.segmentation_sigma_mm))
     blank = np.zeros((2, 2), np.uint16)
     due_since: dict[str, int] = {}
     reached: set[str] = set()

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.imaging.xray.field_edge import exposed_mask
-from fluoronav.imaging.xray.field_of_view import dark_level, find_aperture
+from fluoronav.imaging.xray.field_edge import find_full_field_mask
+from fluoronav.imaging.xray.field_of_view import dark_level, find_field_of_view
 from fluoronav.imaging.xray.spatial_filter import LocalWiener
 from fluoronav.imaging.xray.temporal_filter import TemporalFilter
 
@@ -129,14 +129,14 @@ def _attenuation(counts: NDArray, before: Sequence[NDArray]) -> tuple[Float32, N
     rows, cols = counts.shape
     scale = max(rows, cols) / 1024
     small, fine = (_shrunk(counts, side) for side in (SETTINGS.field_side_px, SETTINGS.edge_side_px))
-    aperture = find_aperture(small)
-    dark = dark_level(small, aperture.field_mask)
-    reached = exposed_mask(aperture, fine)
+    view = find_field_of_view(small)
+    dark = dark_level(small, view.field_mask)
+    reached = find_full_field_mask(view, fine)
     if reached.mean() < SETTINGS.least_bone:
         reached = np.ones(fine.shape, np.bool_)
     wide = cv2.resize(reached.astype(np.float32), (cols, rows), interpolation=cv2.INTER_LINEAR)
     field = np.asarray(wide > 0.5)
-    filtered = _filtered(counts, before, dark, aperture.field_mask) if before else counts.astype(np.float32)
+    filtered = _filtered(counts, before, dark, view.field_mask) if before else counts.astype(np.float32)
     width = scale * (SETTINGS.filtered_quanta_px if before else SETTINGS.quanta_px)
     signal = cv2.GaussianBlur(filtered - np.float32(dark), (0, 0), width)
     field |= signal > SETTINGS.lit * np.median(signal[field])

@@ -1,8 +1,9 @@
-"""Where an instrument is heading: what lies ahead of it, and how soon it is there."""
+"""Distance and time to contact of an instrument with what lies ahead of it."""
 
 from __future__ import annotations
 
 from collections import deque
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,17 +14,28 @@ Float = NDArray[np.float64]
 
 # 95 % one-sided bound of a normal error.
 ONE_SIDED_95 = 1.645
-# How far ahead is looked, and in which steps.
-AHEAD_MM = np.arange(0.0, 81.0, 1.0)
-# A speed is the slope of the distances of the last so many frames; slower than this nothing is said of time.
-_FRAMES, _LEAST_FRAMES, _LEAST_MM_S, _SIGMAS = 12, 5, 1.0, 2.0
-_LONGEST_S = 20.0
+AHEAD_MM = np.arange(0.0, 81.0, 1.0)  # points ahead of the tip at which distances are taken
+
+
+@dataclass(frozen=True, slots=True)
+class ClosingLimits:
+    """When a time to contact is given; all are chosen."""
+
+    frames: int = 12  # over which the closing speed is fitted
+    least_frames: int = 5
+    most_gap_ns: int = 500_000_000  # between two frames; after a longer one the fit starts again
+    least_mm_s: float = 1.0  # slower instruments stand still
+    least_sigmas: float = 2.0  # of the speed
+    most_s: float = 20.0  # to contact
+
+
+CLOSING = ClosingLimits()
 
 
 def ahead_mm(
     obstacle: Structure | NoGo, tip_ct: Float, axis_ct: Float, radius_mm: float, sigmas_mm: Float, out: Float
 ) -> float | None:
-    """How far the instrument may go on in its direction before it can touch an obstacle; None where it does not.
+    """Way of an instrument along its axis until it can touch an obstacle; None where it does not.
 
     Parameters
     ----------
@@ -33,14 +45,14 @@ def ahead_mm(
     radius_mm : float
         Of the instrument.
     sigmas_mm : ndarray, shape (len(AHEAD_MM),)
-        Error of the place that the tip reaches, 1 sigma; it grows with the way.
+        Error of the tip's position at each point ahead, 1 sigma.
     out : ndarray, shape (len(AHEAD_MM), 4)
         Scratch.
 
     Returns
     -------
     float or None
-        mm from the tip, on the near side of its 95 % bound.
+        mm from the tip: the 95 % lower bound.
     """
     obstacle.distances(tip_ct + AHEAD_MM[:, None] * axis_ct, out)
     lower = out[:, 0] - radius_mm - ONE_SIDED_95 * sigmas_mm
@@ -54,29 +66,29 @@ def ahead_mm(
 
 
 class ClosingSpeed:
-    """How fast one instrument comes nearer to one structure."""
+    """Closing speed of one instrument at one structure."""
 
     def __init__(self) -> None:
-        self._seen: deque[tuple[int, float]] = deque(maxlen=_FRAMES)
+        self._distances: deque[tuple[int, float]] = deque(maxlen=CLOSING.frames)
 
     def contact_s(self, t_acq: int, distance_mm: float) -> float | None:
-        """Takes a distance; returns the seconds to contact at the speed of the last frames, or None.
+        """Takes a distance; returns the seconds to contact at the speed of the last frames.
 
-        None while it moves away, stands still, or moves less than its noise says.
+        None while it moves away, stands still, or its speed is within the noise.
         """
-        if self._seen and not 0 < t_acq - self._seen[-1][0] < 500_000_000:
-            self._seen.clear()
-        self._seen.append((t_acq, distance_mm))
-        if len(self._seen) < _LEAST_FRAMES:
+        if self._distances and not 0 < t_acq - self._distances[-1][0] < CLOSING.most_gap_ns:
+            self._distances.clear()
+        self._distances.append((t_acq, distance_mm))
+        if len(self._distances) < CLOSING.least_frames:
             return None
-        t = np.array([(s[0] - t_acq) / 1e9 for s in self._seen])
-        d = np.array([s[1] for s in self._seen])
+        t = np.array([(s[0] - t_acq) / 1e9 for s in self._distances])
+        d = np.array([s[1] for s in self._distances])
         t -= t.mean()
         spread = float(t @ t)
         slope = float(t @ d) / spread
-        off = d - d.mean() - slope * t
-        sigma = float(np.sqrt(off @ off / (len(d) - 2) / spread))
-        if -slope < _LEAST_MM_S or -slope < _SIGMAS * sigma:
+        residuals = d - d.mean() - slope * t
+        sigma = float(np.sqrt(residuals @ residuals / (len(d) - 2) / spread))
+        if -slope < CLOSING.least_mm_s or -slope < CLOSING.least_sigmas * sigma:
             return None
         seconds = max(distance_mm, 0.0) / -slope
-        return seconds if seconds < _LONGEST_S else None
+        return seconds if seconds < CLOSING.most_s else None

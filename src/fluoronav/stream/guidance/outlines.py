@@ -14,14 +14,28 @@ from fluoronav.geometry import Camera, transform_points
 from fluoronav.stream.frame import Outline
 
 Float = NDArray[np.float64]
-_SIDE = 256
-_POINT_STEP_MM = 1.0
-_MAX_POINTS = 60000
-_MOST_STEPS = 120
-# Samples along a side of a block, and how near a surface may be that comes near any of them, from its middle: to a
-# corner, and on as far as a sample may be; with a margin, since a field's steps are rounded.
-_BLOCK = 4
-_BLOCK_REACH = 1.3 * ((_BLOCK - 1) / 2 * np.sqrt(3) + 0.9)
+
+
+@dataclass(frozen=True, slots=True)
+class OutlineSettings:
+    """Settings of the silhouettes; all are chosen."""
+
+    side_px: int = 256  # longer side of the small image in which silhouettes are searched
+    point_step_mm: float = 1.0  # between the points of a surface
+    most_steps: int = 120  # along the longest side of a structure; larger ones get coarser points
+    most_points: int = 60_000  # of one surface
+    near_steps: float = 0.9  # from a grid point to the surface, for a point that is moved onto it
+    block: int = 4  # grid points along a side of a block, which is searched only if the surface may come near
+    block_margin: float = 1.3  # on its reach, since a distance field is rounded
+    least_contour_px: int = 12
+    least_curve: int = 8  # points
+    thinned_from: int = 60  # points of a curve, of which every second is then left out
+
+
+SETTINGS = OutlineSettings()
+_BLOCK = SETTINGS.block
+# From a block's middle to its corner, and on to the surface, in steps.
+_BLOCK_REACH = SETTINGS.block_margin * ((_BLOCK - 1) / 2 * np.sqrt(3) + SETTINGS.near_steps)
 
 
 def surface_points(obstacle: Structure | NoGo) -> Float:
@@ -33,9 +47,9 @@ def surface_points(obstacle: Structure | NoGo) -> Float:
     if bounds is None:
         return np.empty((0, 3))
     low, high = bounds
-    step_mm = max(_POINT_STEP_MM, float((high - low).max()) / _MOST_STEPS)
+    step_mm = max(SETTINGS.point_step_mm, float((high - low).max()) / SETTINGS.most_steps)
     axes = [np.arange(a, b + step_mm, step_mm) for a, b in zip(low, high, strict=True)]
-    # A distance changes by no more than the way that one goes: most blocks of the grid need no closer look.
+    # A distance changes by at most the length of a step, so most blocks of the grid can be skipped.
     middles = [axis[::_BLOCK] + (_BLOCK - 1) / 2 * step_mm for axis in axes]
     of_block = _sampled(obstacle, np.stack(np.meshgrid(*middles, indexing="ij"), axis=-1).reshape(-1, 3))[:, 0]
     maybe = (np.abs(of_block) < _BLOCK_REACH * step_mm).reshape([len(m) for m in middles])
@@ -43,9 +57,9 @@ def surface_points(obstacle: Structure | NoGo) -> Float:
         maybe = maybe.repeat(_BLOCK, axis=k).take(np.arange(len(axis)), axis=k)
     points = np.stack([axis[at] for axis, at in zip(axes, np.nonzero(maybe), strict=True)], axis=-1)
     out = _sampled(obstacle, points)
-    near = np.abs(out[:, 0]) < 0.9 * step_mm
+    near = np.abs(out[:, 0]) < SETTINGS.near_steps * step_mm
     found = points[near] - out[near, :1] * out[near, 1:]
-    keep = np.linspace(0, len(found) - 1, min(len(found), _MAX_POINTS)).astype(int)
+    keep = np.linspace(0, len(found) - 1, min(len(found), SETTINGS.most_points)).astype(int)
     return found[keep]
 
 
@@ -70,8 +84,8 @@ def _bounds_ct(obstacle: Structure | NoGo) -> tuple[Float, Float] | None:
 
 
 @dataclass
-class _Rim:
-    """The points of a surface that make its silhouette from one direction, as closed curves in the patient."""
+class Silhouette:
+    """The points of a surface that form its silhouette from one direction, as closed curves, LPS mm."""
 
     structure: str
     color: str
@@ -79,52 +93,53 @@ class _Rim:
 
 
 class OutlineModel:
-    """Silhouettes that follow small motions exactly and are found anew after large ones.
+    """Silhouettes that follow small motions exactly and are searched anew after large ones.
 
-    From one pose, each structure's surface points are drawn into a small image that remembers which point is where; the
-    border of what was drawn gives the points on the rim. For as long as the view turns little these same points are
-    the silhouette, and a frame only has to project them.
+    Each structure's surface points are drawn into a small image that holds their indices. The border of the drawing
+    gives the points of the silhouette. While the view turns little the silhouette consists of the same points, and a
+    frame only has to project them.
     """
 
     def __init__(self, structures: Sequence[Structure | NoGo], camera: Camera) -> None:
         self._surfaces = [(s, surface_points(s)) for s in structures]
         self._camera = camera
-        self._scale = _SIDE / max(camera.rows, camera.cols)
+        self._scale = SETTINGS.side_px / max(camera.rows, camera.cols)
         self._small = camera.scaled(self._scale)
 
-    def rims(self, T_camera_ct: Float) -> list[_Rim]:
-        """Finds the rims for a pose (milliseconds: not on the frame path)."""
+    def silhouettes(self, T_camera_ct: Float) -> list[Silhouette]:
+        """Searches the silhouettes for a pose (milliseconds: not on the frame path)."""
         found = []
         for structure, points in self._surfaces:
-            curves = self._rim(points, T_camera_ct) if len(points) else []
-            found.append(_Rim(structure.name, structure.color, curves))
+            curves = self._curves(points, T_camera_ct) if len(points) else []
+            found.append(Silhouette(structure.name, structure.color, curves))
         return found
 
-    def outlines(self, rims: list[_Rim], T_camera_ct: Float, own: Mapping[str, Float]) -> tuple[Outline, ...]:
-        """Projects rims into the image, pixels to a tenth.
+    def outlines(
+        self, silhouettes: list[Silhouette], T_camera_ct: Float, own: Mapping[str, Float]
+    ) -> tuple[Outline, ...]:
+        """Projects silhouettes into the image, pixels to a tenth.
 
         Parameters
         ----------
-        rims : list
-            From :meth:`rims`.
+        silhouettes : list of Silhouette
         T_camera_ct : ndarray, shape (4, 4)
         own : mapping
-            By structure: the pose of those that have one of their own.
+            Pose by structure, for those that have their own.
         """
         out = []
-        for rim in rims:
+        for silhouette in silhouettes:
             paths = []
-            T = own.get(rim.structure, T_camera_ct)
-            for curve in rim.curves_ct:
+            T = own.get(silhouette.structure, T_camera_ct)
+            for curve in silhouette.curves_ct:
                 uv = self._camera.project(transform_points(T, curve))
                 if np.isfinite(uv).all():
                     paths.append(np.round(uv, 1))
             if paths:
-                out.append(Outline(rim.structure, rim.color, tuple(paths)))
+                out.append(Outline(silhouette.structure, silhouette.color, tuple(paths)))
         return tuple(out)
 
-    def _rim(self, points_ct: Float, T_camera_ct: Float) -> list[Float]:
-        margin = _SIDE // 4
+    def _curves(self, points_ct: Float, T_camera_ct: Float) -> list[Float]:
+        margin = SETTINGS.side_px // 4
         rows, cols = self._small.rows + 2 * margin, self._small.cols + 2 * margin
         uv = self._small.project(transform_points(T_camera_ct, points_ct)) + margin
         ok = np.asarray(np.isfinite(uv).all(1))
@@ -138,7 +153,7 @@ class OutlineModel:
         contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         curves = []
         for contour in contours:
-            if len(contour) < 12:
+            if len(contour) < SETTINGS.least_contour_px:
                 continue
             indices = []
             for u, v in contour[:, 0]:
@@ -148,9 +163,9 @@ class OutlineModel:
                     index = window.max()
                 if index >= 0 and (not indices or indices[-1] != index):
                     indices.append(index)
-            if len(indices) >= 8:
+            if len(indices) >= SETTINGS.least_curve:
                 curve = points_ct[indices]
-                # A light closed smoothing: neighbouring rim points come from different depths of the surface.
+                # Smoothed along the curve: neighbouring points come from different depths of the surface.
                 smooth = (np.roll(curve, 1, 0) + 2 * curve + np.roll(curve, -1, 0)) / 4
-                curves.append(smooth[:: 2 if len(smooth) > 60 else 1])
+                curves.append(smooth[:: 2 if len(smooth) > SETTINGS.thinned_from else 1])
         return curves

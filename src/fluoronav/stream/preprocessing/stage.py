@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from itertools import pairwise
 
 import cv2
@@ -11,19 +12,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.imaging.xray.detector import DetectorCalibration, DetectorCorrection, DetectorError
-from fluoronav.imaging.xray.field_edge import exposed_mask
-from fluoronav.imaging.xray.field_of_view import Aperture, dark_level, find_aperture
+from fluoronav.imaging.xray.field_edge import find_full_field_mask
+from fluoronav.imaging.xray.field_of_view import FieldOfView, dark_level, find_field_of_view
+from fluoronav.imaging.xray.field_shapes import EDGE_SIDE, FIELD_SIDE
 from fluoronav.stream.frame import Budget, FrameRecord, blank_counts
 
-# The finest is for the detector of instruments, the others for the registration.
+# Pixels of the longer side: the finest level is for the detection of instruments, the others for the registration.
 SIDES = (512, 256, 128, 64)
-_MASK_SIDE, _RIM_SIDE = 128, 512
-# The dark level and the aperture change when somebody moves a blade or a setting, not from frame to frame.
-_MASK_EVERY_FRAMES = 15
-# While a pose is searched for, which takes both cores, looking takes several times as long and makes a frame late.
-_RARER_IN_A_SEARCH = 4
-# It waits for a frame that leaves time for it, but no longer than this.
-_MOST_LATER_FRAMES = 15
+
+
+@dataclass(frozen=True, slots=True)
+class FieldUpdates:
+    """When the field of view and the dark level are updated, in frames; all are chosen."""
+
+    every: int = 15  # they change when blades or settings do, not from frame to frame
+    in_a_search: int = 4  # factor on `every`: the pose search uses both cores, and an update would delay a frame
+    most_delay: int = 15  # an update waits this long for a frame that leaves time for it
+
+
+UPDATES = FieldUpdates()
 
 
 class Binning:
@@ -44,7 +51,7 @@ class Binning:
     def __call__(self, frame: FrameRecord, out: NDArray[np.float32]) -> None:
         """Writes the binned counts of a frame."""
         if frame.corrected.dtype == np.uint8:
-            # Averages of 8 bit counts have fractions that matter.
+            # Means of 8 bit counts must keep their fractions.
             np.copyto(self._full, frame.corrected)
             cv2.resize(self._full, self._shape, dst=out, interpolation=cv2.INTER_AREA)
         else:
@@ -55,7 +62,7 @@ class Binning:
 
 
 def write_attenuation(counts: NDArray[np.float32], frame: FrameRecord, out: NDArray[np.float32]) -> None:
-    """Minus the logarithm of the share of the open beam that is left.
+    """Minus the logarithm of the transmitted fraction of the open beam.
 
     Parameters
     ----------
@@ -68,7 +75,7 @@ def write_attenuation(counts: NDArray[np.float32], frame: FrameRecord, out: NDAr
     full = float(frame.full_scale)
     open_beam = max((frame.open_beam or full) - frame.dark, 1.0)
     np.subtract(counts, np.float32(frame.dark), out=out)
-    # Half a count at the least: the logarithm of nothing is not an attenuation.
+    # At least half a count, since the logarithm of 0 is infinite.
     np.maximum(out, np.float32(0.5 * full / 65535), out=out)
     cv2.log(out, out)
     np.subtract(np.float32(np.log(open_beam)), out, out=out)
@@ -77,11 +84,11 @@ def write_attenuation(counts: NDArray[np.float32], frame: FrameRecord, out: NDAr
 class AttenuationStage:
     """Corrects the detector, bins the counts, subtracts the dark level and takes the logarithm.
 
-    Where the camera file names a calibration of the detector, `frame.corrected` is the corrected frame. The image is
-    not undistorted: rays are cast through the distorted pixels instead, which loses nothing.
+    Where the camera file names a calibration of the detector, `frame.corrected` is the corrected frame. The
+    image is not undistorted: rays are cast through the distorted pixels instead, which loses nothing.
 
-    Counts are binned before the logarithm: at 20 photons a pixel the logarithm of a mean is right and the mean of
-    logarithms is not. The dark level is what the detector reads outside the aperture, where there is one.
+    Counts are binned before the logarithm: at 20 photons a pixel the mean of logarithms is biased. The dark level is
+    the detector's reading outside the field of view, where it has an edge.
     """
 
     name = "attenuation"
@@ -92,12 +99,12 @@ class AttenuationStage:
     def __init__(self) -> None:
         self._detector: DetectorCorrection | None = None
         self._dark = 0.0
-        self._aperture: Aperture | None = None
-        self._exposed: NDArray[np.bool_] | None = None
+        self._field: FieldOfView | None = None
+        self._full_field_mask: NDArray[np.bool_] | None = None
         self._begun = False
-        self._since_looked = 0
-        self._rim_is_due = False
-        self._look_took_ms = self._rim_took_ms = 0.0
+        self._since_update = 0
+        self._edges_are_due = False
+        self._field_took_ms = self._edges_took_ms = 0.0
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         longest = max(camera.rows, camera.cols)
@@ -107,7 +114,7 @@ class AttenuationStage:
         }
         self._counts = {side: np.zeros(shape, np.float32) for side, shape in self._shapes.items()}
         self._attenuation = {side: np.zeros(shape, np.float32) for side, shape in self._shapes.items()}
-        # Each level is made of the next larger one, but not of one that is larger than the frame.
+        # Each level is binned from the next larger one, unless that is larger than the frame.
         of_frame = [SIDES[0], *(smaller for larger, smaller in pairwise(SIDES) if larger > longest)]
         self._bin_frame = {side: Binning(camera.rows, camera.cols, self._shapes[side]) for side in of_frame}
         self._detector = None
@@ -122,47 +129,47 @@ class AttenuationStage:
             self._detector = DetectorCorrection(calibration)
             for counts in blank_counts(camera.rows, camera.cols):
                 self._detector(counts, 8)  # compiles
-        if self._aperture is None:
-            # The first frame looks for its field, which took four times as long while all that needs was being loaded.
-            y, x = np.mgrid[:_RIM_SIDE, :_RIM_SIDE] / _RIM_SIDE - 0.5
+        if self._field is None:
+            # A search now loads all that it needs: otherwise it would take four times as long in the first frame.
+            y, x = np.mgrid[:EDGE_SIDE, :EDGE_SIDE] / EDGE_SIDE - 0.5
             fine = np.where(np.hypot(x, y) < 0.45, 1000, 0).astype(np.float32)
-            small = cv2.resize(fine, (_MASK_SIDE, _MASK_SIDE), interpolation=cv2.INTER_AREA)
-            self._look_around({_MASK_SIDE: np.asarray(small, np.float32)})
-            self._follow_rim({_RIM_SIDE: fine})
-        self._begun, self._since_looked, self._rim_is_due = False, 0, False
+            small = cv2.resize(fine, (FIELD_SIDE, FIELD_SIDE), interpolation=cv2.INTER_AREA)
+            self._find_field({FIELD_SIDE: np.asarray(small, np.float32)})
+            self._refine_edges({EDGE_SIDE: fine})
+        self._begun, self._since_update, self._edges_are_due = False, 0, False
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
         if self._detector is not None:
             frame.corrected = self._detector(frame.counts, frame.bits)
         counts = self._bin(frame)
         if not self._begun:
-            self._look_around(counts)
-            self._follow_rim(counts)
+            self._find_field(counts)
+            self._refine_edges(counts)
             self._begun = True
         frame.dark = self._dark
         for side in SIDES:
             write_attenuation(counts[side], frame, self._attenuation[side])
         frame.pyramid = self._attenuation
-        assert self._aperture is not None
-        frame.field_mask, frame.full_field_mask = self._aperture.field_mask, self._exposed
+        assert self._field is not None
+        frame.field_mask, frame.full_field_mask = self._field.field_mask, self._full_field_mask
 
     def idle(self, frame: FrameRecord, budget: Budget) -> None:
-        # Several milliseconds each, which no frame has to wait for: an aperture that changes is noticed a frame later,
-        # and its rim after the next.
-        self._since_looked += 1
-        if self._rim_is_due:
-            if self._may(budget, self._rim_took_ms, 1):
-                self._rim_took_ms = _timed(self._follow_rim, self._counts)
-                self._rim_is_due = False
+        # Each takes several milliseconds, for which no frame waits: a change of the field of view is seen one frame
+        # later, and its refined edges after the next.
+        self._since_update += 1
+        if self._edges_are_due:
+            if self._may(budget, self._edges_took_ms, 1):
+                self._edges_took_ms = _timed(self._refine_edges, self._counts)
+                self._edges_are_due = False
             return
-        every = _MASK_EVERY_FRAMES * (_RARER_IN_A_SEARCH if frame.status == "searching" else 1)
-        if self._since_looked >= every and self._may(budget, self._look_took_ms, every):
-            self._look_took_ms = _timed(self._look_around, self._counts)
-            self._since_looked, self._rim_is_due = 0, True
+        every = UPDATES.every * (UPDATES.in_a_search if frame.status == "searching" else 1)
+        if self._since_update >= every and self._may(budget, self._field_took_ms, every):
+            self._field_took_ms = _timed(self._find_field, self._counts)
+            self._since_update, self._edges_are_due = 0, True
 
     def _may(self, budget: Budget, takes_ms: float, due_after: int) -> bool:
-        """Whether there is time for what was due so many frames after the last look, or it has waited long enough."""
-        return budget.left_ms() > takes_ms or self._since_looked >= due_after + _MOST_LATER_FRAMES
+        """Whether an update that is due has time in this frame, or has waited long enough."""
+        return budget.left_ms() > takes_ms or self._since_update >= due_after + UPDATES.most_delay
 
     def close(self) -> None: ...
 
@@ -179,18 +186,18 @@ class AttenuationStage:
                 )
         return self._counts
 
-    def _look_around(self, counts: dict[int, NDArray[np.float32]]) -> None:
-        small = counts[_MASK_SIDE]
-        self._aperture = find_aperture(small)
-        self._dark = dark_level(small, self._aperture.field_mask)
+    def _find_field(self, counts: dict[int, NDArray[np.float32]]) -> None:
+        small = counts[FIELD_SIDE]
+        self._field = find_field_of_view(small)
+        self._dark = dark_level(small, self._field.field_mask)
 
-    def _follow_rim(self, counts: dict[int, NDArray[np.float32]]) -> None:
-        assert self._aperture is not None
-        self._exposed = exposed_mask(self._aperture, counts[_RIM_SIDE])
+    def _refine_edges(self, counts: dict[int, NDArray[np.float32]]) -> None:
+        assert self._field is not None
+        self._full_field_mask = find_full_field_mask(self._field, counts[EDGE_SIDE])
 
 
 def _timed(work: Callable[[dict[int, NDArray[np.float32]]], None], counts: dict[int, NDArray[np.float32]]) -> float:
-    """Does it, and says how many milliseconds it took."""
+    """Runs it; returns the milliseconds that it took."""
     begin = time.perf_counter()
     work(counts)
     return (time.perf_counter() - begin) * 1000

@@ -1,4 +1,4 @@
-"""The picture for the display, made when the overlay has left, on the second core."""
+"""The displayed image, made on the second core after the overlay was sent."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.imaging.inference import InferenceSettings
-from fluoronav.imaging.xray.contrast import DisplayPicture
+from fluoronav.imaging.xray.contrast import DisplayContrast
 from fluoronav.imaging.xray.denoiser import SIDE, LearnedDenoiser
 from fluoronav.imaging.xray.spatial_filter import LocalWiener
 from fluoronav.imaging.xray.temporal_filter import TemporalFilter
@@ -20,9 +20,9 @@ Float32 = NDArray[np.float32]
 
 
 class ViewStage:
-    """Filters each frame over time and brings out its contrast, beside the frame path.
+    """Denoises each frame and enhances its contrast, outside the frame path.
 
-    A frame that arrives while the last one is still being made is left out of the picture, and counted in `skipped`.
+    A frame that arrives while the last one is in work is left out, and counted in `skipped`.
     """
 
     name = "view"
@@ -40,7 +40,7 @@ class ViewStage:
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         progress("view: kernels")
         shape = camera.rows, camera.cols
-        self._display = DisplayPicture(*shape)
+        self._display = DisplayContrast(*shape)
         self._learned = self._network(shape, progress)
         self._spatial: Callable[[Float32, Float32], Float32] = self._learned or LocalWiener(*shape)
         for dtype in (np.uint8, np.uint16):  # compiles for both
@@ -50,7 +50,7 @@ class ViewStage:
         self._display(self._spatial(blank, blank))
 
     def _network(self, shape: tuple[int, int], progress: Callable[[str], None]) -> LearnedDenoiser | None:
-        """The learned denoiser, where the settings mean it."""
+        """The learned denoiser, where the settings ask for it."""
         wanted, engine = self._inference.denoiser, self._inference.engine
         if wanted == "filter" or (wanted == "auto" and engine in ("cpu", "openvino")):
             return None
@@ -80,8 +80,8 @@ class ViewStage:
             if not self._making.done():
                 self.skipped += 1
                 return
-            self._making.result()  # nothing that failed is passed over
-        # A copy: the frame's memory is the message's.
+            self._making.result()  # raises what has failed
+        # A copy, since the frame's memory is the message's.
         counts = np.array(frame.corrected)
         if frame.inverse:
             np.subtract(counts.dtype.type(frame.full_scale), counts, out=counts)
@@ -92,7 +92,7 @@ class ViewStage:
         self._worker.shutdown(wait=True, cancel_futures=True)
 
     def wait(self) -> None:
-        """Returns when the picture at hand is made; for benches and tests."""
+        """Returns when the image in work is made; for benches and tests."""
         if self._making is not None:
             self._making.result()
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from fluoronav.geometry import Camera
-from fluoronav.imaging.xray.contrast import DisplayPicture
+from fluoronav.imaging.xray.contrast import DisplayContrast
 from fluoronav.imaging.xray.detector import DetectorCalibration, DetectorCorrection
 from fluoronav.imaging.xray.noise import NoiseModel
 from fluoronav.imaging.xray.spatial_filter import LocalWiener
@@ -63,7 +63,7 @@ def bench_enhancement(data: Path, frames: int = FRAMES, pictures: Path | None = 
     scene, chain_of = moving_wire(frames)
     rows: list[dict[str, Any]] = []
     sheet: list[NDArray[np.uint8]] = []
-    display = DisplayPicture(*scene.clean[0].shape)
+    display = DisplayContrast(*scene.clean[0].shape)
     display_ms: list[float] = []
     for dose in DOSES:
         noisy, truth, model, dark = _exposed(scene, chain_of, dose)

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.imaging.inference import InferenceSettings
-from fluoronav.imaging.xray.contrast import DisplayPicture
+from fluoronav.imaging.xray.contrast import DisplayContrast
 from fluoronav.imaging.xray.denoiser import SIDE, LearnedDenoiser
-from fluoronav.imaging.xray.field_of_view import find_aperture
+from fluoronav.imaging.xray.field_of_view import find_field_of_view
 from fluoronav.imaging.xray.file import read_xray
 from fluoronav.imaging.xray.noise import NoiseModel
 from fluoronav.imaging.xray.spatial_filter import LocalWiener
@@ -42,13 +42,13 @@ def _real(path: Path) -> list[NDArray[np.uint8]]:
         scale = SIDE / max(beam.shape)
         beam = cv2.resize(beam, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     rows, cols = beam.shape
-    field_mask = find_aperture(
+    field_mask = find_field_of_view(
         cv2.resize((60000 * beam / beam.max()).astype(np.float32), (128, 128), interpolation=cv2.INTER_AREA)
     ).field_mask
     photons = FULL_PHOTONS * 0.25 * beam / beam.mean()
     gain, dark, rng = 200.0, 1000.0, np.random.default_rng(SEED)
     model = NoiseModel(gain, dark, 0.0)
-    temporal, display = TemporalFilter(rows, cols), DisplayPicture(rows, cols)
+    temporal, display = TemporalFilter(rows, cols), DisplayContrast(rows, cols)
     counts = out = np.zeros((rows, cols), np.float32)
     for _ in range(SETTINGS.settled):
         counts = np.clip(gain * rng.poisson(photons) + dark, 0, 65535).astype(np.uint16)
