@@ -161,8 +161,7 @@ class Detection:
     sigma_px, sigma_deg : float
         Of the tip and of the direction, 1 sigma.
     sagitta_px : float
-        Offset of its axis from the middle of the chord between tail and tip; positive towards the direction turned by a
-        quarter from columns to rows; 0 where it is straight.
+        As in :class:`Curvature`; 0 where it is straight.
     age : int
         Frames since it was seen.
     age_ms : float
@@ -276,15 +275,6 @@ class ToolSample:
     t_acq: int
     T_tracker_tool: Float | None
     error_mm: float
-
-
-@dataclass(frozen=True, slots=True)
-class ViewPicture:
-    """One enhanced frame for the display, uint8; `pixels` are valid until the next one is made."""
-
-    seq: int
-    t_acq: int
-    pixels: NDArray[np.uint8]
 
 
 class Budget:

@@ -6,13 +6,23 @@ The pipeline knows no stage by its class: it reads these declarations, and asks 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.stream.alerts import AlertBook
-from fluoronav.stream.frame import Alert, Budget, FrameRecord, RegistrationResult, ToolSample, ViewPicture
+from fluoronav.stream.frame import Alert, Budget, FrameRecord, RegistrationResult, ToolSample
+
+
+@dataclass(frozen=True, slots=True)
+class ViewPicture:
+    """One enhanced frame for the display, uint8; `pixels` are valid until the next one is made."""
+
+    seq: int
+    t_acq: int
+    pixels: NDArray[np.uint8]
 
 
 class Stage(Protocol):

@@ -14,7 +14,7 @@ import zmq
 from numpy.typing import NDArray
 
 from fluoronav.site.launch import LaunchFile
-from fluoronav.stream.frame import Budget, FrameRecord, ViewPicture
+from fluoronav.stream.frame import Budget, FrameRecord
 from fluoronav.stream.pipeline.accounting import FrameAccount
 from fluoronav.stream.pipeline.chain import Chain
 from fluoronav.stream.pipeline.messages import overlay_message, view_header
@@ -23,7 +23,7 @@ from fluoronav.stream.pipeline.repeats import PictureRepeats
 from fluoronav.stream.pipeline.standing import RecentFrames, Standing
 from fluoronav.stream.pipeline.tool_intake import LIMITS as TOOL_LIMITS
 from fluoronav.stream.pipeline.tool_intake import ToolIntake
-from fluoronav.stream.stage import HoldsAlerts, HoldsPose, MakesPictures, ObservesTools
+from fluoronav.stream.stage import HoldsAlerts, HoldsPose, MakesPictures, ObservesTools, ViewPicture
 from fluoronav.wire import FrameHeader, InvalidMessage, decode_frame, subscriber
 from fluoronav.wire.clock import ClockOffset
 

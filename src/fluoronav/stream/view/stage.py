@@ -13,8 +13,9 @@ from fluoronav.imaging.xray.contrast import DisplayContrast
 from fluoronav.imaging.xray.denoiser import SIDE, LearnedDenoiser
 from fluoronav.imaging.xray.spatial_filter import LocalWiener
 from fluoronav.imaging.xray.temporal_filter import TemporalFilter
-from fluoronav.stream.frame import Budget, FrameRecord, ViewPicture
+from fluoronav.stream.frame import Budget, FrameRecord
 from fluoronav.stream.priority import beside_the_frame_path
+from fluoronav.stream.stage import ViewPicture
 
 Float32 = NDArray[np.float32]
 
