@@ -70,5 +70,5 @@ def test_the_stage_says_what_it_denoises_with(rng, camera, settings, learned):
     stage.idle(frame, Budget(1e6))
     stage.wait()
     stage.close()
-    assert len(pictures) == 1 and ("denoiser" in frame.models) == learned
+    assert len(pictures) == 1 and ("denoiser" in stage.models) == learned
     assert ("CPUExecutionProvider" in stage.engine) == learned

@@ -92,7 +92,7 @@ def test_the_command_makes_a_file_that_the_camera_file_names(panel, tmp_path, ca
     raw = frame.counts.astype(float).std()
     stage.process(frame, Budget(30))
     # What is left is the photons' own noise, 100 counts each.
-    assert frame.counts.astype(float).std() == pytest.approx(100 * np.sqrt(50), rel=0.05) and raw > 800
+    assert frame.corrected.astype(float).std() == pytest.approx(100 * np.sqrt(50), rel=0.05) and raw > 800
     camera_file.write_text(yaml.safe_dump({"rows": 64, "cols": SIDE, "K": K, "detector": "panel.npz"}))
     with pytest.raises(DetectorError, match="is for 128 x 128 pixels, the camera has 128 x 64"):
         AttenuationStage().prepare(None, Camera.load(camera_file))

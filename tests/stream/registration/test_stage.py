@@ -186,14 +186,14 @@ def test_jobs_that_all_ended_in_a_stall_leave_the_patches_of_the_pose_that_was_f
     """Patches were being placed when the pose was lost; no frame came until the new search had ended too."""
     counts, truth = exposures[0]
     rig.show(counts)
-    rig.show(counts)
+    frame = rig.show(counts)
     stage = rig.registration
     elsewhere = np.array(truth)
     elsewhere[0, 3] += 30
     stage._placing = stage._background.submit(stage._place, stage._sets[1], elsewhere, np.ones((128, 128), bool))
     stage.restart("lost")
     stage._placing.result()
-    stage._start_search(stage._latest)
+    stage._start_search(frame)
     stage._search.result()
     of_the_search = stage._sets[1]
     frame = rig.show(counts)
