@@ -14,7 +14,7 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 import fluoronav
 from fluoronav.case import CaseError
 from fluoronav.cli import build_parser
-from fluoronav.imaging.registration.register import RegisterError, Request, register_files
+from fluoronav.imaging.registration.register import RegisterError, RegistrationRequest, register_files
 
 SOURCE = Path(fluoronav.__file__).parent
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]+")
@@ -59,7 +59,7 @@ def test_register_has_the_option_that_its_error_names(tmp_path):
     image, camera = tmp_path / "a.png", tmp_path / "carm.yaml"
     cv2.imwrite(str(image), np.arange(64 * 64, dtype=np.uint16).reshape(64, 64))
     camera.write_text("rows: 64\ncols: 64\nK: [[200, 0, 31.5], [0, 200, 31.5], [0, 0, 1]]\n")
-    request = Request(ct, [image], cameras=[camera], auto=True)
+    request = RegistrationRequest(ct, [image], cameras=[camera], auto=True)
     with pytest.raises((RegisterError, CaseError), match="--series") as caught:
         register_files(request)
     named = OPTION.findall(str(caught.value))

@@ -1,4 +1,4 @@
-"""A tool's poses, taken from a tracker's stream for some seconds."""
+"""Collects a tool's poses from a tracker's stream."""
 
 from __future__ import annotations
 
@@ -15,32 +15,36 @@ from fluoronav.wire import InvalidMessage, decode_tools, subscriber
 
 Float = NDArray[np.float64]
 
+_POLL_MS = 50  # chosen: the bar moves smoothly
+
 
 class NoPoses(RuntimeError):
-    """Nothing was heard of the tool; the text says what was."""
+    """No pose of the tool was received; the text lists what was."""
 
 
 def collect_poses(endpoint: str, tool: str, seconds: float, what: str) -> Float:
-    """Poses of one tool from now on, with a progress bar.
+    """Collects poses of one tool for some seconds, with a progress bar.
 
     Parameters
     ----------
     endpoint : str
         Where the tracker publishes ``tool/*``.
     tool : str
-        Its id.
+        The tool's id.
     seconds : float
+        Duration.
     what : str
-        Said before the bar.
+        Label of the progress bar.
 
     Returns
     -------
     ndarray, shape (n, 4, 4)
-        ``T_tracker_tool``, mm, without samples that a tracker's track would not believe.
+        ``T_tracker_tool``, mm, without the samples that :class:`ToolTrack` rejects.
 
     Raises
     ------
     NoPoses
+        There was none in that time.
     """
     context = zmq.Context()
     socket = subscriber(context, endpoint, ["tool/"])
@@ -54,7 +58,7 @@ def collect_poses(endpoint: str, tool: str, seconds: float, what: str) -> Float:
         ) as bar:
             while (passed := time.monotonic() - start) < seconds:
                 bar.update(passed - bar.n)
-                if not socket.poll(50):
+                if not socket.poll(_POLL_MS):
                     continue
                 try:
                     message = decode_tools(socket.recv_multipart())

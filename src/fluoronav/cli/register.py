@@ -106,9 +106,9 @@ def _add_start(group: argparse._ArgumentGroup) -> None:
 
 
 def _register(options: argparse.Namespace) -> None:
-    from fluoronav.imaging.registration.register import Request, register_files
+    from fluoronav.imaging.registration.register import RegistrationRequest, register_files
 
-    request = Request(
+    request = RegistrationRequest(
         volume=options.volume,
         images=options.image,
         cameras=options.camera,

@@ -9,7 +9,7 @@ import SimpleITK as sitk
 
 from fluoronav.case import CaseError
 from fluoronav.geometry import CameraError
-from fluoronav.imaging.registration.register import RegisterError, Request, register_files
+from fluoronav.imaging.registration.register import RegisterError, RegistrationRequest, register_files
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def register(wrist, tmp_path, volume, **change):
         "cameras": [wrist / f"cam{c}.yaml" for c in (1, 2)],
         "init": tmp_path / "init.json",
     } | change
-    return register_files(Request(**request))
+    return register_files(RegistrationRequest(**request))
 
 
 def like(radius, voxels):

@@ -58,7 +58,7 @@ def test_line_integrals_derivatives_and_the_step_are_those_of_the_kernels(proble
     graph = problem.backend.equations(level, problem.start, problem.centre)
     (step,) = problem.backend._steps.values()
     used = n * level.size**2
-    of_graph = step.made["model"][:, :used]
+    of_graph = step.outputs["model"][:, :used]
     np.testing.assert_allclose(of_graph[0], model[0, :used], rtol=0.01)
     for k in range(1, 7):
         # A ray that meets the grid in step may fall into the cell beside: its slope is then another, its integral not.

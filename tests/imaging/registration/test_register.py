@@ -9,7 +9,7 @@ import SimpleITK as sitk
 from fluoronav.case import CaseError
 from fluoronav.cli import main
 from fluoronav.geometry import CameraError, inverse, moved_about
-from fluoronav.imaging.registration.register import RegisterError, Request, XrayFileError, register_files
+from fluoronav.imaging.registration.register import RegisterError, RegistrationRequest, XrayFileError, register_files
 from fluoronav.lab.bench.subjects import errors_mm
 
 SIZE = np.array([68, 86, 128]) * [0.39625, 0.39625, 0.625]
@@ -77,7 +77,7 @@ def test_two_views_find_the_radius_to_a_third_of_a_millimetre(wrist, tmp_path, r
 def test_one_view_is_right_across_the_ray_and_says_how_little_it_knows_along_it(wrist, tmp_path, rng, camera):
     G = truth(wrist, "0158", camera)
     images, cameras = files(wrist, "0158", (camera,))
-    result = register_files(Request(wrist / "radius.nrrd", images, cameras, start(G, rng, tmp_path, 5, 5)))
+    result = register_files(RegistrationRequest(wrist / "radius.nrrd", images, cameras, start(G, rng, tmp_path, 5, 5)))
     view = result["views"][0]
     in_space, across = errors(np.array(view["T_camera_ct"]), G)
     assert across < 0.7
@@ -88,7 +88,7 @@ def test_one_view_is_right_across_the_ray_and_says_how_little_it_knows_along_it(
 def test_a_start_that_is_quite_wrong_is_not_accepted(wrist, tmp_path, rng):
     images, cameras = files(wrist, "0158", (1, 2))
     init = start(truth(wrist, "0158", 1), rng, tmp_path, 90, 10)
-    result = register_files(Request(wrist / "radius.nrrd", images, cameras, init))
+    result = register_files(RegistrationRequest(wrist / "radius.nrrd", images, cameras, init))
     assert not result["accepted"] and "fits the image" in result["reason"]
 
 
@@ -101,7 +101,7 @@ def test_a_mirrored_bone_is_not_accepted_in_two_views(wrist, tmp_path, time_poin
     sitk.WriteImage(mirrored, str(tmp_path / "mirrored.nrrd"))
     (tmp_path / "init.json").write_text(json.dumps({"T_camera_ct": truth(wrist, time_point, 1).tolist()}))
     images, cameras = files(wrist, time_point, (1, 2))
-    result = register_files(Request(tmp_path / "mirrored.nrrd", images, cameras, tmp_path / "init.json"))
+    result = register_files(RegistrationRequest(tmp_path / "mirrored.nrrd", images, cameras, tmp_path / "init.json"))
     assert not result["accepted"]
 
 
@@ -115,9 +115,9 @@ def test_a_mirrored_bone_is_not_accepted_in_one_view_either(wrist, tmp_path, tim
     sitk.WriteImage(mirrored, str(tmp_path / "mirrored.nrrd"))
     (tmp_path / "init.json").write_text(json.dumps({"T_camera_ct": truth(wrist, time_point, camera).tolist()}))
     images, cameras = files(wrist, time_point, (camera,))
-    result = register_files(Request(tmp_path / "mirrored.nrrd", images, cameras, tmp_path / "init.json"))
+    result = register_files(RegistrationRequest(tmp_path / "mirrored.nrrd", images, cameras, tmp_path / "init.json"))
     assert not result["accepted"]
-    right = register_files(Request(wrist / "radius.nrrd", images, cameras, tmp_path / "init.json"))
+    right = register_files(RegistrationRequest(wrist / "radius.nrrd", images, cameras, tmp_path / "init.json"))
     # From the second side both hands fit within a hair: which is why one side may not be enough, and that is said.
     assert right["accepted"] or (camera == 2 and "add a second view" in right["reason"])
 
@@ -127,20 +127,20 @@ def test_wrong_files_are_refused_by_name(wrist, tmp_path, rng):
     init = start(truth(wrist, "0158", 1), rng, tmp_path)
     volume = wrist / "radius.nrrd"
     with pytest.raises(RegisterError, match="2 images but 1 cameras"):
-        register_files(Request(volume, images, cameras[:1], init))
+        register_files(RegistrationRequest(volume, images, cameras[:1], init))
     with pytest.raises(XrayFileError, match=r"cam1.yaml: cannot be read as an image"):
-        register_files(Request(volume, cameras, cameras, init))
+        register_files(RegistrationRequest(volume, cameras, cameras, init))
     with pytest.raises(CameraError, match=r"radius.nrrd: cannot be read as a camera"):
-        register_files(Request(volume, images, [volume, volume], init))
+        register_files(RegistrationRequest(volume, images, [volume, volume], init))
     with pytest.raises(CaseError, match=r"frame0158_cam1.tif: is 1760 x 1760 x 1 voxels|frame0158_cam1.tif"):
-        register_files(Request(images[0], images, cameras, init))
+        register_files(RegistrationRequest(images[0], images, cameras, init))
     with pytest.raises(CaseError, match=r"radius.nrrd: raw values .* say --units hu"):
-        register_files(Request(volume, images, cameras, init, units="raw"))
+        register_files(RegistrationRequest(volume, images, cameras, init, units="raw"))
     with pytest.raises(CaseError, match=r"radius.nrrd: raw values .* say --bone-units hu"):
-        register_files(Request(volume, images, cameras, init, bones=(volume,), bone_units="raw"))
+        register_files(RegistrationRequest(volume, images, cameras, init, bones=(volume,), bone_units="raw"))
     (tmp_path / "bad.json").write_text(json.dumps({"T_camera_ct": np.diag([1.0, 1, -1, 1]).tolist()}))
     with pytest.raises(RegisterError, match=r"bad.json: T_camera_ct is not a rigid"):
-        register_files(Request(volume, images, cameras, tmp_path / "bad.json"))
+        register_files(RegistrationRequest(volume, images, cameras, tmp_path / "bad.json"))
     (tmp_path / "bad.json").write_text("{}")
     with pytest.raises(RegisterError, match=r"bad.json: must hold"):
-        register_files(Request(volume, images, cameras, tmp_path / "bad.json"))
+        register_files(RegistrationRequest(volume, images, cameras, tmp_path / "bad.json"))

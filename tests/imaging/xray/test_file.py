@@ -17,7 +17,7 @@ from pydicom.uid import (
 )
 
 from fluoronav.geometry import inverse, moved_about, transform_points
-from fluoronav.imaging.registration.register import RegisterError, Request, register_files
+from fluoronav.imaging.registration.register import RegisterError, RegistrationRequest, register_files
 from fluoronav.imaging.xray.file import XrayFileError, read_xray
 from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.sequence import Anatomy
@@ -196,7 +196,9 @@ def test_a_camera_file_that_the_header_contradicts_is_refused(tmp_path, counts, 
     camera.write_text(f"rows: 64\ncols: 96\nK: [[{f}, 0, 47.5], [0, {f}, 31.5], [0, 0, 1]]\n")
     path = xa(tmp_path / "a.dcm", counts, **change)
     with pytest.raises((XrayFileError, RegisterError), match=message):
-        register_files(Request(tmp_path / "nothing.nrrd", [path], cameras=[camera], init=tmp_path / "init.json"))
+        register_files(
+            RegistrationRequest(tmp_path / "nothing.nrrd", [path], cameras=[camera], init=tmp_path / "init.json")
+        )
 
 
 def test_a_plain_picture_of_several_pages_or_in_colour_or_too_large_is_refused(tmp_path, counts):
@@ -254,7 +256,7 @@ def test_a_patient_is_found_from_the_header_of_a_dicom_frame_alone(case, tmp_pat
     cut = sitk.Mask(sitk.Cast(case.ct.image, sitk.sitkInt16) + 1000, case.labels.image == vertebrae[2])
     sitk.WriteImage(cut, str(tmp_path / "bone.nrrd"))
     bones = (*vertebrae[:2], tmp_path / "bone.nrrd")  # by label, and as a volume of its own
-    request = Request(
+    request = RegistrationRequest(
         case.path.parent / "ct.nrrd", [image], auto=True, labels=case.path.parent / "labels.nrrd", bones=bones
     )
     result = register_files(request)
@@ -268,10 +270,10 @@ def test_a_patient_is_found_from_the_header_of_a_dicom_frame_alone(case, tmp_pat
         own = transform_points(np.array(bone["views"][0]["T_camera_ct"]), case.target_ct)
         assert np.linalg.norm((own - b)[:2]) < 3.0
     with pytest.raises(RegisterError, match="only a prior: add --auto"):
-        register_files(Request(case.path.parent / "ct.nrrd", [image]))
+        register_files(RegistrationRequest(case.path.parent / "ct.nrrd", [image]))
 
 
 def test_the_camera_of_a_tiff_must_be_given(case, tmp_path, counts):
     cv2.imwrite(str(tmp_path / "a.png"), counts)
     with pytest.raises(RegisterError, match="give a file with --camera"):
-        register_files(Request(case.path.parent / "ct.nrrd", [tmp_path / "a.png"], auto=True))
+        register_files(RegistrationRequest(case.path.parent / "ct.nrrd", [tmp_path / "a.png"], auto=True))

@@ -11,7 +11,7 @@ from pydicom.sequence import Sequence
 
 from fluoronav.cli import main
 from fluoronav.geometry import Camera, inverse, moved_about
-from fluoronav.imaging.registration.register import Request, register_files
+from fluoronav.imaging.registration.register import RegistrationRequest, register_files
 from fluoronav.imaging.xray.file import XrayFileError, read_xray
 from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.sequence import Anatomy
@@ -172,7 +172,7 @@ def test_a_picture_that_was_taken_upside_down_is_refused_as_inverted_and_found_w
     start = inverse(moved_about(np.array(case.prior.isocentre_ct), [*np.deg2rad([1, -1.5, 1]), 2, -2, 3]) @ inverse(T))
     init.write_text(json.dumps({"T_camera_ct": start.tolist()}))
     volume = case.path.parent / "ct.nrrd"
-    result = register_files(Request(volume, [image], cameras=[file], init=init))
+    result = register_files(RegistrationRequest(volume, [image], cameras=[file], init=init))
     assert not result["accepted"]
     assert "looks inverted" in result["reason"] and "--polarity inverse" in result["reason"]
     assert any("taken as counts" in note for note in result["notes"])

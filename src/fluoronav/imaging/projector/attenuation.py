@@ -1,4 +1,4 @@
-"""From Hounsfield units to the grid of linear attenuation that rays are cast through."""
+"""Linear attenuation from Hounsfield units, and the grid through which rays are cast."""
 
 from __future__ import annotations
 
@@ -9,9 +9,6 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-# Water at about 60 keV, the effective energy of a filtered 80 kV fluoroscopy beam (NIST XCOM: 0.206 cm2/g).
-WATER_PER_MM = 0.0206
-
 # Zero voxels around the grid: two on each side, so that a sample clamped to the border has neither value nor gradient.
 PADDING = 2
 
@@ -20,17 +17,33 @@ PADDING = 2
 AXES = {0: (1, 2, 0), 1: (0, 2, 1), 2: (0, 1, 2)}
 
 
-# A fluoroscopy beam is softer than a CT beam (60 instead of 70 keV behind a trunk), and bone gains more from that than
-# water does: cortical bone attenuates 2.9 times as much as water at 60 keV but 2.6 times at 70 keV (NIST XCOM), so what
-# it has above water is 1.2 times as much.
-BONE_SLOPE = 1.2
-BONE_FROM_HU = 100.0
+@dataclass(frozen=True)
+class BeamModel:
+    """Attenuation in a filtered 80 kV fluoroscopy beam, whose effective energy is about 60 keV (NIST XCOM).
+
+    Attributes
+    ----------
+    water_per_mm : float
+        Linear attenuation of water at 60 keV, 1/mm (0.206 cm2/g).
+    bone_slope : float
+        Slope above `bone_from_hu`, relative to soft tissue. A CT beam is harder, about 70 keV behind a trunk. Cortical
+        bone attenuates 2.9 times as much as water at 60 keV and 2.6 times at 70 keV: (2.9 - 1) / (2.6 - 1) = 1.2.
+    bone_from_hu : float
+        CT number from which tissue is bone, HU; chosen.
+    """
+
+    water_per_mm: float = 0.0206
+    bone_slope: float = 1.2
+    bone_from_hu: float = 100.0
+
+
+BEAM = BeamModel()
 
 
 def attenuation_of_hu(hu: NDArray[np.floating] | NDArray[np.integer] | np.float32) -> NDArray[np.float32]:
-    """Linear attenuation, 1/mm, of CT numbers in a fluoroscopy beam.
+    """Linear attenuation of CT numbers in a fluoroscopy beam, 1/mm.
 
-    Bilinear: ``WATER * (1 + HU/1000)`` for soft tissue, a steeper line for what is denser than 100 HU; air is 0.
+    Bilinear: ``water * (1 + HU / 1000)`` up to 100 HU, with a steeper slope above; at least 0.
 
     Parameters
     ----------
@@ -42,14 +55,14 @@ def attenuation_of_hu(hu: NDArray[np.floating] | NDArray[np.integer] | np.float3
     ndarray of float32, the same shape
     """
     hu = np.asarray(hu, dtype=np.float32)
-    # In place from here on: a case has ten million voxels, and a start waits for them.
-    relative = np.asarray(hu - np.float32(BONE_FROM_HU))
+    # In place: a case has ten million voxels, and the start of the stream waits for them.
+    relative = np.asarray(hu - np.float32(BEAM.bone_from_hu))
     np.maximum(relative, 0, out=relative)
-    relative *= np.float32(BONE_SLOPE - 1)
+    relative *= np.float32(BEAM.bone_slope - 1)
     relative += hu
     relative /= 1000
     relative += 1
-    relative *= np.float32(WATER_PER_MM)
+    relative *= np.float32(BEAM.water_per_mm)
     return np.maximum(relative, 0, out=relative)
 
 
@@ -60,7 +73,7 @@ class AttenuationGrid:
     Attributes
     ----------
     voxels : ndarray of float32, shape (z, y, x)
-        Linear attenuation, 1/mm. What lies outside the grid attenuates nothing.
+        Linear attenuation, 1/mm; 0 outside the grid.
     origin_ct : ndarray, shape (3,)
         Centre of voxel (0, 0, 0), LPS mm, ordered (x, y, z).
     spacing_mm : float
@@ -82,7 +95,7 @@ class AttenuationGrid:
             raise ValueError(f"the attenuation grid {self.voxels.shape} is too large: crop it or use a coarser spacing")
 
     def mirrored(self, x_ct: float) -> AttenuationGrid:
-        """The grid reflected in the sagittal plane at ``x_ct`` (mm): the same bone of the other side."""
+        """The grid reflected in the sagittal plane at ``x_ct`` (mm)."""
         last = self.origin_ct[0] + (self.voxels.shape[2] - 1) * self.spacing_mm
         origin = np.array([2 * x_ct - last, *self.origin_ct[1:]])
         return AttenuationGrid(np.ascontiguousarray(self.voxels[:, :, ::-1]), origin, self.spacing_mm)
@@ -93,9 +106,9 @@ class AttenuationGrid:
         return float(self.voxels.max()) / 32767.0
 
     def packed(self, dominant: int) -> NDArray[np.int32]:
-        """The padded grid for one dominant axis, two neighbours along u in each 32-bit word.
+        """The padded grid for one dominant axis, with two neighbours along u in each 32-bit word.
 
-        One load then fetches both ends of an interpolation: 2 loads a sample instead of 4.
+        One load fetches both ends of an interpolation along u: 2 loads a sample instead of 4.
 
         Parameters
         ----------
@@ -127,7 +140,7 @@ class AttenuationGrid:
 
 @njit(cache=True, nogil=True)
 def _pack(voxels, scale, words):
-    """Each voxel in the lower half of its own word, and in the upper half of that of its neighbour before it."""
+    """Writes each voxel into the lower half of its own word and the upper half of its predecessor's along u."""
     rows, cols, depth = voxels.shape
     for i in range(rows):
         for j in range(cols):

@@ -1,21 +1,21 @@
 """The ray march: Joseph's method with all six pose derivatives in one pass.
 
 P. M. Joseph, *An improved algorithm for reprojecting rays through pixel images*, IEEE Trans. Med. Imaging 1 (1982):
-a ray steps one slice at a time along the axis that it is most parallel to, and is interpolated bilinearly inside each
+a ray is sampled once in each slice along the axis to which it is most parallel, by bilinear interpolation inside the
 slice. With mu_k the sample in slice k at the point x_k, g_k its gradient and h the step,
 
     I = h sum mu_k,    dI/dv = h sum g_k,    dI/dw = h sum (x_k - c) x g_k
 
-for a camera that is moved by the twist (w, v) about the point c. Only the two in-plane gradients are sampled; with
-the step direction e = (du, dv, 1) the third follows by parts, since the grid is zero at its border:
+for a camera that is moved by the twist (w, v) about the point c. Only the two in-plane gradients are sampled. With
+the step direction e = (du, dv, 1), the third follows by summation by parts, since the grid is zero at its border:
 ``sum g.e = 0`` and ``sum k (g.e) = -sum mu``.
 
-Neighbouring rays go through one slice together, a block of them at a time; accumulators live on the stack (see
-:mod:`.stack`). A slice takes three loops: where each ray meets it (vector lanes), the voxels there
-(plain loads, one ray after the other), and what they add up to (vector lanes). Vector gathers, which LLVM would choose,
-are microcode on many processors: on an AMD EPYC with AVX-512 the same march took 1.5 times as long with them. The
-grid is kept with the slices innermost: a ray's next sample is then in the cache line of its last one or beside it,
-which it is not where each slice is a plane of its own, 200 kB away (another 1.2 times).
+A block of neighbouring rays goes through each slice together; accumulators are on the stack (:mod:`.stack`). A slice
+takes three loops: the intersections (vector instructions), the loads of voxels (scalar, one ray after the other), and
+the sums (vector instructions). Vector gathers, which LLVM would choose for the loads, are microcode on many processors:
+on an AMD EPYC with AVX-512, the march took 1.5 times as long with them. The slice index is innermost in memory, so that
+the next sample of a ray is in the same cache line as the last or in the next one. With each slice as a plane of its own
+it is 200 kB away, and the march takes 1.2 times as long.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ i32 = np.int32
 
 @njit(inline="always", **_OPTIONS)
 def _set_up_rays(ray, directions, first, M, source, k_mid):
-    """Where each ray of a block crosses slice ``k_mid`` (u, v) and how far it moves per slice (du, dv)."""
+    """Writes where each ray of a block crosses slice ``k_mid`` (u, v), and its step per slice (du, dv)."""
     for r in range(BLOCK):
         x, y = directions[0, first + r], directions[1, first + r]
         du = M[0, 0] * x + M[0, 1] * y + M[0, 2]
@@ -59,10 +59,7 @@ def _set_up_rays(ray, directions, first, M, source, k_mid):
 
 @njit(inline="always", **_OPTIONS)
 def _slices_met(ray, k_mid, shape):
-    """First and one past the last slice in which any ray of the block is inside the grid.
-
-    Also keeps to slices in front of the source, which may stand inside the grid's bounding slab.
-    """
+    """First and one past the last slice in which any ray of the block is inside the grid."""
     first, last = f32(shape[0]), f32(0)
     for r in range(BLOCK):
         lo, hi = f32(0), f32(shape[0] - 1)
@@ -81,7 +78,7 @@ def _slices_met(ray, k_mid, shape):
 
 @njit(inline="always", **_OPTIONS)
 def _fetch(volume, width, deep, ray, t, k, u_max, v_max, fractions, voxels):
-    """The four voxels around each ray of a block in slice ``k``, two in a word, and where between them it passes."""
+    """Writes the four voxels around each ray in slice ``k``, two in a word, and the ray's fractions between them."""
     for r in range(BLOCK):
         u = min(max(ray[r] + t * ray[2 * BLOCK + r], f32(0)), u_max)
         v = min(max(ray[BLOCK + r] + t * ray[3 * BLOCK + r], f32(0)), v_max)
@@ -112,7 +109,7 @@ def march(packed, scale, spacing, M, source, directions, k_range, integrals, fir
     directions : float32 (2, n)
         Camera-frame x and y of each ray at z = 1; n is a multiple of BLOCK.
     k_range : int32 (2,)
-        Slices that lie between source and detector.
+        First and one past the last slice between source and detector.
     integrals : float32 (n,)
         Written.
     """
@@ -154,11 +151,11 @@ def march_with_derivatives(
     Parameters are those of :func:`march`, and
 
     axes : int32 (3,)
-        Which of x, y, z is u, v and k.
+        Indices of u, v and k in (x, y, z).
     parity : float32
         +1 where (u, v, k) is an even permutation of (x, y, z), else -1.
     centre : float32 (3,)
-        The point that the twist turns about, padded voxel coordinates (u, v, k).
+        Point about which the twist rotates, padded voxel coordinates (u, v, k).
     out : float32 (7, n)
         Written: integral, then dI/dw (per rad, x y z), then dI/dv (per mm, x y z).
     """

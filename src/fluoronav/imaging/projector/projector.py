@@ -1,4 +1,4 @@
-"""One object that holds a volume ready for casting rays and turns poses into images."""
+"""Projector: line integrals through one volume, and their derivatives, at any pose."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ def padded_rays(rays_camera: ArrayLike) -> tuple[Float32, int]:
     directions : ndarray of float32, shape (2, n)
         n is the next multiple of BLOCK; the last ray is repeated.
     count : int
-        How many of the rays are real.
+        Number of rays without the repeated ones.
+
+    Raises
+    ------
+    ValueError
+        There are no rays.
     """
     rays = np.asarray(rays_camera, dtype=np.float32).reshape(-1, 3)
     count = len(rays)
@@ -53,7 +58,7 @@ class Projector:
     ----------
     grid : AttenuationGrid
     threads : int
-        Worker threads for one call; kernels release the GIL. 1 keeps to the calling thread.
+        Worker threads for one call; kernels release the GIL. With 1, the calling thread does the work.
 
     Notes
     -----
@@ -106,7 +111,7 @@ class Projector:
         directions : ndarray of float32, shape (2, n)
             From :func:`padded_rays`.
         centre_ct : array_like, shape (3,)
-            Point that the twist turns about, LPS mm.
+            Point about which the twist rotates, LPS mm.
         out : ndarray of float32, shape (7, n)
             Written: I, dI/dw_x, dI/dw_y, dI/dw_z (1/rad), dI/dv_x, dI/dv_y, dI/dv_z (1/mm). The twist moves the
             *camera* in the CT frame: ``T_ct_camera <- moved_about(centre_ct, (w, v)) @ T_ct_camera``.
@@ -144,7 +149,7 @@ class Projector:
         if self._pool is None or blocks < 4 * self._threads:
             part(0, blocks)
             return
-        # Several chunks a thread: a core that is taken away for a while then delays one chunk, not half the image.
+        # Several chunks a thread: a core that is preempted delays one chunk, not half the image.
         edges = np.linspace(0, blocks, 4 * self._threads + 1).astype(int)
         for done in [self._pool.submit(part, int(a), int(b)) for a, b in pairwise(edges)]:
             done.result()

@@ -1,9 +1,8 @@
 """Scratch memory on the stack for Numba kernels, and loads that stay scalar.
 
-LLVM turns a loop over neighbouring rays into vector code only if it can prove that the loop's own stores never
-touch the volume that it reads from. For two heap arrays it cannot (the addresses are unknown before they are
-computed); for memory that was allocated on the function's own stack and never left it, it can. Measured on one AVX-512
-core: the same Joseph loop ran at 235 million samples a second with heap accumulators and at 760 with these.
+LLVM vectorises a loop over neighbouring rays only if it can prove that the loop's stores never alias the volume that it
+reads. It cannot prove this for two heap arrays, but it can for memory on the function's own stack. On one AVX-512 core,
+the same Joseph loop ran at 235 million samples a second with accumulators on the heap and at 760 with these.
 """
 
 from __future__ import annotations
@@ -16,24 +15,24 @@ from numba.extending import intrinsic
 
 
 def stack_float32(count: int) -> Any:
-    """Makes a function, callable inside Numba code, that returns a pointer to ``count`` float32 on the stack.
+    """Function for Numba code that returns a pointer to ``count`` float32 on the stack.
 
-    The memory is uninitialised, 64-byte aligned, lives until the calling kernel returns, and is the same each time
-    one call site is reached. View it with ``numba.carray(pointer, count)``.
+    The memory is uninitialised and 64-byte aligned. It lives until the calling kernel returns; each call site has its
+    own. View it with ``numba.carray(pointer, count)``.
     """
     return _stack(count, types.float32, ir.FloatType())
 
 
 def stack_int32(count: int) -> Any:
-    """The same for int32."""
+    """Like :func:`stack_float32`, for int32."""
     return _stack(count, types.int32, ir.IntType(32))
 
 
 def _one_by_one(typing_context, index):
-    """An int32 as it is; a loop that passes its indices through is left scalar.
+    """Returns an int32 unchanged and keeps the loop around it scalar.
 
-    Empty assembly, which costs no instruction: LLVM may not do several of them at once, so what is loaded by such an
-    index is loaded by itself instead of gathered.
+    It is empty inline assembly, which costs no instruction. LLVM may not vectorise it, so loads by such an index are
+    scalar loads instead of gathers.
     """
 
     def codegen(context, builder, signature, args):

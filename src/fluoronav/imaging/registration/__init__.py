@@ -1,4 +1,4 @@
-"""2D/3D registration: a patient's pose from one exposure, by patch-normalised Gauss-Newton on DRRs."""
+"""2D/3D registration: the patient's pose from X-ray images, by Gauss-Newton on patches of DRRs."""
 
 from fluoronav.imaging.registration.gauss_newton import PoseEstimate, refine
 from fluoronav.imaging.registration.patches import PatchLevel, choose_patches

@@ -1,11 +1,14 @@
-"""How well the whole model agrees with the frame: what tells a right pose from one that merely fits its own patches.
+"""Agreement of the whole model with the frame: it separates right poses from wrong ones that fit in many patches.
 
-The patch score follows the patches that fit, and a spine moved by one vertebra fits many of its patches. Over the whole
-field, with local mean and contrast removed, nothing can be left out: on the embedded case none of 224 wrong poses that
-Gauss-Newton had settled in came within 0.13 of the right one, while by the patch score some were above it.
+The patch score weights the patches that fit. A spine that is shifted by one vertebra fits in many of them. The
+agreement compares the whole field after local mean and contrast are removed. On the embedded case, all of 224 wrong
+poses at which Gauss-Newton had converged agreed by at least 0.13 less than the right pose; some had a higher patch
+score.
 """
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -16,32 +19,49 @@ from fluoronav.imaging.projector import Projector, padded_rays
 
 Float32 = NDArray[np.float32]
 
-_SIGMA_PX = 3.0
-_FULL_SHARE = 0.6
-# An agreement is never made more than twice what was measured.
-_LEAST_ATTAINABLE = 0.25
+
+@dataclass(frozen=True)
+class AgreementSettings:
+    """How the agreement is computed; all chosen."""
+
+    sigma_px: float = 3.0  # over which the local mean is taken, at the agreement's resolution
+    mean_regularisation: float = 1e-3  # added to the mask's weight
+    contrast_regularisation: float = 0.1  # fraction of the largest local contrast
+    min_attenuation: float = 0.3  # fraction of the DRR's maximum from which a pixel is compared
+    erosion_px: int = 5  # side of the square that is eroded from the compared area
+    min_in_view: float = 0.02  # fraction of the image; with less the agreement is 0
+    full_in_view: float = 0.6  # fraction of the model's frontal area with which the agreement counts in full
+    max_area: float = 0.75  # fraction of the image that the model's frontal area counts for at most
+    min_attainable_power: float = 0.25  # limits the correction for noise to a factor of 2
+
+
+SETTINGS = AgreementSettings()
 
 
 def locally_normalised(image: Float32, mask: Float32, sigma: float) -> Float32:
-    """Local mean removed and local contrast made equal inside a mask; the rest is 0, the whole has unit norm.
+    """Removes the local mean and equalises the local contrast inside a mask; 0 outside, unit norm overall.
 
     Parameters
     ----------
     image, mask : ndarray of float32, shape (rows, cols)
         The mask is 0 or 1.
     sigma : float
-        Pixels over which the mean is taken; contrast over twice that.
+        Pixels; standard deviation of the Gaussian for the mean. That for the contrast is twice as wide.
+
+    Returns
+    -------
+    ndarray of float32, the same shape
     """
-    weight = cv2.GaussianBlur(mask, (0, 0), sigma) + 1e-3
+    weight = cv2.GaussianBlur(mask, (0, 0), sigma) + SETTINGS.mean_regularisation
     detail = (image - cv2.GaussianBlur(image * mask, (0, 0), sigma) / weight) * mask
     contrast = np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), 2 * sigma) / weight)
-    detail /= contrast + 0.1 * float(contrast.max()) + 1e-6
+    detail /= contrast + SETTINGS.contrast_regularisation * float(contrast.max()) + 1e-6
     detail -= mask * (detail.sum() / max(float(mask.sum()), 1))
     return detail / (np.linalg.norm(detail) + 1e-9)
 
 
-def _finest_share(image: Float32) -> float:
-    """Share of an image's power that white noise of its finest detail would have: the diagonal Haar coefficient's."""
+def _noise_fraction(image: Float32) -> float:
+    """Fraction of an image's power that is white noise, estimated by the diagonal Haar coefficients."""
     rows, cols = image.shape[0] // 2 * 2, image.shape[1] // 2 * 2
     q = image[:rows, :cols]
     diagonal = 0.5 * (q[::2, ::2] - q[1::2, ::2] - q[::2, 1::2] + q[1::2, 1::2])
@@ -49,7 +69,7 @@ def _finest_share(image: Float32) -> float:
 
 
 class Agreement:
-    """Compares poses with a frame over the whole field.
+    """Agreement of poses with a frame over the whole field.
 
     Parameters
     ----------
@@ -57,10 +77,10 @@ class Agreement:
     camera : Camera
         At full resolution.
     side : int
-        Longer side of the image at which to compare, pixels.
+        Longer side of the compared image, pixels.
     T_prior : ndarray, shape (4, 4)
-        Says how large the model looks when it is in the middle of the image: a pose that leaves most of it outside
-        agrees by chance more easily, and what it agrees counts for less.
+        Patient to camera, mm. Its depth gives the model's area in the middle of the image. A pose that leaves most of
+        the model outside the image agrees by chance more easily; its agreement is reduced.
     """
 
     def __init__(self, model: Projector, camera: Camera, side: int, T_prior: NDArray[np.float64]) -> None:
@@ -70,36 +90,43 @@ class Agreement:
         centre = T_prior[:3, :3] @ model.grid.centre_ct + T_prior[:3, 3]
         frontal = np.array(T_prior)
         frontal[:3, 3] += np.array([0, 0, np.linalg.norm(centre)]) - centre
-        # Most of the model must be in view for the agreement to count in full.
-        self._asked_px = _FULL_SHARE * min(float(self._shown(frontal)[1].sum()), 0.75 * self._count)
+        area = min(float(self._rendered(frontal)[1].sum()), SETTINGS.max_area * self._count)
+        self._full_px = SETTINGS.full_in_view * area
 
     def __call__(self, T_camera_ct: NDArray[np.float64], image: Float32, field_mask: NDArray[np.bool_]) -> float:
-        """Correlation of the frame with the model's DRR where both show something, -1 to 1.
+        """Correlation of the frame with the model's DRR inside the field and the model, -1 to 1.
 
-        Less where little of the model is in view: the root of the share that is. Noise lowers any correlation, of right
-        poses and wrong ones alike; what it takes is estimated from the frame's finest detail and given back.
+        The correlation is corrected for the noise of the frame, which is estimated from its finest detail. Where little
+        of the model is in view, it is multiplied by the square root of the fraction in view.
 
         Parameters
         ----------
         T_camera_ct : ndarray, shape (4, 4)
+            Patient to camera, mm.
         image : ndarray of float32
             Attenuation at this object's resolution.
-        seen : ndarray of bool
-            Inside the aperture, any size.
+        field_mask : ndarray of bool
+            Field of view without its penumbra, any size.
+
+        Returns
+        -------
+        float
         """
-        drr, mask = self._shown(T_camera_ct)
+        drr, mask = self._rendered(T_camera_ct)
         mask *= cv2.resize(field_mask.astype(np.float32), mask.shape[::-1], interpolation=cv2.INTER_NEAREST)
         in_view = float(mask.sum())
-        if in_view < 0.02 * mask.size:
+        if in_view < SETTINGS.min_in_view * mask.size:
             return 0.0
-        a, b = locally_normalised(image, mask, _SIGMA_PX), locally_normalised(drr, mask, _SIGMA_PX)
-        attainable = np.sqrt(np.clip(1 - _finest_share(a) + _finest_share(b), _LEAST_ATTAINABLE, 1))
-        return float((a * b).sum() / attainable) * min(1.0, np.sqrt(in_view / self._asked_px))
+        a, b = locally_normalised(image, mask, SETTINGS.sigma_px), locally_normalised(drr, mask, SETTINGS.sigma_px)
+        attainable = np.sqrt(np.clip(1 - _noise_fraction(a) + _noise_fraction(b), SETTINGS.min_attainable_power, 1))
+        return float((a * b).sum() / attainable) * min(1.0, np.sqrt(in_view / self._full_px))
 
-    def _shown(self, T_camera_ct: NDArray[np.float64]) -> tuple[Float32, Float32]:
-        """The DRR, and 1 where the model holds back enough to be compared."""
+    def _rendered(self, T_camera_ct: NDArray[np.float64]) -> tuple[Float32, Float32]:
+        """The DRR, and its mask (0 or 1) of the pixels that are compared."""
         integrals = np.empty(self._directions.shape[1], np.float32)
         self._model.line_integrals(T_camera_ct, self._directions, integrals)
         drr = integrals[: self._count].reshape(self._camera.rows, self._camera.cols)
-        shown = ((drr > 0) & (drr > 0.3 * float(drr.max()))).astype(np.float32)
-        return drr, np.asarray(cv2.erode(shown, np.ones((5, 5), np.uint8)), dtype=np.float32)
+        compared = ((drr > 0) & (drr > SETTINGS.min_attenuation * float(drr.max()))).astype(np.float32)
+        return drr, np.asarray(
+            cv2.erode(compared, np.ones((SETTINGS.erosion_px, SETTINGS.erosion_px), np.uint8)), dtype=np.float32
+        )

@@ -1,24 +1,44 @@
-"""How far a registration may be wrong, and what it may be called."""
+"""Limits by which a registration is accepted, and error bounds from its covariance."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
 
-# Scores of the fine level on the embedded case: right poses 0.6 and above at normal dose, wrong ones below 0.45.
-TRACKING_SCORE = 0.55
-LOST_SCORE = 0.42
-MIN_PATCHES = 12
-# Agreement over the whole field: of 655 wrong poses that Gauss-Newton had settled in the best had 0.67 (ribs); of 724
-# right ones that rested all but one had 0.72 and above. The bench judges poses of other views.
-TRACKING_AGREEMENT = 0.70
-LOST_AGREEMENT = 0.45
 
-# The model's own error (beam, segmentation, resampling) does not shrink with the noise: floors, 1 sigma.
-_FLOOR_IMAGE_MM = 0.1
-_FLOOR_DEPTH_MM = 1.75
+@dataclass(frozen=True)
+class AcceptanceLimits:
+    """When a pose is tracked and when it is lost."""
+
+    # Patch scores of the fine level. On the embedded case at normal dose: right poses 0.6 and above, wrong below 0.45.
+    tracking_score: float = 0.55
+    lost_score: float = 0.42
+    min_patches: int = 12  # with weight, in the fine level; chosen
+    # Agreement over the whole field. Of 655 wrong poses at which Gauss-Newton had converged, the highest had 0.67
+    # (ribs); of 724 right poses all but one had 0.72 and above. `bench registration` tests other views.
+    tracking_agreement: float = 0.70
+    lost_agreement: float = 0.45
+
+
+@dataclass(frozen=True)
+class UncertaintyFloor:
+    """The model's own error (beam, segmentation, resampling), which does not shrink with the noise; 1 sigma.
+
+    Fitted together with the information of a pixel in :mod:`.gauss_newton` (docs/registration.md).
+    """
+
+    image_mm: float = 0.1
+    depth_mm: float = 1.75  # from one view
+
+
+LIMITS = AcceptanceLimits()
+FLOOR = UncertaintyFloor()
+TRACKING_SCORE, LOST_SCORE, MIN_PATCHES = LIMITS.tracking_score, LIMITS.lost_score, LIMITS.min_patches
+TRACKING_AGREEMENT, LOST_AGREEMENT = LIMITS.tracking_agreement, LIMITS.lost_agreement
 
 
 def covariance_in_camera(information: Float, T_camera_ct: Float, views: int = 1) -> Float:
@@ -27,10 +47,11 @@ def covariance_in_camera(information: Float, T_camera_ct: Float, views: int = 1)
     Parameters
     ----------
     information : ndarray, shape (6, 6)
-        Of the twist (w, v) about a point, CT axes, rad and mm.
+        Information matrix of the twist (w, v) about a point, CT axes, rad and mm.
     T_camera_ct : ndarray, shape (4, 4)
+        Patient to camera, mm.
     views : int
-        Seen from several sides, depth is as well known as the rest.
+        Number of images. With more than one, the model's error in depth is that in the image plane.
 
     Returns
     -------
@@ -43,25 +64,26 @@ def covariance_in_camera(information: Float, T_camera_ct: Float, views: int = 1)
     R = np.zeros((6, 6))
     R[:3, :3] = R[3:, 3:] = T_camera_ct[:3, :3]
     out = R @ covariance @ R.T
-    depth = _FLOOR_DEPTH_MM if views == 1 else _FLOOR_IMAGE_MM
-    out[3:, 3:] += np.diag([_FLOOR_IMAGE_MM**2, _FLOOR_IMAGE_MM**2, depth**2])
+    image, depth = FLOOR.image_mm, FLOOR.depth_mm if views == 1 else FLOOR.image_mm
+    out[3:, 3:] += np.diag([image**2, image**2, depth**2])
     return out
 
 
 def error_bounds_mm(covariance: Float, point_camera: Float) -> tuple[float, float]:
-    """95 % bounds of the error at the point that the covariance is about.
+    """95 % bounds of the error at the point about which the covariance is given.
 
     Parameters
     ----------
     covariance : ndarray, shape (6, 6)
         From :func:`covariance_in_camera`.
     point_camera : ndarray, shape (3,)
-        That point in the camera's frame; it gives the ray.
+        The point in camera axes, mm; the ray goes through it.
 
     Returns
     -------
     space_mm, across_ray_mm : float
-        Radii that hold the error in 95 % of cases, by matching the first two moments of its square (Satterthwaite).
+        Radii that contain the error in 95 % of cases. The squared error is approximated by a scaled chi-squared
+        variable with the same mean and variance (Satterthwaite, Biometrics Bulletin 2, 1946).
     """
     C = covariance[3:, 3:]
     ray = point_camera / np.linalg.norm(point_camera)
@@ -70,11 +92,13 @@ def error_bounds_mm(covariance: Float, point_camera: Float) -> tuple[float, floa
 
 
 def _radius95(variances: NDArray[np.floating]) -> float:
+    """Radius that contains 95 % of a normal error with these variances along its principal axes."""
     variances = np.maximum(variances, 0)
     mean, spread = float(variances.sum()), float(2 * (variances**2).sum())
     if mean <= 0:
         return 0.0
-    # c * chi2 with f degrees of freedom has this mean and variance; Wilson and Hilferty's cube gives its quantile.
+    # c * chi2 with f degrees of freedom has this mean and variance. Its quantile is by Wilson and Hilferty (PNAS 17,
+    # 1931), 4 microseconds on the frame path; `scipy.stats.chi2.ppf` takes 43.
     f, c = 2 * mean * mean / spread, spread / (2 * mean)
     h = 2 / (9 * f)
     return float(np.sqrt(c * f * max(1 - h + 1.645 * np.sqrt(h), 0) ** 3))

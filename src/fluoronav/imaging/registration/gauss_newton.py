@@ -1,4 +1,4 @@
-"""Pose refinement: damped Gauss-Newton over normalised patches, with the last pose as a prior."""
+"""Pose refinement: damped Gauss-Newton over normalised patches, with an optional prior on the pose."""
 
 from __future__ import annotations
 
@@ -21,17 +21,28 @@ from fluoronav.imaging.registration.similarity import (
 
 Float = NDArray[np.float64]
 
-# Relative damping of the scaled normal equations: enough to keep a direction that no patch sees from running away.
-_DAMPING = 1e-3
-# How much a pixel tells, and the floors in confidence.py: found by comparing the covariance with the true errors of 400
-# registrations of five subjects at two doses (docs/registration.md); `bench registration` checks it on other poses.
-_INFORMATION_PER_PIXEL = 1.0
-# When a step is small: depth as a multiple of the tolerance, and the radius at which a rotation is judged.
-DEPTH_TOLERANCE, RADIUS_MM = 5.0, 30.0
+
+@dataclass(frozen=True)
+class GaussNewtonSettings:
+    """Damping, noise model and convergence of the refinement."""
+
+    damping: float = 1e-3  # of the scaled equations; bounds steps in undetermined directions; chosen
+    # Information of a pixel in units of 1 / residual variance. Fitted together with the floors in confidence.py to the
+    # true errors of 400 registrations of five subjects at two doses (docs/registration.md); `bench registration` tests
+    # it on other poses.
+    information_per_pixel: float = 1.0
+    min_noise: float = 1e-9  # residual variance of a normalised pixel; avoids a division by zero
+    # Converged when the step is below the tolerance in the image plane, and, chosen:
+    tolerance_mm: float = 0.01
+    depth_tolerance: float = 5.0  # multiple of the tolerance, in depth
+    rotation_radius_mm: float = 30.0  # at which the step's rotation is below the tolerance
+
+
+SETTINGS = GaussNewtonSettings()
 
 
 class CastsRays(Protocol):
-    """A model whose equations the CPU's kernels form; see :class:`fluoronav.imaging.projector.Projector`."""
+    """A model for the CPU's kernels; see :class:`fluoronav.imaging.projector.Projector`."""
 
     def line_integrals_and_derivatives(
         self, T_camera_ct: Float, directions: NDArray[np.float32], centre_ct: Float, out: NDArray[np.float32], /
@@ -40,17 +51,18 @@ class CastsRays(Protocol):
 
 @dataclass(frozen=True)
 class Equations:
-    """What one view says of the next step.
+    """Normal equations of one view.
 
     Attributes
     ----------
     information : ndarray, shape (6, 6)
+        Inverse covariance of the twist (w, v), rad and mm, CT axes.
     gradient : ndarray, shape (6,)
-        Right-hand side of the normal equations, scaled as the information is.
+        Right-hand side of the normal equations, in the units of the information.
     score : float
         Weighted mean correlation.
     patches : int
-        That have a say.
+        Patches with a weight above 0.
     """
 
     information: Float
@@ -61,15 +73,24 @@ class Equations:
 
 @runtime_checkable
 class FormsEquations(Protocol):
-    """A model that forms the equations by itself; see :class:`.graph_backend.GraphBackend`."""
+    """A model that forms the normal equations itself; see :class:`.graph_backend.GraphBackend`."""
 
     def equations(self, level: PatchLevel, T_camera_ct: Float, centre_ct: Float, /) -> Equations | None: ...
 
 
 def kernel_equations(projector: CastsRays, level: PatchLevel, T_camera_ct: Float, centre_ct: Float) -> Equations | None:
-    """The equations of one view by the CPU's kernels; None where no patch has a say.
+    """Normal equations of one view by the CPU's kernels; None if no patch has a weight above 0.
 
     Writes the level's ``model``, ``ncc`` and ``weights``.
+
+    Parameters
+    ----------
+    projector : CastsRays
+    level : PatchLevel
+        With its patches chosen and ``frame_hat`` written.
+    T_camera_ct : ndarray, shape (4, 4)
+    centre_ct : ndarray, shape (3,)
+        Point about which the twist rotates, LPS mm.
     """
     n = level.count
     ncc, weights = level.ncc[:n], level.weights[:n]
@@ -81,14 +102,14 @@ def kernel_equations(projector: CastsRays, level: PatchLevel, T_camera_ct: Float
         return None
     A, g = np.zeros((6, 6)), np.zeros(6)
     cost = normal_equations(level.frame_hat, level.model, level.size, weights, level.scratch, A, g)
-    noise = max(cost / (total * (level.size**2 - 2)), 1e-9)
-    scale = _INFORMATION_PER_PIXEL / noise
+    noise = max(cost / (total * (level.size**2 - 2)), SETTINGS.min_noise)
+    scale = SETTINGS.information_per_pixel / noise
     return Equations(A * scale, g * scale, float(weights @ ncc) / total, int(np.count_nonzero(weights)))
 
 
 @dataclass(frozen=True)
 class PoseEstimate:
-    """What a refinement found.
+    """Result of a refinement.
 
     Attributes
     ----------
@@ -100,9 +121,9 @@ class PoseEstimate:
     centre_ct : ndarray, shape (3,)
     iterations : int
     patches : int
-        Patches that had a say.
+        Patches with a weight above 0.
     settled : bool
-        The last step was small: it has arrived.
+        The last step was below the tolerance: the refinement has converged.
     """
 
     T_camera_ct: Float
@@ -121,30 +142,31 @@ def refine(
     centre_ct: Float,
     prior_information: Float | None = None,
     go_on: Callable[[], bool] = lambda: True,
-    tolerance_mm: float = 0.01,
+    tolerance_mm: float = SETTINGS.tolerance_mm,
     from_prior: Float | None = None,
 ) -> PoseEstimate:
-    """Moves a pose to where the model fits the frame best.
+    """Refines a pose so that the model fits one frame best.
 
     Parameters
     ----------
     projector : CastsRays or FormsEquations
-        Of the registration's model.
+        The model.
     levels : sequence of (PatchLevel, image, iterations)
-        Coarse to fine; each with the frame's attenuation at its resolution and the most iterations to spend.
+        Coarse to fine: the frame's attenuation at the level's resolution and the maximum number of iterations.
     T_camera_ct : ndarray, shape (4, 4)
-        Start.
+        Start, patient to camera, mm.
     centre_ct : ndarray, shape (3,)
-        The twist turns about this point; the errors of rotation and translation then mix least.
+        Point about which the twist rotates, LPS mm. In the middle of the bones, errors of rotation and translation
+        correlate least.
     prior_information : ndarray, shape (6, 6), optional
-        Inverse covariance of the start, CT axes about `centre_ct`; pulls towards the start.
+        Inverse covariance of the prior, CT axes about `centre_ct`, rad and mm.
     go_on : callable
-        Asked before each iteration but the first; False ends the refinement (the time is up).
+        Called before each iteration but the first; False ends the refinement.
     tolerance_mm : float
-        A level ends when a step moves the centre by less in the image plane, by less than five times that in depth,
-        and points 30 mm off by less through its rotation.
+        A level ends when the step moves the centre by less than this in the image plane and by less than five times
+        this in depth, and when its rotation moves points at 30 mm by less than this.
     from_prior : ndarray, shape (6,), optional
-        Twist from the prior's mean to the start, where they differ (:func:`twist_between`).
+        Twist from the prior's mean to the start (:func:`twist_between`); 0 by default.
 
     Returns
     -------
@@ -163,27 +185,27 @@ def refine_views(
     centre_ct: Float,
     prior_information: Float | None = None,
     go_on: Callable[[], bool] = lambda: True,
-    tolerance_mm: float = 0.01,
+    tolerance_mm: float = SETTINGS.tolerance_mm,
     from_prior: Float | None = None,
 ) -> list[PoseEstimate]:
-    """Moves the patient to where the model fits all views of one moment best.
+    """Refines the patient's pose so that the model fits all views of one moment best.
 
-    The twist moves every camera in the CT frame alike, so the views' normal equations simply add up, each scaled by its
-    own residual noise.
+    The twist moves all cameras alike in the CT frame. The normal equations of the views therefore add up, each scaled
+    by its own residual variance.
 
     Parameters
     ----------
     rounds : sequence of (views, iterations)
-        Coarse to fine; `views` holds a (PatchLevel, image) for each camera, in the order of `T_cameras_ct`.
+        Coarse to fine; `views` has a (PatchLevel, image) for each camera, in the order of `T_cameras_ct`.
     T_cameras_ct : sequence of ndarray, shape (4, 4)
-        Start, one per view; their differences are the calibration and stay as they are.
+        Start of each view. The poses of the cameras relative to each other do not change.
 
     Other parameters are those of :func:`refine`.
 
     Returns
     -------
     list of PoseEstimate
-        One per view, with the view's own score; the information is that of all views together.
+        One per view, with the score of the view and the information of all views together.
     """
     poses = [np.array(T, dtype=np.float64) for T in T_cameras_ct]
     form = projector.equations if isinstance(projector, FormsEquations) else partial(kernel_equations, projector)
@@ -206,15 +228,15 @@ def refine_views(
         for _ in range(iterations):
             if done and not go_on():
                 break
+            of_views = [
+                form(level, T, centre_ct) if level.count else None for (level, _), T in zip(views, poses, strict=True)
+            ]
+            scores, used = [e.score if e else 0.0 for e in of_views], [e.patches if e else 0 for e in of_views]
             information, gradient = np.zeros((6, 6)), np.zeros(6)
-            for v, (level, _) in enumerate(views):
-                scores[v], used[v] = 0.0, 0
-                said = form(level, poses[v], centre_ct) if level.count else None
-                if said is None:
-                    continue
-                scores[v], used[v] = said.score, said.patches
-                information += said.information
-                gradient += said.gradient
+            for equations in of_views:
+                if equations is not None:
+                    information += equations.information
+                    gradient += equations.gradient
             done += 1
             if not any(used):
                 return estimates()
@@ -222,21 +244,32 @@ def refine_views(
             if prior_information is not None:
                 system = information + prior_information
                 gradient = gradient - prior_information @ moved
-            scale = 1 / np.sqrt(np.maximum(np.diag(system), 1e-12))
-            step = scale * np.linalg.solve(system * np.outer(scale, scale) + _DAMPING * np.eye(6), scale * gradient)
+            step = _damped_step(system, gradient)
             motion = moved_about(centre_ct, step)
             poses = [inverse(motion @ inverse(T)) for T in poses]
             moved += step
-            shift = np.abs(poses[0][:3, :3] @ step[3:])
-            still = shift[:2].max() < tolerance_mm and shift[2] < DEPTH_TOLERANCE * tolerance_mm
-            settled = bool(still and np.abs(step[:3]).max() < tolerance_mm / RADIUS_MM)
+            settled = _is_small(step, poses[0], tolerance_mm)
             if settled:
                 break
     return estimates()
 
 
+def _damped_step(system: Float, gradient: Float) -> Float:
+    """Solves the normal equations, scaled to a unit diagonal and damped."""
+    scale = 1 / np.sqrt(np.maximum(np.diag(system), 1e-12))
+    damped = system * np.outer(scale, scale) + SETTINGS.damping * np.eye(6)
+    return scale * np.linalg.solve(damped, scale * gradient)
+
+
+def _is_small(step: Float, T_camera_ct: Float, tolerance_mm: float) -> bool:
+    """Whether a step is below the tolerance in the image plane, in depth and in rotation."""
+    shift = np.abs(T_camera_ct[:3, :3] @ step[3:])
+    translation_small = shift[:2].max() < tolerance_mm and shift[2] < SETTINGS.depth_tolerance * tolerance_mm
+    return bool(translation_small and np.abs(step[:3]).max() < tolerance_mm / SETTINGS.rotation_radius_mm)
+
+
 def twist_between(T_prior: Float, T_now: Float, centre_ct: Float) -> Float:
-    """The camera's twist (w, v) about a point, CT axes, that leads from one pose to another, to first order.
+    """Twist (w, v) of the camera about a point, CT axes, from one pose to another, to first order.
 
     Parameters
     ----------

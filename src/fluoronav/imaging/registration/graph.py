@@ -1,13 +1,13 @@
-"""The registration step as an ONNX graph: what the kernels compute, for engines that run on a GPU.
+"""The registration step as an ONNX graph: the computation of the kernels, for engines that run on a GPU.
 
-Joseph's method slice by slice (:mod:`.projector.joseph`): a ray meets each slice of the volume at a point that
-is linear in the slice's number, so one GridSample of all slices gives the samples of all rays, and their sums the line
-integrals. Two more, of the slices' differences, give the in-plane gradients and with them all six derivatives. Then the
-normal equations over patches (:mod:`fluoronav.imaging.registration.similarity`).
+Joseph's method (:mod:`fluoronav.imaging.projector.joseph`): the point at which a ray crosses a slice of the volume is
+linear in the slice number. One GridSample of all slices therefore gives the samples of all rays; their sums are the
+line integrals. Two more GridSamples, of the differences of neighbouring voxels, give the in-plane gradients and from
+them all six derivatives. The normal equations over patches follow (:mod:`fluoronav.imaging.registration.similarity`).
 
-The slope of a bilinear interpolation along u does not change with u inside a cell: it is the difference of neighbours,
-interpolated along v alone. So the differences are sampled at the cell's whole coordinate, which makes them those of the
-kernel; central differences, sampled where the ray is, gave pose steps that were a third too long.
+The slope of a bilinear interpolation along u is constant in u inside a cell: it is the difference of the neighbours,
+interpolated along v alone. The differences are therefore sampled at the integer coordinate of the cell, as in the
+kernel. Central differences, sampled at the ray, gave pose steps that were a third too long.
 """
 
 from __future__ import annotations
@@ -18,6 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.imaging.projector.attenuation import AXES, PADDING, AttenuationGrid
+from fluoronav.imaging.registration.gauss_newton import SETTINGS as GAUSS_NEWTON
+from fluoronav.imaging.registration.similarity import SIMILARITY
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -26,7 +28,7 @@ OPSET = 17
 
 
 def slices_of(grid: AttenuationGrid, dominant: int) -> dict[str, Float32]:
-    """The volume as the graph takes it, for rays that run mainly along one axis.
+    """The volume as input of the graph, for rays that are most parallel to one axis.
 
     Parameters
     ----------
@@ -37,7 +39,7 @@ def slices_of(grid: AttenuationGrid, dominant: int) -> dict[str, Float32]:
     Returns
     -------
     dict of ndarray of float32, shape (slices, 1, v, u)
-        ``volume``, 1/mm, and ``slope_u`` and ``slope_v``, what the next voxel has more, 1/mm a voxel.
+        ``volume``, 1/mm; ``slope_u`` and ``slope_v``, the differences from the next voxel, 1/mm per voxel.
     """
     u, v, k = AXES[dominant]
     inner = grid.voxels.transpose(2, 1, 0).transpose(k, v, u)
@@ -50,14 +52,14 @@ def slices_of(grid: AttenuationGrid, dominant: int) -> dict[str, Float32]:
 
 
 def pose_inputs(grid: AttenuationGrid, T_camera_ct: Float, centre_ct: Float, dominant: int) -> dict[str, Float32]:
-    """The graph's small inputs.
+    """The inputs of the graph that change with the pose.
 
     Parameters
     ----------
     grid : AttenuationGrid
     T_camera_ct : ndarray, shape (4, 4)
     centre_ct : ndarray, shape (3,)
-        Point that the twist turns about, LPS mm.
+        Point about which the twist rotates, LPS mm.
     dominant : int
         Axis that the central ray is most parallel to (:func:`fluoronav.imaging.projector.dominant_axis`).
 
@@ -69,7 +71,7 @@ def pose_inputs(grid: AttenuationGrid, T_camera_ct: Float, centre_ct: Float, dom
     """
     axes = np.zeros((3, 3))
     axes[np.arange(3), list(AXES[dominant])] = 1
-    # Single precision is fine for what is near, so everything is told from the grid's corner.
+    # Relative to the grid's corner, coordinates are small enough for single precision.
     T = np.array(T_camera_ct, dtype=np.float64)
     T[:3, 3] += T[:3, :3] @ grid.padded_origin_ct
     return {
@@ -89,7 +91,7 @@ def step_graph(shape: tuple[int, int, int], patches: int, size: int) -> bytes:
     shape : tuple of int
         Slices, v and u of :func:`slices_of`.
     patches, size : int
-        How many patches, and pixels along the side of one.
+        Number of patches, and side of one, pixels.
 
     Returns
     -------
@@ -151,11 +153,11 @@ def _projector(g: _Graph, slices: int, rows: int, cols: int, n: int) -> str:
         sample("slope_v", x, normalised(g.op("Floor", v), rows)),
         axis=1,
     )
-    # Only what lies between source and detector.
+    # Only slices between source and detector.
     sign = g.op("Sign", g.slice(g.slice(D, (2,), (3,)), (0, 2), (1, 3)))
     ahead = g.op("Cast", g.op("Greater", g.op("Mul", beyond, sign), g.scalar(0.0)), to=1)  # (slices, 1)
     sampled = g.op("Mul", g.reshape(sampled, (slices, 3, n)), g.reshape(ahead, (slices, 1, 1)))
-    # Sums, and first moments about a middle slice.
+    # Sums over slices, and first moments about the middle slice.
     k_mid = float(slices // 2)
     t = g.constant((np.arange(slices, dtype=np.float32) - np.float32(k_mid))[:, None, None])
     first = g.constant(np.array([0], np.int64))
@@ -189,17 +191,17 @@ def _projector(g: _Graph, slices: int, rows: int, cols: int, n: int) -> str:
 
 
 def _equations(g: _Graph, model: str, patches: int, pixels: int) -> None:
-    """Correlations, weights, and the normal equations, as the kernels form them."""
+    """Adds correlations, weights and normal equations, as the kernels form them."""
     cube = g.reshape(model, (7, patches, pixels))
     mean = g.op("Mul", g.total(cube), g.scalar(1 / pixels))
     centred = g.op("Sub", cube, mean)
     value, J = g.slice(centred, (0,), (1,)), g.slice(centred, (1,), (7,))
-    norm = g.op("Sqrt", g.op("Add", g.total(g.op("Mul", value, value)), g.scalar(1e-10)))
+    norm = g.op("Sqrt", g.op("Add", g.total(g.op("Mul", value, value)), g.scalar(SIMILARITY.min_power)))
     hat = g.op("Div", value, norm)  # (1, patches, pixels)
     J_hat = g.op("Div", g.op("Sub", J, g.op("Mul", hat, g.total(g.op("Mul", hat, J)))), norm)
     frame = g.reshape("frame_hat", (1, patches, pixels))
     ncc = g.reshape(g.total(g.op("Mul", hat, frame)), (patches,))
-    # Weights: a floor at half the median of the patches in use, then the square of what is above it.
+    # Weights: the square of the excess over a floor, which follows the median of the patches in use.
     used = g.op("Greater", "valid", g.scalar(0.5))
     sorted_values = g.op("Where", used, ncc, g.scalar(-2.0))
     top, _ = g.ops("TopK", 2, sorted_values, g.constant(np.array([patches], np.int64)), largest=1, sorted=1, axis=0)
@@ -213,10 +215,10 @@ def _equations(g: _Graph, model: str, patches: int, pixels: int) -> None:
         return g.op("Gather", top, at, axis=0)
 
     median = g.op("Mul", g.op("Add", pick(lower), pick(upper)), g.scalar(0.5))
-    floor = g.op("Max", g.op("Mul", median, g.scalar(0.5)), g.scalar(0.1))
+    floor = g.op("Max", g.op("Mul", median, g.scalar(SIMILARITY.min_of_median)), g.scalar(SIMILARITY.min_correlation))
     above = g.op("Max", g.op("Sub", ncc, floor), g.scalar(0.0))
     weights = g.op("Mul", g.op("Mul", above, above), "valid")
-    # J^T W J and J^T W F^, over all pixels at once.
+    # J^T W J and J^T W F^ over all pixels.
     flat = g.reshape(J_hat, (6, patches * pixels))
     spread = g.op("Expand", g.reshape(weights, (1, patches, 1)), g.constant(np.array([1, patches, pixels], np.int64)))
     weighted = g.op("Mul", flat, g.reshape(spread, (1, patches * pixels)))
@@ -228,7 +230,7 @@ def _equations(g: _Graph, model: str, patches: int, pixels: int) -> None:
     off = g.op("Mul", weights, g.op("Sub", g.scalar(2.0), g.op("Mul", ncc, g.scalar(2.0))))
     cost = g.op("ReduceSum", off, g.constant(np.array([0], np.int64)), keepdims=1)
     freedom = g.op("Mul", g.op("Max", total, g.scalar(1e-12)), g.scalar(pixels - 2))
-    noise = g.op("Max", g.op("Div", cost, freedom), g.scalar(1e-9))
+    noise = g.op("Max", g.op("Div", cost, freedom), g.scalar(GAUSS_NEWTON.min_noise))
     g.output("information", g.name_of(g.op("Div", A, noise), "information"), (6, 6))
     g.output("gradient", g.name_of(g.reshape(g.op("Div", b, noise), (6,)), "gradient"), (6,))
     g.output("ncc", g.name_of(ncc, "ncc"), (patches,))
@@ -236,7 +238,7 @@ def _equations(g: _Graph, model: str, patches: int, pixels: int) -> None:
 
 
 class _Graph:
-    """Nodes by their operators, without the ceremony."""
+    """Builds an ONNX graph: each method adds a node and returns the name of its output."""
 
     def __init__(self) -> None:
         import onnx
@@ -259,13 +261,13 @@ class _Graph:
         self._nodes.append(self._onnx.helper.make_node("Identity", [value], [name]))
         return name
 
-    def op(self, kind: str, *given: str, **attributes: Any) -> str:
-        return self.ops(kind, 1, *given, **attributes)[0]
+    def op(self, kind: str, *inputs: str, **attributes: Any) -> str:
+        return self.ops(kind, 1, *inputs, **attributes)[0]
 
-    def ops(self, kind: str, outputs: int, *given: str, **attributes: Any) -> list[str]:
-        made = [self._new() for _ in range(outputs)]
-        self._nodes.append(self._onnx.helper.make_node(kind, list(given), made, **attributes))
-        return made
+    def ops(self, kind: str, outputs: int, *inputs: str, **attributes: Any) -> list[str]:
+        names = [self._new() for _ in range(outputs)]
+        self._nodes.append(self._onnx.helper.make_node(kind, list(inputs), names, **attributes))
+        return names
 
     def constant(self, value: NDArray[Any]) -> str:
         name = self._new()
@@ -279,19 +281,19 @@ class _Graph:
         return self.op("Reshape", value, self.constant(np.array(dims, np.int64)))
 
     def slice(self, value: str, starts: tuple[int, ...], ends: tuple[int, ...]) -> str:
-        """Along the first axes."""
+        """A slice along the first axes."""
         return self.op(
             "Slice", value, *(self.constant(np.array(x, np.int64)) for x in (starts, ends, range(len(starts))))
         )
 
     def product(self, a: str, b: str, dims: tuple[int, int, int]) -> str:
-        """The matrix product of (rows, inner) and (inner, cols), as sums: TensorRT has no FP32 GEMM for Turing."""
+        """Matrix product of (rows, inner) and (inner, cols), by sums: TensorRT has no FP32 GEMM for Turing."""
         rows, inner, cols = dims
         terms = self.op("Mul", self.reshape(a, (rows, inner, 1)), self.reshape(b, (1, inner, cols)))
         return self.op("ReduceSum", terms, self.constant(np.array([1], np.int64)), keepdims=0)
 
     def total(self, value: str) -> str:
-        """Sum over pixels, the third axis, kept."""
+        """Sum over pixels, the third axis, which is kept."""
         return self.op("ReduceSum", value, self.constant(np.array([2], np.int64)), keepdims=1)
 
     def bytes(self) -> bytes:

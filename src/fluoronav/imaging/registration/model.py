@@ -1,4 +1,4 @@
-"""What rays are cast through: the patient's tissue, and the rigid bones alone."""
+"""Attenuation grids of the registration: all tissue of the patient, and the rigid bones alone."""
 
 from __future__ import annotations
 
@@ -13,25 +13,45 @@ from fluoronav.imaging.projector import AttenuationGrid, Projector, attenuation_
 
 Float = NDArray[np.float64]
 
-# How bones move against one another (1 sigma): a motion segment of the spine turns by a few degrees and slides by a
-# few millimetres between lying for the CT and lying for the operation.
-SEGMENT_DEG, SEGMENT_MM = 2.5, 2.5
 
-_BONE_HU = 150
-_SOFT_TISSUE_HU = 50
-# Kept free around the bones' own grid, so that no bone ends in a wall.
-_BONE_MARGIN_MM = 3.0
-# Of the tissue that rays are cast through and of the bones that patches are placed on; coarse ones for a first look.
-_TISSUE_MM, _COARSE_TISSUE_MM, _BONES_MM, _COARSE_BONES_MM = 1.5, 2.5, 1.0, 2.0
-# How much of the patient is kept around the bones, and over what width it fades out there.
-_REACH_MM, _FADE_MM = 200.0, 8.0
+@dataclass(frozen=True)
+class ModelSettings:
+    """How a case's attenuation grids are made; all chosen."""
+
+    # Motion of bones against one another, 1 sigma. Between the positions for the CT and for the operation, a motion
+    # segment of the spine rotates by a few degrees and shifts by a few millimetres.
+    segment_deg: float = 2.5
+    segment_mm: float = 2.5
+    bone_hu: float = 150  # denser voxels are bone where there is no label map
+    soft_tissue_hu: float = 50  # subtracted from the bones' own grid
+    bone_margin_mm: float = 3.0  # air around the bones' grid, so that no bone is cut at its faces
+    # Voxel sizes; the coarse grids serve the many poses of a search.
+    tissue_mm: float = 1.5
+    coarse_tissue_mm: float = 2.5
+    bones_mm: float = 1.0
+    coarse_bones_mm: float = 2.0
+    reach_mm: float = 200.0  # of the tissue grid around the centre of the bones, to each side
+    fade_mm: float = 8.0  # width over which the tissue fades out at the grid's faces
+
+
+SETTINGS = ModelSettings()
+SEGMENT_DEG, SEGMENT_MM = SETTINGS.segment_deg, SETTINGS.segment_mm
+_AIR_HU = -1024.0
+_OUTSIDE_HU, _OUTSIDE_BELOW_HU = -4000.0, -2000.0  # marks what the CT does not cover
 
 
 @dataclass(frozen=True)
 class RegistrationModel:
-    """What the registration of one case casts rays through; the coarse ones are for the many poses of a search.
+    """Projectors of one case; the coarse ones are for the many poses of a search.
 
-    `objects` are bones with a pose of their own, by name.
+    Attributes
+    ----------
+    tissue, coarse_tissue : Projector
+        All tissue.
+    bones, coarse_bones : Projector
+        The rigid bones alone; patches are placed on them.
+    objects : tuple of (str, Projector)
+        Bones with a pose of their own, by name.
     """
 
     tissue: Projector
@@ -44,23 +64,24 @@ class RegistrationModel:
     def of_case(cls, case) -> RegistrationModel:
         """The model of a :class:`fluoronav.case.Case`."""
         bones, coarse_bones = (
-            bone_grid(case.ct, case.labels, case.rigid_labels, mm) for mm in (_BONES_MM, _COARSE_BONES_MM)
+            bone_grid(case.ct, case.labels, case.rigid_labels, mm)
+            for mm in (SETTINGS.bones_mm, SETTINGS.coarse_bones_mm)
         )
         tissue, coarse = (
-            tissue_grid(case.ct, bones.centre_ct, _REACH_MM, mm, _FADE_MM, case.surroundings)
-            for mm in (_TISSUE_MM, _COARSE_TISSUE_MM)
+            tissue_grid(case.ct, bones.centre_ct, SETTINGS.reach_mm, mm, SETTINGS.fade_mm, case.surroundings)
+            for mm in (SETTINGS.tissue_mm, SETTINGS.coarse_tissue_mm)
         )
-        objects = tuple((o.name, Projector(object_grid(case, o, _BONES_MM))) for o in case.objects)
+        objects = tuple((o.name, Projector(object_grid(case, o, SETTINGS.bones_mm))) for o in case.objects)
         return cls(Projector(tissue), Projector(bones), Projector(coarse), Projector(coarse_bones), objects)
 
 
 def tissue_grid(
     ct, centre_ct: Float, reach_mm: float, spacing_mm: float, fade_mm: float, surroundings=None
 ) -> AttenuationGrid:
-    """All tissue around a point, bone and soft.
+    """Attenuation of all tissue around a point.
 
-    What lies over the bones is part of their picture: with only 60 mm of tissue around the spine the error across the
-    ray was twice that with the whole chest.
+    Tissue in front of and behind the bones is part of their image: with only 60 mm of tissue around the spine, the
+    error across the ray was twice that with the whole chest.
 
     Parameters
     ----------
@@ -69,13 +90,18 @@ def tissue_grid(
     centre_ct : ndarray, shape (3,)
         LPS mm.
     reach_mm : float
-        Half the side of the cube that is kept, where the CT goes so far.
+        Half the side of the cube that is kept; less where the CT ends before.
     spacing_mm : float
     fade_mm : float
-        Width over which the attenuation fades out at the grid's faces: a model that ended in a wall would have edges
-        that the patient does not.
+        Width over which the attenuation fades out at the grid's faces. An abrupt end would project as an edge that the
+        patient does not have.
     surroundings : fluoronav.case.Volume, optional
-        A coarse CT of the same patient, used where `ct` has nothing.
+        A coarse CT of the same patient, used outside `ct`.
+
+    Raises
+    ------
+    ValueError
+        The CT does not come within `reach_mm` of the centre.
     """
     corners = ct.corners_ct() if surroundings is None else np.vstack([ct.corners_ct(), surroundings.corners_ct()])
     low = np.maximum(corners.min(0), centre_ct - reach_mm)
@@ -83,13 +109,12 @@ def tissue_grid(
     if not (high > low).all():
         raise ValueError(f"{ct.path}: has nothing within {reach_mm:g} mm of {np.round(centre_ct, 1).tolist()}")
     size = _size(low, high, spacing_mm)
-    nowhere = -4000.0
-    hu = ct.resampled(low, size, spacing_mm, nowhere)
-    missing = hu < -2000
+    hu = ct.resampled(low, size, spacing_mm, _OUTSIDE_HU)
+    missing = hu < _OUTSIDE_BELOW_HU
     if surroundings is not None and missing.any():
-        np.copyto(hu, surroundings.resampled(low, size, spacing_mm, -1024.0), where=missing)
+        np.copyto(hu, surroundings.resampled(low, size, spacing_mm, _AIR_HU), where=missing)
     else:
-        hu[missing] = -1024.0
+        hu[missing] = _AIR_HU
     return AttenuationGrid(attenuation_of_hu(hu) * _fade(hu.shape, fade_mm / spacing_mm), low, spacing_mm)
 
 
@@ -104,7 +129,7 @@ def object_grid(case, bones, spacing_mm: float) -> AttenuationGrid:
 def bone_grid(
     ct: Volume, labels: Volume | None, rigid_labels: tuple[int, ...], spacing_mm: float, volumes: Sequence[Volume] = ()
 ) -> AttenuationGrid:
-    """The attenuation above soft tissue of the bones that move as one body: where the model has structure of its own.
+    """Attenuation, above that of soft tissue, of the bones that move as one body.
 
     Parameters
     ----------
@@ -112,45 +137,45 @@ def bone_grid(
         HU.
     labels : fluoronav.case.Volume or None
     rigid_labels : tuple of int
-        The bones; with no volumes either, everything denser than 150 HU counts.
+        The bones. Without labels and without volumes, everything denser than 150 HU.
     spacing_mm : float
     volumes : sequence of fluoronav.case.Volume
-        Bones that were cut out of the CT, HU, in its frame; theirs is what is denser than 150 HU in them.
+        Bones that were segmented from the CT, HU, in its frame: their voxels denser than 150 HU.
 
     Raises
     ------
     ValueError
-        There is no bone.
+        There is no bone, or it lies outside the CT.
     """
     corners = ct.corners_ct()
     low, high = corners.min(0), corners.max(0)
     named = labels if rigid_labels else None
     if named is not None or volumes:
-        # Only what will be kept is resampled: a whole trunk at 1 mm takes hundreds of megabytes.
+        # Resample only what is kept: a whole trunk at 1 mm takes hundreds of megabytes.
         extents = [] if named is None else [named.extent_ct(rigid_labels)]
         extents += [(c.min(0), c.max(0)) for c in (v.corners_ct() for v in volumes)]
-        low = np.maximum(low, np.min([e[0] for e in extents], axis=0) - _BONE_MARGIN_MM)
-        high = np.minimum(high, np.max([e[1] for e in extents], axis=0) + _BONE_MARGIN_MM)
+        low = np.maximum(low, np.min([e[0] for e in extents], axis=0) - SETTINGS.bone_margin_mm)
+        high = np.minimum(high, np.max([e[1] for e in extents], axis=0) + SETTINGS.bone_margin_mm)
     if not (high > low).all():
         raise ValueError(f"{ct.path}: has nothing where {volumes[0].path if volumes else 'the bones are'} is")
     size = _size(low, high, spacing_mm)
-    hu = ct.resampled(low, size, spacing_mm, -1024.0)
+    hu = ct.resampled(low, size, spacing_mm, _AIR_HU)
     if named is not None or volumes:
         bone = np.zeros(hu.shape, bool)
         if named is not None:
             bone |= np.isin(named.resampled(low, size, spacing_mm, 0, nearest=True), rigid_labels)
         for volume in volumes:
-            bone |= volume.resampled(low, size, spacing_mm, -1024.0) > _BONE_HU
+            bone |= volume.resampled(low, size, spacing_mm, _AIR_HU) > SETTINGS.bone_hu
     else:
-        bone = hu > _BONE_HU
+        bone = hu > SETTINGS.bone_hu
     if not bone.any():
-        raise ValueError(f"{ct.path}: no bone to register: no voxel is denser than {_BONE_HU} HU")
+        raise ValueError(f"{ct.path}: no bone to register: no voxel is denser than {SETTINGS.bone_hu} HU")
     found = np.argwhere(bone)
-    margin = int(np.ceil(_BONE_MARGIN_MM / spacing_mm))
+    margin = int(np.ceil(SETTINGS.bone_margin_mm / spacing_mm))
     first = np.maximum(found.min(0) - margin, 0)
     end = np.minimum(found.max(0) + margin + 1, bone.shape)
     box = tuple(slice(a, b) for a, b in zip(first, end, strict=True))
-    above = attenuation_of_hu(hu[box]) - attenuation_of_hu(np.float32(_SOFT_TISSUE_HU))
+    above = attenuation_of_hu(hu[box]) - attenuation_of_hu(np.float32(SETTINGS.soft_tissue_hu))
     return AttenuationGrid(
         np.where(bone[box], np.maximum(above, 0), 0).astype(np.float32), low + spacing_mm * first[::-1], spacing_mm
     )

@@ -1,6 +1,8 @@
-"""Which parts of the image the registration looks at: where the projected bones have structure of their own."""
+"""Patches of the image that the registration compares: where the projected bones have structure."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -10,40 +12,52 @@ from fluoronav.geometry import Camera
 from fluoronav.imaging.projector import BLOCK, Projector, padded_rays
 
 
+@dataclass(frozen=True)
+class PatchLimits:
+    """Which patches are placed; chosen."""
+
+    min_energy: float = 1e-3  # squared gradient summed over the patch, fraction of the largest
+    binary_slack_px: float = 0.5  # of the count of allowed pixels, which is summed in single precision
+
+
+LIMITS = PatchLimits()
+
+
 def choose_patches(
     bone: NDArray[np.float32], allowed: NDArray[np.bool_], size: int, count: int, apart: float = 1.0
 ) -> NDArray[np.int32]:
-    """Places patches where the bones' line integrals change most, spread out.
+    """Places patches where the gradients of the bones' line integrals are largest.
 
     Parameters
     ----------
     bone : ndarray of float32, shape (rows, cols)
         DRR of the bones alone.
     allowed : ndarray of bool, the same shape
+        Patches lie inside it.
     size : int
-        Pixels along a patch's side.
+        Side of a patch, pixels.
     count : int
-        The most to place.
+        Maximum number of patches.
     apart : float
-        Distance of neighbours as a share of the size; 1 lets none overlap.
+        Minimum distance of patches as a fraction of the size; with 1 they do not overlap.
 
     Returns
     -------
     ndarray of int32, shape (n, 2)
-        Upper left (row, column), n <= count; strongest first.
+        Upper left (row, column) of each patch, n <= count, largest gradients first.
     """
     rows, cols = bone.shape
     if rows <= size or cols <= size:
         return np.empty((0, 2), np.int32)
     slope = cv2.Sobel(bone, cv2.CV_32F, 1, 0) ** 2 + cv2.Sobel(bone, cv2.CV_32F, 0, 1) ** 2
-    # Anchored at the upper left pixel: energy[i, j] is that of the patch which begins there.
+    # Anchored at the upper left pixel: energy[i, j] is that of the patch with its upper left corner there.
     window = {"ksize": (size, size), "anchor": (0, 0), "borderType": cv2.BORDER_CONSTANT}
     energy = cv2.boxFilter(slope, cv2.CV_32F, normalize=False, **window)
     clear = cv2.boxFilter(allowed.astype(np.float32), cv2.CV_32F, normalize=False, **window)
-    energy[clear < size * size - 0.5] = 0
+    energy[clear < size * size - LIMITS.binary_slack_px] = 0
     energy[rows - size + 1 :] = 0
     energy[:, cols - size + 1 :] = 0
-    floor = 1e-3 * float(energy.max())
+    floor = LIMITS.min_energy * float(energy.max())
     reach = max(int(apart * size), 1)
     chosen: list[tuple[int, int]] = []
     while len(chosen) < count:
@@ -57,18 +71,18 @@ def choose_patches(
 
 
 class PatchLevel:
-    """Patches at one resolution, with every buffer that an iteration needs.
+    """Patches at one resolution, with the buffers of the iterations.
 
     Parameters
     ----------
     camera : Camera
         At full resolution.
     side : int
-        Pixels along the longer side of this level's image.
+        Longer side of this level's image, pixels.
     size : int
-        Pixels along a patch's side.
+        Side of a patch, pixels.
     count : int
-        The most patches.
+        Maximum number of patches.
     apart : float
         See :func:`choose_patches`.
     """
@@ -96,15 +110,16 @@ class PatchLevel:
         return len(self.first_row)
 
     def choose(self, bones: Projector, T_camera_ct: NDArray, allowed: NDArray[np.bool_]) -> int:
-        """Places the patches for a pose; returns how many.
+        """Places the patches for a pose and returns their number.
 
         Parameters
         ----------
         bones : Projector
-            Of the bones alone.
+            The bones alone.
         T_camera_ct : ndarray, shape (4, 4)
+            Patient to camera, mm.
         allowed : ndarray of bool
-            Of any size that shows the same field; see :class:`.field_of_view.FieldOfView`.
+            Patches lie inside it; any size, resampled to this level.
         """
         shape = (self.camera.rows, self.camera.cols)
         here = cv2.resize(allowed.astype(np.uint8), shape[::-1], interpolation=cv2.INTER_NEAREST) > 0

@@ -1,4 +1,4 @@
-"""`fluoronav register`: files in, a result for JSON out."""
+"""Registration of files, for `fluoronav register`: image and volume files in, a result for JSON out."""
 
 from __future__ import annotations
 
@@ -17,15 +17,25 @@ from fluoronav.case import CaseError, CtUnits, Hounsfield, Spread, Volume, read_
 from fluoronav.geometry import Camera, is_rigid
 from fluoronav.imaging.projector import AttenuationGrid, Projector
 from fluoronav.imaging.registration.model import SEGMENT_DEG, SEGMENT_MM, bone_grid, tissue_grid
-from fluoronav.imaging.registration.offline import OfflineRegistration, OfflineResult, View
+from fluoronav.imaging.registration.offline import OfflineRegistration, OfflineResult, XrayView
 from fluoronav.imaging.registration.view_grid import orbit_priors
 from fluoronav.imaging.xray.file import XrayFileError, XrayFrame, read_xray
 from fluoronav.imaging.xray.polarity import Polarity, opposite
 
 Float = NDArray[np.float64]
 
-_FADE_MM, _REACH_MM = 1.0, 200.0
-_FINEST_MM, _MOST_VOXELS = 0.3, 20e6
+
+@dataclass(frozen=True)
+class GridLimits:
+    """Size of the attenuation grids; all chosen."""
+
+    reach_mm: float = 200.0  # of the tissue around the centre of the bones, to each side
+    fade_mm: float = 1.0  # width over which the tissue fades out at the grid's faces
+    min_spacing_mm: float = 0.3
+    max_voxels: float = 20e6  # of the tissue grid
+
+
+LIMITS = GridLimits()
 
 
 class RegisterError(ValueError):
@@ -33,8 +43,8 @@ class RegisterError(ValueError):
 
 
 @dataclass(frozen=True)
-class Request:
-    """What is to be registered.
+class RegistrationRequest:
+    """Files to register, and how.
 
     Attributes
     ----------
@@ -42,28 +52,28 @@ class Request:
     images : list of Path
         TIFF, PNG or DICOM, one per view.
     cameras : list of Path
-        One per image; empty: from the DICOM headers.
+        One file per image; if empty, the cameras are taken from the DICOM headers.
     init : Path or None
-        JSON ``{"T_camera_ct": 4 x 4}`` of the first view; None: from its DICOM header.
+        JSON ``{"T_camera_ct": 4 x 4}``, the start of the first view; if None, it is taken from the DICOM header.
     auto : bool
-        The start is a prior that may be 30 degrees, 100 mm in the plane and 60 mm in depth wrong.
+        Search around the start, which may be wrong by 30 degrees, 100 mm in the plane and 60 mm in depth.
     orbit : bool
-        Not even the orbital angle is known.
+        Search at all orbital angles, too.
     labels : Path or None
         Label map of the volume.
     bones : tuple of int or Path
-        What is looked at: labels, or volumes of bones that were cut out of `volume`; each gets its own pose, too, where
-        there are several.
+        The bones: labels, or volumes of bones that were segmented from `volume`. If there are several, each also gets a
+        pose of its own.
     overlay : Path or None
-        PNG to write.
+        PNG file to write.
     frame : int
-        Which frame of a DICOM multi-frame image, from 1.
+        Frame number in a multi-frame DICOM image, from 1.
     polarity : "counts" or "inverse", optional
-        Whether the images' stored values rise or fall where there is more X-ray; None: as each says itself.
+        Whether stored values rise or fall with the detected X-rays; if None, as each image declares.
     series : str or None
-        SeriesInstanceUID, where the volume's folder holds several.
+        SeriesInstanceUID, if the volume's folder holds several.
     units, bone_units : "hu", "shifted", "raw" or None
-        Units of the values of `volume`, and of the volumes of `bones`; None: as the file declares, or inferred.
+        Units of the values of `volume`, and of the volumes of `bones`; if None, as the file declares, or inferred.
     """
 
     volume: Path
@@ -82,13 +92,19 @@ class Request:
     bone_units: CtUnits | None = None
 
 
-def register_files(request: Request, progress: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
+def register_files(request: RegistrationRequest, progress: Callable[[str], None] = lambda text: None) -> dict[str, Any]:
     """Registers a volume to images.
+
+    Parameters
+    ----------
+    request : RegistrationRequest
+    progress : callable
+        Called with a line of text for each step.
 
     Returns
     -------
     dict
-        ``accepted``, ``reason``, ``ms``, ``notes`` (what was assumed, in words) and ``views``: per image
+        ``accepted``, ``reason``, ``ms``, ``notes`` (assumptions, as text) and ``views``: per image
         ``T_camera_ct`` (4 x 4), ``score``, ``sigma`` (deg, mm, camera axes), ``tre_mm``, ``tre_image_mm``,
         ``mirrored``, ``polarity``; with several bones ``bones``: per bone ``label`` or ``volume``, ``accepted``,
         ``reason`` and ``views``.
@@ -128,7 +144,7 @@ def register_files(request: Request, progress: Callable[[str], None] = lambda te
     registration = OfflineRegistration(model, bones[0], views, segmented=segmented)
     T_prior = _prior(request, frames, registration.centre_ct)
     start = time.perf_counter()
-    result = _found(request, registration, T_prior, progress)
+    result = _registered(request, registration, T_prior, progress)
     if not result.accepted and request.polarity is None:
         progress("comparing with the images turned over")
         turned = [
@@ -136,13 +152,13 @@ def register_files(request: Request, progress: Callable[[str], None] = lambda te
             for f in frames
         ]
         other = OfflineRegistration(model, bones[0], _views(turned, cameras), segmented=segmented)
-        fit = _found(request, other, T_prior, progress)
-        if fit.accepted:
-            result = replace(result, reason=_looks_inverted(frames, result, fit))
+        inverted = _registered(request, other, T_prior, progress)
+        if inverted.accepted:
+            result = replace(result, reason=_reason_inverted(frames, result, inverted))
     out: dict[str, Any] = {"accepted": result.accepted, "reason": result.reason, "ms": 0.0, "notes": notes}
-    out["views"] = _described(result, frames)
+    out["views"] = _rows(result, frames)
     if len(request.bones) > 1:
-        # Each bone starts where they all lie together and is held there by what it does not show itself.
+        # Each bone starts at the pose of all bones, with the motion of bones against one another as its prior.
         out["bones"] = []
         for bone, grid in zip(request.bones, bones[1:], strict=True):
             progress(f"bone {bone}")
@@ -154,17 +170,17 @@ def register_files(request: Request, progress: Callable[[str], None] = lambda te
                     "volume": None if isinstance(bone, int) else str(bone),
                     "accepted": result.accepted and of_bone.accepted,
                     "reason": result.reason or of_bone.reason,
-                    "views": _described(of_bone, frames),
+                    "views": _rows(of_bone, frames),
                 }
             )
     out["ms"] = (time.perf_counter() - start) * 1000
     if request.overlay is not None:
         T = result.views[0].T_camera_ct
-        cv2.imwrite(str(request.overlay), _drawn(views[0], Projector(bones[0]).render(T, views[0].camera)))
+        cv2.imwrite(str(request.overlay), _overlay(views[0], Projector(bones[0]).render(T, views[0].camera)))
     return out
 
 
-def _volumes(request: Request) -> tuple[Hounsfield, Volume | None, dict[Path, Hounsfield]]:
+def _volumes(request: RegistrationRequest) -> tuple[Hounsfield, Volume | None, dict[Path, Hounsfield]]:
     """The CT, its label map, and the volumes of bones by file; all but the label map in HU."""
     ct = to_hounsfield(_volume(request), request.units, "--units")
     labels = None if request.labels is None else read_volume(request.labels)
@@ -173,7 +189,7 @@ def _volumes(request: Request) -> tuple[Hounsfield, Volume | None, dict[Path, Ho
     return ct, labels, bones
 
 
-def _volume(request: Request) -> Volume:
+def _volume(request: RegistrationRequest) -> Volume:
     if request.series is not None and not request.volume.is_dir():
         raise RegisterError(f"{request.volume}: --series names one of a folder of DICOM files, which this is not")
     try:
@@ -185,8 +201,8 @@ def _volume(request: Request) -> Volume:
         raise RegisterError(str(error).replace("as `ct_series`", "with --series")) from error
 
 
-def _found(
-    request: Request, registration: OfflineRegistration, T_prior: Float, progress: Callable[[str], None]
+def _registered(
+    request: RegistrationRequest, registration: OfflineRegistration, T_prior: Float, progress: Callable[[str], None]
 ) -> OfflineResult:
     if not (request.auto or request.orbit):
         return registration.run(T_prior, progress)
@@ -194,7 +210,7 @@ def _found(
     return registration.search(priors, Spread(), progress)
 
 
-def _looks_inverted(frames: list[XrayFrame], result: OfflineResult, turned: OfflineResult) -> str:
+def _reason_inverted(frames: list[XrayFrame], result: OfflineResult, turned: OfflineResult) -> str:
     taken: list[Polarity] = sorted({frame.polarity for frame in frames})
     what = "the picture looks" if len(frames) == 1 else "the pictures look"
     do = f"say --polarity {opposite(taken[0])}" if len(taken) == 1 else "say --polarity of each, one at a time"
@@ -204,7 +220,7 @@ def _looks_inverted(frames: list[XrayFrame], result: OfflineResult, turned: Offl
     )
 
 
-def _described(result: OfflineResult, frames: list[XrayFrame]) -> list[dict[str, Any]]:
+def _rows(result: OfflineResult, frames: list[XrayFrame]) -> list[dict[str, Any]]:
     return [
         {
             "image": str(frame.path),
@@ -222,7 +238,7 @@ def _described(result: OfflineResult, frames: list[XrayFrame]) -> list[dict[str,
     ]
 
 
-def _views(frames: list[XrayFrame], cameras: list[Camera]) -> list[View]:
+def _views(frames: list[XrayFrame], cameras: list[Camera]) -> list[XrayView]:
     views = []
     for k, frame in enumerate(frames):
         if cameras:
@@ -237,24 +253,24 @@ def _views(frames: list[XrayFrame], cameras: list[Camera]) -> list[View]:
             camera = frame.geometry.camera
         else:
             raise RegisterError(f"{frame.path}: has no header that describes the camera: give a file with --camera")
-        views.append(View(camera, frame.attenuation, frame.field_mask))
+        views.append(XrayView(camera, frame.attenuation, frame.field_mask))
     return views
 
 
 def _grids(
     ct: Volume, labels: Volume | None, bones: Sequence[int | Path], bone_volumes: dict[Path, Hounsfield]
 ) -> tuple[AttenuationGrid, list[AttenuationGrid]]:
-    """The tissue, the bones together, and where there are several, each alone."""
+    """Grids of the tissue, of all bones, and, if there are several, of each bone."""
     extent = np.ptp(ct.corners_ct(), axis=0)
-    voxels = float(np.prod(np.minimum(extent, 2 * _REACH_MM)))
-    spacing = max(min(ct.image.GetSpacing()), _FINEST_MM, (voxels / _MOST_VOXELS) ** (1 / 3))
+    voxels = float(np.prod(np.minimum(extent, 2 * LIMITS.reach_mm)))
+    spacing = max(min(ct.image.GetSpacing()), LIMITS.min_spacing_mm, (voxels / LIMITS.max_voxels) ** (1 / 3))
     parts = [((b,), []) if isinstance(b, int) else ((), [bone_volumes[b].volume]) for b in bones]
     together = bone_grid(ct, labels, sum((p[0] for p in parts), ()), spacing, [v for p in parts for v in p[1]])
     alone = [bone_grid(ct, labels, own, spacing, volumes) for own, volumes in parts] if len(parts) > 1 else []
-    return tissue_grid(ct, together.centre_ct, _REACH_MM, spacing, _FADE_MM), [together, *alone]
+    return tissue_grid(ct, together.centre_ct, LIMITS.reach_mm, spacing, LIMITS.fade_mm), [together, *alone]
 
 
-def _prior(request: Request, frames: list[XrayFrame], centre_ct: Float) -> Float:
+def _prior(request: RegistrationRequest, frames: list[XrayFrame], centre_ct: Float) -> Float:
     if request.init is not None:
         return _read_init(request.init)
     geometry = frames[0].geometry
@@ -277,11 +293,11 @@ def _read_init(path: Path) -> Float:
     return T
 
 
-def _drawn(view: View, bone: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """The image with the outline of the model's projection."""
-    # The display range is that of the neighbourhood, not of the open beam around it.
-    shown = cv2.dilate((bone > 0).astype(np.uint8), np.ones((101, 101), np.uint8)) > 0
-    low, high = np.percentile(view.attenuation[shown] if shown.any() else view.attenuation, [2, 98])
+def _overlay(view: XrayView, bone: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """The image with the outline of the projected bones."""
+    # The display range is that around the bones, not that of the open beam.
+    around = cv2.dilate((bone > 0).astype(np.uint8), np.ones((101, 101), np.uint8)) > 0
+    low, high = np.percentile(view.attenuation[around] if around.any() else view.attenuation, [2, 98])
     grey = np.clip(255 - 255 * (view.attenuation - low) / max(float(high - low), 1e-6), 0, 255).astype(np.uint8)
     picture = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
     outline, _ = cv2.findContours((bone > 0.04 * bone.max()).astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
@@ -289,4 +305,4 @@ def _drawn(view: View, bone: NDArray[np.float32]) -> NDArray[np.uint8]:
     return np.asarray(picture, dtype=np.uint8)
 
 
-__all__ = ["RegisterError", "Request", "XrayFileError", "register_files"]
+__all__ = ["RegisterError", "RegistrationRequest", "XrayFileError", "register_files"]

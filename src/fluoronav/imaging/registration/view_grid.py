@@ -1,10 +1,10 @@
-"""The coarse half of the initial search: a grid of views matched with the frame by Fourier transforms.
+"""The coarse step of the initial search: DRRs of a grid of views, matched with the frame by Fourier transforms.
 
-The frame is turned and scaled once for every in-plane turn and depth. A DRR of the model, seen by a camera that looks
-straight at it, is rendered for every pair of out-of-plane angles; one Fourier transform of it then gives its
-correlation with every turned and scaled frame at every shift. A shift of the image is taken for a turn of the camera
-about its source, which is a homography and leaves the appearance as it is: that is what lets the patient be 100 mm off
-the axis.
+The frame is rotated and scaled once for each in-plane rotation and depth. For each pair of out-of-plane angles, a DRR
+is rendered by a camera whose axis goes through the model's centre. One Fourier transform of the DRR gives its
+correlation with all rotated and scaled frames at all shifts. A shift of the image is interpreted as a rotation of the
+camera about the source, which is a homography and does not change the appearance. The patient may therefore be 100 mm
+off the axis.
 """
 
 from __future__ import annotations
@@ -24,17 +24,29 @@ from fluoronav.imaging.registration.agreement import locally_normalised
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
-# Steps of the grid: Gauss-Newton at 64 pixels gets home from half of each.
-_STEP_DEG, _SCALE_STEP = 8.3, 0.07
-_ORBIT_DEG = (0.0, 45.0, -45.0, 90.0, -90.0)
-# The grid reaches this much farther than the spread, so that a pose at its edge is not found by half a step's luck.
-_MARGIN = 1.1
-# Poses closer than this to a better one are the same hypothesis: degrees, mm in the plane, mm in depth.
-_SAME_DEG, _SAME_IN_PLANE_MM, _SAME_DEPTH_MM = 6.0, 8.0, 20.0
-# The rim around the model counts, too: a bone ends there.
-_RIM = np.ones((9, 9), np.uint8)
-# Share of its mean power below which a region of the frame is taken to be empty.
-_LEAST_POWER = 0.3
+
+@dataclass(frozen=True)
+class GridSettings:
+    """Steps of the grid and which candidates are distinct; all chosen on the embedded case."""
+
+    # Gauss-Newton at 64 pixels converges from half a step.
+    step_deg: float = 8.3
+    scale_step: float = 0.07  # of the logarithm of the distance
+    orbit_deg: tuple[float, ...] = (0.0, 45.0, -45.0, 90.0, -90.0)  # orbital angles tried where the angle is unknown
+    margin: float = 1.1  # reach of the grid as a multiple of the spread, so that poses at its edge are found
+    # Poses closer than this to a better one are not candidates of their own.
+    same_deg: float = 6.0
+    same_in_plane_mm: float = 8.0
+    same_depth_mm: float = 20.0
+    border_px: int = 9  # side of the square by which the model's area is dilated: its border is compared, too
+    min_drr: float = 0.02  # fraction of the DRR's maximum from which a pixel belongs to the model's area
+    min_power: float = 0.3  # of a region, fraction of the frame's mean power; with less it counts as having this
+    min_scale: float = 0.3  # smallest distance tried, fraction of the prior's
+    min_coverage: float = 0.99  # of a pixel of the rotated frame by the field of view
+
+
+SETTINGS = GridSettings()
+_BORDER = np.ones((SETTINGS.border_px, SETTINGS.border_px), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -47,7 +59,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class _Variant:
-    """A frame turned by `turn_deg` and shrunk by `scale`; the affine map takes its pixels to the variant's."""
+    """A frame rotated by `turn_deg` and scaled by `scale`; `affine` maps its pixels to those of the variant."""
 
     turn_deg: float
     scale: float
@@ -60,17 +72,17 @@ class ViewGrid:
     Parameters
     ----------
     model : Projector
-        A coarse one is enough.
+        A coarse one suffices.
     camera : Camera
         At full resolution.
     centre_ct : ndarray, shape (3,)
-        Middle of the model, LPS mm.
+        Centre of the model, LPS mm.
     spread : fluoronav.case.Spread
-        How far the prior may be wrong.
+        Largest error of the prior.
     side : int
-        Longer side of the images that are compared, pixels.
+        Longer side of the compared images, pixels.
     sigma_px : float
-        Neighbourhood over which mean and contrast are made equal.
+        Neighbourhood in which mean and contrast are equalised (:func:`.agreement.locally_normalised`).
     """
 
     def __init__(self, model: Projector, camera: Camera, centre_ct: Float, spread, side: int, sigma_px: float) -> None:
@@ -91,7 +103,7 @@ class ViewGrid:
         keep: int,
         go_on: Callable[[], bool] = lambda: True,
     ) -> list[Candidate]:
-        """The best poses of the grid, best first, each a hypothesis of its own.
+        """The best distinct poses of the grid, best first.
 
         Parameters
         ----------
@@ -99,29 +111,32 @@ class ViewGrid:
             Patient to camera, mm.
         image : ndarray of float32
             Attenuation of the frame at this grid's resolution.
-        seen : ndarray of bool
-            What lies inside the aperture, any size.
+        field_mask : ndarray of bool
+            Field of view without its penumbra, any size.
         pool : Executor
-            The tilts are shared among its threads.
+            Matches the tilts in parallel.
         keep : int
+            Maximum number of candidates.
         go_on : callable
-            False abandons the search; the list is empty then.
+            False abandons the search; the list is then empty.
         """
         n = self._side
         centre = T_prior[:3, :3] @ self._centre_ct + T_prior[:3, 3]
         variants, spectra, powers, masks = self._variants(image, field_mask, centre[2])
         windows = [self._window(v, centre) for v in variants]
         towards = _onto_axis(centre) @ T_prior[:3, :3]
-        angles = _steps(self._spread.rotation_deg * _MARGIN, _STEP_DEG)
+        angles = _steps(self._spread.rotation_deg * SETTINGS.margin, SETTINGS.step_deg)
         tilts = [exp_so3(np.deg2rad([x, y, 0])) @ towards for x in angles for y in angles]
         distance = float(np.linalg.norm(centre))
 
         def row(R: Float) -> list[tuple[float, int, int, int]]:
-            """For one view: the best correlation with each variant, and the shift (u, v) at which it is."""
+            """For one tilt: the best correlation with each variant, its index, and its shift (u, v)."""
             if not go_on():
                 return []
             drr = self._frontal(R, distance)
-            there = np.asarray(cv2.dilate((drr > 0.02 * float(drr.max())).astype(np.float32), _RIM), np.float32)
+            there = np.asarray(
+                cv2.dilate((drr > SETTINGS.min_drr * float(drr.max())).astype(np.float32), _BORDER), np.float32
+            )
             total = float(there.sum())
             if total == 0:
                 return []
@@ -131,7 +146,9 @@ class ViewGrid:
             over = np.conj(np.fft.rfft2(there, shape) / total)
             shared = np.fft.irfft2(masks * over, shape)
             power = np.fft.irfft2(powers * over, shape)
-            correlation *= np.sqrt(np.clip(2 * shared, 0, 1) / np.maximum(power * total, _LEAST_POWER * total / n**2))
+            correlation *= np.sqrt(
+                np.clip(2 * shared, 0, 1) / np.maximum(power * total, SETTINGS.min_power * total / n**2)
+            )
             best = []
             for k, (us, vs) in enumerate(windows):
                 if len(us) == 0 or len(vs) == 0:
@@ -149,18 +166,18 @@ class ViewGrid:
         if not go_on():
             return []
         found.sort(key=lambda f: -f[0])
-        apart = Apart(self._centre_ct, _SAME_DEG, _SAME_IN_PLANE_MM, _SAME_DEPTH_MM)
+        distinct = DistinctPoses(self._centre_ct, SETTINGS.same_deg, SETTINGS.same_in_plane_mm, SETTINGS.same_depth_mm)
         kept: list[Candidate] = []
         for value, tilt, k, u, v in found:
             T = self._placed(tilt, distance, variants[k], (u, v))
-            if apart.is_new(T):
+            if distinct.is_new(T):
                 kept.append(Candidate(T, value))
                 if len(kept) == keep:
                     break
         return kept
 
     def _frontal(self, R_camera_ct: Float, distance: float) -> Float32:
-        """The DRR seen by a camera that looks straight at the model's middle, shape (side, side)."""
+        """The DRR by a camera whose axis goes through the model's centre, shape (side, side)."""
         T = np.eye(4)
         T[:3, :3] = R_camera_ct
         T[:3, 3] = [0, 0, distance] - R_camera_ct @ self._centre_ct
@@ -169,27 +186,29 @@ class ViewGrid:
         return integrals[: self._count].reshape(self._side, self._side)
 
     def _variants(self, image: Float32, field_mask: NDArray[np.bool_], z: float):
-        """The frame in every turn and scale, locally normalised: the spectra of it, its square and its mask."""
+        """The frame at all rotations and scales, locally normalised: spectra of frames, squares and masks."""
         n = self._side
         mask = cv2.resize(field_mask.astype(np.uint8), image.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(
             np.float32
         )
-        reach = _MARGIN * self._spread.depth_mm / z
-        near, far = max(1 - reach, 0.3), 1 + reach
-        scales = np.geomspace(near, far, max(int(np.ceil(np.log(far / near) / _SCALE_STEP)), 1) + 1)
+        reach = SETTINGS.margin * self._spread.depth_mm / z
+        near, far = max(1 - reach, SETTINGS.min_scale), 1 + reach
+        scales = np.geomspace(near, far, max(int(np.ceil(np.log(far / near) / SETTINGS.scale_step)), 1) + 1)
         scales = np.sqrt(scales[1:] * scales[:-1])  # middles of the steps
         middle = ((self.camera.cols - 1) / 2, (self.camera.rows - 1) / 2)
         variants, images, masks = [], [], []
-        for turn in _steps(self._spread.rotation_deg * _MARGIN, _STEP_DEG):
+        for turn in _steps(self._spread.rotation_deg * SETTINGS.margin, SETTINGS.step_deg):
             for scale in scales:
-                # `scale` is the model's distance over the prior's: a model farther away is smaller in the frame.
+                # `scale` is the model's distance as a multiple of the prior's: farther away it looks smaller.
                 affine = np.asarray(cv2.getRotationMatrix2D(middle, turn, float(scale)), dtype=np.float64)
                 affine[:, 2] += (n - 1) / 2 - np.array(middle)
                 turned = np.asarray(
                     cv2.warpAffine(image, affine, (n, n), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE),
                     dtype=np.float32,
                 )
-                there = (cv2.warpAffine(mask, affine, (n, n), flags=cv2.INTER_LINEAR) > 0.99).astype(np.float32)
+                there = (cv2.warpAffine(mask, affine, (n, n), flags=cv2.INTER_LINEAR) > SETTINGS.min_coverage).astype(
+                    np.float32
+                )
                 variants.append(_Variant(float(turn), float(scale), affine))
                 images.append(locally_normalised(turned, there, self._sigma_px))
                 masks.append(there)
@@ -203,17 +222,17 @@ class ViewGrid:
         )
 
     def _window(self, variant: _Variant, centre: Float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """The shifts (u, v) that put the model's middle within reach of where the prior has it."""
+        """The shifts (u, v) for which the model's centre is within the spread around its place at the prior."""
         n, K = self._side, self.camera.K
         at = K[:2, :2] @ (centre[:2] / centre[2]) + K[:2, 2]
         middle = variant.affine @ np.append(at, 1) - (n - 1) / 2
-        reach = _MARGIN * self._spread.in_plane_mm / centre[2] * K[0, 0] * variant.scale
+        reach = SETTINGS.margin * self._spread.in_plane_mm / centre[2] * K[0, 0] * variant.scale
         return tuple(
             np.arange(max(int(np.ceil(m - reach)), 1 - n), min(int(np.floor(m + reach)), n - 1) + 1) for m in middle
         )  # pyright: ignore[reportReturnType]
 
     def _placed(self, R_frontal: Float, distance: float, variant: _Variant, shift: tuple[int, int]) -> Float:
-        """The pose whose picture is the frontal view turned, scaled and shifted to where it was found."""
+        """The pose whose image is the frontal view with the variant's rotation and scale at a shift."""
         K = self.camera.K
         found = np.array(shift) + (self._side - 1) / 2
         at = np.linalg.solve(variant.affine[:, :2], found - variant.affine[:, 2])
@@ -226,21 +245,33 @@ class ViewGrid:
 
 
 def orbit_priors(T_camera_ct: Float, centre_ct: Float) -> list[Float]:
-    """The prior, and what it would be at other orbital angles: AP to lateral on both sides.
-
-    For a fluoroscope that does not know its angle.
+    """The prior at several orbital angles, AP to lateral on both sides, for a fluoroscope whose angle is unknown.
 
     Parameters
     ----------
     T_camera_ct : ndarray, shape (4, 4)
+        Patient to camera, mm.
     centre_ct : ndarray, shape (3,)
-        Point that the arm turns about, LPS mm; the axis is the patient's long one.
+        Point about which the arm rotates, LPS mm; the axis is the patient's longitudinal axis.
+
+    Returns
+    -------
+    list of ndarray, shape (4, 4)
+        The prior itself is the first.
     """
-    return [T_camera_ct @ moved_about(centre_ct, [0, 0, np.deg2rad(angle), 0, 0, 0]) for angle in _ORBIT_DEG]
+    return [T_camera_ct @ moved_about(centre_ct, [0, 0, np.deg2rad(angle), 0, 0, 0]) for angle in SETTINGS.orbit_deg]
 
 
-class Apart:
-    """Remembers poses and tells whether a further one is another hypothesis or the same again."""
+class DistinctPoses:
+    """Remembers poses and tells whether another pose is distinct from them.
+
+    Parameters
+    ----------
+    centre_ct : ndarray, shape (3,)
+        Point whose distance is compared, LPS mm.
+    degrees, in_plane_mm, depth_mm : float
+        Poses that differ by less in all three are the same.
+    """
 
     def __init__(self, centre_ct: Float, degrees: float, in_plane_mm: float, depth_mm: float) -> None:
         self._centre_ct = centre_ct
@@ -249,7 +280,7 @@ class Apart:
         self._rotations: list[Float] = []
 
     def is_new(self, T_camera_ct: Float) -> bool:
-        """True, and the pose is remembered, unless one like it was there before."""
+        """True if the pose is distinct; it is then remembered."""
         place = T_camera_ct[:3, :3] @ self._centre_ct + T_camera_ct[:3, 3]
         if self._places:
             off = np.abs(np.array(self._places) - place)
@@ -269,7 +300,7 @@ def _steps(half_width: float, step: float) -> Float:
 
 
 def _onto_axis(ray: Float) -> Float:
-    """The smallest turn that brings a ray onto the optical axis, shape (3, 3)."""
+    """The smallest rotation of a ray onto the optical axis, shape (3, 3)."""
     ray = ray / np.linalg.norm(ray)
     axis = np.cross(ray, [0, 0, 1.0])
     sine = float(np.linalg.norm(axis))

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from fluoronav.case import Spread
 from fluoronav.geometry import inverse, moved_about, rotation_distance_deg, transform_points
 from fluoronav.imaging.registration.confidence import TRACKING_AGREEMENT, TRACKING_SCORE
-from fluoronav.imaging.registration.gauss_newton import DEPTH_TOLERANCE, RADIUS_MM
+from fluoronav.imaging.registration.gauss_newton import SETTINGS as GAUSS_NEWTON
 from fluoronav.imaging.registration.model import RegistrationModel
 from fluoronav.imaging.registration.search import Hypothesis, InitialSearch
 from fluoronav.lab import machine
@@ -165,8 +165,8 @@ def _rested(search: InitialSearch, T: Float, frame: FrameRecord, centre_ct: Floa
         found = search.refined(before, frame.pyramid, frame.field_mask)
         now = found.estimate.T_camera_ct
         shift = transform_points(now, centre_ct) - transform_points(before, centre_ct)
-        turn = np.deg2rad(rotation_distance_deg(now, before)) * RADIUS_MM
-        moved = max(float(np.linalg.norm(shift[:2])), abs(float(shift[2])) / DEPTH_TOLERANCE, turn)
+        turn = np.deg2rad(rotation_distance_deg(now, before)) * GAUSS_NEWTON.rotation_radius_mm
+        moved = max(float(np.linalg.norm(shift[:2])), abs(float(shift[2])) / GAUSS_NEWTON.depth_tolerance, turn)
         if moved < JUDGING.rests_mm:
             break
     return found, moved

@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from fluoronav.geometry import ArmJoints, Camera, moved_about, transform_points
 from fluoronav.imaging.registration.model import RegistrationModel
-from fluoronav.imaging.registration.offline import OfflineRegistration, View
+from fluoronav.imaging.registration.offline import OfflineRegistration, XrayView
 from fluoronav.lab.bench.poses import PoseStages, followed
 from fluoronav.lab.bench.subjects import Subject, errors_mm, starts
 from fluoronav.stream.frame import FrameRecord, RegistrationResult
@@ -36,7 +36,7 @@ def two_views(subject: Subject, model: RegistrationModel, frames: list[FrameReco
             counts = subject.counts(k, photons, 1).astype(np.float32)
             counts -= np.percentile(counts, 0.5)  # the dark level, as it is outside the aperture
             camera = replace(subject.camera, T_camera_world=T)
-            views.append(View(camera, -np.log(np.maximum(counts, 1)), field_mask))
+            views.append(XrayView(camera, -np.log(np.maximum(counts, 1)), field_mask))
         registration = OfflineRegistration(model.tissue.grid, model.bones.grid, views, segmented=False)
         start = next(starts(subject.T_camera_ct[i], registration.centre_ct, 2, 2, 2, i))
         found = registration.refine_near(start)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fluoronav.case import read_volume
 from fluoronav.geometry import inverse, moved_about
-from fluoronav.imaging.registration.register import Request, register_files
+from fluoronav.imaging.registration.register import RegistrationRequest, register_files
 from fluoronav.lab.bench.subjects import errors_mm
 
 Float = NDArray[np.float64]
@@ -52,7 +52,7 @@ def _registered(
     folder: Path, time_point: str, cameras: tuple[int, ...], init: Path, auto: bool, truth: Float, points: Float
 ) -> dict[str, Any]:
     result = register_files(
-        Request(
+        RegistrationRequest(
             folder / "radius.nrrd",
             [folder / f"frame{time_point}_cam{c}.tif" for c in cameras],
             [folder / f"cam{c}.yaml" for c in cameras],
