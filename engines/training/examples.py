@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import TimeoutError, get_context
@@ -21,11 +22,10 @@ from fluoronav.stream.frame import Budget, FrameRecord
 from fluoronav.stream.preprocessing.stage import AttenuationStage
 
 _STEP = 4 / 127  # of the inputs, which are kept as whole numbers of it; their noise is larger
-# Shares of scenes in front of limbs, of instruments that are hard to see whole, and of examples with another scene
-# behind them.
+# Fractions: scenes in front of limbs, instruments that are hard to see in full, and examples with another scene added.
 _LIMBS, HARD, _BEHIND = 0.3, 0.25, 0.25
 _PHOTONS = (12.0, 160.0)  # mean detected photons a pixel of 1024
-# Of scenes with 0 to 3 instruments: more of them than the simulator shows by itself, since each is something to learn.
+# Fractions of scenes with 0 to 3 instruments; more instruments than the simulator's default, since each is an example.
 COUNTS = (0.15, 0.25, 0.3, 0.3)
 _LINE_SIGMA, _TIP_SIGMA = 0.8, 1.1  # of the targets, pixels of the 128 grid
 _MOST_HELD = 500  # scenes that are never trained on
@@ -49,10 +49,10 @@ def exposures(
     camera : Camera
     backgrounds : list of Background
     limbs, hard : float
-        Shares of scenes in front of limbs, and of instruments that are hard to see whole.
+        Fractions of scenes in front of limbs, and of instruments that are hard to see in full.
     count : int
     instruments : tuple of float, optional
-        Shares of scenes with 0, 1, 2 ... instruments; the simulator's by default.
+        Fractions of scenes with 0, 1, 2 ... instruments; by default the simulator's.
     """
     half = camera.scaled(0.5)
     makers = [SceneMaker(camera, some, hard=hard) for some in (backgrounds, [limb(rng, half) for _ in range(8)])]
@@ -65,7 +65,7 @@ def exposures(
 
 
 def _received(counts: NDArray[np.uint16], camera: Camera, stage: AttenuationStage) -> FrameRecord:
-    """A frame that comes after nothing else: with its own aperture, attenuation and pyramid."""
+    """A frame as the first of a stream, with field of view, attenuation and pyramid."""
     frame = FrameRecord.of_counts(counts)
     stage.prepare(None, camera)
     stage.process(frame, Budget(1e6))
@@ -92,7 +92,7 @@ def scenes(seed: int, count: int, backgrounds: list[Background]) -> Scenes:
             )
             frame = _received(counts, camera, stage)
             assert frame.full_field_mask is not None
-            # Where a thick limb in the open beam passes for the aperture's rim, its instruments cannot be asked for.
+            # Skip scenes in which a thick limb in the open beam is taken for the field edge: it hides its instruments.
             inside = (
                 cv2.resize(
                     field_mask.astype(np.uint8), frame.full_field_mask.shape[::-1], interpolation=cv2.INTER_NEAREST
@@ -117,8 +117,10 @@ def scenes(seed: int, count: int, backgrounds: list[Background]) -> Scenes:
 
 
 def targets(truth: list[tuple[int, np.ndarray, bool]]) -> np.ndarray:
-    """The maps, shape (6, 128, 128), of instruments: kind, axis in pixels of the grid from the tip on, and whether the
-    tip can be seen. One that cannot is not asked for."""
+    """Target maps, shape (6, 128, 128), of instruments: kind, axis from the tip (pixels of the grid), tip visible.
+
+    Hidden tips are not drawn.
+    """
     out = np.zeros((len(MAPS), MAP_PX, MAP_PX), np.float32)
     y, x = np.mgrid[:MAP_PX, :MAP_PX].astype(np.float32)
     for kind, uv, tip_in_sight in truth:
@@ -135,18 +137,18 @@ def targets(truth: list[tuple[int, np.ndarray, bool]]) -> np.ndarray:
 
 
 class Examples:
-    """Scenes on the device that learns from them; more can be added while it does.
+    """Scenes on the training device; more can be added during the training.
 
     Parameters
     ----------
     room : int
-        How many there will be at most.
+        Maximum number of scenes.
     device : torch.device
 
     Attributes
     ----------
     held : int
-        The first so many are never trained on.
+        Number of scenes at the start that are held out from training.
     """
 
     def __init__(self, room: int, device: torch.device) -> None:
@@ -167,7 +169,7 @@ class Examples:
         self._wholes[a:b, 0] = torch.from_numpy(wholes).to(self.device)
         self._maps[a:b] = torch.from_numpy(maps).to(self.device)
         self._counted[a:b] = counted
-        # Those without an aperture can lie behind others; a wire that leaves the view behind one would seem to end.
+        # Only scenes without a field edge are added to others: a wire that leaves the field of one would seem to end.
         whole = (counted == 0) & ((wholes != 0).mean((1, 2)) > 0.95)
         self._empty += [a + int(k) for k in np.flatnonzero(whole) if a + k >= self.held]
         self._count = b
@@ -187,37 +189,37 @@ class Examples:
         return examples
 
     def plain(self, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        """Some as the network is shown them in use, (n, 5, 256, 256), and what is asked of it, (n, 6, 128, 128)."""
+        """Inputs without augmentation, (n, 5, 256, 256), and targets, (n, 6, 128, 128)."""
         return (
             _in_channels(self._details[rows] * _STEP, self._wholes[rows] * _STEP),
             self._maps[rows].float() / 255,
         )
 
-    def telling(self) -> np.ndarray:
-        """One with as many instruments as any of those held back, as the network is shown it, (1, 5, 256, 256)."""
+    def parity_input(self) -> np.ndarray:
+        """The held-out input with the most instruments, (1, 5, 256, 256), as the model's parity example."""
         k = int(self._counted[: self.held].argmax())
         return self.plain(slice(k, k + 1))[0].cpu().numpy()
 
     @torch.no_grad()
     def drawn(self, count: int, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-        """Some at random: mirrored, turned, at another size and contrast, some with other anatomy added to them.
+        """Random augmented inputs and targets: mirrored, rotated, scaled, with other contrast, some with anatomy added.
 
-        Attenuations of what lies one behind the other add up, so the sum of two inputs is an input, but for its noise.
+        Attenuations along a ray add up, so the sum of two inputs is an input, apart from its noise.
         """
         rows = torch.from_numpy(rng.integers(self.held, self._count, count)).to(self.device)
         theta = self._tensor(_motions(count, rng))
         detail = _moved(self._details[rows].float() * _STEP, theta)
         whole = _moved(self._wholes[rows].float() * _STEP, theta)
         wanted = _moved(self._maps[rows].float() / 255, theta)
-        field_mask, seen_whole = detail.abs() > _STEP / 8, whole.abs() > _STEP / 8
+        field_mask, whole_mask = detail.abs() > _STEP / 8, whole.abs() > _STEP / 8
         contrast = self._tensor(np.exp(rng.normal(0, 0.25, (2, count, 1, 1, 1))))
         detail, whole = detail * contrast[0], whole * contrast[1]
         behind = np.flatnonzero(rng.random(count) < _BEHIND)
         if len(self._empty) and len(behind):
             other = torch.from_numpy(rng.choice(self._empty, len(behind))).to(self.device)
-            share = self._tensor(rng.uniform(0.2, 0.8, (len(behind), 1, 1, 1)) * _STEP)
-            detail[behind] += share * self._details[other] * field_mask[behind]
-            whole[behind] += share * self._wholes[other] * seen_whole[behind]
+            fraction = self._tensor(rng.uniform(0.2, 0.8, (len(behind), 1, 1, 1)) * _STEP)
+            detail[behind] += fraction * self._details[other] * field_mask[behind]
+            whole[behind] += fraction * self._wholes[other] * whole_mask[behind]
         noisy = np.flatnonzero(rng.random(count) < 0.3)
         noise = self._tensor(rng.uniform(0.04, 0.4, (len(noisy), 1, 1, 1)))
         detail[noisy] += noise * torch.randn_like(detail[noisy]) * field_mask[noisy]
@@ -228,7 +230,7 @@ class Examples:
 
 
 def _motions(count: int, rng: np.random.Generator) -> np.ndarray:
-    """From what is shown to what is taken, (n, 2, 3): halves are mirrored, all turned by quarters, most a bit more."""
+    """Random affine maps from output to input, (n, 2, 3): mirroring, quarter turns, smaller rotations and scales."""
     more = rng.random(count) < 0.6
     turn = np.deg2rad(90 * rng.integers(4, size=count) + np.where(more, rng.uniform(-45, 45, count), 0))
     size = np.exp(np.where(more, rng.uniform(-0.2, 0.3, count), 0))
@@ -258,7 +260,7 @@ def _piece(seed: int) -> Scenes:
 
 
 class Growing:
-    """Has scenes made by other processes, and adds them to examples as they come.
+    """Makes scenes in other processes and adds them to the examples as they are ready.
 
     Parameters
     ----------
@@ -273,7 +275,7 @@ class Growing:
         self, examples: Examples, count: int, seed: int, backgrounds: list[Background], processes: int
     ) -> None:
         self._examples = examples
-        # Each is given the backgrounds once; and forking a process that uses a GPU is no good idea.
+        # Each process gets the backgrounds once. They are spawned, since a process that uses a GPU must not be forked.
         self._pool = get_context("spawn").Pool(processes, _begin, (backgrounds,))
         self._made = self._pool.imap_unordered(_piece, range(seed, seed + max(count // _PIECE, 1)))
 
@@ -284,7 +286,7 @@ class Growing:
         self._pool.terminate()
 
     def take(self, patience_s: float = 0.0) -> bool:
-        """Adds what is done, or waits for the next; whether more will come."""
+        """Adds the scenes that are ready, after waiting for the first up to `patience_s`; False if none will follow."""
         try:
             while True:
                 self._examples.add(*self._made.next(patience_s))
@@ -295,16 +297,28 @@ class Growing:
             return False
 
     def wait(self, count: int) -> None:
-        """Until there are so many, or all."""
+        """Adds scenes until there are `count`, or all."""
         with tqdm(total=count, desc="scenes", unit="scene") as bar:
             while len(self._examples) < count and self.take(1.0):
                 bar.update(len(self._examples) - bar.n)
 
 
+def trainer_arguments(doc: str | None, scenes: str, count: int, views: int, minutes: float) -> argparse.ArgumentParser:
+    """A parser with the arguments that trainers have in common; `scenes` names the option for their number."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, required=True, help="folder that holds the real images and CTs")
+    parser.add_argument("--out", type=Path, default=Path("engines"))
+    parser.add_argument(f"--{scenes}", type=int, default=count)
+    parser.add_argument("--views", type=int, default=views, help="views of each subject")
+    parser.add_argument("--minutes", type=float, default=minutes)
+    parser.add_argument("--cache", type=Path, help="keep the examples here (.npz), or read them")
+    return parser
+
+
 def kept_or_made(
     cache: Path | None, names: list[str], make: Callable[[tuple], tuple], work: Callable[[], list[tuple]]
 ) -> list[np.ndarray]:
-    """Arrays from a file; or made on two cores, a part for each piece of work, joined, and kept there."""
+    """Arrays from the cache, or made on two cores, one part for each piece of work, joined and cached."""
     if cache and cache.exists():
         with np.load(cache) as kept:
             return [kept[name] for name in names]

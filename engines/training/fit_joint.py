@@ -1,11 +1,11 @@
-"""Fits what makes one score of all that is known of a find (`fluoronav/stream/detection/joint_score.py`).
+"""Fits the joint score of a candidate to the outputs of both networks (`fluoronav/stream/detection/joint_score.py`).
 
     pip install -e '.[cpu,train]'
     python engines/training/fit_joint.py --data ../shared/data --out engines
 
-Its examples are the finds of both looks, wrong ones included, on scenes as those that they were trained on; so it is
-done after both, and again after each training of either. All is seeded; weights and figures are in
-instrument-joint.json, and the weights are to be written into joint_score.py (a test holds one against the other).
+The examples are the candidates of both networks, false ones included, on scenes like those of their training. Fit again
+after each training of either network. Everything is seeded. Weights and figures are in instrument-joint.json. Copy the
+weights to joint_score.py; a test compares the two.
 """
 
 from __future__ import annotations
@@ -32,15 +32,16 @@ from fluoronav.stream.detection.stage import SCORES
 from fluoronav.stream.detection.two_stage import TwoStageDetector
 
 SEED = 20380000
-_LIMBS = 0.3
+_LIMBS = 0.3  # fraction of scenes in front of limbs
 _SCENES_A_PIECE = 50
-_SMALL, _PARTS = 1e-5, 5
-_LET_THROUGH = 0.01  # wrong finds a scene
+_RIDGE = 1e-5  # L2 penalty of the standardised weights
+_FOLDS = 5  # of the cross-validation, by scene
+_FALSE_POSITIVES = 0.01  # per scene, at which lost tips are counted
 NONE, TIP, TAIL = range(3)
 
 
 def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Finds (n, 11); what each is, a tip, a tail or none (n,); and the scene of each (n,)."""
+    """Features of candidates (n, 11); the class of each, a tip, a tail or none (n,); and its scene (n,)."""
     seed, count, of_chest = args
     cv2.setNumThreads(1)
     rng = np.random.default_rng(seed)
@@ -61,58 +62,61 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
 
 
 def fitted(found: torch.Tensor, right: torch.Tensor) -> nn.Linear:
-    """The logistic regression of finds; weights of features that say nearly the same are kept small."""
-    middle, spread = found.mean(0), found.std(0)
+    """Logistic regression on standardised features, with a ridge penalty, since some features correlate strongly."""
+    mean, spread = found.mean(0), found.std(0)
     model = nn.Linear(found.shape[1], 1)
     optimiser = torch.optim.LBFGS(model.parameters(), max_iter=500, line_search_fn="strong_wolfe")
 
     def loss() -> torch.Tensor:
         optimiser.zero_grad()
-        answer = model((found - middle) / spread)[:, 0]
-        loss = nn.functional.binary_cross_entropy_with_logits(answer, right.float())
-        loss = loss + _SMALL * (model.weight**2).sum()
+        logits = model((found - mean) / spread)[:, 0]
+        loss = nn.functional.binary_cross_entropy_with_logits(logits, right.float())
+        loss = loss + _RIDGE * (model.weight**2).sum()
         loss.backward()
         return loss
 
     optimiser.step(loss)
-    with torch.no_grad():  # standardised no more
+    with torch.no_grad():  # for features that are not standardised
         model.weight /= spread
-        model.bias -= model.weight @ middle
+        model.bias -= model.weight @ mean
     return model
 
 
-class Both:
-    """That an instrument ends there, fitted to all finds; and that the end is its tip, fitted to ends."""
+class JointScore:
+    """Two logistic regressions: that an instrument ends at the candidate, and, if so, that the end is its tip.
+
+    The first is fitted to all candidates, the second to those at an end.
+    """
 
     def __init__(self, found: torch.Tensor, kinds: torch.Tensor) -> None:
         ends = kinds != NONE
-        self.an_end, self.the_tip = fitted(found, ends), fitted(found[ends], kinds[ends] == TIP)
+        self.is_end, self.is_tip = fitted(found, ends), fitted(found[ends], kinds[ends] == TIP)
 
     @torch.no_grad()
     def __call__(self, found: torch.Tensor) -> torch.Tensor:
-        return torch.sigmoid(self.an_end(found)[:, 0]) * torch.sigmoid(self.the_tip(found)[:, 0])
+        return torch.sigmoid(self.is_end(found)[:, 0]) * torch.sigmoid(self.is_tip(found)[:, 0])
 
     def weights(self) -> dict[str, list[float]]:
-        rows = np.stack([np.append(m.weight.detach().numpy(), m.bias.item()) for m in (self.an_end, self.the_tip)], 1)
+        rows = np.stack([np.append(m.weight.detach().numpy(), m.bias.item()) for m in (self.is_end, self.is_tip)], 1)
         return dict(zip(WEIGHTS, rows.tolist(), strict=True))
 
 
 def held_out(found: torch.Tensor, kinds: torch.Tensor, scenes: np.ndarray) -> dict[str, float]:
-    """Loss, and the share of tips lost where one wrong find in a hundred scenes that have finds is let through.
+    """Loss, and the fraction of tips lost at one false positive in a hundred scenes that have candidates.
 
-    Each fifth of the scenes is scored by what was fitted to the others.
+    By cross-validation: each fold of scenes is scored by the fit to the others.
     """
     names = np.random.default_rng(SEED).permutation(np.unique(scenes))
     score = torch.empty(len(found))
-    for k in range(_PARTS):
-        held = torch.from_numpy(np.isin(scenes, names[k::_PARTS]))
-        score[held] = Both(found[~held], kinds[~held])(found[held])
+    for k in range(_FOLDS):
+        held = torch.from_numpy(np.isin(scenes, names[k::_FOLDS]))
+        score[held] = JointScore(found[~held], kinds[~held])(found[held])
     tips = kinds == TIP
-    wrong = score[~tips].sort(descending=True).values
-    limit = wrong[min(round(_LET_THROUGH * len(names)), len(wrong) - 1)]
+    false_scores = score[~tips].sort(descending=True).values
+    threshold = false_scores[min(round(_FALSE_POSITIVES * len(names)), len(false_scores) - 1)]
     return {
         "held_loss": nn.functional.binary_cross_entropy(score, tips.float()).item(),
-        "held_lost": (score[tips] < limit).float().mean().item(),
+        "held_lost": (score[tips] < threshold).float().mean().item(),
     }
 
 
@@ -123,7 +127,7 @@ def main() -> None:
     parser.add_argument("--scenes", type=int, default=4500, help="made on two cores, about eight a second")
     parser.add_argument("--views", type=int, default=44, help="of each subject, as backgrounds")
     parser.add_argument("--anatomy", type=Path, help="keep the views here (.npz), or read them")
-    parser.add_argument("--cache", type=Path, help="keep the finds here (.npz), or read them")
+    parser.add_argument("--cache", type=Path, help="keep the candidates here (.npz), or read them")
     options = parser.parse_args()
 
     def work() -> list[tuple]:
@@ -133,13 +137,13 @@ def main() -> None:
 
     found, what, scenes = kept_or_made(options.cache, ["found", "what", "scenes"], examples, work)
     torch.manual_seed(SEED)
-    finds, kinds = torch.from_numpy(found), torch.from_numpy(what)
+    candidates, kinds = torch.from_numpy(found), torch.from_numpy(what)
     record = {
         "seed": SEED, "scenes_with_finds": len(np.unique(scenes)), "finds": len(found),
         "instruments": int((what == TIP).sum()), "tails": int((what == TAIL).sum()),
-        "weights": Both(finds, kinds).weights(),
-        **held_out(finds, kinds, scenes),
-        "networks_alone": held_out(finds[:, [0, 1, 3]], kinds, scenes),
+        "weights": JointScore(candidates, kinds).weights(),
+        **held_out(candidates, kinds, scenes),
+        "networks_alone": held_out(candidates[:, [0, 1, 3]], kinds, scenes),
     }  # fmt: skip
     write_json(record, options.out / "instrument-joint.json")
     print(json.dumps(record, indent=1))

@@ -3,9 +3,10 @@
     pip install -e '.[cpu,train]'
     python engines/training/quantise.py --data ../shared/data --out engines
 
-After each training. What is computed gets its ranges from scenes as training's, of another seed; printed is the loss of
-both on scenes that neither training nor this has seen. The manifest gets the hash of each, and how far its answer to
-the parity example is off (`entries_in_8_bits.py`): a CPU where it is farther off runs the whole network.
+Run it after each training. The ranges of activations are calibrated on scenes like those of training, with another
+seed. It prints the loss in both precisions on scenes that were used neither for training nor for calibration. The
+manifest gets the hash of each model and the deviation of its output on the parity example (`entries_in_8_bits.py`). On
+a CPU where the deviation is larger, the single-precision network runs instead.
 """
 
 from __future__ import annotations
@@ -29,49 +30,49 @@ from fluoronav.imaging.inference.manifest import approved
 from fluoronav.lab.simulation.instrument_scenes import Background
 
 SEED = 20350000
-# So many scenes for each look; of the first so many scenes, and of the second so many strips, ranges are taken.
-_SCENES, _CALIBRATING = 600, 40
-_STRIP_SCENES, _CALIBRATING_STRIPS = 400, 800
+_SCENES, _CALIBRATING = 600, 40  # of the first network: scenes, and how many of them are for calibration
+_STRIP_SCENES, _CALIBRATING_STRIPS = 400, 800  # of the second network: scenes, and strips for calibration
 
-# What a network says of an input, and the loss of that.
-Asked = Callable[[Model], float]
+Loss = Callable[[Model], float]  # of a model on the scenes that are not for calibration
 
 
-def first_look(backgrounds: list[Background]) -> tuple[list[np.ndarray], Asked]:
+def first_network(backgrounds: list[Background]) -> tuple[list[np.ndarray], Loss]:
+    """Inputs for calibration, and the loss, of the network that proposes candidates."""
     examples = Examples(_SCENES, torch.device("cpu"))
     with Growing(examples, _SCENES, SEED, backgrounds, 2) as growing:
         growing.wait(_SCENES)
     frames, wanted = examples.plain(slice(_SCENES))
 
-    def lost(model: Model) -> float:
+    def loss(model: Model) -> float:
         losses = []
         for k in tqdm(range(_CALIBRATING, _SCENES), model.provider, unit="scene"):
             model.input[...] = frames[k].numpy()
             model.run()
-            said = torch.logit(torch.from_numpy(model.output), eps=1e-6)
-            losses.append(first.loss_of(said, wanted[k : k + 1]).item())
+            logits = torch.logit(torch.from_numpy(model.output), eps=1e-6)
+            losses.append(first.loss_of(logits, wanted[k : k + 1]).item())
         return float(np.mean(losses))
 
-    return [frames[k : k + 1].numpy() for k in range(_CALIBRATING)], lost
+    return [frames[k : k + 1].numpy() for k in range(_CALIBRATING)], loss
 
 
-def second_look(backgrounds: list[Background]) -> tuple[list[np.ndarray], Asked]:
+def second_network(backgrounds: list[Background]) -> tuple[list[np.ndarray], Loss]:
+    """Inputs for calibration, and the loss, of the network that classifies strips."""
     work = [(SEED + k, 50, backgrounds) for k in range(_STRIP_SCENES // 50)]
     strips, truths = kept_or_made(None, ["strips", "truths"], second.examples, lambda: work)
     shown = strips.astype(np.float32)
 
-    def lost(model: Model) -> float:
-        said = []
+    def loss(model: Model) -> float:
+        outputs = []
         measured = range(_CALIBRATING_STRIPS, len(shown) - second.STRIP_BATCH + 1, second.STRIP_BATCH)
         for a in tqdm(measured, model.provider, unit="pair"):
             model.input[...] = shown[a : a + second.STRIP_BATCH]
             model.run()
-            said.append(model.output.copy())
-        told = torch.from_numpy(np.concatenate(said))
-        return second.loss_of(told, torch.from_numpy(truths[measured.start :][: len(told)]).float()).item()
+            outputs.append(model.output.copy())
+        output = torch.from_numpy(np.concatenate(outputs))
+        return second.loss_of(output, torch.from_numpy(truths[measured.start :][: len(output)]).float()).item()
 
     pairs = range(0, _CALIBRATING_STRIPS, second.STRIP_BATCH)
-    return [shown[a : a + second.STRIP_BATCH] for a in pairs], lost
+    return [shown[a : a + second.STRIP_BATCH] for a in pairs], loss
 
 
 def main() -> None:
@@ -80,20 +81,22 @@ def main() -> None:
     parser.add_argument("--anatomy", type=Path, help="keep the views of it here (.npz), or read them")
     parser.add_argument("--views", type=int, default=24, help="views of each subject")
     parser.add_argument("--out", type=Path, default=Path("engines"))
-    parser.add_argument("--only", choices=["instruments", "instrument-strips"], help="where the other is as it was")
+    parser.add_argument(
+        "--only", choices=["instruments", "instrument-strips"], help="only this network, if the other has not changed"
+    )
     options = parser.parse_args()
     anatomy = first.backgrounds_of(options)
-    for name, look in (("instruments", first_look), ("instrument-strips", second_look)):
+    for name, network in (("instruments", first_network), ("instrument-strips", second_network)):
         if options.only not in (None, name):
             continue
-        calibrating, lost = look(anatomy)
+        calibrating, loss = network(anatomy)
         path, file = options.out / f"{name}.onnx", options.out / f"{name}.int8.onnx"
         short = replace(quantised(approved(path), calibrating), path=file)
         file.write_bytes(short.content)
         write_entry(path, short)
         for precision in ("fp32", "int8"):
             model = Model(path, InferenceSettings.model_validate({"cpu_precision": precision}))
-            print(f"{name}: loss in {precision}: {lost(model):.4f}")
+            print(f"{name}: loss in {precision}: {loss(model):.4f}")
 
 
 if __name__ == "__main__":

@@ -2,16 +2,15 @@
 
     python engines/training/train_denoiser.py --data ../shared/data --out engines
 
-From simulated exposures at 8 to 100 photons a pixel, with instruments that move, as the filter over time leaves them
-(the exposure without noise is what is wanted); and, without anything wanted that has no noise, from real X-rays: the
-photons of each are dealt to two halves at random, which makes two independent exposures of one scene, and the one is
-to be predicted from the other. The thorax of the embedded case and two of the real X-rays, on which `bench
-enhancement` measures, are not among them. Everything is seeded; the curve is in denoiser.training.json.
+The inputs are simulated exposures at 8 to 100 photons a pixel with moving instruments, after the temporal filter; the
+targets are the exposures without noise. Real X-rays have no target without noise. Their photons are split at random
+into two independent exposures of one scene, and one is predicted from the other. The thorax of the embedded case and
+two of the real X-rays are left out: `bench enhancement` measures on them. Everything is seeded; the curve is in
+denoiser.training.json. DATA holds chest/, knee/ and wrist/.
 """
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +18,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import torch
-from examples import kept_or_made  # beside this file
+from examples import kept_or_made, trainer_arguments  # beside this file
 from torch import nn
 from tqdm import tqdm
 from train_instruments import backgrounds, exported, rate
@@ -36,15 +35,15 @@ SEED = 20261129
 SUBJECTS = ("T5", "T8", "ribs")
 CROP, _CROPS, _FRAMES, _FIRST = 256, 5, 7, 2
 _PHOTONS = (8.0, 100.0)
-_LIMBS, _REAL_SHARE = 0.4, 0.25
-_REAL = ("knee/frame0138_cam2.tif", "knee/frame0180_cam1.tif", "knee/frame0180_cam2.tif",
+_LIMBS, _REAL = 0.4, 0.25  # fractions of scenes in front of limbs, and of real X-rays in a batch
+_REAL_FILES = ("knee/frame0138_cam2.tif", "knee/frame0180_cam1.tif", "knee/frame0180_cam2.tif",
          "wrist/frame0099_cam2.tif", "wrist/frame0158_cam1.tif", "wrist/frame0158_cam2.tif")  # fmt: skip
 
 
 class Denoiser(nn.Module):
-    """What noise a frame holds, by a U-Net of 256, 128 and 64 pixels on a frame of 1024, four by four pixels at a time.
+    """Noise of a frame, by a U-Net of 256, 128 and 64 pixels on a frame of 1024; its pixels are blocks of 4 by 4.
 
-    It sees differences from a smooth picture only, so that it cannot change what is bright and what is dark as a whole.
+    Its input is the difference from a smoothed frame, so that it cannot change the brightness of large areas.
     """
 
     def __init__(self, widths: tuple[int, int, int] = (24, 32, 48)) -> None:
@@ -80,7 +79,7 @@ def doubled(x: torch.Tensor) -> torch.Tensor:
 
 
 def sequences(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray]:
-    """Crops (n, 3, 256, 256) as float16: filtered over time, worth in frames, and without noise; less their mean."""
+    """Crops (n, 3, 256, 256) as float16: temporally filtered, equivalent number of frames, noise-free; mean removed."""
     seed, count, of_chest = args
     cv2.setNumThreads(1)
     rng = np.random.default_rng(seed)
@@ -106,7 +105,7 @@ def sequences(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray]:
 
 
 def crops(rng: np.random.Generator, pictures: tuple[np.ndarray, ...], field_mask: np.ndarray) -> Iterator[np.ndarray]:
-    """Pieces of some pictures that show more than the aperture's outside."""
+    """Crops of some pictures, at least 60 % of them inside the field of view."""
     rows, cols = pictures[0].shape
     for _ in range(_CROPS):
         y, x = (4 * int(rng.integers((n - CROP) // 4 + 1)) for n in (rows, cols))
@@ -114,20 +113,20 @@ def crops(rng: np.random.Generator, pictures: tuple[np.ndarray, ...], field_mask
         if field_mask[here].mean() < 0.6:
             continue
         piece = np.stack([p[here] for p in pictures]).astype(np.float32)
-        # A half has eleven bits: the level is taken off, which the network does not see anyway.
+        # float16 has eleven bits. The mean is removed; the network does not use it.
         piece[::2] -= piece[2].mean()
         yield piece
 
 
 def real_photons(data: Path) -> list[np.ndarray]:
-    """Real X-rays as photon counts, (rows, cols) whole numbers, by the gain that their own noise tells."""
+    """Real X-rays as photon counts, integers (rows, cols), by a gain estimated from their noise."""
     out = []
-    for name in _REAL:
+    for name in _REAL_FILES:
         if not (data / name).exists():
             continue
         beam = np.exp(-read_xray(data / name, with_camera=True).attenuation).astype(np.float64)
-        # Noise variance by brightness, from a mask that neither flats nor ramps answer to (Immerkaer, Computer Vision
-        # and Image Understanding 64:300, 1996).
+        # Noise variance by brightness, from a filter that flat areas and ramps do not excite (Immerkaer, Computer
+        # Vision and Image Understanding 64:300, 1996).
         mask = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float64) / 6
         answer = np.abs(cv2.filter2D(beam, cv2.CV_64F, mask))[8:-8:2, 8:-8:2].ravel()
         level = cv2.GaussianBlur(beam, (0, 0), 3)[8:-8:2, 8:-8:2].ravel()
@@ -139,17 +138,17 @@ def real_photons(data: Path) -> list[np.ndarray]:
 
 
 def split(photons: list[np.ndarray], rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """An exposure and another one of the same scene, (2, 256, 256) and (256, 256), from one that was made.
+    """Input (2, 256, 256) and target (256, 256): two independent exposures of one scene, from one real X-ray.
 
-    Photons of a Poisson source dealt at random make two independent Poisson sources.
+    Random splitting of Poisson counts gives two independent Poisson counts.
     """
     whole = photons[int(rng.integers(len(photons)))]
     y, x = (int(rng.integers(n - CROP + 1)) for n in whole.shape)
     piece = whole[y : y + CROP, x : x + CROP]
     wanted = float(np.exp(rng.uniform(*np.log(_PHOTONS))))
-    share = float(np.clip(wanted / max(piece.mean(), 1.0), 0.02, 0.6))
-    first = rng.binomial(piece, share)
-    second = (piece - first) * (share / (1 - share))
+    fraction = float(np.clip(wanted / max(piece.mean(), 1.0), 0.02, 0.6))
+    first = rng.binomial(piece, fraction)
+    second = (piece - first) * (fraction / (1 - fraction))
     model = NoiseModel(1.0, 0.0, 0.0)
     frames = float(rng.choice([1.0, 2.0, 4.0, 5.5]))  # as if it were the mean of so many
     a, b = (model.stabilised(p) / np.sqrt(frames) for p in (first, second))
@@ -169,13 +168,13 @@ def train(pieces: np.ndarray, photons: list[np.ndarray], minutes: float, curve: 
     held, batch = max(len(pieces) // 20, 16), 8
     start, examples_seen, running = time.monotonic(), 0, []
     bar = tqdm(total=100, desc="training", unit="%")
-    while (share := (time.monotonic() - start) / (60 * minutes)) < 1:
+    while (fraction := (time.monotonic() - start) / (60 * minutes)) < 1:
         for group in optimiser.param_groups:
-            group["lr"] = rate(2e-3, examples_seen / 2000, share)
+            group["lr"] = rate(2e-3, examples_seen / 2000, fraction)
         x, y = np.empty((batch, 2, CROP, CROP), np.float32), np.empty((batch, 1, CROP, CROP), np.float32)
         real = np.zeros(batch, bool)
         for k in range(batch):
-            real[k] = bool(photons) and rng.random() < _REAL_SHARE
+            real[k] = bool(photons) and rng.random() < _REAL
             if real[k]:
                 given, wanted = split(photons, rng)
             else:
@@ -184,7 +183,7 @@ def train(pieces: np.ndarray, photons: list[np.ndarray], minutes: float, curve: 
             x[k], y[k] = both[:2], both[2:]
         off = model(torch.from_numpy(x)) - torch.from_numpy(y)
         is_real = torch.from_numpy(real)
-        # Where what is wanted is noisy only the mean of squares has its least where the truth is.
+        # With noisy targets, only the squared error has its minimum at the truth.
         loss = (off[~is_real].abs().mean() if (~is_real).any() else 0.0) + 0.1 * (
             (off[is_real] ** 2).mean() if is_real.any() else 0.0
         )
@@ -197,7 +196,7 @@ def train(pieces: np.ndarray, photons: list[np.ndarray], minutes: float, curve: 
             curve.append({"examples": examples_seen, "loss": float(np.mean(running)), **held_out(model, pieces[:held])})
             bar.set_postfix(curve[-1])
             running = []
-        bar.update(int(100 * share) - bar.n)
+        bar.update(int(100 * fraction) - bar.n)
     return model
 
 
@@ -212,14 +211,7 @@ def held_out(model: Denoiser, pieces: np.ndarray) -> dict[str, float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="holds chest/, knee/ and wrist/")
-    parser.add_argument("--out", type=Path, default=Path("engines"))
-    parser.add_argument("--sequences", type=int, default=240)
-    parser.add_argument("--views", type=int, default=10, help="views of each subject")
-    parser.add_argument("--minutes", type=float, default=20)
-    parser.add_argument("--cache", type=Path, help="keep the pieces here (.npz), or read them")
-    options = parser.parse_args()
+    options = trainer_arguments(__doc__, "sequences", count=240, views=10, minutes=20).parse_args()
     torch.set_num_threads(2)
 
     def work() -> list[tuple]:

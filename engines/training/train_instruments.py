@@ -204,12 +204,12 @@ def train(
     rng = np.random.default_rng(options.seed)
     start, examples_seen, running = time.monotonic(), 0, []
     bar = tqdm(total=100, desc="training", unit="%")
-    while (share := (time.monotonic() - start) / (60 * options.minutes)) < 1:
+    while (fraction := (time.monotonic() - start) / (60 * options.minutes)) < 1:
         if growing:
             growing.take()
         frames, wanted = examples.drawn(options.batch, rng)
         for group in optimiser.param_groups:
-            group["lr"] = rate(options.rate, examples_seen / (250 * options.batch), share)
+            group["lr"] = rate(options.rate, examples_seen / (250 * options.batch), fraction)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bfloat16):
             logits = model(frames.contiguous(memory_format=torch.channels_last))
         loss = loss_of(logits.float(), wanted)
@@ -226,13 +226,13 @@ def train(
             running = []
             write_json({"curve": curve}, out)
             torch.save(model.state_dict(), out.with_suffix(".checkpoint.pt"))
-        bar.update(int(100 * share) - bar.n)
+        bar.update(int(100 * fraction) - bar.n)
     return model
 
 
-def rate(highest: float, warmed: float, share: float) -> float:
-    """A learning rate that rises while `warmed` goes to 1, and falls as a cosine over the training's share."""
-    return highest * min(1.0, warmed + 0.05) * 0.5 * (1 + float(np.cos(np.pi * share)))
+def rate(highest: float, warmed: float, fraction: float) -> float:
+    """A learning rate that rises while `warmed` goes to 1, and falls as a cosine over the fraction of the training."""
+    return highest * min(1.0, warmed + 0.05) * 0.5 * (1 + float(np.cos(np.pi * fraction)))
 
 
 @torch.no_grad()
@@ -312,7 +312,9 @@ def main() -> None:
     }
 
     def written(model: Detector) -> str:
-        return exported(Probabilities(model), "instruments", "frame", "maps", examples.telling(), record, options.out)
+        return exported(
+            Probabilities(model), "instruments", "frame", "maps", examples.parity_input(), record, options.out
+        )
 
     print(written(model))
     if options.averaged:

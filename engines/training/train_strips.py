@@ -1,23 +1,23 @@
-"""Trains the network that takes a second look at each find, and writes engines/instrument-strips.onnx.
+"""Trains the second network, which classifies the strip image of each candidate; writes engines/instrument-strips.onnx.
 
     python engines/training/train_strips.py --data ../shared/data --out engines
 
-Its examples are the finds of engines/instruments.onnx, wrong ones included, on scenes as those that it was trained on
-but at full resolution; so it is trained after it. Everything is seeded; the curve is in
+The examples are the candidates of engines/instruments.onnx, false ones included, on scenes like those of its training
+but at full resolution. Train it after that network. Everything is seeded; the curve is in
 instrument-strips.training.json.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
-from examples import COUNTS, HARD, exposures, kept_or_made  # beside this file
+from examples import COUNTS, HARD, exposures, kept_or_made, trainer_arguments  # beside this file
 from torch import nn
 from tqdm import tqdm
 from train_instruments import (
@@ -47,28 +47,45 @@ from fluoronav.stream.detection.strip_image import (
 )
 
 SEED = 20261127
-# Finds this weak are looked at, too; the stage is stricter.
-_LEAST_SCORE = 0.1
-_LIMBS = 0.4
-# How the strips of one find are jittered: pixels along and across the axis, degrees; and how many there are. Some are
-# moved farther: a traced line may run on beyond a tip, or end before it.
-_JITTER_PX, _FAR_PX, _FAR_SHARE = 8.0, 25.0, 0.3
-_ACROSS_PX, _JITTER_DEG, _STRIPS = 2.0, 0.9, 3
-# A strip is of an instrument's tip when that lies so far along the strip's axis (the strip shows 50 px ahead), at most
-# so far across it, and the axes differ by less than this; of its tail when that does, and the axis runs the other way;
-# of none when it is off by more than the second pair; in between it is not shown.
-_AHEAD_PX, _BEHIND_PX, _OFF_PX, _OFF_DEG = 45.0, 110.0, 14.0, 10.0
-_APART_PX, _APART_DEG = 25.0, 20.0
 NO_KIND, TAIL_END = -1, -2
-# Tails are seldom proposed, since the first look knows most of them: where it says so surely that there is one, it is
-# shown all the same.
-_TAIL_SEEN = 0.3
-_MOST_HELD = 11_000
 
 
-class Judge(nn.Module):
-    """Four halvings with residual convolutions, and one look at what is left; convolutions alone, which every engine
-    has."""
+@dataclass(frozen=True)
+class StripExamples:
+    """How examples are made and labelled; all chosen."""
+
+    min_score: float = 0.1  # of candidates; the detection stage is stricter
+    limbs: float = 0.4  # fraction of scenes in front of limbs
+    # Strips of one candidate, jittered; 1 sigma. Some are shifted farther, since a traced line may end before a tip or
+    # beyond it.
+    strips: int = 3
+    along_px: float = 8.0
+    far_along_px: float = 25.0
+    far_fraction: float = 0.3
+    across_px: float = 2.0
+    turn_deg: float = 0.9
+    # A strip shows an instrument's tip, or its tail, if the end lies within these distances along the strip's axis (the
+    # strip shows 50 px ahead), across it, and in direction.
+    max_ahead_px: float = 45.0
+    max_behind_px: float = 110.0
+    max_across_px: float = 14.0
+    max_turn_deg: float = 10.0
+    # It shows neither if an instrument's axis is off by more than these. Strips in between are left out.
+    none_across_px: float = 25.0
+    none_turn_deg: float = 20.0
+    # Tails are rarely candidates. A tail is added where the first network's map of tails exceeds this.
+    min_tail: float = 0.3
+    max_held: int = 11_000  # strips that are held out from training
+
+
+EXAMPLES = StripExamples()
+
+
+class StripClassifier(nn.Module):
+    """Four halvings with residual convolutions, then one convolution over the rest.
+
+    It has convolutions only, which every engine supports.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -83,7 +100,7 @@ class Judge(nn.Module):
 
 
 def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.ndarray]:
-    """Strips (n, 2, 48, 128) as float16, and what they are (n, 4): kind, none or a tail, and as :func:`_truth` says."""
+    """Strips (n, 2, 48, 128) as float16, and their truth (n, 4) by :func:`_truth`."""
     seed, count, of_chest = args
     cv2.setNumThreads(1)
     rng = np.random.default_rng(seed)
@@ -91,18 +108,18 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
     candidates = CandidateDetector(camera.rows, camera.cols)
     strips, truths = [], []
     one = np.empty((2, STRIP_ROWS, STRIP_COLS), np.float32)
-    for frame, placed in exposures(rng, camera, of_chest, _LIMBS, count, HARD, COUNTS):
+    for frame, placed in exposures(rng, camera, of_chest, EXAMPLES.limbs, count, HARD, COUNTS):
         assert frame.full_field_mask is not None
-        ends = [(d.tip_px, d.direction) for d in candidates.detect(frame, _LEAST_SCORE)]
+        ends = [(d.tip_px, d.direction) for d in candidates.detect(frame, EXAMPLES.min_score)]
         tails = tails_in_view(placed, camera)
-        ends += [tail for tail in tails if _around(candidates.model.output[0, 5], tail[0], camera) > _TAIL_SEEN]
+        ends += [tail for tail in tails if _around(candidates.model.output[0, 5], tail[0], camera) > EXAMPLES.min_tail]
         for end, direction in ends:
-            for _ in range(_STRIPS):
-                turn = np.deg2rad(rng.normal(0, _JITTER_DEG))
+            for _ in range(EXAMPLES.strips):
+                turn = np.deg2rad(rng.normal(0, EXAMPLES.turn_deg))
                 axis = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]]) @ direction
                 across = np.array([-axis[1], axis[0]])
-                far = _FAR_PX if rng.random() < _FAR_SHARE else _JITTER_PX
-                tip = end + rng.normal(0, far) * axis + rng.normal(0, _ACROSS_PX) * across
+                far = EXAMPLES.far_along_px if rng.random() < EXAMPLES.far_fraction else EXAMPLES.along_px
+                tip = end + rng.normal(0, far) * axis + rng.normal(0, EXAMPLES.across_px) * across
                 truth = _truth(placed, tails, tip, axis)
                 if truth is None:
                     continue
@@ -114,16 +131,16 @@ def examples(args: tuple[int, int, list[Background]]) -> tuple[np.ndarray, np.nd
     )
 
 
-End = tuple[np.ndarray, np.ndarray]  # where it is, (column, row) px, and whither the axis points out of it
+End = tuple[np.ndarray, np.ndarray]  # position, (column, row) px, and outward direction of the axis
 
 
 def tails_in_view(placed: tuple[Placed, ...], camera: Camera) -> list[End]:
-    """Of a scene's instruments, those ends that are no tips and do not lie beyond the field."""
+    """The tails of a scene's instruments that lie inside the field."""
     return [(p.axis_px[-1], p.tail_direction) for p in placed if p.shows_tail(camera)]
 
 
 def _around(grid: np.ndarray, at_px: np.ndarray, camera: Camera) -> float:
-    """The most that a map says within a pixel of a place."""
+    """Maximum of a map within one of its pixels around a position."""
     col, row = np.rint((at_px + 0.5) * MAP_PX / max(camera.rows, camera.cols) - 0.5).astype(int)
     return float(grid[max(row - 1, 0) : row + 2, max(col - 1, 0) : col + 2].max())
 
@@ -131,31 +148,34 @@ def _around(grid: np.ndarray, at_px: np.ndarray, camera: Camera) -> float:
 def _truth(
     placed: tuple[Placed, ...], tails: list[End], tip: np.ndarray, axis: np.ndarray
 ) -> tuple[float, float, float, float] | None:
-    """Kind, or that it is a tail; how far the true end lies along and across the axis (pixels), and how far the true
-    axis is turned (deg).
+    """Class of a strip (a kind, a tail or none), and the true end relative to it: along, across (px), rotation (deg).
 
-    None where it can be said neither that it is an instrument nor that it is none.
+    None if the strip clearly shows neither an instrument's end nor none.
     """
-    normal, doubtful = np.array([-axis[1], axis[0]]), False
+    normal, ambiguous = np.array([-axis[1], axis[0]]), False
 
     def off(end: np.ndarray, true: np.ndarray) -> tuple[float, float, float]:
         turn = float(np.rad2deg(np.arctan2(true @ normal, true @ axis)))
         return float((end - tip) @ axis), float((end - tip) @ normal), turn
 
     def fits(along: float, across: float, turn: float) -> bool:
-        return -_BEHIND_PX < along < _AHEAD_PX and abs(across) < _OFF_PX and abs(turn) < _OFF_DEG
+        return (
+            -EXAMPLES.max_behind_px < along < EXAMPLES.max_ahead_px
+            and abs(across) < EXAMPLES.max_across_px
+            and abs(turn) < EXAMPLES.max_turn_deg
+        )
 
     for p in placed:
         along, across, turn = off(p.axis_px[0], p.tip_direction)
         if fits(along, across, turn):
             return KINDS.index(p.kind), along, across, turn
-        here = np.abs((p.axis_px - tip) @ normal).min() if abs(along) < 2 * _BEHIND_PX else np.inf
-        doubtful |= bool(here < _APART_PX and abs(turn) < _APART_DEG)
+        distance = np.abs((p.axis_px - tip) @ normal).min() if abs(along) < 2 * EXAMPLES.max_behind_px else np.inf
+        ambiguous |= bool(distance < EXAMPLES.none_across_px and abs(turn) < EXAMPLES.none_turn_deg)
     for end, outwards in tails:
-        said = off(end, outwards)
-        if fits(*said):
-            return TAIL_END, *said
-    return None if doubtful else (NO_KIND, 0.0, 0.0, 0.0)
+        offsets = off(end, outwards)
+        if fits(*offsets):
+            return TAIL_END, *offsets
+    return None if ambiguous else (NO_KIND, 0.0, 0.0, 0.0)
 
 
 def loss_of(out: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -164,11 +184,11 @@ def loss_of(out: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     log_odds = nn.functional.binary_cross_entropy_with_logits
     loss = log_odds(out[:, 0], (tip | tail).float())
     if (tip | tail).any():
-        # Two questions, since they have two answers: a blunt end is surely a wire's, and the strip does not say which.
+        # Tip or tail is an output of its own: a blunt end is clearly a wire's, but the strip may not show which.
         loss = loss + log_odds(out[tip | tail, 9], tip[tip | tail].float())
     if tip.any():
         loss = loss + 0.5 * nn.functional.cross_entropy(out[tip, 1:5], kind[tip])
-        # A Laplace likelihood: the error is learned with the shift, and an outlier counts once.
+        # A Laplace likelihood: the scale of the error is learned with the shift, and outliers have a bounded gradient.
         off = (out[tip, 5] - shift[tip] / SHIFT_SCALE_PX).abs()
         log_b = out[tip, 6].clamp(-4, 3)
         loss = loss + 0.5 * (off * torch.exp(-log_b) + log_b).mean()
@@ -179,8 +199,7 @@ def loss_of(out: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 
 def varied(x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Strips mirrored, with another contrast, noise and shading, some cut off where the field might have ended; and
-    which were mirrored."""
+    """Strips with random contrast, noise, shading and field edge, some mirrored, and which were mirrored."""
     n = len(x)
     flipped = rng.random(n) < 0.5
     x[flipped] = x[flipped, :, ::-1]
@@ -195,14 +214,19 @@ def varied(x: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
 
 
 def train(
-    model: Judge, strips: np.ndarray, truths: np.ndarray, minutes: float, highest_rate: float, curve: list[dict]
-) -> Judge:
+    model: StripClassifier,
+    strips: np.ndarray,
+    truths: np.ndarray,
+    minutes: float,
+    highest_rate: float,
+    curve: list[dict],
+) -> StripClassifier:
     rng = np.random.default_rng((SEED, len(strips)))
     model = model.to(memory_format=torch.channels_last).train()
     bfloat16 = torch.ops.mkldnn._is_mkldnn_bf16_supported()
     optimiser = torch.optim.AdamW(model.parameters(), lr=highest_rate, weight_decay=1e-2)
     wanted = torch.from_numpy(truths.astype(np.float32))
-    held, batch = min(len(strips) // 10, _MOST_HELD), 128
+    held, batch = min(len(strips) // 10, EXAMPLES.max_held), 128
     kinds = truths[held:, 0]
     tips, tails, none = (held + np.flatnonzero(w) for w in (kinds >= 0, kinds == TAIL_END, kinds == NO_KIND))
     start, examples_seen, running = time.monotonic(), 0, []
@@ -235,9 +259,11 @@ def train(
 
 
 @torch.no_grad()
-def held_out(model: Judge, strips: np.ndarray, truths: np.ndarray, held: int) -> dict[str, float]:
-    """On scenes that were not trained on: loss; which share of tips is lost when one in 50 of what is none, or of the
-    tails, is let through."""
+def held_out(model: StripClassifier, strips: np.ndarray, truths: np.ndarray, held: int) -> dict[str, float]:
+    """On scenes that were not trained on: loss, and the fraction of tips lost at a false positive rate of 2 %.
+
+    The rate is that of strips without an end, and that of tails.
+    """
     model.eval()
     shown = strips[:held].astype(np.float32)
     out = torch.cat([model(torch.from_numpy(shown[a : a + 256])) for a in range(0, held, 256)])
@@ -261,17 +287,11 @@ def held_out(model: Judge, strips: np.ndarray, truths: np.ndarray, held: int) ->
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder that may hold chest/")
-    parser.add_argument("--out", type=Path, default=Path("engines"))
-    parser.add_argument("--scenes", type=int, default=8000)
-    parser.add_argument("--views", type=int, default=30, help="views of each subject")
+    parser = trainer_arguments(__doc__, "scenes", count=8000, views=30, minutes=25)
     parser.add_argument("--anatomy", type=Path, help="keep the views here (.npz), or read them")
-    parser.add_argument("--minutes", type=float, default=25)
     parser.add_argument("--on-from", type=Path, help="instrument-strips.onnx to go on from")
     parser.add_argument("--rate", type=float, default=2e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=20300000, help="of the scenes")
-    parser.add_argument("--cache", type=Path, help="keep the strips here (.npz), or read them")
     parser.add_argument(
         "--also", type=Path, nargs="*", default=[], help="strips that other runs kept, to train on, too"
     )
@@ -286,7 +306,7 @@ def main() -> None:
     strips, truths = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     parts.clear()
     torch.manual_seed(SEED)
-    model, before = Judge(), []
+    model, before = StripClassifier(), []
     if options.on_from:
         load_weights(model, options.on_from, "")
         earlier = json.loads(options.on_from.with_suffix(".training.json").read_text())
