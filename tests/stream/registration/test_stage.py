@@ -154,7 +154,7 @@ def test_the_bounds_hold_for_refinements_from_many_starts(rig, case, exposures, 
         for _ in range(4):
             twist = np.concatenate([np.deg2rad(rng.normal(0, 0.5, 3)), rng.normal(0, 0.6, 3)])
             rig.registration._T_camera_ct = inverse(moved_about(case.target_ct, twist) @ inverse(truth))
-            rig.registration._settle, rig.registration._agreement = 2, 1.0
+            rig.registration._measurement.settling, rig.registration._comparison.agreement = 2, 1.0
             frame = rig.show(counts)
             across, along = errors(case, frame.registration.T_camera_ct, truth)
             within.append(
@@ -190,15 +190,17 @@ def test_jobs_that_all_ended_in_a_stall_leave_the_patches_of_the_pose_that_was_f
     stage = rig.registration
     elsewhere = np.array(truth)
     elsewhere[0, 3] += 30
-    stage._placing = stage._background.submit(stage._place, stage._sets[1], elsewhere, np.ones((128, 128), bool))
+    stage._placing = stage._background.submit(
+        stage._patches.place, stage._patches.other, elsewhere, np.ones((128, 128), bool)
+    )
     stage.restart("lost")
     stage._placing.result()
     stage._start_search(frame)
     stage._search.result()
-    of_the_search = stage._sets[1]
+    of_the_search = stage._patches.other
     frame = rig.show(counts)
     assert frame.registration is not None
-    assert stage._sets[0] is of_the_search
+    assert stage._patches.in_use is of_the_search
 
 
 def test_a_pose_that_drifts_is_checked_although_its_patches_are_placed_all_the_time(rig, exposures):
@@ -209,7 +211,7 @@ def test_a_pose_that_drifts_is_checked_although_its_patches_are_placed_all_the_t
     wrong = np.array(truth)
     wrong[1, 3] += 24
     rig.registration.adopt(wrong, frame)
-    rig.registration._sets[0].T_camera_ct = np.eye(4)  # far from where the pose is: placing is due, too
+    rig.registration._patches.in_use.T_camera_ct = np.eye(4)  # far from where the pose is: placing is due, too
     rig.show(counts, wait=False)
     assert rig.registration._check is not None and rig.registration._placing is None
 
@@ -368,10 +370,10 @@ def test_one_slow_iteration_does_not_shut_the_door_to_all_others(rig, exposures)
     for k in range(4):
         frame = shown_at(rig, counts, 33 * k)
     assert frame.status == "tracking"
-    rig.registration._iteration_ms = 1e4
+    rig.registration._measurement.iteration_ms = 1e4
     ages = [shown_at(rig, counts, 33 * (4 + k), milliseconds=30).registration.age for k in range(12)]
     assert max(ages) <= 2 and ages.count(0) >= 4
-    taught = rig.registration._iteration_ms
+    taught = rig.registration._measurement.iteration_ms
     assert taught < 5e3
 
 
@@ -402,7 +404,7 @@ def test_a_comparison_with_the_whole_field_that_is_old_says_nothing(rig, exposur
     for k in range(4):
         frame = shown_at(rig, counts, 33 * k)
     assert frame.status == "tracking"
-    rig.registration._checked_at = float("inf")  # the background has no time for it
+    rig.registration._comparison.checked_at = float("inf")  # the background has no time for it
     frame = shown_at(rig, counts, 99 + 5100)
     assert frame.status == "degraded" and "compared" in frame.status_reason
 

@@ -1,0 +1,99 @@
+"""What a measured pose may be called, and why it is not called tracking."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from fluoronav.imaging.registration.confidence import (
+    LOST_SCORE,
+    MIN_PATCHES,
+    TRACKING_AGREEMENT,
+    TRACKING_SCORE,
+)
+from fluoronav.imaging.registration.gauss_newton import PoseEstimate
+
+NO_TIME = "the pose is old: there was no time to measure it"
+UNCHANGED = "the picture does not change: it is not live"
+SETTLING = "the pose is still settling"
+POOR = "no pose near the last one fits the picture"
+FAINT = "the picture fits the CT poorly"
+DISAGREES = "the whole field does not agree with the CT"
+UNCOMPARED = "the pose has not been compared with the whole field"
+MIRRORED = "the picture fits the CT only as its mirror image: is the C-arm's picture flipped?"
+
+
+@dataclass(frozen=True, slots=True)
+class AgeLimits:
+    """How long what was measured may be handed on.
+
+    Attributes
+    ----------
+    held_frames : int
+        So many frames in a row may be without a measurement for want of time; the next is measured, late if need be.
+    overdue_ms : float
+        A pose that is older is measured with as many iterations as it takes, late if need be.
+    tracking_ms : float
+        A pose that is older is `degraded`: a deep breath moves the patient by 2 mm in that time.
+    lost_ms : float
+        A pose that is older is `lost`: the patient may be anywhere.
+    agreed_ms : float
+        A comparison with the whole field that is older says nothing of this frame.
+    """
+
+    held_frames: int = 2
+    overdue_ms: float = 100.0
+    tracking_ms: float = 200.0
+    lost_ms: float = 2000.0
+    agreed_ms: float = 5000.0
+
+
+def fits(estimate: PoseEstimate) -> bool:
+    """Whether a measurement is of the patient at all."""
+    finite = bool(np.isfinite(estimate.T_camera_ct).all())
+    return finite and estimate.patches >= MIN_PATCHES and estimate.score >= LOST_SCORE
+
+
+class FieldComparison:
+    """The last comparison of the pose with the whole field, and a picture that did not go on from the one before.
+
+    Attributes
+    ----------
+    agreement : float
+        0 to 1; 0 before the first.
+    checked_at : float
+        When a comparison was begun last, by the monotonic clock, s.
+    change : str
+        How the picture has changed since, in words; empty when it goes on from the one before.
+    """
+
+    def __init__(self) -> None:
+        self.agreement = self.checked_at = 0.0
+        self.change = ""
+        self._agreed_at: int | None = None  # ns, this computer's clock
+
+    def invalidate(self, change: str = "") -> None:
+        """No comparison holds any more, and the next is due now."""
+        self.agreement, self.checked_at, self._agreed_at = 0.0, 0.0, None
+        self.change = change or self.change
+
+    def found(self, agreement: float, of: int | None) -> None:
+        """The pose was compared; `of` is the frame's time, ns, or None where it is that of the frame at hand."""
+        self.agreement, self._agreed_at = agreement, of
+
+    def reason(self, t_local: int, estimate: PoseEstimate, limits: AgeLimits) -> str:
+        """Why a pose that was measured in a frame is not called tracking; empty where nothing speaks against it."""
+        if self._agreed_at is None:
+            self._agreed_at = t_local
+        if self.agreement >= TRACKING_AGREEMENT:
+            self.change = ""
+        elif self.change:
+            return self.change
+        if not estimate.settled:
+            return SETTLING
+        if estimate.score < TRACKING_SCORE:
+            return FAINT
+        if self.agreement < TRACKING_AGREEMENT:
+            return DISAGREES
+        return UNCOMPARED if t_local - self._agreed_at > limits.agreed_ms * 1e6 else ""

@@ -1,0 +1,64 @@
+"""How poses change from frame to frame: what is expected, and what is implausible."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fluoronav.geometry import rotation_distance_deg, transform_points
+
+Float = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class MotionLimits:
+    """Motion of the patient against the camera.
+
+    Attributes
+    ----------
+    frame_deg, frame_in_plane_mm, frame_depth_mm : float
+        From one frame to the next, 1 sigma, camera axes; chosen: a deep breath is 10 mm a second.
+    second_deg, second_mm : float
+        In a second, 1 sigma: the same at ten frames a second.
+    jump_deg, jump_mm : float
+        Beyond this the patient, or the C-arm, was moved; chosen: twice the above.
+    implausible_deg, implausible_mm : float
+        No patient moves so far from one frame to the next; chosen.
+    """
+
+    frame_deg: float = 0.4
+    frame_in_plane_mm: float = 1.0
+    frame_depth_mm: float = 1.0
+    second_deg: float = 4.0
+    second_mm: float = 10.0
+    jump_deg: float = 0.8
+    jump_mm: float = 1.0
+    implausible_deg: float = 10.0
+    implausible_mm: float = 25.0
+
+
+LIMITS = MotionLimits()
+
+
+def change_between(T_before: Float, T_now: Float, centre_ct: Float) -> tuple[Float, float]:
+    """Shift of a point in the camera's frame, mm, shape (3,), and the rotation, degrees, between two poses."""
+    shift_mm = transform_points(T_now, centre_ct) - transform_points(T_before, centre_ct)
+    return shift_mm, rotation_distance_deg(T_before, T_now)
+
+
+def motion_information(T_camera_ct: Float, frames: int) -> Float:
+    """Information matrix of the motion over some frames, shape (6, 6): the prior of :func:`.gauss_newton.refine`."""
+    R = T_camera_ct[:3, :3]
+    information = np.zeros((6, 6))
+    information[:3, :3] = np.eye(3) / np.deg2rad(frames * LIMITS.frame_deg) ** 2
+    in_plane, depth = frames * LIMITS.frame_in_plane_mm, frames * LIMITS.frame_depth_mm
+    information[3:, 3:] = R.T @ np.diag(1 / np.array([in_plane, in_plane, depth]) ** 2) @ R
+    return information
+
+
+def motion_covariance(age_ms: float) -> Float:
+    """Covariance of the motion since a pose was measured, shape (6, 6), rad and mm."""
+    turn, shift = np.deg2rad(LIMITS.second_deg) * age_ms / 1e3, LIMITS.second_mm * age_ms / 1e3
+    return np.diag([turn**2] * 3 + [shift**2] * 3)
