@@ -158,26 +158,39 @@ def register_files(request: RegistrationRequest, progress: Callable[[str], None]
     out: dict[str, Any] = {"accepted": result.accepted, "reason": result.reason, "ms": 0.0, "notes": notes}
     out["views"] = _rows(result, frames)
     if len(request.bones) > 1:
-        # Each bone starts at the pose of all bones, with the motion of bones against one another as its prior.
-        out["bones"] = []
-        for bone, grid in zip(request.bones, bones[1:], strict=True):
-            progress(f"bone {bone}")
-            own = OfflineRegistration(model, grid, views, segmented=segmented, start_sigma=(SEGMENT_DEG, SEGMENT_MM))
-            of_bone = own.refine_near(result.views[0].T_camera_ct)
-            out["bones"].append(
-                {
-                    "label": bone if isinstance(bone, int) else None,
-                    "volume": None if isinstance(bone, int) else str(bone),
-                    "accepted": result.accepted and of_bone.accepted,
-                    "reason": result.reason or of_bone.reason,
-                    "views": _rows(of_bone, frames),
-                }
-            )
+        out["bones"] = _of_each_bone(request, (model, bones[1:]), (views, frames), segmented, result, progress)
     out["ms"] = (time.perf_counter() - start) * 1000
     if request.overlay is not None:
         T = result.views[0].T_camera_ct
         cv2.imwrite(str(request.overlay), _overlay(views[0], Projector(bones[0]).render(T, views[0].camera)))
     return out
+
+
+def _of_each_bone(
+    request: RegistrationRequest,
+    grids: tuple[AttenuationGrid, list[AttenuationGrid]],
+    images: tuple[list[XrayView], list[XrayFrame]],
+    segmented: bool,
+    result: OfflineResult,
+    progress: Callable[[str], None],
+) -> list[dict[str, Any]]:
+    """Refines each bone from the pose of all bones; the motion of bones against one another is its prior."""
+    (model, bones), (views, frames) = grids, images
+    rows = []
+    for bone, grid in zip(request.bones, bones, strict=True):
+        progress(f"bone {bone}")
+        own = OfflineRegistration(model, grid, views, segmented=segmented, start_sigma=(SEGMENT_DEG, SEGMENT_MM))
+        of_bone = own.refine_near(result.views[0].T_camera_ct)
+        rows.append(
+            {
+                "label": bone if isinstance(bone, int) else None,
+                "volume": None if isinstance(bone, int) else str(bone),
+                "accepted": result.accepted and of_bone.accepted,
+                "reason": result.reason or of_bone.reason,
+                "views": _rows(of_bone, frames),
+            }
+        )
+    return rows
 
 
 def _volumes(request: RegistrationRequest) -> tuple[Hounsfield, Volume | None, dict[Path, Hounsfield]]:

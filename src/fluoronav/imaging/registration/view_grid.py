@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import Executor
 from dataclasses import dataclass, replace
+from itertools import islice
 
 import cv2
 import numpy as np
@@ -167,14 +168,8 @@ class ViewGrid:
             return []
         found.sort(key=lambda f: -f[0])
         distinct = DistinctPoses(self._centre_ct, SETTINGS.same_deg, SETTINGS.same_in_plane_mm, SETTINGS.same_depth_mm)
-        kept: list[Candidate] = []
-        for value, tilt, k, u, v in found:
-            T = self._placed(tilt, distance, variants[k], (u, v))
-            if distinct.is_new(T):
-                kept.append(Candidate(T, value))
-                if len(kept) == keep:
-                    break
-        return kept
+        poses = ((self._placed(tilt, distance, variants[k], (u, v)), value) for value, tilt, k, u, v in found)
+        return list(islice((Candidate(T, value) for T, value in poses if distinct.is_new(T)), keep))
 
     def _frontal(self, R_camera_ct: Float, distance: float) -> Float32:
         """The DRR by a camera whose axis goes through the model's centre, shape (side, side)."""
