@@ -349,7 +349,8 @@ def _padded(k: Float) -> Float:
 def _distort(x: Float, y: Float, k: Float) -> tuple[Float, Float]:
     """OpenCV's distortion model on normalised image coordinates (calib3d, "Camera calibration").
 
-    `cv2.projectPoints` gives the same to the last digits, but takes 18 times as long for the 1200 points of outlines.
+    `cv2.projectPoints` gives the same to the last digits; it takes half as long for 76 points, 3.4 times as long for
+    1,200. Outlines have 100 to 300 points a curve.
     """
     c = _padded(k)
     r2 = x * x + y * y

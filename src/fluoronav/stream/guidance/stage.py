@@ -29,7 +29,7 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class OutlineLimits:
-    """Change of the pose after which silhouettes are searched anew; chosen: below it they move by about a pixel."""
+    """Change of the pose after which silhouettes are searched anew; chosen."""
 
     rotation_deg: float = 1.5
     shift_mm: float = 8.0  # of the target

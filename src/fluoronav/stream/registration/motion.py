@@ -48,6 +48,12 @@ def change_between(T_before: Float, T_now: Float, centre_ct: Float) -> tuple[Flo
     return shift_mm, rotation_distance_deg(T_before, T_now)
 
 
+def is_plausible(T_before: Float, T_now: Float, centre_ct: Float) -> bool:
+    """Whether a patient can have moved from one pose to another between two frames."""
+    shift_mm, turn_deg = change_between(T_before, T_now, centre_ct)
+    return bool(np.linalg.norm(shift_mm) < LIMITS.implausible_mm and turn_deg < LIMITS.implausible_deg)
+
+
 def motion_information(T_camera_ct: Float, frames: int) -> Float:
     """Information matrix of the motion over some frames, shape (6, 6): the prior of :func:`.gauss_newton.refine`."""
     R = T_camera_ct[:3, :3]

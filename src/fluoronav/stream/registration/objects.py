@@ -36,7 +36,7 @@ _APART_MM_S, _MOST_AGE_MS = 1.0, 10_000.0
 
 
 @dataclass(frozen=True)
-class Measured:
+class MeasuredBone:
     """One bone in one frame.
 
     Attributes
@@ -95,7 +95,7 @@ class ObjectPoses:
         self._level = PatchLevel(camera, FINE_SIDE, _PATCH, _PATCHES, _APART)
         rays = self._level.model.shape[1]
         self._objects = [(name, bones, _InPlace(bones, rays)) for name, bones in objects]
-        self._found: dict[str, Measured] = {}
+        self._found: dict[str, MeasuredBone] = {}
         self._measured_at: dict[str, int] = {}
         self._next = 0
 
@@ -106,7 +106,7 @@ class ObjectPoses:
         """Forgets every pose."""
         self._found = {}
 
-    def measure(self, image: NDArray[np.float32], field_mask: NDArray[np.bool_], T_camera_ct: Float) -> Measured:
+    def measure(self, image: NDArray[np.float32], field_mask: NDArray[np.bool_], T_camera_ct: Float) -> MeasuredBone:
         """Measures the bone whose turn it is; on the background thread.
 
         Parameters
@@ -121,12 +121,12 @@ class ObjectPoses:
         self._next = (self._next + 1) % len(self._objects)
         return self._measured(name, bones, in_place, image, field_mask, T_camera_ct)
 
-    def take(self, measured: Measured, t_local: int = 0) -> None:
+    def take(self, measured: MeasuredBone, t_local: int = 0) -> None:
         """Believes a measurement; one that failed leaves the bone without a pose.
 
         Parameters
         ----------
-        measured : Measured
+        measured : MeasuredBone
         t_local : int
             Exposure of the frame that was measured, ns.
         """
@@ -173,7 +173,7 @@ class ObjectPoses:
         image: NDArray[np.float32],
         field_mask: NDArray[np.bool_],
         T_common: Float,
-    ) -> Measured:
+    ) -> MeasuredBone:
         T, centre = T_common, bones.grid.centre_ct
         held = np.diag([1 / np.deg2rad(SEGMENT_DEG) ** 2] * 3 + [1 / SEGMENT_MM**2] * 3)
         estimate = None
@@ -192,7 +192,7 @@ class ObjectPoses:
             T = estimate.T_camera_ct
         assert estimate is not None
         if not np.isfinite(T).all() or estimate.patches < MIN_PATCHES or estimate.score < TRACKING_SCORE:
-            return Measured(name, None, np.eye(4))
+            return MeasuredBone(name, None, np.eye(4))
         covariance = covariance_in_camera(estimate.information + held, T)
         covariance[[3, 4], [3, 4]] += _FLOOR_ACROSS_MM**2
-        return Measured(name, as_result(T, estimate.score, covariance, centre), inverse(T_common) @ T)
+        return MeasuredBone(name, as_result(T, estimate.score, covariance, centre), inverse(T_common) @ T)

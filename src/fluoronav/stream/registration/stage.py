@@ -17,23 +17,14 @@ from fluoronav.imaging.registration.gauss_newton import PoseEstimate
 from fluoronav.imaging.registration.model import RegistrationModel
 from fluoronav.imaging.registration.search import COARSE_SIDE, FINE_SIDE, Hypothesis, InitialSearch
 from fluoronav.stream.frame import Budget, FrameRecord, RegistrationResult, Status
+from fluoronav.stream.registration import judging
 from fluoronav.stream.registration.acceptance import Acceptance
 from fluoronav.stream.registration.arm_motion import ArmMotion
 from fluoronav.stream.registration.finder import Finder, Snapshot
-from fluoronav.stream.registration.judging import (
-    MIRRORED,
-    NO_TIME,
-    POOR,
-    SETTLING,
-    UNCHANGED,
-    AgeLimits,
-    FieldComparison,
-    fits,
-)
+from fluoronav.stream.registration.judging import AgeLimits, FieldComparison
 from fluoronav.stream.registration.measuring import PoseMeasurement
-from fluoronav.stream.registration.motion import LIMITS as MOTION
-from fluoronav.stream.registration.motion import change_between, motion_covariance
-from fluoronav.stream.registration.objects import Measured, ObjectPoses
+from fluoronav.stream.registration.motion import change_between, is_plausible, motion_covariance
+from fluoronav.stream.registration.objects import MeasuredBone, ObjectPoses
 from fluoronav.stream.registration.patch_sets import PatchSets
 from fluoronav.stream.registration.picture_change import SIDE, PictureSimilarity
 from fluoronav.stream.registration.result import as_result
@@ -69,13 +60,12 @@ class RegistrationStage:
         self._check: Future[Hypothesis | None] | None = None
         self._comparison = FieldComparison()
         self._placing: Future[None] | None = None
-        self._measuring: Future[Measured] | None = None
-        self._measuring_of = 0  # the frame in which an object is being measured, ns
+        self._measuring: Future[MeasuredBone] | None = None
+        self._measuring_of = 0  # the frame in which a bone is being measured, ns
         self._covariance = np.eye(6)  # of the pose that was measured last, camera axes
         self._measured_at, self._settled_at = 0, 0  # ns, this computer's clock
         self._check_of = 0  # the frame that is being compared with the whole field, ns
-        self._held = 0
-        self._reason = ""
+        self._held, self._reason = 0, ""
         self._similar = PictureSimilarity()
         self._before: Float | None = None  # the pose that was lost last, where a search looks first
         self._acceptance = Acceptance()
@@ -111,10 +101,10 @@ class RegistrationStage:
         if self._T_camera_ct is None:
             self._report_without_pose(frame, changed)
         elif self._last is not None and not changed:
-            self._hold(frame, UNCHANGED)
+            self._hold(frame, judging.UNCHANGED)
         elif self._last is not None and not self._measurement.has_time(budget) and not self._overdue(frame):
             self._measurement.skip()
-            self._hold(frame, NO_TIME)
+            self._hold(frame, judging.NO_TIME)
         else:
             self._measure(frame, budget, self._T_camera_ct)
 
@@ -142,7 +132,7 @@ class RegistrationStage:
         if changed:
             self._start_search(frame)
         frame.status = self.status
-        frame.status_reason = UNCHANGED if not changed else MIRRORED if self._finder.mirrored else ""
+        frame.status_reason = judging.UNCHANGED if not changed else judging.MIRRORED if self._finder.mirrored else ""
         if self._machine.state is State.LOST and not frame.status_reason:
             frame.status_reason = self._comparison.change
 
@@ -202,11 +192,10 @@ class RegistrationStage:
             )
 
     def close(self) -> None:
-        prepared = self._measurement is not None
-        if prepared:
+        if self._measurement is not None:
             self._finder.close()
         self._background.shutdown(wait=True, cancel_futures=True)
-        if prepared:
+        if self._measurement is not None:
             self._searcher.close()
 
     @property
@@ -232,13 +221,7 @@ class RegistrationStage:
         return True
 
     def restore_acceptance(self, T_camera_ct: Float) -> None:
-        """A registration that was accepted before a restart: one that is found at the same place is accepted, too.
-
-        Parameters
-        ----------
-        T_camera_ct : ndarray, shape (4, 4)
-            As it was accepted.
-        """
+        """A pose, shape (4, 4), was accepted before a restart: one that is found at the same place is accepted, too."""
         self._acceptance.restore(T_camera_ct)
 
     def restart(self, status: Status = "searching") -> None:
@@ -264,9 +247,8 @@ class RegistrationStage:
 
     def _overdue(self, frame: FrameRecord) -> bool:
         """Whether the pose must be measured now, late if need be."""
-        limits = self._limits
         age_ms = (frame.t_local - self._settled_at) / 1e6
-        return self._held >= limits.held_frames or age_ms > limits.overdue_ms
+        return self._held >= self._limits.held_frames or age_ms > self._limits.overdue_ms
 
     def _hold(self, frame: FrameRecord, why: str) -> None:
         """Hands the last pose on, with its age and with what a patient who breathes may have moved since."""
@@ -283,9 +265,7 @@ class RegistrationStage:
         if age_ms > self._limits.tracking_ms:
             self._machine.happens(Event.AGED)
             self._reason = why
-        frame.registration, frame.status, frame.status_reason = self._last, self.status, self._reason
-        if len(self._objects):
-            frame.objects = self._objects.poses(last.T_camera_ct, frame.t_local)
+        self._report(frame, self._last)
 
     def adopt(self, T_camera_ct: Float, frame: FrameRecord) -> None:
         """Goes on from a pose that was found elsewhere; it is held against the whole field at once.
@@ -294,16 +274,15 @@ class RegistrationStage:
         ----------
         T_camera_ct : ndarray, shape (4, 4)
         frame : FrameRecord
-            With its pyramid; the patches are placed inside its aperture.
+            With its pyramid; the patches are placed inside its field of view.
         """
-        assert frame.field_mask is not None
+        assert frame.field_mask is not None and self._measurement is not None
         self.wait_for_background()
         self._search = self._check = self._placing = None
         self._patches.place(self._patches.in_use, T_camera_ct, frame.field_mask)
         self._machine.happens(Event.FOUND)
         self._T_camera_ct, self._last, self._poor_frames = T_camera_ct, None, 0
-        if self._measurement is not None:
-            self._measurement.begin()
+        self._measurement.begin()
         self._arm.take(frame.joints)
         self._arm.measured_at = self._arm.T_camera_room
         self._comparison.invalidate()
@@ -325,7 +304,10 @@ class RegistrationStage:
 
     def _judge(self, frame: FrameRecord, estimate: PoseEstimate, T_start: Float) -> None:
         """Decides what the pose may be called, and whether it is still believed."""
-        if not fits(estimate) or not self._moved_plausibly(T_start, estimate.T_camera_ct):
+        assert self._measurement is not None
+        settling = self._measurement.settling > 0
+        moves_as_a_patient = settling or is_plausible(T_start, estimate.T_camera_ct, self._centre_ct)
+        if not judging.fits(estimate) or not moves_as_a_patient:
             self._take_implausible(frame)
             return
         self._poor_frames = 0
@@ -334,7 +316,7 @@ class RegistrationStage:
         sure = not self._reason
         alone = covariance_in_camera(estimate.information, self._T_camera_ct)
         T_camera_ct, self._covariance = self._arm.fused(self._T_camera_ct, alone, sure)
-        unsure = Event.UNSETTLED if self._reason == SETTLING else Event.DOUBTFUL
+        unsure = Event.UNSETTLED if self._reason == judging.SETTLING else Event.DOUBTFUL
         self._machine.happens(Event.MEASURED if sure else unsure)
         self._held, self._measured_at = 0, frame.t_local
         if estimate.settled:
@@ -343,9 +325,12 @@ class RegistrationStage:
             self._acceptance.found(self._T_camera_ct, self._centre_ct)
         result = as_result(T_camera_ct, estimate.score, self._covariance, self._centre_ct)
         self._last = replace(result, accepted=self.accepted)
-        frame.registration, frame.status, frame.status_reason = self._last, self.status, self._reason
+        self._report(frame, self._last)
+
+    def _report(self, frame: FrameRecord, result: RegistrationResult) -> None:
+        frame.registration, frame.status, frame.status_reason = result, self.status, self._reason
         if len(self._objects):
-            frame.objects = self._objects.poses(T_camera_ct, frame.t_local)
+            frame.objects = self._objects.poses(result.T_camera_ct, frame.t_local)
 
     def _take_implausible(self, frame: FrameRecord) -> None:
         self._poor_frames += 1
@@ -355,17 +340,11 @@ class RegistrationStage:
             frame.status = self.status
             return
         self._machine.happens(Event.IMPLAUSIBLE)
-        self._reason = self._comparison.change or POOR
+        self._reason = self._comparison.change or judging.POOR
         if self._last is None:
             frame.status, frame.status_reason = self.status, self._reason
         else:
             self._hold(frame, self._reason)
-
-    def _moved_plausibly(self, T_start: Float, T_camera_ct: Float) -> bool:
-        if self._measurement is not None and self._measurement.settling > 0:
-            return True
-        shift_mm, turn_deg = change_between(T_start, T_camera_ct, self._centre_ct)
-        return bool(np.linalg.norm(shift_mm) < MOTION.implausible_mm and turn_deg < MOTION.implausible_deg)
 
     def _is_elsewhere(self, T_before: Float, T_now: Float) -> bool:
         """Whether patches that were placed for one pose are to be placed anew for another."""
@@ -389,11 +368,11 @@ class RegistrationStage:
 
     def _follow(self, found: Hypothesis) -> None:
         """Goes on from a pose whose patches have just been placed."""
+        assert self._measurement is not None
         self._patches.swap()
         self._machine.happens(Event.FOUND)
         self._T_camera_ct, self._poor_frames = found.estimate.T_camera_ct, 0
-        if self._measurement is not None:
-            self._measurement.begin()
+        self._measurement.begin()
         self._arm.measured_at = self._finder.found_from
         self._comparison.found(found.agreement, None)
         self._before = None
