@@ -1,4 +1,4 @@
-"""What the registration does beside the frame path: it finds the patient, doubts poses, catches up with the stream."""
+"""What the registration does beside the frame path: it searches, compares poses, and catches up with the stream."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ class Finder:
     def find(
         self, snapshot: Snapshot, T_room_ct_before: Float | None, T_before: Float | None = None
     ) -> Hypothesis | None:
-        """Searches; None where nothing was found that the newest frame bears out.
+        """Searches; None where nothing was found that the newest frame confirms.
 
         Parameters
         ----------
@@ -111,7 +111,7 @@ class Finder:
             self.mirrored = self._fits_mirrored(snapshot)
         return self._ended(caught)
 
-    def doubt(self, pose: PoseEstimate, snapshot: Snapshot) -> Hypothesis | None:
+    def compare(self, pose: PoseEstimate, snapshot: Snapshot) -> Hypothesis | None:
         """Holds a pose against the whole field; when that looks bad, tries the neighbours that it may belong to.
 
         A result without patches is the pose itself.

@@ -113,7 +113,7 @@ class ObjectPoses:
         ----------
         image : ndarray of float32
             Attenuation at 256 pixels.
-        seen : ndarray of bool
+        field_mask : ndarray of bool
         T_camera_ct : ndarray, shape (4, 4)
             The common pose in this image.
         """

@@ -29,7 +29,7 @@ class PictureSimilarity:
         ----------
         attenuation : ndarray of float32, shape (rows, cols)
             With a longer side of `SIDE` pixels.
-        seen : ndarray of bool
+        field_mask : ndarray of bool
             Inside the field, any size.
         """
         if field_mask is not self._field_mask:  # another field; the same one costs half

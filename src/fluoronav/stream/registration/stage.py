@@ -179,7 +179,7 @@ class RegistrationStage:
             pose = PoseEstimate(self._T_camera_ct, self._last.score, np.eye(6), self._centre_ct, 0, 0)
             self._finder.newest = snapshot = Snapshot.of(frame, self._arm.T_camera_room)
             self._check_of = frame.t_local
-            self._check = self._background.submit(self._finder.doubt, pose, snapshot)
+            self._check = self._background.submit(self._finder.compare, pose, snapshot)
         elif self._is_elsewhere(patches.T_camera_ct, self._T_camera_ct):
             self._placing = self._background.submit(
                 self._patches.place, self._patches.other, self._T_camera_ct, frame.field_mask.copy()
@@ -305,9 +305,9 @@ class RegistrationStage:
     def _judge(self, frame: FrameRecord, estimate: PoseEstimate, T_start: Float) -> None:
         """Decides what the pose may be called, and whether it is still believed."""
         assert self._measurement is not None
+        # The order matters: only a pose that fits is finite.
         settling = self._measurement.settling > 0
-        moves_as_a_patient = settling or is_plausible(T_start, estimate.T_camera_ct, self._centre_ct)
-        if not judging.fits(estimate) or not moves_as_a_patient:
+        if not judging.fits(estimate) or not (settling or is_plausible(T_start, estimate.T_camera_ct, self._centre_ct)):
             self._take_implausible(frame)
             return
         self._poor_frames = 0

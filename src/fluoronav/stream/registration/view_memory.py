@@ -94,8 +94,8 @@ class ViewMemory:
             T_now_then = T_camera_room @ inverse(view.T_camera_room)
             off = self._difference(T_camera_ct, T_now_then @ view.T_camera_ct)
             R = np.kron(np.eye(2), T_now_then[:3, :3])
-            field_mask = R @ view.covariance @ R.T
-            distance = float(off @ np.linalg.solve(covariance + field_mask + arm, off))
+            view_covariance = R @ view.covariance @ R.T
+            distance = float(off @ np.linalg.solve(covariance + view_covariance + arm, off))
             if distance > _DISAGREES:
                 view.disagreed += 1
                 if view.disagreed > _FORGOTTEN_AFTER:
@@ -103,7 +103,7 @@ class ViewMemory:
                 continue
             view.disagreed = 0
             # Half of the arm's error belongs to that view, the other half to this one, which all views share.
-            weight = np.linalg.inv((field_mask + arm / 2) * max(1.0, distance / 6))
+            weight = np.linalg.inv((view_covariance + arm / 2) * max(1.0, distance / 6))
             information += weight
             vector += weight @ off
             used += 1
