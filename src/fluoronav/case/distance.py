@@ -207,7 +207,7 @@ def _from_cache(path: Path, source: bytes, inside: NDArray[np.bool_]) -> NDArray
 
 
 def _can_be_of(length: int, voxels: int) -> bool:
-    """Whether a cached field of so many voxels can have this length in bytes: header, array and seal."""
+    """Whether a cache file has the length that a field of this many voxels needs, with header and seal."""
     return 0 < length - 2 * voxels - _SEAL_BYTES <= _MOST_HEADER_BYTES
 
 

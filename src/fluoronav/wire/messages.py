@@ -327,7 +327,7 @@ class FrameCounts(msgspec.Struct):
 
 
 class SessionState(msgspec.Struct, kw_only=True):
-    """What people have said of the case at hand."""
+    """What persons have decided about the loaded case."""
 
     confirmed: Annotated[bool, doc("a person has confirmed the patient")]
     accepted: Annotated[bool, doc("a person has accepted this registration")]
@@ -357,12 +357,12 @@ class Health(Message, kw_only=True):
     tools_rejected: Annotated[dict[str, Count] | UnsetType, doc("poses not believed, by reason")] = UNSET
     clock_offset_ms: Annotated[Number, doc("this computer's clock minus the grabber's, ms")]
     engine: Annotated[dict[str, str], doc("what each stage runs on, by its name")]
-    case: Annotated[str, doc("id of the case at hand; empty without one")]
+    case: Annotated[str, doc("id of the loaded case; empty while none is loaded")]
     case_name: Annotated[str | UnsetType, doc("its name among the launch file's `cases`")] = UNSET
     loading: Annotated[str | UnsetType, doc("the one that is being loaded, or empty")] = UNSET
     recording: Annotated[str | UnsetType, doc("the file that is written, or empty")] = UNSET
     mode: Annotated[Mode, doc("in effect")]
-    session: Annotated[SessionState | UnsetType | None, doc("what people have said of the case at hand")] = UNSET
+    session: Annotated[SessionState | UnsetType | None, doc("what persons have decided about the loaded case")] = UNSET
     unauthenticated: Annotated[bool | UnsetType | None, doc("requests are open to other computers")] = UNSET
     version: Annotated[str, doc("of fluoronav")]
     error: Annotated[str | UnsetType, doc("the last error, while it holds; or empty")] = UNSET
