@@ -116,7 +116,7 @@ class Health:
             latencies_ms=loop.latencies_ms[: loop.latency_count].copy() if loop else np.zeros(0),
             tools_invalid=tools.invalid if tools else 0,
             tools_skipped=tools.skipped if tools else 0,
-            tools_rejected=loop.standing.tools_rejected if loop else {},
+            tools_rejected=dict(loop.standing.tools_rejected) if loop else {},
             clock_offset_ms=loop.clock_offset_ms if loop else 0.0,
             engine=work.chain.engines if work else {},
             case=work.case.id if work else "",

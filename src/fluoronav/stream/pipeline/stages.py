@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -19,23 +19,21 @@ from fluoronav.stream.tracking.stage import InstrumentStage
 from fluoronav.stream.view.stage import ViewStage
 
 # By the name in launch files.
-STAGES: dict[str, Callable[[InferenceSettings], Stage]] = {
-    "attenuation": lambda _: AttenuationStage(),
-    "registration": RegistrationStage,
-    "detection": DetectionStage,
-    "instruments": lambda _: InstrumentStage(),
-    "guidance": lambda _: GuidanceStage(),
-    "view": ViewStage,
-}
-_DECLARED: dict[str, Any] = {
-    s.name: s for s in (AttenuationStage, RegistrationStage, DetectionStage, InstrumentStage, GuidanceStage, ViewStage)
+STAGES: dict[str, type[Any]] = {
+    stage.name: stage
+    for stage in (AttenuationStage, RegistrationStage, DetectionStage, InstrumentStage, GuidanceStage, ViewStage)
 }
 _NEEDED = {f.name for f in fields(FrameRecord) if f.metadata.get("needed")}
 
 
 def make_stages(names: Sequence[str], inference: InferenceSettings | None = None) -> list[Stage]:
     """The stages of a launch file, in its order."""
-    return [STAGES[name](inference or InferenceSettings()) for name in names]
+    return [_made(STAGES[name], inference or InferenceSettings()) for name in names]
+
+
+def _made(stage: type[Any], inference: InferenceSettings) -> Stage:
+    """A stage; those that run networks are given the settings for them."""
+    return stage(inference) if hasattr(stage, "models") else stage()
 
 
 def check_order(names: Sequence[str], path: Path | None) -> None:
@@ -53,12 +51,12 @@ def check_order(names: Sequence[str], path: Path | None) -> None:
     ------
     LaunchError
     """
-    stages = [_DECLARED[name] for name in names]
+    stages = [STAGES[name] for name in names]
     for k, stage in enumerate(stages):
         for field in sorted(stage.reads):
             writers = [s.name for s in stages if field in s.writes]
             if not writers and field in _NEEDED:
-                writers = [s.name for s in _DECLARED.values() if field in s.writes]
+                writers = [s.name for s in STAGES.values() if field in s.writes]
             if writers and not any(field in s.writes for s in stages[:k]):
                 writer = writers[0]
                 raise LaunchError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,7 +88,7 @@ class Standing:
         self.since = 0.0
         self.engine_fault = ""
         self.tool_faults: dict[str, str] = {}
-        self.tools_rejected: dict[str, int] = {}
+        self.tools_rejected: Mapping[str, int] = {}
         self.pose: RegistrationResult | None = None
         self.accepted = False
         self.alerts: tuple[Alert, ...] = ()
@@ -106,7 +107,7 @@ class Standing:
         if alerts is not None:
             self.alerts = alerts.alerts.open()
         if tools is not None:
-            self.tools_rejected = dict(tools.rejected)
+            self.tools_rejected = tools.rejected
 
     def untracked_s(self, now: float) -> float:
         """For how long the registration has not been `tracking`, s; 0 before the first frame."""

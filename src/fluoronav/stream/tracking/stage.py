@@ -64,6 +64,7 @@ class InstrumentStage:
 
     def __init__(self) -> None:
         self._tracks: dict[str, ToolTrack] = {}
+        self._rejected: dict[str, int] = {}
         self._marker: TrackerRegistration | None = None
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
@@ -76,6 +77,7 @@ class InstrumentStage:
         self._centre_ct = case.target_ct
         wanted = [t.id for t in case.tools] + ([self._reference.reference] if self._reference else [])
         self._tracks = {name: ToolTrack() for name in wanted}
+        self._rejected = {}
         self._T_tool_tip = {t.id: t.T_tool_tip() for t in case.tools}
         # The only tool of its kind: a detection of that kind has its diameter.
         kinds = [t.kind for t in case.tools]
@@ -90,16 +92,14 @@ class InstrumentStage:
     def observe(self, sample: ToolSample) -> None:
         """Takes a tracker's sample; unknown tools are ignored, rejected samples are counted by reason."""
         track = self._tracks.get(sample.tool)
-        if track is not None:
-            track.add(sample)
+        if track is not None and not track.add(sample):
+            # Added up here and not where it is read, which is in every frame.
+            self._rejected = dict(sum((t.rejected for t in self._tracks.values()), Counter[str]()))
 
     @property
     def rejected(self) -> dict[str, int]:
-        """Numbers of rejected samples by reason."""
-        total: Counter[str] = Counter()
-        for track in list(self._tracks.values()):
-            total.update(track.rejected)
-        return dict(total)
+        """Numbers of rejected samples by reason; replaced with each, never changed."""
+        return self._rejected
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
         left = list(frame.detections)
