@@ -248,3 +248,13 @@ def test_without_a_marker_on_the_patient_the_pictures_tell_where_it_is(case, cam
 def turned(case, orbital):
     p = case.prior
     return CArmPose(p.isocentre_ct, p.source_to_isocentre_mm, orbital, 5.0).T_camera_ct()
+
+
+def test_rejected_samples_of_all_tools_are_added_up_by_reason(theatre):
+    t = theatre()
+    t.frame()
+    before = t.instruments.rejected
+    for name in ("kwire", "patient_reference"):
+        t.instruments.observe(ToolSample(name, MS, np.eye(4), 0.2))  # of a time before those that came
+    assert t.instruments.rejected == {"out_of_order": 2}
+    assert before == {}, "what was handed out does not change"

@@ -16,9 +16,24 @@ from fluoronav.stream.frame import FrameRecord
 
 Float = NDArray[np.float64]
 
-_CATCH_UP_TRIES = 3
-# After so many searches that found nothing the mirror image is looked at, too.
-_MIRRORED_EVERY = 2
+
+@dataclass(frozen=True, slots=True)
+class FinderSettings:
+    """How often the background jobs try.
+
+    Attributes
+    ----------
+    catch_up_tries : int
+        Newer frames on which a pose is refined before it is given up. Chosen; no source is recorded.
+    mirrored_every : int
+        The mirror image is searched after every such number of failed searches. Chosen; no source is recorded.
+    """
+
+    catch_up_tries: int = 3
+    mirrored_every: int = 2
+
+
+SETTINGS = FinderSettings()
 
 
 @dataclass(frozen=True)
@@ -27,7 +42,7 @@ class Snapshot:
 
     Attributes
     ----------
-    pyramid, seen
+    pyramid, field_mask
         As in :class:`fluoronav.stream.frame.FrameRecord`.
     T_camera_room : ndarray, shape (4, 4), or None
         Where the C-arm stood, when its joints are known.
@@ -53,7 +68,7 @@ class Finder:
     T_room_ct : ndarray, shape (4, 4)
         Where the patient is expected to lie in the room, so that the C-arm's joints make a prior for any view.
     place : callable
-        Places patches for a pose, given what is seen.
+        Places patches for a pose, given the field mask.
     """
 
     def __init__(
@@ -61,7 +76,7 @@ class Finder:
     ) -> None:
         self._searcher, self._T_room_ct, self._place = searcher, T_room_ct, place
         self.newest: Snapshot | None = None
-        self.found_from: Float | None = None  # T_camera_room of the frame on which the last result was borne out
+        self.found_from: Float | None = None  # T_camera_room of the frame on which the last result was confirmed
         self.mirrored = False  # the last search found a pose in the mirror image alone
         self._failed_searches = 0
         self._stopping = self._outdated = False
@@ -107,12 +122,12 @@ class Finder:
             T_prior=None if T_camera_room is None else T_camera_room @ self._T_room_ct,
         )
         caught = None if found is None or found.agreement < LOST_AGREEMENT else self._caught_up(found, snapshot)
-        if caught is None and self._go_on() and self._failed_searches % _MIRRORED_EVERY == _MIRRORED_EVERY - 1:
+        if caught is None and self._go_on() and (self._failed_searches + 1) % SETTINGS.mirrored_every == 0:
             self.mirrored = self._fits_mirrored(snapshot)
         return self._ended(caught)
 
     def compare(self, pose: PoseEstimate, snapshot: Snapshot) -> Hypothesis | None:
-        """Holds a pose against the whole field; when that looks bad, tries the neighbours that it may belong to.
+        """Compares a pose with the whole field; where they disagree, neighbouring poses are tried.
 
         A result without patches is the pose itself.
         """
@@ -130,7 +145,7 @@ class Finder:
 
         The patches for it are placed. It is believed on the newest frame or not at all.
         """
-        for _ in range(_CATCH_UP_TRIES):
+        for _ in range(SETTINGS.catch_up_tries):
             snapshot = self.newest
             if snapshot is None or self._stopping:
                 return None

@@ -24,15 +24,40 @@ from fluoronav.stream.registration.result import as_result
 
 Float = NDArray[np.float64]
 
-_PATCH, _PATCHES, _APART, _ROUNDS, _ITERATIONS = 11, 50, 0.8, 4, 4
-_TOLERANCE_MM = 0.05
-# One bone says little beside all that lies over it, and what the model has wrong of the rest moves it: 1 sigma across
-# the ray, from 24 exposures in which a vertebra had moved (`bench registration`, subject "embedded", has others).
-_FLOOR_ACROSS_MM = 0.8
+
+@dataclass(frozen=True, slots=True)
+class BoneSettings:
+    """How a bone is measured, and how long its pose is shown.
+
+    Attributes
+    ----------
+    patch_px, patches, spacing
+        Side of a patch, number of patches, and their spacing as in :class:`.PatchLevel`. Chosen; no source is recorded.
+    rounds, iterations : int
+        Placements of the patches, and iterations at each. Chosen; no source is recorded.
+    tolerance_mm : float
+        Iterations end at a smaller step. Chosen; no source is recorded.
+    floor_across_mm : float
+        Model error across the ray, 1 sigma: 24 exposures in which a vertebra had moved (`bench registration`,
+        subject "embedded", has others).
+    drift_mm_s : float
+        Motion of a bone against its neighbours, 95 %. A breath; no source is recorded.
+    max_age_ms : float
+        An older pose is not shown. Chosen; no source is recorded.
+    """
+
+    patch_px: int = 11
+    patches: int = 50
+    spacing: float = 0.8
+    rounds: int = 4
+    iterations: int = 4
+    tolerance_mm: float = 0.05
+    floor_across_mm: float = 0.8
+    drift_mm_s: float = 1.0
+    max_age_ms: float = 10_000.0
 
 
-# How far a bone may move against its neighbours (95 %, mm a second: a breath), and how long its pose is shown, ms.
-_APART_MM_S, _MOST_AGE_MS = 1.0, 10_000.0
+SETTINGS = BoneSettings()
 
 
 @dataclass(frozen=True)
@@ -92,7 +117,7 @@ class ObjectPoses:
 
     def __init__(self, model: Projector, objects: tuple[tuple[str, Projector], ...], camera) -> None:
         self._model = model
-        self._level = PatchLevel(camera, FINE_SIDE, _PATCH, _PATCHES, _APART)
+        self._level = PatchLevel(camera, FINE_SIDE, SETTINGS.patch_px, SETTINGS.patches, SETTINGS.spacing)
         rays = self._level.model.shape[1]
         self._objects = [(name, bones, _InPlace(bones, rays)) for name, bones in objects]
         self._found: dict[str, MeasuredBone] = {}
@@ -122,7 +147,7 @@ class ObjectPoses:
         return self._measured(name, bones, in_place, image, field_mask, T_camera_ct)
 
     def take(self, measured: MeasuredBone, t_local: int = 0) -> None:
-        """Believes a measurement; one that failed leaves the bone without a pose.
+        """Takes a measurement; one that failed leaves the bone without a pose.
 
         Parameters
         ----------
@@ -152,12 +177,12 @@ class ObjectPoses:
         for name, m in list(self._found.items()):
             assert m.registration is not None
             age_ms = max(t_local - self._measured_at[name], 0) / 1e6
-            if age_ms > _MOST_AGE_MS:
+            if age_ms > SETTINGS.max_age_ms:
                 del self._found[name]
                 continue
             aged = replace(m.registration, age=m.registration.age + 1)
             self._found[name] = replace(m, registration=aged)
-            grown = _APART_MM_S * age_ms / 1e3
+            grown = SETTINGS.drift_mm_s * age_ms / 1e3
             shown = replace(
                 aged, T_camera_ct=T_camera_ct @ m.T_ct_bone, age_ms=age_ms,
                 tre_mm=float(np.hypot(aged.tre_mm, grown)), tre_image_mm=float(np.hypot(aged.tre_image_mm, grown)),
@@ -177,16 +202,16 @@ class ObjectPoses:
         T, centre = T_common, bones.grid.centre_ct
         held = np.diag([1 / np.deg2rad(SEGMENT_DEG) ** 2] * 3 + [1 / SEGMENT_MM**2] * 3)
         estimate = None
-        for _ in range(_ROUNDS):
+        for _ in range(SETTINGS.rounds):
             self._level.choose(bones, T, field_mask)
             in_place.leave_out(self._model, T_common, self._level.directions)
             estimate = refine(
                 in_place,
-                [(self._level, image, _ITERATIONS)],
+                [(self._level, image, SETTINGS.iterations)],
                 T,
                 centre,
                 held,
-                tolerance_mm=_TOLERANCE_MM,
+                tolerance_mm=SETTINGS.tolerance_mm,
                 from_prior=twist_between(T_common, T, centre),
             )
             T = estimate.T_camera_ct
@@ -194,5 +219,5 @@ class ObjectPoses:
         if not np.isfinite(T).all() or estimate.patches < MIN_PATCHES or estimate.score < TRACKING_SCORE:
             return MeasuredBone(name, None, np.eye(4))
         covariance = covariance_in_camera(estimate.information + held, T)
-        covariance[[3, 4], [3, 4]] += _FLOOR_ACROSS_MM**2
+        covariance[[3, 4], [3, 4]] += SETTINGS.floor_across_mm**2
         return MeasuredBone(name, as_result(T, estimate.score, covariance, centre), inverse(T_common) @ T)
