@@ -123,7 +123,7 @@ class LaunchFile(BaseModel):
 
     @field_validator("stages")
     @classmethod
-    def _in_order(cls, stages: tuple[str, ...]) -> tuple[str, ...]:
+    def _named_once(cls, stages: tuple[str, ...]) -> tuple[str, ...]:
         for i, name in enumerate(stages):
             if name in stages[:i]:
                 raise ValueError(f"{name!r} is there twice")

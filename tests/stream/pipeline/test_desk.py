@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import msgpack
+import msgspec
 import pytest
 
 from fluoronav.paths import shipped
@@ -40,8 +41,13 @@ def test_a_trail_that_fails_while_a_request_is_refused_costs_no_reply(desk, monk
 
     monkeypatch.setattr(desk._trail, "keep", keep)
     reply = desk._reply(body)
-    assert reply["ok"] is False and reply["error"]["code"] == code
+    assert reply.ok is False and reply.error.code == code
 
 
 def test_a_request_that_needs_no_case_is_answered_during_the_start(desk):
-    assert desk._reply(asked("status")) == {"v": 1, "id": 7, "ok": True, "result": {"state": "starting"}}
+    assert msgspec.to_builtins(desk._reply(asked("status"))) == {
+        "v": 1,
+        "id": 7,
+        "ok": True,
+        "result": {"state": "starting"},
+    }

@@ -14,6 +14,7 @@ from fluoronav.stream.pipeline.operations import Operations
 from fluoronav.stream.pipeline.work import RequestError, Work
 from fluoronav.wire import Health, InvalidMessage, Request, decode_args, decode_request, encode
 from fluoronav.wire.messages import PROTOCOL_VERSION
+from fluoronav.wire.requests import Reply, ReplyError
 
 log = logging.getLogger("fluoronav")
 
@@ -91,41 +92,39 @@ class RequestDesk:
             if self._stumbles.admits():
                 log.warning("a reply could not be sent: %s", error)
 
-    def _encoded(self, reply: dict[str, Any]) -> bytes:
+    def _encoded(self, reply: Reply) -> bytes:
         try:
             return encode(reply)
         except Exception as error:
-            return encode({"v": PROTOCOL_VERSION, "id": reply["id"], "ok": False, "error": self._stumbled(error)})
+            return encode(_refused(reply.id, self._stumbled(error)))
 
-    def _stumbled(self, error: Exception) -> dict[str, str]:
+    def _stumbled(self, error: Exception) -> ReplyError:
         if self._stumbles.admits():
             log.error("a request has failed", exc_info=error)
         text = f"the pipeline failed at it: {type(error).__name__}: {error}"
-        return {"code": "internal", "text": text[:_MOST_ERROR_TEXT]}
+        return ReplyError(code="internal", text=text[:_MOST_ERROR_TEXT])
 
-    def _reply(self, body: bytes) -> dict[str, Any]:
-        reply: dict[str, Any] = {"v": PROTOCOL_VERSION, "id": None, "ok": False}
+    def _reply(self, body: bytes) -> Reply:
         request = None
         try:
             request = decode_request(body)
-            reply["id"] = request.id
-            return reply | {"ok": True, "result": self._granted(request)}
+            return Reply(v=PROTOCOL_VERSION, id=request.id, ok=True, result=self._granted(request))
         except Exception as error:
-            refused = self._refusal(error)
+            refusal = self._refusal(error)
         try:
-            self._note_refusal(request, refused["text"], len(body))
+            self._note_refusal(request, refusal.text, len(body))
         except Exception as error:
             # Whoever asks gets the reply, whatever becomes of the trail.
             self._stumbled(error)
-        return reply | {"error": refused}
+        return _refused(None if request is None else request.id, refusal)
 
-    def _refusal(self, error: Exception) -> dict[str, str]:
+    def _refusal(self, error: Exception) -> ReplyError:
         if isinstance(error, InvalidMessage):
-            return {"code": "invalid", "text": str(error)}
+            return ReplyError(code="invalid", text=str(error))
         if isinstance(error, RequestError):
-            return {"code": error.code, "text": str(error)}
+            return ReplyError(code=error.code, text=str(error))
         if isinstance(error, AuditError):
-            return {"code": "storage", "text": str(error)}
+            return ReplyError(code="storage", text=str(error))
         return self._stumbled(error)
 
     def _note_refusal(self, request: Request | None, why: str, size: int) -> None:
@@ -182,3 +181,7 @@ class RequestDesk:
             "seq": work.loop.last_seq if work else None,
             "T_camera_ct": latest.T_camera_ct.ravel().tolist() if latest else None,
         }
+
+
+def _refused(request_id: int | str | None, error: ReplyError) -> Reply:
+    return Reply(v=PROTOCOL_VERSION, id=request_id, ok=False, error=error)
