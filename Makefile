@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 # Tests of running processes, sockets and a browser: they wait for one another, so nothing runs beside them.
 ALONE := tests/live tests/display tests/openigtlink tests/recording
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup engines demo test lint bench clean
 
 setup: $(VENV)/.installed
 
@@ -16,6 +16,13 @@ $(VENV)/.installed: pyproject.toml
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,bench,igtl,display,dev]'
 	touch $@
 
+# Engines that a user's computer need not have: types refer to them, and with them no test of the networks is skipped.
+engines: $(VENV)/.engines-installed
+
+$(VENV)/.engines-installed: $(VENV)/.installed
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable '.[openvino,rtx,graph]'
+	touch $@
+
 demo: setup
 	$(RUN)/fluoronav demo --seconds 20 --out out --no-display
 
@@ -23,7 +30,7 @@ test: setup
 	$(RUN)/python -m pytest -n 2 --dist loadfile tests $(addprefix --ignore=,$(ALONE))
 	$(RUN)/python -m pytest $(ALONE)
 
-lint: setup
+lint: engines
 	$(RUN)/ruff check .
 	$(RUN)/ruff format --check .
 	$(RUN)/pyright
