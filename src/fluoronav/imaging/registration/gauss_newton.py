@@ -92,9 +92,17 @@ def kernel_equations(projector: CastsRays, level: PatchLevel, T_camera_ct: Float
     centre_ct : ndarray, shape (3,)
         Point about which the twist rotates, LPS mm.
     """
+    projector.line_integrals_and_derivatives(T_camera_ct, level.directions, centre_ct, level.model)
+    return equations_of_model(level)
+
+
+def equations_of_model(level: PatchLevel) -> Equations | None:
+    """The equations from a level's ``model`` (line integrals and derivatives); None where no patch has a say.
+
+    Writes the level's ``ncc`` and ``weights``.
+    """
     n = level.count
     ncc, weights = level.ncc[:n], level.weights[:n]
-    projector.line_integrals_and_derivatives(T_camera_ct, level.directions, centre_ct, level.model)
     patch_correlations(level.frame_hat, level.model[0], level.size, ncc)
     patch_weights(ncc, weights)
     total = float(weights.sum())
