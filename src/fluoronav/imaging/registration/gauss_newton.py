@@ -149,7 +149,7 @@ def refine(
     T_camera_ct: Float,
     centre_ct: Float,
     prior_information: Float | None = None,
-    go_on: Callable[[], bool] = lambda: True,
+    go_on: Callable[[PatchLevel, Float], bool] = lambda _level, _T_camera_ct: True,
     tolerance_mm: float = SETTINGS.tolerance_mm,
     from_prior: Float | None = None,
 ) -> PoseEstimate:
@@ -169,7 +169,8 @@ def refine(
     prior_information : ndarray, shape (6, 6), optional
         Inverse covariance of the prior, CT axes about `centre_ct`, rad and mm.
     go_on : callable
-        Called before each iteration but the first; False ends the refinement.
+        Called with the level and the pose of the first view before each iteration but the first; False ends the
+        refinement.
     tolerance_mm : float
         A level ends when the step moves the centre by less than this in the image plane and by less than five times
         this in depth, and when its rotation moves points at 30 mm by less than this.
@@ -192,7 +193,7 @@ def refine_views(
     T_cameras_ct: Sequence[Float],
     centre_ct: Float,
     prior_information: Float | None = None,
-    go_on: Callable[[], bool] = lambda: True,
+    go_on: Callable[[PatchLevel, Float], bool] = lambda _level, _T_camera_ct: True,
     tolerance_mm: float = SETTINGS.tolerance_mm,
     from_prior: Float | None = None,
 ) -> list[PoseEstimate]:
@@ -234,7 +235,7 @@ def refine_views(
             n = level.count
             normalise_patches(image, level.first_row, level.first_col, level.size, level.frame_hat, level.contrast[:n])
         for _ in range(iterations):
-            if done and not go_on():
+            if done and not go_on(views[0][0], poses[0]):
                 break
             of_views = [
                 form(level, T, centre_ct) if level.count else None for (level, _), T in zip(views, poses, strict=True)
@@ -252,7 +253,7 @@ def refine_views(
             if prior_information is not None:
                 system = information + prior_information
                 gradient = gradient - prior_information @ moved
-            step = _damped_step(system, gradient)
+            step = damped_step(system, gradient)
             motion = moved_about(centre_ct, step)
             poses = [inverse(motion @ inverse(T)) for T in poses]
             moved += step
@@ -262,7 +263,7 @@ def refine_views(
     return estimates()
 
 
-def _damped_step(system: Float, gradient: Float) -> Float:
+def damped_step(system: Float, gradient: Float) -> Float:
     """Solves the normal equations, scaled to a unit diagonal and damped."""
     scale = 1 / np.sqrt(np.maximum(np.diag(system), 1e-12))
     damped = system * np.outer(scale, scale) + SETTINGS.damping * np.eye(6)

@@ -15,6 +15,7 @@ from fluoronav.imaging.registration.confidence import (
 from fluoronav.imaging.registration.gauss_newton import PoseEstimate
 
 NO_TIME = "the pose is old: there was no time to measure it"
+LATE_KEYFRAME = "the pose is old: the patches at the new pose were not rendered in time"
 UNCHANGED = "the picture does not change: it is not live"
 SETTLING = "the pose is still settling"
 POOR = "no pose near the last one fits the picture"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from fluoronav.geometry import Camera
 from fluoronav.imaging.projector import Projector
 from fluoronav.imaging.registration.graph_backend import TRACKING_PATCHES
+from fluoronav.imaging.registration.keyframes import KeyframeModel
 from fluoronav.imaging.registration.patches import PatchLevel
 from fluoronav.imaging.registration.search import COARSE_SIDE, FINE_SIDE
 
@@ -26,21 +28,28 @@ class Patches:
 
 
 class PatchSets:
-    """Two sets of patches: the frame path uses one while the other is placed.
+    """Two sets of patches with their keyframes: the frame path uses one while the other is placed.
 
     Parameters
     ----------
     camera : Camera
-    bones : Projector
-        Of the bones alone: patches are placed where they have structure.
+    bones, tissue : Projector
+        Patches are placed where the bones have structure; keyframes are rendered of all tissue.
+    centre_ct : ndarray, shape (3,)
 
     Attributes
     ----------
     sets : list of Patches
         The one in use, and the other.
+    keyframes : KeyframeModel
+        Of both sets.
+    with_keyframes : bool
+        Off where the step is a graph that renders by itself.
+    in_work : threading.Lock
+        Held by the background while it renders or places; the frame path never takes it.
     """
 
-    def __init__(self, camera: Camera, bones: Projector) -> None:
+    def __init__(self, camera: Camera, bones: Projector, tissue: Projector, centre_ct: Float) -> None:
         (coarse_count, coarse_size), (fine_count, fine_size) = TRACKING_PATCHES
         coarse, fine = (coarse_size, coarse_count), (fine_size, fine_count)
         self._bones = bones
@@ -48,6 +57,9 @@ class PatchSets:
             Patches(PatchLevel(camera, COARSE_SIDE, *coarse), PatchLevel(camera, FINE_SIDE, *fine), np.eye(4))
             for _ in range(2)
         ]
+        levels = [level for patches in self.sets for level in (patches.coarse, patches.fine)]
+        self.keyframes, self.with_keyframes = KeyframeModel(tissue, centre_ct, levels), True
+        self.in_work = threading.Lock()
 
     @property
     def in_use(self) -> Patches:
@@ -58,10 +70,20 @@ class PatchSets:
         return self.sets[1]
 
     def place(self, patches: Patches, T_camera_ct: Float, field_mask: NDArray[np.bool_]) -> None:
-        """Places a set for a pose, inside the field of view."""
-        patches.coarse.choose(self._bones, T_camera_ct, field_mask)
-        patches.fine.choose(self._bones, T_camera_ct, field_mask)
-        patches.T_camera_ct = T_camera_ct
+        """Places a set that no frame uses for a pose, inside the field of view, and renders its keyframes there."""
+        levels = (patches.coarse, patches.fine)
+        with self.in_work:
+            self.keyframes.forget(levels)
+            for level in levels:
+                level.choose(self._bones, T_camera_ct, field_mask)
+            patches.T_camera_ct = T_camera_ct
+            if self.with_keyframes:
+                self.keyframes.render_first(levels, T_camera_ct)
+
+    def render_next(self, patches: Patches, T_camera_ct: Float) -> None:
+        """Renders the fine level's next keyframe."""
+        with self.in_work:
+            self.keyframes.render_next(patches.fine, T_camera_ct)
 
     def swap(self) -> None:
         """Uses the set that has been placed."""

@@ -30,8 +30,8 @@ class TrackingSettings:
         Weight of the newest iteration in the expected time.
     forgets : float
         Factor of the expected time for each frame in which no iteration is done.
-    first_iteration_ms : float
-        What an iteration is expected to take before the first.
+    first_iteration_ms, first_render_ms : float
+        What an iteration, and the render of a keyframe, are expected to take before the first.
     """
 
     replace_deg: float = 1.5
@@ -45,7 +45,8 @@ class TrackingSettings:
     most_slower: float = 3.0
     learned: float = 0.1
     forgets: float = 0.9
-    first_iteration_ms: float = 6.0
+    first_iteration_ms: float = 1.0
+    first_render_ms: float = 6.0
 
 
 SETTINGS = TrackingSettings()

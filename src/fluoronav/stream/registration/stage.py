@@ -74,20 +74,20 @@ class RegistrationStage:
         progress("registration: model")
         model = RegistrationModel.of_case(case)
         self._centre_ct = case.target_ct
-        self._patches = PatchSets(camera, model.bones)
+        self._patches = PatchSets(camera, model.bones, model.tissue, case.target_ct)
         self._searcher = InitialSearch(model, camera, case.prior.T_camera_ct(), case.prior.spread, case.target_ct)
         T_room_ct = np.eye(4)
         T_room_ct[:3, 3] = -np.asarray(case.prior.isocentre_ct)
         self._finder = Finder(
-            self._searcher, T_room_ct, lambda T, field_mask: self._patches.place(self._patches.other, T, field_mask)
+            self._searcher, T_room_ct, lambda T, mask: self._patches.place(self._patches.other, T, mask)
         )
         self._views = ViewMemory(case.target_ct, camera.arm_deg, camera.arm_mm)
         self._arm = ArmMotion(self._views, case.prior.source_to_isocentre_mm)
         self._objects = ObjectPoses(model.tissue, model.objects, camera)
         progress("registration: kernels (compiled once for this processor, then cached)")
-        T, patches = case.prior.T_camera_ct(), self._patches.in_use
-        self._patches.place(patches, T, np.ones((COARSE_SIDE, COARSE_SIDE), bool))
-        self._measurement = PoseMeasurement(model.tissue, self._inference, patches, T, self._centre_ct)
+        T = case.prior.T_camera_ct()
+        self._patches.place(self._patches.in_use, T, np.ones((COARSE_SIDE, COARSE_SIDE), bool))
+        self._measurement = PoseMeasurement(model.tissue, self._inference, self._patches, T, self._centre_ct)
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
         assert self._measurement is not None
@@ -139,12 +139,15 @@ class RegistrationStage:
     def _measure(self, frame: FrameRecord, budget: Budget, T_camera_ct: Float) -> None:
         T_start = self._arm.expected(T_camera_ct)
         estimate = self._track(frame, budget, T_start)
-        if self._is_elsewhere(T_camera_ct, T_start):
+        if estimate is not None and self._is_elsewhere(T_camera_ct, T_start):
             # Wrong joints must not cost the pose: the image says whether the C-arm has turned.
             unmoved = self._track(frame, budget, T_camera_ct)
-            if unmoved.score > estimate.score:
+            if unmoved is not None and unmoved.score > estimate.score:
                 estimate, T_start = unmoved, T_camera_ct
-        self._judge(frame, estimate, T_start)
+        if estimate is None:
+            self._hold(frame, judging.LATE_KEYFRAME)
+        else:
+            self._judge(frame, estimate, T_start)
 
     @property
     def models(self) -> dict[str, str]:
@@ -181,21 +184,19 @@ class RegistrationStage:
             self._check_of = frame.t_local
             self._check = self._background.submit(self._finder.compare, pose, snapshot)
         elif self._is_elsewhere(patches.T_camera_ct, self._T_camera_ct):
-            self._placing = self._background.submit(
-                self._patches.place, self._patches.other, self._T_camera_ct, frame.field_mask.copy()
-            )
+            where = self._T_camera_ct, frame.field_mask.copy()
+            self._placing = self._background.submit(self._patches.place, self._patches.other, *where)
         elif len(self._objects) and self._machine.state is State.TRACKING and measured:
-            image = frame.pyramid[FINE_SIDE].copy()
             self._measuring_of = frame.t_local
-            self._measuring = self._background.submit(
-                self._objects.measure, image, frame.field_mask.copy(), self._T_camera_ct
-            )
+            image, field_mask = frame.pyramid[FINE_SIDE].copy(), frame.field_mask.copy()
+            self._measuring = self._background.submit(self._objects.measure, image, field_mask, self._T_camera_ct)
 
     def close(self) -> None:
         if self._measurement is not None:
             self._finder.close()
         self._background.shutdown(wait=True, cancel_futures=True)
         if self._measurement is not None:
+            self._measurement.close()
             self._searcher.close()
 
     @property
@@ -294,13 +295,13 @@ class RegistrationStage:
         for job in (self._search, self._check, self._placing, self._measuring):
             if job is not None:
                 job.exception()
+        if self._measurement is not None:
+            self._measurement.wait()
 
-    def _track(self, frame: FrameRecord, budget: Budget, T_camera_ct: Float) -> PoseEstimate:
+    def _track(self, frame: FrameRecord, budget: Budget, T_camera_ct: Float) -> PoseEstimate | None:
         assert self._measurement is not None
-        frames, overdue = 1 + self._held, self._overdue(frame)
-        return self._measurement.measure(
-            self._patches.in_use, frame, T_camera_ct, budget, frames=frames, overdue=overdue
-        )
+        overdue = self._last is None or self._overdue(frame)
+        return self._measurement.measure(frame, T_camera_ct, budget, frames=1 + self._held, overdue=overdue)
 
     def _judge(self, frame: FrameRecord, estimate: PoseEstimate, T_start: Float) -> None:
         """Decides what the pose may be called, and whether it is still believed."""
@@ -318,6 +319,7 @@ class RegistrationStage:
         T_camera_ct, self._covariance = self._arm.fused(self._T_camera_ct, alone, sure)
         unsure = Event.UNSETTLED if self._reason == judging.SETTLING else Event.DOUBTFUL
         self._machine.happens(Event.MEASURED if sure else unsure)
+        self._measurement.render_ahead(self._T_camera_ct)
         self._held, self._measured_at = 0, frame.t_local
         if estimate.settled:
             self._settled_at = frame.t_local
@@ -359,12 +361,10 @@ class RegistrationStage:
             self._search = self._background.submit(self._finder.find, snapshot, self._views.T_room_ct(), self._before)
 
     def _take_search_result(self) -> None:
-        if self._search is None or not self._search.done():
-            return
-        found = self._search.result()
-        self._search = None
-        if found is not None and self._T_camera_ct is None:
-            self._follow(found)
+        if self._search is not None and self._search.done():
+            found, self._search = self._search.result(), None
+            if found is not None and self._T_camera_ct is None:
+                self._follow(found)
 
     def _follow(self, found: Hypothesis) -> None:
         """Goes on from a pose whose patches have just been placed."""
@@ -380,8 +380,7 @@ class RegistrationStage:
     def _take_check(self) -> None:
         if self._check is None or not self._check.done():
             return
-        found = self._check.result()
-        self._check = None
+        found, self._check = self._check.result(), None
         if found is None or self._T_camera_ct is None:
             return
         self._comparison.found(found.agreement, self._check_of)
