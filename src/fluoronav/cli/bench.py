@@ -24,8 +24,8 @@ _SUBJECTS = ["embedded", "T5", "T8", "T11", "ribs", "wrist"]
 def add_verbs(verbs: argparse._SubParsersAction) -> None:
     bench = add_family(verbs, "bench", "measure latency, accuracy and failures", "fluoronav bench latency --fps 30")
     for add in (
-        _add_latency, _add_registration, _add_instruments, _add_enhancement, _add_display, _add_engines, _add_faults,
-        _add_peers,
+        _add_latency, _add_tracking, _add_registration, _add_instruments, _add_enhancement, _add_display, _add_engines,
+        _add_faults, _add_peers,
     ):  # fmt: skip
         add(bench)
 
@@ -51,6 +51,21 @@ def _add_latency(bench: argparse._SubParsersAction) -> None:
     add_field(latency)
     add_json(latency, "out/latency.json")
     latency.add_argument("--png", type=Path, metavar="FILE", help="draw the histogram here; by default beside the JSON")
+
+
+def _add_tracking(bench: argparse._SubParsersAction) -> None:
+    tracking = add_verb(
+        bench,
+        "tracking",
+        "measure error (mm) and time (ms) of the registration in each frame of the demo's sequence, and draw them over "
+        "time with its keyframes",
+        _tracking,
+        "fluoronav bench tracking --frames 900",
+    )
+    tracking.add_argument("--fps", type=positive, default=30.0, help="frames per second")
+    tracking.add_argument("--frames", type=count, default=600, help="number of frames")
+    add_json(tracking, "out/tracking.json")
+    tracking.add_argument("--png", type=Path, metavar="FILE", help="draw the plot here; by default beside the JSON")
 
 
 def _add_registration(bench: argparse._SubParsersAction) -> None:
@@ -183,6 +198,16 @@ def _latency(options: argparse.Namespace) -> int:
     latency_report.draw_histogram(recording, launch.deadline_ms, png)
     print(f"written: {options.json}, {png}")
     return 1 if result["failed"] else 0
+
+
+def _tracking(options: argparse.Namespace) -> None:
+    from fluoronav.lab.bench.tracking import bench_tracking, draw, table
+
+    run, result = bench_tracking(options.frames, options.fps, say)
+    report(table(result), result, options.json)
+    png = options.png or options.json.with_suffix(".png")
+    draw(run, options.fps, png)
+    print(f"written: {options.json}, {png}")
 
 
 def _registration(options: argparse.Namespace) -> None:

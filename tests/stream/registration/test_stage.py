@@ -193,16 +193,16 @@ def test_jobs_that_all_ended_in_a_stall_leave_the_patches_of_the_pose_that_was_f
     elsewhere = np.array(truth)
     elsewhere[0, 3] += 30
     stage._placing = stage._background.submit(
-        stage._patches.place, stage._patches.other, elsewhere, np.ones((128, 128), bool)
+        stage.patch_sets.place, stage.patch_sets.other, elsewhere, np.ones((128, 128), bool)
     )
     stage.restart("lost")
     stage._placing.result()
     stage._start_search(frame)
     stage._search.result()
-    of_the_search = stage._patches.other
+    of_the_search = stage.patch_sets.other
     frame = rig.show(counts)
     assert frame.registration is not None
-    assert stage._patches.in_use is of_the_search
+    assert stage.patch_sets.in_use is of_the_search
 
 
 def test_a_pose_that_drifts_is_checked_although_its_patches_are_placed_all_the_time(rig, exposures):

@@ -74,20 +74,20 @@ class RegistrationStage:
         progress("registration: model")
         model = RegistrationModel.of_case(case)
         self._centre_ct = case.target_ct
-        self._patches = PatchSets(camera, model.bones, model.tissue, case.target_ct)
+        self.patch_sets = PatchSets(camera, model.bones, model.tissue, case.target_ct)
         self._searcher = InitialSearch(model, camera, case.prior.T_camera_ct(), case.prior.spread, case.target_ct)
         T_room_ct = np.eye(4)
         T_room_ct[:3, 3] = -np.asarray(case.prior.isocentre_ct)
         self._finder = Finder(
-            self._searcher, T_room_ct, lambda T, mask: self._patches.place(self._patches.other, T, mask)
+            self._searcher, T_room_ct, lambda T, mask: self.patch_sets.place(self.patch_sets.other, T, mask)
         )
         self._views = ViewMemory(case.target_ct, camera.arm_deg, camera.arm_mm)
         self._arm = ArmMotion(self._views, case.prior.source_to_isocentre_mm)
         self._objects = ObjectPoses(model.tissue, model.objects, camera)
         progress("registration: kernels (compiled once for this processor, then cached)")
         T = case.prior.T_camera_ct()
-        self._patches.place(self._patches.in_use, T, np.ones((COARSE_SIDE, COARSE_SIDE), bool))
-        self._measurement = PoseMeasurement(model.tissue, self._inference, self._patches, T, self._centre_ct)
+        self.patch_sets.place(self.patch_sets.in_use, T, np.ones((COARSE_SIDE, COARSE_SIDE), bool))
+        self._measurement = PoseMeasurement(model.tissue, self._inference, self.patch_sets, T, self._centre_ct)
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
         assert self._measurement is not None
@@ -170,7 +170,7 @@ class RegistrationStage:
         }
 
     def idle(self, frame: FrameRecord, budget: Budget) -> None:
-        patches = self._patches.in_use
+        patches = self.patch_sets.in_use
         busy = any(job is not None for job in (self._placing, self._search, self._check, self._measuring))
         if self._T_camera_ct is None or busy or frame.field_mask is None:
             return
@@ -185,7 +185,7 @@ class RegistrationStage:
             self._check = self._background.submit(self._finder.compare, pose, snapshot)
         elif self._is_elsewhere(patches.T_camera_ct, self._T_camera_ct):
             where = self._T_camera_ct, frame.field_mask.copy()
-            self._placing = self._background.submit(self._patches.place, self._patches.other, *where)
+            self._placing = self._background.submit(self.patch_sets.place, self.patch_sets.other, *where)
         elif len(self._objects) and self._machine.state is State.TRACKING and measured:
             self._measuring_of = frame.t_local
             image, field_mask = frame.pyramid[FINE_SIDE].copy(), frame.field_mask.copy()
@@ -280,7 +280,7 @@ class RegistrationStage:
         assert frame.field_mask is not None and self._measurement is not None
         self.wait_for_background()
         self._search = self._check = self._placing = None
-        self._patches.place(self._patches.in_use, T_camera_ct, frame.field_mask)
+        self.patch_sets.place(self.patch_sets.in_use, T_camera_ct, frame.field_mask)
         self._machine.happens(Event.FOUND)
         self._T_camera_ct, self._last, self._poor_frames = T_camera_ct, None, 0
         self._measurement.begin()
@@ -369,7 +369,7 @@ class RegistrationStage:
     def _follow(self, found: Hypothesis) -> None:
         """Goes on from a pose whose patches have just been placed."""
         assert self._measurement is not None
-        self._patches.swap()
+        self.patch_sets.swap()
         self._machine.happens(Event.FOUND)
         self._T_camera_ct, self._poor_frames = found.estimate.T_camera_ct, 0
         self._measurement.begin()
@@ -396,4 +396,4 @@ class RegistrationStage:
             self._placing.result()
             self._placing = None
             if self._T_camera_ct is not None:
-                self._patches.swap()
+                self.patch_sets.swap()
