@@ -213,7 +213,7 @@ def test_a_pose_that_drifts_is_checked_although_its_patches_are_placed_all_the_t
     wrong = np.array(truth)
     wrong[1, 3] += 24
     rig.registration.adopt(wrong, frame)
-    rig.registration._patches.in_use.T_camera_ct = np.eye(4)  # far from where the pose is: placing is due, too
+    rig.registration.patch_sets.in_use.T_camera_ct = np.eye(4)  # far from where the pose is: placing is due, too
     rig.show(counts, wait=False)
     assert rig.registration._check is not None and rig.registration._placing is None
 
