@@ -138,6 +138,20 @@ class HoldsPose(Protocol):
 
 
 @runtime_checkable
+class RendersKeyframes(Protocol):
+    """Follows the patient's pose from keyframes.
+
+    Attributes
+    ----------
+    keyframes : mapping of str to int
+        How many were rendered since the start: `in_frames`, while a frame waited, and `beside` the frame path.
+    """
+
+    @property
+    def keyframes(self) -> Mapping[str, int]: ...
+
+
+@runtime_checkable
 class HoldsAlerts(Protocol):
     """Raises alerts about the patient."""
 

@@ -355,6 +355,10 @@ class Health(Message, kw_only=True):
     tools_invalid: Annotated[Count | UnsetType, doc("refused messages of trackers")] = UNSET
     tools_skipped: Annotated[Count | UnsetType, doc("messages of trackers left out of a flood")] = UNSET
     tools_rejected: Annotated[dict[str, Count] | UnsetType, doc("poses not believed, by reason")] = UNSET
+    keyframes: Annotated[
+        dict[str, Count] | UnsetType,
+        doc("keyframes of the registration rendered since the start, `in_frames` and `beside` the frame path"),
+    ] = UNSET
     clock_offset_ms: Annotated[Number, doc("this computer's clock minus the grabber's, ms")]
     engine: Annotated[dict[str, str], doc("what each stage runs on, by its name")]
     case: Annotated[str, doc("id of the loaded case; empty while none is loaded")]

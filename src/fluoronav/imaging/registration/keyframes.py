@@ -211,6 +211,11 @@ class KeyframeModel:
         self.rendered_in_frames = self.rendered_beside = 0
         self.render_ms = self.error_mm = 0.0
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Keyframes rendered, `in_frames` and `beside`."""
+        return {"in_frames": self.rendered_in_frames, "beside": self.rendered_beside}
+
     def equations(self, level: PatchLevel, T_camera_ct: Float, centre_ct: Float) -> Equations | None:
         """The equations of one view; None where no patch has a weight above 0.
 

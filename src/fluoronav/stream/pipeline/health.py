@@ -17,7 +17,7 @@ from fluoronav.stream.pipeline.publisher import Publisher
 from fluoronav.stream.pipeline.recording_process import RecordingProcess
 from fluoronav.stream.pipeline.watchdog import Watchdog
 from fluoronav.stream.pipeline.work import Work
-from fluoronav.stream.stage import HoldsPose, ObservesTools
+from fluoronav.stream.stage import HoldsPose, ObservesTools, RendersKeyframes
 from fluoronav.wire import messages as wire
 
 log = logging.getLogger("fluoronav")
@@ -117,6 +117,7 @@ class Health:
             tools_invalid=tools.invalid if tools else 0,
             tools_skipped=tools.skipped if tools else 0,
             tools_rejected=dict(loop.standing.tools_rejected) if loop else {},
+            keyframes=self._keyframes(),
             clock_offset_ms=loop.clock_offset_ms if loop else 0.0,
             engine=work.chain.engines if work else {},
             case=work.case.id if work else "",
@@ -127,6 +128,10 @@ class Health:
             session=self._session(),
             unauthenticated=self._launch.unauthenticated,
         )
+
+    def _keyframes(self) -> dict[str, int]:
+        renders = self.work.chain.find(RendersKeyframes) if self.work else None
+        return dict(renders.keyframes) if renders is not None else {}
 
     def _totals(self, now: float) -> FrameTotals:
         """Frames since the start; brings the rates up to date."""

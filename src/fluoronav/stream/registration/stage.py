@@ -46,6 +46,7 @@ class RegistrationStage:
     reads = frozenset({"pyramid", "field_mask"})
     writes = frozenset({"status", "status_reason", "registration", "objects"})
     on_failure: Mapping[str, Any] = {"status": "lost", "registration": None}
+    models: Mapping[str, str] = {}
 
     def __init__(self, inference: InferenceSettings | None = None, limits: AgeLimits | None = None) -> None:
         self._inference = inference or InferenceSettings()
@@ -150,10 +151,6 @@ class RegistrationStage:
             self._judge(frame, estimate, T_start)
 
     @property
-    def models(self) -> dict[str, str]:
-        return {}
-
-    @property
     def fault(self) -> str:
         return self._measurement.fault if self._measurement is not None else ""
 
@@ -208,6 +205,10 @@ class RegistrationStage:
     def status(self) -> Status:
         """What the last frame's registration was called."""
         return self._machine.status
+
+    @property
+    def keyframes(self) -> dict[str, int]:
+        return self.patch_sets.keyframes.counts
 
     @property
     def accepted(self) -> bool:
