@@ -17,8 +17,8 @@ import fluoronav
 
 Say = Callable[[str], None]
 _PYTHON = (sys.executable, "-m", "fluoronav")
-# The run before the measurement compiles kernels, renders the frames and fills caches; chosen: it reaches each stage.
-_WARM_FRAMES = 90
+# Of the run before the measurement, which compiles kernels and renders the frames; chosen: a search takes 6 s at most.
+_WARM_FRAMES = 240
 
 
 class PairError(RuntimeError):
@@ -67,6 +67,7 @@ MEASURES = {
     "registration_p99_ms": Measure("registration, p99, ms", ("stages_ms", "registration", "p99")),
     "detection_p50_ms": Measure("detection, p50, ms", ("stages_ms", "detection", "p50")),
     "detection_ran": Measure("detection looked in, of 1", ("tracking", "detection_ran"), 2, (), False),
+    "with_pose_percent": Measure("with a pose, %", ("tracking", "with_pose"), 1, ("frames", "overlays"), False),
     "first_pose_s": Measure("first frame to first pose, s", ("start_s", "first_pose"), 2),
     "first_overlay_s": Measure("start to first overlay, s", ("start_s", "first_overlay"), 2),
     "cpu_percent": Measure("load, % of a core", ("cpu_percent",), 0),
@@ -147,7 +148,9 @@ def bench_pairs(
         runs: dict[str, Any] = {}
         for side in sides if k % 2 == 0 else sides[::-1]:
             say(f"pair {k + 1} of {pairs}: {_named(side)}")
-            runs[side.name] = run_bench(side, arguments, environment)
+            result = runs[side.name] = run_bench(side, arguments, environment)
+            if result.get("failed"):
+                raise PairError(f"{_named(side)}: {result['failed']}")
         turns.append(runs)
     last = turns[-1]["this"]
     return {
@@ -161,12 +164,12 @@ def bench_pairs(
 
 
 def run_bench(side: Side, arguments: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
-    """Runs `bench latency` of a checkout; returns its JSON.
+    """Runs `bench latency` of a checkout; returns its JSON, whose ``failed`` says why there is no result.
 
     Raises
     ------
     PairError
-        It failed, or another copy of the package was imported.
+        It wrote no JSON, or another copy of the package was imported.
     """
     own = _with_source(side, environment)
     with tempfile.TemporaryDirectory() as folder:
@@ -181,7 +184,7 @@ def run_bench(side: Side, arguments: Sequence[str], environment: Mapping[str, st
             [*_PYTHON, "bench", "latency", *arguments, "--json", str(result)],
             env=own, cwd=folder, stdout=subprocess.PIPE, text=True, check=False,
         )  # fmt: skip
-        if done.returncode != 0 or not result.exists():
+        if not result.exists():
             raise PairError(f"{_named(side)}: `bench latency` ended with {done.returncode}: {_last(done.stdout)}")
         return json.loads(result.read_text())
 

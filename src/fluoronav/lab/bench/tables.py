@@ -13,10 +13,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from fluoronav.lab.bench.latency_pairs import MEASURES, ratio_words, spread
+
 CHECKOUT = Path(__file__).parents[4]
 PAGES = ("README.md", "docs/benches.md", "docs/bench-results.md", "docs/gpu.md", "engines/README.md")
 
 _MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
+# Columns of the latency by the kernels' instruction set, and the end of the file's name for each.
+_KERNELS = (("AVX-512", "avx512f"), ("AVX2", "avx2"))
+_NOT_YET = "not measured"
 _FAULTS_A_ROW = 3
 _DOSES = (1.0, 0.5, 0.25, 0.125)
 
@@ -115,6 +120,36 @@ def _latency(bench: Path) -> Iterable[Row]:
             times = (_range(run.get(f"{q}_ms")) for q in ("p50", "p99", "p99_9"))
             counts = (run.get(key) for key in ("late", "dropped", "detection_ran"))
             yield measured["machine"], run["what"], frames, *times, *counts
+
+
+@table("latency-instruction-sets")
+def _latency_instruction_sets(bench: Path) -> Iterable[Row]:
+    yield "median (lowest to highest) of the runs", *(label for label, _ in _KERNELS)
+    pairs = [_pairs(bench, kernels) for _, kernels in _KERNELS]
+    for name, measure in MEASURES.items():
+        yield measure.label, *(spread(p["this"], measure.decimals) if p else _NOT_YET for p in _of(pairs, name))
+
+
+@table("latency-pairs")
+def _latency_pairs(bench: Path) -> Iterable[Row]:
+    yield "", *(f"{label}: {what}" for label, _ in _KERNELS for what in ("before", "now", "now / before"))
+    pairs = [_pairs(bench, kernels) for _, kernels in _KERNELS]
+    for name, measure in MEASURES.items():
+        cells: list[str] = []
+        for p in _of(pairs, name):
+            both = [spread(p[side], measure.decimals) for side in ("against", "this")] if p else [_NOT_YET] * 2
+            cells += [*both, ratio_words(p["ratio"]) if p else _NOT_YET]
+        yield measure.label, *cells
+
+
+def _pairs(bench: Path, kernels: str) -> dict[str, Any]:
+    """Summary of `bench latency --against` with kernels for an instruction set; empty where it is not measured."""
+    file = bench / "epyc-zen4" / f"latency-pairs-{kernels}.json"
+    return json.loads(file.read_text())["summary"] if file.exists() else {}
+
+
+def _of(pairs: Iterable[dict[str, Any]], measure: str) -> list[dict[str, Any]]:
+    return [p.get(measure, {}) for p in pairs]
 
 
 @table("latency-stages")
