@@ -44,3 +44,11 @@ def test_a_process_for_avx2_compiles_nothing_above_it_and_says_so(tmp_path, monk
     assert not wide
     assert environment["NUMBA_CACHE_DIR"] != ""
     assert "avx512" not in environment["NUMBA_CACHE_DIR"]
+
+
+def test_a_processor_without_the_set_is_refused(monkeypatch):
+    from llvmlite import binding
+
+    monkeypatch.setattr(binding, "get_host_cpu_features", dict)
+    with pytest.raises(ValueError, match="has no avx2"):
+        kernels.environment_for("avx2")

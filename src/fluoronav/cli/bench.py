@@ -121,7 +121,7 @@ def _add_faults(bench: argparse._SubParsersAction) -> None:
         bench,
         "faults",
         "put faults of clocks, images, trackers, requests, disks and files into real processes, and print what was "
-        "reported and when; exit status 1 when a row is not as expected (takes about ten minutes)",
+        "reported and when; exit status 1 when a row is not as expected (takes about thirteen minutes)",
         _faults,
         "fluoronav bench faults --list",
         "fluoronav bench faults --only NAME --json out/faults.json",

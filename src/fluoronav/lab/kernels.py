@@ -71,12 +71,20 @@ def environment_for(instruction_set: str) -> dict[str, str]:
     ----------
     instruction_set : str
         One of `PROCESSORS`.
+
+    Raises
+    ------
+    ValueError
+        This processor does not have it.
     """
     import cv2
     import numpy as np
+    from llvmlite import binding as llvm
 
     from fluoronav.paths import cache_folder
 
+    if not llvm.get_host_cpu_features().get(instruction_set, False):
+        raise ValueError(f"this processor ({llvm.get_host_cpu_name()}) has no {instruction_set}: leave the option out")
     found: Any = np.show_config(mode="dicts")
     numpy_has = found["SIMD Extensions"].get("found", [])
     opencv_has = [name.strip("*?") for name in cv2.getCPUFeaturesLine().split()]

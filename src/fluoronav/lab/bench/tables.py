@@ -111,7 +111,7 @@ def _latency(bench: Path) -> Iterable[Row]:
         "p99.9, ms",
         "late",
         "dropped",
-        "detection had time in",
+        "detection looked in",
     )
     for machine in ("xeon-amx", "epyc-zen4"):
         measured = _read(bench, f"{machine}/latency")

@@ -15,7 +15,8 @@ from fluoronav.lab.bench.faults.held import check_held
 from fluoronav.lab.bench.faults.jumps import LIMITS as JUMPS
 from fluoronav.lab.bench.faults.loop import Loop
 from fluoronav.lab.bench.faults.named_threads import background_threads, threads_of
-from fluoronav.lab.bench.faults.row import Fault, NotHere, Outcome
+from fluoronav.lab.bench.faults.place import Place
+from fluoronav.lab.bench.faults.row import BenchError, Fault, NotHere, Outcome
 from fluoronav.lab.bench.faults.window import OVER_WITHIN_S, Window
 from fluoronav.lab.process import end_process
 
@@ -38,6 +39,8 @@ class SlownessFaults:
         After the fault's end, once all is right again.
     settles_s : float
         Until it tracks at this rate before the fault.
+    found_s : float
+        After the fault's end, where a search has to find the patient.
     """
 
     fps: float = 30.0
@@ -47,6 +50,7 @@ class SlownessFaults:
     background_share: int = 5
     steady_s: float = 2.0
     settles_s: float = 15.0
+    found_s: float = 15.0
 
 
 LIMITS = SlownessFaults()
@@ -154,7 +158,9 @@ def _busy_on(core: int, programs: int) -> Iterator[None]:
             end_process(hog)
 
 
-def _slowed(loop: Loop, slow: Slow, during: Callable[[Loop], None] = lambda loop: None) -> Outcome:
+def _slowed(
+    loop: Loop, slow: Slow, during: Callable[[Loop], None] = lambda loop: None, within_s: float = OVER_WITHIN_S
+) -> Outcome:
     usual = loop.fps
     loop.at(LIMITS.fps)
     try:
@@ -166,7 +172,7 @@ def _slowed(loop: Loop, slow: Slow, during: Callable[[Loop], None] = lambda loop
             window.last(max(end - time.time(), 0))
         window.over()
         window.note("stale_frames", "latency", "registration_lost")
-        window.recover(OVER_WITHIN_S)
+        window.recover(within_s)
         window.last(LIMITS.steady_s)
         window.delivered(LIMITS.steady_s / 2)
         check_held(window)
@@ -184,6 +190,16 @@ def _patient_jumps(loop: Loop) -> None:
     time.sleep(JUMPS.goes_on_s)
 
 
+def _searches(loop: Loop) -> None:
+    reply = loop.ask("registration.reject")
+    if not reply["ok"]:
+        raise BenchError(f"registration.reject was refused: {reply['error']['text']}")
+
+
+def _search_late(place: Place) -> Outcome:
+    return _slowed(place.named_threads(), background_late, _searches, LIMITS.found_s)
+
+
 _TRUE = f"true throughout, ages and reasons said; measured and right within {OVER_WITHIN_S:.0f} s after its end"
 WITH_ALL_STAGES = (
     Fault("half-speed-10s", _TRUE, lambda p: _slowed(p.all_stages(), half_speed)),
@@ -191,6 +207,10 @@ WITH_ALL_STAGES = (
 )
 WITH_NAMED_THREADS = (
     Fault("background-late-10s", _TRUE, lambda p: _slowed(p.named_threads(), background_late)),
+    Fault(
+        "search-late", f"true throughout, reasons said; measured and right within {LIMITS.found_s:.0f} s after its end",
+        _search_late,
+    ),
     Fault(
         "background-late-and-jump", _TRUE, lambda p: _slowed(p.named_threads(), background_late, _patient_jumps)
     ),
