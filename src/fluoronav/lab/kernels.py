@@ -33,8 +33,10 @@ def compiled_for() -> dict[str, str]:
     from numba import config
     from numba.core.codegen import get_host_cpu_features
 
-    cpu = config.CPU_NAME or llvm.get_host_cpu_name()
-    features = get_host_cpu_features() if config.CPU_FEATURES is None else config.CPU_FEATURES
+    # Numba reads them from the environment, and names them at run time alone.
+    cpu, changes = (getattr(config, name) for name in ("CPU_NAME", "CPU_FEATURES"))
+    cpu = cpu or llvm.get_host_cpu_name()
+    features = get_host_cpu_features() if changes is None else changes
     return {"cpu": cpu, "instruction_set": widest(cpu, features)}
 
 

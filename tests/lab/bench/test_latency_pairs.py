@@ -75,6 +75,16 @@ def test_the_ratio_is_taken_pair_by_pair_and_counts_have_none():
     assert found["late_percent"] == {"this": [0.5, 0.0], "against": [0.0, 2.0], "ratio": None}
 
 
+def test_shares_are_percentages():
+    shares = {
+        "frames": {"missed": 3, "overlays": 200, "dropped": 0},
+        "tracking": {"with_pose": 150, "detection_ran": 0.95},
+    }
+    found = summary([{"this": run() | shares, "against": run() | shares}])
+    percent = {name: found[name]["this"] for name in ("late_percent", "with_pose_percent", "detection_ran")}
+    assert percent == {"late_percent": [1.5], "with_pose_percent": [75.0], "detection_ran": [95.0]}
+
+
 def test_an_older_checkout_that_does_not_say_a_figure_leaves_its_cell_empty():
     found = summary([{"this": run(start_s={"first_pose": 1.5}), "against": run()}])
     assert found["first_pose_s"] == {"this": [1.5], "against": [None], "ratio": None}

@@ -40,6 +40,8 @@ class Measure:
         It is shown as a percentage of this figure; empty where it is shown as it is.
     ratio : bool
         Whether the ratio of two checkouts says something; it does not for counts that may be 0.
+    factor : float
+        From the JSON's unit to the label's.
     """
 
     label: str
@@ -47,12 +49,13 @@ class Measure:
     decimals: int = 1
     percent_of: tuple[str, ...] = ()
     ratio: bool = True
+    factor: float = 1.0
 
     def of(self, result: Mapping[str, Any]) -> float | None:
         """Its value in a run; None where the run does not say it, as older checkouts do not."""
         value = _at(result, self.path)
         if value is None or not self.percent_of:
-            return value
+            return value if value is None else self.factor * value
         whole = _at(result, self.percent_of)
         return 100 * value / whole if whole else None
 
@@ -66,7 +69,7 @@ MEASURES = {
     "registration_p50_ms": Measure("registration, p50, ms", ("stages_ms", "registration", "p50")),
     "registration_p99_ms": Measure("registration, p99, ms", ("stages_ms", "registration", "p99")),
     "detection_p50_ms": Measure("detection, p50, ms", ("stages_ms", "detection", "p50")),
-    "detection_ran": Measure("detection looked in, of 1", ("tracking", "detection_ran"), 2, (), False),
+    "detection_ran": Measure("detection looked in, %", ("tracking", "detection_ran"), 0, (), False, 100.0),
     "with_pose_percent": Measure("with a pose, %", ("tracking", "with_pose"), 1, ("frames", "overlays"), False),
     "first_pose_s": Measure("first frame to first pose, s", ("start_s", "first_pose"), 2),
     "first_overlay_s": Measure("start to first overlay, s", ("start_s", "first_overlay"), 2),

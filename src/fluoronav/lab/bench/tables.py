@@ -104,6 +104,7 @@ def _median_95(value: dict[str, float]) -> str:
 def _latency(bench: Path) -> Iterable[Row]:
     yield (
         "machine",
+        "kernels for",
         "run",
         "runs x frames",
         "p50, ms",
@@ -119,37 +120,42 @@ def _latency(bench: Path) -> Iterable[Row]:
             frames = f"{run['count']} x {run['frames_each']}" if "count" in run else ""
             times = (_range(run.get(f"{q}_ms")) for q in ("p50", "p99", "p99_9"))
             counts = (run.get(key) for key in ("late", "dropped", "detection_ran"))
-            yield measured["machine"], run["what"], frames, *times, *counts
+            yield measured["machine"], "AVX-512", run["what"], frames, *times, *counts
+    for kernels, name in _KERNELS:
+        if measured := _pairs(bench, name):
+            yield _in_turns(kernels, measured)
 
 
-@table("latency-instruction-sets")
-def _latency_instruction_sets(bench: Path) -> Iterable[Row]:
-    yield "median (lowest to highest) of the runs", *(label for label, _ in _KERNELS)
-    pairs = [_pairs(bench, kernels) for _, kernels in _KERNELS]
-    for name, measure in MEASURES.items():
-        yield measure.label, *(spread(p["this"], measure.decimals) if p else _NOT_YET for p in _of(pairs, name))
+def _in_turns(kernels: str, measured: dict[str, Any]) -> Row:
+    """The present checkout's row of two that were measured in turns."""
+    settings, machine = measured["settings"], measured["machine"]
+    left_out = [stage for stage in ("detection", "view") if stage not in settings["stages"]]
+    frames = f"{len(measured['pairs'])} x {settings['frames']}"
+    found = {name: spread(v["this"], MEASURES[name].decimals) for name, v in measured["summary"].items()}
+    counted = (sum(run["this"]["frames"][key] for run in measured["pairs"]) for key in ("missed", "dropped"))
+    what = f"without {' and '.join(left_out)}" if left_out else "every stage"
+    times = (found[name] for name in ("p50_ms", "p99_ms", "p99_9_ms"))
+    where = f"{machine['cores']} cores of an {machine['cpu']}"
+    looked = "" if left_out else f"{found['detection_ran']} %"
+    return where, kernels, what, frames, *times, *counted, looked
 
 
 @table("latency-pairs")
 def _latency_pairs(bench: Path) -> Iterable[Row]:
     yield "", *(f"{label}: {what}" for label, _ in _KERNELS for what in ("before", "now", "now / before"))
-    pairs = [_pairs(bench, kernels) for _, kernels in _KERNELS]
+    pairs = [_pairs(bench, kernels).get("summary", {}) for _, kernels in _KERNELS]
     for name, measure in MEASURES.items():
         cells: list[str] = []
-        for p in _of(pairs, name):
+        for p in (of_kernels.get(name) for of_kernels in pairs):
             both = [spread(p[side], measure.decimals) for side in ("against", "this")] if p else [_NOT_YET] * 2
             cells += [*both, ratio_words(p["ratio"]) if p else _NOT_YET]
         yield measure.label, *cells
 
 
 def _pairs(bench: Path, kernels: str) -> dict[str, Any]:
-    """Summary of `bench latency --against` with kernels for an instruction set; empty where it is not measured."""
+    """What `bench latency --against` found with kernels for an instruction set; empty where it is not measured."""
     file = bench / "epyc-zen4" / f"latency-pairs-{kernels}.json"
-    return json.loads(file.read_text())["summary"] if file.exists() else {}
-
-
-def _of(pairs: Iterable[dict[str, Any]], measure: str) -> list[dict[str, Any]]:
-    return [p.get(measure, {}) for p in pairs]
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 @table("latency-stages")
