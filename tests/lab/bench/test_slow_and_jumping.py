@@ -11,7 +11,7 @@ import pytest
 
 from fluoronav.case import load_case
 from fluoronav.geometry import inverse
-from fluoronav.lab.bench.faults.held import held_poses, unexplained_s
+from fluoronav.lab.bench.faults.held import check_stays_right, held_poses, unexplained_s
 from fluoronav.lab.bench.faults.judge import Verdict
 from fluoronav.lab.bench.faults.jumps import LIMITS as JUMPS
 from fluoronav.lab.bench.faults.jumps import still_arm
@@ -72,6 +72,33 @@ def test_time_without_tracking_is_explained_by_the_first_reason_in_it():
     assert unexplained_s(without, [said(T0 + 1.0)]) == pytest.approx(1.0)
     assert unexplained_s(without, [said(T0 - 1.0), said(T0 + 2.0, "running")]) == pytest.approx(3.0)
     assert unexplained_s(overlays(*[None] * 91, status="tracking"), []) == 0.0
+
+
+class Watched:
+    """A window in which overlays come."""
+
+    def __init__(self, *right):
+        self.problems, self.right = [], right
+        self.loop = SimpleNamespace(since=lambda begin, kind: [Heard(T0, kind, {}, Verdict(r, r)) for r in right])
+
+    def last(self, seconds):
+        pass
+
+    def check(self, holds, otherwise):
+        if not holds:
+            self.problems.append(otherwise)
+
+
+def test_after_the_recovery_the_overlays_that_come_are_right_however_few():
+    for right, problems in (
+        ([True] * 4, []),
+        ([True] * 4 + [False], []),
+        ([True] * 3 + [False], ["only 75% of the 4 overlays after it are right"]),
+        ([], ["only 0% of the 0 overlays after it are right"]),
+    ):
+        window = Watched(*right)
+        check_stays_right(window, 2.0)
+        assert window.problems == problems
 
 
 # Jumps

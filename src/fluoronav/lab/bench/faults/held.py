@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -15,6 +16,7 @@ class HeldLimits:
 
     age_within_ms: float = 50.0  # by which a stated age may be too low
     bound_within_mm: float = 0.05  # by which a bound may shrink while its pose is held
+    right_of_those_that_came: float = 0.8  # share of the overlays after the recovery; how many come is not the fault's
     unexplained_s: float = 3.5  # health says after 2 s why there is no tracking, and comes once a second
 
 
@@ -113,3 +115,14 @@ def check_held(window: Window) -> None:
     silent_s = unexplained_s(overlays, window.loop.since(window.begin, "health"))
     window.check(silent_s < LIMITS.unexplained_s, f"no tracking for {silent_s:.1f} s, and health gives no reason")
     window.seen.append(held.words())
+
+
+def check_stays_right(window: Window, seconds: float) -> None:
+    """Waits, and notes a problem if too few of the overlays that come meanwhile have a measured and right pose."""
+    begin = time.time()
+    window.last(seconds)
+    came = window.loop.since(begin, "overlay")
+    right = sum(h.verdict.pose for h in came) / max(len(came), 1)
+    window.check(
+        right >= LIMITS.right_of_those_that_came, f"only {right:.0%} of the {len(came)} overlays after it are right"
+    )

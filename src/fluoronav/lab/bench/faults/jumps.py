@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fluoronav.lab.bench.faults.held import check_held
+from fluoronav.lab.bench.faults.held import check_held, check_stays_right
 from fluoronav.lab.bench.faults.loop import AlterFrames, Loop
 from fluoronav.lab.bench.faults.place import Place
 from fluoronav.lab.bench.faults.row import Fault, Outcome
@@ -125,8 +125,7 @@ def _jumped(loop: Loop, jump: Jump) -> Outcome:
     window.last(0.5)
     window.note("registration_lost", "latency", "stale_frames")
     window.recover(LIMITS.over_s)
-    window.last(LIMITS.goes_on_s)
-    window.delivered(LIMITS.goes_on_s / 2)
+    check_stays_right(window, LIMITS.goes_on_s)
     check_held(window)
     return window.outcome()
 

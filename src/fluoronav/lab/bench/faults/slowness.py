@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from fluoronav.lab.bench.faults.held import check_held
+from fluoronav.lab.bench.faults.held import check_held, check_stays_right
 from fluoronav.lab.bench.faults.jumps import LIMITS as JUMPS
 from fluoronav.lab.bench.faults.loop import Loop
 from fluoronav.lab.bench.faults.named_threads import background_threads, threads_of
@@ -173,8 +173,7 @@ def _slowed(
         window.over()
         window.note("stale_frames", "latency", "registration_lost")
         window.recover(within_s)
-        window.last(LIMITS.steady_s)
-        window.delivered(LIMITS.steady_s / 2)
+        check_stays_right(window, LIMITS.steady_s)
         check_held(window)
         return window.outcome()
     finally:
