@@ -8,7 +8,6 @@ from pathlib import Path
 from fluoronav.cli.arguments import (
     add_data,
     add_family,
-    add_field,
     add_json,
     add_launch,
     add_verb,
@@ -16,6 +15,7 @@ from fluoronav.cli.arguments import (
     image_size,
     positive,
 )
+from fluoronav.cli.bench_latency import add_verbs as _add_latency
 from fluoronav.cli.reporting import report, say
 
 _SUBJECTS = ["embedded", "T5", "T8", "T11", "ribs", "wrist"]
@@ -28,29 +28,6 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
         _add_faults, _add_peers,
     ):  # fmt: skip
         add(bench)
-
-
-def _add_latency(bench: argparse._SubParsersAction) -> None:
-    latency = add_verb(
-        bench,
-        "latency",
-        "measure the time from exposure to overlay, ms, with grabber, pipeline and subscriber as processes",
-        _latency,
-        "fluoronav bench latency --fps 30 --frames 3000",
-        "fluoronav bench latency --size 512 --stages attenuation registration --json out/small.json",
-    )
-    latency.add_argument("--fps", type=positive, default=30.0, help="frames per second")
-    latency.add_argument("--frames", type=count, default=3000, help="number of frames")
-    latency.add_argument("--size", type=image_size, default=1024, help="side of a frame, pixels")
-    latency.add_argument("--transport", choices=("tcp", "ipc"), default="tcp", help="transport of the messages")
-    add_launch(latency)
-    latency.add_argument(
-        "--stages", nargs="+", metavar="STAGE",
-        help="stages to run instead of the launch file's: attenuation registration detection instruments guidance view",
-    )  # fmt: skip
-    add_field(latency)
-    add_json(latency, "out/latency.json")
-    latency.add_argument("--png", type=Path, metavar="FILE", help="draw the histogram here; by default beside the JSON")
 
 
 def _add_tracking(bench: argparse._SubParsersAction) -> None:
@@ -144,7 +121,7 @@ def _add_faults(bench: argparse._SubParsersAction) -> None:
         bench,
         "faults",
         "put faults of clocks, images, trackers, requests, disks and files into real processes, and print what was "
-        "reported and when; exit status 1 when a row is not as expected (takes about ten minutes)",
+        "reported and when; exit status 1 when a row is not as expected (takes about thirteen minutes)",
         _faults,
         "fluoronav bench faults --list",
         "fluoronav bench faults --only NAME --json out/faults.json",
@@ -166,38 +143,6 @@ def _add_peers(bench: argparse._SubParsersAction) -> None:
     )
     peers.add_argument("--rounds", type=count, default=20, help="rounds per projector")
     add_json(peers, "out/peers.json")
-
-
-def _latency(options: argparse.Namespace) -> int:
-    import tempfile
-
-    from fluoronav.case import load_case
-    from fluoronav.geometry import Camera
-    from fluoronav.lab import latency_report
-    from fluoronav.lab.simulation.flat_panel import FlatPanel
-    from fluoronav.lab.simulation.rig import capture_run, scaled_camera
-    from fluoronav.lab.simulation.sequence import load_or_render
-    from fluoronav.site.launch import load_launch
-
-    panel = FlatPanel(aperture_fraction=options.aperture, collimator_fraction=options.blades)
-    launch = load_launch(options.launch, **({"stages": options.stages} if options.stages else {}))
-    case = load_case(launch.case)
-    with tempfile.TemporaryDirectory() as folder:
-        load_or_render(case, Camera.load(scaled_camera(launch.camera, options.size, Path(folder))), panel=panel)
-    recording = capture_run(
-        launch.model_dump(mode="json"), options.frames, options.fps, options.transport, say, options.size,
-        collimated=("--aperture", str(options.aperture), "--blades", str(options.blades)),
-    )  # fmt: skip
-    result = latency_report.report(recording, case.target_ct, launch.deadline_ms)
-    result["settings"] = {
-        "fps": options.fps, "frames": options.frames, "size": options.size, "transport": options.transport,
-        "aperture": options.aperture, "blades": options.blades, "stages": list(launch.stages),
-    }  # fmt: skip
-    report(latency_report.table(result), result, options.json)
-    png = options.png or options.json.with_suffix(".png")
-    latency_report.draw_histogram(recording, launch.deadline_ms, png)
-    print(f"written: {options.json}, {png}")
-    return 1 if result["failed"] else 0
 
 
 def _tracking(options: argparse.Namespace) -> None:

@@ -29,8 +29,26 @@ def end_to_end_ms(run: CapturedRun) -> np.ndarray:
     return np.array([(t - o["t_acq"]) / 1e6 for t, o in run.overlays])
 
 
+def first_pose_s(run: CapturedRun) -> float | None:
+    """From the first frame sent to the first overlay with a pose received, s; None if there was none."""
+    posed = next((t for t, o in run.overlays if o["registration"] is not None), None)
+    if posed is None or not run.truth:
+        return None
+    return (posed - min(line["t_acq"] for line in run.truth.values())) / 1e9
+
+
+def sent_fps(run: CapturedRun) -> float | None:
+    """Rate at which the grabber sent, frames a second; None for fewer than two frames."""
+    times = [line["t_acq"] for line in run.truth.values()]
+    lasted_ns = max(times) - min(times) if len(times) > 1 else 0
+    return 1e9 * (len(times) - 1) / lasted_ns if lasted_ns else None
+
+
 def report(run: CapturedRun, target_ct, deadline_ms: float) -> dict[str, Any]:
     """The bench's JSON: latency, frames, tracking error, start, memory and load, machine.
+
+    ``keyframes`` is what the last health message says of them: how many were rendered, by where. None where it says
+    nothing.
 
     Parameters
     ----------
@@ -58,7 +76,13 @@ def report(run: CapturedRun, target_ct, deadline_ms: float) -> dict[str, Any]:
         },
         "tracking": _tracking(overlays, tracking_errors(run, target_ct)),
         "failed": why_without_a_pose(run),  # why the run has no result; empty where it has one
-        "start_s": {"ready": run.start_to_ready_s, "first_overlay": run.start_to_overlay_s},
+        "start_s": {
+            "ready": run.start_to_ready_s,
+            "first_overlay": run.start_to_overlay_s,
+            "first_pose": first_pose_s(run),
+        },
+        "fps_sent": sent_fps(run),
+        "keyframes": run.health[-1][1].get("keyframes") if run.health else None,
         "rss_mb": run.rss_mb,
         "cpu_percent": run.cpu_percent,
         "machine": machine.description(),
@@ -90,14 +114,16 @@ def _tracking(overlays: list[dict[str, Any]], errors: dict[str, np.ndarray]) -> 
 
 def table(result: dict[str, Any]) -> str:
     """The report as text."""
-    lines = [f"{'ms':24}" + "".join(f"{name:>9}" for name in ("p50", "p90", "p99", "p99.9", "max"))]
+    lines = [*machine.words(result["machine"]), ""]
+    lines += [f"{'ms':24}" + "".join(f"{name:>9}" for name in ("p50", "p90", "p99", "p99.9", "max"))]
     rows = {"end to end": result["end_to_end_ms"]} | {f"  {n}": q for n, q in result["stages_ms"].items()}
     lines += [f"{name:24}" + "".join(f"{q[k]:9.2f}" for k in _QUANTILES) for name, q in rows.items()]
     f = result["frames"]
     by = ", ".join(f"{n} {c}" for n, c in f["dropped_by_reason"].items())
     lines.append("")
+    rate = f" at {result['fps_sent']:.1f} a second" if result["fps_sent"] else ""
     lines.append(
-        f"frames: {f['sent']} sent = {f['overlays']} overlays + {f['dropped']} dropped ({by}); {f['missed']} late"
+        f"frames: {f['sent']} sent{rate} = {f['overlays']} overlays + {f['dropped']} dropped ({by}); {f['missed']} late"
     )
     t = result["tracking"]
     if t["covered_space"] is not None:
@@ -113,7 +139,13 @@ def table(result: dict[str, Any]) -> str:
         if f["missed"] > f["overlays"] / 2:
             lines.append(f"MOST FRAMES WERE LATE: {f['missed']} of {f['overlays']} overlays came after the deadline")
     if t["detection_ran"] is not None:
-        lines.append(f"detection ran in {t['detection_ran']:.0%} of the frames with a pose")
+        lines.append(f"detection looked in {t['detection_ran']:.0%} of the frames with a pose")
+    if result["keyframes"]:
+        lines.append(
+            "keyframes rendered: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in result["keyframes"].items())
+        )
+    if result["start_s"]["first_pose"] is not None:
+        lines.append(f"first pose {result['start_s']['first_pose']:.2f} s after the first frame")
     lines.append(
         f"memory {result['rss_mb']:.0f} MB, load {result['cpu_percent']:.0f} % of a core; first overlay "
         f"{result['start_s']['first_overlay']:.1f} s after the start"

@@ -7,9 +7,16 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from fluoronav.lab import kernels
+
 _CPUINFO = Path("/proc/cpuinfo")
-# Names in reports, and the kernel's flag for each.
-_INSTRUCTION_SETS = {"avx2": "avx2", "avx512f": "avx512f", "avx512_vnni": "avx512_vnni", "amx": "amx_tile"}
+# Names in JSON, and the flag of each in Linux.
+_INSTRUCTION_SETS = {
+    "avx2": "avx2", "avx_vnni": "avx_vnni", "avx512f": "avx512f", "avx512_vnni": "avx512_vnni", "amx": "amx_tile",
+}  # fmt: skip
+_WORDS = {
+    "avx2": "AVX2", "avx_vnni": "AVX-VNNI", "avx512f": "AVX-512F", "avx512_vnni": "AVX-512 VNNI", "amx": "AMX",
+}  # fmt: skip
 
 
 def processor_name() -> str:
@@ -23,19 +30,40 @@ def processor_cores() -> int:
 
 
 def instruction_sets() -> list[str]:
-    """Those of avx2, avx512f, avx512_vnni and amx that the processor has; empty where the system does not tell."""
+    """Those of avx2, avx_vnni, avx512f, avx512_vnni and amx that the processor has; empty where Linux does not tell."""
     flags = _cpuinfo("flags").split()
     return [name for name, flag in _INSTRUCTION_SETS.items() if flag in flags]
 
 
 def description() -> dict[str, Any]:
-    """``cpu``, ``cores``, ``system`` and ``instruction_sets``, for the JSON of a bench."""
+    """What a bench's JSON says of the computer.
+
+    Returns
+    -------
+    dict
+        ``cpu``, ``cores``, ``system``, ``instruction_sets`` of the processor, ``kernels`` (for what Numba compiles in
+        this process), and ``networks``: what ONNX Runtime uses.
+    """
     return {
         "cpu": processor_name(),
         "cores": processor_cores(),
         "system": platform.platform(),
         "instruction_sets": instruction_sets(),
+        "kernels": kernels.compiled_for(),
+        "networks": kernels.NETWORKS,
     }
+
+
+def words(described: dict[str, Any]) -> list[str]:
+    """A description as lines for people."""
+    has, compiled = described["instruction_sets"], described["kernels"]
+    there, missing = (", ".join(w for n, w in _WORDS.items() if (n in has) is known) for known in (True, False))
+    sets = f"with {there}; without {missing or 'none'}" if has else "with instruction sets that are not known"
+    compiled_for = _WORDS.get(compiled["instruction_set"], "less than AVX2")
+    return [
+        f"processor: {described['cpu']}, {described['cores']} cores, {sets}",
+        f"kernels: compiled for {compiled_for} ({compiled['cpu']}); networks: {described['networks']}",
+    ]
 
 
 def _cpuinfo(key: str) -> str:

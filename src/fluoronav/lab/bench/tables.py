@@ -13,10 +13,15 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from fluoronav.lab.bench.latency_pairs import MEASURES, ratio_words, spread
+
 CHECKOUT = Path(__file__).parents[4]
 PAGES = ("README.md", "docs/benches.md", "docs/bench-results.md", "docs/gpu.md", "engines/README.md")
 
 _MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
+# Columns of the latency by the kernels' instruction set, and the end of the file's name for each.
+_KERNELS = (("AVX-512", "avx512f"), ("AVX2", "avx2"))
+_NOT_YET = "not measured"
 _FAULTS_A_ROW = 3
 _DOSES = (1.0, 0.5, 0.25, 0.125)
 
@@ -99,6 +104,7 @@ def _median_95(value: dict[str, float]) -> str:
 def _latency(bench: Path) -> Iterable[Row]:
     yield (
         "machine",
+        "kernels for",
         "run",
         "runs x frames",
         "p50, ms",
@@ -106,7 +112,7 @@ def _latency(bench: Path) -> Iterable[Row]:
         "p99.9, ms",
         "late",
         "dropped",
-        "detection had time in",
+        "detection looked in",
     )
     for machine in ("xeon-amx", "epyc-zen4"):
         measured = _read(bench, f"{machine}/latency")
@@ -114,7 +120,42 @@ def _latency(bench: Path) -> Iterable[Row]:
             frames = f"{run['count']} x {run['frames_each']}" if "count" in run else ""
             times = (_range(run.get(f"{q}_ms")) for q in ("p50", "p99", "p99_9"))
             counts = (run.get(key) for key in ("late", "dropped", "detection_ran"))
-            yield measured["machine"], run["what"], frames, *times, *counts
+            yield measured["machine"], "AVX-512", run["what"], frames, *times, *counts
+    for kernels, name in _KERNELS:
+        if measured := _pairs(bench, name):
+            yield _in_turns(kernels, measured)
+
+
+def _in_turns(kernels: str, measured: dict[str, Any]) -> Row:
+    """The present checkout's row of two that were measured in turns."""
+    settings, machine = measured["settings"], measured["machine"]
+    left_out = [stage for stage in ("detection", "view") if stage not in settings["stages"]]
+    frames = f"{len(measured['pairs'])} x {settings['frames']}"
+    found = {name: spread(v["this"], MEASURES[name].decimals) for name, v in measured["summary"].items()}
+    counted = (sum(run["this"]["frames"][key] for run in measured["pairs"]) for key in ("missed", "dropped"))
+    what = f"without {' and '.join(left_out)}" if left_out else "every stage"
+    times = (found[name] for name in ("p50_ms", "p99_ms", "p99_9_ms"))
+    where = f"{machine['cores']} cores of an {machine['cpu']}"
+    looked = "" if left_out else f"{found['detection_ran']} %"
+    return where, kernels, what, frames, *times, *counted, looked
+
+
+@table("latency-pairs")
+def _latency_pairs(bench: Path) -> Iterable[Row]:
+    yield "", *(f"{label}: {what}" for label, _ in _KERNELS for what in ("before", "now", "now / before"))
+    pairs = [_pairs(bench, kernels).get("summary", {}) for _, kernels in _KERNELS]
+    for name, measure in MEASURES.items():
+        cells: list[str] = []
+        for p in (of_kernels.get(name) for of_kernels in pairs):
+            both = [spread(p[side], measure.decimals) for side in ("against", "this")] if p else [_NOT_YET] * 2
+            cells += [*both, ratio_words(p["ratio"]) if p else _NOT_YET]
+        yield measure.label, *cells
+
+
+def _pairs(bench: Path, kernels: str) -> dict[str, Any]:
+    """What `bench latency --against` found with kernels for an instruction set; empty where it is not measured."""
+    file = bench / "epyc-zen4" / f"latency-pairs-{kernels}.json"
+    return json.loads(file.read_text()) if file.exists() else {}
 
 
 @table("latency-stages")

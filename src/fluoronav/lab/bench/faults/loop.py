@@ -105,6 +105,9 @@ class Loop:
         self._exposures: dict[int, Exposure] = {}
         self._indices: dict[int, int] = {}
         self._frames_at = self._tools_at = time.time()
+        self.command = [sys.executable, "-m", "fluoronav"]
+        self.jumps: dict[int, int] = {}  # from a frame of the sequence to the one that is shown instead, once
+        self.jumped = 0
         self._k, self._step = DANGER_FRAMES[0], 1
         self._started_at = 0.0
         self._context = zmq.Context()
@@ -135,9 +138,8 @@ class Loop:
         self._started_at = time.time()
         with (self.folder / "pipeline.log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "fluoronav", "run", str(self.path)],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log,
-            )  # fmt: skip
+                [*self.command, "run", str(self.path)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
         self.wait(lambda: self.health().get("state", "starting") != "starting", LIMITS.ready_s, "become ready")
 
     def confirm(self) -> None:
@@ -310,7 +312,9 @@ class Loop:
         low, high = DANGER_FRAMES
         if not low <= self._k + self._step <= high:
             self._step = -self._step
-        self._k += self._step
+        due = self._k + self._step
+        self._k = self.jumps.pop(due, due)
+        self.jumped += self._k != due
         k, scene = self._k, self.scene
         pixels = scene.sequence.frames[k]
         header: Header = frame_header(scene.sequence, k, self.next_seq, time.time_ns(), "carm0")

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 
 from fluoronav.lab.bench.faults.loop import Loop
+from fluoronav.lab.bench.faults.named_threads import NAMED_THREADS
 from fluoronav.lab.bench.faults.row import BenchError
 from fluoronav.lab.bench.faults.scene import Scene, load_scene
 from fluoronav.paths import embedded_case
@@ -59,17 +60,24 @@ class Place:
         BenchError
             It does not settle.
         """
-        self.end("all")
+        self._end_others("main")
         return self._settled(self._loop("main", cases={"second": str(self.second_case())}))
 
     def all_stages(self) -> Loop:
         """The pipeline with every stage."""
-        self.end("main")
+        self._end_others("all")
         return self._settled(self._loop("all", stages=list(ALL_STAGES)))
+
+    def named_threads(self) -> Loop:
+        """The pipeline whose threads the system knows by name, so that a fault can befall some of them."""
+        self._end_others("named")
+        loop = self._loop("named")
+        loop.command = list(NAMED_THREADS)
+        return self._settled(loop)
 
     def fresh(self) -> Loop:
         """The shared pipeline, not running."""
-        self.end("all")
+        self._end_others("main")
         loop = self._loop("main", cases={"second": str(self.second_case())})
         loop.stop()
         return loop
@@ -89,6 +97,10 @@ class Place:
         """Ends a shared pipeline."""
         if name in self._loops:
             self._loops.pop(name).close()
+
+    def _end_others(self, name: str) -> None:
+        for other in set(self._loops) - {name}:
+            self.end(other)
 
     def close(self) -> None:
         """Ends everything and removes the folder."""
