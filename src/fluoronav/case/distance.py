@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from numba import njit
 from numpy.typing import NDArray
 
 from fluoronav.case.schema import CaseError
 from fluoronav.case.volume import bounds
+from fluoronav.kernels import njit
 
 log = logging.getLogger(__name__)
 _UNIT_MM = 0.01  # of a stored distance: 16 bits cover +-327 mm, finer than any segmentation

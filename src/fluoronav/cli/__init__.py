@@ -18,6 +18,7 @@ from fluoronav.cli import (
     demo,
     display,
     engines,
+    kernels,
     recording,
     register,
     run,
@@ -39,7 +40,7 @@ Lengths are in mm, angles in degrees, times in the unit that their name ends wit
 _EPILOG = "`fluoronav VERB --help` describes the options of a verb and gives examples."
 # In the order of the help text.
 _MODULES = (
-    demo, run, simulate, case, register, calibrate, display, recording, audit, bridge, engines, status, bench,
+    demo, run, simulate, case, register, calibrate, display, recording, audit, bridge, engines, kernels, status, bench,
 )  # fmt: skip
 
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from fluoronav.kernels import njit
 
 POLYNOMIAL = 0x42F0E1EBA9EA3693
 _LANES = 8

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from fluoronav.kernels import njit
 
 # Zero voxels around the grid: two on each side, so that a sample clamped to the border has neither value nor gradient.
 PADDING = 2

@@ -21,9 +21,10 @@ it is 200 kB away, and the march takes 1.2 times as long.
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, njit  # pyright: ignore[reportPrivateImportUsage]
+from numba import carray  # pyright: ignore[reportPrivateImportUsage]
 
 from fluoronav.imaging.projector.stack import one_by_one, stack_float32, stack_int32
+from fluoronav.kernels import njit
 
 BLOCK = 64
 """Rays that step through the volume together."""

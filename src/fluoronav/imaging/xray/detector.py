@@ -7,8 +7,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from fluoronav.kernels import njit
 
 Float32 = NDArray[np.float32]
 

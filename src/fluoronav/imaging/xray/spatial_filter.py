@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from fluoronav.kernels import njit
 
 Float32 = NDArray[np.float32]
 

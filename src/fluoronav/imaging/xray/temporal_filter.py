@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from fluoronav.imaging.xray.noise import NoiseModel, estimated_noise
+from fluoronav.kernels import njit
 
 Float32 = NDArray[np.float32]
 

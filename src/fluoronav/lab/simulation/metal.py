@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from fluoronav.geometry import Camera
+from fluoronav.kernels import njit
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]

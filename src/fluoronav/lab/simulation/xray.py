@@ -7,12 +7,13 @@ bone and iron, which stands for surgical steel.
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, njit  # pyright: ignore[reportPrivateImportUsage]
+from numba import carray  # pyright: ignore[reportPrivateImportUsage]
 from numpy.typing import NDArray
 
 from fluoronav.geometry import inverse
 from fluoronav.imaging.projector import BLOCK
 from fluoronav.imaging.projector.stack import stack_float32
+from fluoronav.kernels import njit
 
 ENERGY_KEV = np.array([30.0, 40.0, 50.0, 60.0, 80.0])
 # Photons of an 80 kV beam behind 3 mm Al and 0.1 mm Cu, binned around these energies, times their absorption in a

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+
+from fluoronav.kernels import njit
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 
 import cv2
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from fluoronav.kernels import njit
 
 Float32 = NDArray[np.float32]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
+from fluoronav.kernels import njit
 from fluoronav.stream.detection.axis_fit import fit_line, fit_line_robust
 
 

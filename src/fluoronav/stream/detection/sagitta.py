@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from fluoronav.kernels import njit
 from fluoronav.stream.detection.axis_fit import quadratic_coefficient, select_parabola_inliers
 from fluoronav.stream.detection.cross_profiles import PROFILES, shadow_centres
 from fluoronav.stream.detection.paths import along_and_across, chord_frame, profile_centres

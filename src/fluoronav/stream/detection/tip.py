@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from fluoronav.kernels import njit
 from fluoronav.stream.detection.axis_fit import fit_line
 from fluoronav.stream.detection.profiles import attenuation_profiles
 

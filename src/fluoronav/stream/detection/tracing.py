@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from fluoronav.kernels import njit
 from fluoronav.stream.detection.network_input import KINDS, MAPS
 
 Float = NDArray[np.float64]

@@ -55,6 +55,7 @@ class Chain:
     def __init__(self, stages: Sequence[Stage]) -> None:
         self.stages = list(stages)
         self.milliseconds = {stage.name: 0.0 for stage in self.stages}
+        self.prepared_s: dict[str, float] = {}
         self.failures = 0
         self.last_failure = ""
         self._logged = 0.0
@@ -77,12 +78,14 @@ class Chain:
             All of them at once: sooner ready, but on every core, and so not beside a frame path.
         """
         self._beside.submit(int).result()  # its thread begins here, and not with a frame
-        if not at_once:
-            for stage in self.stages:
-                stage.prepare(case, camera, progress)
-            return
-        with ThreadPoolExecutor(len(self.stages), thread_name_prefix="prepare") as threads:
-            for prepared in [threads.submit(stage.prepare, case, camera, progress) for stage in self.stages]:
+
+        def prepare(stage: Stage) -> None:
+            began = time.monotonic()
+            stage.prepare(case, camera, progress)
+            self.prepared_s[stage.name] = time.monotonic() - began
+
+        with ThreadPoolExecutor(len(self.stages) if at_once else 1, thread_name_prefix="prepare") as threads:
+            for prepared in [threads.submit(prepare, stage) for stage in self.stages]:
                 prepared.result()
 
     def process(self, frame: FrameRecord, budget: Budget) -> dict[str, float]:
