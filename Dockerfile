@@ -18,9 +18,11 @@ FROM python:${PYTHON}-slim AS cpu
 RUN useradd --create-home --uid 10001 fluoronav
 COPY --from=wheels /wheels /wheels
 RUN pip install --no-cache-dir --find-links /wheels "$(ls /wheels/fluoronav-*.whl)[cpu,openvino,igtl]" && rm -rf /wheels
+# For processors with AVX2 and with AVX-512, whatever the image is built on; a start in the OR compiles nothing.
+RUN fluoronav kernels build --target all --for-all-users
 USER fluoronav
 WORKDIR /home/fluoronav
-# Compiles the kernels and computes the embedded case's distance fields once, for every container.
+# Computes the embedded case's distance fields once, for every container.
 RUN fluoronav case build embedded
 HEALTHCHECK --interval=10s --timeout=5s --start-period=30s CMD ["fluoronav", "status"]
 ENTRYPOINT ["fluoronav"]
@@ -32,6 +34,7 @@ RUN apt-get update && apt-get install --yes --no-install-recommends python3 pyth
 ENV PATH=/opt/fluoronav/bin:$PATH
 COPY --from=wheels /wheels /wheels
 RUN pip install --no-cache-dir --find-links /wheels "$(ls /wheels/fluoronav-*.whl)[gpu,rtx,igtl]" && rm -rf /wheels
+RUN fluoronav kernels build --target all --for-all-users
 USER fluoronav
 WORKDIR /home/fluoronav
 RUN fluoronav case build embedded

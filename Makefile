@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 # Tests of running processes, sockets and a browser: they wait for one another, so nothing runs beside them.
 ALONE := tests/live tests/display tests/openigtlink tests/recording
 
-.PHONY: setup engines demo test lint bench clean
+.PHONY: setup kernels engines demo test lint bench clean
 
 setup: $(VENV)/.installed
 
@@ -23,7 +23,11 @@ $(VENV)/.engines-installed: $(VENV)/.installed
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable '.[openvino,rtx,graph]'
 	touch $@
 
-demo: setup
+# What every start would else compile, on all cores; nothing where it is done.
+kernels: setup
+	$(RUN)/fluoronav kernels build
+
+demo: kernels
 	$(RUN)/fluoronav demo --seconds 20 --out out --no-display
 
 test: setup
@@ -36,7 +40,7 @@ lint: engines
 	$(RUN)/pyright
 	$(RUN)/lint-imports --no-cache
 
-bench: setup
+bench: kernels
 	$(RUN)/fluoronav bench latency --fps 30 --frames 3000 --json out/latency.json --png out/latency.png
 
 clean:

@@ -51,3 +51,9 @@ def test_no_function_is_longer_than_a_screen():
 def test_only_the_command_line_imports_the_lab(module):
     imported = imported_with_module(ast.parse(MODULES[module]))
     assert [name for name in imported if f"{name}.".startswith("fluoronav.lab.")] == []
+
+
+@pytest.mark.parametrize("module", [m for m in MODULES if m != "kernels/decorator.py"])
+def test_every_kernel_is_made_by_the_decorator_whose_cache_can_be_built_ahead(module):
+    imported = set(imported_with_module(ast.parse(MODULES[module])))
+    assert not imported & {"numba.njit", "numba.jit", "numba.vectorize", "numba.guvectorize"}

@@ -25,7 +25,7 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
     bench = add_family(verbs, "bench", "measure latency, accuracy and failures", "fluoronav bench latency --fps 30")
     for add in (
         _add_latency, _add_tracking, _add_registration, _add_instruments, _add_enhancement, _add_display, _add_engines,
-        _add_faults, _add_peers,
+        _add_faults, _add_peers, _add_start,
     ):  # fmt: skip
         add(bench)
 
@@ -145,6 +145,21 @@ def _add_peers(bench: argparse._SubParsersAction) -> None:
     add_json(peers, "out/peers.json")
 
 
+def _add_start(bench: argparse._SubParsersAction) -> None:
+    start = add_verb(
+        bench,
+        "start",
+        "measure the time from the pipeline's start to its first overlay, s, by phase: where it has run before, after "
+        "`fluoronav kernels build`, and where nothing was ever compiled (about two minutes a run)",
+        _start,
+        "fluoronav bench start --runs 3",
+    )
+    start.add_argument("--runs", type=count, default=1, help="starts of each kind")
+    add_launch(start)
+    start.add_argument("--stages", nargs="+", metavar="STAGE", help="stages to run instead of the launch file's")
+    add_json(start, "out/start.json")
+
+
 def _tracking(options: argparse.Namespace) -> None:
     from fluoronav.lab.bench.tracking import bench_tracking, draw, table
 
@@ -214,3 +229,12 @@ def _peers(options: argparse.Namespace) -> None:
     result = bench_peers(load_case("embedded"), max(options.rounds, 1), say)
     report(table(result), result, options.json)
     print(f"written: {options.json}")
+
+
+def _start(options: argparse.Namespace) -> None:
+    from fluoronav.lab.bench.start import bench_start, table
+    from fluoronav.site.launch import load_launch
+
+    launch = load_launch(options.launch, **({"stages": options.stages} if options.stages else {}))
+    result = bench_start(launch, max(options.runs, 1), say)
+    report(table(result), result, options.json)

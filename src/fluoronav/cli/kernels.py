@@ -18,8 +18,8 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
     build = add_verb(
         family,
         "build",
-        "compile every kernel that is missing, on all processors, into the cache, so that no start compiles (about 25 s on "
-        "two cores, 1 s where all are there)",
+        "compile every kernel that is missing, on all processors, into the cache, so that no start compiles (about "
+        "25 s on two cores, 1 s where all are there)",
         _build,
         "fluoronav kernels build",
         "fluoronav kernels build --target all --for-all-users",

@@ -32,6 +32,13 @@ _MAD_TO_SIGMA = 1.4826  # of a normal distribution
 
 
 @njit(cache=True, nogil=True)
+def _copy(source, out):
+    """As ``out[:] = source``, for which Numba compiles two seconds long: its error speaks of both shapes."""
+    for k in range(len(out)):
+        out[k] = source[k]
+
+
+@njit(cache=True, nogil=True)
 def fit_line(x, y):
     """Slope and intercept of the least-squares line."""
     mx, my = x.mean(), y.mean()
@@ -57,7 +64,7 @@ def fit_line_robust(u, v, valid, inliers):
         now = valid & (residual < max(_OUTLIER_SIGMAS * sigma, _MIN_OUTLIER_PX))
         if now.sum() < _MIN_LINE_POINTS:
             break
-        inliers[:] = now
+        _copy(now, inliers)
     return slope, intercept, sigma
 
 
@@ -97,7 +104,7 @@ def select_parabola_inliers(u, v, valid, inliers, min_inliers):
         x = u - middle
         residual = np.abs(v - (level + first * x + second * x * x))
         sigma = max(_MAD_TO_SIGMA * np.median(residual[inliers]), _MIN_SIGMA_PX)
-        inliers[:] = valid & (residual < max(_OUTLIER_SIGMAS * sigma, _MIN_OUTLIER_PX))
+        _copy(valid & (residual < max(_OUTLIER_SIGMAS * sigma, _MIN_OUTLIER_PX)), inliers)
     return inliers.sum() >= min_inliers
 
 

@@ -24,7 +24,7 @@ from fluoronav.stream.pipeline.frames import FrameLoop
 from fluoronav.stream.pipeline.publisher import Publisher
 from fluoronav.stream.pipeline.session import Session
 from fluoronav.stream.pipeline.stages import check_order, make_stages
-from fluoronav.stream.pipeline.start import StartTimes, kernels_beside
+from fluoronav.stream.pipeline.start import CASE, STAGES, StartTimes, kernels_beside
 from fluoronav.stream.pipeline.watch import Watch
 from fluoronav.stream.pipeline.work import Work
 from fluoronav.wire import bind
@@ -152,14 +152,14 @@ class Service:
             start, times = time.monotonic(), StartTimes()
             camera = Camera.load(self._launch.camera)
             account = FrameAccount.of(camera, int(self._launch.max_future_ms * 1e6))
-            with kernels_beside(self._launch.stages, self._progress, self._stop.is_set, times), times.phase("case"):
+            with kernels_beside(self._launch.stages, self._progress, self._stop.is_set, times), times.phase(CASE):
                 case, name, session = self._first_case(watch)
-            with times.phase("stages at once"):
+            with times.phase(STAGES):
                 chain = self._prepared(case, camera, at_once=True)
             times.note({f"stage {stage}": took for stage, took in chain.prepared_s.items()})
+            log.info("start: %s", times)
             running = self._run_case(context, case, name, chain, account, publisher, watch, session)
             log.info("ready after %.1f s: case %s, process %d", time.monotonic() - start, case.id, os.getpid())
-            log.info("start: %s", times)
             while not self._told():
                 name, self._next_case = self._next_case, None
                 if name is None:

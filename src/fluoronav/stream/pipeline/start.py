@@ -13,6 +13,9 @@ from fluoronav.kernels.target import in_words, this_target
 
 log = logging.getLogger("fluoronav")
 
+CASE, KERNELS, STAGES = "case", "waiting for kernels", "stages at once"
+IN_TURN = (CASE, KERNELS, STAGES)
+"""Phases of a start that follow one another; what single stages took lies inside the last."""
 _SAY_EVERY_S = 2.0  # chosen: a start that compiles takes 20 s and more
 
 
@@ -74,5 +77,5 @@ def kernels_beside(
     with ThreadPoolExecutor(1, thread_name_prefix="kernels") as beside:
         built = beside.submit(compile_missing)
         yield
-        with times.phase("waiting for kernels"):
+        with times.phase(KERNELS):
             built.result()
