@@ -105,6 +105,18 @@ def test_a_start_goes_on_where_nothing_can_be_compiled_ahead(tmp_path, monkeypat
     assert "kernels are compiled one after the other" in caplog.text
 
 
+def test_a_start_that_fails_or_is_stopped_does_not_wait_for_kernels(tmp_path, monkeypatch):
+    monkeypatch.setattr(config, "CACHE_DIR", str(tmp_path / "kernels"))
+    with (
+        pytest.raises(ValueError, match="no such case"),
+        kernels_beside(["detection"], lambda text: None, lambda: False, StartTimes()),
+    ):
+        raise ValueError("no such case")
+    with kernels_beside(["detection"], lambda text: None, lambda: True, StartTimes()):
+        pass
+    assert len(list((tmp_path / "kernels").glob("*.kernel"))) < 3  # of twenty
+
+
 @pytest.mark.skipif(level_of(LEVELS["x86-64-v4"]) is None, reason="levels are those of x86-64")
 def test_the_level_is_the_highest_whose_instructions_are_all_there():
     assert level_of(set(LEVELS["x86-64-v4"]) | {"avx512vnni"}) == "x86-64-v4"

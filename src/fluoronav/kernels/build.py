@@ -6,18 +6,18 @@ import logging
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from multiprocessing.synchronize import Event
 from pathlib import Path
-
-from numba.core import config
 
 from fluoronav.kernels.cache import folders, read_kernel
 from fluoronav.kernels.signatures import kernel_of, signatures_by_kernel, types_of
-from fluoronav.kernels.target import this_target, use_level
+from fluoronav.kernels.target import config, this_target, use_level
 
 log = logging.getLogger("fluoronav")
 
@@ -95,7 +95,7 @@ def build(
     processes : int, optional
         As many as processors by default, at most 8.
     stopped : callable
-        Asked several times a second; once true, no further kernel is compiled.
+        Asked several times a second; once true, the build ends without the kernels at hand.
 
     Returns
     -------
@@ -115,12 +115,15 @@ def build(
         work.setdefault(one.kernel, []).append(one.signature)
     if not work:
         return 0
+    context = multiprocessing.get_context("spawn")
+    end = context.Event()
     count = min(processes or _processors(), _MOST_PROCESSES, len(work))
-    pool = ProcessPoolExecutor(
-        count, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(target, str(places[0]))
-    )
-    with pool:
-        _compile_all(pool, work, progress, stopped)
+    with ProcessPoolExecutor(count, context, initializer=_begin, initargs=(target, str(places[0]), end)) as pool:
+        try:
+            _compile_all(pool, work, progress, stopped)
+        finally:
+            if stopped() or sys.exc_info()[0] is not None:
+                end.set()  # nobody waits for the kernels at hand
     left = [] if stopped() else missing(absent, places)
     if left:
         raise KernelError(
@@ -146,25 +149,27 @@ def _compile_all(
             except BrokenProcessPool as error:
                 raise KernelError("a process that compiles kernels was ended; is there memory left?") from error
             except Exception as error:
-                pool.shutdown(wait=False, cancel_futures=True)
                 raise KernelError(f"{name}: cannot be compiled: {type(error).__name__}: {error}") from error
             done += len(work[name])
             progress(done, total, name)
-    for future in running:
-        future.cancel()
 
 
 def _processors() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _begin(target: str, folder: str) -> None:
-    """First thing in each process."""
-    # Ctrl-C ends the parent, which lets the kernels at hand be finished; a parent that is killed ends this process.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def _begin(target: str, folder: str, end: Event) -> None:
+    """First thing in each process, which ends as soon as it is told to or its parent is no more."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's
     parent = multiprocessing.parent_process()
     assert parent is not None
-    threading.Thread(target=lambda: (parent.join(), os._exit(1)), daemon=True).start()
+
+    def leave() -> None:
+        while not end.wait(_POLL_S) and parent.is_alive():
+            pass
+        os._exit(1)  # also out of LLVM; files are whole or not there
+
+    threading.Thread(target=leave, daemon=True).start()
     if target != this_target():
         use_level(target)
     config.CACHE_DIR = folder

@@ -22,13 +22,13 @@ from typing import Any
 import llvmlite
 import numba
 import platformdirs
-from numba.core import config, sigutils
+from numba.core import sigutils
 from numba.core.caching import _Cache  # pyright: ignore[reportPrivateUsage]
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 
 from fluoronav.kernels.stamp import stamp
-from fluoronav.kernels.target import described, this_target
+from fluoronav.kernels.target import config, described, this_target
 
 log = logging.getLogger("fluoronav")
 
@@ -124,7 +124,7 @@ class KernelCache(_Cache):
             )
 
     @property
-    def cache_path(self) -> str:
+    def cache_path(self) -> Any:
         """Where kernels are kept."""
         return str(folders()[0])
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import llvmlite.binding as llvm
-from numba.core import config
+import numba.core.config
+
+config: Any = numba.core.config  # Numba writes its names while it is imported
 
 _V2 = frozenset({"cx16", "popcnt", "sahf", "sse3", "sse4.1", "sse4.2", "ssse3"})
 _V3 = _V2 | {"avx", "avx2", "bmi", "bmi2", "f16c", "fma", "lzcnt", "movbe"}

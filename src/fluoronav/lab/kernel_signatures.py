@@ -18,11 +18,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numba.core import config, event
+from numba.core import event
 
 from fluoronav.case import load_case
 from fluoronav.geometry import Camera
 from fluoronav.kernels.signatures import FILE, spelled
+from fluoronav.kernels.target import config
 from fluoronav.paths import shipped
 
 _SMALL = 0.25  # of the camera's size; kernels take every size
@@ -68,7 +69,8 @@ def _stage(name: str) -> None:
     from fluoronav.stream.pipeline.stages import make_stages
 
     (stage,) = make_stages([name])
-    stage.prepare(load_case("embedded"), Camera.load(shipped("calibration/demo-carm.yaml")).scaled(_SMALL))
+    camera = Camera.load(shipped("calibration/demo-carm.yaml")).scaled(_SMALL)
+    stage.prepare(load_case("embedded"), camera, lambda text: None)
     stage.close()
 
 

@@ -154,6 +154,8 @@ class Service:
             account = FrameAccount.of(camera, int(self._launch.max_future_ms * 1e6))
             with kernels_beside(self._launch.stages, self._progress, self._stop.is_set, times), times.phase(CASE):
                 case, name, session = self._first_case(watch)
+            if self._stop.is_set():
+                return
             with times.phase(STAGES):
                 chain = self._prepared(case, camera, at_once=True)
             times.note({f"stage {stage}": took for stage, took in chain.prepared_s.items()})

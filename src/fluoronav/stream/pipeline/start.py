@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -61,6 +62,7 @@ def kernels_beside(
     times : StartTimes
     """
     said = time.monotonic()
+    failed = threading.Event()
 
     def show(done: int, total: int, kernel: str) -> None:
         nonlocal said
@@ -70,12 +72,16 @@ def kernels_beside(
 
     def compile_missing() -> None:
         try:
-            build(stages, progress=show, stopped=stopped)
+            build(stages, progress=show, stopped=lambda: failed.is_set() or stopped())
         except (KernelError, OSError) as error:
             log.warning("kernels are compiled one after the other: %s", error)
 
     with ThreadPoolExecutor(1, thread_name_prefix="kernels") as beside:
         built = beside.submit(compile_missing)
-        yield
+        try:
+            yield
+        except BaseException:
+            failed.set()
+            raise
         with times.phase(KERNELS):
             built.result()
