@@ -15,7 +15,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
 from fluoronav.geometry import rotation_distance_deg
@@ -28,6 +27,7 @@ from fluoronav.imaging.registration.gauss_newton import (
 )
 from fluoronav.imaging.registration.patches import PatchLevel
 from fluoronav.imaging.registration.similarity import normal_equations
+from fluoronav.kernels import njit
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
