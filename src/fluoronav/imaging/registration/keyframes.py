@@ -170,6 +170,7 @@ class _LevelKeys:
         self.predicted = np.zeros_like(level.model)
         self.weights = np.ones(level.capacity)
         self.scratch = np.zeros_like(level.scratch)
+        normalise_rendered(self.predicted[0], level.size, 0, self.exact_hat)  # compiles
 
 
 class KeyframeModel:

@@ -84,7 +84,11 @@ class Chain:
             stage.prepare(case, camera, progress)
             self.prepared_s[stage.name] = time.monotonic() - began
 
-        with ThreadPoolExecutor(len(self.stages) if at_once else 1, thread_name_prefix="prepare") as threads:
+        if not at_once:
+            for stage in self.stages:
+                prepare(stage)
+            return
+        with ThreadPoolExecutor(len(self.stages), thread_name_prefix="prepare") as threads:
             for prepared in [threads.submit(prepare, stage) for stage in self.stages]:
                 prepared.result()
 
