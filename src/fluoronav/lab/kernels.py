@@ -30,11 +30,11 @@ def compiled_for() -> dict[str, str]:
         ``cpu``, by LLVM's name, and ``instruction_set``: ``avx512f``, ``avx2``, or ``other``.
     """
     from llvmlite import binding as llvm
-    from numba import config
     from numba.core.codegen import get_host_cpu_features
 
-    # Numba reads them from the environment, and names them at run time alone.
-    cpu, changes = (getattr(config, name) for name in ("CPU_NAME", "CPU_FEATURES"))
+    from fluoronav.kernels.target import config
+
+    cpu, changes = config.CPU_NAME, config.CPU_FEATURES
     cpu = cpu or llvm.get_host_cpu_name()
     features = get_host_cpu_features() if changes is None else changes
     return {"cpu": cpu, "instruction_set": widest(cpu, features)}
@@ -55,6 +55,8 @@ def widest(cpu: str, features: str) -> str:
 
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
+    # LLVM uses half of AVX-512's width on processors that are said to prefer it, x86-64-v4 among them.
+    features = ",".join(filter(None, (features, "-prefer-256-bit")))
     machine = llvm.Target.from_default_triple().create_target_machine(cpu=cpu, features=features)
     code = machine.emit_assembly(llvm.parse_assembly(_PROBE))
     if "zmm" in code:
