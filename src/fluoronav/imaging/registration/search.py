@@ -1,8 +1,9 @@
 """The initial search: a pose from a prior that may be wrong by 10 cm and tens of degrees.
 
 Candidates of the coarse grid (:mod:`.view_grid`) are refined at 64 pixels, the best distinct ones at 128, and the best
-of these at 256 pixels. Hypotheses are ranked by their agreement over the whole field. Unless the best agrees clearly,
-refinements are also started from its neighbours, the poses that are most often confused with it.
+of these at 256 pixels. Hypotheses are ranked by their agreement over the whole field. The candidates with the highest
+correlation come first, and end the search where one of them agrees clearly. Otherwise all are refined; unless the best
+agrees clearly, refinements are also started from its neighbours, the poses that are most often confused with it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,10 @@ class SearchSettings:
 
     grid_sigma_px: float = 4.0  # neighbourhood of the grid's images in which mean and contrast are equalised
     threads: int = 2
-    # Hypotheses that are refined at each resolution.
+    # Hypotheses that are refined at each resolution, first of the candidates with the highest correlation alone.
+    first_at_64: int = 24
+    first_at_128: int = 4
+    first_at_256: int = 2
     kept_at_64: int = 140
     kept_at_128: int = 12
     kept_at_256: int = 4
@@ -46,7 +50,7 @@ class SearchSettings:
     same_in_plane_mm: float = 3.0
     same_depth_mm: float = 12.0
     hopeless: float = 0.1  # a neighbour whose agreement is lower by more after the coarse refinement is dropped
-    clear: float = 0.8  # agreement from which the neighbours are not tried; no wrong pose has reached it
+    clear: float = 0.8  # agreement that ends the search; no wrong pose has reached it
     # Patches (size in pixels, maximum number) by resolution.
     grid_patches: tuple[int, int] = (9, 40)
     coarse_patches: tuple[int, int] = (12, 50)
@@ -162,25 +166,45 @@ class InitialSearch:
                 T_around, pyramid[GRID_SIDE], field_mask, self._pool, SETTINGS.kept_at_64, go_on
             )
         candidates.sort(key=lambda c: -c.correlation)
-        first = self._each(
-            lambda buffers, c: self._settled(buffers, c.T_camera_ct, pyramid[GRID_SIDE], field_mask),
-            candidates[: SETTINGS.kept_at_64],
-            go_on,
-        )
+        settled: list[Hypothesis] = []
+        best = None
+        for start, end, at_128, at_256 in (
+            (0, SETTINGS.first_at_64, SETTINGS.first_at_128, SETTINGS.first_at_256),
+            (SETTINGS.first_at_64, SETTINGS.kept_at_64, SETTINGS.kept_at_128, SETTINGS.kept_at_256),
+        ):
+            settled += self._each(
+                lambda buffers, c: self._settled(buffers, c.T_camera_ct, pyramid[GRID_SIDE], field_mask),
+                candidates[start:end],
+                go_on,
+            )
+            best = self._best_of(settled, at_128, at_256, pyramid, field_mask, go_on)
+            if not go_on():
+                return None
+            if best is not None and best.agreement >= SETTINGS.clear:
+                return best
+        return None if best is None else self.second_opinion(best, pyramid, field_mask, go_on)
+
+    def _best_of(
+        self,
+        settled: list[Hypothesis],
+        at_128: int,
+        at_256: int,
+        pyramid: Pyramid,
+        field_mask: NDArray[np.bool_],
+        go_on: Callable[[], bool],
+    ) -> Hypothesis | None:
+        """The hypothesis with the highest agreement after both finer resolutions; None where there is none."""
         coarse = self._each(
             lambda buffers, h: self._refined(buffers, h.estimate.T_camera_ct, pyramid, field_mask, False),
-            self._different(first, SETTINGS.kept_at_128),
+            self._different(settled, at_128),
             go_on,
         )
         fine = self._each(
             lambda buffers, h: self._refined(buffers, h.estimate.T_camera_ct, pyramid, field_mask, True),
-            self._different(coarse, SETTINGS.kept_at_256),
+            self._different(coarse, at_256),
             go_on,
         )
-        if not fine or not go_on():
-            return None
-        best = max(fine, key=lambda h: h.agreement)
-        return best if best.agreement >= SETTINGS.clear else self.second_opinion(best, pyramid, field_mask, go_on)
+        return max(fine, key=lambda h: h.agreement, default=None)
 
     def second_opinion(
         self,

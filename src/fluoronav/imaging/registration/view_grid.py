@@ -17,6 +17,7 @@ from itertools import islice
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from scipy import fft
 
 from fluoronav.geometry import Camera, exp_so3, moved_about
 from fluoronav.imaging.projector import Projector, padded_rays
@@ -24,6 +25,7 @@ from fluoronav.imaging.registration.agreement import locally_normalised
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
+Complex64 = NDArray[np.complex64]
 
 
 @dataclass(frozen=True)
@@ -123,8 +125,15 @@ class ViewGrid:
         """
         n = self._side
         centre = T_prior[:3, :3] @ self._centre_ct + T_prior[:3, 3]
-        variants, spectra, powers, masks = self._variants(image, field_mask, centre[2])
+        variants = self._variants(centre[2])
         windows = [self._window(v, centre) for v in variants]
+        most = max((int(abs(shifts).max()) for window in windows for shifts in window if len(shifts)), default=0)
+        # Shifts up to `most` do not wrap around; weights are computed at half the resolution.
+        size = fft.next_fast_len(-(-(n + most) // 2), real=True)
+        shape, half = (2 * size, 2 * size), (size, size)
+        flat = [(vs[:, None] % shape[0] * shape[1] + us % shape[1]).ravel() for us, vs in windows]
+        flat_half = [(vs[:, None] % shape[0] // 2 * size + us % shape[1] // 2).ravel() for us, vs in windows]
+        spectra, powers, masks = self._spectra(variants, image, field_mask, shape)
         towards = _onto_axis(centre) @ T_prior[:3, :3]
         angles = _steps(self._spread.rotation_deg * SETTINGS.margin, SETTINGS.step_deg)
         tilts = [exp_so3(np.deg2rad([x, y, 0])) @ towards for x in angles for y in angles]
@@ -141,22 +150,18 @@ class ViewGrid:
             total = float(there.sum())
             if total == 0:
                 return []
-            shape = (2 * n, 2 * n)
-            spectrum = np.fft.rfft2(locally_normalised(drr, there, self._sigma_px), shape)
-            correlation = np.fft.irfft2(spectra * np.conj(spectrum), shape)
-            over = np.conj(np.fft.rfft2(there, shape) / total)
-            shared = np.fft.irfft2(masks * over, shape)
-            power = np.fft.irfft2(powers * over, shape)
-            correlation *= np.sqrt(
-                np.clip(2 * shared, 0, 1) / np.maximum(power * total, SETTINGS.min_power * total / n**2)
-            )
+            spectrum = fft.rfft2(locally_normalised(drr, there, self._sigma_px), shape)
+            correlation = fft.irfft2(spectra * np.conj(spectrum), shape)
+            over = np.conj(fft.rfft2(_halved(there), half)) / np.float32(total / 4)
+            shared, power = fft.irfft2(masks * over, half), fft.irfft2(powers * over, half)
+            weight = np.sqrt(np.clip(2 * shared, 0, 1) / np.maximum(power * total, SETTINGS.min_power * total / n**2))
             best = []
             for k, (us, vs) in enumerate(windows):
-                if len(us) == 0 or len(vs) == 0:
+                if not flat[k].size:
                     continue
-                window = correlation[k][np.ix_(vs, us)]
-                i, j = divmod(int(window.argmax()), len(us))
-                best.append((float(window[i, j]), k, int(us[j]), int(vs[i])))
+                window = correlation[k].ravel()[flat[k]] * weight[k].ravel()[flat_half[k]]
+                at = int(window.argmax())
+                best.append((float(window[at]), k, int(us[at % len(us)]), int(vs[at // len(us)])))
             return best
 
         found = [
@@ -180,41 +185,44 @@ class ViewGrid:
         self._model.line_integrals(T, self._directions, integrals)
         return integrals[: self._count].reshape(self._side, self._side)
 
-    def _variants(self, image: Float32, field_mask: NDArray[np.bool_], z: float):
-        """The frame at all rotations and scales, locally normalised: spectra of frames, squares and masks."""
+    def _variants(self, z: float) -> list[_Variant]:
+        """All rotations and scales of a frame whose patient is expected at depth `z`, mm."""
         n = self._side
-        mask = cv2.resize(field_mask.astype(np.uint8), image.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(
-            np.float32
-        )
         reach = SETTINGS.margin * self._spread.depth_mm / z
         near, far = max(1 - reach, SETTINGS.min_scale), 1 + reach
         scales = np.geomspace(near, far, max(int(np.ceil(np.log(far / near) / SETTINGS.scale_step)), 1) + 1)
         scales = np.sqrt(scales[1:] * scales[:-1])  # middles of the steps
         middle = ((self.camera.cols - 1) / 2, (self.camera.rows - 1) / 2)
-        variants, images, masks = [], [], []
+        variants = []
         for turn in _steps(self._spread.rotation_deg * SETTINGS.margin, SETTINGS.step_deg):
             for scale in scales:
                 # `scale` is the model's distance as a multiple of the prior's: farther away it looks smaller.
                 affine = np.asarray(cv2.getRotationMatrix2D(middle, turn, float(scale)), dtype=np.float64)
                 affine[:, 2] += (n - 1) / 2 - np.array(middle)
-                turned = np.asarray(
-                    cv2.warpAffine(image, affine, (n, n), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE),
-                    dtype=np.float32,
-                )
-                there = (cv2.warpAffine(mask, affine, (n, n), flags=cv2.INTER_LINEAR) > SETTINGS.min_coverage).astype(
-                    np.float32
-                )
                 variants.append(_Variant(float(turn), float(scale), affine))
-                images.append(locally_normalised(turned, there, self._sigma_px))
-                masks.append(there)
-        shape = (2 * n, 2 * n)
-        frames = np.array(images)
-        return (
-            variants,
-            np.fft.rfft2(frames, shape),
-            np.fft.rfft2(frames * frames, shape),
-            np.fft.rfft2(np.array(masks), shape),
+        return variants
+
+    def _spectra(
+        self, variants: list[_Variant], image: Float32, field_mask: NDArray[np.bool_], shape: tuple[int, int]
+    ) -> tuple[Complex64, Complex64, Complex64]:
+        """Fourier transforms of the variants of a frame, locally normalised.
+
+        Those of their squares and of their masks are at half the resolution, since both are smooth.
+        """
+        n = self._side
+        mask = cv2.resize(field_mask.astype(np.uint8), image.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(
+            np.float32
         )
+        images, masks = np.empty((2, len(variants), n, n), np.float32)
+        for k, variant in enumerate(variants):
+            turned = np.asarray(
+                cv2.warpAffine(image, variant.affine, (n, n), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE),
+                dtype=np.float32,
+            )
+            masks[k] = cv2.warpAffine(mask, variant.affine, (n, n), flags=cv2.INTER_LINEAR) > SETTINGS.min_coverage
+            images[k] = locally_normalised(turned, masks[k], self._sigma_px)
+        half = (shape[0] // 2, shape[1] // 2)
+        return fft.rfft2(images, shape), fft.rfft2(_halved(images * images), half), fft.rfft2(_halved(masks), half)
 
     def _window(self, variant: _Variant, centre: Float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         """The shifts (u, v) for which the model's centre is within the spread around its place at the prior."""
@@ -287,6 +295,11 @@ class DistinctPoses:
         self._places.append(place)
         self._rotations.append(T_camera_ct[:3, :3])
         return True
+
+
+def _halved(images: Float32) -> Float32:
+    """Means of 2 x 2 pixels, over the last two axes."""
+    return 0.25 * (images[..., ::2, ::2] + images[..., 1::2, ::2] + images[..., ::2, 1::2] + images[..., 1::2, 1::2])
 
 
 def _steps(half_width: float, step: float) -> Float:
