@@ -167,6 +167,7 @@ class InitialSearch:
 
     def prepare(self) -> None:
         """Begins to render the views around the prior, so that the first search finds them made; returns at once."""
+        # A search that finds one not made renders it itself, and raises what went wrong here.
         views = self._grid.around(self._T_prior)
         for tilt in range(len(views.tilts)):
             self._pool.submit(views.view, tilt)
