@@ -17,12 +17,11 @@ from itertools import islice
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from scipy import fft
 
 from fluoronav.geometry import Camera, moved_about
 from fluoronav.imaging.projector import Projector, padded_rays
 from fluoronav.imaging.registration.agreement import locally_normalised
-from fluoronav.imaging.registration.views_around import SETTINGS, ViewsAround, halved
+from fluoronav.imaging.registration.views_around import SETTINGS, ViewsAround, halved, images_of, spectra_of
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -142,8 +141,8 @@ class FrameMatch:
             images[k] = locally_normalised(turned, masks[k], sigma_px)
         # Squares and masks are smooth, so half the resolution does for them.
         half = (views.shape[0] // 2, views.shape[1] // 2)
-        self._spectra = fft.rfft2(images, views.shape)
-        self._powers, self._masks = fft.rfft2(halved(images * images), half), fft.rfft2(halved(masks), half)
+        self._spectra = spectra_of(images, views.shape)
+        self._powers, self._masks = spectra_of(halved(images * images), half), spectra_of(halved(masks), half)
 
     def match_half(self, pool: Executor, go_on: Callable[[], bool] = lambda: True) -> None:
         """Matches the tilts of the first half, or else those that are left.
@@ -178,8 +177,8 @@ class FrameMatch:
             return []
         shape = self._views.shape
         half = (shape[0] // 2, shape[1] // 2)
-        correlation = fft.irfft2(self._spectra * view.spectrum, shape)
-        shared, power = fft.irfft2(self._masks * view.over, half), fft.irfft2(self._powers * view.over, half)
+        correlation = images_of(self._spectra * view.spectrum, shape)
+        shared, power = images_of(self._masks * view.over, half), images_of(self._powers * view.over, half)
         weight = np.sqrt(np.clip(2 * shared, 0, 1) / (view.area_px * np.maximum(power, self._least_power)))
         best = []
         for k in range(len(self._views.variants)):

@@ -132,7 +132,7 @@ class ViewsAround:
         self.variants = self._variants(centre[2])
         self.windows = [self._window(v, centre) for v in self.variants]
         most = max((int(abs(shifts).max()) for window in self.windows for shifts in window if len(shifts)), default=0)
-        size = 2 * fft.next_fast_len(-(-(side + most) // 2), real=True)
+        size = 2 * int(fft.next_fast_len(-(-(side + most) // 2), real=True))  # pyright: ignore[reportArgumentType]
         self.shape, half = (size, size), size // 2
         self._cells = [((vs[:, None] % size) * size + us % size).ravel() for us, vs in self.windows]
         self._half_cells = [((vs[:, None] % size // 2) * half + us % size // 2).ravel() for us, vs in self.windows]
@@ -190,8 +190,8 @@ class ViewsAround:
         area = float(there.sum())
         if area == 0:
             return None
-        spectrum = fft.rfft2(locally_normalised(drr, there, self._sigma_px), self.shape)
-        over = fft.rfft2(halved(there), (self.shape[0] // 2, self.shape[1] // 2)) / np.float32(area / 4)
+        spectrum = spectra_of(locally_normalised(drr, there, self._sigma_px), self.shape)
+        over = spectra_of(halved(there), (self.shape[0] // 2, self.shape[1] // 2)) / np.float32(area / 4)
         return View(np.conj(spectrum), np.conj(over), area)
 
     def _variants(self, z: float) -> list[Variant]:
@@ -220,9 +220,20 @@ class ViewsAround:
         )  # pyright: ignore[reportReturnType]
 
 
+def spectra_of(images: Float32, shape: tuple[int, int]) -> Complex64:
+    """Fourier transforms of one image or several, padded with zeros to a shape."""
+    return np.asarray(fft.rfft2(images, shape), dtype=np.complex64)
+
+
+def images_of(spectra: Complex64, shape: tuple[int, int]) -> Float32:
+    """The images whose transforms :func:`spectra_of` are these."""
+    return np.asarray(fft.irfft2(spectra, shape), dtype=np.float32)
+
+
 def halved(images: Float32) -> Float32:
     """Means of 2 x 2 pixels of one image or several; sides are even."""
-    return (images[..., ::2, ::2] + images[..., 1::2, ::2] + images[..., ::2, 1::2] + images[..., 1::2, 1::2]) / 4
+    sums = images[..., ::2, ::2] + images[..., 1::2, ::2] + images[..., ::2, 1::2] + images[..., 1::2, 1::2]
+    return np.asarray(sums / 4, dtype=np.float32)
 
 
 def onto_axis(ray: Float) -> Float:
