@@ -195,7 +195,10 @@ class OfflineRegistration:
                 for k, T_prior in enumerate(T_priors):
                     progress(f"view {v + 1} of {len(self._views)}: searching around pose {k + 1} of {len(T_priors)}")
                     T_view = self._T_view_first[v] @ T_prior
-                    candidates = grid.candidates(T_view, image, view.field_mask, pool, SETTINGS.kept_of_search)
+                    match = grid.matched(T_view, image, view.field_mask)
+                    match.match_half(pool)
+                    match.match_half(pool)
+                    candidates = match.candidates(SETTINGS.kept_of_search)
                     of_view += [(c.correlation, inverse(self._T_view_first[v]) @ c.T_camera_ct) for c in candidates]
                 best_of_view = [T for _, T in sorted(of_view, key=lambda f: -f[0])[: SETTINGS.kept_of_search]]
                 found += best_of_view

@@ -1,34 +1,46 @@
 """The initial search: a pose from a prior that may be wrong by 10 cm and tens of degrees.
 
 Candidates of the coarse grid (:mod:`.view_grid`) are refined at 64 pixels, the best distinct ones at 128, and the best
-of these at 256 pixels. Hypotheses are ranked by their agreement over the whole field. Unless the best agrees clearly,
-refinements are also started from its neighbours, the poses that are most often confused with it.
+of these at 256 pixels. Hypotheses are ranked by their agreement over the whole field. This goes in steps: half of the
+grid and its few best candidates first, the whole grid and many candidates last. A hypothesis that agrees clearly ends
+the search. If none does, refinements are also started from the neighbours of the best one, the poses that are most
+often confused with it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from queue import SimpleQueue
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.geometry import Camera, exp_so3, moved_in_camera
 from fluoronav.imaging.registration.agreement import Agreement
+from fluoronav.imaging.registration.confidence import MIN_PATCHES, TRACKING_SCORE
 from fluoronav.imaging.registration.gauss_newton import PoseEstimate, refine
 from fluoronav.imaging.registration.model import RegistrationModel
 from fluoronav.imaging.registration.patches import PatchLevel
-from fluoronav.imaging.registration.view_grid import Candidate, DistinctPoses, ViewGrid, orbit_priors
+from fluoronav.imaging.registration.view_grid import DistinctPoses, ViewGrid, orbit_priors
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 Pyramid = dict[int, Float32]
-Item = TypeVar("Item")
 
 GRID_SIDE, COARSE_SIDE, FINE_SIDE = SEARCH_SIDES = 64, 128, 256
+
+
+@dataclass(frozen=True)
+class SearchStep:
+    """A step of the search: how much of the grid is matched, and how many hypotheses are refined at each resolution."""
+
+    halves: int  # of the grid, of two
+    at_64: int
+    at_128: int
+    at_256: int
+    hopeless: float  # agreement at 128 pixels below which a hypothesis is not refined at 256
 
 
 @dataclass(frozen=True)
@@ -37,16 +49,19 @@ class SearchSettings:
 
     grid_sigma_px: float = 4.0  # neighbourhood of the grid's images in which mean and contrast are equalised
     threads: int = 2
-    # Hypotheses that are refined at each resolution.
-    kept_at_64: int = 140
-    kept_at_128: int = 12
-    kept_at_256: int = 4
+    # The candidate with the highest correlation is mostly right, so few come first.
+    steps: tuple[SearchStep, ...] = (
+        SearchStep(halves=1, at_64=6, at_128=1, at_256=1, hopeless=0.7),
+        SearchStep(halves=1, at_64=24, at_128=4, at_256=2, hopeless=0.7),
+        SearchStep(halves=2, at_64=140, at_128=12, at_256=4, hopeless=-1.0),
+    )
+    kept_neighbours: int = 4  # that are refined at 256 pixels
     # Poses that are this close after a refinement have converged to the same pose.
     same_deg: float = 3.0
     same_in_plane_mm: float = 3.0
     same_depth_mm: float = 12.0
     hopeless: float = 0.1  # a neighbour whose agreement is lower by more after the coarse refinement is dropped
-    clear: float = 0.8  # agreement from which the neighbours are not tried; no wrong pose has reached it
+    clear: float = 0.8  # agreement that ends the search where the patches fit, too; no wrong pose has reached it
     # Patches (size in pixels, maximum number) by resolution.
     grid_patches: tuple[int, int] = (9, 40)
     coarse_patches: tuple[int, int] = (12, 50)
@@ -78,6 +93,25 @@ class Hypothesis:
 
     estimate: PoseEstimate
     agreement: float
+
+
+def is_clear(found: Hypothesis) -> bool:
+    """Whether a hypothesis agrees so well that nothing else has to be tried: more than is asked of a tracked pose."""
+    e = found.estimate
+    return found.agreement >= SETTINGS.clear and e.score >= TRACKING_SCORE and e.patches >= MIN_PATCHES
+
+
+def _poses(found: list[Hypothesis]) -> list[Float]:
+    return [h.estimate.T_camera_ct for h in found]
+
+
+@dataclass
+class _Known:
+    """Results of one search at each resolution, by the bytes of the pose that they were refined from."""
+
+    at_64: dict[bytes, Hypothesis] = field(default_factory=dict)
+    at_128: dict[bytes, Hypothesis] = field(default_factory=dict)
+    at_256: dict[bytes, Hypothesis] = field(default_factory=dict)
 
 
 class _Buffers:
@@ -131,6 +165,13 @@ class InitialSearch:
         """Ends the threads."""
         self._pool.shutdown(wait=True, cancel_futures=True)
 
+    def prepare(self) -> None:
+        """Begins to render the views around the prior, so that the first search finds them made; returns at once."""
+        # A search that finds one not made renders it itself, and raises what went wrong here.
+        views = self._grid.around(self._T_prior)
+        for tilt in range(len(views.tilts)):
+            self._pool.submit(views.view, tilt)
+
     def search(
         self,
         pyramid: Pyramid,
@@ -155,32 +196,54 @@ class InitialSearch:
         T_prior : ndarray, shape (4, 4), optional
             Search around this pose instead of the one given at construction.
         """
-        candidates: list[Candidate] = []
         T_prior = self._T_prior if T_prior is None else T_prior
-        for T_around in orbit_priors(T_prior, self._centre_ct) if orbit else [T_prior]:
-            candidates += self._grid.candidates(
-                T_around, pyramid[GRID_SIDE], field_mask, self._pool, SETTINGS.kept_at_64, go_on
+        priors = orbit_priors(T_prior, self._centre_ct) if orbit else [T_prior]
+        image = pyramid[GRID_SIDE]
+        matches = [self._grid.matched(T, image, field_mask) for T in priors]
+        known, halves, best = _Known(), 0, None
+        for step in SETTINGS.steps:
+            for _ in range(halves, step.halves):
+                for match in matches:
+                    match.match_half(self._pool, go_on)
+            halves = step.halves
+            candidates = [c for match in matches for c in match.candidates(step.at_64)]
+            candidates.sort(key=lambda c: -c.correlation)
+            settled = self._each(
+                lambda buffers, T: self._settled(buffers, T, image, field_mask),
+                [c.T_camera_ct for c in candidates[: step.at_64]],
+                go_on,
+                known.at_64,
             )
-        candidates.sort(key=lambda c: -c.correlation)
-        first = self._each(
-            lambda buffers, c: self._settled(buffers, c.T_camera_ct, pyramid[GRID_SIDE], field_mask),
-            candidates[: SETTINGS.kept_at_64],
-            go_on,
-        )
+            best = self._best_of(settled, step, pyramid, field_mask, go_on, known)
+            if not go_on():
+                return None
+            if best is not None and is_clear(best):
+                return best
+        return None if best is None else self.second_opinion(best, pyramid, field_mask, go_on)
+
+    def _best_of(
+        self,
+        settled: list[Hypothesis],
+        step: SearchStep,
+        pyramid: Pyramid,
+        field_mask: NDArray[np.bool_],
+        go_on: Callable[[], bool],
+        known: _Known,
+    ) -> Hypothesis | None:
+        """The hypothesis with the highest agreement after both finer resolutions; None where there is none."""
         coarse = self._each(
-            lambda buffers, h: self._refined(buffers, h.estimate.T_camera_ct, pyramid, field_mask, False),
-            self._different(first, SETTINGS.kept_at_128),
+            lambda buffers, T: self._refined(buffers, T, pyramid, field_mask, False),
+            _poses(self._different(settled, step.at_128)),
             go_on,
+            known.at_128,
         )
         fine = self._each(
-            lambda buffers, h: self._refined(buffers, h.estimate.T_camera_ct, pyramid, field_mask, True),
-            self._different(coarse, SETTINGS.kept_at_256),
+            lambda buffers, T: self._refined(buffers, T, pyramid, field_mask, True),
+            _poses(self._different([h for h in coarse if h.agreement >= step.hopeless], step.at_256)),
             go_on,
+            known.at_256,
         )
-        if not fine or not go_on():
-            return None
-        best = max(fine, key=lambda h: h.agreement)
-        return best if best.agreement >= SETTINGS.clear else self.second_opinion(best, pyramid, field_mask, go_on)
+        return max(fine, key=lambda h: h.agreement, default=None)
 
     def second_opinion(
         self,
@@ -200,12 +263,13 @@ class InitialSearch:
             moved_in_camera(best.estimate.T_camera_ct, self._centre_ct, exp_so3(np.deg2rad(turn)), shift)
             for turn, shift in _NEIGHBOURS
         ]
-        coarse = self._each(lambda buffers, T: self._refined(buffers, T, pyramid, field_mask, False), around, go_on)
+        coarse = self._each(lambda buffers, T: self._refined(buffers, T, pyramid, field_mask, False), around, go_on, {})
         promising = [h for h in coarse if h.agreement > best.agreement - SETTINGS.hopeless]
         fine = self._each(
-            lambda buffers, h: self._refined(buffers, h.estimate.T_camera_ct, pyramid, field_mask, True),
-            self._different(promising, SETTINGS.kept_at_256),
+            lambda buffers, T: self._refined(buffers, T, pyramid, field_mask, True),
+            _poses(self._different(promising, SETTINGS.kept_neighbours)),
             go_on,
+            {},
         )
         return max([best, *fine], key=lambda h: h.agreement) if go_on() else None
 
@@ -244,21 +308,28 @@ class InitialSearch:
         return Hypothesis(estimate, self._first_agreement(T_camera_ct, image, field_mask))
 
     def _each(
-        self, work: Callable[[_Buffers, Item], Hypothesis], items: Sequence[Item], go_on: Callable[[], bool]
+        self,
+        work: Callable[[_Buffers, Float], Hypothesis],
+        poses: Sequence[Float],
+        go_on: Callable[[], bool],
+        known: dict[bytes, Hypothesis],
     ) -> list[Hypothesis]:
-        """Does the work for every item on all threads; drops results that are not finite."""
+        """Does the work on all threads for every pose that it is not known of; drops results that are not finite."""
 
-        def one(item: Item) -> Hypothesis | None:
+        def one(T_camera_ct: Float) -> Hypothesis | None:
             if not go_on():
                 return None
             buffers = self._buffers.get()
             try:
-                return work(buffers, item)
+                return work(buffers, T_camera_ct)
             finally:
                 self._buffers.put(buffers)
 
-        done = self._pool.map(one, items)
-        return [h for h in done if h is not None and np.isfinite(h.estimate.T_camera_ct).all()]
+        new = [T for T in poses if T.tobytes() not in known]
+        for T, h in zip(new, self._pool.map(one, new), strict=True):
+            if h is not None and np.isfinite(h.estimate.T_camera_ct).all():
+                known[T.tobytes()] = h
+        return [known[key] for key in (T.tobytes() for T in poses) if key in known]
 
     def _different(self, found: list[Hypothesis], keep: int) -> list[Hypothesis]:
         """The best distinct hypotheses, best first."""

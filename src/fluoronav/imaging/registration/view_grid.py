@@ -1,10 +1,10 @@
 """The coarse step of the initial search: DRRs of a grid of views, matched with the frame by Fourier transforms.
 
 The frame is rotated and scaled once for each in-plane rotation and depth. For each pair of out-of-plane angles, a DRR
-is rendered by a camera whose axis goes through the model's centre. One Fourier transform of the DRR gives its
-correlation with all rotated and scaled frames at all shifts. A shift of the image is interpreted as a rotation of the
-camera about the source, which is a homography and does not change the appearance. The patient may therefore be 100 mm
-off the axis.
+is rendered by a camera whose axis goes through the model's centre (:mod:`.views_around`). One Fourier transform of the
+DRR gives its correlation with all rotated and scaled frames at all shifts. A shift of the image is interpreted as a
+rotation of the camera about the source, which is a homography and does not change the appearance. The patient may
+therefore be 100 mm off the axis.
 """
 
 from __future__ import annotations
@@ -18,36 +18,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.geometry import Camera, exp_so3, moved_about
+from fluoronav.geometry import Camera, moved_about
 from fluoronav.imaging.projector import Projector, padded_rays
 from fluoronav.imaging.registration.agreement import locally_normalised
+from fluoronav.imaging.registration.views_around import SETTINGS, ViewsAround, halved, images_of, spectra_of
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class GridSettings:
-    """Steps of the grid and which candidates are distinct; all chosen on the embedded case."""
-
-    # Gauss-Newton at 64 pixels converges from half a step.
-    step_deg: float = 8.3
-    scale_step: float = 0.07  # of the logarithm of the distance
-    orbit_deg: tuple[float, ...] = (0.0, 45.0, -45.0, 90.0, -90.0)  # orbital angles tried where the angle is unknown
-    margin: float = 1.1  # reach of the grid as a multiple of the spread, so that poses at its edge are found
-    # Poses closer than this to a better one are not candidates of their own.
-    same_deg: float = 6.0
-    same_in_plane_mm: float = 8.0
-    same_depth_mm: float = 20.0
-    border_px: int = 9  # side of the square by which the model's area is dilated: its border is compared, too
-    min_drr: float = 0.02  # fraction of the DRR's maximum from which a pixel belongs to the model's area
-    min_power: float = 0.3  # of a region, fraction of the frame's mean power; with less it counts as having this
-    min_scale: float = 0.3  # smallest distance tried, fraction of the prior's
-    min_coverage: float = 0.99  # of a pixel of the rotated frame by the field of view
-
-
-SETTINGS = GridSettings()
-_BORDER = np.ones((SETTINGS.border_px, SETTINGS.border_px), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -56,15 +33,6 @@ class Candidate:
 
     T_camera_ct: Float
     correlation: float
-
-
-@dataclass(frozen=True)
-class _Variant:
-    """A frame rotated by `turn_deg` and scaled by `scale`; `affine` maps its pixels to those of the variant."""
-
-    turn_deg: float
-    scale: float
-    affine: Float
 
 
 class ViewGrid:
@@ -81,7 +49,7 @@ class ViewGrid:
     spread : fluoronav.case.Spread
         Largest error of the prior.
     side : int
-        Longer side of the compared images, pixels.
+        Longer side of the compared images, pixels, even.
     sigma_px : float
         Neighbourhood in which mean and contrast are equalised (:func:`.agreement.locally_normalised`).
     """
@@ -94,17 +62,21 @@ class ViewGrid:
         K[0, 2] = K[1, 2] = (side - 1) / 2
         frontal = replace(self.camera, K=K, rows=side, cols=side)
         self._directions, self._count = padded_rays(frontal.rays(frontal.pixel_grid()))
+        self._known: list[ViewsAround] = []
 
-    def candidates(
-        self,
-        T_prior: Float,
-        image: Float32,
-        field_mask: NDArray[np.bool_],
-        pool: Executor,
-        keep: int,
-        go_on: Callable[[], bool] = lambda: True,
-    ) -> list[Candidate]:
-        """The best distinct poses of the grid, best first.
+    def around(self, T_prior: Float) -> ViewsAround:
+        """The views around a prior, shape (4, 4): those of the last few priors are kept."""
+        for known in self._known:
+            if np.array_equal(known.T_prior, T_prior):
+                return known
+        views = ViewsAround(
+            T_prior, self.camera, self._centre_ct, self._spread, self._side, self._sigma_px, self._frontal
+        )
+        self._known = [*self._known[1 - SETTINGS.kept_priors :], views]
+        return views
+
+    def matched(self, T_prior: Float, image: Float32, field_mask: NDArray[np.bool_]) -> FrameMatch:
+        """A frame that is ready to be matched with the views around a prior.
 
         Parameters
         ----------
@@ -114,62 +86,8 @@ class ViewGrid:
             Attenuation of the frame at this grid's resolution.
         field_mask : ndarray of bool
             Field of view without its penumbra, any size.
-        pool : Executor
-            Matches the tilts in parallel.
-        keep : int
-            Maximum number of candidates.
-        go_on : callable
-            False abandons the search; the list is then empty.
         """
-        n = self._side
-        centre = T_prior[:3, :3] @ self._centre_ct + T_prior[:3, 3]
-        variants, spectra, powers, masks = self._variants(image, field_mask, centre[2])
-        windows = [self._window(v, centre) for v in variants]
-        towards = _onto_axis(centre) @ T_prior[:3, :3]
-        angles = _steps(self._spread.rotation_deg * SETTINGS.margin, SETTINGS.step_deg)
-        tilts = [exp_so3(np.deg2rad([x, y, 0])) @ towards for x in angles for y in angles]
-        distance = float(np.linalg.norm(centre))
-
-        def row(R: Float) -> list[tuple[float, int, int, int]]:
-            """For one tilt: the best correlation with each variant, its index, and its shift (u, v)."""
-            if not go_on():
-                return []
-            drr = self._frontal(R, distance)
-            there = np.asarray(
-                cv2.dilate((drr > SETTINGS.min_drr * float(drr.max())).astype(np.float32), _BORDER), np.float32
-            )
-            total = float(there.sum())
-            if total == 0:
-                return []
-            shape = (2 * n, 2 * n)
-            spectrum = np.fft.rfft2(locally_normalised(drr, there, self._sigma_px), shape)
-            correlation = np.fft.irfft2(spectra * np.conj(spectrum), shape)
-            over = np.conj(np.fft.rfft2(there, shape) / total)
-            shared = np.fft.irfft2(masks * over, shape)
-            power = np.fft.irfft2(powers * over, shape)
-            correlation *= np.sqrt(
-                np.clip(2 * shared, 0, 1) / np.maximum(power * total, SETTINGS.min_power * total / n**2)
-            )
-            best = []
-            for k, (us, vs) in enumerate(windows):
-                if len(us) == 0 or len(vs) == 0:
-                    continue
-                window = correlation[k][np.ix_(vs, us)]
-                i, j = divmod(int(window.argmax()), len(us))
-                best.append((float(window[i, j]), k, int(us[j]), int(vs[i])))
-            return best
-
-        found = [
-            (value, tilt, k, u, v)
-            for tilt, best in zip(tilts, pool.map(row, tilts), strict=True)
-            for value, k, u, v in best
-        ]
-        if not go_on():
-            return []
-        found.sort(key=lambda f: -f[0])
-        distinct = DistinctPoses(self._centre_ct, SETTINGS.same_deg, SETTINGS.same_in_plane_mm, SETTINGS.same_depth_mm)
-        poses = ((self._placed(tilt, distance, variants[k], (u, v)), value) for value, tilt, k, u, v in found)
-        return list(islice((Candidate(T, value) for T, value in poses if distinct.is_new(T)), keep))
+        return FrameMatch(self.around(T_prior), image, field_mask, self._side, self._sigma_px, self._centre_ct)
 
     def _frontal(self, R_camera_ct: Float, distance: float) -> Float32:
         """The DRR by a camera whose axis goes through the model's centre, shape (side, side)."""
@@ -180,63 +98,94 @@ class ViewGrid:
         self._model.line_integrals(T, self._directions, integrals)
         return integrals[: self._count].reshape(self._side, self._side)
 
-    def _variants(self, image: Float32, field_mask: NDArray[np.bool_], z: float):
-        """The frame at all rotations and scales, locally normalised: spectra of frames, squares and masks."""
-        n = self._side
+
+class FrameMatch:
+    """One frame, matched with the views around one prior, in two halves.
+
+    Parameters
+    ----------
+    views : ViewsAround
+    image, field_mask
+        As for :meth:`ViewGrid.matched`.
+    side, sigma_px, centre_ct
+        Those of the grid.
+    """
+
+    def __init__(
+        self,
+        views: ViewsAround,
+        image: Float32,
+        field_mask: NDArray[np.bool_],
+        side: int,
+        sigma_px: float,
+        centre_ct: Float,
+    ) -> None:
+        self._views, self._centre_ct = views, centre_ct
+        self._least_power = SETTINGS.min_power / side**2
+        self._matched = 0  # tilts
+        # Correlation, tilt, variant and shift (u, v).
+        self._found: list[tuple[float, int, int, int, int]] = []
         mask = cv2.resize(field_mask.astype(np.uint8), image.shape[::-1], interpolation=cv2.INTER_NEAREST).astype(
             np.float32
         )
-        reach = SETTINGS.margin * self._spread.depth_mm / z
-        near, far = max(1 - reach, SETTINGS.min_scale), 1 + reach
-        scales = np.geomspace(near, far, max(int(np.ceil(np.log(far / near) / SETTINGS.scale_step)), 1) + 1)
-        scales = np.sqrt(scales[1:] * scales[:-1])  # middles of the steps
-        middle = ((self.camera.cols - 1) / 2, (self.camera.rows - 1) / 2)
-        variants, images, masks = [], [], []
-        for turn in _steps(self._spread.rotation_deg * SETTINGS.margin, SETTINGS.step_deg):
-            for scale in scales:
-                # `scale` is the model's distance as a multiple of the prior's: farther away it looks smaller.
-                affine = np.asarray(cv2.getRotationMatrix2D(middle, turn, float(scale)), dtype=np.float64)
-                affine[:, 2] += (n - 1) / 2 - np.array(middle)
-                turned = np.asarray(
-                    cv2.warpAffine(image, affine, (n, n), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE),
-                    dtype=np.float32,
-                )
-                there = (cv2.warpAffine(mask, affine, (n, n), flags=cv2.INTER_LINEAR) > SETTINGS.min_coverage).astype(
-                    np.float32
-                )
-                variants.append(_Variant(float(turn), float(scale), affine))
-                images.append(locally_normalised(turned, there, self._sigma_px))
-                masks.append(there)
-        shape = (2 * n, 2 * n)
-        frames = np.array(images)
-        return (
-            variants,
-            np.fft.rfft2(frames, shape),
-            np.fft.rfft2(frames * frames, shape),
-            np.fft.rfft2(np.array(masks), shape),
-        )
+        images, masks = np.empty((2, len(views.variants), side, side), np.float32)
+        for k, variant in enumerate(views.variants):
+            turned = np.asarray(
+                cv2.warpAffine(
+                    image, variant.affine, (side, side), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+                ),
+                dtype=np.float32,
+            )
+            covered = cv2.warpAffine(mask, variant.affine, (side, side), flags=cv2.INTER_LINEAR)
+            masks[k] = covered > SETTINGS.min_coverage
+            images[k] = locally_normalised(turned, masks[k], sigma_px)
+        # Squares and masks are smooth, so half the resolution does for them.
+        half = (views.shape[0] // 2, views.shape[1] // 2)
+        self._spectra = spectra_of(images, views.shape)
+        self._powers, self._masks = spectra_of(halved(images * images), half), spectra_of(halved(masks), half)
 
-    def _window(self, variant: _Variant, centre: Float) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """The shifts (u, v) for which the model's centre is within the spread around its place at the prior."""
-        n, K = self._side, self.camera.K
-        at = K[:2, :2] @ (centre[:2] / centre[2]) + K[:2, 2]
-        middle = variant.affine @ np.append(at, 1) - (n - 1) / 2
-        reach = SETTINGS.margin * self._spread.in_plane_mm / centre[2] * K[0, 0] * variant.scale
-        return tuple(
-            np.arange(max(int(np.ceil(m - reach)), 1 - n), min(int(np.floor(m + reach)), n - 1) + 1) for m in middle
-        )  # pyright: ignore[reportReturnType]
+    def match_half(self, pool: Executor, go_on: Callable[[], bool] = lambda: True) -> None:
+        """Matches the tilts of the first half, or else those that are left.
 
-    def _placed(self, R_frontal: Float, distance: float, variant: _Variant, shift: tuple[int, int]) -> Float:
-        """The pose whose image is the frontal view with the variant's rotation and scale at a shift."""
-        K = self.camera.K
-        found = np.array(shift) + (self._side - 1) / 2
-        at = np.linalg.solve(variant.affine[:, :2], found - variant.affine[:, 2])
-        ray = np.append((at - K[:2, 2]) / [K[0, 0], K[1, 1]], 1)
-        ray /= np.linalg.norm(ray)
-        T = np.eye(4)
-        T[:3, :3] = _onto_axis(ray).T @ exp_so3([0, 0, np.deg2rad(variant.turn_deg)]) @ R_frontal
-        T[:3, 3] = ray * distance * variant.scale - T[:3, :3] @ self._centre_ct
-        return T
+        Parameters
+        ----------
+        pool : Executor
+            Matches the tilts in parallel.
+        go_on : callable
+            False abandons it.
+        """
+        end = len(self._views.tilts) if self._matched else self._views.first_half
+
+        def one(tilt: int) -> list[tuple[float, int, int, int, int]]:
+            return self._best_shifts(tilt) if go_on() else []
+
+        for found in pool.map(one, range(self._matched, end)):
+            self._found += found
+        self._matched = end
+
+    def candidates(self, keep: int) -> list[Candidate]:
+        """The best distinct poses of the tilts that have been matched, best first, at most `keep`."""
+        distinct = DistinctPoses(self._centre_ct, SETTINGS.same_deg, SETTINGS.same_in_plane_mm, SETTINGS.same_depth_mm)
+        ranked = sorted(self._found, key=lambda f: -f[0])
+        poses = ((self._views.placed(tilt, k, (u, v)), value) for value, tilt, k, u, v in ranked)
+        return list(islice((Candidate(T, value) for T, value in poses if distinct.is_new(T)), keep))
+
+    def _best_shifts(self, tilt: int) -> list[tuple[float, int, int, int, int]]:
+        """For one tilt and each variant: the best correlation, with its shift."""
+        view = self._views.view(tilt)
+        if view is None:
+            return []
+        shape = self._views.shape
+        half = (shape[0] // 2, shape[1] // 2)
+        correlation = images_of(self._spectra * view.spectrum, shape)
+        shared, power = images_of(self._masks * view.over, half), images_of(self._powers * view.over, half)
+        weight = np.sqrt(np.clip(2 * shared, 0, 1) / (view.area_px * np.maximum(power, self._least_power)))
+        best = []
+        for k in range(len(self._views.variants)):
+            found = self._views.best_shift(k, correlation[k], weight[k])
+            if found is not None:
+                best.append((found[0], tilt, k, *found[1:]))
+        return best
 
 
 def orbit_priors(T_camera_ct: Float, centre_ct: Float) -> list[Float]:
@@ -287,18 +236,3 @@ class DistinctPoses:
         self._places.append(place)
         self._rotations.append(T_camera_ct[:3, :3])
         return True
-
-
-def _steps(half_width: float, step: float) -> Float:
-    n = int(np.ceil(half_width / step - 1e-9))
-    return np.linspace(-half_width, half_width, 2 * n + 1)
-
-
-def _onto_axis(ray: Float) -> Float:
-    """The smallest rotation of a ray onto the optical axis, shape (3, 3)."""
-    ray = ray / np.linalg.norm(ray)
-    axis = np.cross(ray, [0, 0, 1.0])
-    sine = float(np.linalg.norm(axis))
-    if sine < 1e-9:
-        return np.eye(3)
-    return exp_so3(axis / sine * np.arctan2(sine, ray[2]))

@@ -80,6 +80,7 @@ class Finder:
         self.mirrored = False  # the last search found a pose in the mirror image alone
         self._failed_searches = 0
         self._stopping = self._outdated = False
+        searcher.prepare()
 
     def close(self) -> None:
         """Abandons what is under way, for good."""

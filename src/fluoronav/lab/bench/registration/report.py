@@ -35,7 +35,8 @@ def together(subjects: list[dict[str, Any]]) -> dict[str, Any]:
             for rows in [[r for r in searched if high - 10 <= r["start_mm"] < high + 1e-6]]
             if rows
         ],
-        "search_ms": float(np.median([r["ms"] for r in searched + wide])),
+        "search_ms": _q(searched + wide, "ms", 50),
+        "search_cpu_s": {"median": _q(searched + wide, "cpu_s", 50), "max": _q(searched + wide, "cpu_s", 100)},
         "wide_success": success_rate(wide),
         "wide_start_mm": float(np.median([r["start_mm"] for r in wide])),
         "tracking_across_mm": {"median": _q(spine, "across_mm", 50), "p95": _q(spine, "across_mm", 95)},
@@ -112,7 +113,8 @@ def _all_lines(a: dict[str, Any]) -> list[str]:
     c, f = a["acceptance"], a["fused"]
     lines = [
         f"search: {a['search_success']:.1%} within {SUCCESS_MM:g} mm across, capture range "
-        f"{a['capture_range_mm']:.0f} mm, {a['search_ms']:.0f} ms",
+        f"{a['capture_range_mm']:.0f} mm, {a['search_ms']:.0f} ms, {a['search_cpu_s']['median']:.2f} s of CPU, "
+        f"at most {a['search_cpu_s']['max']:.2f}",
         f"search from +-30 deg, +-100 mm and +-60 mm: {a['wide_success']:.1%}",
         f"tracking (spine): {a['tracking_across_mm']['median']:.2f} mm across, 95 % "
         f"{a['tracking_across_mm']['p95']:.2f}; {a['tracking_ms']:.1f} ms a frame",
