@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.geometry import ArmJoints
+from fluoronav.stream.look import Look
 
 Float = NDArray[np.float64]
 Status = Literal["searching", "tracking", "degraded", "lost", "no_model"]
@@ -315,6 +316,8 @@ class FrameRecord:
         Why a network does not run on what the launch file asks for; empty when it does. Written by the chain.
     tool_faults : dict
         By tool, in words: why the tracker's poses of it are not believed.
+    look : Look or None
+        None where no detection runs.
     models : dict
         SHA-256 by name of the networks that had a part in it. Written by the chain.
     joints : ArmJoints or None
@@ -348,6 +351,7 @@ class FrameRecord:
     registration: RegistrationResult | None = None
     objects: tuple[ObjectPose, ...] = ()
     detections: tuple[Detection, ...] = ()
+    look: Look | None = None
     drift: Drift | None = None
     engine_fault: str = ""
     tool_faults: dict[str, str] = field(default_factory=dict[str, str])
