@@ -30,6 +30,14 @@ Bool = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
+class DoubtLimits:
+    """When a tile is looked at again in the next frames, since it may show a new instrument; all chosen on scenes."""
+
+    min_score: float = 0.05  # joint score of a candidate that is of no track
+    looks: int = 5  # at the tile after the last such candidate
+
+
+@dataclass(frozen=True)
 class FollowingLimits:
     """How a line is followed without the first network; pixels are those of a 1024 image. All chosen."""
 
@@ -39,7 +47,7 @@ class FollowingLimits:
     trimmed_px: float = 4.0  # behind the tip: nearer points of the line give way to the tip itself
 
 
-LIMITS = FollowingLimits()
+DOUBT, LIMITS = DoubtLimits(), FollowingLimits()
 
 
 @dataclass(frozen=True)
@@ -63,6 +71,7 @@ class _Remembered:
 
     candidate: Candidate
     leaves_field: bool
+    score: float = 0.0
     track: str = ""
 
 
@@ -82,6 +91,7 @@ class Attention:
         self._remembered: list[_Remembered] = []
         self._looked: list[_Remembered] = []  # of this frame, in the order of its detections: fresh ones, known ones
         self._fresh_count = 0
+        self._doubtful = dict.fromkeys(range(len(TILES)), 0)  # looks at each tile that are left
         self._field_mask: Bool | None = None
 
     def wanted(self, frame: FrameRecord, tracks: Sequence[Expected]) -> list[Plan]:
@@ -96,6 +106,7 @@ class Attention:
         self._take_field(frame)
         self._schedule.begin(frame.t_local)
         needed = {tile for track in tracks if self._needs_a_look(track) for tile in self._tiles_of(track.there)}
+        needed |= {tile for tile, looks in self._doubtful.items() if looks}
         tiles = self._schedule.due(needed)
         plans = [Plan("whole")] if tiles is None else [Plan("part", tuple(tiles))]
         if tiles is None:
@@ -133,6 +144,10 @@ class Attention:
         # The other end of a line may lie in a tile that this frame does not look at.
         context = [r.candidate for r in kept if id(r) not in replaced]
         scores = joint_scores([*candidates, *context], frame.full_field_mask, frame.corrected.shape)
+        for now, score in zip(self._looked, scores, strict=False):
+            now.score = float(score)
+        for tile in looked_at:
+            self._doubtful[tile] = max(self._doubtful[tile] - 1, 0)
         self._schedule.looked(looked_at)
         self._remembered, self._fresh_count = kept, len(fresh)
         return [replace(c.second, score=float(s)) for c, s in zip(candidates, scores, strict=False)]
@@ -151,6 +166,8 @@ class Attention:
                 self._remembered = [r for r in self._remembered if r.track != now.track]
             if now.track or k < self._fresh_count:
                 self._remembered.append(now)
+            if not now.track and now.score >= DOUBT.min_score:
+                self._doubtful.update(dict.fromkeys(self._tiles_of(now.candidate.second), DOUBT.looks))
         self._looked = []
 
     def _fresh(self, frame: FrameRecord, plan: Plan, min_score: float) -> list[Proposal]:
