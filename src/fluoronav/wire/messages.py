@@ -292,9 +292,9 @@ class Overlay(Message, kw_only=True):
         list[ObjectRegistration] | UnsetType | None,
         doc("where the case names rigid objects: those that have a pose of their own at the moment"),
     ] = UNSET
-    look: Annotated[
-        Look | UnsetType | None, doc("where the launch file names `detection`: what it has looked at")
-    ] = UNSET
+    look: Annotated[Look | UnsetType | None, doc("where the launch file names `detection`: what it has looked at")] = (
+        UNSET
+    )
 
 
 class Alert(Message, kw_only=True):
