@@ -316,8 +316,6 @@ class FrameRecord:
         Why a network does not run on what the launch file asks for; empty when it does. Written by the chain.
     tool_faults : dict
         By tool, in words: why the tracker's poses of it are not believed.
-    look : Look or None
-        None where no detection runs.
     models : dict
         SHA-256 by name of the networks that had a part in it. Written by the chain.
     joints : ArmJoints or None

@@ -8,7 +8,7 @@ from typing import Literal
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Which part of a frame the detection has looked at.
+    """Which part of a frame the detection has looked at; the frame record has none where no detection runs.
 
     Attributes
     ----------

@@ -86,7 +86,7 @@ def test_a_known_instrument_is_measured_in_every_frame_whatever_tile_is_looked_a
 
 
 def test_what_is_known_is_measured_where_there_is_time_for_nothing_else(stream, monkeypatch):
-    for _ in range(8):
+    for _ in range(12):
         stream.frame((500, 500), 0.5)
     for kind in ("whole", "part"):
         monkeypatch.setitem(stream.stage._paces, kind, Pace(1e9))
@@ -98,7 +98,7 @@ def test_what_is_known_is_measured_where_there_is_time_for_nothing_else(stream, 
 
 
 def test_an_instrument_that_is_gone_leaves_no_ghost(stream):
-    for _ in range(8):
+    for _ in range(12):
         frame = stream.frame((560, 470), 2.0)
     assert len(frame.detections) == 1
     ages = []
@@ -108,7 +108,7 @@ def test_an_instrument_that_is_gone_leaves_no_ghost(stream):
 
 
 def test_a_jump_is_followed_as_a_new_instrument_is_found(stream):
-    for _ in range(8):
+    for _ in range(12):
         stream.frame((400, 400), 3.6)
     shown = [stream.frame((650, 640), 0.6).detections for _ in range(12)]
     fresh = [[d for d in found if d.age == 0 and np.linalg.norm(d.tip_px - (650, 640)) < 4] for found in shown]

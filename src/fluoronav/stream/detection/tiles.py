@@ -130,11 +130,14 @@ class TileSchedule:
         """
         if self.overdue:
             return None
-        by_age = self._by_age()
-        share = int(np.ceil(len(by_age) * self._period_ms / LIMITS.whole_every_ms))
-        chosen = by_age[: max(share, 1)]
-        chosen += [k for k in sorted(set(wanted)) if k in self._in_field and k not in chosen]
-        return None if len(chosen) > LIMITS.max_tiles else chosen
+        by_age, needed = self._by_age(), [k for k in sorted(set(wanted)) if k in self._in_field]
+        share = by_age[: max(int(np.ceil(len(by_age) * self._period_ms / LIMITS.whole_every_ms)), 1)]
+        chosen = share + [k for k in needed if k not in share]
+        if len(chosen) <= LIMITS.max_tiles:
+            return chosen
+        # The others can wait for another frame.
+        patient = self._age_ms(by_age[0]) + self._period_ms <= LIMITS.whole_every_ms
+        return needed if patient and len(needed) <= LIMITS.max_tiles else None
 
     def oldest(self) -> list[int]:
         """As many tiles as a frame may have, those first that were not looked at for longest."""
