@@ -1,12 +1,13 @@
-"""Writes engines/instruments.int8.onnx and engines/instrument-strips.int8.onnx, for CPUs that are faster in 8 bits.
+"""Writes engines/*.int8.onnx of the instruments' networks, for CPUs that are faster in 8 bits.
 
     pip install -e '.[cpu,train]'
     python engines/training/quantise.py --data ../shared/data --out engines
 
 Run it after each training. The ranges of activations are calibrated on scenes like those of training, with another
-seed. It prints the loss in both precisions on scenes that were used neither for training nor for calibration. The
-manifest gets the hash of each model and the deviation of its output on the parity example (`entries_in_8_bits.py`). On
-a CPU where the deviation is larger, the single-precision network runs instead.
+seed. Weights have 7 bits, so that no CPU's sums saturate. It prints the loss in both precisions on scenes that were
+used neither for training nor for calibration. The manifest gets the hash of each model and the deviation of its output
+on the parity example (`entries_in_8_bits.py`). On a CPU where the deviation is larger, the single-precision network
+runs instead.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import train_instruments as first  # beside this file
 import train_strips as second
 from entries_in_8_bits import write_entry
 from examples import Examples, Growing, kept_or_made
+from tiles import write_tiles
 from tqdm import tqdm
 
 from fluoronav.imaging.inference import InferenceSettings, Model
@@ -94,6 +96,8 @@ def main() -> None:
         short = replace(quantised(approved(path), calibrating), path=file)
         file.write_bytes(short.content)
         write_entry(path, short)
+        if name == "instruments":
+            write_tiles(options.out)
         for precision in ("fp32", "int8"):
             model = Model(path, InferenceSettings.model_validate({"cpu_precision": precision}))
             print(f"{name}: loss in {precision}: {loss(model):.4f}")

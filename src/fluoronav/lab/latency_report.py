@@ -12,7 +12,6 @@ import numpy as np
 from fluoronav.lab import machine
 from fluoronav.lab.simulation.rig import CapturedRun, tracking_errors, why_without_a_pose
 
-_SKIPPED_MS = 0.5  # chosen: a detection stage that had no time for its networks takes less
 _QUANTILES = {"p50": 50, "p90": 90, "p99": 99, "p99_9": 99.9, "max": 100}
 
 
@@ -101,14 +100,15 @@ def _tracking(overlays: list[dict[str, Any]], errors: dict[str, np.ndarray]) -> 
     measured = len(errors["tre_mm"]) > 0
     statuses = [o["status"] for o in overlays]
     # Without a pose the instruments are predicted only.
-    detection = [o["stages"]["detection"] for o in overlays if o["registration"] and "detection" in o["stages"]]
+    looks = [o["look"]["kind"] for o in overlays if o["registration"] and o.get("look")]
     return {
         **{name: absolute(errors[name]) for name in ("across_mm", "along_mm", "space_mm", "tre_mm", "tre_image_mm")},
         "covered_space": float((errors["space_mm"] <= errors["tre_mm"]).mean()) if measured else None,
         "covered_image": float((errors["across_mm"] <= errors["tre_image_mm"]).mean()) if measured else None,
         "with_pose": sum(o["registration"] is not None for o in overlays),
         "status": {s: statuses.count(s) for s in sorted(set(statuses))},
-        "detection_ran": float(np.mean(np.array(detection) > _SKIPPED_MS)) if detection else None,
+        "detection_ran": 1 - looks.count("none") / len(looks) if looks else None,
+        "detection_looks": {kind: looks.count(kind) for kind in sorted(set(looks))},
     }
 
 
@@ -139,7 +139,8 @@ def table(result: dict[str, Any]) -> str:
         if f["missed"] > f["overlays"] / 2:
             lines.append(f"MOST FRAMES WERE LATE: {f['missed']} of {f['overlays']} overlays came after the deadline")
     if t["detection_ran"] is not None:
-        lines.append(f"detection looked in {t['detection_ran']:.0%} of the frames with a pose")
+        kinds = ", ".join(f"{kind} {count}" for kind, count in t["detection_looks"].items())
+        lines.append(f"detection looked in {t['detection_ran']:.1%} of the frames with a pose ({kinds})")
     if result["keyframes"]:
         lines.append(
             "keyframes rendered: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in result["keyframes"].items())

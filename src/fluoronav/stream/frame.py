@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.geometry import ArmJoints
+from fluoronav.stream.look import Look
 
 Float = NDArray[np.float64]
 Status = Literal["searching", "tracking", "degraded", "lost", "no_model"]
@@ -348,6 +349,7 @@ class FrameRecord:
     registration: RegistrationResult | None = None
     objects: tuple[ObjectPose, ...] = ()
     detections: tuple[Detection, ...] = ()
+    look: Look | None = None
     drift: Drift | None = None
     engine_fault: str = ""
     tool_faults: dict[str, str] = field(default_factory=dict[str, str])

@@ -246,6 +246,26 @@ class Outline(msgspec.Struct, kw_only=True):
     paths: Annotated[list[list[Pixel]], doc("closed lines, px")]
 
 
+class Look(msgspec.Struct, kw_only=True):
+    """Which part of the frame the detection of instruments has looked at."""
+
+    kind: Annotated[
+        Literal["whole", "part", "known", "none"],
+        doc("all of it; some areas and about the known instruments; about these alone; nothing"),
+    ]
+    areas_px: Annotated[
+        list[Annotated[list[Number], Meta(min_length=4, max_length=4)]],
+        doc("of a part: [left, top, right, bottom] of each area, px"),
+    ]
+    reason: Annotated[
+        Literal["", "time", "rest", "searching", "no_field"],
+        doc(
+            "why it was not more than the known instruments: too little time; a rest after it made a frame late; the "
+            "patient is searched for; no field of view. Else empty"
+        ),
+    ]
+
+
 class Overlay(Message, kw_only=True):
     """One per frame taken up; `t_sent` and `missed` are set when it leaves."""
 
@@ -272,6 +292,9 @@ class Overlay(Message, kw_only=True):
         list[ObjectRegistration] | UnsetType | None,
         doc("where the case names rigid objects: those that have a pose of their own at the moment"),
     ] = UNSET
+    look: Annotated[Look | UnsetType | None, doc("where the launch file names `detection`: what it has looked at")] = (
+        UNSET
+    )
 
 
 class Alert(Message, kw_only=True):
@@ -358,6 +381,9 @@ class Health(Message, kw_only=True):
     keyframes: Annotated[
         dict[str, Count] | UnsetType,
         doc("keyframes of the registration rendered since the start, `in_frames` and `beside` the frame path"),
+    ] = UNSET
+    looks: Annotated[
+        dict[str, Count] | UnsetType, doc("frames since the start of the case, by `look.kind` of their overlays")
     ] = UNSET
     clock_offset_ms: Annotated[Number, doc("this computer's clock minus the grabber's, ms")]
     engine: Annotated[dict[str, str], doc("what each stage runs on, by its name")]

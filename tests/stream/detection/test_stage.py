@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from tests.stream.detection.detections import detection
 
+from fluoronav.stream.detection.candidates import Proposal
 from fluoronav.stream.detection.identity import IdentityTracker
 from fluoronav.stream.detection.stage import DetectionStage
 from fluoronav.stream.detection.strip_image import ACROSS_SCALE_PX, OUTPUTS, TURN_SCALE_DEG
@@ -120,7 +121,7 @@ def test_lines_that_cross_at_small_angles_are_told_apart(rng):
 def test_a_candidate_is_judged_again_only_where_its_tip_moved(camera):
     detector = TwoStageDetector(camera)
     still, moves, none = detection(500, 500), detection(200, 800), detection(800, 200)
-    detector.candidates = SimpleNamespace(detect=lambda frame, min_score: [still, moves, none])
+    detector.candidates = SimpleNamespace(propose=proposing(still, moves, none))
     asked = []
 
     def judge(frame, candidates):
@@ -145,7 +146,7 @@ def test_an_axis_that_was_measured_along_something_else_is_as_the_strip_shows_it
     """Regression: a screw of which 100 px were in view was found 11 degrees off, and counted as none."""
     detector = TwoStageDetector(camera)
     well, turned, beside = detection(500, 500), detection(200, 800), detection(800, 200)
-    detector.candidates = SimpleNamespace(detect=lambda frame, min_score: [well, turned, beside])
+    detector.candidates = SimpleNamespace(propose=proposing(well, turned, beside))
     answers = np.zeros((3, OUTPUTS), np.float32)
     answers[:, 0], answers[:, 6] = 5.0, -1.0
     answers[0, 7:9] = 1.9 / ACROSS_SCALE_PX, 1.9 / TURN_SCALE_DEG  # no more than it may be wrong itself
@@ -167,6 +168,11 @@ def test_an_axis_that_was_measured_along_something_else_is_as_the_strip_shows_it
     assert np.rad2deg(np.arctan2(b.direction[1], b.direction[0])) == pytest.approx(4.0)
     np.testing.assert_allclose(c.tip_px, [800, 197.5], atol=1e-3)  # the axis runs along the columns
     assert b.sigma_deg == c.sigma_deg > a.sigma_deg
+
+
+def proposing(*detections):
+    """A first network that proposes these."""
+    return lambda frame, min_score, tiles: [Proposal(d, np.array([d.tip_px, d.tail_px])) for d in detections]
 
 
 def blank_frame():
@@ -248,17 +254,17 @@ def test_a_false_alarm_of_one_frame_is_never_shown():
 def test_a_computer_that_is_too_slow_for_it_tries_ever_less_often_and_a_slow_frame_ends_nothing(camera, monkeypatch):
     """Regressions: it was tried again after every thirty frames, and each time made a frame late; one frame of 110 ms
     ended it for twenty seconds."""
-    stage = DetectionStage()
+    stage = DetectionStage(looks="whole")
     stage.prepare(None, camera)
     clock, took, tried = [0.0], [0.040], []
     monkeypatch.setattr("fluoronav.stream.frame.time.perf_counter", lambda: clock[0])
 
-    def find(frame, min_score):
+    def look(frame, plan, tracks):
         tried.append(frame.seq)
         clock[0] += took[0]
-        return []
+        return ()
 
-    monkeypatch.setattr(stage, "find", find)
+    monkeypatch.setattr(stage, "look", look)
 
     def run(first, count):
         tried.clear()
@@ -282,20 +288,20 @@ def test_a_computer_that_is_too_slow_for_it_tries_ever_less_often_and_a_slow_fra
 
 def test_it_is_left_out_when_its_spread_and_not_its_mean_would_make_frames_late(camera, monkeypatch, rng):
     """Regression: mean and spread said that it would fit, and one frame in twenty was late."""
-    stage = DetectionStage()
+    stage = DetectionStage(looks="whole")
     stage.prepare(None, camera)
     clock, late, tried = [0.0], [], []
     monkeypatch.setattr("fluoronav.stream.frame.time.perf_counter", lambda: clock[0])
 
-    def find(frame, min_score):
+    def look(frame, plan, tracks):
         took_ms = 16.0 if rng.random() < 0.05 else 8.0
         tried.append(frame.seq)
         if took_ms > 14:
             late.append(frame.seq)
         clock[0] += took_ms / 1000
-        return []
+        return ()
 
-    monkeypatch.setattr(stage, "find", find)
+    monkeypatch.setattr(stage, "look", look)
     for seq in range(4000):
         frame = FrameRecord.of_counts(np.zeros((8, 8), np.uint16), seq=seq)
         frame.full_field_mask, frame.status = np.ones((8, 8), bool), "tracking"

@@ -85,7 +85,7 @@ def _for_the_cpu(path: Path, settings: InferenceSettings) -> tuple[Approved | No
     if asked == "fp32":
         return None, "fp32 was asked for"
     if asked == "auto" and not fast_here():
-        return None, "this CPU has no instructions for 8 bits (AVX-512 VNNI, AVX-VNNI)"
+        return None, "this CPU is not known to be faster in 8 bits (it has no AVX2)"
     if (short := approved_in_8_bits(path)) is None:
         return None, "it does not ship in 8 bits"
-    return short, "this CPU has instructions for 8 bits" if asked == "auto" else "int8 was asked for"
+    return short, "this CPU is faster in 8 bits" if asked == "auto" else "int8 was asked for"

@@ -9,7 +9,6 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.imaging.inference.eight_bits import fast_here
 from fluoronav.imaging.inference.manifest import Approved, ModelError, in_a_line
 from fluoronav.imaging.inference.settings import Engine, Unavailable
 
@@ -85,9 +84,6 @@ def loaded(model: Approved, engine: Engine, threads: int, provider_options: Mapp
     options.inter_op_num_threads = 1
     # A thread that spins while it waits takes a core from the frame path.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    if model.bits == 8 and not fast_here():
-        # The default kernels for such a CPU add products in 16 bits, which saturate; these use 32 bits.
-        options.add_session_config_entry("session.x64quantprecision", "1")
     options.log_severity_level = 4
     providers = _providers(onnxruntime, options, engine, threads, provider_options or {})
     try:

@@ -31,7 +31,7 @@ class InferenceSettings(BaseModel):
     cpu_precision: Literal["auto", "fp32", "int8"] = Field(
         default="auto",
         description="of networks that ship in 8 bits, too, by ONNX Runtime on a CPU; auto takes 8 bits where the CPU "
-        "has instructions for them (AVX-512 VNNI, AVX-VNNI) and they are right there",
+        "is faster so (AVX2, VNNI) and they are right there",
     )
     threads: int = Field(default=2, ge=1, le=64, description="of the CPU")
     denoiser: Literal["auto", "filter", "network"] = Field(

@@ -20,6 +20,8 @@ from fluoronav.stream.detection.stage import DetectionStage
 from fluoronav.stream.frame import Budget, Detection, FrameRecord
 from fluoronav.stream.preprocessing.stage import AttenuationStage
 
+LOOKS = ("shares", "whole")  # as on a CPU, and as on a GPU
+_FRAME_NS = 33_333_333  # between two frames: 30 a second
 _PIECE = 5  # sequences made from one seed, so that results do not depend on the number of processes
 
 
@@ -116,10 +118,11 @@ def moving(
         ``shown`` (fraction of the instruments in view that are shown, after the first two frames);
         ``shown_tip_in_sight`` (the same of those whose tip is not hidden), both with ``..._95``; ``tip_px`` (error of
         the tips shown, ``median`` and ``p95``); ``switches`` (changes of identity); ``false_per_frame``;
-        ``false_per_1000_frames`` (each identity counted once); ``photons``, ``sequences``, ``frames``.
+        ``false_per_1000_frames`` (each identity counted once); ``photons``, ``sequences``, ``frames``. These are of
+        looks in shares, as on a CPU; ``whole`` has the same of looks at the whole of each of these frames.
     """
     pieces = [(min(_PIECE, sequences - first), frames, photons, seed + first) for first in range(0, sequences, _PIECE)]
-    of_each: list[Shown] = []
+    of_each: list[dict[str, Shown]] = []
     # Sessions of a network do not survive a fork.
     pool = ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), _begin, (camera, backgrounds))
     bar = tqdm(total=sequences, desc=f"moving instruments at {photons:g} photons", unit="sequence")
@@ -127,7 +130,8 @@ def moving(
         for some in pool.map(_piece, pieces):
             of_each += some
             bar.update(len(some))
-    return figures(of_each) | {"photons": photons}
+    in_shares, whole = (figures([shown[looks] for shown in of_each]) for looks in LOOKS)
+    return in_shares | {"photons": photons, "whole": whole}
 
 
 def figures(of_each: list[Shown]) -> dict[str, Any]:
@@ -169,33 +173,35 @@ def _interval_95(shown: list[int], due: list[int]) -> tuple[float, float]:
 
 
 _maker: SceneMaker
-_stages: tuple[AttenuationStage, DetectionStage]
+_attenuation: AttenuationStage
+_detection: dict[str, DetectionStage]
 
 
 def _begin(camera: Camera, backgrounds: list[Background]) -> None:
-    global _maker, _stages
+    global _maker, _attenuation, _detection
     cv2.setNumThreads(1)  # the other processes have the other cores
     _maker = SceneMaker(camera, backgrounds, unseen_shape)
-    _stages = AttenuationStage(), DetectionStage(InferenceSettings(threads=1))
+    _attenuation = AttenuationStage()
+    _detection = {looks: DetectionStage(InferenceSettings(threads=1), looks) for looks in LOOKS}
 
 
-def _piece(work: tuple[int, int, float, int]) -> list[Shown]:
+def _piece(work: tuple[int, int, float, int]) -> list[dict[str, Shown]]:
     sequences, frames, photons, seed = work
-    attenuation, detection = _stages
     # No dose has the scenes of another.
     rng = np.random.default_rng([seed, round(photons)])
     done = []
     for _ in range(sequences):
-        attenuation.prepare(None, _maker.camera)
-        detection.prepare(None, _maker.camera)
-        done.append(Shown())
+        for stage in (_attenuation, *_detection.values()):
+            stage.prepare(None, _maker.camera)
+        done.append({looks: Shown() for looks in LOOKS})
         for k, (counts, placed) in enumerate(_maker.sequence(rng, frames, photons)):
-            frame = FrameRecord.of_counts(counts, seq=k)
-            attenuation.process(frame, Budget(1e6))
-            detection.process(frame, Budget(1e6))
-            attenuation.idle(frame, Budget(1e6))
-            if k >= LIMITS.first_frame:
-                done[-1].add(frame.detections, placed, _maker.camera)
+            frame = FrameRecord.of_counts(counts, seq=k, t_acq=(k + 1) * _FRAME_NS)
+            _attenuation.process(frame, Budget(1e6))
+            for looks, stage in _detection.items():
+                stage.process(frame, Budget(1e6))
+                if k >= LIMITS.first_frame:
+                    done[-1][looks].add(frame.detections, placed, _maker.camera)
+            _attenuation.idle(frame, Budget(1e6))
     return done
 
 

@@ -39,6 +39,23 @@ class IdentityLimits:
 LIMITS = IdentityLimits()
 
 
+@dataclass(frozen=True)
+class Expected:
+    """A track, and where its instrument is expected in the next frame.
+
+    Attributes
+    ----------
+    id : str
+    there : Detection
+    sure : bool
+        It is shown, and was found in the last frame.
+    """
+
+    id: str
+    there: Detection
+    sure: bool
+
+
 @dataclass
 class _Track:
     id: str
@@ -59,6 +76,11 @@ class IdentityTracker:
     ----------
     scale : float
         Frame pixels in one pixel of a 1024 image.
+
+    Attributes
+    ----------
+    tracks_of : dict of int to str
+        Identities by the number of the detection that continued or started a track in the last :meth:`update`.
     """
 
     def __init__(self, scale: float) -> None:
@@ -68,6 +90,14 @@ class IdentityTracker:
         self._tracks: list[_Track] = []
         self._made = 0
         self._now = 0
+        self.tracks_of: dict[int, str] = {}
+
+    def expected(self) -> list[Expected]:
+        """The tracks, and where they are expected in the next frame."""
+        return [
+            Expected(t.id, self._carried(t, t.missed + 1), t.hits >= LIMITS.hits_to_show and not t.missed)
+            for t in self._tracks
+        ]
 
     def update(
         self, detections: list[Detection], min_new_score: float = 0.0, t_local: int = 0
@@ -92,12 +122,14 @@ class IdentityTracker:
         for t, k in pairs:
             self._continue(self._tracks[t], detections[k])
         continued, taken = {t for t, _ in pairs}, {k for _, k in pairs}
+        self.tracks_of = {k: self._tracks[t].id for t, k in pairs}
         for t, track in enumerate(self._tracks):
             if t not in continued:
                 track.missed += 1
         for k, detection in enumerate(detections):
             if k not in taken and detection.score >= min_new_score:
                 self._start(detection)
+                self.tracks_of[k] = self._tracks[-1].id
         self._tracks = [t for t in self._tracks if self._lives(t)]
         return tuple(self._shown(t) for t in self._tracks if t.hits >= LIMITS.hits_to_show)
 

@@ -59,15 +59,16 @@ class NetworkInput:
         self._weight += np.float32(1e-3)
 
     def write(self, attenuation: Float32, fine: Float32, out: Float32) -> None:
-        """Writes the channels of the input.
+        """Writes the channels of the input; see :meth:`take` and :meth:`write_part`."""
+        self.take(attenuation)
+        self.write_part(fine, 0, 0, out)
+
+    def take(self, attenuation: Float32) -> None:
+        """Takes a frame, of which parts are written then.
 
         Parameters
         ----------
         attenuation : ndarray of float32, shape (256, 256)
-        fine : ndarray of float32, shape (512, 512)
-            The same at twice the resolution.
-        out : ndarray of float32, shape (5, 256, 256)
-            0 outside the field of view.
         """
         # Outside the field its mean is taken, or the field's edge would be the strongest detail.
         mean = np.float32(np.vdot(attenuation, self._mask) / self._sum)
@@ -77,7 +78,22 @@ class NetworkInput:
         self._smoothen(whole, smooth)
         smooth /= self._weight
         smooth += mean
-        _write_detail(fine, smooth, self._detail_mask, np.float32(SCALING.clip), out)
+
+    def write_part(self, fine: Float32, row: int, col: int, out: Float32) -> None:
+        """Writes the channels of a part of the frame that was taken.
+
+        Parameters
+        ----------
+        fine : ndarray of float32, shape (512, 512)
+            Attenuation of that frame at twice the resolution.
+        row, col : int
+            The part's upper left corner in the input.
+        out : ndarray of float32, shape (5, rows, cols)
+            0 outside the field of view.
+        """
+        rows, cols = out.shape[1:]
+        _write_detail(fine, self._smooth, self._detail_mask, np.float32(SCALING.clip), row, col, out)
+        whole = self._whole[row : row + rows, col : col + cols]
         np.multiply(whole, np.float32(1 / SCALING.whole_range), out=out[4])
         np.clip(out[4], -SCALING.clip, SCALING.clip, out=out[4])
 
@@ -90,20 +106,21 @@ class NetworkInput:
 
 
 @njit(fastmath=True, nogil=True, boundscheck=False, cache=True)
-def _write_detail(fine, smooth, scale, clip, out):
+def _write_detail(fine, smooth, scale, clip, row, col, out):
     """Difference of the fine image from the smooth one, enlarged bilinearly to twice its size, in four channels."""
-    side = smooth.shape[0]
+    side, (rows, cols) = smooth.shape[0], out.shape[1:]
     near, far = np.float32(0.75), np.float32(0.25)
-    blend = np.empty(side + 2, np.float32)  # of two rows, with a neighbour at each end
-    for i in range(side):
+    blend = np.empty(cols + 2, np.float32)  # of two rows, with a neighbour at each end
+    for i in range(rows):
+        here = row + i
         for di in range(2):
-            k = min(max(i - 1 + 2 * di, 0), side - 1)
-            for j in range(side):
-                blend[j + 1] = near * smooth[i, j] + far * smooth[k, j]
-            blend[0], blend[side + 1] = blend[1], blend[side]
-            fine_row, scale_row = fine[2 * i + di], scale[2 * i + di]
+            k = min(max(here - 1 + 2 * di, 0), side - 1)
+            for j in range(cols + 2):
+                m = min(max(col + j - 1, 0), side - 1)
+                blend[j] = near * smooth[here, m] + far * smooth[k, m]
+            fine_row, scale_row = fine[2 * here + di, 2 * col :], scale[2 * here + di, 2 * col :]
             for dj in range(2):
                 channel, neighbour = out[2 * di + dj, i], blend[2 * dj :]
-                for j in range(side):
+                for j in range(cols):
                     detail = fine_row[2 * j + dj] - (near * blend[j + 1] + far * neighbour[j])
                     channel[j] = min(max(scale_row[2 * j + dj] * detail, -clip), clip)

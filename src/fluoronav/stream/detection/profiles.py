@@ -30,6 +30,7 @@ SAMPLING = Sampling()
 # Kernels take scalars.
 _MIN_SIGNAL = SAMPLING.min_signal
 _SATURATION_EXPONENT, _SATURATION_STEP_PX = SAMPLING.saturation_exponent, SAMPLING.saturation_step_px
+_FULL_SCALE = {np.dtype(t): float(np.iinfo(t).max) for t in (np.uint8, np.uint16)}  # np.iinfo takes 20 us
 _FRACTION_BITS = 16  # places are integers of this many binary digits after the point: shifts are faster than rounding
 
 
@@ -67,7 +68,7 @@ def attenuation_profiles(
         Minus the logarithm of the counts' running mean of three along each line.
     """
     out = np.empty((len(starts), columns), np.float32)
-    full = float(np.iinfo(counts.dtype).max)
+    full = _FULL_SCALE[counts.dtype]
     _sample(counts, starts, step[0], step[1], out)
     _reciprocal(out, 1.0, dark, full, inverse)
     return np.log(out, out=out)
@@ -163,7 +164,7 @@ def attenuation_in_cells(
     out : ndarray of float32, shape (n, m)
         Written to.
     """
-    full = float(np.iinfo(counts.dtype).max)
+    full = _FULL_SCALE[counts.dtype]
     taps = max(int(np.ceil(max(np.linalg.norm(along), np.linalg.norm(across)) / SAMPLING.max_pixel_distance)), 1)
     _sum_cells(np.ascontiguousarray(counts), corner, along, across, taps, out)
     _reciprocal(out, 1 / taps**2, dark, full, inverse)

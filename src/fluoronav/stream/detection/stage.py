@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from fluoronav.imaging.inference import InferenceSettings
-from fluoronav.stream.detection.identity import IdentityTracker
-from fluoronav.stream.detection.joint_score import joint_scores
+from fluoronav.stream.detection.attention import Attention, Plan
+from fluoronav.stream.detection.identity import Expected, IdentityTracker
+from fluoronav.stream.detection.network_input import INPUT_PX
+from fluoronav.stream.detection.pace import Pace
 from fluoronav.stream.detection.same_instrument import same_instrument
+from fluoronav.stream.detection.tiles import TILE_PX, TILES
 from fluoronav.stream.detection.two_stage import TwoStageDetector
-from fluoronav.stream.frame import RESERVE_MS, Budget, Detection, FrameRecord
+from fluoronav.stream.frame import Budget, Detection, FrameRecord
+from fluoronav.stream.look import Look
 
 
 @dataclass(frozen=True)
@@ -23,39 +28,44 @@ class ScoreLimits:
 
 
 @dataclass(frozen=True)
-class TimeLimits:
-    """How the detection adapts to a computer's speed; all chosen on simulated times and two computers."""
+class FirstTimes:
+    """Times that are assumed before the first look of each kind; chosen: those of a computer with AVX-512 VNNI."""
 
-    first_ms: float = 8.0  # assumed before the first frame
-    overrun_fraction: float = 0.01  # of frames that may take longer than the estimate
-    step_ms: float = 1.0  # of the estimate
-    excess_gain: float = 0.25  # fraction of a large excess that is taken from one frame
-    max_step_ms: float = 4.0  # one slow frame must not suspend the detection for seconds
-    skipped_decay: float = 0.999  # of the estimate in a frame that is skipped, so that it is tried again
-    # Frames skipped after one that the detection made late, doubled after the next such frame.
-    min_rest_frames: int = 4
-    max_rest_frames: int = 1800
+    whole_ms: float = 8.0
+    part_ms: float = 4.0
+    known_ms: float = 1.0
 
 
-SCORES, TIMES = ScoreLimits(), TimeLimits()
+SCORES, FIRST_TIMES = ScoreLimits(), FirstTimes()
 
 
 class DetectionStage:
     """Finds K-wires, drills, screws and needles in each frame.
 
-    Without time for it, and while the patient is searched for, the instruments of the last frames are carried on with
-    their age.
+    On a CPU a frame looks at one or two tiles in turn, and about the known instruments; on a GPU at all of it. Without
+    time for that, and while the patient is searched for, the instruments of the last frames are carried on with their
+    age.
+
+    Parameters
+    ----------
+    inference : InferenceSettings, optional
+        The CPU by default.
+    looks : {"auto", "whole", "shares"}
+        At all of each frame, or in shares. `auto` decides by what runs the networks.
     """
 
     name = "detection"
     reads = frozenset({"corrected", "dark", "pyramid", "full_field_mask"})
-    writes = frozenset({"detections"})
+    writes = frozenset({"detections", "look"})
 
-    def __init__(self, inference: InferenceSettings | None = None) -> None:
-        self._inference = inference or InferenceSettings()
+    def __init__(
+        self, inference: InferenceSettings | None = None, looks: Literal["auto", "whole", "shares"] = "auto"
+    ) -> None:
+        self._inference, self._looks = inference or InferenceSettings(), looks
         self.engine = "none"
-        self._estimate_ms = TIMES.first_ms
-        self._rest_frames = self._resting = 0
+        self._paces = {
+            "whole": Pace(FIRST_TIMES.whole_ms), "part": Pace(FIRST_TIMES.part_ms), "known": Pace(FIRST_TIMES.known_ms)
+        }  # fmt: skip
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         progress("detection: model")
@@ -63,36 +73,68 @@ class DetectionStage:
         self.engine = self.detector.provider
         self._longest = max(camera.rows, camera.cols)
         self._identity = IdentityTracker(self._longest / 1024)
+        self._attention = Attention(self.detector, self._longest)
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
         self.engine = self.detector.provider
-        left = budget.left_ms()
-        # A search uses both cores, and without its pose a detection has no place in the patient.
-        busy = frame.last_status == "searching" or self._resting > 0
-        self._resting = max(self._resting - 1, 0)
-        if busy or left < self._estimate_ms + RESERVE_MS or frame.full_field_mask is None:
+        left_ms = budget.left_ms()
+        tracks = self._identity.expected()
+        plan, why = self._plan(frame, left_ms, tracks)
+        if plan is None:
             frame.detections = self._identity.update([], t_local=frame.t_local)
-            self._estimate_ms *= TIMES.skipped_decay
-            return
-        frame.detections = self._identity.update(self.find(frame, SCORES.followed), SCORES.new, frame.t_local)
-        self._learn_time(left, left - budget.left_ms())
-
-    def _learn_time(self, left_ms: float, took_ms: float) -> None:
-        """Rests after a late frame, and updates the estimate of the time for all but one in a hundred frames."""
-        # A computer that is too slow for the detection would else make a frame late at each attempt.
-        late = took_ms > left_ms - RESERVE_MS
-        doubled = min(max(2 * self._rest_frames, TIMES.min_rest_frames), TIMES.max_rest_frames)
-        self._rest_frames = self._resting = doubled if late else 0
-        # A running quantile: Robbins and Monro, Ann. Math. Stat. 22:400, 1951.
-        excess_ms = took_ms - self._estimate_ms
-        if excess_ms > 0:
-            step_ms = max(TIMES.step_ms * (1 - TIMES.overrun_fraction), TIMES.excess_gain * excess_ms)
-            self._estimate_ms += min(step_ms, TIMES.max_step_ms)
         else:
-            self._estimate_ms -= TIMES.step_ms * TIMES.overrun_fraction
+            frame.detections = self.look(frame, plan, tracks)
+            self._paces[plan.kind].took(left_ms, left_ms - budget.left_ms())
+        frame.look = Look("none" if plan is None else plan.kind, self._areas_px(plan), why)
+
+    def look(self, frame: FrameRecord, plan: Plan, tracks: Sequence[Expected]) -> tuple[Detection, ...]:
+        """Looks at a part of a frame; returns the tracks to show.
+
+        Parameters
+        ----------
+        frame : FrameRecord
+            With its pyramid and its field mask.
+        plan : Plan
+        tracks : sequence of Expected
+        """
+        scored = self._attention.look(frame, plan, tracks, SCORES.candidate)
+        kept = self._kept(scored, SCORES.followed)
+        shown = self._identity.update([scored[k] for k in kept], SCORES.new, frame.t_local)
+        self._attention.remember({kept[k]: track for k, track in self._identity.tracks_of.items()})
+        return shown
+
+    def _plan(
+        self, frame: FrameRecord, left_ms: float, tracks: Sequence[Expected]
+    ) -> tuple[Plan | None, Literal["", "time", "rest", "searching", "no_field"]]:
+        """What is looked at in the time that is left, and why it is not more."""
+        if frame.full_field_mask is None:
+            return None, "no_field"
+        # A search uses both cores, and without its pose a detection has no place in the patient.
+        if frame.last_status == "searching":
+            for pace in self._paces.values():
+                pace.skipped()
+            return None, "searching"
+        in_shares = self._looks == "shares" or (self._looks == "auto" and not self.detector.first.on_gpu)
+        wanted = self._attention.wanted(frame, tracks) if in_shares else [Plan("whole")]
+        why: Literal["", "time", "rest"] = ""
+        for plan in wanted:
+            pace = self._paces[plan.kind]
+            if pace.fits(left_ms):
+                return plan, why if plan.kind == "known" else ""
+            why = "rest" if pace.resting else "time"
+            pace.skipped()
+        return None, why
+
+    def _areas_px(self, plan: Plan | None) -> tuple[tuple[float, float, float, float], ...]:
+        """The areas of a plan's tiles: left, top, right and bottom edge in pixels of the frame."""
+        if plan is None:
+            return ()
+        px = self._longest / INPUT_PX
+        corners = [(TILES[k].col * px, TILES[k].row * px) for k in plan.tiles]
+        return tuple((x, y, x + TILE_PX * px, y + TILE_PX * px) for x, y in corners)
 
     def find(self, frame: FrameRecord, min_score: float = SCORES.new) -> list[Detection]:
-        """Instruments in one frame, best first, without identities.
+        """Instruments in one frame, all of which is looked at, best first, without identities.
 
         Parameters
         ----------
@@ -101,25 +143,32 @@ class DetectionStage:
         min_score : float
             Minimum joint score, 0 to 1; by default that to start a track.
         """
-        assert frame.full_field_mask is not None
-        candidates = self.detector.detect(frame, SCORES.candidate)
-        scores = joint_scores(candidates, frame.full_field_mask, frame.corrected.shape)
-        scored = [replace(c.second, score=float(score)) for c, score in zip(candidates, scores, strict=True)]
-        kept: list[Detection] = []
+        self._attention = Attention(self.detector, self._longest)
+        scored = self._attention.look(frame, Plan("whole"), [], SCORES.candidate)
+        return [scored[k] for k in self._kept(scored, min_score)]
+
+    def _kept(self, scored: Sequence[Detection], min_score: float) -> list[int]:
+        """Which of a frame's detections count, the best first."""
+        kept: list[int] = []
         scale = self._longest / 1024
-        for d in sorted((d for d in scored if d.score >= min_score), key=lambda d: -d.score):
+        for k in sorted((k for k, d in enumerate(scored) if d.score >= min_score), key=lambda k: -scored[k].score):
             # Both ends of a line may be candidates for its tip, and one tip may be a candidate twice.
-            if not any(same_instrument(d, other, scale) for other in kept):
-                kept.append(d)
+            if not any(same_instrument(scored[k], scored[other], scale) for other in kept):
+                kept.append(k)
         return kept
 
     @property
     def models(self) -> dict[str, str]:
-        return {"instruments": self.detector.first.sha256, "instrument-strips": self.detector.second.sha256}
+        tiles = self.detector.candidates.tile_model
+        return {
+            "instruments": self.detector.first.sha256,
+            "instrument-tiles": tiles.sha256,
+            "instrument-strips": self.detector.second.sha256,
+        }
 
     @property
     def fault(self) -> str:
-        return self.detector.first.fault or self.detector.second.fault
+        return self.detector.first.fault or self.detector.candidates.tile_model.fault or self.detector.second.fault
 
     def idle(self, frame: FrameRecord, budget: Budget) -> None: ...
 

@@ -86,7 +86,7 @@ class Trace:
     path: Float
 
 
-def trace_instruments(maps: Float32, min_score: float = LIMITS.min_score) -> list[Trace]:
+def trace_instruments(maps: Float32, min_score: float = LIMITS.min_score, tips: Float32 | None = None) -> list[Trace]:
     """Traces in the maps, best first; at most eight.
 
     Parameters
@@ -95,10 +95,12 @@ def trace_instruments(maps: Float32, min_score: float = LIMITS.min_score) -> lis
         Probabilities, as :data:`fluoronav.stream.detection.network_input.MAPS` names them.
     min_score : float
         0 to 1.
+    tips : ndarray of float32, shape (rows, cols), optional
+        The map of tips, where not that of the maps: 0 where none is to be proposed.
     """
     line = _any_kind(maps[: len(KINDS)])
     found: list[Trace] = []
-    for tip, probability in _peaks(maps[TIP]):
+    for tip, probability in _peaks(maps[TIP] if tips is None else tips):
         for angle in _line_directions(line, tip[0], tip[1], np.deg2rad(LIMITS.min_angle_deg)):
             path = _follow(line, tip[0], tip[1], angle)
             if len(path) < LIMITS.min_length_px:

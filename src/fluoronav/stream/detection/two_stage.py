@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +11,11 @@ from scipy.special import expit
 
 from fluoronav.geometry import Camera
 from fluoronav.imaging.inference import InferenceSettings, Model, engine
-from fluoronav.stream.detection.candidates import CandidateDetector, warm_up
+from fluoronav.stream.detection.candidates import CandidateDetector, Proposal, warm_up
 from fluoronav.stream.detection.network_input import KINDS
 from fluoronav.stream.detection.profiles import saturation_along
 from fluoronav.stream.detection.strip_image import ACROSS_SCALE_PX, SHIFT_SCALE_PX, TURN_SCALE_DEG, sample_strip
+from fluoronav.stream.detection.tiles import Tile
 from fluoronav.stream.frame import Detection, FrameRecord, blank_counts
 
 Float, Float32 = NDArray[np.float64], NDArray[np.float32]
@@ -60,6 +62,8 @@ class Candidate:
     saturation : float
         0 to 1; high where the detector is saturated ahead of the tip and nearly so on the shaft: a wire that goes on
         there would seem to end, too.
+    path_px : ndarray, shape (n, 2)
+        The line that the first network's maps show, (column, row) from the tip, pixels of the frame.
     """
 
     first: Detection
@@ -67,6 +71,7 @@ class Candidate:
     score_at_first: float
     tip_probability: float
     saturation: float = 0.0
+    path_px: Float = field(default_factory=lambda: np.zeros((0, 2)))
 
 
 class TwoStageDetector:
@@ -104,8 +109,16 @@ class TwoStageDetector:
         min_candidate_score : float
             Minimum score of the first network, 0 to 1.
         """
+        return self.judge(frame, self.propose(frame, min_candidate_score))
+
+    def propose(self, frame: FrameRecord, min_score: float, tiles: Sequence[Tile] | None = None) -> list[Proposal]:
+        """The first network's candidates, best first, at most eight; see :meth:`.CandidateDetector.propose`."""
+        return self.candidates.propose(frame, min_score, tiles)[: LIMITS.max_candidates]
+
+    def judge(self, frame: FrameRecord, proposals: Sequence[Proposal]) -> list[Candidate]:
+        """Each proposal, as the second network judges it."""
         scale, full_scale = self._longest / 1024, float(frame.full_scale)
-        first = self.candidates.detect(frame, min_candidate_score)[: LIMITS.max_candidates]
+        first = [p.first for p in proposals]
         at_first = self._judge(frame, first)
         final = list(at_first)
         max_shift_px = LIMITS.rejudge_shift_px * scale
@@ -123,8 +136,11 @@ class TwoStageDetector:
             Candidate(
                 before, now, once.score, tip_probability,
                 _saturation(frame.corrected, now.tip_px, now.direction, scale, full_scale, frame.inverse),
+                proposal.path_px,
             )
-            for before, (once, _), (now, tip_probability) in zip(first, at_first, final, strict=True)
+            for proposal, before, (once, _), (now, tip_probability) in zip(
+                proposals, first, at_first, final, strict=True
+            )
         ]  # fmt: skip
 
     def _judge(self, frame: FrameRecord, candidates: list[Detection]) -> list[tuple[Detection, float]]:

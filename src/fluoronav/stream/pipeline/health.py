@@ -118,6 +118,7 @@ class Health:
             tools_skipped=tools.skipped if tools else 0,
             tools_rejected=dict(loop.standing.tools_rejected) if loop else {},
             keyframes=self._keyframes(),
+            looks=dict(loop.standing.looks) if loop else {},
             clock_offset_ms=loop.clock_offset_ms if loop else 0.0,
             engine=work.chain.engines if work else {},
             case=work.case.id if work else "",

@@ -8,12 +8,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
-from msgspec import UNSET
+from msgspec import UNSET, UnsetType
 from numpy.typing import NDArray
 
 from fluoronav import __version__
 from fluoronav.stream import frame as stream
 from fluoronav.stream.frame import FrameRecord, RegistrationResult
+from fluoronav.stream.look import Look
 from fluoronav.stream.pipeline.accounting import FrameTotals
 from fluoronav.wire import messages as wire
 from fluoronav.wire.messages import PROTOCOL_VERSION
@@ -143,7 +144,15 @@ def overlay_message(
         objects=[wire.ObjectRegistration(o.name, **own) for o in frame.objects if (own := _pose(o.registration))]
         if frame.objects
         else UNSET,
+        look=_look(frame.look),
     )
+
+
+def _look(look: Look | None) -> wire.Look | UnsetType:
+    if look is None:
+        return UNSET
+    areas = [[round(edge, 1) for edge in area] for area in look.areas_px]
+    return wire.Look(kind=look.kind, areas_px=areas, reason=look.reason)
 
 
 def alert_message(alert: stream.Alert, source: str, instance: str, seq: int, t_acq: int) -> wire.Alert:
@@ -193,6 +202,7 @@ def health_message(
     tools_skipped: int,
     tools_rejected: dict[str, int],
     keyframes: dict[str, int],
+    looks: dict[str, int],
     clock_offset_ms: float,
     engine: dict[str, str],
     case: str,
@@ -235,6 +245,7 @@ def health_message(
         tools_skipped=tools_skipped,
         tools_rejected=tools_rejected,
         keyframes=keyframes or UNSET,
+        looks=looks or UNSET,
         clock_offset_ms=clock_offset_ms,
         engine=engine,
         case=case,

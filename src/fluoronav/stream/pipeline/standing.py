@@ -74,6 +74,8 @@ class Standing:
         By tool, as of the last frame.
     tools_rejected : dict
         The tracker's samples that were not believed, by reason.
+    looks : dict
+        Frames by which part of them the detection looked at; see :class:`.look.Look`.
     pose : RegistrationResult or None
         The patient's pose, as it was shown last.
     accepted : bool
@@ -89,6 +91,7 @@ class Standing:
         self.engine_fault = ""
         self.tool_faults: dict[str, str] = {}
         self.tools_rejected: Mapping[str, int] = {}
+        self.looks: Mapping[str, int] = {}
         self.pose: RegistrationResult | None = None
         self.accepted = False
         self.alerts: tuple[Alert, ...] = ()
@@ -99,6 +102,9 @@ class Standing:
             self.since = at_s
         self.status, self.status_reason = frame.status, frame.status_reason
         self.engine_fault, self.tool_faults = frame.engine_fault, frame.tool_faults
+        if frame.look is not None:
+            kind = frame.look.kind
+            self.looks = {**self.looks, kind: self.looks.get(kind, 0) + 1}
 
     def follow(self, pose: HoldsPose | None, alerts: HoldsAlerts | None, tools: ObservesTools | None) -> None:
         """Takes over what stages hold; on the frame path's thread, after a frame or a command."""

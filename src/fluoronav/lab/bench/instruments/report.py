@@ -18,7 +18,7 @@ def table(result: dict[str, Any]) -> str:
         *(_false_line(dose) for dose in result["by_dose"]),
         f"real frames without instruments: {result['real']['false']} false in {result['real']['frames']}",
         f"tip at its own depth: median {_px(result['tip_mm']['median'])} mm, 95 % {_px(result['tip_mm']['p95'])}",
-        *(_moving_line(m) for m in result["moving"]),
+        *(line for m in result["moving"] for line in _moving_lines(m)),
         *(_depth_line(name, d) for name, d in result["depth_mm"].items() if d["mm"] is not None),
         _drift_line(result["drift"]),
         f"{result['ms']:.1f} ms a frame",
@@ -60,9 +60,14 @@ def _false_line(dose: dict[str, Any]) -> str:
     )
 
 
-def _moving_line(m: dict[str, Any]) -> str:
+def _moving_lines(m: dict[str, Any]) -> Iterator[str]:
+    yield _moving_line(m, f"{m['photons']:g} photons")
+    yield _moving_line(m["whole"], "the same in looks at whole frames")
+
+
+def _moving_line(m: dict[str, Any], which: str) -> str:
     return (
-        f"moving, {m['photons']:g} photons, {m['frames']} frames of {m['sequences']} scenes: {m['shown']:.1%} "
+        f"moving, {which}, {m['frames']} frames of {m['sequences']} scenes: {m['shown']:.1%} "
         f"shown (95 %: {m['shown_95'][0]:.1%} to {m['shown_95'][1]:.1%}; {m['shown_tip_in_sight']:.1%} with the "
         f"tip in sight), tip {_px(m['tip_px']['median'])} / {_px(m['tip_px']['p95'])} px, {m['switches']} changes of "
         f"identity, {m['false_per_frame']:.4f} false a frame ({m['false_per_1000_frames']:.1f} different ones in "
