@@ -54,8 +54,9 @@ const state = {
   bones: new Set(), // names of structures that are known to be bone
   user: "",
 };
-// For benches and tests; overlayToPixels: from an overlay's arrival to the refresh that shows it, ms.
-const stats = { drawn: 0, overlayToPixels: [], pictures: 0, firstPictureAt: 0, shownSeq: null, overlaySeq: null, strength: 1 };
+// For benches and tests; overlayToPixels: from an overlay's arrival to the refresh that shows it, ms; pictures came, and
+// of these were shown.
+const stats = { drawn: 0, overlayToPixels: [], pictures: 0, shown: 0, firstPictureAt: 0, shownSeq: null, overlaySeq: null, strength: 1 };
 window.fluoronav = { stats, state, alarms, layers, picture, space, history };
 
 const stream = new Stream({
@@ -216,6 +217,7 @@ function takePicture(now) {
   const [header, buffer, offset] = state.waiting[k];
   state.waiting.splice(0, k + 1);
   state.shown = header;
+  stats.shown++;
   const overlay = state.overlays.get(header.seq)?.overlay ?? null;
   picture.take(header, buffer, offset);
   // A picture without its own overlay is windowed by the last one.
