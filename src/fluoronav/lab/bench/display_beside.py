@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -74,7 +75,8 @@ def bench_beside(browser, launch: dict[str, Any], seconds: float) -> dict[str, A
     address = f"http://127.0.0.1:{port}/"
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(capture_run, launch, frames, TURNS.fps, display_port=port)
-        _wait_for(lambda: _opened(page, address), running)
+        _wait_for(lambda: _serves(port), running)
+        page.goto(address)
         _wait_for(lambda: page.evaluate("fluoronav.state.newest?.registration != null"), running)
         page.wait_for_timeout(1000 * TURNS.settling_s)
         turns: list[Turn] = []
@@ -178,14 +180,10 @@ def _free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def _opened(page, address: str) -> bool:
-    try:
-        page.goto(address)
-    except Exception as error:  # Playwright's error type cannot be imported without Playwright
-        if "ERR_CONNECTION_REFUSED" not in str(error):
-            raise
-        return False
-    return True
+def _serves(port: int) -> bool:
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), 1.0):
+        return True
+    return False
 
 
 def _wait_for(done: Callable[[], bool], running: Future[CapturedRun]) -> None:
