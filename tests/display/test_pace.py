@@ -316,3 +316,18 @@ def test_a_page_that_is_behind_another_gets_no_pictures_and_its_alarms_sound(bro
     page.evaluate(hide, False)
     display.until(page, f"fluoronav.stats.shown > 0 && fluoronav.stats.pictures > {pictures + 5}")
     assert page.locator(".alarm").count() == 1
+
+
+def test_a_page_that_was_held_up_takes_the_newest_overlays_first_and_loses_no_alert(browser, display):
+    page = display.open(browser)
+    display.show(page)
+    before = page.evaluate("fluoronav.stats.overlays")
+    frames = display.k
+    page.evaluate("setTimeout(() => { const end = performance.now() + 3000; while (performance.now() < end); }, 50)")
+    for k in range(20):
+        display.stand_in.say("alert", alert(k, "low", text=f"alert {k}"))
+        time.sleep(0.1)
+    display.until(page, "document.querySelectorAll('#log li').length >= 20", 10)
+    came, sent = page.evaluate("fluoronav.stats.overlays") - before, display.k - frames
+    assert came < sent - 20, "what has grown old is not worked through"
+    display.until(page, f"fluoronav.state.newest.seq > {display.k}")

@@ -37,8 +37,8 @@ LIMITS = ViewerLimits()
 
 
 def packed(topic: str, header: dict[str, Any], payload: bytes | memoryview = b"") -> Message:
-    """One binary WebSocket message, with its topic in the head."""
-    return with_head({**header, "topic": topic}, payload)
+    """One binary WebSocket message, with its topic first in the head, where `page/link.js` reads it."""
+    return with_head({"topic": topic} | header | {"topic": topic}, payload)
 
 
 class DisplayPicture:

@@ -16,10 +16,15 @@ export class Stream {
     this.drawn_due = 0;
     this.open = false;
     this.link = new Worker(new URL("./link.js", import.meta.url));
-    this.link.onmessage = ({ data }) => (data.data ? this.heard(data) : this.opened(data.open));
+    this.link.onmessage = ({ data }) => (data.some ? this.take(data.some) : this.opened(data.open));
     const scheme = location.protocol === "https:" ? "wss" : "ws";
     document.addEventListener("visibilitychange", () => this.tellSeen());
     this.link.postMessage({ address: `${scheme}://${location.host}/stream?key=${encodeURIComponent(KEY)}` });
+  }
+
+  take(messages) {
+    this.link.postMessage({ ready: true });
+    for (const message of messages) this.heard(message);
   }
 
   heard({ data, received: at }) {
