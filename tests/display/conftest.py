@@ -12,7 +12,9 @@ import pytest
 import yaml
 from tests.display.pipeline_stand_in import CASE, SIDE, StandIn, health, overlay
 
-from fluoronav.lab.bench.display import CHROMIUM_FLAGS, DisplayProcess, find_chromium
+from fluoronav.lab.bench.chromium import FLAGS as CHROMIUM_FLAGS
+from fluoronav.lab.bench.chromium import find_chromium
+from fluoronav.lab.bench.display import DisplayProcess
 
 ROOT = Path(__file__).parents[2]
 CHROMIUM = find_chromium()

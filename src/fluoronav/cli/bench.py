@@ -91,14 +91,27 @@ def _add_display(bench: argparse._SubParsersAction) -> None:
     display = add_verb(
         bench,
         "display",
-        "measure the time from overlay received to pixels drawn, ms, in Chromium with software rendering: from "
-        "recorded messages, and beside the running pipeline (needs playwright and chromium)",
+        "measure the time from overlay received to pixels drawn, ms, in Chromium with software rendering, from "
+        "recorded messages; and the pipeline's time from exposure to overlay, ms, with the page beside it and without "
+        "it, in turns in one run (needs playwright and chromium)",
         _display,
         "fluoronav bench display --seconds 30 --viewers 2",
+        "fluoronav bench display --pipeline-seconds 120 --stages attenuation registration detection instruments "
+        "guidance view",
     )
     add_launch(display)
-    for option, what in (("--seconds", "fed from recorded messages"), ("--pipeline-seconds", "beside the pipeline")):
-        display.add_argument(option, type=positive, default=60.0, help=f"duration of the run {what}, s")
+    display.add_argument(
+        "--seconds", type=positive, default=60.0, help="duration of the run fed from recorded messages, s"
+    )
+    display.add_argument(
+        "--pipeline-seconds", type=positive, default=60.0,
+        help="how long the page is open beside the pipeline, in turns of 10 s, s; it is closed for as long",
+    )  # fmt: skip
+    display.add_argument("--stages", nargs="+", metavar="STAGE", help="stages to run instead of the launch file's")
+    display.add_argument(
+        "--browser-niceness", type=int, choices=range(20), default=10, metavar="0..19",
+        help="niceness of the browser; 0 is that of any program, 10 that of launch/systemd/fluoronav-screen.service",
+    )  # fmt: skip
     display.add_argument("--viewers", type=count, default=1, help="pages open at once, fed from recorded messages")
     add_json(display, "out/display.json")
 
@@ -197,7 +210,10 @@ def _enhancement(options: argparse.Namespace) -> None:
 def _display(options: argparse.Namespace) -> None:
     from fluoronav.lab.bench.display import bench_display, table
 
-    result = bench_display(options.launch, options.seconds, options.pipeline_seconds, options.viewers, say)
+    result = bench_display(
+        options.launch, options.seconds, options.pipeline_seconds, options.viewers, options.browser_niceness,
+        options.stages, say,
+    )  # fmt: skip
     report(table(result), result, options.json)
 
 

@@ -29,11 +29,16 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
         help="host name under which browsers may request the page, besides its addresses and localhost; may be "
         "repeated",
     )
+    display.add_argument(
+        "--niceness", type=int, choices=range(20), default=10, metavar="0..19",
+        help="priority that the server takes, as of nice(1); at 10 a pipeline on the same computer comes first",
+    )  # fmt: skip
 
 
 def _display(options: argparse.Namespace) -> None:
     try:
         from fluoronav.display.hub import Hub
+        from fluoronav.display.place import take_what_is_left
         from fluoronav.display.server import DisplayServer, serve
     except ImportError as error:
         raise missing_extra("display", error) from error
@@ -42,6 +47,7 @@ def _display(options: argparse.Namespace) -> None:
     from fluoronav.site.audit import AuditTrail
     from fluoronav.site.launch import load_launch
 
+    take_what_is_left(options.niceness)
     launch = load_launch(options.launch)
     server = DisplayServer(
         Hub(launch.endpoints.out, launch.endpoints.frames), launch.endpoints.requests, Camera.load(launch.camera),

@@ -12,6 +12,8 @@ import zmq
 import zmq.asyncio
 
 from fluoronav.display.open_alerts import OpenAlerts
+from fluoronav.display.pace import PipelineLoad, ServerLoad
+from fluoronav.display.place import is_of_this_computer
 from fluoronav.display.viewer import LIMITS as VIEWER_LIMITS
 from fluoronav.display.viewer import DisplayPicture, Message, Viewer, packed
 from fluoronav.wire import subscriber
@@ -49,6 +51,11 @@ class Hub:
         self.last_heard = self.last_health = 0.0
         self.invalid = 0
         self._last_view = 0.0
+        # A pipeline on another computer is not slowed down by a browser on this one.
+        self._beside = is_of_this_computer(out)
+        self._pipeline, self._server = PipelineLoad(), ServerLoad(time.monotonic(), time.process_time())
+        self._frames: zmq.asyncio.Socket | None = None
+        self._hears_frames = False
 
     async def run(self) -> None:
         """Until it is cancelled. A pipeline that is started again is heard without further action."""
@@ -56,22 +63,48 @@ class Hub:
         out, grabber = self._endpoints
         topics, max_bytes = ("overlay/", "alert/", "health/", "view/"), LIMITS.max_message_bytes
         results = subscriber(context, out, topics, high_water=LIMITS.max_results, max_bytes=max_bytes)
-        frames = subscriber(context, grabber, ["frame/"], high_water=LIMITS.max_frames, max_bytes=max_bytes)
+        self._frames = frames = subscriber(context, grabber, [], high_water=LIMITS.max_frames, max_bytes=max_bytes)
+        self._hears_frames = False
         try:
             await asyncio.gather(self._listen(results), self._listen(frames))
         finally:
+            self._frames = None
             results.close()
             frames.close()
 
+    def watch(self, now: float) -> None:
+        """Called several times a second: hears frames only where they are shown, and keeps to the server's share.
+
+        A frame has megabytes, which a grabber sends to those alone who have subscribed.
+
+        Parameters
+        ----------
+        now : float
+            Monotonic, s.
+        """
+        if self._server.take(now, time.process_time()):
+            self.pace()
+        wanted = now - self._last_view > LIMITS.no_view_s and any(not viewer.hidden for viewer in self.viewers)
+        if self._frames is not None and wanted != self._hears_frames:
+            self._frames.setsockopt(zmq.SUBSCRIBE if wanted else zmq.UNSUBSCRIBE, b"frame/")
+            self._hears_frames = wanted
+
+    def pace(self) -> None:
+        """Thins the pictures of every viewer by what is busy."""
+        for viewer in self.viewers:
+            pipeline = self._pipeline.ladder.level if viewer.local and self._beside else 0
+            viewer.pace({"pipeline": pipeline, "server": self._server.ladder.level})
+
     async def _listen(self, socket: zmq.asyncio.Socket) -> None:
         while True:
-            parts = await socket.recv_multipart()
+            # Without a copy: what is not shown is not touched.
+            frames = await socket.recv_multipart(copy=False)
             try:
-                self.take(parts)
+                self.take([*(frame.bytes for frame in frames[:2]), *(frame.buffer for frame in frames[2:])])
             except (ValueError, LookupError, TypeError, OverflowError, msgpack.UnpackException):
                 self.invalid += 1
 
-    def take(self, parts: list[bytes]) -> None:
+    def take(self, parts: list[Any]) -> None:
         """One message of the wire protocol.
 
         Raises
@@ -94,6 +127,8 @@ class Hub:
             self._last_view = now
         elif kind == "overlay":
             int(header["seq"])
+            if self._pipeline.take(now, header):
+                self.pace()
             if not self.viewers:
                 return
             message = packed("overlay", header)
@@ -130,13 +165,16 @@ class Hub:
         for viewer in self.viewers:
             viewer.tell(kind, message)
 
-    def greet(self, viewer: Viewer) -> None:
-        """Sends a new viewer the states that hold now."""
+    def add(self, viewer: Viewer) -> None:
+        """Takes a new viewer, and sends it the states that hold now."""
+        self.viewers.add(viewer)
         if self.health:
             viewer.tell("health", packed("health", _without_alerts(self.health)))
         viewer.all_alerts(self._all_alerts())
+        self.pace()
+        self.watch(time.monotonic())
 
-    def _picture(self, header: dict[str, Any], pixels: bytes, *, inverse: bool, view: bool) -> None:
+    def _picture(self, header: dict[str, Any], pixels: memoryview, *, inverse: bool, view: bool) -> None:
         rows, cols, dtype = int(header["rows"]), int(header["cols"]), header.get("dtype", "u1")
         bits = int(header.get("bits", 8))
         if dtype not in ("u1", "u2") or not (1 <= rows <= MAX_SIDE and 1 <= cols <= MAX_SIDE and 1 <= bits <= 16):
@@ -147,10 +185,11 @@ class Hub:
             "seq": int(header["seq"]), "t_acq": int(header["t_acq"]), "rows": rows, "cols": cols, "dtype": dtype,
             "bits": bits, "inverse": inverse, "view": view,
         }  # fmt: skip
-        if not self.viewers:
+        looking = [viewer for viewer in self.viewers if not viewer.hidden]
+        if not looking:
             return
         picture = DisplayPicture(head, pixels)
-        for viewer in self.viewers:
+        for viewer in looking:
             viewer.offer_picture(picture)
 
 

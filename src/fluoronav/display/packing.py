@@ -10,7 +10,7 @@ from typing import Any
 _MAX_DEPTH = 12  # of nested lists and maps in a header; the protocol has fewer
 
 
-def with_head(head: dict[str, Any], payload: bytes = b"") -> bytes:
+def with_head(head: dict[str, Any], payload: bytes | memoryview = b"") -> bytes:
     """Length of the head (uint32, little-endian), the head as JSON, and the payload, aligned to four bytes.
 
     What JSON cannot express becomes null: numbers that are not finite, and a whole list that holds one, since a point
@@ -21,7 +21,7 @@ def with_head(head: dict[str, Any], payload: bytes = b"") -> bytes:
     except (ValueError, TypeError):
         text = _json(_expressible(head, _MAX_DEPTH))
     text += b" " * (-len(text) % 4)
-    return struct.pack("<I", len(text)) + text + payload
+    return b"".join((struct.pack("<I", len(text)), text, payload))
 
 
 def _json(head: dict[str, Any]) -> bytes:

@@ -11,6 +11,7 @@ import secrets
 import signal
 import time
 from collections.abc import Callable, Collection
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
@@ -18,6 +19,7 @@ from importlib import resources
 from socket import create_server
 from socket import socket as Socket
 
+import cv2
 from aiohttp import WSMsgType, web
 
 from fluoronav.case import Case, CaseError
@@ -25,9 +27,10 @@ from fluoronav.display.admission import LIMITS as ADMISSION
 from fluoronav.display.admission import Admission, add_security
 from fluoronav.display.case_view import camera_head, case_head, ct_box, surfaces
 from fluoronav.display.hub import Hub
+from fluoronav.display.place import is_own_address
 from fluoronav.display.screen_requests import LIMITS as REQUESTS
 from fluoronav.display.screen_requests import ScreenRequests, Waiting, put
-from fluoronav.display.viewer import Viewer, packed
+from fluoronav.display.viewer import DisplayPicture, Viewer, packed
 from fluoronav.geometry import Camera
 from fluoronav.site.audit import AuditTrail
 from fluoronav.wire.messages import PROTOCOL_VERSION
@@ -54,6 +57,8 @@ class ServerTimes:
 TIMES = ServerTimes()
 # The page's message of the length of a picture's longer side on its screen, px.
 _SIDE = re.compile(r"^side (\d{2,5})$", re.ASCII)
+# How long it took the page to draw a picture, ms.
+_DRAWN = re.compile(r"^drawn (\d{1,6})$", re.ASCII)
 
 
 class DisplayServer:
@@ -89,6 +94,9 @@ class DisplayServer:
         self._admission = Admission(allowed_hosts)
         self._closing: set[asyncio.Task[bool]] = set()
         self._sockets: dict[Viewer, web.WebSocketResponse] = {}
+        # Pictures are made beside the event loop, so that no alert waits for one; at the loop's own priority, since the
+        # thread may hold the interpreter's lock.
+        self._pictures = ThreadPoolExecutor(1, thread_name_prefix="pictures")
         self.app = web.Application(client_max_size=ADMISSION.max_bytes, middlewares=[self._admission.guard])
         self.app.on_response_prepare.append(add_security)
         self.app.router.add_get("/", self._page)
@@ -104,6 +112,7 @@ class DisplayServer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self._pictures.shutdown(wait=False, cancel_futures=True)
 
     async def _watch(self) -> None:
         """Tells viewers whether the pipeline is heard: a page that shows an old picture must say so."""
@@ -114,6 +123,7 @@ class DisplayServer:
             health = now - self.hub.last_health if self.hub.last_health else None
             link = {"heard": silent is not None and silent < TIMES.silent_s, "silent_s": silent, "health_s": health}
             self.hub.say("link", link)
+            self.hub.watch(now)
 
     async def _page(self, request: web.Request) -> web.Response:
         return web.Response(text=(PAGE / "index.html").read_text("utf-8"), content_type="text/html")
@@ -149,7 +159,7 @@ class DisplayServer:
 
     async def _stream(self, request: web.Request) -> web.WebSocketResponse:
         role, screen = self._role(request), request.query.get("screen", "")[:64]
-        viewer = Viewer(role, screen)
+        viewer = Viewer(role, screen, local=is_own_address(request.remote or ""))
         twin = next((v for v in self._sockets if screen and (v.screen, v.role) == (screen, role)), None)
         if twin is not None:
             self._end(twin)
@@ -165,18 +175,13 @@ class DisplayServer:
             await socket.prepare(request)
             self._admission.becomes_stream(request)
             viewer.reply(packed("hello", {"role": role, "protocol": PROTOCOL_VERSION, "camera": self._camera}))
-            self.hub.greet(viewer)
-            self.hub.viewers.add(viewer)
+            self.hub.add(viewer)
             tasks = [
-                asyncio.create_task(_send(socket, viewer)),
+                asyncio.create_task(_send(socket, viewer, self._pictures)),
                 asyncio.create_task(self._requests.answer(viewer, waiting)),
             ]
             async for message in socket:
-                if message.type == WSMsgType.TEXT and message.data == "taken":
-                    viewer.taken()
-                elif message.type == WSMsgType.TEXT and (side := _SIDE.match(message.data)):
-                    viewer.side = int(side[1])
-                elif message.type == WSMsgType.TEXT:
+                if message.type == WSMsgType.TEXT and not self._hears_screen(viewer, message.data):
                     put(waiting, viewer, message.data)
         finally:
             self._sockets.pop(viewer, None)
@@ -185,6 +190,23 @@ class DisplayServer:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         return socket
+
+    def _hears_screen(self, viewer: Viewer, said: str) -> bool:
+        """Takes what a page says of its own screen; False where it is something else."""
+        if said == "taken":
+            viewer.taken()
+        elif said in ("hidden", "visible"):
+            viewer.hidden = said == "hidden"
+            self.hub.watch(time.monotonic())
+            viewer.wake.set()
+        elif side := _SIDE.match(said):
+            viewer.side = int(side[1])
+        elif drawn := _DRAWN.match(said):
+            if viewer.load.take(time.monotonic(), float(drawn[1])):
+                self.hub.pace()
+        else:
+            return False
+        return True
 
     def _end(self, viewer: Viewer) -> None:
         """Ends the stream of a screen that has opened another, without waiting: the old one may be dead."""
@@ -201,11 +223,14 @@ def _packed_case(load: Callable[[str], Case], name: str) -> dict[str, bytes]:
     return {address: gzip.compress(content, 1) for address, content in made.items()}
 
 
-async def _send(socket: web.WebSocketResponse, viewer: Viewer) -> None:
+async def _send(socket: web.WebSocketResponse, viewer: Viewer, pictures: ThreadPoolExecutor) -> None:
     """Sends what waits; while a slow viewer's socket is full, newer pictures replace older ones."""
+    loop = asyncio.get_running_loop()
     try:
         while not socket.closed:
             for message in await viewer.next(1.0):
+                if isinstance(message, DisplayPicture):
+                    message = await loop.run_in_executor(pictures, viewer.made, message)
                 await socket.send_bytes(message)
     except ConnectionError:
         return  # the viewer has left: the stream's own loop ends
@@ -231,6 +256,7 @@ def serve(server: DisplayServer, host: str, port: int, started: Callable[[int], 
     OSError
         The port is in use.
     """
+    cv2.setNumThreads(1)  # the cores are the pipeline's
     socket = create_server((host, port))
     started(int(socket.getsockname()[1]))
     asyncio.run(_serve(server, socket))

@@ -1,5 +1,7 @@
 """The picture for the display: less noise, no ghosts, contrast where people look, and none of it on the frame path."""
 
+import time
+
 import cv2
 import numpy as np
 import pytest
@@ -160,6 +162,30 @@ def test_the_stage_makes_its_picture_beside_the_frame_path_and_counts_what_it_le
     stage.close()
     assert len(pictures) + stage.skipped == 6 and pictures
     assert all(shape == (camera.rows, camera.cols) and kind == np.uint8 for _, shape, kind, _ in pictures)
+
+
+def test_a_frame_path_that_is_late_gets_six_pictures_a_second_and_one_in_time_gets_all(rng, camera):
+    stage = ViewStage()
+    stage.prepare(None, camera)
+    made = []
+    stage.on_picture = lambda p: made.append(p.seq)
+    counts = rng.integers(2000, 40000, (camera.rows, camera.cols)).astype(np.uint16)
+
+    def stream(left_ms, seconds):
+        made.clear()
+        end, begun, seq = time.monotonic() + seconds, stage.skipped, 0
+        while time.monotonic() < end:
+            stage.idle(FrameRecord.of_counts(counts, seq=seq), Budget(left_ms))
+            stage.wait()
+            seq += 1
+            time.sleep(0.02)
+        return len(made), stage.skipped - begun, seq
+
+    pictures, skipped, frames = stream(1e6, 0.5)
+    assert pictures == frames and skipped == 0
+    pictures, skipped, frames = stream(0.0, 1.0)
+    assert 3 <= pictures <= 8 and pictures + skipped == frames
+    stage.close()
 
 
 @pytest.mark.parametrize("shape", [(256, 256), (300, 420), (512, 300)])

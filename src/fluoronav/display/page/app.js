@@ -12,9 +12,11 @@ import { Layers } from "./layers.js";
 import { Numbers } from "./numbers.js";
 import { makePicture } from "./picture.js";
 import { Space } from "./space.js";
+import { Refreshing } from "./refreshing.js";
 import { PipelineState } from "./pipeline_state.js";
 import { Stream } from "./stream.js";
 import { text } from "./strings.js";
+import { Thinned } from "./thinned.js";
 import { write } from "./words.js";
 
 const find = (id) => document.getElementById(id);
@@ -27,6 +29,9 @@ layers.alarms = () => alarms.proximity();
 const pipelineState = new PipelineState((id) => request("case.confirm", { case: id }));
 const space = new Space();
 const history = new History();
+const refreshing = new Refreshing(refresh);
+const thinned = new Thinned(find("thinned"));
+let redraw = false;
 
 const state = {
   overlays: new Map(), // seq -> {overlay, received}
@@ -53,9 +58,18 @@ const state = {
   plan: [],
   bones: new Set(), // names of structures that are known to be bone
   user: "",
+  // A person has changed what is shown.
+  get redraw() {
+    return redraw;
+  },
+  set redraw(on) {
+    redraw = on;
+    if (on) refreshing.ask();
+  },
 };
-// For benches and tests; overlayToPixels: from an overlay's arrival to the refresh that shows it, ms.
-const stats = { drawn: 0, overlayToPixels: [], pictures: 0, firstPictureAt: 0, shownSeq: null, overlaySeq: null, strength: 1 };
+// For benches and tests; overlayToPixels: from an overlay's arrival to the refresh that shows it, ms; pictures came, and
+// of these were shown.
+const stats = { drawn: 0, overlayToPixels: [], pictures: 0, overlays: 0, shown: 0, firstPictureAt: 0, shownSeq: null, overlaySeq: null, strength: 1 };
 window.fluoronav = { stats, state, alarms, layers, picture, space, history };
 
 const stream = new Stream({
@@ -72,6 +86,8 @@ const stream = new Stream({
     state.pictureAt = received;
     stats.pictures++;
     stream.taken();
+    // One that comes before its overlay is drawn with it.
+    if (state.overlays.has(header.seq)) refreshing.ask();
   },
   overlay(header, _buffer, _offset, received) {
     const overlay = checkedOverlay(header);
@@ -82,16 +98,20 @@ const stream = new Stream({
     while (state.overlays.size > MAX_OVERLAYS) state.overlays.delete(state.overlays.keys().next().value);
     state.overlayAt = received;
     state.told = true;
+    stats.overlays++;
+    refreshing.ask();
     // The overlay of a later picture is drawn with that picture.
     state.changed ||= !state.shown || overlay.seq <= state.shown.seq || overlay.seq < newest;
   },
   alert(header) {
     alarms.take(header);
     state.told = true;
+    refreshing.ask();
   },
   alarms(header) {
     alarms.replace(header.open);
     state.told = true;
+    refreshing.ask();
   },
   anew() {
     alarms.say(text.anew);
@@ -113,6 +133,10 @@ const stream = new Stream({
   link(header, _buffer, _offset, received) {
     state.link = header;
     state.linkAt = received;
+    refreshing.ask();
+  },
+  pace(header) {
+    thinned.keeps(header);
   },
 });
 
@@ -216,6 +240,7 @@ function takePicture(now) {
   const [header, buffer, offset] = state.waiting[k];
   state.waiting.splice(0, k + 1);
   state.shown = header;
+  stats.shown++;
   const overlay = state.overlays.get(header.seq)?.overlay ?? null;
   picture.take(header, buffer, offset);
   // A picture without its own overlay is windowed by the last one.
@@ -233,10 +258,14 @@ function bones({ outlines }) {
   return (known.length ? known : allowed).flatMap((o) => o.paths);
 }
 
-function refresh() {
-  requestAnimationFrame(refresh);
+// `hidden`: the page is behind another, and only sounds; `asked`: when this refresh was asked for.
+function refresh(hidden, asked) {
   const now = performance.now();
   const wrong = lost(now);
+  if (hidden) {
+    state.waiting = [];
+    return showLost(wrong, now);
+  }
   const came = takePicture(now);
   const ages = agesOf(state.newest && { overlay: state.newest, received: state.newestAt }, now);
   const aged = JSON.stringify([ages.registration !== null, [...ages.instruments.keys()], [...ages.objects.keys()]]);
@@ -250,6 +279,8 @@ function refresh() {
   pipelineState.show(state.health, unguided ? null : state.newest, !wrong || wrong[0] === text.waiting || wrong[0] === text.stale);
   state.redraw = state.changed = state.told = false;
   showLost(wrong, now);
+  thinned.show(now, stats.shown, stats.overlays, state.frozen);
+  if (came) refreshing.whenPainted(asked, (ms) => stream.drawn(ms));
 }
 
 // The overlay of the moment that is shown; else the newest, as in the numbers.
@@ -360,4 +391,4 @@ function loupe(overlay, rows, cols) {
 
 window.fluoronav.stream = stream;
 const controls = addControls({ state, layers, picture, alarms, space, history, request, say, showMoment });
-requestAnimationFrame(refresh);
+refreshing.ask();

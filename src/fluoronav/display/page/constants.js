@@ -15,6 +15,16 @@ export const WAIT_FOR_OVERLAY_MS = 120; // the longest that a picture waits for 
 export const NEW_COUNT_FRAMES = 1000; // a number that is lower by so many is of a grabber that was started again
 export const WINDOW_OVERLAY_MS = 3000; // without overlays for so long the window no longer follows the last outlines
 export const MAX_LATENCIES = 20000; // kept for benches
+export const DRAWN_EVERY_MS = 250; // between two reports to the server of how long drawing takes
+
+// Refreshes (refreshing.js)
+export const IDLE_EVERY_MS = 50; // while nothing comes; ages are written in such steps
+export const HIDDEN_EVERY_MS = 100; // of a page that is behind another
+
+// Fewer pictures (thinned.js)
+export const THINNED_SPAN_MS = 2000; // over which pictures and overlays are counted
+export const MIN_COUNTED = 10; // overlays in this time, from which on pictures are compared with them
+export const FEW_PICTURES = 0.6; // of the overlays: where fewer pictures are shown, the page says so
 export const LOUPE_ZOOM = 4;
 
 // Texts that disappear (app.js)

@@ -2,7 +2,7 @@
 
 import { BULLSEYE_MM, FAR_LATERAL_MM, FULL_DEPTH_MM, RING_MM, SHOWN_CONTACT_S } from "./constants.js";
 import { text } from "./strings.js";
-import { write } from "./words.js";
+import { mark, write } from "./words.js";
 
 const find = (id) => document.getElementById(id);
 const SVG = "http://www.w3.org/2000/svg";
@@ -42,7 +42,7 @@ export class Numbers {
     let status = lost ? "lost" : overlay.status;
     if (placed && held !== null) status = "aged";
     else if (unsure) status = "degraded";
-    card.dataset.status = status;
+    mark(card, "data-status", status);
     write(card.querySelector(".state"), status === "aged" ? text.held(held) : text.status[status]);
     write(card.querySelector(".detail"), !placed ? text.noRegistration
       : status === "aged" ? text.heldDetail
@@ -70,16 +70,17 @@ export class Numbers {
     const left = p.depth_left_mm;
     depth.classList.toggle("past", left < 0);
     write(depth.querySelector(".number"), left < 0 ? text.pastTarget((-left).toFixed(1)) : text.shaftAhead(left.toFixed(1)));
-    depth.querySelector("i").style.width = `${100 * Math.min(Math.max(1 - left / FULL_DEPTH_MM, 0), 1)}%`;
+    const part = Math.min(Math.max(1 - left / FULL_DEPTH_MM, 0), 1);
+    depth.querySelector("i").style.width = `${(100 * part).toFixed(1)}%`;
     // A dot on the tip's side of the path, seen along the path with the head up; a ring where only the distance is known.
     const size = radius(Math.min(p.lateral_mm, BULLSEYE_MM));
     const [x, y] = p.beside_mm ?? [0, 0];
     const scale = size / Math.max(Math.hypot(x, y), 1e-6);
     eye.classList.toggle("sided", Boolean(p.beside_mm));
-    this.dot.setAttribute("cx", x * scale);
-    this.dot.setAttribute("cy", -y * scale);
-    this.ring.setAttribute("r", size);
-    eye.dataset.beside = p.lateral_mm > FAR_LATERAL_MM ? "far" : "near";
+    mark(this.dot, "cx", (x * scale).toFixed(2));
+    mark(this.dot, "cy", (-y * scale).toFixed(2));
+    mark(this.ring, "r", (size).toFixed(2));
+    mark(eye, "data-beside", p.lateral_mm > FAR_LATERAL_MM ? "far" : "near");
     write(eye.querySelector(".detail"), old !== null ? text.old(old)
       : text.lateral(p.lateral_mm.toFixed(1), p.angle_deg === null ? "?" : p.angle_deg.toFixed(1)));
   }
@@ -98,7 +99,7 @@ export class Numbers {
     const d = unmeasured ?? measured;
     const old = d && !unmeasured ? this.age(overlay, ages, d.instrument) : null;
     card.classList.toggle("aged", old !== null);
-    card.dataset.level = old !== null && level === "clear" ? "none" : level;
+    mark(card, "data-level", old !== null && level === "clear" ? "none" : level);
     write(card.querySelector(".number"), unmeasured ? text.notMeasured : d ? text.mm(d.distance_mm.toFixed(1)) : "–");
     write(card.querySelector(".detail"), unmeasured ? text.distance(d.instrument, d.structure.replaceAll("_", " "))
       : d ? this.detail(d, old, open) : text.noInstrument);

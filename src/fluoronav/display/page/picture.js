@@ -181,9 +181,32 @@ class CpuPicture extends PictureCanvas {
       this.y = this.places(height, this.rows);
     }
     const [black, white] = this.blackAndWhite();
-    blend(this.pixels, this.fractions, this.rows, this.cols, this.x, this.y, black, 255 / (white - black), this.grey);
+    const scale = 255 / (white - black);
+    if (width === this.cols && height === this.rows) copy(this.pixels, this.greys(black, scale), this.grey);
+    else blend(this.pixels, this.fractions, this.rows, this.cols, this.x, this.y, black, scale, this.grey);
     this.context.putImageData(this.image, 0, 0);
   }
+
+  // The grey of every value of a pixel.
+  greys(black, scale) {
+    const key = `${this.kindOf} ${black} ${scale}`;
+    if (key === this.greysOf) return this.grey_of;
+    const { fractions } = this;
+    this.grey_of ??= new Uint32Array(2 ** 16);
+    for (let k = 0; k < fractions.length - 1; k++) this.grey_of[k] = greyOf((fractions[k] - black) * scale);
+    this.greysOf = key;
+    return this.grey_of;
+  }
+}
+
+function greyOf(value) {
+  const grey = value + 0.5;
+  return 0xff000000 | ((grey < 0 ? 0 : grey > 255 ? 255 : grey | 0) * 0x010101);
+}
+
+// A picture of the canvas's size, which is what the server sends: a pixel is a pixel.
+function copy(pixels, greys, out) {
+  for (let k = 0; k < out.length; k++) out[k] = greys[pixels[k]];
 }
 
 // Bilinear interpolation, as in the shader.
@@ -197,9 +220,7 @@ function blend(pixels, fractions, rows, cols, [left, right], [above, below], bla
       const low = pixels[p + under] + part * (pixels[p + under + next] - pixels[p + under]);
       const value = top + lower * (low - top), whole = value | 0;
       const from = fractions[whole];
-      let grey = (from + (value - whole) * (fractions[whole + 1] - from) - black) * scale + 0.5;
-      grey = grey < 0 ? 0 : grey > 255 ? 255 : grey | 0;
-      out[n] = 0xff000000 | (grey * 0x010101);
+      out[n] = greyOf((from + (value - whole) * (fractions[whole + 1] - from) - black) * scale);
     }
   }
 }

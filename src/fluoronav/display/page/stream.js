@@ -1,6 +1,6 @@
 // The connection: messages in, requests out; opened again when it breaks.
 
-import { REPLY_MS } from "./constants.js";
+import { DRAWN_EVERY_MS, REPLY_MS } from "./constants.js";
 import { unpacked } from "./packing.js";
 import { text } from "./strings.js";
 
@@ -12,11 +12,19 @@ export class Stream {
     this.waiting = new Map();
     this.number = 0;
     this.heardAt = -Infinity;
+    this.drawn_ms = [];
+    this.drawn_due = 0;
     this.open = false;
     this.link = new Worker(new URL("./link.js", import.meta.url));
-    this.link.onmessage = ({ data }) => (data.data ? this.heard(data) : this.opened(data.open));
+    this.link.onmessage = ({ data }) => (data.some ? this.take(data.some) : this.opened(data.open));
     const scheme = location.protocol === "https:" ? "wss" : "ws";
+    document.addEventListener("visibilitychange", () => this.tellSeen());
     this.link.postMessage({ address: `${scheme}://${location.host}/stream?key=${encodeURIComponent(KEY)}` });
+  }
+
+  take(messages) {
+    this.link.postMessage({ ready: true });
+    for (const message of messages) this.heard(message);
   }
 
   heard({ data, received: at }) {
@@ -31,6 +39,7 @@ export class Stream {
     this.open = open;
     if (open) {
       if (this.side) this.shows(this.side);
+      if (document.hidden) this.tellSeen();
       return;
     }
     for (const answer of this.waiting.values()) answer({ ok: false, error: { code: "closed", text: "connection lost" } });
@@ -46,6 +55,21 @@ export class Stream {
   // Asks for the next picture.
   taken() {
     if (this.open) this.link.postMessage({ text: "taken" });
+  }
+
+  // Takes how long a picture's drawing took, ms; the server is told the median, and sends what this browser can draw.
+  drawn(ms) {
+    this.drawn_ms.push(ms);
+    const now = performance.now();
+    if (!this.open || now < this.drawn_due) return;
+    this.drawn_due = now + DRAWN_EVERY_MS;
+    const sorted = this.drawn_ms.splice(0).sort((a, b) => a - b);
+    this.link.postMessage({ text: `drawn ${Math.min(Math.round(sorted[sorted.length >> 1]), 999999)}` });
+  }
+
+  // Tells whether the page is seen: a hidden one is sent no pictures.
+  tellSeen() {
+    if (this.open) this.link.postMessage({ text: document.hidden ? "hidden" : "visible" });
   }
 
   answered(reply) {

@@ -27,6 +27,10 @@ export const text = {
   contact: (s) => `contact in ${s} s`,
   latency: (ms) => `exposure to overlay ${ms} ms`,
   age: (ms) => `shown ${ms} ms ago`,
+  thinned: (per_s, smaller, why) => `${smaller ? "Smaller pictures, at" : "At"} most ${per_s} a second: ${why}`,
+  thinnedWhy: { pipeline: "the pipeline needs the computer", screen: "this browser is slow", server: "many screens look on" },
+  thinnedDetail: "Numbers and alarms come at once all the same.",
+  fewPictures: (per_s) => `Only ${per_s} pictures a second`,
   mode: {
     live: "LIVE", shadow: "SHADOW: not for guidance", unknown: "UNKNOWN", unaccepted: "REGISTRATION NOT ACCEPTED",
     unconfirmed: "SHADOW: patient not confirmed", unguided: "NO GUIDANCE",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -14,7 +13,6 @@ from itertools import count
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import yaml
 import zmq
 from tqdm import tqdm
@@ -22,19 +20,23 @@ from tqdm import tqdm
 from fluoronav.case import load_case
 from fluoronav.geometry import Camera
 from fluoronav.lab import machine
+from fluoronav.lab.bench import display_beside
+from fluoronav.lab.bench.chromium import (
+    FLAGS,
+    SIZE,
+    browser_processes,
+    cpu_s,
+    figures,
+    find_chromium,
+    heap_mb,
+    of_low_priority,
+)
 from fluoronav.lab.process import end_process
 from fluoronav.lab.simulation.rig import CapturedRun, capture_run, free_endpoints, why_without_a_pose
 from fluoronav.lab.simulation.sequence import load_or_render
 from fluoronav.site.launch import load_launch
 from fluoronav.wire import encode
 
-_SIZE = {"width": 1280, "height": 720}
-# As on a computer without a GPU: software rendering, and a software GPU for WebGL (the 3D view). The other flags
-# keep the browser from using the network.
-CHROMIUM_FLAGS = [
-    "--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-component-update",
-    "--disable-sync", "--disable-gpu", "--enable-unsafe-swiftshader",
-]  # fmt: skip
 _SETTLING_S = 3.0  # after opening, before times count; chosen
 _FPS = 30.0
 _CAPTURED_FRAMES = 300  # of the pipeline, then replayed; chosen: 10 s
@@ -45,6 +47,8 @@ def bench_display(
     seconds: float,
     pipeline_seconds: float,
     viewers: int,
+    niceness: int = 10,
+    stages: list[str] | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Measures the display alone, on recorded messages, and with the running pipeline.
@@ -57,13 +61,18 @@ def bench_display(
         Of the run on recorded messages, and of the one with the pipeline.
     viewers : int
         Pages open at once during the run on recorded messages; the first is measured.
+    niceness : int
+        Of the browser, 0 to 19.
+    stages : list of str, optional
+        Of the pipeline, instead of the launch file's.
 
     Returns
     -------
     dict
-        ``recorded``, ``with_pipeline``: overlay to pixels (ms: p50, p99, count), frames shown a second, first picture
-        after opening (ms), JavaScript heap at start and end (MB); ``recorded`` also has ``memory_mb_each_minute``: the
-        heap, and what the browser's processes and the server have for themselves.
+        ``recorded``: overlay to pixels (ms: p50, p99, count), pictures shown a second, first picture after opening
+        (ms), JavaScript heap at start and end (MB), ``cpu_percent`` of server and browser (100 is one core), and
+        ``memory_mb_each_minute``: the heap, and what the browser's processes and the server have for themselves.
+        ``with_pipeline``: see :func:`fluoronav.lab.bench.display_beside.bench_beside`.
 
     Raises
     ------
@@ -77,18 +86,22 @@ def bench_display(
     chromium = find_chromium()
     if chromium is None:
         raise RuntimeError("needs Chromium: apt-get install chromium")
-    launch = load_launch(launch_path).model_dump(mode="json")
+    launch = load_launch(launch_path, **({"stages": stages} if stages else {})).model_dump(mode="json")
     say("recording 10 s of the pipeline")
     run = capture_run(launch, _CAPTURED_FRAMES, _FPS)
     if why := why_without_a_pose(run):
         raise RuntimeError(f"there is nothing to show: {why}")
     frames = load_or_render(load_case(launch["case"]), Camera.load(launch["camera"])).frames
     with sync_playwright() as playwright, tempfile.TemporaryDirectory() as name:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
-        out: dict[str, Any] = {"machine": machine.description(), "viewers": viewers, "seconds": seconds, "size": _SIZE}
+        program = of_low_priority(chromium, niceness, Path(name))
+        browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        out: dict[str, Any] = {
+            "machine": machine.description(), "viewers": viewers, "seconds": seconds, "size": SIZE,
+            "browser_niceness": niceness, "stages": list(launch["stages"]),
+        }  # fmt: skip
         out["recorded"] = _recorded(browser, launch, run, frames, seconds, viewers, Path(name))
-        say("beside the running pipeline")
-        out["with_pipeline"] = _with_pipeline(browser, launch, pipeline_seconds)
+        say("beside the running pipeline, with the page and without it in turns")
+        out["with_pipeline"] = display_beside.bench_beside(browser, launch, pipeline_seconds)
         browser.close()
     return out
 
@@ -96,6 +109,8 @@ def bench_display(
 def _recorded(
     browser, launch: dict, run: CapturedRun, frames, seconds: float, viewers: int, folder: Path
 ) -> dict[str, Any]:
+    import psutil
+
     endpoints = free_endpoints("tcp", folder)
     path = folder / "launch.yaml"
     path.write_text(yaml.safe_dump(launch | {"endpoints": endpoints}))
@@ -106,8 +121,10 @@ def _recorded(
         socket.bind(endpoint)
     server = DisplayProcess(path)
     try:
-        pages = [browser.new_page(viewport=_SIZE) for _ in range(viewers)]
-        begin, opened, settled, heap, drawn = time.monotonic(), False, False, 0.0, 0
+        pages = [browser.new_page(viewport=SIZE) for _ in range(viewers)]
+        begin, opened, settled, heap, shown = time.monotonic(), False, False, 0.0, 0
+        processes = {"server": [psutil.Process(server.process.pid)], "browser": browser_processes()}
+        used, since = dict.fromkeys(processes, 0.0), begin
         memory: list[dict[str, float]] = []
         bar = tqdm(total=round(seconds), desc="recorded messages", unit="s")
         for k, due, kind, parts in _messages(run, frames, launch["source"]):
@@ -123,12 +140,15 @@ def _recorded(
             if opened and not settled and elapsed > _SETTLING_S:
                 settled = True
                 pages[0].evaluate("fluoronav.stats.overlayToPixels.length = 0")
-                heap = _heap_mb(pages[0])
-                drawn = pages[0].evaluate("fluoronav.stats.drawn")
+                heap = heap_mb(pages[0])
+                shown = pages[0].evaluate("fluoronav.stats.shown")
+                used, since = {name: cpu_s(some) for name, some in processes.items()}, time.monotonic()
             if elapsed > _SETTLING_S + 60 * (len(memory) + 1):
                 memory.append(_memory_mb(pages[0], server))
             bar.update(max(int(elapsed - _SETTLING_S) - bar.n, 0))
-        result = _figures(pages[0], heap, drawn, seconds) | {"memory_mb_each_minute": memory}
+        took = time.monotonic() - since
+        percent = {name: 100 * (cpu_s(some) - used[name]) / took for name, some in processes.items()}
+        result = figures(pages[0], heap, shown, seconds) | {"cpu_percent": percent, "memory_mb_each_minute": memory}
         for page in pages:
             page.close()
         return result
@@ -154,9 +174,11 @@ def _messages(run: CapturedRun, frames, source: str) -> Iterator[tuple[int, floa
         return [f"frame/{source}".encode(), encode(header), counts.tobytes()]
 
     def overlay(k: int) -> list[bytes]:
-        told = run.overlays[k % n][1] | {"seq": k, "t_acq": taken.pop(k)}
+        # As of a pipeline that is in time: the display alone is measured.
+        told = run.overlays[k % n][1] | in_time | {"seq": k, "t_acq": taken.pop(k)}
         return [f"overlay/{source}".encode(), encode(told)]
 
+    in_time = {"t_recv": 0, "t_sent": 0, "missed": False, "dropped": {"network": 0, "overload": 0, "invalid": 0}}
     n, taken = len(run.overlays), dict[int, int]()
     waiting: list[tuple[float, int]] = []
     for k in count():
@@ -168,81 +190,13 @@ def _messages(run: CapturedRun, frames, source: str) -> Iterator[tuple[int, floa
         heapq.heappush(waiting, (k / _FPS + (received - told["t_acq"]) / 1e9, k))
 
 
-def _with_pipeline(browser, launch: dict, seconds: float) -> dict[str, Any]:
-    import socket
-    from concurrent.futures import ThreadPoolExecutor
-
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    page = browser.new_page(viewport=_SIZE)
-    with ThreadPoolExecutor(1) as pool:
-        running = pool.submit(capture_run, launch, round((seconds + 12) * _FPS), _FPS, display_port=port)
-        _wait_for(lambda: _opened(page, f"http://127.0.0.1:{port}/"), 120)
-        _wait_for(lambda: page.evaluate("fluoronav.stats.overlaySeq !== null"), 120)
-        page.wait_for_timeout(5000)
-        page.evaluate("fluoronav.stats.overlayToPixels.length = 0")
-        heap, drawn = _heap_mb(page), page.evaluate("fluoronav.stats.drawn")
-        page.wait_for_timeout(1000 * seconds)
-        result = _figures(page, heap, drawn, seconds)
-        page.close()
-        run = running.result()
-    late = np.array([(received - o["t_acq"]) / 1e6 for received, o in run.overlays])
-    return result | {"exposure_to_overlay_ms": {"p50": float(np.median(late)), "p99": float(np.percentile(late, 99))}}
-
-
-def _figures(page, heap_mb: float, drawn: int, seconds: float) -> dict[str, Any]:
-    times = np.array(page.evaluate("fluoronav.stats.overlayToPixels"))
-    return {
-        "overlay_to_pixels_ms": {
-            "p50": float(np.median(times)), "p99": float(np.percentile(times, 99)), "count": len(times),
-        },
-        "drawn_per_s": (page.evaluate("fluoronav.stats.drawn") - drawn) / seconds,
-        "first_picture_ms": page.evaluate("fluoronav.stats.firstPictureAt"),
-        "heap_mb": {"start": heap_mb, "end": _heap_mb(page)},
-    }  # fmt: skip
-
-
-def _heap_mb(page) -> float:
-    session = page.context.new_cdp_session(page)
-    session.send("HeapProfiler.collectGarbage")
-    used = session.send("Runtime.getHeapUsage")["usedSize"]
-    session.detach()
-    return used / 1e6
-
-
 def _memory_mb(page, server: DisplayProcess) -> dict[str, float]:
     """The page's JavaScript heap, and the unshared memory of the browser's processes and of the server."""
     import psutil
 
-    chromium = [p for p in psutil.Process().children(recursive=True) if "chrom" in p.name()]
-    own = [
-        sum(p.memory_full_info().uss for p in some) / 1e6 for some in (chromium, [psutil.Process(server.process.pid)])
-    ]
-    return {"heap": _heap_mb(page), "browser": own[0], "server": own[1]}
-
-
-def _opened(page, address: str) -> bool:
-    try:
-        page.goto(address)
-    except Exception as error:  # Playwright's error type cannot be imported without Playwright
-        if "ERR_CONNECTION_REFUSED" not in str(error):
-            raise
-        return False
-    return True
-
-
-def _wait_for(done: Callable[[], bool], seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not done():
-        if time.monotonic() > end:
-            raise RuntimeError(f"the display showed nothing in {seconds:.0f} s")
-        time.sleep(0.3)
-
-
-def find_chromium() -> str | None:
-    """Path of the system's Chromium; None if there is none."""
-    return shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    some = browser_processes(), [psutil.Process(server.process.pid)]
+    own = [sum(p.memory_full_info().uss for p in processes) / 1e6 for processes in some]
+    return {"heap": heap_mb(page), "browser": own[0], "server": own[1]}
 
 
 class DisplayProcess:
@@ -270,19 +224,16 @@ class DisplayProcess:
 
 def table(result: dict[str, Any]) -> str:
     """The figures as text."""
-    lines = [f"overlay received to pixels drawn, {_SIZE['width']} x {_SIZE['height']}, drawn in software"]
-    for name, text in (("recorded", f"fed from recorded messages, {result['viewers']} viewers"),
-                       ("with_pipeline", "beside the running pipeline")):  # fmt: skip
-        r = result[name]
-        t, heap = r["overlay_to_pixels_ms"], r["heap_mb"]
-        lines.append(
-            f"  {text}: p50 {t['p50']:.1f} ms, p99 {t['p99']:.1f} ms of {t['count']}; {r['drawn_per_s']:.1f} frames a "
-            f"second; first picture after {r['first_picture_ms']:.0f} ms; "
-            f"heap {heap['start']:.1f} to {heap['end']:.1f} MB"
-        )
-    for k, m in enumerate(result["recorded"]["memory_mb_each_minute"], 1):
+    r = result["recorded"]
+    t, heap, cpu = r["overlay_to_pixels_ms"], r["heap_mb"], r["cpu_percent"]
+    lines = [
+        f"overlay received to pixels drawn, {SIZE['width']} x {SIZE['height']}, drawn in software, browser at niceness "
+        f"{result['browser_niceness']}",
+        f"  fed from recorded messages, {result['viewers']} viewers: p50 {t['p50']:.1f} ms, p99 {t['p99']:.1f} ms of "
+        f"{t['count']}; {r['shown_per_s']:.1f} pictures a second; first picture after {r['first_picture_ms']:.0f} ms; "
+        f"heap {heap['start']:.1f} to {heap['end']:.1f} MB; of a core: server {cpu['server']:.0f} %, browser "
+        f"{cpu['browser']:.0f} %",
+    ]
+    for k, m in enumerate(r["memory_mb_each_minute"], 1):
         lines.append(f"  minute {k}: heap {m['heap']:.1f}, browser {m['browser']:.0f}, server {m['server']:.0f} MB")
-    e = result["with_pipeline"]["exposure_to_overlay_ms"]
-    return "\n".join(
-        [*lines, f"  the pipeline meanwhile: exposure to overlay p50 {e['p50']:.1f}, p99 {e['p99']:.1f} ms"]
-    )
+    return "\n".join([*lines, *display_beside.lines(result["with_pipeline"])])

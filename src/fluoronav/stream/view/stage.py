@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +22,23 @@ from fluoronav.stream.stage import ViewPicture
 Float32 = NDArray[np.float32]
 
 
+@dataclass(frozen=True, slots=True)
+class ViewTimes:
+    """When a picture is made."""
+
+    longest_s: float = 0.15  # between two pictures; chosen: as few as the display shows under load, six a second
+    most_ms: float = 8.0  # that it waits for; chosen: a quarter of a period at 30 frames a second
+    learned: float = 0.2  # part by which a picture's time changes what is expected of the next; chosen
+
+
+TIMES = ViewTimes()
+
+
 class ViewStage:
     """Denoises each frame and enhances its contrast, outside the frame path.
 
-    A frame that arrives while the last one is in work is left out, and counted in `skipped`.
+    Left out, and counted in `skipped`, are a frame that arrives while the last one is in work, and one that leaves less
+    time until the next frame than a picture takes (8 ms at most), unless the last picture is 150 ms old.
     """
 
     name = "view"
@@ -37,6 +52,8 @@ class ViewStage:
         self.skipped = 0
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="view", initializer=beside_the_frame_path)
         self._making: Future[None] | None = None
+        self._takes_ms = 0.0  # what a picture takes
+        self._begun = float("-inf")  # when the last one was begun; monotonic, s
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         progress("view: kernels")
@@ -82,6 +99,11 @@ class ViewStage:
                 self.skipped += 1
                 return
             self._making.result()  # raises what has failed
+        now = time.monotonic()
+        if budget.left_ms() < min(self._takes_ms, TIMES.most_ms) and now - self._begun < TIMES.longest_s:
+            self.skipped += 1
+            return
+        self._begun = now
         # A copy, since the frame's memory is the message's.
         counts = np.array(frame.corrected)
         if frame.inverse:
@@ -98,6 +120,9 @@ class ViewStage:
             self._making.result()
 
     def _make(self, seq: int, t_acq: int, counts: NDArray, dark: float, field_mask: NDArray[np.bool_] | None) -> None:
+        begin = time.perf_counter()
         smooth = self._spatial(self._temporal(counts, dark, field_mask), self._temporal.worth)
         picture = self._display(smooth, field_mask)
+        took_ms = (time.perf_counter() - begin) * 1000
+        self._takes_ms += TIMES.learned * (took_ms - self._takes_ms)
         self.on_picture(ViewPicture(seq, t_acq, picture))
