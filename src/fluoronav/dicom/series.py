@@ -16,12 +16,12 @@ import SimpleITK as sitk
 from fluoronav.dicom.dicomdir import files_of
 from fluoronav.dicom.errors import DicomError
 from fluoronav.dicom.reading import UNREADABLE, read_dataset
-from fluoronav.dicom.slices import DicomFile, is_localizer, opened_file
+from fluoronav.dicom.slices import DicomFile, is_localizer, opened_file, tag_name
 from fluoronav.dicom.stack import stack_of
 from fluoronav.geometry.grid import GridError
 
 _NAMED_FILES = 5  # in one message
-_NO_SERIES = "without a SeriesInstanceUID (0020,000e), so that nothing says which slices belong together"
+_NO_SERIES = "without a SeriesInstanceUID (0020,000e)"
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,8 @@ class FoundSeries:
     Attributes
     ----------
     series : dict
-        From a SeriesInstanceUID to its slices, without localizers.
+        From a SeriesInstanceUID to its slices, without localizers. Slices that have none are one series, "", where no
+        others are there: whether they belong together, their geometry says.
     images : list of DicomFile
         Images without a place in the patient: X-ray images, screen shots.
     notes : tuple of str
@@ -60,16 +61,16 @@ def find_series(path: Path) -> FoundSeries:
         file, reason = opened_file(file_path)
         if file is None:
             left_out[reason].append(file_path.name)
-        elif not file.header.get("SeriesInstanceUID"):
-            left_out[_NO_SERIES].append(file_path.name)
         elif not file.has_groups and file.is_placed and is_localizer(file):
             localizers.append(file_path.name)
         else:
-            by_series[str(file.header.SeriesInstanceUID)].append(file)
+            by_series[str(file.header.get("SeriesInstanceUID") or "")].append(file)
     for uid, files in list(by_series.items()):
         if not any(f.is_placed for f in files):
             images += by_series.pop(uid)
             left_out["without a place in the patient"] += [f.path.name for f in files]
+    if "" in by_series and len(by_series) > 1:
+        left_out[_NO_SERIES] += [f.path.name for f in by_series.pop("")]
     if localizers:
         notes = (*notes, f"{path}: {_counted(localizers, 'localizer')} set aside")
     return FoundSeries(dict(by_series), images, (*notes, *_left_out_text(left_out, len(paths), path)))
@@ -149,11 +150,13 @@ def is_directory_of_medium(path: Path) -> bool:
 
 
 def _identity(files: Sequence[DicomFile], path: Path) -> tuple[str, ...]:
-    """A note where nothing says whose the slices are; :func:`stack_of` has refused those of which some say it."""
-    if files[0].header.get("PatientID"):
+    """A note where nothing says whose the slices are, or that they are of one series."""
+    missing = [tag_name(keyword) for keyword in ("PatientID", "SeriesInstanceUID") if not files[0].header.get(keyword)]
+    if not missing:
         return ()
     return (
-        f"{path}: has no PatientID (0010,0020): check that it is this patient's CT; results cannot be sent back for it",
+        f"{path}: has no {' and no '.join(missing)}: check that it is this patient's CT; results cannot be sent back "
+        "to its study",
     )
 
 
