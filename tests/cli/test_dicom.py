@@ -34,7 +34,7 @@ def shown(path, tmp_path, capsys, *options):
 
 def test_an_x_ray_image_is_described_by_geometry_intensity_field_and_syntax(tmp_path, counts, capsys):
     change = {
-        "FieldOfViewDimensions": [64 * 0.3, 96 * 0.3], "ImagerPixelSpacing": None, "ShutterShape": "CIRCULAR",
+        "FieldOfViewDimensions": [16, 24], "ImagerPixelSpacing": None, "ShutterShape": "CIRCULAR",
         "CenterOfCircularShutter": [32, 48], "RadiusOfCircularShutter": 20,
     }  # fmt: skip
     path = identified(xa(tmp_path / "a.dcm", counts, **change))

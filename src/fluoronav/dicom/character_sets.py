@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import pydicom
 from pydicom.charset import convert_encodings, decode_bytes, default_encoding, python_encoding
+from pydicom.datadict import dictionary_has_tag, dictionary_VR
 from pydicom.dataelem import RawDataElement
 from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, TEXT_VR_DELIMS
 
@@ -64,7 +65,7 @@ def _texts(dataset: pydicom.Dataset) -> list[bytes]:
         element = dataset.get_item(tag)
         if not isinstance(element, RawDataElement) or not isinstance(element.value, bytes):
             continue
-        vr = element.VR or (pydicom.datadict.dictionary_VR(tag) if pydicom.datadict.dictionary_has_tag(tag) else "UN")
+        vr = element.VR or (dictionary_VR(tag) if dictionary_has_tag(tag) else "UN")
         if vr in CUSTOMIZABLE_CHARSET_VR:
             found.append(element.value)
     return found

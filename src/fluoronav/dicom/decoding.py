@@ -165,7 +165,7 @@ def _decode_frame(src: bytes, runner: DecodeRunner) -> bytes:
 def _wrapped(frame: bytes, runner: DecodeRunner) -> bytes:
     """A DICOM file with one compressed frame and its description alone."""
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SecondaryCaptureImageStorage, "2.25.1"
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = SecondaryCaptureImageStorage, UID("2.25.1")
     meta.TransferSyntaxUID = runner.transfer_syntax
     d = FileDataset(io.BytesIO(), {}, file_meta=meta, preamble=b"\0" * 128)
     d.SOPClassUID, d.SOPInstanceUID = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID

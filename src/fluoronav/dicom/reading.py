@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import pydicom
+from pydicom.charset import convert_encodings
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_dataset as parse_dataset
@@ -100,7 +101,7 @@ def _deflated(path: Path, with_pixels: bool) -> FileDataset | None:
         content = parse_dataset(stream, is_implicit_VR=False, is_little_endian=True, stop_when=stop)
     dataset = FileDataset(path, content, start[:128], FileMetaDataset(meta), is_implicit_VR=False)
     character_set = content.get("SpecificCharacterSet", "ISO_IR 6")
-    dataset.set_original_encoding(False, True, pydicom.charset.convert_encodings(character_set))
+    dataset.set_original_encoding(False, True, convert_encodings(character_set))
     return dataset
 
 

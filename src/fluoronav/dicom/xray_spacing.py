@@ -91,7 +91,7 @@ def field_dimensions(header: XrayHeader) -> tuple[float, ...]:
 
 def _imager_spacing(header: XrayHeader) -> DetectorSpacing | None:
     spacing = header.numbers("ImagerPixelSpacing", 2)
-    return None if spacing is None else DetectorSpacing(*spacing, "ImagerPixelSpacing (0018,1164)")
+    return None if spacing is None else DetectorSpacing(spacing[0], spacing[1], "ImagerPixelSpacing (0018,1164)")
 
 
 def _of_field(header: XrayHeader) -> DetectorSpacing | None:
