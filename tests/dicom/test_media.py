@@ -6,7 +6,7 @@ from pydicom.uid import EnhancedMRImageStorage, MRImageStorage, generate_uid
 from tests.case.scans import enhanced, patient, save, slices
 from tests.dicom.test_series import assert_is_the_patient
 
-from fluoronav.case import CaseError, read_volume
+from fluoronav.case import CaseError, load_case, read_volume
 from fluoronav.case.volume import Volume
 from fluoronav.dicom.errors import DicomError
 from fluoronav.dicom.series import read_dicom_series
@@ -104,3 +104,13 @@ def test_an_mr_series_is_read_where_mr_is_meant_and_refused_as_a_case(tmp_path, 
         read_volume(folder)
     with pytest.raises(DicomError, match="is MR"):
         read_dicom_series(folder)
+
+
+def test_a_folder_or_dicomdir_named_as_a_case_says_what_to_write_and_a_case_file_may_name_it(tmp_path):
+    folder = medium(tmp_path / "cd", slices(patient()))
+    for path in (folder, folder / "DICOMDIR"):
+        with pytest.raises(CaseError, match=r"case.yaml that names the CT .* as `ct`. `fluoronav dicom show .*cd"):
+            load_case(path)
+    prior = "{isocentre_ct: [0, 0, 60], source_to_isocentre_mm: 620}"
+    (tmp_path / "case.yaml").write_text(f"name: cd\nct: cd/DICOMDIR\nprior: {prior}\n")
+    assert_is_the_patient(load_case(tmp_path).ct)
