@@ -47,7 +47,7 @@ def slices(image, intercept=-1024):
         meta.TransferSyntaxUID = ExplicitVRLittleEndian
         d = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
         d.SOPClassUID, d.SOPInstanceUID, d.Modality = CTImageStorage, meta.MediaStorageSOPInstanceUID, "CT"
-        d.SeriesInstanceUID, d.FrameOfReferenceUID = series, frame
+        d.PatientID, d.SeriesInstanceUID, d.FrameOfReferenceUID = "scan", series, frame
         d.Rows, d.Columns, d.SamplesPerPixel, d.PhotometricInterpretation = *voxels.shape[1:], 1, "MONOCHROME2"
         d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 16, 16, 15, 0
         d.PixelSpacing, d.ImageOrientationPatient = [sy, sx], [1, 0, 0, 0, 1, 0]

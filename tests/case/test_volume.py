@@ -100,12 +100,19 @@ def test_a_missing_slice_is_refused_with_its_place(tmp_path, hu):
         read_volume(tmp_path)
 
 
-def test_a_doubled_slice_is_refused(tmp_path, hu):
+def test_a_slice_that_is_there_twice_is_set_aside_and_another_one_at_its_place_is_refused(tmp_path, hu):
     uid = write_series(tmp_path, hu)
-    (tmp_path / "again").mkdir()
-    write_series(tmp_path / "again", hu, uid=uid, skip=(0, 1, 3, 4, 5))
-    next((tmp_path / "again").iterdir()).rename(tmp_path / "again.dcm")
-    with pytest.raises(CaseError, match="two slices at the same position"):
+    again = tmp_path / "again"
+    for values in (hu, hu + 10):
+        again.mkdir()
+        write_series(again, values, uid=uid, skip=(0, 1, 3, 4, 5))
+        next(again.iterdir()).rename(tmp_path / "again.dcm")
+        again.rmdir()
+        if values is hu:
+            volume = read_volume(tmp_path)
+            np.testing.assert_array_equal(volume.voxels, hu)
+            assert any("1 slices are there twice" in w and "again.dcm" in w for w in volume.warnings)
+    with pytest.raises(CaseError, match="two slices at the same position .* have different pixels: .*again.dcm"):
         read_volume(tmp_path)
 
 

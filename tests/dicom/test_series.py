@@ -2,6 +2,7 @@
 
 import os
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from pydicom.uid import DeflatedExplicitVRLittleEndian, MRImageStorage, XRay3DAn
 from tests.case.scans import enhanced, one_item, patient, save, slices
 
 from fluoronav.case import CaseError, read_volume
+from fluoronav.dicom import reading
 
 HU = sitk.GetArrayFromImage(patient())
 
@@ -170,12 +172,17 @@ def test_slices_that_promise_more_than_fits_into_memory_are_refused_from_their_h
         read_volume(save(single, tmp_path / "ct"))
 
 
-def test_a_deflated_file_is_not_inflated(tmp_path):
+def test_deflated_slices_are_read_and_one_that_inflates_without_end_is_refused_by_name(tmp_path, monkeypatch):
     single = slices(patient())
-    single[-1].file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    for s in single:
+        s.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
+    folder = save(single, tmp_path / "ct")
+    assert_is_the_patient(read_volume(folder))
     single[-1].PixelData = b"\0" * 50_000_000
-    volume = read_volume(save(single, tmp_path / "ct"))
-    assert volume.image.GetSize()[2] == 25 and "deflated as a whole" in volume.warnings[0]
+    save(single, folder)
+    monkeypatch.setattr(reading, "LIMITS", replace(reading.LIMITS, most_inflated_bytes=10 * 2**20))
+    with pytest.raises(CaseError, match="0025.dcm: is deflated and inflates to more than 10 MiB"):
+        read_volume(folder)
 
 
 def test_a_pipe_in_the_folder_is_left_out_and_never_opened(tmp_path):

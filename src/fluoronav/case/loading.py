@@ -122,8 +122,7 @@ def load_case(path: str | Path, cache: Path | None = None, progress: Callable[[s
     CaseError
     """
     path = embedded_case() if str(path) == "embedded" else Path(path)
-    if path.is_dir():
-        path = path / "case.yaml"
+    path = _case_file(path)
     file = read_case_file(path)
     folder = path.parent
     cache = cache or cache_folder("distance")
@@ -167,6 +166,20 @@ def load_case(path: str | Path, cache: Path | None = None, progress: Callable[[s
         structures=tuple(structures),
         objects=tuple(objects),
         warnings=tuple(warnings),
+    )
+
+
+def _case_file(path: Path) -> Path:
+    """The case file of a folder; raises :class:`CaseError` where it is DICOM that was named instead."""
+    if path.name.upper() == "DICOMDIR" or path.suffix.lower() == ".dcm":
+        what = "is DICOM, not a case file"
+    elif path.is_dir() and not (path / "case.yaml").exists():
+        what = "holds no case.yaml"
+    else:
+        return path / "case.yaml" if path.is_dir() else path
+    raise CaseError(
+        f"{path}: {what}; write a case.yaml that names the CT (a DICOM folder, DICOMDIR or file) as `ct`. `fluoronav "
+        f"dicom show {path}` says what DICOM there is, and which `ct_series`"
     )
 
 

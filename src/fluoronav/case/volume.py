@@ -129,9 +129,9 @@ def read_volume(path: str | Path, series: str | None = None) -> Volume:
     Parameters
     ----------
     path : path
-        A DICOM folder, or one file: NRRD, NIfTI, MetaImage or DICOM.
+        A DICOM folder, or one file: NRRD, NIfTI, MetaImage, DICOM, or the DICOMDIR of a medium.
     series : str, optional
-        SeriesInstanceUID, where a DICOM folder holds more than one.
+        SeriesInstanceUID, where a DICOM folder or medium holds more than one.
 
     Raises
     ------
@@ -160,7 +160,7 @@ def _read(path: Path, series: str | None) -> Volume:
     if start[128:132] == b"DICM":
         from fluoronav.dicom.series import read_dicom_file
 
-        return _of_dicom(*read_dicom_file(path), path)
+        return _of_dicom(*read_dicom_file(path, series), path)
     grid, reader_name = _grid_of(path, start)
     check_grid(grid, path)
     reader = sitk.ImageFileReader()

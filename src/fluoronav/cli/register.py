@@ -33,9 +33,15 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
 
 def _add_volume(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
-        "--volume", type=Path, required=True, metavar="PATH", help="CT: DICOM folder or file, NRRD, NIfTI or MetaImage"
+        "--volume",
+        type=Path,
+        required=True,
+        metavar="PATH",
+        help="CT: DICOM folder, DICOMDIR or file, NRRD, NIfTI or MetaImage",
     )
-    group.add_argument("--series", metavar="UID", help="SeriesInstanceUID of the CT, where its folder holds several")
+    group.add_argument(
+        "--series", metavar="UID", help="SeriesInstanceUID of the CT, where its folder or DICOMDIR holds several"
+    )
     group.add_argument(
         "--units",
         choices=_UNITS,
@@ -82,6 +88,12 @@ def _add_images(group: argparse._ArgumentGroup) -> None:
         help="whether the values of the images rise with the X-ray intensity (counts: bone is dark) or fall (inverse: "
         "bone is white); by default the DICOM header or the image itself decides",
     )
+    group.add_argument(
+        "--intensity",
+        choices=("linear", "log"),
+        help="whether the stored values of DICOM images are proportional to the X-ray intensity (linear) or to its "
+        "logarithm (log); by default PixelIntensityRelationship and the file's lookup tables decide",
+    )
 
 
 def _add_start(group: argparse._ArgumentGroup) -> None:
@@ -120,6 +132,7 @@ def _register(options: argparse.Namespace) -> None:
         overlay=options.overlay,
         frame=options.frame,
         polarity=options.polarity,
+        intensity=options.intensity,
         series=options.series,
         units=options.units,
         bone_units=options.bone_units,

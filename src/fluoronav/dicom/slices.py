@@ -1,11 +1,10 @@
-"""CT slices in DICOM files: single slices (PS3.3 C.7.6.2, image plane module; C.11.1, rescale) and multi-frame objects
-whose functional groups place each frame (PS3.3 C.7.6.16; Enhanced CT, X-Ray 3D). Only headers are read here.
+"""CT and MR slices in DICOM files: single slices (PS3.3 C.7.6.2, image plane module; C.11.1, rescale) and multi-frame
+objects whose functional groups place each frame (PS3.3 C.7.6.16; Enhanced CT and MR, X-Ray 3D). Only headers are read.
 """
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +12,16 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.datadict import tag_for_keyword
-from pydicom.errors import InvalidDicomError
 from pydicom.uid import (
     UID,
     CTImageStorage,
-    DeflatedExplicitVRLittleEndian,
     EnhancedCTImageStorage,
+    EnhancedMRImageStorage,
+    EnhancedXAImageStorage,
+    EnhancedXRFImageStorage,
     LegacyConvertedEnhancedCTImageStorage,
+    LegacyConvertedEnhancedMRImageStorage,
+    MRImageStorage,
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
     SecondaryCaptureImageStorage,
@@ -28,37 +30,35 @@ from pydicom.uid import (
 )
 
 from fluoronav.dicom.errors import DicomError
-from fluoronav.geometry.grid import LIMITS as GRID
+from fluoronav.dicom.reading import LIMITS as FILE
+from fluoronav.dicom.reading import UNREADABLE, read_dataset
 
 
 @dataclass(frozen=True, slots=True)
-class FileLimits:
-    """Limits of one file; all are chosen."""
+class SliceLimits:
+    """Limits of one slice; chosen."""
 
-    most_bytes: int = GRID.most_bytes + 256 * 2**20  # a file holds little besides its pixels
-    most_element_bytes: int = 1 << 20  # longer elements of a header are not loaded; no tag that is read is so long
     cosine: float = 1e-3  # tolerance of direction cosines
 
 
-LIMITS = FileLimits()
-# This transfer syntax is inflated as a whole when a file is opened, so that its size cannot be bounded.
-_DEFLATED = DeflatedExplicitVRLittleEndian.encode()
+LIMITS = SliceLimits()
 # Volumes reconstructed by a C-arm or a dental scanner; their modality is that of the C-arm.
 _XRAY_3D = (XRay3DAngiographicImageStorage, XRay3DCraniofacialImageStorage)
-_CT_CLASSES = (
-    CTImageStorage,
-    EnhancedCTImageStorage,
-    LegacyConvertedEnhancedCTImageStorage,
+_CAPTURED = (
     SecondaryCaptureImageStorage,
     MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
     MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
 )
+# The SOP classes that are a volume of that modality.
+_CLASSES = {
+    "CT": (CTImageStorage, EnhancedCTImageStorage, LegacyConvertedEnhancedCTImageStorage, *_CAPTURED),
+    "MR": (MRImageStorage, EnhancedMRImageStorage, LegacyConvertedEnhancedMRImageStorage),
+}
 _MODALITIES = {"MR": "magnetic resonance", "PT": "positron emission", "NM": "nuclear medicine", "US": "ultrasound"}
-# What pydicom raises on a header that is no DICOM, or is truncated.
-UNREADABLE = (
-    InvalidDicomError, OSError, EOFError, ValueError, KeyError, AttributeError, TypeError, NotImplementedError,
-    struct.error,
-)  # fmt: skip
+# Their functional groups place no frame.
+_PROJECTIONS = (EnhancedXAImageStorage, EnhancedXRFImageStorage)
+# How makers call a scout view in ImageType or FrameType; LOCALIZER is the standard's word (PS3.3 C.8.2.1.1.1).
+_LOCALIZERS = {"LOCALIZER", "SCOUT", "TOPOGRAM"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,9 @@ class DicomFile:
     @property
     def is_placed(self) -> bool:
         """Whether it has a tag of a position in the patient, if only an empty one."""
-        return self.has_groups or "ImageOrientationPatient" in self.header or "ImagePositionPatient" in self.header
+        if self.has_groups:
+            return sop_class(self.header) not in _PROJECTIONS
+        return "ImageOrientationPatient" in self.header or "ImagePositionPatient" in self.header
 
 
 @dataclass(frozen=True)
@@ -106,46 +108,80 @@ def opened_file(path: Path) -> tuple[DicomFile | None, str]:
     length = path.stat().st_size
     if length == 0:
         return None, "empty"
-    if length > LIMITS.most_bytes:
-        return None, f"larger than {LIMITS.most_bytes / 2**30:.2f} GiB"
+    if length > FILE.most_bytes:
+        return None, f"larger than {FILE.most_bytes / 2**30:.2f} GiB"
     try:
         with path.open("rb") as file:
-            start = file.read(4096)
+            start = file.read(132)
         # Without the preamble an element of group 2 or 8 comes first.
         if start[128:132] != b"DICM" and start[:2] not in (b"\x02\x00", b"\x08\x00"):
             return None, "no DICOM"
-        if _DEFLATED in start:
-            return None, "deflated as a whole (write it as explicit VR little endian)"
-        header = pydicom.dcmread(path, stop_before_pixels=True, force=True, defer_size=LIMITS.most_element_bytes)
+        header = read_dataset(path, with_pixels=False, force=True)
         if "Rows" not in header or "Columns" not in header:
             return None, "without an image, or cut off in the header"
         return DicomFile(header, path), ""
+    except DicomError:
+        return None, "deflated, and too large when inflated"
     except UNREADABLE:
         return None, "unreadable"
 
 
-def check_is_ct(file: DicomFile) -> None:
-    """Refuses an object that is no CT; the text names what it is."""
+def check_is_volume(file: DicomFile, modalities: Sequence[str]) -> None:
+    """Refuses an object that is no volume of these modalities ("CT", "MR"); the text names what it is."""
     header, path = file.header, file.path
-    meta = getattr(header, "file_meta", None)
-    uid = str(header.get("SOPClassUID") or (meta.get("MediaStorageSOPClassUID") if meta else "") or "")
-    modality = str(header.get("Modality") or "")
-    if uid not in _XRAY_3D:
-        if modality != "CT":
+    uid, modality = sop_class(header), str(header.get("Modality") or "")
+    if uid not in _XRAY_3D or "CT" not in modalities:
+        if modality not in modalities:
             known = f" ({_MODALITIES[modality]})" if modality in _MODALITIES else ""
             is_what = f"is {modality}{known}" if modality else "is empty or absent"
-            raise DicomError(f"{path}: Modality (0008,0060) {is_what}, not CT; a case needs a CT in HU")
-        if uid and uid not in _CT_CLASSES:
-            raise DicomError(f"{path}: is {UID(uid).name} although Modality (0008,0060) says CT")
+            needs = "; a case needs a CT in HU" if tuple(modalities) == ("CT",) else ""
+            raise DicomError(f"{path}: Modality (0008,0060) {is_what}, not {' or '.join(modalities)}{needs}")
+        if uid and uid not in _CLASSES[modality]:
+            raise DicomError(f"{path}: is {UID(uid).name} although Modality (0008,0060) says {modality}")
     if int(header.get("SamplesPerPixel") or 1) != 1:
         raise DicomError(f"{path}: SamplesPerPixel (0028,0002) is {header.SamplesPerPixel}: a picture, not a CT")
     if file.frames > 1 and not file.has_groups:
         raise DicomError(
             f"{path}: has {file.frames} frames but no functional groups that place them in the patient "
-            "(PerFrameFunctionalGroupsSequence (5200,9230)); export it as single slices or as enhanced CT"
+            f"(PerFrameFunctionalGroupsSequence (5200,9230)); export it as single slices or as enhanced {modality}"
         )
     if "ModalityLUTSequence" in header:
         raise DicomError(f"{path}: ModalityLUTSequence (0028,3000) is not read; export it with a rescale")
+
+
+def sop_class(header: pydicom.Dataset) -> str:
+    """The SOP class's UID; empty where none is said."""
+    meta = getattr(header, "file_meta", None)
+    return str(header.get("SOPClassUID") or (meta.get("MediaStorageSOPClassUID") if meta else "") or "")
+
+
+def is_xray_volume(header: pydicom.Dataset) -> bool:
+    """Whether it is a volume that a C-arm or a dental scanner reconstructed (X-Ray 3D)."""
+    return sop_class(header) in _XRAY_3D
+
+
+def is_localizer(file: DicomFile, frame: int = 0) -> bool:
+    """Whether a frame, from 0, is a scout view, by ImageType (0008,0008) or FrameType (0008,9007)."""
+    words = _words(file.header.get("ImageType"))
+    if file.has_groups:
+        shared = file.header.get("SharedFunctionalGroupsSequence") or ()
+        own = file.header.PerFrameFunctionalGroupsSequence or ()
+        for groups in (*own[frame : frame + 1], *shared[:1]):
+            for macro in ("CTImageFrameTypeSequence", "MRImageFrameTypeSequence"):
+                for item in groups.get(macro) or ():
+                    words += _words(item.get("FrameType"))
+    return not _LOCALIZERS.isdisjoint(words)
+
+
+def _words(value: object) -> list[str]:
+    if value is None or isinstance(value, str):
+        return [value.upper()] if value else []
+    return [str(v).upper() for v in value] if isinstance(value, Iterable) else []
+
+
+def is_mr(file: DicomFile) -> bool:
+    """Whether it is magnetic resonance, by its modality."""
+    return str(file.header.get("Modality") or "") == "MR"
 
 
 def slices_of(file: DicomFile) -> list[Slice]:
@@ -168,8 +204,10 @@ def slices_of(file: DicomFile) -> list[Slice]:
             "PixelValueTransformationSequence",
         ):  # fmt: skip
             items = own.get(macro) or shared.get(macro)
+            if not items and macro == "PixelValueTransformationSequence" and is_mr(file):
+                items = [pydicom.Dataset()]
             if not items:
-                raise DicomError(f"{path}, frame {k + 1}: {_tag(macro)} is absent or empty")
+                raise DicomError(f"{path}, frame {k + 1}: {tag_name(macro)} is absent or empty")
             parts.append(items[0])
         out.append(_slice(file, k, parts, f"{path}, frame {k + 1}"))
     return out
@@ -180,19 +218,22 @@ def _slice(file: DicomFile, frame: int, parts: Sequence[pydicom.Dataset], where:
     position, orientation, measures, values = parts
     unit = str(values.get("RescaleType") or "HU")
     # Most CBCT write US (unspecified); the values tell later whether they are HU.
-    if unit not in ("HU", "HU_MOD", "US"):
-        raise DicomError(f"{where}: {_tag('RescaleType')} is {unit}, not HU")
-    slope, intercept = (_numbers(values, k, 1, where)[0] for k in ("RescaleSlope", "RescaleIntercept"))
+    if unit not in ("HU", "HU_MOD", "US") and not is_mr(file):
+        raise DicomError(f"{where}: {tag_name('RescaleType')} is {unit}, not HU")
+    if is_mr(file) and values.get("RescaleSlope") is None:
+        slope, intercept = 1.0, 0.0  # the intensities of MR have no unit, and most series no rescale
+    else:
+        slope, intercept = (_numbers(values, k, 1, where)[0] for k in ("RescaleSlope", "RescaleIntercept"))
     if not slope > 0:
-        raise DicomError(f"{where}: {_tag('RescaleSlope')} is {slope:g}; it must be above 0")
+        raise DicomError(f"{where}: {tag_name('RescaleSlope')} is {slope:g}; it must be above 0")
     cosines = _numbers(orientation, "ImageOrientationPatient", 6, where)
     row, column = cosines[:3], cosines[3:]
     if abs(row @ column) > LIMITS.cosine or abs(np.linalg.norm(np.cross(row, column)) - 1) > LIMITS.cosine:
-        tag = _tag("ImageOrientationPatient")
+        tag = tag_name("ImageOrientationPatient")
         raise DicomError(f"{where}: {tag} {cosines.tolist()} is not two perpendicular unit vectors")
     spacing = _numbers(measures, "PixelSpacing", 2, where)
     if not (spacing > 0).all():
-        raise DicomError(f"{where}: {_tag('PixelSpacing')} {spacing.tolist()} must be above 0")
+        raise DicomError(f"{where}: {tag_name('PixelSpacing')} {spacing.tolist()} must be above 0")
     at = _numbers(position, "ImagePositionPatient", 3, where)
     return Slice(file, frame, at, cosines, spacing, float(slope), float(intercept))
 
@@ -200,21 +241,22 @@ def _slice(file: DicomFile, frame: int, parts: Sequence[pydicom.Dataset], where:
 def _numbers(dataset: pydicom.Dataset, keyword: str, count: int, where: Path | str) -> NDArray[np.float64]:
     """The numbers of a tag; raises :class:`DicomError` that names file and tag."""
     if keyword not in dataset:
-        raise DicomError(f"{where}: {_tag(keyword)} is absent")
+        raise DicomError(f"{where}: {tag_name(keyword)} is absent")
     try:
         value = dataset[keyword].value
         if value is None or value == "" or (count > 1 and len(value) == 0):
-            raise DicomError(f"{where}: {_tag(keyword)} is empty")
+            raise DicomError(f"{where}: {tag_name(keyword)} is empty")
         numbers = np.array(value, dtype=np.float64).reshape(-1)
     except DicomError:
         raise
     except (TypeError, OverflowError, ValueError) as error:
-        raise DicomError(f"{where}: {_tag(keyword)} is not a number") from error
+        raise DicomError(f"{where}: {tag_name(keyword)} is not a number") from error
     if len(numbers) != count or not np.isfinite(numbers).all():
-        raise DicomError(f"{where}: {_tag(keyword)} is {numbers.tolist()}, not {count} finite number(s)")
+        raise DicomError(f"{where}: {tag_name(keyword)} is {numbers.tolist()}, not {count} finite number(s)")
     return numbers
 
 
-def _tag(keyword: str) -> str:
+def tag_name(keyword: str) -> str:
+    """An attribute with its tag, for messages: "Rows (0028,0010)"."""
     tag = tag_for_keyword(keyword) or 0
     return f"{keyword} ({tag >> 16:04x},{tag & 0xFFFF:04x})"

@@ -1,20 +1,21 @@
-"""One volume from CT slices: their common grid, checked before any pixels are read, and their values in HU."""
+"""One volume from slices: their common grid, checked from their headers, and their values (HU of a CT)."""
 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pydicom
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from pydicom.pixels.utils import pixel_array
 
+from fluoronav.dicom.decoding import frame_pixels
 from fluoronav.dicom.errors import DicomError
-from fluoronav.dicom.slices import LIMITS as FILE
-from fluoronav.dicom.slices import UNREADABLE, DicomFile, Slice, check_is_ct, slices_of
+from fluoronav.dicom.repeats import whole, without_repeats
+from fluoronav.dicom.slices import LIMITS as SLICE
+from fluoronav.dicom.slices import DicomFile, Slice, check_is_volume, is_localizer, slices_of, tag_name
 from fluoronav.geometry.grid import Grid, check_grid, check_size
 
 
@@ -31,50 +32,95 @@ class StackLimits:
 LIMITS = StackLimits()
 
 
-def stacked(files: list[DicomFile], folder: Path) -> sitk.Image:
-    """The volume of the slices in files, float32 HU, LPS; raises :class:`DicomError` where they form none.
+@dataclass(frozen=True)
+class Stack:
+    """Slices that form one volume.
+
+    Attributes
+    ----------
+    slices : list of Slice
+        From the first to the last along the normal.
+    grid : Grid
+        Of the volume's voxels, LPS mm.
+    notes : tuple of str
+        What was set aside.
+    """
+
+    slices: list[Slice]
+    grid: Grid
+    notes: tuple[str, ...] = ()
+
+    def image(self) -> sitk.Image:
+        """The volume, float32: HU of a CT, intensities of MR. Reads the pixels."""
+        image = sitk.GetImageFromArray(_values(self.slices, self.grid.size[1::-1]))
+        image.SetSpacing(self.grid.spacing_mm.tolist())
+        image.SetOrigin(self.grid.origin_ct.tolist())
+        image.SetDirection(self.grid.direction.ravel().tolist())
+        return image
+
+
+def stack_of(files: list[DicomFile], where: Path, modalities: Sequence[str] = ("CT",)) -> Stack:
+    """The stack that the slices in files form, by their headers.
+
+    Pixels are read only of two slices at one place: where they are the same, one is set aside.
 
     Parameters
     ----------
     files : list of DicomFile
-    folder : Path
+    where : Path
         For messages.
+    modalities : sequence of str
+        "CT", "MR" or both.
+
+    Raises
+    ------
+    DicomError
+        They form no volume.
     """
     for file in files:
-        check_is_ct(file)
-    for keyword, what in (("FrameOfReferenceUID", "frames of reference"), ("PatientID", "patients")):
-        values = {str(f.header.get(keyword)) for f in files if f.header.get(keyword)}
-        if len(values) > 1:
-            raise DicomError(f"{folder}: the slices of this series are of {len(values)} {what} ({keyword} differs)")
+        check_is_volume(file, modalities)
+    _check_one_patient(files, where)
     slices = [s for file in files for s in slices_of(file)]
-    if len(slices) < 2:
-        raise DicomError(f"{folder}: the series has one slice; a volume needs at least 2")
-    orientation = _common_orientation(slices, folder)
+    seen = [s for s in slices if not is_localizer(s.file, s.frame)]
+    notes = () if len(seen) == len(slices) else (f"{where}: {len(slices) - len(seen)} localizer frames were set aside",)
+    if len(seen) < 2:
+        raise DicomError(f"{where}: the series has {len(seen)} slice{'s'[: len(seen) != 1]}; a volume needs at least 2")
+    orientation = _common_orientation(seen, where)
     row, column = orientation[:3], orientation[3:]
     normal = np.cross(row, column)
-    first = slices[0]
-    shape = Counter((s.file.header.Rows, s.file.header.Columns) for s in slices).most_common(1)[0][0]
-    for s in slices:
+    first = seen[0]
+    shape = Counter((s.file.header.Rows, s.file.header.Columns) for s in seen).most_common(1)[0][0]
+    for s in seen:
         if (s.file.header.Rows, s.file.header.Columns) != shape:
             raise DicomError(f"{s.name}: Rows or Columns differ from the other slices'")
         if not np.allclose(s.spacing, first.spacing, rtol=LIMITS.spacing):
             raise DicomError(f"{s.name}: PixelSpacing {s.spacing.tolist()} differs from {first.name}'s")
-    check_size((shape[1], shape[0], len(slices)), 4, folder)
+    check_size((shape[1], shape[0], len(seen)), 4, where)
 
-    slices = sorted(slices, key=lambda s: float(s.position @ normal))
-    positions = np.array([s.position for s in slices])
-    step = _step(positions, normal, folder)
+    seen = sorted(seen, key=lambda s: float(s.position @ normal))
+    seen, repeats = without_repeats(seen, normal, LIMITS.position_mm, where)
+    positions = np.array([s.position for s in seen])
+    step = _step(positions, normal, where)
     # PixelSpacing is (row distance, column distance) = (y, x).
     scale = np.array([first.spacing[1], first.spacing[0], step])
-    grid = Grid(
-        (int(shape[1]), int(shape[0]), len(slices)), np.column_stack([row, column, normal]) * scale, positions[0]
-    )
-    check_grid(grid, folder)
-    image = sitk.GetImageFromArray(_hounsfield(slices, shape))
-    image.SetSpacing(scale.tolist())
-    image.SetOrigin(positions[0].tolist())
-    image.SetDirection(np.column_stack([row, column, normal]).ravel().tolist())
-    return image
+    grid = Grid((int(shape[1]), int(shape[0]), len(seen)), np.column_stack([row, column, normal]) * scale, positions[0])
+    check_grid(grid, where)
+    return Stack(seen, grid, (*notes, *repeats))
+
+
+def _check_one_patient(files: list[DicomFile], where: Path) -> None:
+    """Refuses slices of several patients, or of one and of nobody; the text names none of them."""
+    for keyword, what in (("FrameOfReferenceUID", "frames of reference"), ("PatientID", "patients")):
+        values = {str(f.header.get(keyword) or "") for f in files}
+        if len(values - {""}) > 1:
+            count = len(values - {""})
+            raise DicomError(f"{where}: the slices of this series are of {count} {what} ({keyword} differs)")
+        if keyword == "PatientID" and len(values) > 1:
+            without = [f.path.name for f in files if not f.header.get(keyword)]
+            raise DicomError(
+                f"{where}: {len(without)} of {len(files)} files have no {tag_name(keyword)} and the others have one "
+                f"({without[0]}): they may be of two patients; export the series again"
+            )
 
 
 def _common_orientation(slices: list[Slice], folder: Path) -> NDArray[np.float64]:
@@ -82,7 +128,7 @@ def _common_orientation(slices: list[Slice], folder: Path) -> NDArray[np.float64
     counted = Counter(tuple(np.round(s.orientation, 2)) for s in slices)
     common = counted.most_common(1)[0][0]
     orientation = next(s.orientation for s in slices if tuple(np.round(s.orientation, 2)) == common)
-    odd = [s for s in slices if np.abs(s.orientation - orientation).max() > FILE.cosine]
+    odd = [s for s in slices if np.abs(s.orientation - orientation).max() > SLICE.cosine]
     if odd:
         raise DicomError(
             f"{folder}: slices lie in different planes (a localiser among them?): {len(odd)} of {len(slices)} not in "
@@ -96,9 +142,6 @@ def _step(positions: NDArray[np.float64], normal: NDArray[np.float64], folder: P
     steps = np.diff(positions, axis=0)
     along = steps @ normal
     step = float(np.median(along))
-    if along.min() < LIMITS.position_mm:
-        at = positions[int(along.argmin())]
-        raise DicomError(f"{folder}: two slices at the same position {np.round(at, 2).tolist()}; remove the repeats")
     sideways = float(np.median(np.linalg.norm(steps - np.outer(along, normal), axis=1)))
     if sideways > max(LIMITS.position_mm, LIMITS.sideways_steps * step):
         tilt = np.degrees(np.arctan2(sideways, step))
@@ -123,20 +166,19 @@ def _step(positions: NDArray[np.float64], normal: NDArray[np.float64], folder: P
     return step
 
 
-def _hounsfield(slices: list[Slice], shape: tuple[int, int]) -> NDArray[np.float32]:
-    """The slices' pixels in HU, shape (n, rows, columns); a file is read once, and one at a time."""
+def _values(slices: list[Slice], shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """The slices' rescaled pixels, shape (n, rows, columns); a file is read once, and one at a time."""
     voxels = np.empty((len(slices), *shape), np.float32)
     of_file: dict[Path, list[int]] = defaultdict(list)
     for k, s in enumerate(slices):
         of_file[s.file.path].append(k)
     for path, indices in of_file.items():
-        try:
-            dataset = pydicom.dcmread(path, force=True)
-            for k in indices:
-                s = slices[k]
-                np.multiply(pixel_array(dataset, index=s.frame), np.float32(s.slope), out=voxels[k], casting="unsafe")
-                voxels[k] += np.float32(s.intercept)
-        except (*UNREADABLE, RuntimeError) as error:
-            reason = f"pixel data cannot be decoded ({error}); convert it to uncompressed DICOM"
-            raise DicomError(f"{path}: {reason}") from error
+        dataset = whole(path)
+        for k in indices:
+            s = slices[k]
+            pixels = frame_pixels(dataset, s.frame, path)
+            if pixels.shape != shape:
+                raise DicomError(f"{path}: has {pixels.shape} pixels, its header says {shape}")
+            np.multiply(pixels, np.float32(s.slope), out=voxels[k], casting="unsafe")
+            voxels[k] += np.float32(s.intercept)
     return voxels

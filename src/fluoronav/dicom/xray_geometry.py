@@ -1,8 +1,8 @@
 """The camera and the prior pose in a DICOM header.
 
-Angles and distances are those of PS3.3 C.8.7.5 (XA positioner) and C.8.7.1 (X-ray image). The primary angle turns the
-detector about the patient's long axis, positive towards the patient's left (LAO), the secondary angle towards the head
-(CRA), both 0 with the detector in front of the patient.
+Angles and distances are those of PS3.3 C.8.7.5 (XA positioner), C.8.7.1 (X-ray image) and C.8.19.6 (enhanced XA). The
+primary angle turns the detector about the patient's long axis, positive towards the patient's left (LAO), the secondary
+angle towards the head (CRA), both 0 with the detector in front of the patient.
 """
 
 from __future__ import annotations
@@ -13,7 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.dicom.errors import DicomError
+from fluoronav.dicom.xray_angles import PositionerAngles, read_angles
 from fluoronav.dicom.xray_header import XrayHeader
+from fluoronav.dicom.xray_readout import isocentre_px, read_readout
+from fluoronav.dicom.xray_spacing import LIMITS as SPACING
+from fluoronav.dicom.xray_spacing import DetectorSpacing, differ, read_spacing
 from fluoronav.geometry import Camera, CameraError
 
 Float = NDArray[np.float64]
@@ -27,13 +31,8 @@ class HeaderLimits:
 
     least_mm: float = 200.0  # distances from the source
     most_mm: float = 3000.0
-    least_pixel_mm: float = 0.02  # detectors have pixels of 0.05 to 0.5 mm
-    most_pixel_mm: float = 2.0
-    most_deg: float = 180.0  # of the positioner's angles
     magnification: float = 0.15  # to that of the distances: the table height it refers to is not the isocentre
-    aspect: float = 0.01  # between two statements of a pixel's aspect ratio: rounding
     focal: float = 0.05  # between the header's focal length and a calibrated one: headers have nominal distances
-    field: float = 1.2  # ratio of the image's size to the detector's field of view
 
 
 LIMITS = HeaderLimits()
@@ -50,10 +49,20 @@ class XrayGeometry:
         patient does not move.
     mirrored : bool
         The file shows the patient as seen from the detector; its columns were reversed for the camera.
+    spacing : DetectorSpacing
+    angles : PositionerAngles
+    isocentre_source : str
+        What says where the isocentre is projected.
+    notes : tuple of str
+        What is not from the usual tags.
     """
 
     camera: Camera
     mirrored: bool
+    spacing: DetectorSpacing
+    angles: PositionerAngles
+    isocentre_source: str
+    notes: tuple[str, ...] = ()
 
     @property
     def R_camera_ct(self) -> Float:
@@ -67,22 +76,6 @@ class XrayGeometry:
         return self.camera.T_camera_world
 
 
-def check_orientation(header: XrayHeader) -> None:
-    """Refuses pixels that were rotated or mirrored after readout, since a camera file is of pixels as read out.
-
-    Raises
-    ------
-    DicomError
-    """
-    turned, flipped = header.number("FieldOfViewRotation"), header.word("FieldOfViewHorizontalFlip")
-    if turned or flipped == "YES":
-        raise DicomError(
-            f"{header.path}: was turned by {turned or 0:g} degrees (FieldOfViewRotation (0018,7032)) and "
-            f"{'mirrored' if flipped == 'YES' else 'not mirrored'} (FieldOfViewHorizontalFlip (0018,7034)) after it "
-            "was read; a camera file is of pixels as they are read: export it without"
-        )
-
-
 def check_camera(header: XrayHeader, camera: Camera) -> None:
     """Compares a camera file with the header of the same image.
 
@@ -90,21 +83,23 @@ def check_camera(header: XrayHeader, camera: Camera) -> None:
     ------
     DicomError
     """
-    spacing, distance = _spacing(header), header.number("DistanceSourceToDetector")
-    anisotropy = float(camera.K[0, 0] / camera.K[1, 1])
-    if spacing is not None:
-        down, right = spacing
-        if _differ(down / right, anisotropy, LIMITS.aspect):
-            raise DicomError(
-                f"{header.path}: its pixels are {down:g} mm high and {right:g} mm wide; {camera.name} has focal "
-                f"lengths of {camera.K[0, 0]:.1f} and {camera.K[1, 1]:.1f} pixels, which are of other pixels"
-            )
-        if distance and _differ(distance / right, float(camera.K[0, 0]), LIMITS.focal):
-            raise DicomError(
-                f"{header.path}: DistanceSourceToDetector {distance:g} mm and ImagerPixelSpacing {right:g} mm are a "
-                f"focal length of {distance / right:.1f} pixels, {camera.name} says {camera.K[0, 0]:.1f}: it is not of "
-                "this zoom or this distance"
-            )
+    spacing, distance = read_spacing(header), header.number("DistanceSourceToDetector")
+    if spacing is None:
+        return
+    down, right = spacing.down_mm, spacing.right_mm
+    if read_readout(header).quarter_turns % 2:
+        down, right = right, down  # the camera file is of pixels as they are read
+    if differ(down / right, float(camera.K[0, 0] / camera.K[1, 1]), SPACING.aspect):
+        raise DicomError(
+            f"{header.path}: its pixels are {down:g} mm high and {right:g} mm wide; {camera.name} has focal "
+            f"lengths of {camera.K[0, 0]:.1f} and {camera.K[1, 1]:.1f} pixels, which are of other pixels"
+        )
+    if distance and differ(distance / right, float(camera.K[0, 0]), LIMITS.focal):
+        raise DicomError(
+            f"{header.path}: DistanceSourceToDetector {distance:g} mm and {spacing.source} {right:g} mm are a "
+            f"focal length of {distance / right:.1f} pixels, {camera.name} says {camera.K[0, 0]:.1f}: it is not of "
+            "this zoom or this distance"
+        )
 
 
 def read_geometry(header: XrayHeader) -> XrayGeometry:
@@ -116,36 +111,36 @@ def read_geometry(header: XrayHeader) -> XrayGeometry:
         The header is incomplete, or contradicts itself.
     """
     path = header.path
+    if header.is_picture:
+        raise DicomError(
+            f"{path}: is a Secondary Capture, a picture of an image: it has no geometry of its exposure. Give a camera "
+            "file with --camera and a pose with --init, or export the original image (XA, RF, CR, DX)"
+        )
     to_detector = _length(header, "DistanceSourceToDetector", "(0018,1110)")
     to_patient = _to_patient(header, to_detector)
-    primary = np.deg2rad(_angle(header, "PositionerPrimaryAngle", "(0018,1510)"))
-    secondary = np.deg2rad(_angle(header, "PositionerSecondaryAngle", "(0018,1511)"))
-    if header.word("PositionerMotion") == "DYNAMIC" and header.frame > 1:
-        raise DicomError(
-            f"{path}: the C-arm moved (PositionerMotion (0018,1500) DYNAMIC) and the angles are of frame 1, not "
-            f"{header.frame}: give a camera file with --camera and a pose with --init"
-        )
-    spacing = _spacing(header)
+    angles = read_angles(header)
+    spacing = read_spacing(header)
     if spacing is None:
-        raise DicomError(f"{path}: has no ImagerPixelSpacing (0018,1164): give a camera file with --camera")
-    down_mm, right_mm = spacing
+        raise DicomError(
+            f"{path}: has no ImagerPixelSpacing (0018,1164), FieldOfViewDimensions (0018,1149) that fit its rows and "
+            "columns, or DetectorElementSpacing (0018,7022) with DetectorBinning (0018,701a): give a camera file with "
+            "--camera"
+        )
     rows, cols = header.integer("Rows", 0), header.integer("Columns", 0)
-    _check_field(header, rows * down_mm, cols * right_mm)
-    if header.get("PatientOrientation") is None and (
-        header.number("FieldOfViewRotation") or header.word("FieldOfViewHorizontalFlip") == "YES"
-    ):
+    if header.get("PatientOrientation") is None and not read_readout(header).is_plain:
         raise DicomError(
             f"{path}: was turned or mirrored after it was read (FieldOfViewRotation (0018,7032), "
             "FieldOfViewHorizontalFlip (0018,7034)) and has no PatientOrientation (0020,0020), which would say how it "
             "lies now: export it without"
         )
-    if abs(primary) > np.deg2rad(LIMITS.most_deg) or abs(secondary) > np.deg2rad(LIMITS.most_deg):
-        raise DicomError(f"{path}: its positioner angles are more than {LIMITS.most_deg:g} degrees")
-    R_camera_ct, mirrored = _rotation(header, primary, secondary)
+    R_camera_ct, mirrored = _rotation(header, np.deg2rad(angles.primary_deg), np.deg2rad(angles.secondary_deg))
+    row_px, col_px, isocentre_source = isocentre_px(header, spacing)
+    if mirrored:
+        col_px = cols - 1 - col_px
     K = np.array(
         [
-            [to_detector / right_mm, 0, (cols - 1) / 2],
-            [0, to_detector / down_mm, (rows - 1) / 2],
+            [to_detector / spacing.right_mm, 0, col_px],
+            [0, to_detector / spacing.down_mm, row_px],
             [0, 0, 1.0],
         ]
     )
@@ -156,7 +151,21 @@ def read_geometry(header: XrayHeader) -> XrayGeometry:
         camera.check_plausible()
     except CameraError as error:
         raise DicomError(str(error)) from error
-    return XrayGeometry(camera, mirrored)
+    return XrayGeometry(camera, mirrored, spacing, angles, isocentre_source, _notes(header, spacing, angles))
+
+
+def _notes(header: XrayHeader, spacing: DetectorSpacing, angles: PositionerAngles) -> tuple[str, ...]:
+    """What a user should know of where the geometry is from."""
+    notes = []
+    if header.get("ImagerPixelSpacing") is None:
+        size = f"{spacing.down_mm:.4g} x {spacing.right_mm:.4g} mm"
+        notes.append(f"has no ImagerPixelSpacing (0018,1164): its pixels of {size} are from {spacing.source}")
+    if "increment" in angles.source:
+        at = f"{angles.primary_deg:g} and {angles.secondary_deg:g} degrees"
+        notes.append(f"the C-arm moved: the angles, {at}, are {angles.source}")
+    if header.frame > 1 and header.word("TableMotion") == "DYNAMIC":
+        notes.append("the table moved (TableMotion (0018,1134)): the prior's place is that of frame 1")
+    return tuple(notes)
 
 
 def _rotation(header: XrayHeader, primary: float, secondary: float) -> tuple[Float, bool]:
@@ -187,96 +196,34 @@ def _length(header: XrayHeader, name: str, tag: str) -> float:
     return value
 
 
-def _angle(header: XrayHeader, name: str, tag: str) -> float:
-    value = header.number(name)
-    if value is None:
-        raise DicomError(f"{header.path}: has no {name} {tag}: give a camera file with --camera and a pose with --init")
-    return value
-
-
 def _to_patient(header: XrayHeader, to_detector: float) -> float:
-    """Distance from the source to the patient, mm, by its own tag or by the magnification, which must agree."""
+    """Distance from the source to the isocentre, mm: by its own tag, the patient's, or the magnification.
+
+    Tags that are there must agree.
+    """
     magnification = header.number("EstimatedRadiographicMagnificationFactor")
     if magnification is not None and magnification < 1:
         raise DicomError(
             f"{header.path}: EstimatedRadiographicMagnificationFactor (0018,1114) is {magnification:g}; a picture is "
             "larger than the patient"
         )
-    if header.number("DistanceSourceToPatient") is None and magnification is not None:
+    name, tag = "DistanceSourceToPatient", "(0018,1111)"
+    if header.number("DistanceSourceToIsocenter") is not None:
+        name, tag = "DistanceSourceToIsocenter", "(0018,9402)"
+    elif header.number(name) is None and magnification is not None:
         return to_detector / magnification
-    to_patient = _length(header, "DistanceSourceToPatient", "(0018,1111)")
+    to_patient = _length(header, name, tag)
     if to_patient >= to_detector:
         raise DicomError(
-            f"{header.path}: DistanceSourceToPatient (0018,1111) {to_patient:g} mm is not less than "
+            f"{header.path}: {name} {tag} {to_patient:g} mm is not less than "
             f"DistanceSourceToDetector (0018,1110) {to_detector:g} mm"
         )
-    if magnification is not None and _differ(magnification, to_detector / to_patient, LIMITS.magnification):
+    if magnification is not None and differ(magnification, to_detector / to_patient, LIMITS.magnification):
         raise DicomError(
             f"{header.path}: EstimatedRadiographicMagnificationFactor (0018,1114) is {magnification:g}, but the "
             f"distances {to_detector:g} and {to_patient:g} mm magnify by {to_detector / to_patient:.3g}"
         )
     return to_patient
-
-
-def _spacing(header: XrayHeader) -> tuple[float, float] | None:
-    """Spacing of rows and of columns at the detector, mm, compared with the other tags that give it."""
-    path, limits = header.path, LIMITS
-    spacing = header.numbers("ImagerPixelSpacing", 2)
-    aspect = header.numbers("PixelAspectRatio", 2)
-    if spacing is None:
-        if aspect is not None and _differ(aspect[0], aspect[1], limits.aspect):
-            raise DicomError(
-                f"{path}: PixelAspectRatio (0028,0034) is {aspect[0]:g} to {aspect[1]:g} and ImagerPixelSpacing "
-                "(0018,1164) is missing: resample it to square pixels"
-            )
-        return None
-    if not all(limits.least_pixel_mm <= s <= limits.most_pixel_mm for s in spacing):
-        raise DicomError(
-            f"{path}: ImagerPixelSpacing (0018,1164) is {spacing[0]:g} x {spacing[1]:g}, which no detector has; "
-            f"{limits.least_pixel_mm:g} to {limits.most_pixel_mm:g} mm was expected"
-        )
-    down, right = spacing
-    if aspect is not None and (aspect[1] <= 0 or _differ(aspect[0] / aspect[1], down / right, limits.aspect)):
-        raise DicomError(
-            f"{path}: PixelAspectRatio (0028,0034) {aspect[0]:g} to {aspect[1]:g} and ImagerPixelSpacing (0018,1164) "
-            f"{down:g} x {right:g} mm contradict each other"
-        )
-    at_patient = header.numbers("PixelSpacing", 2)
-    if at_patient is not None:
-        if min(at_patient) <= 0 or _differ(at_patient[0] / at_patient[1], down / right, limits.aspect):
-            raise DicomError(
-                f"{path}: PixelSpacing (0028,0030) {at_patient[0]:g} x {at_patient[1]:g} and ImagerPixelSpacing "
-                f"(0018,1164) {down:g} x {right:g} mm contradict each other"
-            )
-        if at_patient[0] > down * (1 + limits.aspect):
-            raise DicomError(
-                f"{path}: PixelSpacing (0028,0030) {at_patient[0]:g} mm is more than ImagerPixelSpacing (0018,1164) "
-                f"{down:g} mm; in the patient, nearer the source, a pixel is smaller"
-            )
-    return down, right
-
-
-def _check_field(header: XrayHeader, height_mm: float, width_mm: float) -> None:
-    """Refuses an image that is larger than its detector, since its spacing is then wrong."""
-    value = header.get("FieldOfViewDimensions")
-    if value is None:
-        return
-    dimensions = value if isinstance(value, (list, tuple)) or hasattr(value, "__iter__") else [value]
-    try:
-        largest = max(float(v) for v in dimensions)
-    except (TypeError, ValueError):
-        largest = float("nan")
-    if not largest > 0:
-        raise DicomError(f"{header.path}: FieldOfViewDimensions (0018,1149) is {value!r}; lengths in mm were expected")
-    if max(height_mm, width_mm) > LIMITS.field * largest:
-        raise DicomError(
-            f"{header.path}: is {height_mm:.0f} x {width_mm:.0f} mm by its ImagerPixelSpacing (0018,1164), but its "
-            f"FieldOfViewDimensions (0018,1149) are {largest:g} mm: one of them is of another zoom"
-        )
-
-
-def _differ(a: float, b: float, relative: float) -> bool:
-    return abs(a - b) > relative * abs(b)
 
 
 def _image_axes(header: XrayHeader) -> tuple[Float, Float]:

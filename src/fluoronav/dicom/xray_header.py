@@ -10,11 +10,27 @@ from typing import Any
 import numpy as np
 import pydicom
 from numpy.typing import NDArray
+from pydicom.uid import (
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameSingleBitSecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
+)
 
+from fluoronav.dicom.decoding import UNCOMPRESSED, syntax_of
 from fluoronav.dicom.errors import DicomError
 from fluoronav.geometry.camera import LIMITS
 
 MODALITIES = ("XA", "RF", "CR", "DX")
+# Pictures of images (PS3.3 A.8): whatever geometry they carry is of no detector.
+_PICTURES = (
+    SecondaryCaptureImageStorage,
+    MultiFrameSingleBitSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+)
 
 
 class XrayHeader:
@@ -40,13 +56,48 @@ class XrayHeader:
                 return value
         return None
 
-    def _groups(self) -> Iterator[pydicom.Dataset]:
+    def items(self, name: str) -> list[pydicom.Dataset]:
+        """The items of a sequence, of the data set or of the frame's functional groups; empty where it is missing."""
+        for dataset in (self.dataset, *self._group_items()):
+            if dataset.get(name):
+                return list(dataset.get(name))
+        return []
+
+    def is_per_frame(self, name: str) -> bool:
+        """Whether an attribute is said for this frame alone, by its functional groups."""
         per_frame = self.dataset.get("PerFrameFunctionalGroupsSequence") or []
-        shared = self.dataset.get("SharedFunctionalGroupsSequence") or []
-        for groups in (*per_frame[self.frame - 1 : self.frame], *shared[:1]):
+        return any(
+            element.VR == "SQ" and element.value and element.value[0].get(name) is not None
+            for groups in per_frame[self.frame - 1 : self.frame]
+            for element in groups
+        )
+
+    def _groups(self) -> Iterator[pydicom.Dataset]:
+        for groups in self._group_items():
             for element in groups:
                 if element.VR == "SQ" and element.value:
                     yield element.value[0]
+
+    def _group_items(self) -> Iterator[pydicom.Dataset]:
+        per_frame = self.dataset.get("PerFrameFunctionalGroupsSequence") or []
+        shared = self.dataset.get("SharedFunctionalGroupsSequence") or []
+        yield from (*per_frame[self.frame - 1 : self.frame], *shared[:1])
+
+    @property
+    def sop_class(self) -> str:
+        """UID of the SOP class; empty where none is said."""
+        meta = getattr(self.dataset, "file_meta", None)
+        return str(self.dataset.get("SOPClassUID") or (meta.get("MediaStorageSOPClassUID") if meta else "") or "")
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is a Secondary Capture: a picture of an image, without the geometry of its exposure."""
+        return self.sop_class in _PICTURES
+
+    @property
+    def is_fluoroscopy(self) -> bool:
+        """Whether it is of a C-arm (XA, RF), not a radiograph (CR, DX)."""
+        return self.word("Modality") in ("XA", "RF")
 
     def word(self, name: str) -> str:
         """An attribute's text in capitals; empty where it is missing."""
@@ -107,13 +158,11 @@ class XrayHeader:
         """
         path = self.path
         modality = self.word("Modality")
-        if modality not in MODALITIES:
+        if modality not in MODALITIES and not self.is_picture:
             raise DicomError(f"{path}: has modality {modality or 'none'}; {', '.join(MODALITIES)} was expected")
-        if self.integer("SamplesPerPixel", 1) != 1 or self.word("PhotometricInterpretation") not in (
-            "MONOCHROME1",
-            "MONOCHROME2",
-        ):
-            said = self.word("PhotometricInterpretation") or "nothing"
+        samples, said = self.integer("SamplesPerPixel", 1), self.word("PhotometricInterpretation") or "nothing"
+        grey = samples == 1 and said in ("MONOCHROME1", "MONOCHROME2")
+        if not grey and not (self.is_picture and samples == 3):
             raise DicomError(f"{path}: is a colour image ({said}); an X-ray has one grey value a pixel")
         rows, cols = self.integer("Rows", 0), self.integer("Columns", 0)
         if not (0 < rows <= LIMITS.most_side and 0 < cols <= LIMITS.most_side and rows * cols <= LIMITS.most_pixels):
@@ -139,10 +188,10 @@ class XrayHeader:
         DicomError
         """
         dataset = self.dataset
-        syntax = dataset.file_meta.TransferSyntaxUID
+        syntax = syntax_of(dataset)
         allocated, stored = self.integer("BitsAllocated", 16), self.integer("BitsStored", 16)
         has_overlay = any(0x6000 <= tag.group <= 0x60FF for tag in dataset.keys())  # noqa: SIM118, elements are what it iterates
-        if syntax.is_compressed or has_overlay or stored == allocated or self.integer("PixelRepresentation", 0):
+        if syntax not in UNCOMPRESSED or has_overlay or stored == allocated or self.integer("PixelRepresentation", 0):
             return
         order = "<" if syntax.is_little_endian else ">"
         kind = np.dtype("u1" if allocated == 8 else f"{order}u2")

@@ -1,5 +1,6 @@
 """X-ray files: what a DICOM header says of the C-arm, and what is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -16,6 +17,7 @@ from pydicom.uid import (
     generate_uid,
 )
 
+from fluoronav.dicom import reading
 from fluoronav.geometry import inverse, moved_about, transform_points
 from fluoronav.imaging.registration.register import RegisterError, RegistrationRequest, register_files
 from fluoronav.imaging.xray.file import XrayFileError, read_xray
@@ -182,8 +184,8 @@ def test_what_a_detector_has_filled_is_not_seen(tmp_path, counts):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"FieldOfViewRotation": 90}, "a camera file is of pixels as they are read"),
-        ({"FieldOfViewHorizontalFlip": "YES"}, "a camera file is of pixels as they are read"),
+        ({"FieldOfViewRotation": 45}, r"FieldOfViewRotation \(0018,7032\) is 45 degrees; 0, 90, 180 or 270"),
+        ({"FieldOfViewHorizontalFlip": "MAYBE"}, "FieldOfViewHorizontalFlip .* YES or NO was expected"),
         ({"DistanceSourceToDetector": 1200.0}, "it is not of this zoom or this distance"),
         ({"ImagerPixelSpacing": [PIXEL / 2, PIXEL / 2]}, "it is not of this zoom or this distance"),
         ({"ImagerPixelSpacing": [PIXEL, PIXEL / 2]}, "which are of other pixels"),
@@ -217,12 +219,15 @@ def test_a_plain_picture_of_several_pages_or_in_colour_or_too_large_is_refused(t
         read_xray(tmp_path / "grey.png", with_camera=True, frame=2)
 
 
-def test_a_file_that_is_deflated_as_a_whole_is_not_inflated(tmp_path, counts):
+def test_a_deflated_file_is_inflated_up_to_its_limit(tmp_path, counts, monkeypatch):
     path = xa(tmp_path / "a.dcm", counts)
+    plain = read_xray(path, with_camera=True)
     dataset = dcmread(path)
     dataset.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     dataset.save_as(path)
-    with pytest.raises(XrayFileError, match="is deflated as a whole"):
+    np.testing.assert_array_equal(read_xray(path, with_camera=True).attenuation, plain.attenuation)
+    monkeypatch.setattr(reading, "LIMITS", replace(reading.LIMITS, most_inflated_bytes=8192))
+    with pytest.raises(XrayFileError, match="inflates to more than 0 MiB; store it uncompressed"):
         read_xray(path, with_camera=True)
 
 

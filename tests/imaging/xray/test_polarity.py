@@ -66,7 +66,6 @@ def agreement(attenuation, linear):
         ("linear", {"PixelIntensityRelationshipSign": None}, "header"),
         ("-linear", {"PixelIntensityRelationshipSign": None, "PhotometricInterpretation": "MONOCHROME1"}, "header"),
         ("log", {"PixelIntensityRelationship": "LOG"}, "header"),
-        ("log", RF | {"PixelIntensityRelationship": "DISP", "PixelIntensityRelationshipSign": None}, "assumed"),
         ("-log", CR | NOT_SAID, "assumed"),
         ("log", CR | NOT_SAID | {"PhotometricInterpretation": "MONOCHROME1"}, "assumed"),
         ("log", CR | NOT_SAID | {"RescaleSlope": -10, "RescaleIntercept": 3000}, "assumed"),
@@ -82,7 +81,6 @@ def agreement(attenuation, linear):
         ("-log", DX | NOT_SAID | {"PresentationLUTShape": "IDENTITY"}, "assumed"),
         # Shown otherwise than is usual: the rim of the field tells.
         ("log", CR | NOT_SAID, "picture"),
-        ("-log", RF | NOT_SAID | {"PixelIntensityRelationship": "DISP"}, "picture"),
     ],
 )
 def test_attenuation_is_higher_where_there_is_bone(tmp_path, linear, logarithm, rises, change, source):
@@ -93,6 +91,54 @@ def test_attenuation_is_higher_where_there_is_bone(tmp_path, linear, logarithm, 
     assert frame.polarity == ("inverse" if rises[0] == "-" else "counts")
     assert frame.polarity_source == source
     assert bool(frame.notes) == (source != "header")
+
+
+@pytest.mark.parametrize("word", ["DISP", "DRM", "OTHER"])
+def test_values_changed_for_display_are_refused_unless_the_user_says_what_they_are(tmp_path, linear, logarithm, word):
+    change = {"PixelIntensityRelationship": word, "PixelIntensityRelationshipSign": None}
+    path = xa(tmp_path / "a.dcm", np.rint(65535 * logarithm), **change)
+    with pytest.raises(XrayFileError, match=rf"\(0028,1040\) is {word}: .*--intensity log .* or --intensity linear"):
+        read_xray(path, with_camera=True)
+    frame = read_xray(path, with_camera=True, intensity="log")
+    assert agreement(frame.attenuation, linear) > 0.9
+    path = xa(tmp_path / "b.dcm", np.rint(65535 * linear), **change)
+    assert agreement(read_xray(path, with_camera=True, intensity="linear").attenuation, linear) > 0.99
+    upside_down = xa(tmp_path / "c.dcm", np.rint(65535 * (1 - logarithm)), **change)
+    assert agreement(read_xray(upside_down, with_camera=True, intensity="log").attenuation, linear) > 0.9
+
+
+def test_logarithms_are_attenuation_up_to_gain_and_offset(tmp_path, linear):
+    attenuation = -np.log(np.maximum(linear, 1e-3))
+    stored = np.rint(60000 * (1 - attenuation / attenuation.max()))
+    frame = read_xray(xa(tmp_path / "a.dcm", stored, PixelIntensityRelationship="LOG"), with_camera=True)
+    assert agreement(frame.attenuation, linear) > 0.9999
+
+
+def test_a_frames_own_table_undoes_what_was_done_for_display(tmp_path, linear):
+    """Enhanced XA: PixelIntensityRelationshipLUTSequence TO_LINEAR in the frame's functional groups."""
+    curve = np.rint(65535 * np.linspace(0, 1, 4096) ** 0.45)  # what a maker's display curve may be
+    stored = np.searchsorted(curve, 65535 * linear**0.45).clip(0, 4095)
+    items = []
+    for function, entries in (("TO_LOG", np.zeros(4096)), ("TO_LINEAR", 65535 * np.linspace(0, 1, 4096))):
+        item = Dataset()
+        item.LUTDescriptor, item.LUTFunction = [4096, 0, 16], function
+        item.LUTData = np.rint(entries).astype("<u2").tobytes()
+        item["LUTData"].VR = "OW"
+        items.append(item)
+    frames = []
+    for own in (items[:1], items[1:]):
+        groups = Dataset()
+        groups.PixelIntensityRelationshipLUTSequence = Sequence(own)
+        frames.append(groups)
+    pixels = stored.astype("<u2").tobytes()
+    change = {
+        "PixelIntensityRelationship": "OTHER", "BitsStored": 12, "HighBit": 11, "NumberOfFrames": 2,
+        "PixelData": pixels + pixels, "PerFrameFunctionalGroupsSequence": Sequence(frames),
+    }  # fmt: skip
+    path = xa(tmp_path / "a.dcm", stored, **change)
+    assert agreement(read_xray(path, with_camera=True, frame=2).attenuation, linear) > 0.99
+    with pytest.raises(XrayFileError, match="PixelIntensityRelationshipLUTSequence .* neither rises nor falls"):
+        read_xray(path, with_camera=True, frame=1)
 
 
 def test_a_table_that_makes_intensities_of_logarithms_is_used(tmp_path, linear, logarithm):

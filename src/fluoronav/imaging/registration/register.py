@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.case import CaseError, CtUnits, Hounsfield, Spread, Volume, read_volume, to_hounsfield
+from fluoronav.dicom.xray_intensity import Response
 from fluoronav.geometry import Camera, is_rigid
 from fluoronav.imaging.projector import AttenuationGrid, Projector
 from fluoronav.imaging.registration.model import SEGMENT_DEG, SEGMENT_MM, bone_grid, tissue_grid
@@ -70,8 +71,11 @@ class RegistrationRequest:
         Frame number in a multi-frame DICOM image, from 1.
     polarity : "counts" or "inverse", optional
         Whether stored values rise or fall with the detected X-rays; if None, as each image declares.
+    intensity : "linear" or "log", optional
+        Whether stored values of DICOM images are proportional to the X-rays or to their logarithm; if None, as each
+        image declares.
     series : str or None
-        SeriesInstanceUID, if the volume's folder holds several.
+        SeriesInstanceUID, if the volume's folder or DICOMDIR holds several.
     units, bone_units : "hu", "shifted", "raw" or None
         Units of the values of `volume`, and of the volumes of `bones`; if None, as the file declares, or inferred.
     """
@@ -87,6 +91,7 @@ class RegistrationRequest:
     overlay: Path | None = None
     frame: int = 1
     polarity: Polarity | None = None
+    intensity: Response | None = None
     series: str | None = None
     units: CtUnits | None = None
     bone_units: CtUnits | None = None
@@ -119,10 +124,7 @@ def register_files(request: RegistrationRequest, progress: Callable[[str], None]
         )
     if any(isinstance(b, int) for b in request.bones) != (request.labels is not None):
         raise RegisterError("--labels and labels as --bone go together: a label map, and which of its labels are bones")
-    frames = [
-        read_xray(p, with_camera=bool(request.cameras), frame=request.frame, polarity=request.polarity)
-        for p in request.images
-    ]
+    frames = [_read(p, request, request.polarity) for p in request.images]
     notes = [f"{frame.path}: {note}" for frame in frames for note in frame.notes]
     for note in notes:
         progress(note)
@@ -147,10 +149,7 @@ def register_files(request: RegistrationRequest, progress: Callable[[str], None]
     result = _registered(request, registration, T_prior, progress)
     if not result.accepted and request.polarity is None:
         progress("comparing with the images turned over")
-        turned = [
-            read_xray(f.path, with_camera=bool(cameras), frame=request.frame, polarity=opposite(f.polarity))
-            for f in frames
-        ]
+        turned = [_read(f.path, request, opposite(f.polarity)) for f in frames]
         other = OfflineRegistration(model, bones[0], _views(turned, cameras), segmented=segmented)
         inverted = _registered(request, other, T_prior, progress)
         if inverted.accepted:
@@ -164,6 +163,11 @@ def register_files(request: RegistrationRequest, progress: Callable[[str], None]
         T = result.views[0].T_camera_ct
         cv2.imwrite(str(request.overlay), _overlay(views[0], Projector(bones[0]).render(T, views[0].camera)))
     return out
+
+
+def _read(path: Path, request: RegistrationRequest, polarity: Polarity | None) -> XrayFrame:
+    with_camera = bool(request.cameras)
+    return read_xray(path, with_camera=with_camera, frame=request.frame, polarity=polarity, intensity=request.intensity)
 
 
 def _of_each_bone(
@@ -203,8 +207,10 @@ def _volumes(request: RegistrationRequest) -> tuple[Hounsfield, Volume | None, d
 
 
 def _volume(request: RegistrationRequest) -> Volume:
-    if request.series is not None and not request.volume.is_dir():
-        raise RegisterError(f"{request.volume}: --series names one of a folder of DICOM files, which this is not")
+    if request.series is not None and not request.volume.is_dir() and request.volume.name.upper() != "DICOMDIR":
+        raise RegisterError(
+            f"{request.volume}: --series names one of a folder of DICOM files or of a DICOMDIR, which this is not"
+        )
     try:
         return read_volume(request.volume, request.series)
     except CaseError as error:

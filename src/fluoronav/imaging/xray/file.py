@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-import pydicom
 import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom.errors import InvalidDicomError
-from pydicom.filereader import read_file_meta_info
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import DeflatedExplicitVRLittleEndian
 
+from fluoronav.dicom.decoding import LOSSY, frame_pixels, syntax_of
 from fluoronav.dicom.errors import DicomError
-from fluoronav.dicom.xray_geometry import XrayGeometry, check_camera, check_orientation, read_geometry
+from fluoronav.dicom.reading import read_dataset
+from fluoronav.dicom.xray_geometry import XrayGeometry, check_camera, read_geometry
 from fluoronav.dicom.xray_header import XrayHeader
+from fluoronav.dicom.xray_intensity import Response, read_relationship
+from fluoronav.dicom.xray_readout import read_readout
+from fluoronav.dicom.xray_shutters import read_shutters
 from fluoronav.geometry import Camera
 from fluoronav.geometry.camera import LIMITS
 from fluoronav.imaging.xray.errors import XrayFileError
@@ -27,6 +30,7 @@ from fluoronav.imaging.xray.polarity import Intensity, Polarity, filled_around, 
 from fluoronav.paths import regular_file
 
 Float32 = NDArray[np.float32]
+_SAME_GREY = 2  # largest difference of a grey picture's colours; chosen: JPEG's rounding
 
 
 @dataclass(frozen=True)
@@ -69,7 +73,14 @@ class XrayFrame:
                 raise XrayFileError(str(error)) from error
 
 
-def read_xray(path: Path, *, with_camera: bool, frame: int = 1, polarity: Polarity | None = None) -> XrayFrame:
+def read_xray(
+    path: Path,
+    *,
+    with_camera: bool,
+    frame: int = 1,
+    polarity: Polarity | None = None,
+    intensity: Response | None = None,
+) -> XrayFrame:
     """Reads a frame.
 
     Parameters
@@ -77,11 +88,14 @@ def read_xray(path: Path, *, with_camera: bool, frame: int = 1, polarity: Polari
     path : Path
         TIFF or PNG (8 or 16 bit), or DICOM XA, RF, CR or DX.
     with_camera : bool
-        True where a camera file is given: the header's geometry is not read, and pixels are not mirrored.
+        True where a camera file is given: the header's geometry is not read, and pixels lie as the detector read them.
     frame : int
         Which frame of a DICOM multi-frame image, from 1.
     polarity : "counts" or "inverse", optional
         Whether the stored values rise or fall where there is more X-ray; by default the header or the image decides.
+    intensity : "linear" or "log", optional
+        Whether the stored values of a DICOM image are proportional to the X-rays or to their logarithm; by default the
+        header decides.
 
     Raises
     ------
@@ -93,20 +107,17 @@ def read_xray(path: Path, *, with_camera: bool, frame: int = 1, polarity: Polari
     except OSError as error:
         raise XrayFileError(str(error)) from error
     try:
-        if read_file_meta_info(path).get("TransferSyntaxUID") == DeflatedExplicitVRLittleEndian:
-            raise XrayFileError(
-                f"{path}: is deflated as a whole, which is not read: store it in another transfer syntax"
-            )
-        dataset = pydicom.dcmread(path)
-    except XrayFileError:
-        raise
+        notes: list[str] = []
+        dataset = read_dataset(path, notes=notes)
+    except DicomError as error:
+        raise XrayFileError(str(error)) from error
     except InvalidDicomError:
         return _plain(path, frame, polarity)
     except Exception as error:
         # pydicom raises exceptions of any type on a damaged header.
         raise XrayFileError(f"{path}: is damaged and cannot be read as DICOM: {error}") from error
     try:
-        return _dicom(XrayHeader(path, dataset, frame), with_camera, polarity)
+        return _dicom(XrayHeader(path, dataset, frame), with_camera, (polarity, intensity), notes)
     except DicomError as error:
         raise XrayFileError(str(error)) from error
 
@@ -145,26 +156,67 @@ def _check_size(path: Path, frame: int) -> None:
         raise XrayFileError(f"{path}: has 1 frames, not {frame}")
 
 
-def _dicom(header: XrayHeader, with_camera: bool, polarity: Polarity | None) -> XrayFrame:
-    path = header.path
+def _dicom(
+    header: XrayHeader, with_camera: bool, options: tuple[Polarity | None, Response | None], notes: list[str]
+) -> XrayFrame:
+    path, (polarity, response) = header.path, options
     full = header.check_pixels()
-    if with_camera:
-        check_orientation(header)
-    try:
-        header.check_unused_bits()
-        stored = np.asarray(pixel_array(header.dataset, index=header.frame - 1))
-    except DicomError:
-        raise
-    except Exception as error:
-        raise XrayFileError(f"{path}: its pixel data cannot be decoded: {error}") from error
+    readout = read_readout(header)
+    geometry = None if with_camera else read_geometry(header)
+    stored = _grey(frame_pixels(header.dataset, header.frame - 1, path), path)
+    header.check_unused_bits()
     padded = header.padding(stored)
     header.check_values(stored, padded, full)
     values = stored.astype(np.float32).clip(0, full)
     _check_contrast(path, values)
-    intensity = of_dicom(header, values, full, polarity)
-    geometry = None if with_camera else read_geometry(header)
-    notes = () if header.frames == 1 else (f"frame {header.frame} of {header.frames} is taken; --frame names another",)
-    return _frame(path, intensity, geometry, padded, notes, header)
+    if header.is_picture:
+        if header.word("PhotometricInterpretation") == "MONOCHROME1":
+            values = np.float32(full) - values  # as a viewer shows it
+        notes.append("is a Secondary Capture, a picture of an image: it has no geometry, and may be windowed")
+        intensity = of_plain(values, full, polarity)
+    else:
+        intensity = of_dicom(header, values, full, polarity, read_relationship(header, response))
+    shutters = read_shutters(header)
+    notes += [*shutters.notes, *(geometry.notes if geometry is not None else ())]
+    if syntax_of(header.dataset) in LOSSY or header.word("LossyImageCompression") == "01":
+        notes.append("was compressed with loss: fine contrast is missing")
+    if header.frames > 1:
+        notes.append(f"frame {header.frame} of {header.frames} is taken; --frame names another")
+    orient = _as_stored
+    if geometry is not None and geometry.mirrored:
+        orient = _reversed_columns
+    elif with_camera and not readout.is_plain:
+        orient = readout.undone
+        notes.append(f"was {readout} after readout: that was undone, since a camera file is of pixels as they are read")
+    hidden = _fraction(padded) > 0
+    if shutters.mask is not None:
+        # One more pixel of the field's: the edge of a collimator is blurred.
+        hidden |= cv2.dilate((_fraction(~shutters.mask) > 0).astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+    frame = _frame(path, intensity, orient, hidden)
+    return replace(frame, geometry=geometry, header=header, notes=(*notes, *frame.notes))
+
+
+def _grey(pixels: NDArray[Any], path: Path) -> NDArray[Any]:
+    """The grey values of a colour picture whose channels are the same."""
+    if pixels.ndim == 2:
+        return pixels
+    if int(np.ptp(pixels, axis=2).max()) > _SAME_GREY:
+        raise XrayFileError(f"{path}: is a colour picture; an X-ray has one grey value a pixel")
+    return pixels[..., 0]
+
+
+def _as_stored(image: NDArray[Any]) -> NDArray[Any]:
+    return image
+
+
+def _reversed_columns(image: NDArray[Any]) -> NDArray[Any]:
+    return np.ascontiguousarray(image[:, ::-1])
+
+
+def _fraction(mask: NDArray[np.bool_]) -> Float32:
+    """The part of each pixel of the field of view (128 x 128) that a mask covers."""
+    small = cv2.resize(mask.astype(np.float32), (FIELD_SIDE, FIELD_SIDE), interpolation=cv2.INTER_AREA)
+    return np.asarray(small, np.float32)
 
 
 def _check_contrast(path: Path, values: Float32) -> None:
@@ -175,26 +227,21 @@ def _check_contrast(path: Path, values: Float32) -> None:
 def _frame(
     path: Path,
     intensity: Intensity,
-    geometry: XrayGeometry | None = None,
-    padded: NDArray[np.bool_] | None = None,
-    notes: tuple[str, ...] = (),
-    header: XrayHeader | None = None,
+    orient: Callable[[NDArray[Any]], NDArray[Any]] = _as_stored,
+    hidden: NDArray[np.bool_] | None = None,
 ) -> XrayFrame:
-    counts = intensity.counts()
-    if geometry is not None and geometry.mirrored:
-        counts = np.ascontiguousarray(counts[:, ::-1])
-        padded = None if padded is None else np.ascontiguousarray(padded[:, ::-1])
+    """The frame of an image; `hidden` (128 x 128) is not seen; `orient` turns an array as stored to the camera's."""
+    counts = orient(intensity.counts())
     small = np.asarray(cv2.resize(counts, (FIELD_SIDE, FIELD_SIDE), interpolation=cv2.INTER_AREA), dtype=np.float32)
     field_mask = find_field_of_view(small).field_mask
     dark = min(dark_level(small, field_mask), intensity.full / 2)
-    if padded is not None and padded.any():
-        filled = cv2.resize(padded.astype(np.float32), (FIELD_SIDE, FIELD_SIDE), interpolation=cv2.INTER_AREA)
-        field_mask = field_mask & (filled == 0)
+    if hidden is not None:
+        field_mask = field_mask & ~orient(hidden)
     if intensity.polarity == "inverse":
         # Inverted, the black that a viewer has drawn around the field would be open beam.
         field = filled_around(intensity.values)
         if field is not None:
-            field_mask = field_mask & (field[:, ::-1] if geometry is not None and geometry.mirrored else field)
+            field_mask = field_mask & orient(field)
     if intensity.linear:
         attenuation = -np.log(np.maximum(counts - np.float32(dark), 1) / (intensity.full - dark))
     else:
@@ -203,11 +250,10 @@ def _frame(
         path,
         attenuation.astype(np.float32, copy=False),
         field_mask,
-        geometry,
+        None,
         intensity.polarity,
         intensity.source,
-        (*notes, *intensity.notes),
-        header,
+        intensity.notes,
     )
 
 

@@ -13,10 +13,12 @@ from typing import Literal, get_args
 
 import cv2
 import numpy as np
+import pydicom
 from numpy.typing import NDArray
-from pydicom.pixels.processing import apply_modality_lut
 
+from fluoronav.dicom.decoding import syntax_of
 from fluoronav.dicom.xray_header import XrayHeader
+from fluoronav.dicom.xray_intensity import IntensityRelationship
 from fluoronav.imaging.xray.errors import XrayFileError
 from fluoronav.imaging.xray.field_of_view import FieldOfView, find_field_of_view
 from fluoronav.imaging.xray.field_shapes import FIELD_SIDE, Circle
@@ -132,7 +134,13 @@ def of_plain(values: Float32, full: float, option: Polarity | None) -> Intensity
     return Intensity(values, full, "counts", "assumed", True, (note,))
 
 
-def of_dicom(header: XrayHeader, values: Float32, full: float, option: Polarity | None) -> Intensity:
+def of_dicom(
+    header: XrayHeader,
+    values: Float32,
+    full: float,
+    option: Polarity | None,
+    relationship: IntensityRelationship,
+) -> Intensity:
     """The intensities of a DICOM image.
 
     Parameters
@@ -144,6 +152,8 @@ def of_dicom(header: XrayHeader, values: Float32, full: float, option: Polarity 
         Largest possible stored value.
     option : "counts", "inverse" or None
         The user's option, for the stored values.
+    relationship : IntensityRelationship
+        What the values are of the X-rays.
 
     Raises
     ------
@@ -151,20 +161,16 @@ def of_dicom(header: XrayHeader, values: Float32, full: float, option: Polarity 
         Attributes contradict each other.
     """
     notes: list[str] = []
-    relationship = header.word("PixelIntensityRelationship")
-    fluoroscopy = header.word("Modality") in ("XA", "RF")
-    linear = relationship == "LIN" or (relationship == "" and fluoroscopy)
+    fluoroscopy = header.is_fluoroscopy
     if option is None:
-        polarity, source = _of_header(header, fluoroscopy, relationship, notes)
+        polarity, source = _of_header(header, fluoroscopy, relationship.said, notes)
     else:
         polarity, source = option, "option"
     # The sign and the option are of the stored values; the presentation is of the rescaled ones.
     of_stored = option is not None or header.number("PixelIntensityRelationshipSign") is not None
     falls = _slope(header) < 0
-    if header.get("ModalityLUTSequence") is not None:
-        values, full, falls = _mapped(header, values)
-        # In fluoroscopy the table makes a logarithm linear again (PS3.3 C.8.7.1.1.2).
-        linear = fluoroscopy
+    if relationship.table is not None:
+        values, full, falls = _mapped(header, values, relationship.table)
         if of_stored and falls:
             polarity = opposite(polarity)
     elif falls and not of_stored:
@@ -174,7 +180,8 @@ def of_dicom(header: XrayHeader, values: Float32, full: float, option: Polarity 
         polarity, source = by_image, "picture"
         notes = [f"taken as {by_image}: beyond the rim of its round field no X-rays arrive"]
     notes += _contradiction(polarity, by_image, "you say" if source == "option" else "its header says")
-    return Intensity(values, full, polarity, source, linear, tuple(notes))
+    notes += [relationship.note] if relationship.note else []
+    return Intensity(values, full, polarity, source, relationship.response == "linear", tuple(notes))
 
 
 def _contradiction(polarity: Polarity, by_image: Polarity | None, who: str) -> tuple[str, ...]:
@@ -221,17 +228,35 @@ def _slope(header: XrayHeader) -> float:
     return 1.0 if slope is None else slope
 
 
-def _mapped(header: XrayHeader, values: Float32) -> tuple[Float32, float, bool]:
-    """Values mapped by the modality lookup table, its largest possible output, and whether it falls."""
-    dataset = header.dataset
-    stored = values.astype(np.uint16)
+def _mapped(header: XrayHeader, values: Float32, table: pydicom.Dataset) -> tuple[Float32, float, bool]:
+    """Values mapped by a lookup table, its largest possible output, and whether it falls."""
     try:
-        entries = np.asarray(apply_modality_lut(np.array([stored.min(), stored.max()]), dataset), np.float64)
-        mapped = np.asarray(apply_modality_lut(stored, dataset), np.float32)
-        full = float(2 ** int(dataset.ModalityLUTSequence[0].LUTDescriptor[2]) - 1)
+        entries, first, full = _entries(header, table)
     except Exception as error:
         # pydicom raises exceptions of any type on a damaged table.
-        raise XrayFileError(f"{header.path}: its ModalityLUTSequence (0028,3000) cannot be used: {error}") from error
-    if entries[0] == entries[-1]:
-        raise XrayFileError(f"{header.path}: its ModalityLUTSequence (0028,3000) neither rises nor falls")
-    return mapped, full, bool(entries[-1] < entries[0])
+        raise XrayFileError(f"{header.path}: {_name_of(table)} cannot be used: {error}") from error
+    at = np.clip(values.astype(np.int64) - first, 0, len(entries) - 1)
+    ends = entries[at.min()], entries[at.max()]
+    if ends[0] == ends[1]:
+        raise XrayFileError(f"{header.path}: {_name_of(table)} neither rises nor falls")
+    return entries[at], full, bool(ends[1] < ends[0])
+
+
+def _entries(header: XrayHeader, table: pydicom.Dataset) -> tuple[Float32, int, float]:
+    """A table's entries, the first stored value, and its largest possible output (PS3.3 C.11.1.1)."""
+    count, first, bits = (int(n) for n in table.LUTDescriptor)
+    count = count or 2**16
+    data = table.LUTData
+    if isinstance(data, bytes):
+        order = "<" if syntax_of(header.dataset).is_little_endian else ">"
+        data = np.frombuffer(data, "u1" if len(data) < 2 * count else f"{order}u2")
+    entries = np.asarray(data, np.float32)[:count]
+    if len(entries) != count or not 8 <= bits <= 16:
+        raise ValueError(f"it has {len(entries)} entries of {bits} bits; LUTDescriptor (0028,3002) says {count}")
+    return entries, first, float(2**bits - 1)
+
+
+def _name_of(table: pydicom.Dataset) -> str:
+    if "LUTFunction" in table:
+        return "its PixelIntensityRelationshipLUTSequence (0028,9422)"
+    return "its ModalityLUTSequence (0028,3000)"
