@@ -38,8 +38,8 @@ class Header:
         Empty where absent.
     modality : str
     place : str
-        JSON: `o` direction cosines (6), `p` position (3) in LPS mm, `n` frames, `l` whether it is a localizer. Functional
-        groups are not looked at.
+        JSON: `o` direction cosines (6), `p` position (3) in LPS mm, `n` frames, `l` whether it is a localizer.
+        Functional groups are not looked at.
     digest_offset : int
         Where the dataset begins in the file, in bytes.
     """
