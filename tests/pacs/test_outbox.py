@@ -220,8 +220,8 @@ def failure(uid, reason):
 def test_a_failed_sop_sequence_is_read_whatever_the_code_says(outbox, answering, tmp_path, code):
     first, second = ct_series(count=2)
     put(outbox, tmp_path / "out", [first, second])
-    warned = {"00081199": {"vr": "SQ", "Value": [{
-        "00081155": {"vr": "UI", "Value": [second.SOPInstanceUID]}, "00081196": {"vr": "US", "Value": [0xB000]}}]}}  # fmt: skip
+    stored = {"00081155": {"vr": "UI", "Value": [second.SOPInstanceUID]}, "00081196": {"vr": "US", "Value": [0xB000]}}
+    warned = {"00081199": {"vr": "SQ", "Value": [stored]}}
     web = answering(lambda uids: (code, failure(first.SOPInstanceUID, 0xA900) | warned))
     by_state = {r["state"]: r["reason"] for r in delivered(outbox, dicomweb=web)}
     assert by_state == {

@@ -7,6 +7,7 @@ from pydicom.dataset import Dataset
 
 _UTF8 = "ISO_IR 192"
 _LATIN1 = "ISO_IR 100"
+_ASCII = ("", "ISO_IR 6", "ISO 2022 IR 6")  # pydicom reads these as Latin-1
 
 
 def character_set(header: Dataset) -> str | list[str]:
@@ -49,7 +50,9 @@ def _reads(raw: bytes, declared: object) -> bool:
     names = [declared] if isinstance(declared, str) else list(declared)  # type: ignore[call-overload]
     if len(names) > 1:
         return all(not name or name in python_encoding for name in names)
-    encoding = python_encoding.get(names[0] or "")
+    if names[0] in _ASCII:
+        return raw.isascii()
+    encoding = python_encoding.get(names[0])
     if encoding is None:
         return False
     try:

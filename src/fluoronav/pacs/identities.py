@@ -10,7 +10,6 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import ExplicitVRLittleEndian
 
-from fluoronav.pacs.character_sets import character_set
 from fluoronav.pacs.database import Database
 from fluoronav.pacs.pseudonyms import Pseudonyms
 
@@ -47,9 +46,7 @@ class Identity:
 
 
 def module_of(header: Dataset, keywords: tuple[str, ...]) -> bytes:
-    """The attributes of a header, as they are, as bytes in UTF-8."""
-    header.SpecificCharacterSet = character_set(header)
-    header.decode()
+    """The attributes of a header whose texts are decoded, as bytes in UTF-8."""
     part = Dataset()
     part.SpecificCharacterSet = "ISO_IR 192"
     for keyword in keywords:

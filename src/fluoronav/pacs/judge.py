@@ -11,6 +11,7 @@ from fluoronav.pacs.associations import OpenAssociations
 from fluoronav.pacs.header import HeaderError, read_header
 from fluoronav.pacs.peers import Archive, PeerUnreachable
 from fluoronav.pacs.series import Event, State
+from fluoronav.pacs.tls import TlsError
 from fluoronav.site.site_file import Series
 
 log = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ class Judge:
     ) -> None:
         self._settings, self._arrivals, self._associations, self._archive = settings, arrivals, associations, archive
         self._asked_s: dict[str, float] = {}
+        self._answered: set[str] = set()
 
     def judge(self) -> None:
         """One look at all series that arrive, or that lack something."""
@@ -44,6 +46,7 @@ class Judge:
             event, evidence, reason = judged
             state = self._arrivals.happens(series["key"], event, evidence, reason)
             self._associations.forget(series["key"])
+            self._answered.discard(series["key"])
             log.info("a series of %d instances is %s (%s)", series["here"], state.value, evidence)
 
     def event(self, series: Row) -> tuple[Event, str, str] | None:
@@ -56,7 +59,9 @@ class Judge:
         missing = self._arrivals.missing(series["key"])
         short = max(expected - here, 0) if expected else 0
         settled = self._associations.settled_s(series["key"])
-        if settled is not None and settled >= self._settings.settle_s and not missing and not short:
+        # Geometry does not show what is missing at the ends: where an archive counts, its answer comes first.
+        asked = self._archive is None or series["key"] in self._answered
+        if settled is not None and settled >= self._settings.settle_s and not missing and not short and asked:
             return Event.RELEASED, "released", ""
         if self._associations.quiet_s(series["key"]) < self._settings.quiet_s:
             return None
@@ -81,8 +86,9 @@ class Judge:
             try:
                 header = read_header(files[0])
                 number = self._archive.count(header.study, header.series)
-            except (PeerUnreachable, HeaderError) as error:
+            except (PeerUnreachable, HeaderError, TlsError) as error:
                 log.warning("how many instances a series has is not known: %s", error)
-                continue
+                number = None
+            self._answered.add(key)
             if number:
                 self._arrivals.expects(key, number)

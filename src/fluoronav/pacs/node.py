@@ -67,7 +67,7 @@ class Node:
         self._ended = threading.Event()
         self._threads = [
             threading.Thread(target=self._repeat, args=(self._judge.judge, _LOOK_S), name="judge", daemon=True),
-            threading.Thread(target=self._repeat, args=(self._judge.ask, 10 * _LOOK_S), name="counter", daemon=True),
+            threading.Thread(target=self._repeat, args=(self._judge.ask, _LOOK_S), name="counter", daemon=True),
             threading.Thread(target=self._repeat, args=(self._take_in, _LOOK_S), name="intake", daemon=True),
             threading.Thread(target=self._repeat, args=(self._beat, _BEAT_S), name="heartbeat", daemon=True),
         ]

@@ -33,6 +33,7 @@ _PDU_BYTES = 131072  # chosen: 78 slices in half the time of the default of 16 k
 _COMMENT_CHARS = 64  # of ErrorComment (LO)
 # Connections that are no association yet, or none any more, beside the associations; chosen.
 _MORE_CONNECTIONS = 64
+_ABOVE_THE_LIMIT = (0x02, 0x03, 0x02)  # transient, presentation related, local limit exceeded: PS3.8 9.3.4
 _REJECTED = {3: "unknown calling AE title", 7: "unknown called AE title", 2: "association above the limit"}
 
 
@@ -71,7 +72,8 @@ class Receiver:
         ae = AE(next(iter(node.titles)))
         ae.require_called_aet = True
         ae.require_calling_aet = list(node.callers)
-        ae.maximum_associations = node.most_associations
+        # The library counts connections that are silent, too; associations are counted below.
+        ae.maximum_associations = node.most_associations + _MORE_CONNECTIONS
         ae.acse_timeout = node.acse_timeout_s
         ae.network_timeout = ae.dimse_timeout = node.network_timeout_s
         ae.maximum_pdu_size = _PDU_BYTES
@@ -107,10 +109,16 @@ class Receiver:
             self._server.shutdown()
 
     def _requested(self, event: evt.Event) -> None:
-        """The library knows one AE title; any of ours is made that of the association."""
-        called = event.assoc.requestor.primitive.called_ae_title.strip()
+        """The library knows one AE title; any of ours is made that of the association. Above the limit, none begins."""
+        association = event.assoc
+        called = association.requestor.primitive.called_ae_title.strip()
         if called in self._node.titles:
-            event.assoc.acceptor.ae_title = called
+            association.acceptor.ae_title = called
+        established = sum(a.is_established for a in self._server.active_associations) if self._server else 0
+        if established >= self._node.most_associations:
+            association.acse.send_reject(*_ABOVE_THE_LIMIT)
+            self._rejected(event)
+            association.kill()
 
     def _rejected(self, event: evt.Event) -> None:
         primitive = event.assoc.acceptor.primitive
