@@ -8,11 +8,12 @@ from io import BytesIO
 
 from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
-from pydicom.uid import ExplicitVRLittleEndian
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from fluoronav.pacs.database import Database
 from fluoronav.pacs.pseudonyms import Pseudonyms
 
+_NO_OBJECT = "2.25.1"  # a file format wants UIDs; the module is no object of its own
 # What a result copies of its patient and of its study: PS3.3 C.7.1.1 and C.7.2.1.
 PATIENT = (
     "PatientName", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "PatientSex", "OtherPatientIDs",
@@ -56,7 +57,7 @@ def module_of(header: Dataset, keywords: tuple[str, ...]) -> bytes:
             part.add_new(element.tag, element.VR, value)
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
-    meta.MediaStorageSOPClassUID = meta.MediaStorageSOPInstanceUID = "1.2.3"
+    meta.MediaStorageSOPClassUID = meta.MediaStorageSOPInstanceUID = UID(_NO_OBJECT)
     part.file_meta = meta
     out = BytesIO()
     part.save_as(out, enforce_file_format=True)

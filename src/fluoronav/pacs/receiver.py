@@ -10,12 +10,16 @@ import tempfile
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
 from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
 from pynetdicom.association import Association
+from pynetdicom.dimse_primitives import C_STORE
+from pynetdicom.pdu_primitives import A_ASSOCIATE
 from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification  # type: ignore[attr-defined]
+from pynetdicom.transport import ThreadedAssociationServer
 
 from fluoronav.pacs.arrivals import Arrivals, Verdict
 from fluoronav.pacs.associations import OpenAssociations
@@ -59,7 +63,7 @@ class Receiver:
     ) -> None:
         self._node, self._arrivals, self._associations = node, arrivals, associations
         self._finder, self._database = finder, database
-        self._server: BoundedServer | None = None
+        self._server: ThreadedAssociationServer | None = None
 
     def start(self) -> None:
         """Listens, in threads of its own."""
@@ -81,25 +85,29 @@ class Receiver:
             ae.add_supported_context(context.abstract_syntax, ALL_TRANSFER_SYNTAXES)  # type: ignore[arg-type]
         ae.add_supported_context(Verification)
         ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
-        self._server = ae.make_server(
-            (node.host, node.port),
-            ssl_context=None if node.tls is None else server_context(node.tls),
-            evt_handlers=[
-                (evt.EVT_REQUESTED, self._requested),
-                (evt.EVT_REJECTED, self._rejected),
-                (evt.EVT_C_STORE, self._store),
-                (evt.EVT_C_FIND, self._find),
-                (evt.EVT_RELEASED, self._released),
-                (evt.EVT_CONN_CLOSE, self._closed),
-            ],
-            server_class=BoundedServer,
-            most_connections=node.most_associations + _MORE_CONNECTIONS,
-            handshake_s=node.acse_timeout_s,
-            silence_s=node.network_timeout_s,
-            counted=self._database.count,
-        )
-        ae._servers.append(self._server)
-        threading.Thread(target=self._server.serve_forever, args=(0.1,), name="dimse", daemon=True).start()
+        try:
+            server = ae.make_server(
+                (node.host, node.port),
+                ssl_context=None if node.tls is None else server_context(node.tls),
+                evt_handlers=[
+                    (evt.EVT_REQUESTED, self._requested),
+                    (evt.EVT_REJECTED, self._rejected),
+                    (evt.EVT_C_STORE, self._store),
+                    (evt.EVT_C_FIND, self._find),
+                    (evt.EVT_RELEASED, self._released),
+                    (evt.EVT_CONN_CLOSE, self._closed),
+                ],
+                server_class=BoundedServer,
+                most_connections=node.most_associations + _MORE_CONNECTIONS,
+                handshake_s=node.acse_timeout_s,
+                silence_s=node.network_timeout_s,
+                counted=self._database.count,
+            )
+        except OSError as error:
+            raise OSError(f"{node.host}:{node.port}: cannot be listened on: {error.strerror}") from error
+        ae._servers.append(server)
+        self._server = server
+        threading.Thread(target=server.serve_forever, args=(0.1,), name="dimse", daemon=True).start()
 
     def stop(self) -> None:
         """Stops to listen, and ends the associations."""
@@ -111,7 +119,8 @@ class Receiver:
     def _requested(self, event: evt.Event) -> None:
         """The library knows one AE title; any of ours is made that of the association. Above the limit, none begins."""
         association = event.assoc
-        called = association.requestor.primitive.called_ae_title.strip()
+        request = cast(A_ASSOCIATE, association.requestor.primitive)
+        called = (request.called_ae_title or "").strip()
         if called in self._node.titles:
             association.acceptor.ae_title = called
         established = sum(a.is_established for a in self._server.active_associations) if self._server else 0
@@ -156,7 +165,8 @@ class Receiver:
             self._database.count("object refused: " + str(error))
             log.warning("an object was refused: %s", error)
             return _status(NO_MATCH, str(error))
-        if header.sop != event.request.AffectedSOPInstanceUID or header.sop_class != event.request.AffectedSOPClassUID:
+        request = cast(C_STORE, event.request)
+        if (header.sop, header.sop_class) != (request.AffectedSOPInstanceUID, request.AffectedSOPClassUID):
             self._database.count("object refused: other UIDs in the dataset than in the request")
             return _status(NO_MATCH, "SOP class or instance UID differ from the request's")
         taken = self._arrivals.take(path, header, self._workflow(event.assoc))

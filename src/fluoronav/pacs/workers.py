@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import logging
 import multiprocessing
+import multiprocessing.connection
 import os
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
 from fluoronav.pacs.intake import Job, Made, take_in
+from fluoronav.pacs.quiet import quiet_libraries
 
 log = logging.getLogger(__name__)
 _JOBS = 20  # after which the process is renewed, so that no library's leak grows; chosen
@@ -42,13 +45,20 @@ class Workers:
 
 def _pool() -> ProcessPoolExecutor:
     return ProcessPoolExecutor(
-        1, mp_context=multiprocessing.get_context("spawn"), initializer=_quiet, max_tasks_per_child=_JOBS
+        1, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare, max_tasks_per_child=_JOBS
     )
 
 
-def _quiet() -> None:
-    from fluoronav.pacs.quiet import quiet_libraries
-
+def _prepare() -> None:
     quiet_libraries()
     if hasattr(os, "nice"):
-        os.nice(_NICE - os.nice(0) if os.nice(0) < _NICE else 0)
+        os.nice(max(_NICE - os.nice(0), 0))
+    threading.Thread(target=_end_with_the_node, daemon=True).start()
+
+
+def _end_with_the_node() -> None:
+    """A node that is killed tells nobody; without this, its worker would wait for jobs for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(0)
