@@ -62,7 +62,8 @@ def test_storescu_of_another_hand_is_understood(node, tmp_path):
 
     folder = save(ct_series(), tmp_path / "sent")
     done = subprocess.run(
-        ["storescu", "-aec", "FLUORO_PLAN", "+sd", "127.0.0.1", str(node.port), str(folder)], capture_output=True
+        ["/usr/bin/storescu", "-aec", "FLUORO_PLAN", "+sd", "127.0.0.1", str(node.port), str(folder)],
+        capture_output=True,
     )
     assert done.returncode == 0, done.stderr
     assert load_case(node.case()).ct.image.GetSize() == (52, 48, 26)

@@ -69,7 +69,7 @@ class Arrivals:
         digest = digest_from(path, header.digest_offset)
         sync_file(path)
         size = path.stat().st_size
-        with self._database.transaction() as sql:
+        with self._database.transaction(durable=False) as sql:
             known = sql.execute("SELECT digest FROM instances WHERE key = ?", (instance,)).fetchone()
             if known is not None:
                 return self._again(sql, path, Taken(Verdict.SAME, series), instance, digest, known["digest"])

@@ -14,7 +14,7 @@ from fluoronav.pacs.arrivals import Arrivals
 from fluoronav.pacs.database import Database
 from fluoronav.pacs.files import made_folder, sync_folder
 from fluoronav.pacs.identities import Identities
-from fluoronav.pacs.intake import Job, Made
+from fluoronav.pacs.jobs import Job, Made
 from fluoronav.pacs.series import Event, State
 from fluoronav.site.site_file import SiteFile
 
@@ -115,7 +115,10 @@ class CaseStore:
         self._unusable(series["key"], text)
 
     def recover(self) -> None:
-        """After a start: removes what was cut off."""
+        """After a start: removes what was cut off, and originals of which a case was made."""
+        for row in self._database.rows("SELECT key FROM series WHERE handled = 1 AND case_name IS NOT NULL"):
+            for path in self._arrivals.files(row["key"]):
+                path.unlink()
         for path in self._folder.glob(".incoming-*"):
             shutil.rmtree(path, ignore_errors=True)
 

@@ -104,8 +104,6 @@ class Database:
             self._connection = sqlite3.connect(path, timeout=_BUSY_S, isolation_level=None, check_same_thread=False)
             self._connection.row_factory = sqlite3.Row
             self._connection.execute("PRAGMA journal_mode = WAL")
-            # With less, the last transactions are lost with the power; then an answer was given for nothing.
-            self._connection.execute("PRAGMA synchronous = FULL")
             with self.transaction() as sql:
                 (version,) = sql.execute("PRAGMA user_version").fetchone()
                 if version == 0:
@@ -118,9 +116,17 @@ class Database:
             raise DatabaseError(f"{path}: was written by a newer fluoronav (layout {version}, not {_VERSION})")
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """What is done inside is on the disk as a whole afterwards, or not at all."""
+    def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:
+        """What is done inside is on the disk as a whole afterwards, or not at all.
+
+        Parameters
+        ----------
+        durable : bool
+            Whether it must survive a power cut. What can be found again in files need not: it is written, and flushed with
+            the next durable transaction. A process that is killed loses neither.
+        """
         with self._lock:
+            self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield self._connection

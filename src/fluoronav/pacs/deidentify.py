@@ -58,7 +58,7 @@ def deidentify(dataset: Dataset, pseudonyms: Pseudonyms, patient: str) -> None:
     _clean(dataset, pseudonyms)
     dataset.PatientID = dataset.PatientName = patient
     dataset.PatientIdentityRemoved = "YES"
-    dataset.DeidentificationMethod = "PS3.15 Annex E, table E.1-1 (2024b), basic profile without options"
+    dataset.DeidentificationMethod = "PS3.15 table E.1-1 (2024b), basic profile, no option"
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator = _BASIC_PROFILE.value, _BASIC_PROFILE.scheme_designator
     item.CodeMeaning = _BASIC_PROFILE.meaning

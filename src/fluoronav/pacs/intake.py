@@ -8,20 +8,23 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import yaml
 from pydicom import dcmread
 from pydicom.charset import convert_encodings
 from pydicom.dataset import FileDataset
 
-from fluoronav.case import CaseError, load_case, read_volume
+from fluoronav.case import CaseError, load_case
+from fluoronav.dicom.errors import DicomError
+from fluoronav.dicom.slices import opened_file, slices_of
 from fluoronav.pacs.character_sets import character_set
 from fluoronav.pacs.deidentify import deidentify
 from fluoronav.pacs.files import made_folder, sync_file, sync_folder, written
 from fluoronav.pacs.identities import PATIENT, STUDY, Identity, module_of
+from fluoronav.pacs.jobs import Job, Made
 from fluoronav.pacs.pseudonyms import Pseudonyms
 
 _SOURCE_TO_ISOCENTRE_MM = 620.0  # chosen: that of common C-arms; planning or calibration says the real one
@@ -29,43 +32,6 @@ _LEAST_IN_PLANE_MM, _MOST_IN_PLANE_MM = 100.0, 300.0  # of the search around the
 _DRAFT = """\
 # Draft, made from a received CT: no structures, no plan. Planning writes them; the prior is the middle of the CT.
 """
-
-
-@dataclass(frozen=True)
-class Job:
-    """A series of which a case is to be made.
-
-    Attributes
-    ----------
-    files : tuple of Path
-        As they came; localizers among them are left out.
-    before : Path or None
-        Folder of de-identified slices of the same series that were taken in earlier.
-    into : Path
-        New folder, which is emptied first.
-    name, patient : str
-        Of the case, and the patient's pseudonym.
-    evidence, flag : str
-        Why the series is called complete, and what speaks against it.
-    """
-
-    files: tuple[Path, ...]
-    before: Path | None
-    into: Path
-    name: str
-    patient: str
-    key: Path
-    evidence: str
-    flag: str = ""
-
-
-@dataclass(frozen=True)
-class Made:
-    """A case that was made; or the reason why not."""
-
-    identity: Identity | None
-    warnings: tuple[str, ...] = ()
-    refused: str = ""
 
 
 def take_in(job: Job) -> Made:
@@ -89,7 +55,7 @@ def take_in(job: Job) -> Made:
     sync_folder(ct)
     try:
         warnings += _draft(job)
-    except CaseError as error:
+    except (CaseError, DicomError) as error:
         return Made(identity, refused=str(error).replace(f"{job.into}/", ""))
     provenance = {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -120,6 +86,7 @@ def _slices(job: Job, pseudonyms: Pseudonyms, ct: Path) -> tuple[Identity | None
         _decoded(dataset)
         deidentify(dataset, pseudonyms, job.patient)
         target = ct / path.name
+        target.unlink(missing_ok=True)  # it may be a link to the case's own file
         dataset.save_as(target, enforce_file_format=True)
         sync_file(target)
     return identity, localizers
@@ -136,15 +103,28 @@ def _decoded(dataset: FileDataset) -> FileDataset:
     return dataset
 
 
+def _middle(ct: Path) -> tuple[list[float], float]:
+    """The middle of the slices (LPS mm), and half the longest edge of the box around their corners (mm)."""
+    corners = []
+    for path in sorted(ct.iterdir()):
+        file, reason = opened_file(path)
+        if file is None:
+            raise CaseError(f"{path}: {reason}")
+        columns, rows = int(file.header.Columns) - 1, int(file.header.Rows) - 1
+        for s in slices_of(file):
+            # PixelSpacing is (row distance, column distance).
+            right, down = s.orientation[:3] * s.spacing[1] * columns, s.orientation[3:] * s.spacing[0] * rows
+            corners += [s.position, s.position + right + down]
+    low, high = np.min(corners, axis=0), np.max(corners, axis=0)
+    return [round(float(v), 1) for v in (low + high) / 2], float((high - low).max()) / 2
+
+
 def _draft(job: Job) -> list[str]:
     """Writes the draft, and loads it; what is unusual about the CT."""
     path = job.into / "case.yaml"
-    image = read_volume(job.into / "ct").image
-    size = image.GetSize()
-    middle = image.TransformContinuousIndexToPhysicalPoint([(n - 1) / 2 for n in size])
-    extent = max(n * s for n, s in zip(size, image.GetSpacing(), strict=True)) / 2
+    middle, extent = _middle(job.into / "ct")
     prior = {
-        "isocentre_ct": [round(v, 1) for v in middle],
+        "isocentre_ct": middle,
         "source_to_isocentre_mm": _SOURCE_TO_ISOCENTRE_MM,
         "spread": {
             "rotation_deg": 30.0,

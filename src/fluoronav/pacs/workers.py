@@ -10,7 +10,7 @@ import threading
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 
-from fluoronav.pacs.intake import Job, Made, take_in
+from fluoronav.pacs.jobs import Job, Made
 from fluoronav.pacs.quiet import quiet_libraries
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class Workers:
         """Does a job; what ends the process refuses the series."""
         for _ in range(_TRIES):
             try:
-                return self._pool.submit(take_in, job).result()
+                return self._pool.submit(_take_in, job).result()
             except BrokenProcessPool:
                 log.error("the process that makes cases ended in the middle of a series; another is started")
                 self._pool = _pool()
@@ -49,7 +49,16 @@ def _pool() -> ProcessPoolExecutor:
     )
 
 
+def _take_in(job: Job) -> Made:
+    # Imported in the worker alone: what reads images takes memory that the resident node does not need.
+    from fluoronav.pacs.intake import take_in
+
+    return take_in(job)
+
+
 def _prepare() -> None:
+    import fluoronav.pacs.intake  # noqa: F401 (the first series does not wait for it)
+
     quiet_libraries()
     if hasattr(os, "nice"):
         os.nice(max(_NICE - os.nice(0), 0))
