@@ -1,22 +1,27 @@
 """A node that is killed with -9 at any point goes on where it was: nothing is lost, nothing is there twice."""
 
+import errno
+import os
 import threading
 import time
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from pynetdicom import AE
-from tests.pacs.conftest import ct_series, send, until
+from tests.pacs.conftest import ct_series, free_port, send, until
 
 from fluoronav.case import load_case
 from fluoronav.pacs.arrivals import Arrivals
 from fluoronav.pacs.associations import OpenAssociations
 from fluoronav.pacs.cases import CaseStore
 from fluoronav.pacs.database import Database
+from fluoronav.pacs.find import Finder
 from fluoronav.pacs.header import read_header
 from fluoronav.pacs.identities import Identities
 from fluoronav.pacs.intake import take_in
 from fluoronav.pacs.pseudonyms import Pseudonyms
+from fluoronav.pacs.receiver import Receiver
 from fluoronav.pacs.series import Event, State
 from fluoronav.site.init import init_site
 from fluoronav.site.site_file import load_site
@@ -161,6 +166,48 @@ def test_what_planning_wrote_stays_when_more_slices_come(parts):
     assert (folder / "case.yaml").read_text() == mine
     assert len(list((folder / "ct").iterdir())) == 26
     assert len((folder / "provenance.jsonl").read_text().splitlines()) == 2
+
+
+def test_what_a_sender_broke_off_is_removed_when_it_is_old(parts):
+    arrivals = parts().arrivals
+    old, young = arrivals.arriving / "old.dcm", arrivals.arriving / "young.dcm"
+    old.write_bytes(b"half")
+    young.write_bytes(b"half")
+    os.utime(old, (time.time() - 100, time.time() - 100))
+    arrivals.sweep(60)
+    assert list(arrivals.arriving.iterdir()) == [young]
+
+
+@pytest.mark.parametrize(("number", "status"), [(errno.ENOSPC, 0xA700), (errno.EIO, 0xC001)])
+def test_a_disk_that_is_full_or_fails_is_said_to_the_sender_and_nothing_is_left(tmp_path, number, status, monkeypatch):
+    site = load_site(init_site(tmp_path / "site", port=free_port()))
+    database, pseudonyms = Database(site.folder / "node.sqlite"), Pseudonyms.load(site.key)
+    arrivals = Arrivals(site.folder, database, pseudonyms, site.issuer)
+    node = site.node.model_copy(update={"least_free_mb": 1})
+    finder = Finder(database, arrivals, pseudonyms)
+    receiver = Receiver(node, arrivals, OpenAssociations(), finder, database)
+    monkeypatch.setattr("tempfile.tempdir", None)
+    receiver.start()
+
+    def full(path):
+        raise OSError(number, os.strerror(number))
+
+    single = ct_series(count=2)
+    with monkeypatch.context() as patched:
+        patched.setattr("fluoronav.pacs.arrivals.sync_file", full)
+        assert send(node.port, single) == [status, status]
+    assert not list(site.folder.rglob("*.dcm")) and database.rows("SELECT * FROM instances") == []
+    assert send(node.port, single) == [0x0000, 0x0000]
+    receiver.stop()
+
+
+def test_the_process_that_makes_cases_ends_with_a_node_that_is_killed(node):
+    until(lambda: len(psutil.Process(node.process.pid).children(recursive=True)) >= 2, what="a worker")
+    children = psutil.Process(node.process.pid).children(recursive=True)
+    time.sleep(3)
+    node.kill()
+    _, alive = psutil.wait_procs(children, timeout=20)
+    assert alive == []
 
 
 def test_two_nodes_do_not_run_on_one_folder(node):

@@ -338,8 +338,9 @@ def test_send_says_what_it_did_not_take_and_leaves_a_dicomdir_out(make_node, tmp
     assert done.returncode == 1 and "2 of 3 files" in done.stderr and "letter.txt: cannot be read" in done.stderr
     wrong = node.command("send", folder, "--to", "nowhere", "--site", node.file)
     assert wrong.returncode == 1 and "has no peer 'nowhere'; it has archive, node" in wrong.stderr
-    waiting = node.command("send", "--site", node.file, "--retry", "--wait", 0.5)
+    waiting = node.command("send", folder / "0000.dcm", "--site", node.file, "--wait", 0.5)
     assert waiting.returncode == 1 and "2 instances still wait" in waiting.stderr
+    assert "0 series are judged anew, 2 instances" in node.command("retry", node.file).stdout
     assert yaml.safe_load(node.command("status", node.file, "--json").stdout)["node"]["running"] is False
 
 

@@ -10,14 +10,17 @@ import pytest
 from pydicom import dcmread, dcmwrite
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
+    EnhancedCTImageStorage,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     JPEGLosslessSV1,
     MRImageStorage,
+    XRay3DAngiographicImageStorage,
     generate_uid,
 )
 from pynetdicom import AE
 from pynetdicom.sop_class import CTImageStorage, StudyRootQueryRetrieveInformationModelFind, Verification
+from tests.case.scans import enhanced, save
 from tests.pacs.conftest import ACCESSION, NAME, PATIENT_ID, ct_series, send, until
 
 from fluoronav.case import load_case
@@ -58,8 +61,6 @@ def test_a_ct_that_is_sent_becomes_a_case_that_loads_without_a_name_in_it(node):
 
 
 def test_storescu_of_another_hand_is_understood(node, tmp_path):
-    from tests.case.scans import save
-
     folder = save(ct_series(), tmp_path / "sent")
     done = subprocess.run(
         ["/usr/bin/storescu", "-aec", "FLUORO_PLAN", "+sd", "127.0.0.1", str(node.port), str(folder)],
@@ -209,6 +210,29 @@ def test_slices_without_pixels_and_doubled_slices_are_refused_with_a_reason(node
     until(lambda: len([s for s in node.status["series"] if s["state"] in ("refused", "incomplete")]) == 2)
     reasons = " ".join(s["reason"] for s in node.status["series"])
     assert "decoded" in reasons and ("same position" in reasons or "missing" in reasons)
+
+
+@pytest.mark.parametrize(
+    ("sop_class", "modality"),
+    [(EnhancedCTImageStorage, "CT"), (XRay3DAngiographicImageStorage, "XA")],
+    ids=["enhanced CT", "CBCT"],
+)
+def test_a_multi_frame_volume_becomes_a_case(node, sop_class, modality):
+    whole = enhanced(ct_series(), sop_class=sop_class, modality=modality)
+    assert send(node.port, [whole]) == [0x0000]
+    folder = node.case()
+    assert load_case(folder).ct.image.GetSize() == (52, 48, 26)
+
+
+def test_a_damaged_image_refuses_its_series_and_a_person_can_have_it_judged_anew(node):
+    single = ct_series()
+    single[7].PixelData = single[7].PixelData[:500]
+    send(node.port, single)
+    (series,) = node.series(state="refused")
+    assert "decoded" in series["reason"]
+    assert "1 series are judged anew" in node.command("retry", node.file).stdout
+    until(lambda: node.log.read_text().count("a series is refused") == 2)
+    assert node.status["series"][0]["instances"] == 26
 
 
 def test_a_localizer_in_the_series_is_left_out_and_said(node):

@@ -1,4 +1,4 @@
-"""`fluoronav pacs serve|send|status`."""
+"""`fluoronav pacs serve|send|retry|status`."""
 
 from __future__ import annotations
 
@@ -37,13 +37,19 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
         _send,
         "fluoronav pacs send results/ --site site/SITE.yaml",
         "fluoronav pacs send ct/ --to node --wait 60",
-        "fluoronav pacs send --retry",
     )
-    send.add_argument("files", nargs="*", type=Path, help="DICOM files, or folders with all below them")
+    send.add_argument("files", nargs="+", type=Path, help="DICOM files, or folders with all below them")
     send.add_argument("--site", type=Path, default=Path("SITE.yaml"), metavar="FILE", help="site file")
     send.add_argument("--to", metavar="PEER", help="peer of the site file; `results_to` by default")
     send.add_argument("--wait", type=positive, metavar="S", help="wait so many seconds for the outbox to be empty")
-    send.add_argument("--retry", action="store_true", help="have everything tried again now that waits or was refused")
+    retry = add_verb(
+        family,
+        "retry",
+        "have series judged anew that are incomplete or were refused, and sent now what waits or was refused",
+        _retry,
+        "fluoronav pacs retry site/SITE.yaml",
+    )
+    _add_site(retry)
     status = add_verb(
         family,
         "status",
@@ -100,8 +106,6 @@ def _send(options: argparse.Namespace) -> int:
         from fluoronav.pacs.outgoing import open_outbox
     except ImportError as error:
         raise missing_extra("pacs", error) from error
-    if not options.files and not options.retry:
-        raise ValueError("name DICOM files or folders to send, or give --retry")
     outbox = open_outbox(site)
     files = [f for path in options.files for f in _files(path)]
     faults = []
@@ -111,12 +115,9 @@ def _send(options: argparse.Namespace) -> int:
             new += outbox.add(file, peer)
         except ValueError as error:
             faults.append(error)
-    if files:
-        say(f"{new} of {len(files)} files were put into the outbox for {peer}")
+    say(f"{new} of {len(files)} files were put into the outbox for {peer}")
     for fault in faults:
         print(fault, file=sys.stderr)
-    if options.retry:
-        say(f"{outbox.retry()} instances are tried again")
     end = time.monotonic() + (options.wait or 0)
     while outbox.left() and time.monotonic() < end:
         time.sleep(0.1)
@@ -124,6 +125,17 @@ def _send(options: argparse.Namespace) -> int:
         say(f"{outbox.left()} instances still wait; `fluoronav pacs status` says why")
         return 1
     return 1 if faults else 0
+
+
+def _retry(options: argparse.Namespace) -> None:
+    from fluoronav.site.site_file import load_site
+
+    site = load_site(options.site)
+    try:
+        from fluoronav.pacs.outgoing import open_arrivals, open_outbox
+    except ImportError as error:
+        raise missing_extra("pacs", error) from error
+    print(f"{open_arrivals(site).retry()} series are judged anew, {open_outbox(site).retry()} instances are sent anew")
 
 
 def _files(path: Path) -> list[Path]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -126,8 +127,7 @@ class Arrivals:
 
     def recover(self) -> int:
         """After a start: takes in files whose rows are missing, and removes what was cut off; the number taken in."""
-        for part in self.arriving.iterdir():
-            part.unlink()
+        self.sweep(0.0)
         found = 0
         for path in sorted(self.inbox.glob("*/*/*.dcm")):
             workflow = path.parent.parent.name
@@ -146,15 +146,29 @@ class Arrivals:
                 self._insert(sql, header, keys)
         return found
 
+    def sweep(self, age_s: float) -> None:
+        """Removes what arrived in part, and has not grown for so long: its sender broke off."""
+        for part in self.arriving.iterdir():
+            with suppress(FileNotFoundError):
+                if part.is_file() and time.time() - part.stat().st_mtime >= age_s:
+                    part.unlink()
+
+    def retry(self) -> int:
+        """Has series judged anew that are incomplete or refused; returns their number."""
+        again = self.series(State.INCOMPLETE, State.REFUSED)
+        for series in again:
+            self.happens(series["key"], Event.RETRIED)
+        return len(again)
+
     def _insert(self, sql: Connection, header: Header, keys: tuple[str, str, str, int]) -> None:
         series, instance, digest, size = keys
         now = time.time_ns()
         issuer = header.issuer or self._issuer
         patient = self._pseudonyms.patient(issuer, header.patient_id) if header.patient_id else ""
         sql.execute(
-            "INSERT INTO series (key, state, study, modality, first_ns, last_ns) VALUES (?, ?, ?, ?, ?, ?) "
+            "INSERT INTO series (key, state, study, kind, first_ns, last_ns) VALUES (?, ?, ?, ?, ?, ?) "
             "ON CONFLICT(key) DO UPDATE SET last_ns = excluded.last_ns",
-            (series, State.ARRIVING.value, self._pseudonyms.name(header.study), header.modality, now, now),
+            (series, State.ARRIVING.value, self._pseudonyms.name(header.study), header.kind, now, now),
         )
         sql.execute(
             "INSERT INTO instances VALUES (?, ?, ?, ?, ?, ?, ?)",

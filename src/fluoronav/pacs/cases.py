@@ -20,6 +20,7 @@ from fluoronav.site.site_file import SiteFile
 
 log = logging.getLogger(__name__)
 _FLAGGED = "quiet"
+_VOLUMES = ("CT", "CBCT")
 
 
 class CaseStore:
@@ -50,8 +51,8 @@ class CaseStore:
         if workflow == "archive":
             self._done(key, "")
             return None
-        if series["modality"] != "CT":
-            self._done(key, f"kept as it came: no case is made of {series['modality'] or 'an object without modality'}")
+        if series["kind"] not in _VOLUMES:
+            self._done(key, f"kept as it came: no case is made of {series['kind'] or 'an object without modality'}")
             return None
         patients = self._arrivals.patients(key)
         if "" in patients:

@@ -23,7 +23,7 @@ CREATE TABLE series (
   key TEXT PRIMARY KEY,            -- workflow/keyed hash of SeriesInstanceUID
   state TEXT NOT NULL,             -- pacs/series.py
   study TEXT NOT NULL,             -- keyed hash of StudyInstanceUID
-  modality TEXT NOT NULL,
+  kind TEXT NOT NULL,              -- modality, or CBCT
   expected INTEGER,                -- instances, as an archive counts them
   evidence TEXT NOT NULL DEFAULT '',
   reason TEXT NOT NULL DEFAULT '', -- why it is not a case, or what to know about it
@@ -122,8 +122,8 @@ class Database:
         Parameters
         ----------
         durable : bool
-            Whether it must survive a power cut. What can be found again in files need not: it is written, and flushed with
-            the next durable transaction. A process that is killed loses neither.
+            Whether it must survive a power cut. What can be found again in files need not: it is flushed with the next
+            durable transaction. A process that is killed loses neither.
         """
         with self._lock:
             self._connection.execute(f"PRAGMA synchronous = {'FULL' if durable else 'NORMAL'}")

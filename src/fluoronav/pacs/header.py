@@ -12,14 +12,19 @@ from typing import Any
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
-from pydicom.uid import DeflatedExplicitVRLittleEndian
+from pydicom.uid import (
+    DeflatedExplicitVRLittleEndian,
+    XRay3DAngiographicImageStorage,
+    XRay3DCraniofacialImageStorage,
+)
 
 from fluoronav.dicom.slices import UNREADABLE
 
 _PREAMBLE = 132
+_XRAY_3D = (XRay3DAngiographicImageStorage, XRay3DCraniofacialImageStorage)
 _GROUP_LENGTH = 12  # bytes of (0002,0000) itself
 _MOST_HEADER_BYTES = 16 * 2**20  # of a deflated object; chosen: headers with functional groups take 1 to 5 MB
-_MOST_PATH_CHARS = 64  # of a UID, PS3.5 9.1
+_MOST_UID_CHARS = 64  # of a UID, PS3.5 9.1
 
 
 class HeaderError(ValueError):
@@ -36,7 +41,8 @@ class Header:
         UIDs.
     patient_id, issuer : str
         Empty where absent.
-    modality : str
+    kind : str
+        Modality; `CBCT` for the volume of a C-arm, whose modality is that of its pictures.
     place : str
         JSON: `o` direction cosines (6), `p` position (3) in LPS mm, `n` frames, `l` whether it is a localizer.
         Functional groups are not looked at.
@@ -50,7 +56,7 @@ class Header:
     study: str
     patient_id: str
     issuer: str
-    modality: str
+    kind: str
     place: str
     digest_offset: int
 
@@ -75,7 +81,7 @@ def read_header(path: Path) -> Header:
             uids["StudyInstanceUID"],
             str(header.get("PatientID") or "").strip(),
             str(header.get("IssuerOfPatientID") or "").strip(),
-            str(header.get("Modality") or "")[:16],
+            "CBCT" if uids["SOPClassUID"] in _XRAY_3D else str(header.get("Modality") or "")[:16],
             json.dumps(_place(header)),
             offset,
         )
@@ -102,7 +108,7 @@ def _uid(header: Dataset, keyword: str) -> str:
     if not value:
         raise HeaderError(f"{keyword} is absent or empty")
     text = str(value).strip()
-    if len(text) > _MOST_PATH_CHARS or set(text) - set("0123456789."):
+    if len(text) > _MOST_UID_CHARS or set(text) - set("0123456789."):
         raise HeaderError(f"{keyword} is no UID")
     return text
 

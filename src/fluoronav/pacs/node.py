@@ -27,6 +27,7 @@ from fluoronav.site.site_file import SiteFile
 
 log = logging.getLogger(__name__)
 _LOOK_S = 0.1  # between looks at what arrives; chosen: a tenth of the settling time
+_SWEEP_S = 30.0  # between looks for what was broken off; chosen
 _BEAT_S = 2.0  # of the heartbeat that `pacs status` reads
 
 
@@ -64,11 +65,13 @@ class Node:
         finder = Finder(self._database, self._arrivals, pseudonyms)
         self._receiver = Receiver(site.node, self._arrivals, associations, finder, self._database)
         self._workers = Workers()
+        self._silence_s = site.node.network_timeout_s
         self._ended = threading.Event()
         self._threads = [
             threading.Thread(target=self._repeat, args=(self._judge.judge, _LOOK_S), name="judge", daemon=True),
             threading.Thread(target=self._repeat, args=(self._judge.ask, _LOOK_S), name="counter", daemon=True),
             threading.Thread(target=self._repeat, args=(self._take_in, _LOOK_S), name="intake", daemon=True),
+            threading.Thread(target=self._repeat, args=(self._sweep, _SWEEP_S), name="sweep", daemon=True),
             threading.Thread(target=self._repeat, args=(self._beat, _BEAT_S), name="heartbeat", daemon=True),
         ]
 
@@ -116,6 +119,9 @@ class Node:
                 log.error("a case could not be written: %s", os.strerror(error.errno or 5))
                 return
             self._cases.finish(series, job, made)
+
+    def _sweep(self) -> None:
+        self._arrivals.sweep(2 * self._silence_s)
 
     def _beat(self) -> None:
         with self._database.transaction() as sql:

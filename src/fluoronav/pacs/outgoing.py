@@ -1,7 +1,8 @@
-"""Opens the outbox of a site for a process that is not the node."""
+"""Opens the parts of a node for a process that is not the node: the command line."""
 
 from __future__ import annotations
 
+from fluoronav.pacs.arrivals import Arrivals
 from fluoronav.pacs.database import Database
 from fluoronav.pacs.identities import Identities
 from fluoronav.pacs.outbox import Outbox
@@ -14,6 +15,16 @@ DATABASE = "node.sqlite"
 
 def open_outbox(site: SiteFile) -> Outbox:
     """The outbox, whether the node runs or not; raises what :class:`Database` and :class:`Pseudonyms` raise."""
-    quiet_libraries()
-    database, pseudonyms = Database(site.folder / DATABASE), Pseudonyms.load(site.key)
+    database, pseudonyms = _opened(site)
     return Outbox(site.folder, database, pseudonyms, Identities(database, pseudonyms))
+
+
+def open_arrivals(site: SiteFile) -> Arrivals:
+    """What came, whether the node runs or not."""
+    database, pseudonyms = _opened(site)
+    return Arrivals(site.folder, database, pseudonyms, site.issuer)
+
+
+def _opened(site: SiteFile) -> tuple[Database, Pseudonyms]:
+    quiet_libraries()
+    return Database(site.folder / DATABASE), Pseudonyms.load(site.key)
