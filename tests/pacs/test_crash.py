@@ -20,6 +20,7 @@ from fluoronav.pacs.find import Finder
 from fluoronav.pacs.header import read_header
 from fluoronav.pacs.identities import Identities
 from fluoronav.pacs.intake import take_in
+from fluoronav.pacs.node import Node
 from fluoronav.pacs.pseudonyms import Pseudonyms
 from fluoronav.pacs.receiver import Receiver
 from fluoronav.pacs.series import Event, State
@@ -208,6 +209,37 @@ def test_the_process_that_makes_cases_ends_with_a_node_that_is_killed(node):
     node.kill()
     _, alive = psutil.wait_procs(children, timeout=20)
     assert alive == []
+
+
+def test_a_worker_that_is_killed_is_replaced_and_the_series_becomes_a_case(node):
+    until(lambda: len(psutil.Process(node.process.pid).children(recursive=True)) >= 2, what="a worker")
+    time.sleep(3)
+    for child in psutil.Process(node.process.pid).children(recursive=True):
+        if "spawn_main" in " ".join(child.cmdline()):
+            child.kill()
+    send(node.port, ct_series())
+    assert load_case(node.case()).ct.image.GetSize() == (52, 48, 26)
+
+
+def test_an_error_that_nobody_foresaw_refuses_one_series_and_the_others_go_on(tmp_path):
+    site = load_site(init_site(tmp_path / "site", port=free_port()))
+    node = Node(site)
+    for _ in range(2):
+        key = arrive(node._arrivals, ct_series())
+        node._arrivals.happens(key, Event.RELEASED, "released")
+    done = []
+
+    def first_fails(job):
+        done.append(job)
+        if len(done) == 1:
+            raise LookupError("a text that may name a patient")
+        return take_in(job)
+
+    node._workers.take_in = first_fails
+    node._take_in()
+    (refused,) = node._arrivals.series(State.REFUSED)
+    assert refused["reason"] == "making its case failed (LookupError)"
+    assert len(list(site.cases.iterdir())) == 1 and node._cases.todo() == []
 
 
 def test_two_nodes_do_not_run_on_one_folder(node):

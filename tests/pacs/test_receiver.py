@@ -70,6 +70,20 @@ def test_storescu_of_another_hand_is_understood(node, tmp_path):
     assert load_case(node.case()).ct.image.GetSize() == (52, 48, 26)
 
 
+def test_the_first_try_needs_no_pacs(node, tmp_path):
+    folder = save(ct_series(), tmp_path / "ct")
+    done = node.command("send", folder, "--to", "node", "--wait", 60, "--site", node.file)
+    assert done.returncode == 0, done.stderr
+    case = node.case()
+    until(lambda: len(list((case / "ct").iterdir())) == 26)
+    done = node.command("send", case / "ct", "--wait", 60, "--site", node.file)
+    assert done.returncode == 0, done.stderr + node.log.read_text()
+    (series,) = node.series(workflow="archive")
+    assert series["instances"] == 26
+    told = node.command("status", node.file)
+    assert told.returncode == 0 and "0 waiting, 0 refused, 52 sent" in told.stdout and "arrived" in told.stdout
+
+
 @pytest.mark.parametrize(
     ("called", "calling", "counted"),
     [

@@ -81,7 +81,7 @@ class Identities:
         return self._module(f"patient/{pseudonym}")
 
     def add(self, sql: sqlite3.Connection, identity: Identity) -> None:
-        """Adds an identity inside a transaction; what is known already stays."""
+        """Adds an identity inside a transaction; what the hospital says last counts."""
         rows = {
             f"patient/{identity.pseudonym}": identity.patient_module,
             f"study/{identity.study}": identity.study_module,
@@ -89,7 +89,7 @@ class Identities:
         }
         for key, content in rows.items():
             sql.execute(
-                "INSERT INTO identities VALUES (?, ?) ON CONFLICT DO NOTHING",
+                "INSERT OR REPLACE INTO identities VALUES (?, ?)",
                 (key, self._pseudonyms.sealed(key, content)),
             )
 

@@ -28,6 +28,7 @@ from fluoronav.site.site_file import SiteFile
 log = logging.getLogger(__name__)
 _LOOK_S = 0.1  # between looks at what arrives; chosen: a tenth of the settling time
 _SWEEP_S = 30.0  # between looks for what was broken off; chosen
+_AFTER_DISK_FAULT_S = 5.0  # chosen: a full disk is not mended sooner
 _BEAT_S = 2.0  # of the heartbeat that `pacs status` reads
 
 
@@ -117,7 +118,11 @@ class Node:
                 made = self._workers.take_in(job)
             except OSError as error:
                 log.error("a case could not be written: %s", os.strerror(error.errno or 5))
+                self._ended.wait(_AFTER_DISK_FAULT_S)
                 return
+            except Exception as error:
+                self._cases.failed(series, job, f"making its case failed ({type(error).__name__})")
+                continue
             self._cases.finish(series, job, made)
 
     def _sweep(self) -> None:
