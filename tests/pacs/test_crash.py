@@ -148,25 +148,64 @@ def test_an_intake_that_was_cut_off_is_done_again_to_the_same_end(parts, step, m
     assert not list(again.arrivals.inbox.rglob("*.dcm"))
 
 
+def made_of(node, datasets):
+    """A case of the series, which was released."""
+    key = arrive(node.arrivals, datasets)
+    node.arrivals.happens(key, Event.RELEASED, "released")
+    (series,) = node.cases.todo()
+    job = node.cases.job(series)
+    node.cases.finish(series, job, take_in(job))
+    return series
+
+
 def test_what_planning_wrote_stays_when_more_slices_come(parts):
     node = parts()
     single = ct_series()
-    key = arrive(node.arrivals, single[:13])
-    node.arrivals.happens(key, Event.RELEASED, "released")
-    (series,) = node.cases.todo()
-    job = node.cases.job(series)
-    node.cases.finish(series, job, take_in(job))
+    made_of(node, single[:13])
     (folder,) = node.site.cases.iterdir()
-    mine = (folder / "case.yaml").read_text().replace("orbital", "orbital") + "# edited\n"
+    mine = (folder / "case.yaml").read_text() + "# edited\n"
     (folder / "case.yaml").write_text(mine)
-    arrive(node.arrivals, single[13:])
-    node.arrivals.happens(key, Event.RELEASED, "released")
-    (series,) = node.cases.todo()
-    job = node.cases.job(series)
-    node.cases.finish(series, job, take_in(job))
+    made_of(node, single[13:])
     assert (folder / "case.yaml").read_text() == mine
     assert len(list((folder / "ct").iterdir())) == 26
     assert len((folder / "provenance.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_case_that_is_cut_off_while_its_ct_is_replaced_loses_no_slice(parts, monkeypatch):
+    node = parts()
+    single = ct_series()
+    made_of(node, single[:13])
+    replace = os.replace
+
+    def cut_at_the_second(source, target):
+        if str(source).endswith("/ct") and ".incoming" in str(source):
+            raise Cut
+        replace(source, target)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("fluoronav.pacs.cases.os.replace", cut_at_the_second)
+        with pytest.raises(Cut):
+            made_of(node, single[13:])
+    (folder,) = [p for p in node.site.cases.iterdir() if not p.name.startswith(".")]
+    assert not (folder / "ct").exists()
+    again = parts()
+    again.arrivals.recover()
+    again.cases.recover()
+    (series,) = again.cases.todo()
+    job = again.cases.job(series)
+    again.cases.finish(series, job, take_in(job))
+    assert len(list((folder / "ct").iterdir())) == 26 and not list(folder.glob(".ct*"))
+    assert load_case(folder).ct.image.GetSize() == (52, 48, 26)
+
+
+def test_slices_that_came_while_their_case_was_made_and_are_in_it_refuse_nothing(parts):
+    node = parts()
+    series = made_of(node, ct_series())
+    with node.database.transaction() as sql:
+        sql.execute("UPDATE series SET handled = 0")
+    (series,) = node.cases.todo()
+    assert node.cases.job(series) is None and node.cases.todo() == []
+    assert node.arrivals.series(State.REFUSED) == []
 
 
 def test_what_a_sender_broke_off_is_removed_when_it_is_old(parts):

@@ -20,6 +20,7 @@ from fluoronav.site.site_file import SiteFile
 
 log = logging.getLogger(__name__)
 _FLAGGED = "quiet"
+_BEFORE = ".ct-before"  # the slices that are about to be replaced
 _VOLUMES = ("CT", "CBCT")
 
 
@@ -63,9 +64,14 @@ class CaseStore:
         if place is None:
             return self._unusable(key, "there is no case of this patient to compare with: send the planning CT first")
         name, target = place
+        files = self._arrivals.files(key)
+        if not files and (target / "ct").is_dir():
+            # They came while the case was made, and are in it.
+            self._done(key, "")
+            return None
         flag = "nobody said that this series had ended: it went quiet" if series["evidence"] == _FLAGGED else ""
         return Job(
-            tuple(self._arrivals.files(key)),
+            tuple(files),
             target / "ct" if (target / "ct").is_dir() else None,
             self._folder / f".incoming-{key.replace('/', '-')}",
             name,
@@ -122,6 +128,11 @@ class CaseStore:
                 path.unlink()
         for path in self._folder.glob(".incoming-*"):
             shutil.rmtree(path, ignore_errors=True)
+        for before in [*self._folder.glob(f"*/{_BEFORE}"), *self._folder.glob(f"*/outcome/*/{_BEFORE}")]:
+            if (before.parent / "ct").exists():
+                shutil.rmtree(before, ignore_errors=True)
+            else:
+                os.replace(before, before.parent / "ct")
 
     def _place(self, series: Row, workflow: str, patient: str) -> tuple[str, Path] | None:
         """The name of the case that a series is of, and the folder that it goes to."""
@@ -144,7 +155,7 @@ class CaseStore:
             os.replace(made, target)
             sync_folder(target.parent)
             return
-        old = target / ".ct-before"
+        old = target / _BEFORE
         shutil.rmtree(old, ignore_errors=True)
         if (target / "ct").exists():
             os.replace(target / "ct", old)

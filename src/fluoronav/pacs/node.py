@@ -6,6 +6,7 @@ import logging
 import os
 import threading
 import time
+from collections.abc import Callable
 
 from fluoronav.pacs.archives import archive
 from fluoronav.pacs.arrivals import Arrivals
@@ -132,8 +133,7 @@ class Node:
         with self._database.transaction() as sql:
             sql.execute("INSERT OR REPLACE INTO heartbeat VALUES (1, ?, ?)", (os.getpid(), time.time_ns()))
 
-    def _repeat(self, work: object, pause_s: float) -> None:
-        assert callable(work)
+    def _repeat(self, work: Callable[[], None], pause_s: float) -> None:
         while not self._ended.is_set():
             try:
                 work()
