@@ -104,9 +104,12 @@ class DimsePeer:
         if dimse.tls is not None:
             tls = (client_context(dimse.tls), dimse.host)
         try:
-            handlers = [(evt.EVT_CONN_OPEN, _at_once)]
             association = ae.associate(
-                dimse.host, dimse.port, ae_title=dimse.called, tls_args=tls, evt_handlers=handlers
+                dimse.host,
+                dimse.port,
+                ae_title=dimse.called,
+                tls_args=tls,
+                evt_handlers=[(evt.EVT_CONN_OPEN, _at_once)],
             )
         except (ssl.SSLError, OSError, RuntimeError) as error:
             text = explained(error) if isinstance(error, ssl.SSLError) else str(error)
