@@ -15,7 +15,17 @@ STARTS = ("", "src/fluoronav", "src/fluoronav/stream")
 TOP = {p.name for start in STARTS for p in (ROOT / start).iterdir() if p.is_dir()} - {"docs"}
 ENDINGS = "py|md|json|jsonl|yaml|yml|onnx|npz|js|css|html|sh|png|jpg|toml|nrrd"
 # Files that a user or a program writes.
-WRITTEN = {"case.yaml", "launch.yaml", "start.json", "pose.json", "still.png", "pose.png", "carm.yaml", "demo.png"}
+WRITTEN = {
+    "SITE.yaml",
+    "case.yaml",
+    "launch.yaml",
+    "start.json",
+    "pose.json",
+    "still.png",
+    "pose.png",
+    "carm.yaml",
+    "demo.png",
+}
 
 
 def without_blocks(text):

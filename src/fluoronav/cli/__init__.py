@@ -20,10 +20,12 @@ from fluoronav.cli import (
     display,
     engines,
     kernels,
+    pacs,
     recording,
     register,
     run,
     simulate,
+    site,
     status,
 )
 from fluoronav.cli.arguments import HelpFormatter
@@ -41,8 +43,8 @@ Lengths are in mm, angles in degrees, times in the unit that their name ends wit
 _EPILOG = "`fluoronav VERB --help` describes the options of a verb and gives examples."
 # In the order of the help text.
 _MODULES = (
-    demo, run, simulate, case, dicom, register, calibrate, display, recording, audit, bridge, engines, kernels, status,
-    bench,
+    demo, run, simulate, case, dicom, register, calibrate, display, recording, audit, bridge, pacs, site, engines,
+    kernels, status, bench,
 )  # fmt: skip
 
 

@@ -1,0 +1,177 @@
+"""An archive by DICOMweb: STOW-RS, and QIDO-RS to make sure (PS3.18 chapters 10.5 and 10.6).
+
+httpx rather than dicomweb-client: the body of a 409 says what became of each instance, and that library drops it.
+"""
+
+from __future__ import annotations
+
+import secrets
+import ssl
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from fluoronav.pacs.dimse_peer import read_status
+from fluoronav.pacs.peers import Outcome, Parcel, PeerUnreachable, Result
+from fluoronav.pacs.tls import explained, web_context
+from fluoronav.site.site_file import Dicomweb
+
+_CHUNK = 1 << 20
+_JSON = "application/dicom+json"
+# Attributes of a STOW response: PS3.18 table 10.5.3-1 and annex I.2.
+_FAILED, _REFERENCED, _SOP, _REASON, _WARNING = "00081198", "00081199", "00081155", "00081197", "00081196"
+_PATIENT_ID, _INSTANCES = "00100020", "00201209"
+
+
+class DicomwebPeer:
+    """An archive by DICOMweb.
+
+    Parameters
+    ----------
+    web : Dicomweb
+    timeout_s : float
+        For a connection, and for each part of an answer.
+    """
+
+    def __init__(self, web: Dicomweb, timeout_s: float) -> None:
+        self._web, self._timeout_s = web, timeout_s
+        self._url = web.url.rstrip("/")
+
+    def store(self, parcels: Sequence[Parcel]) -> dict[str, Outcome]:
+        """STOW-RS into the study of the instances."""
+        boundary = secrets.token_hex(16)
+        heads = [f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()] * len(parcels)
+        tail = f"--{boundary}--\r\n".encode()
+        length = sum(len(h) + p.file.stat().st_size + 2 for h, p in zip(heads, parcels, strict=True)) + len(tail)
+        headers = {
+            "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
+            "Content-Length": str(length),
+        }
+        body = _parts(heads, [p.file for p in parcels], tail)
+        with self._client() as client:
+            answer = self._asked(client, "POST", f"/studies/{parcels[0].study}", content=body, headers=headers)
+        return _outcomes(answer, parcels)
+
+    def found(self, parcels: Sequence[Parcel]) -> set[str]:
+        with self._client() as client:
+            return {p.sop for p in parcels if self._found(client, _instances(p), SOPInstanceUID=p.sop)}
+
+    def patient_of(self, study: str) -> str | None:
+        with self._client() as client:
+            found = self._found(client, "/studies", StudyInstanceUID=study, includefield=_PATIENT_ID)
+        return None if not found else str(_value(found[0], _PATIENT_ID) or "")
+
+    def count(self, study: str, series: str) -> int | None:
+        query = {"SeriesInstanceUID": series, "includefield": _INSTANCES}
+        with self._client() as client:
+            found = self._found(client, f"/studies/{study}/series", **query)
+        number = _value(found[0], _INSTANCES) if found else None
+        return None if number is None else int(number)
+
+    def _found(self, client: httpx.Client, path: str, **query: str) -> list[dict[str, Any]]:
+        answer = self._asked(client, "GET", path, params=query)
+        if answer.status_code in (204, 404):
+            return []
+        if answer.status_code != 200:
+            raise PeerUnreachable(f"{self._url}: QIDO-RS was answered with {answer.status_code}")
+        try:
+            found = answer.json()
+        except ValueError as error:
+            raise PeerUnreachable(f"{self._url}: QIDO-RS was answered with something that is no JSON") from error
+        return found if isinstance(found, list) else []
+
+    def _client(self) -> httpx.Client:
+        # The environment neither names proxies nor other authorities than the site file.
+        return httpx.Client(
+            verify=web_context(self._web),
+            trust_env=False,
+            timeout=self._timeout_s,
+            follow_redirects=False,
+            headers={"Accept": _JSON, **self._authorization()},
+        )
+
+    def _asked(self, client: httpx.Client, method: str, path: str, **what: Any) -> httpx.Response:
+        try:
+            answer = client.request(method, self._url + path, **what)
+        except (httpx.HTTPError, OSError) as error:
+            raise PeerUnreachable(f"{self._url}: {_told(error)}") from error
+        if answer.status_code in (401, 403):
+            source = f"put a valid one into {self._web.token}" if self._web.token else "it wants a token (`token`)"
+            raise PeerUnreachable(f"{self._url}: access was refused ({answer.status_code}): {source}")
+        if answer.status_code >= 500 or 300 <= answer.status_code < 400:
+            raise PeerUnreachable(f"{self._url}: was answered with {answer.status_code}")
+        return answer
+
+    def _authorization(self) -> dict[str, str]:
+        if self._web.token is None:
+            return {}
+        try:
+            return {"Authorization": f"Bearer {self._web.token.read_text(encoding='utf-8').strip()}"}
+        except (OSError, UnicodeDecodeError) as error:
+            raise PeerUnreachable(f"{self._web.token}: the token cannot be read: {error}") from error
+
+
+def _instances(parcel: Parcel) -> str:
+    return f"/studies/{parcel.study}/series/{parcel.series}/instances"
+
+
+def _parts(heads: list[bytes], files: list[Path], tail: bytes) -> Iterator[bytes]:
+    for head, path in zip(heads, files, strict=True):
+        yield head
+        with path.open("rb") as file:
+            while chunk := file.read(_CHUNK):
+                yield chunk
+        yield b"\r\n"
+    yield tail
+
+
+def _outcomes(answer: httpx.Response, parcels: Sequence[Parcel]) -> dict[str, Outcome]:
+    """What became of each instance: the body counts, since 200 and 409 come with some stored and some not."""
+    code = answer.status_code
+    try:
+        body = answer.json() if answer.content else {}
+        body = body[0] if isinstance(body, list) and body else body
+    except ValueError:
+        body = {}
+    failed = {_value(i, _SOP): _value(i, _REASON) for i in _items(body, _FAILED)}
+    stored = {_value(i, _SOP): _value(i, _WARNING) for i in _items(body, _REFERENCED)}
+    out = {}
+    for p in parcels:
+        if p.sop in failed:
+            reason = failed[p.sop]
+            outcome = read_status(int(reason)) if reason is not None else Outcome(Result.REFUSED, "no reason given")
+            # A status of success or warning among the failures is a contradiction: not stored, then.
+            result = Result.REFUSED if outcome.result is Result.STORED else outcome.result
+            said = "" if reason is None else f", FailureReason 0x{int(reason):04X}"
+            out[p.sop] = Outcome(result, f"STOW-RS was answered with {code}{said}")
+        elif code in (200, 202) or p.sop in stored:
+            warning = stored.get(p.sop)
+            out[p.sop] = Outcome(Result.STORED, "" if warning is None else f"WarningReason 0x{int(warning):04X}")
+        else:
+            hint = ": another study, or an instance that is there with other content" if code == 409 else ""
+            out[p.sop] = Outcome(Result.REFUSED, f"STOW-RS was answered with {code}{hint}")
+    return out
+
+
+def _items(body: Any, tag: str) -> list[dict[str, Any]]:
+    items = body.get(tag, {}).get("Value", []) if isinstance(body, dict) else []
+    return [i for i in items if isinstance(i, dict)]
+
+
+def _value(item: dict[str, Any], tag: str) -> Any:
+    values = item.get(tag, {}).get("Value") or [None]
+    return values[0]
+
+
+def _told(error: Exception) -> str:
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, ssl.SSLError):
+            return explained(cause)
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer in time"
+    # httpx keeps the words of the handshake's error, not the error.
+    return explained(ssl.SSLError(str(error))) if "ssl" in str(error).lower() else str(error) or type(error).__name__

@@ -1,0 +1,136 @@
+"""Makes a case of a CT series: de-identified slices and a draft of ``case.yaml``, checked by loading it.
+
+Runs in a process of its own (:mod:`fluoronav.pacs.workers`), so that a damaged image can end that, and not the node.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import yaml
+from pydicom import dcmread
+from pydicom.charset import convert_encodings
+from pydicom.dataset import FileDataset
+
+from fluoronav.case import CaseError, load_case
+from fluoronav.dicom.errors import DicomError
+from fluoronav.dicom.slices import opened_file, slices_of
+from fluoronav.pacs.character_sets import character_set
+from fluoronav.pacs.deidentify import deidentify
+from fluoronav.pacs.files import made_folder, sync_file, sync_folder, written
+from fluoronav.pacs.identities import PATIENT, STUDY, Identity, module_of
+from fluoronav.pacs.jobs import Job, Made
+from fluoronav.pacs.pseudonyms import Pseudonyms
+
+_SOURCE_TO_ISOCENTRE_MM = 620.0  # chosen: that of common C-arms; planning or calibration says the real one
+_LEAST_IN_PLANE_MM, _MOST_IN_PLANE_MM = 100.0, 300.0  # of the search around the isocentre; chosen, the schema's limit
+_DRAFT = """\
+# Draft, made from a received CT: no structures, no plan. Planning writes them; the prior is the middle of the CT.
+"""
+
+
+def take_in(job: Job) -> Made:
+    """De-identifies the slices, writes the draft, and loads it as ``fluoronav case build`` does."""
+    pseudonyms = Pseudonyms.load(job.key)
+    shutil.rmtree(job.into, ignore_errors=True)
+    ct = made_folder(job.into / "ct")
+    warnings = [job.flag] if job.flag else []
+    try:
+        for old in sorted(job.before.glob("*.dcm")) if job.before else ():
+            os.link(old, ct / old.name)
+        identity, localizers = _slices(job, pseudonyms, ct)
+    except OSError:
+        raise
+    except Exception as error:  # pydicom raises nearly anything on a damaged header
+        return Made(None, refused=f"a header cannot be read ({type(error).__name__})")
+    if localizers:
+        warnings.append(f"{localizers} localizers of the series were left out")
+    if identity is None:
+        return Made(None, refused="the series holds localizers alone")
+    sync_folder(ct)
+    try:
+        warnings += _draft(job)
+    except (CaseError, DicomError) as error:
+        return Made(identity, refused=str(error).replace(f"{job.into}/", ""))
+    provenance = {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "event": "arrived",
+        "slices": len(list(ct.iterdir())),
+        "complete_by": job.evidence,
+        "warnings": warnings,
+    }
+    written(job.into / "provenance.jsonl", (json.dumps(provenance) + "\n").encode())
+    return Made(identity, tuple(warnings))
+
+
+def _slices(job: Job, pseudonyms: Pseudonyms, ct: Path) -> tuple[Identity | None, int]:
+    """Writes the de-identified slices; the first's identity with the UIDs of all, and the number of localizers."""
+    identity, uids, localizers = None, {}, 0
+    for path in job.files:
+        dataset = dcmread(path)
+        if any(str(k).upper() == "LOCALIZER" for k in dataset.get("ImageType") or ()):
+            localizers += 1
+            continue
+        if identity is None:
+            header = _decoded(dcmread(path, stop_before_pixels=True))
+            study = pseudonyms.uid(str(header.StudyInstanceUID))
+            identity = Identity(job.patient, study, module_of(header, PATIENT), module_of(header, STUDY), uids)
+        for keyword in ("StudyInstanceUID", "SeriesInstanceUID", "SOPInstanceUID", "FrameOfReferenceUID"):
+            if value := str(dataset.get(keyword) or ""):
+                uids[pseudonyms.uid(value)] = value
+        _decoded(dataset)
+        deidentify(dataset, pseudonyms, job.patient)
+        target = ct / path.name
+        target.unlink(missing_ok=True)  # it may be a link to the case's own file
+        dataset.save_as(target, enforce_file_format=True)
+        sync_file(target)
+    return identity, localizers
+
+
+def _decoded(dataset: FileDataset) -> FileDataset:
+    """The dataset with its texts read in the character set that they are in, and declared as UTF-8."""
+    names = character_set(dataset)
+    implicit, little = dataset.original_encoding
+    dataset.set_original_encoding(implicit, little, convert_encodings(names))
+    dataset.SpecificCharacterSet = names
+    dataset.decode()
+    dataset.SpecificCharacterSet = "ISO_IR 192"
+    return dataset
+
+
+def _middle(ct: Path) -> tuple[list[float], float]:
+    """The middle of the slices (LPS mm), and half the longest edge of the box around their corners (mm)."""
+    corners = []
+    for path in sorted(ct.iterdir()):
+        file, reason = opened_file(path)
+        if file is None:
+            raise CaseError(f"{path}: {reason}")
+        columns, rows = int(file.header.Columns) - 1, int(file.header.Rows) - 1
+        for s in slices_of(file):
+            # PixelSpacing is (row distance, column distance).
+            right, down = s.orientation[:3] * s.spacing[1] * columns, s.orientation[3:] * s.spacing[0] * rows
+            corners += [s.position, s.position + right + down]
+    low, high = np.min(corners, axis=0), np.max(corners, axis=0)
+    return [round(float(v), 1) for v in (low + high) / 2], float((high - low).max()) / 2
+
+
+def _draft(job: Job) -> list[str]:
+    """Writes the draft, and loads it; what is unusual about the CT."""
+    path = job.into / "case.yaml"
+    middle, extent = _middle(job.into / "ct")
+    prior = {
+        "isocentre_ct": middle,
+        "source_to_isocentre_mm": _SOURCE_TO_ISOCENTRE_MM,
+        "spread": {
+            "rotation_deg": 30.0,
+            "in_plane_mm": round(min(max(extent, _LEAST_IN_PLANE_MM), _MOST_IN_PLANE_MM), 1),
+            "depth_mm": 60.0,
+        },
+    }
+    written(path, (_DRAFT + yaml.safe_dump({"name": job.name, "ct": "ct", "prior": prior}, sort_keys=False)).encode())
+    return list(load_case(path).warnings)

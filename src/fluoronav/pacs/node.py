@@ -1,0 +1,144 @@
+"""The node: what `fluoronav pacs serve` runs until it is told to end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+
+from fluoronav.pacs.archives import archive
+from fluoronav.pacs.arrivals import Arrivals
+from fluoronav.pacs.associations import OpenAssociations
+from fluoronav.pacs.cases import CaseStore
+from fluoronav.pacs.database import Database
+from fluoronav.pacs.delivery import Delivery
+from fluoronav.pacs.files import made_folder
+from fluoronav.pacs.find import Finder
+from fluoronav.pacs.identities import Identities
+from fluoronav.pacs.judge import Judge
+from fluoronav.pacs.outbox import Outbox
+from fluoronav.pacs.outgoing import DATABASE
+from fluoronav.pacs.pseudonyms import Pseudonyms
+from fluoronav.pacs.quiet import quiet_libraries
+from fluoronav.pacs.receiver import Receiver
+from fluoronav.pacs.workers import Workers
+from fluoronav.site.site_file import SiteFile
+
+log = logging.getLogger(__name__)
+_LOOK_S = 0.1  # between looks at what arrives; chosen: a tenth of the settling time
+_SWEEP_S = 30.0  # between looks for what was broken off; chosen
+_AFTER_DISK_FAULT_S = 5.0  # chosen: a full disk is not mended sooner
+_BEAT_S = 2.0  # of the heartbeat that `pacs status` reads
+
+
+class NodeError(RuntimeError):
+    """A node that cannot start; the text says why."""
+
+
+class Node:
+    """All parts of the node.
+
+    Parameters
+    ----------
+    site : SiteFile
+
+    Raises
+    ------
+    SiteKeyError, DatabaseError, TlsError, OSError
+    """
+
+    def __init__(self, site: SiteFile) -> None:
+        quiet_libraries()
+        folder = made_folder(site.folder)
+        pseudonyms = Pseudonyms.load(site.key)
+        self._folder = folder
+        self._database = Database(folder / DATABASE)
+        self._arrivals = Arrivals(folder, self._database, pseudonyms, site.issuer)
+        identities = Identities(self._database, pseudonyms)
+        self._outbox = Outbox(folder, self._database, pseudonyms, identities)
+        self._cases = CaseStore(site, self._database, self._arrivals, identities)
+        archives = {name: archive(peer) for name, peer in site.peers.items()}
+        associations = OpenAssociations()
+        counter = archives[site.series.count_from] if site.series.count_from else None
+        self._judge = Judge(site.series, self._arrivals, associations, counter)
+        self._delivery = Delivery(self._outbox, archives)
+        finder = Finder(self._database, self._arrivals, pseudonyms)
+        self._receiver = Receiver(site.node, self._arrivals, associations, finder, self._database)
+        self._workers = Workers()
+        self._silence_s = site.node.network_timeout_s
+        self._ended = threading.Event()
+        self._threads = [
+            threading.Thread(target=self._repeat, args=(self._judge.judge, _LOOK_S), name="judge", daemon=True),
+            threading.Thread(target=self._repeat, args=(self._judge.ask, _LOOK_S), name="counter", daemon=True),
+            threading.Thread(target=self._repeat, args=(self._take_in, _LOOK_S), name="intake", daemon=True),
+            threading.Thread(target=self._repeat, args=(self._sweep, _SWEEP_S), name="sweep", daemon=True),
+            threading.Thread(target=self._repeat, args=(self._beat, _BEAT_S), name="heartbeat", daemon=True),
+        ]
+
+    def start(self) -> None:
+        """Puts in order what a crash has left, then listens and works."""
+        self._only_one()
+        found = self._arrivals.recover()
+        if found:
+            log.info("%d instances that were received before the last end were taken in", found)
+        self._outbox.recover()
+        self._cases.recover()
+        self._receiver.start()
+        self._workers.warm()
+        self._delivery.start()
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """Ends; what is not done is done after the next start."""
+        self._ended.set()
+        self._receiver.stop()
+        self._delivery.stop()
+        self._workers.close()
+        with self._database.transaction() as sql:
+            sql.execute("DELETE FROM heartbeat")
+
+    def _only_one(self) -> None:
+        """Two nodes on one folder would take each other's files for leftovers."""
+        import fcntl
+
+        self._lock = open(self._folder / "node.lock", "w")  # noqa: SIM115 (held until the process ends)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise NodeError(f"{self._folder}: another node runs on this folder; end it first") from error
+
+    def _take_in(self) -> None:
+        for series in self._cases.todo():
+            job = self._cases.job(series)
+            if job is None or self._ended.is_set():
+                continue
+            try:
+                made = self._workers.take_in(job)
+            except OSError as error:
+                log.error("a case could not be written: %s", os.strerror(error.errno or 5))
+                self._ended.wait(_AFTER_DISK_FAULT_S)
+                return
+            except Exception as error:
+                self._cases.failed(series, job, f"making its case failed ({type(error).__name__})")
+                continue
+            self._cases.finish(series, job, made)
+
+    def _sweep(self) -> None:
+        self._arrivals.sweep(2 * self._silence_s)
+
+    def _beat(self) -> None:
+        with self._database.transaction() as sql:
+            sql.execute("INSERT OR REPLACE INTO heartbeat VALUES (1, ?, ?)", (os.getpid(), time.time_ns()))
+
+    def _repeat(self, work: Callable[[], None], pause_s: float) -> None:
+        while not self._ended.is_set():
+            try:
+                work()
+            except Exception as error:
+                # One series must not end the work on all others; the kind of error is said, never its text.
+                log.error("%s failed: %s", threading.current_thread().name, type(error).__name__)
+                self._ended.wait(1.0)
+            self._ended.wait(pause_s)

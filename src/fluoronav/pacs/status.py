@@ -1,0 +1,112 @@
+"""What `fluoronav pacs status` says: read from the node's database, whether the node runs or not."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+from typing import Any
+
+from fluoronav.pacs.database import Database
+from fluoronav.pacs.outgoing import DATABASE
+from fluoronav.site.site_file import SiteError, SiteFile
+
+_ALIVE_S = 10.0  # since the last heartbeat; chosen: five of them
+
+
+def read_status(site: SiteFile) -> dict[str, Any]:
+    """Everything that waits, and why; no names, IDs or UIDs of patients.
+
+    Raises
+    ------
+    SiteError
+        The node has never run here.
+    """
+    path = site.folder / DATABASE
+    if not path.exists():
+        raise SiteError(f"{path}: is not there: the node has not run yet. Start it: fluoronav pacs serve {site.path}")
+    database = Database(path)
+    try:
+        beat = database.rows("SELECT * FROM heartbeat")
+        age_s = (time.time_ns() - beat[0]["beat_ns"]) / 1e9 if beat else None
+        return {
+            "node": {"running": age_s is not None and abs(age_s) < _ALIVE_S, "pid": beat[0]["pid"] if beat else None},
+            "series": [
+                {
+                    "workflow": r["key"].partition("/")[0],
+                    "series": r["key"].rpartition("/")[2][:12],
+                    "state": r["state"],
+                    "instances": r["here"],
+                    "expected": r["expected"],
+                    "complete_by": r["evidence"],
+                    "flagged": r["evidence"] == "quiet",
+                    "reason": r["reason"],
+                    "case": r["case_name"],
+                    "last": _time(r["last_ns"]),
+                }
+                for r in database.rows(
+                    "SELECT s.*, (SELECT COUNT(*) FROM instances i WHERE i.series = s.key) AS here FROM series s "
+                    "ORDER BY last_ns DESC LIMIT 200"
+                )
+            ],
+            "cases": [
+                {
+                    "case": r["name"],
+                    "stage": r["stage"],
+                    "warnings": json.loads(r["warnings"]),
+                    "made": _time(r["made_ns"]),
+                }
+                for r in database.rows("SELECT * FROM cases ORDER BY made_ns DESC LIMIT 200")
+            ],
+            "outbox": [
+                {
+                    "id": r["id"],
+                    "peer": r["peer"],
+                    "state": r["state"],
+                    "attempts": r["attempts"],
+                    "reason": r["reason"],
+                    "next": _time(r["next_ns"]) if r["state"] == "waiting" else None,
+                }
+                for r in database.rows("SELECT * FROM outbox WHERE state != 'sent' ORDER BY made_ns LIMIT 1000")
+            ],
+            "sent": database.rows("SELECT COUNT(*) AS n FROM outbox WHERE state = 'sent'")[0]["n"],
+            "sent_with_warning": [
+                {"id": r["id"], "peer": r["peer"], "warning": r["reason"]}
+                for r in database.rows("SELECT * FROM outbox WHERE state = 'sent' AND reason != '' LIMIT 200")
+            ],
+            "aside": [dict(file=r["file"], reason=r["reason"]) for r in database.rows("SELECT * FROM aside LIMIT 200")],
+            "refused": {r["what"]: r["number"] for r in database.rows("SELECT * FROM tally ORDER BY what")},
+        }
+    finally:
+        database.close()
+
+
+def told(status: dict[str, Any]) -> str:
+    """The status as lines for people."""
+    node = status["node"]
+    lines = [f"node: {'running, process ' + str(node['pid']) if node['running'] else 'not running'}"]
+    for s in status["series"]:
+        of = f" of {s['expected']}" if s["expected"] else ""
+        flag = ", flagged: nobody said that it had ended" if s["flagged"] and s["state"] == "complete" else ""
+        reason = f": {s['reason']}" if s["reason"] else ""
+        lines.append(
+            f"series {s['series']} ({s['workflow']}): {s['state']}, {s['instances']}{of} instances{flag}{reason}"
+        )
+    for c in status["cases"]:
+        lines += [f"case {c['case']}: {c['stage']} {c['made']}", *(f"  WARNING {w}" for w in c["warnings"])]
+    waiting = [o for o in status["outbox"] if o["state"] == "waiting"]
+    lines.append(
+        f"outbox: {len(waiting)} waiting, {len(status['outbox']) - len(waiting)} refused, {status['sent']} sent"
+    )
+    for o in status["outbox"]:
+        when = f", next {o['next']}" if o["next"] else ""
+        why = f": {o['reason']}" if o["reason"] else ""
+        lines.append(f"  {o['id']} for {o['peer']}: {o['state']}, {o['attempts']} attempts{when}{why}")
+    lines += [f"  {o['id']} for {o['peer']}: sent: {o['warning']}" for o in status["sent_with_warning"]]
+    lines += [f"aside: {a['file']}: {a['reason']}" for a in status["aside"]]
+    lines += [f"{n} x {what}" for what, n in status["refused"].items()]
+    return "\n".join(lines)
+
+
+def _time(ns: int) -> str:
+    return datetime.fromtimestamp(ns / 1e9, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,73 @@
+"""A process beside the node that makes cases: warm, niced, renewed now and then, and replaced if it is killed."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import multiprocessing.connection
+import os
+import threading
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+
+from fluoronav.pacs.jobs import Job, Made
+from fluoronav.pacs.quiet import quiet_libraries
+
+log = logging.getLogger(__name__)
+_JOBS = 20  # after which the process is renewed, so that no library's leak grows; chosen
+_TRIES = 2  # chosen: a job that ends the process twice ends it always
+_NICE = 10  # chosen: below whatever guides
+
+
+class Workers:
+    """One process; jobs are done one after another."""
+
+    def __init__(self) -> None:
+        self._pool = _pool()
+
+    def warm(self) -> None:
+        """Starts the process, so that the first series does not wait for its imports."""
+        self._pool.submit(os.getpid)
+
+    def take_in(self, job: Job) -> Made:
+        """Does a job; what ends the process refuses the series."""
+        for _ in range(_TRIES):
+            try:
+                return self._pool.submit(_take_in, job).result()
+            except BrokenProcessPool:
+                log.error("the process that makes cases ended in the middle of a series; another is started")
+                self._pool = _pool()
+        return Made(None, refused="reading its images ended the process that makes cases, twice: an image is damaged")
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+
+
+def _pool() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(
+        1, mp_context=multiprocessing.get_context("spawn"), initializer=_prepare, max_tasks_per_child=_JOBS
+    )
+
+
+def _take_in(job: Job) -> Made:
+    # Imported in the worker alone: what reads images takes memory that the resident node does not need.
+    from fluoronav.pacs.intake import take_in
+
+    return take_in(job)
+
+
+def _prepare() -> None:
+    import fluoronav.pacs.intake  # noqa: F401 (the first series does not wait for it)
+
+    quiet_libraries()
+    if hasattr(os, "nice"):
+        os.nice(max(_NICE - os.nice(0), 0))
+    threading.Thread(target=_end_with_the_node, daemon=True).start()
+
+
+def _end_with_the_node() -> None:
+    """A node that is killed tells nobody; without this, its worker would wait for jobs for ever."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(0)
