@@ -16,6 +16,7 @@ from fluoronav.cli import (
     calibrate,
     case,
     demo,
+    dicom_objects,
     display,
     engines,
     kernels,
@@ -40,7 +41,8 @@ Lengths are in mm, angles in degrees, times in the unit that their name ends wit
 _EPILOG = "`fluoronav VERB --help` describes the options of a verb and gives examples."
 # In the order of the help text.
 _MODULES = (
-    demo, run, simulate, case, register, calibrate, display, recording, audit, bridge, engines, kernels, status, bench,
+    demo, run, simulate, case, register, calibrate, display, recording, dicom_objects, audit, bridge, engines,
+    kernels, status, bench,
 )  # fmt: skip
 
 

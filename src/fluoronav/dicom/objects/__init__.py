@@ -1,7 +1,7 @@
-"""DICOM objects that results leave as: segmentations, reports, graphics, captures, surfaces, documents, runs, registrations.
+"""DICOM objects that results leave as: segmentations, reports, graphics, pictures, surfaces, documents, poses.
 
-Each function takes a :class:`Source` (whose patient and study it goes to) and a :class:`Provenance` (who and what made it), and
-returns a dataset. The same content gives the same UID. Needs the extra `pacs`.
+Each function takes a :class:`Source` (whose patient and study it goes to) and a :class:`Provenance` (who and what made
+it), and returns a dataset. The same content gives the same UID. Needs the extra `pacs`.
 """
 
 from fluoronav.dicom.objects.capture import secondary_capture
@@ -10,7 +10,7 @@ from fluoronav.dicom.objects.findings import Finding, Measurement, alert_finding
 from fluoronav.dicom.objects.graphics import Graphics, graphics_in, graphics_of
 from fluoronav.dicom.objects.key_objects import key_object_selection
 from fluoronav.dicom.objects.modules import write_object
-from fluoronav.dicom.objects.presentation import presentation_state
+from fluoronav.dicom.objects.presentation import presentation_state, referenced_frame
 from fluoronav.dicom.objects.provenance import Approval, Producer, Provenance
 from fluoronav.dicom.objects.report import measurement_report
 from fluoronav.dicom.objects.segmentation import Segment, segmentation
@@ -39,6 +39,7 @@ __all__ = [
     "measurement_report",
     "presentation_state",
     "read_source",
+    "referenced_frame",
     "registration_finding",
     "secondary_capture",
     "segmentation",

@@ -1,7 +1,7 @@
 """Codes of anatomical structures: SNOMED CT, as DICOM's context groups use it (PS3.16 CID 4031, 7153 and others).
 
-A structure is found by its name in the case (`vertebrae_T8`, `kidney_left`). A name that is not here gets a code of our own
-scheme, so that its meaning is still said.
+A structure is found by its name in the case (`vertebrae_T8`, `kidney_left`). A name that is not here gets a code of
+our own scheme, so that its meaning is still said.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ ANATOMICAL = Code("123037004", "SCT", "Anatomical Structure")
 _ALTERED = Code("49755003", "SCT", "Morphologically Altered Structure")
 _SIDES = {"left": Code("7771000", "SCT", "Left"), "right": Code("24028007", "SCT", "Right")}
 _ORDINALS = (
-    "First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth", "Ninth", "Tenth", "Eleventh", "Twelfth",
+    "First", "Second", "Third", "Fourth", "Fifth", "Sixth", "Seventh", "Eighth", "Ninth", "Tenth", "Eleventh",
+    "Twelfth",
 )  # fmt: skip
 _RIBS = (
     "48535007", "78247007", "25888004", "25523003", "15339008", "59558009", "24915002", "5953002", "22565002",

@@ -1,4 +1,4 @@
-"""Secondary captures (SC): a picture with graphics burnt in, for viewers that show no presentation states (PS3.3 A.8.1)."""
+"""Secondary captures (SC): a picture with graphics burnt in, for viewers without presentation states (PS3.3 A.8.1)."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def secondary_capture(
 
 
 def windowed(source: Source, pixels: NDArray[np.generic]) -> NDArray[np.uint8]:
-    """Stored values as grey levels, by the image's rescale and first window (PS3.3 C.11.2.1.2); bright as it is shown."""
+    """Stored values as grey levels as they are shown, by the image's rescale and first window (PS3.3 C.11.2.1.2)."""
     image = source.first
     slope, intercept = float(image.get("RescaleSlope") or 1), float(image.get("RescaleIntercept") or 0)
     center, width = window_of(image)

@@ -22,8 +22,8 @@ TEXT_VRS = frozenset({"LO", "LT", "PN", "SH", "ST", "UC", "UT"})
 def with_believed_charset(dataset: pydicom.Dataset) -> pydicom.Dataset:
     """A shallow copy that decodes its texts.
 
-    Texts with letters beyond ASCII, but without SpecificCharacterSet (0008,0005), or in another than it says, are read as
-    UTF-8 where they are valid UTF-8, else as Latin-1.
+    Texts with letters beyond ASCII, but without SpecificCharacterSet (0008,0005), or in another than it says, are read
+    as UTF-8 where they are valid UTF-8, else as Latin-1.
     """
     out = copy.copy(dataset)
     # The elements themselves are still those of the argument: a copy of the mapping keeps it as it was.

@@ -102,10 +102,12 @@ def _alert(steps: list[Mapping[str, Any]]) -> Finding:
         for q in ("distance_mm", "lower_mm", "threshold_mm")
         if raised.get(q) is not None
     ]
-    if "cleared" in said and last.get("t_acq"):
-        numbers.append(Measurement("lasted_s", max(last["t_acq"] - raised["t_raised"], 0) / 1e9))
+    # Both by the grabber's clock; an alert without a frame has no time by it.
+    if "cleared" in said and last.get("t_acq") and raised.get("t_acq"):
+        numbers.append(Measurement("lasted_s", max(last["t_acq"] - raised["t_acq"], 0) / 1e9))
     end = "cleared" if "cleared" in said else "open at the end"
     acknowledged = ", acknowledged" if "acknowledged" in said else ""
     who = f", {raised['instrument']}" if raised.get("instrument") else ""
-    comment = f"{at:%H:%M:%S} UTC, {raised['priority']} priority, {raised['kind']}{who}: {raised['text']} ({end}{acknowledged})"
+    head = f"{at:%H:%M:%S} UTC, {raised['priority']} priority, {raised['kind']}{who}"
+    comment = f"{head}: {raised['text']} ({end}{acknowledged})"
     return Finding(f"alert {raised['id']}", tuple(numbers), comment[:_MOST_TEXT], _ALERT, raised.get("structure") or "")

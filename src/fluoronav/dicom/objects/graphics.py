@@ -1,19 +1,21 @@
 """What an overlay draws on a picture: lines, points and texts in the picture's pixels.
 
-Pixel centres lie at integers here, as in the overlay; in a presentation state the first pixel's centre is 0.5\\0.5 (PS3.3
-C.10.5.1.2).
+Pixel centres lie at integers here, as in the overlay; in a presentation state the first pixel's centre is 0.5\\0.5
+(PS3.3 C.10.5.1.2).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.dicom.errors import DicomError
+from fluoronav.dicom.objects.provenance import DRAFT
 
 Float = NDArray[np.float64]
 
@@ -100,9 +102,8 @@ def graphics_of(overlay: Mapping[str, Any]) -> Graphics:
     lines, points, texts = [], [], []
     for k, outline in enumerate(overlay.get("outlines") or ()):
         layer = f"OUTLINE {k + 1}"
-        for path in outline["paths"]:
-            if len(path) > 1:
-                lines.append(Line(_pixels([*path, path[0]], "outlines"), outline["color"], layer))
+        closed = [[*path, path[0]] for path in outline["paths"] if len(path) > 1]
+        lines += [Line(_pixels(path, "outlines"), outline["color"], layer) for path in closed]
     for plan in overlay.get("plan") or ():
         if plan.get("entry_px") and plan.get("target_px"):
             lines.append(Line(_pixels([plan["entry_px"], plan["target_px"]], "plan"), PLAN, "PLAN"))
@@ -126,6 +127,8 @@ def graphics_of(overlay: Mapping[str, Any]) -> Graphics:
 def graphics_in(state: Any, frame: int = 1) -> Graphics:
     """The graphics of a presentation state that was written by :func:`presentation_state`, for one frame.
 
+    The mark of a draft is left out: it is of the state, not of the graphics.
+
     Raises
     ------
     DicomError
@@ -142,7 +145,7 @@ def graphics_in(state: Any, frame: int = 1) -> Graphics:
     for annotation in state.get("GraphicAnnotationSequence") or ():
         layer = str(annotation.GraphicLayer)
         color = colors.get(layer, TEXT)
-        if not _is_of_frame(annotation, frame):
+        if layer == DRAFT or not _is_of_frame(annotation, frame):
             continue
         for item in annotation.get("GraphicObjectSequence") or ():
             data = _image_points(item, "GraphicAnnotationUnits", item.GraphicData)
@@ -207,7 +210,7 @@ def _place(graphic: Line | Point | Text) -> bytes:
 def _runs_inside(points: Float, size: Float) -> list[Float]:
     """The parts of a line inside the picture, each as points (n, 2)."""
     runs: list[list[Float]] = []
-    for start, end in zip(points[:-1], points[1:], strict=True):
+    for start, end in pairwise(points):
         inside = _clipped(start, end, size)
         if inside is None:
             continue

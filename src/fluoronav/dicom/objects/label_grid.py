@@ -1,7 +1,7 @@
 """A label map brought onto the planes of its source images, by where both lie in the patient.
 
-The order and direction of voxels differ between a label map and the slices of a series: feet-first scans, coronal and oblique
-series, files that were turned into another orientation. Only the places of voxels in the patient are compared here.
+The order and direction of voxels differ between a label map and the slices of a series: feet-first scans, coronal and
+oblique series, files that were turned into another orientation. Only the places of voxels in the patient are compared.
 """
 
 from __future__ import annotations
@@ -160,7 +160,7 @@ def _index_of(labels: sitk.Image) -> tuple[Float, Float]:
 
 
 def _off_grid(starts: Float, right: Float, down: Float, planes: Planes) -> float:
-    """Largest distance of a plane's corners from voxel centres, in voxels; infinite for axes that are none of the grid's."""
+    """Largest distance of a plane's corners from voxel centres, in voxels; infinite for turned axes."""
     if int(np.abs(right).argmax()) == int(np.abs(down).argmax()):
         return float("inf")
     for step in (right, down):

@@ -171,7 +171,7 @@ def _local(made: datetime, source: Source) -> datetime:
 
 
 def stand_ins(source: Source) -> list[pydicom.Dataset]:
-    """The source's headers for highdicom, without the patient: it refuses names, dates and sexes that hospitals do write.
+    """The source's headers for highdicom, without the patient: it refuses names and dates that hospitals do write.
 
     :func:`finished` gives the object the source's own.
     """

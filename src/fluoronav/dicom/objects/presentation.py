@@ -1,4 +1,4 @@
-"""Grayscale presentation states (GSPS): an overlay's graphics over the image that they were computed on (PS3.3 A.33.1)."""
+"""Grayscale presentation states (GSPS): graphics over the image that they were computed on (PS3.3 A.33.1)."""
 
 from __future__ import annotations
 
@@ -78,6 +78,21 @@ def presentation_state(
             if "ReferencedImageSequence" in item:
                 del item.ReferencedImageSequence
     return finished(out, source, provenance, description)
+
+
+def referenced_frame(state: Dataset, source: Source) -> int:
+    """The frame of an image, counted from 1, that a presentation state is of.
+
+    Raises
+    ------
+    DicomError
+        The state is of another image, or of no presentation state's kind.
+    """
+    for series in state.get("ReferencedSeriesSequence") or ():
+        for item in series.get("ReferencedImageSequence") or ():
+            if item.ReferencedSOPInstanceUID == source.single().SOPInstanceUID:
+                return int(np.atleast_1d(item.get("ReferencedFrameNumber") or 1)[0])
+    raise DicomError(f"{source.name}: is not the image that the presentation state refers to")
 
 
 def with_draft_mark(graphics: Graphics, provenance: Provenance, rows: int, columns: int) -> Graphics:

@@ -112,7 +112,7 @@ def segmentation(
 
 
 def _with_thickness(images: list[Dataset], planes: Planes) -> list[Dataset]:
-    """Images that all say SliceThickness (0018,0050); where it is missing or empty, it is the distance between planes."""
+    """Images that all say SliceThickness (0018,0050): the distance between planes where it is missing or empty."""
     steps = np.linalg.norm(np.diff(planes.positions_ct, axis=0), axis=1)
     thickness = float(np.median(steps)) if len(steps) else float(np.linalg.norm(planes.right_ct))
     for image in images:

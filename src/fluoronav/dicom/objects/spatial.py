@@ -31,8 +31,8 @@ def spatial_registration(
 ) -> FileDataset:
     """The transform of the CT's frame of reference to the camera's, in the study of the X-ray image.
 
-    The camera's frame has its origin in the X-ray source, x to the right and y down in the image, z to the detector, mm. Its
-    UID follows from the image and the frame.
+    The camera's frame has its origin in the X-ray source, x to the right, y down in the image, z to the detector, mm.
+    Its UID follows from the image and the frame.
 
     Parameters
     ----------

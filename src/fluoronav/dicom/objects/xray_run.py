@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -80,8 +79,8 @@ def xray_run(
     Raises
     ------
     DicomError
-        No frame, pixels of another kind or above `bits`, times that are not one for each frame and rising, more than one
-        object holds.
+        No frame, pixels of another kind or above `bits`, times that are not one for each frame and rising, more than
+        one object holds.
     """
     _check(counts, acquisition, source.name)
     digest = digest_of(repr(acquisition), str(counts.shape), np.ascontiguousarray(counts))
@@ -107,8 +106,8 @@ def _check(counts: NDArray[np.uint8] | NDArray[np.uint16], acquisition: Acquisit
         )
     if counts.nbytes > _MOST_BYTES:
         raise DicomError(
-            f"{name}: {len(counts)} frames need {counts.nbytes / 2**30:.1f} GiB; one object holds 4 GiB: write fewer frames "
-            "(--first, --last)"
+            f"{name}: {len(counts)} frames need {counts.nbytes / 2**30:.1f} GiB; one object holds 4 GiB: write "
+            "fewer frames (--first, --last)"
         )
     if not 1 <= acquisition.bits <= counts.dtype.itemsize * 8 or int(counts.max()) >= 2**acquisition.bits:
         raise DicomError(f"{name}: has values up to {int(counts.max())}, which {acquisition.bits} bits do not hold")
