@@ -92,7 +92,7 @@ def _add_ko(dicom: argparse._SubParsersAction) -> None:
         "ko",
         "write a selection of marked images or frames",
         _ko,
-        "fluoronav dicom ko --source run.dcm --frame 12 --frame 31 --note 'Wire in place' --out ko.dcm",
+        "fluoronav dicom ko --source run.dcm --frame 12 --frame 31 --note Wire --out ko.dcm",
     )
     ko.add_argument(
         "--frame",

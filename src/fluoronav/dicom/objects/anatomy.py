@@ -10,7 +10,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 
-from pydicom.sr.codedict import Code
+from pydicom.sr.coding import Code
 
 OWN_SCHEME = "99FLUORONAV"
 ANATOMICAL = Code("123037004", "SCT", "Anatomical Structure")

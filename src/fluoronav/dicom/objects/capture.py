@@ -6,8 +6,8 @@ import cv2
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import FileDataset
-from pydicom.sr.codedict import Code
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
 
 from fluoronav.dicom.errors import DicomError
 from fluoronav.dicom.objects.graphics import Graphics, Line, Point
@@ -31,7 +31,7 @@ def secondary_capture(
     *,
     frame: int = 1,
     description: str = "Guidance, burnt in",
-) -> FileDataset:
+) -> Dataset:
     """The twin of a presentation state: the same graphics burnt into the picture.
 
     Parameters
@@ -79,7 +79,7 @@ def secondary_capture(
     out.DerivationDescription = "Graphics of guidance burnt in"
     out.BurnedInAnnotation = "NO"  # of what identifies a patient (PS3.3 C.7.6.1); the graphics do not
     orientation = image.get("PatientOrientation")
-    out.PatientOrientation = list(orientation) if orientation else None
+    out.add_new("PatientOrientation", "CS", list(orientation) if orientation else None)
     return finished(out, source, provenance, description)
 
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import copy
+from typing import Any
 
 import pydicom
 from pydicom.charset import convert_encodings, decode_bytes
 from pydicom.datadict import dictionary_VR
 from pydicom.dataelem import RawDataElement
+from pydicom.multival import MultiValue
 from pydicom.valuerep import PersonName
 
 UTF8 = "ISO_IR 192"
 LATIN1 = "ISO_IR 100"
+_ASCII = ("", "ISO_IR 6", "ISO 2022 IR 6")  # the default repertoire, which has no other letters
 # What tells a wrong character set: texts that hold names and words of people.
 _TELLING = (
     "PatientName", "StudyDescription", "SeriesDescription", "InstitutionName", "ReferringPhysicianName",
@@ -32,7 +35,7 @@ def with_believed_charset(dataset: pydicom.Dataset) -> pydicom.Dataset:
     if not any(any(byte > 127 for byte in text) for text in raw):
         return out
     declared = dataset.get("SpecificCharacterSet") or ""
-    if declared and all(_decodes(text, declared) for text in raw):
+    if declared not in _ASCII and all(_decodes(text, declared) for text in raw):
         return out
     believed = UTF8 if all(_is_utf8(text) for text in raw) else LATIN1
     out.SpecificCharacterSet = believed
@@ -75,11 +78,11 @@ def _add(out: pydicom.Dataset, element: pydicom.DataElement) -> None:
         out.add_new(element.tag, element.VR, _plain(value) if element.VR == "PN" else copy.copy(value))
 
 
-def _plain(value: object) -> object:
+def _plain(value: Any) -> Any:
     """A person's name, or several, as text."""
     if isinstance(value, PersonName):
         return str(value)
-    if isinstance(value, (list, tuple, pydicom.multival.MultiValue)):
+    if isinstance(value, (list, tuple, MultiValue)):
         return [str(v) for v in value]
     return value
 

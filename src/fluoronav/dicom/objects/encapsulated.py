@@ -6,8 +6,8 @@ import re
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import FileDataset
-from pydicom.sr.codedict import Code
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
 from pydicom.uid import EncapsulatedPDFStorage, EncapsulatedSTLStorage
 
 from fluoronav.dicom.errors import DicomError
@@ -21,7 +21,7 @@ _HEADER = 80  # bytes of free text before the triangles of a binary STL
 _TRIANGLE = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("attribute", "<u2")])
 
 
-def encapsulated_stl(source: Source, provenance: Provenance, stl: bytes, title: str) -> FileDataset:
+def encapsulated_stl(source: Source, provenance: Provenance, stl: bytes, title: str) -> Dataset:
     """A surface in the frame of reference of the source.
 
     Parameters
@@ -56,7 +56,7 @@ def encapsulated_stl(source: Source, provenance: Provenance, stl: bytes, title: 
     return finished(out, source, provenance, title)
 
 
-def encapsulated_pdf(source: Source, provenance: Provenance, pdf: bytes, title: str) -> FileDataset:
+def encapsulated_pdf(source: Source, provenance: Provenance, pdf: bytes, title: str) -> Dataset:
     """A PDF in the study of the source.
 
     Parameters
@@ -101,7 +101,7 @@ def stl_bytes(points_ct: NDArray[np.float64], triangles: NDArray[np.integer]) ->
     return b"binary STL, mm, DICOM LPS".ljust(_HEADER) + len(out).to_bytes(4, "little") + out.tobytes()
 
 
-def _add_document(out: FileDataset, source: Source, document: bytes, mime: str, title: str) -> None:
+def _add_document(out: Dataset, source: Source, document: bytes, mime: str, title: str) -> None:
     """The encapsulated document module (PS3.3 C.24.2)."""
     if len(document) > _MOST_BYTES:
         raise DicomError(f"{title}: has {len(document)} bytes; one DICOM object holds {_MOST_BYTES}")

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from pydicom.sr.codedict import Code
+from pydicom.sr.coding import Code
 
 from fluoronav.dicom.objects.anatomy import ANATOMICAL, own_code
 

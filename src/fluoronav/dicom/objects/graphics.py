@@ -99,10 +99,12 @@ def graphics_of(overlay: Mapping[str, Any]) -> Graphics:
     DicomError
         A coordinate is not a finite number.
     """
-    lines, points, texts = [], [], []
+    lines: list[Line] = []
+    points: list[Point] = []
+    texts: list[Text] = []
     for k, outline in enumerate(overlay.get("outlines") or ()):
         layer = f"OUTLINE {k + 1}"
-        closed = [[*path, path[0]] for path in outline["paths"] if len(path) > 1]
+        closed: list[Any] = [[*path, path[0]] for path in outline["paths"] if len(path) > 1]
         lines += [Line(_pixels(path, "outlines"), outline["color"], layer) for path in closed]
     for plan in overlay.get("plan") or ():
         if plan.get("entry_px") and plan.get("target_px"):
@@ -141,7 +143,9 @@ def graphics_in(state: Any, frame: int = 1) -> Graphics:
         value = layer.get("GraphicLayerRecommendedDisplayCIELabValue")
         rgb = CIELabColor.from_dicom_value(value).to_rgb(clip=True) if value else (255, 255, 255)
         colors[str(layer.GraphicLayer)] = "#{:02x}{:02x}{:02x}".format(*rgb)
-    lines, points, texts = [], [], []
+    lines: list[Line] = []
+    points: list[Point] = []
+    texts: list[Text] = []
     for annotation in state.get("GraphicAnnotationSequence") or ():
         layer = str(annotation.GraphicLayer)
         color = colors.get(layer, TEXT)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 import highdicom as hd
-from pydicom.dataset import FileDataset
-from pydicom.sr.codedict import Code
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
 
 from fluoronav.dicom.errors import DicomError
 from fluoronav.dicom.objects.modules import finished, identity, stand_ins
@@ -29,7 +29,7 @@ def key_object_selection(
     frames: Mapping[str, Sequence[int]] | None = None,
     note: str = "",
     title: str = "interest",
-) -> FileDataset:
+) -> Dataset:
     """A selection of images, and of frames in them, of one study.
 
     Parameters

@@ -74,7 +74,7 @@ def planes_of(source: Source) -> Planes:
     return Planes(positions, cosines[0, :3] * right_mm, cosines[0, 3:] * down_mm, rows, columns)
 
 
-def on_planes(labels: sitk.Image, planes: Planes, name: str) -> NDArray[np.generic]:
+def on_planes(labels: sitk.Image, planes: Planes, name: str) -> NDArray[np.integer]:
     """The labels on each plane, shape (n, rows, columns); 0 where the label map has nothing.
 
     Parameters

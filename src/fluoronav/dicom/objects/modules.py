@@ -5,13 +5,16 @@ from __future__ import annotations
 import copy
 import os
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
+from typing import Any
 
 import pydicom
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.valuerep import DSfloat
 
 from fluoronav import __version__
 from fluoronav.dicom.errors import DicomError
@@ -50,7 +53,7 @@ _SERIES_NUMBERS = {
 
 
 # Modalities whose series module is the general one (PS3.3 C.7.3.1), which names the part of the body.
-_GENERAL_SERIES = ("XA", "PR", "OT", "REG", "SEG")
+_GENERAL_SERIES = ("XA", "PR", "OT", "REG")
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ def identity(kind: str, source: Source, provenance: Provenance, digest: str) -> 
     return Identity(instance, series, _SERIES_NUMBERS[kind] + (0 if provenance.is_draft else 1))
 
 
-def new_object(sop_class: UID, ids: Identity, modality: str) -> FileDataset:
+def new_object(sop_class: UID, ids: Identity, modality: str) -> pydicom.Dataset:
     """An object with its file meta information (PS3.10 7.1), its series and nothing else."""
     meta = FileMetaDataset()
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = sop_class, UID(ids.instance_uid)
@@ -81,7 +84,7 @@ def new_object(sop_class: UID, ids: Identity, modality: str) -> FileDataset:
     return out
 
 
-def finished(dataset: FileDataset, source: Source, provenance: Provenance, description: str) -> FileDataset:
+def finished(dataset: pydicom.Dataset, source: Source, provenance: Provenance, description: str) -> pydicom.Dataset:
     """Gives an object what all objects have; returns it.
 
     Patient and study modules are those of the source. SeriesDescription begins with "DRAFT" unless a person has
@@ -116,7 +119,7 @@ def finished(dataset: FileDataset, source: Source, provenance: Provenance, descr
     return dataset
 
 
-def image_reference(dataset: pydicom.Dataset, frames: tuple[int, ...] = ()) -> pydicom.Dataset:
+def image_reference(dataset: pydicom.Dataset, frames: Sequence[int] = ()) -> pydicom.Dataset:
     """An item that refers to an image, or to some of its frames, counted from 1 (PS3.3 table 10-3)."""
     item = instance_reference(dataset)
     if frames and int(dataset.get("NumberOfFrames") or 1) > 1:
@@ -139,7 +142,12 @@ def referenced_series(source: Source) -> list[pydicom.Dataset]:
     return [item]
 
 
-def write_object(dataset: FileDataset, path: Path) -> None:
+def decimal(value: float) -> Any:
+    """A number as a decimal string, which has at most 16 characters (VR DS)."""
+    return DSfloat(float(value), auto_format=True)
+
+
+def write_object(dataset: pydicom.Dataset, path: Path) -> None:
     """Writes an object as a DICOM file, for this user alone; a file is whole or not there.
 
     Raises

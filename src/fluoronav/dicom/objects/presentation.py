@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import highdicom as hd
 import numpy as np
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import Dataset
 
 from fluoronav.dicom.errors import DicomError
 from fluoronav.dicom.objects.graphics import Graphics, Line, Point, Text, to_state
@@ -19,7 +19,7 @@ _DRAFT_AT = 0.02  # of the picture's width and height; chosen: inside the corner
 
 def presentation_state(
     source: Source, provenance: Provenance, graphics: Graphics, *, frame: int = 1, description: str = "Guidance"
-) -> FileDataset:
+) -> Dataset:
     """A presentation state with graphics over one frame of an image.
 
     Parameters

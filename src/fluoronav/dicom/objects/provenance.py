@@ -9,9 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from types import MappingProxyType
+from typing import Any
 
 import pydicom
-from pydicom.sr.codedict import Code
+from numpy.typing import NDArray
+from pydicom.sr.coding import Code
 
 from fluoronav import __version__
 
@@ -134,11 +136,11 @@ def uid_of(*parts: str) -> str:
     return f"2.25.{uuid.uuid5(_NAMESPACE, key).int}"
 
 
-def digest_of(*parts: bytes | str | memoryview) -> str:
+def digest_of(*parts: bytes | str | NDArray[Any]) -> str:
     """SHA-256 of an object's content, hexadecimal; each part is counted with its length."""
     digest = hashlib.sha256()
     for part in parts:
-        data = part.encode() if isinstance(part, str) else memoryview(part).cast("B")
+        data = part.encode() if isinstance(part, str) else part if isinstance(part, bytes) else part.tobytes()
         digest.update(f"{len(data)}:".encode())
         digest.update(data)
     return digest.hexdigest()

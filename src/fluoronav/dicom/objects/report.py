@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import highdicom as hd
 from highdicom import sr
-from pydicom.dataset import Dataset, FileDataset
-from pydicom.sr.codedict import Code, codes
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code
 from pydicom.uid import Comprehensive3DSRStorage
 
 from fluoronav.dicom.errors import DicomError
@@ -35,7 +37,7 @@ def measurement_report(
     references: Sequence[Source] = (),
     segmentation: Dataset | None = None,
     description: str = "Measurements",
-) -> FileDataset:
+) -> Dataset:
     """A measurement report in the study of the source.
 
     Parameters
@@ -171,6 +173,8 @@ def _group(
 def _measurement(quantity: str, value: float) -> sr.Measurement:
     if quantity not in QUANTITIES:
         raise DicomError(f"{quantity!r} is no quantity of a report; there are {', '.join(QUANTITIES)}")
+    if not math.isfinite(value):
+        raise DicomError(f"{quantity} is {value}, which is not a finite number")
     name, unit = QUANTITIES[quantity]
     return sr.Measurement(name=name, value=round(float(value), _MOST_DECIMALS), unit=unit)
 

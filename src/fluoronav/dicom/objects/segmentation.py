@@ -10,14 +10,13 @@ import highdicom as hd
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileDataset
+from pydicom.dataset import Dataset
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
-from pydicom.valuerep import DSfloat
 
 from fluoronav.dicom.errors import DicomError
 from fluoronav.dicom.objects.anatomy import anatomy_of
 from fluoronav.dicom.objects.label_grid import Planes, on_planes, planes_of
-from fluoronav.dicom.objects.modules import finished, identity, stand_ins
+from fluoronav.dicom.objects.modules import decimal, finished, identity, stand_ins
 from fluoronav.dicom.objects.provenance import Provenance, coded, digest_of, uid_of
 from fluoronav.dicom.objects.source import Source
 
@@ -55,7 +54,7 @@ def segmentation(
     segments: Sequence[Segment],
     *,
     encoding: Encoding = "BINARY",
-) -> FileDataset:
+) -> Dataset:
     """A segmentation object.
 
     Segments are numbered from 1 in their order. Values of the label map that no segment names are left out.
@@ -117,7 +116,7 @@ def _with_thickness(images: list[Dataset], planes: Planes) -> list[Dataset]:
     thickness = float(np.median(steps)) if len(steps) else float(np.linalg.norm(planes.right_ct))
     for image in images:
         if image.get("SliceThickness") in (None, ""):
-            image.SliceThickness = DSfloat(thickness, auto_format=True)
+            image.SliceThickness = decimal(thickness)
     return images
 
 
@@ -136,7 +135,7 @@ def _chosen(labels: sitk.Image, numbers: Sequence[int], name: str) -> sitk.Image
     return chosen
 
 
-def _numbered(planes: NDArray[np.generic], numbers: Sequence[int]) -> NDArray[np.generic]:
+def _numbered(planes: NDArray[np.integer], numbers: Sequence[int]) -> NDArray[np.integer]:
     """Labels replaced by the numbers of their segments, from 1."""
     table = np.zeros(max(int(planes.max()), *numbers) + 1, np.uint8 if len(numbers) < 256 else np.uint16)
     table[list(numbers)] = np.arange(1, len(numbers) + 1)
@@ -173,7 +172,7 @@ def lab(color: str) -> hd.color.CIELabColor:
     return hd.color.CIELabColor.from_rgb(*(int(color[k : k + 2], 16) for k in (1, 3, 5)))
 
 
-def _fix_dimension_uid(out: FileDataset, instance_uid: str) -> None:
+def _fix_dimension_uid(out: Dataset, instance_uid: str) -> None:
     """Replaces the dimension organization's UID, which is random, by one that follows from the object."""
     uid = uid_of("dimensions", instance_uid)
     for item in (*out.get("DimensionOrganizationSequence", ()), *out.get("DimensionIndexSequence", ())):

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset, FileDataset
-from pydicom.sr.codedict import Code
+from pydicom.dataset import Dataset
+from pydicom.sr.coding import Code
 from pydicom.uid import SpatialRegistrationStorage
-from pydicom.valuerep import DSfloat
 
 from fluoronav.dicom.errors import DicomError
-from fluoronav.dicom.objects.modules import finished, identity, image_reference, new_object, referenced_series
+from fluoronav.dicom.objects.modules import decimal, finished, identity, image_reference, new_object, referenced_series
 from fluoronav.dicom.objects.provenance import Provenance, coded, digest_of, uid_of
 from fluoronav.dicom.objects.source import Source, check_same_patient
 from fluoronav.geometry import is_rigid
@@ -28,7 +27,7 @@ def spatial_registration(
     *,
     frame: int = 1,
     comment: str = "",
-) -> FileDataset:
+) -> Dataset:
     """The transform of the CT's frame of reference to the camera's, in the study of the X-ray image.
 
     The camera's frame has its origin in the X-ray source, x to the right, y down in the image, z to the detector, mm.
@@ -84,8 +83,7 @@ def _item(matrix: NDArray[np.float64], comment: str) -> Dataset:
     """An item of RegistrationSequence (0070,0308): a frame of reference and its matrix."""
     transform = Dataset()
     transform.FrameOfReferenceTransformationMatrixType = "RIGID"
-    # Decimal strings have at most 16 characters.
-    transform.FrameOfReferenceTransformationMatrix = [DSfloat(v, auto_format=True) for v in matrix.ravel().tolist()]
+    transform.FrameOfReferenceTransformationMatrix = [decimal(v) for v in matrix.ravel().tolist()]
     registration = Dataset()
     registration.FrameOfReferenceTransformationComment = comment[:_MOST_COMMENT]
     registration.RegistrationTypeCodeSequence = [coded(_BY_CONTENT)]
@@ -95,7 +93,7 @@ def _item(matrix: NDArray[np.float64], comment: str) -> Dataset:
     return item
 
 
-def _add_references(out: FileDataset, ct: Source, image: Source) -> None:
+def _add_references(out: Dataset, ct: Source, image: Source) -> None:
     """The common instance reference module (PS3.3 C.12.2)."""
     out.ReferencedSeriesSequence = referenced_series(image)
     if ct.study_uid == image.study_uid:

@@ -7,12 +7,11 @@ from datetime import datetime
 
 import numpy as np
 from numpy.typing import NDArray
-from pydicom.dataset import FileDataset
+from pydicom.dataset import Dataset
 from pydicom.uid import XRayAngiographicImageStorage
-from pydicom.valuerep import DSfloat
 
 from fluoronav.dicom.errors import DicomError
-from fluoronav.dicom.objects.modules import finished, identity, new_object
+from fluoronav.dicom.objects.modules import decimal, finished, identity, new_object
 from fluoronav.dicom.objects.provenance import Provenance, digest_of
 from fluoronav.dicom.objects.source import Source
 
@@ -63,7 +62,7 @@ def xray_run(
     acquisition: Acquisition,
     *,
     description: str = "Recorded fluoroscopy",
-) -> FileDataset:
+) -> Dataset:
     """A multi-frame image of recorded frames, uncompressed, in the study of the source.
 
     Parameters
@@ -119,7 +118,7 @@ def _check(counts: NDArray[np.uint8] | NDArray[np.uint16], acquisition: Acquisit
             raise DicomError(f"{name}: {len(counts)} frames have {len(angles)} angles; one for each is needed, or none")
 
 
-def _add_pixels(out: FileDataset, counts: NDArray[np.uint8] | NDArray[np.uint16], acquisition: Acquisition) -> None:
+def _add_pixels(out: Dataset, counts: NDArray[np.uint8] | NDArray[np.uint16], acquisition: Acquisition) -> None:
     """Image pixel, multi-frame, modality and VOI LUT (PS3.3 C.7.6.3, C.7.6.6, C.11)."""
     out.SamplesPerPixel, out.PhotometricInterpretation = 1, "MONOCHROME2"
     out.Rows, out.Columns = counts.shape[1:]
@@ -128,36 +127,36 @@ def _add_pixels(out: FileDataset, counts: NDArray[np.uint8] | NDArray[np.uint16]
     out.BitsStored, out.HighBit, out.PixelRepresentation = acquisition.bits, acquisition.bits - 1, 0
     out.PixelIntensityRelationship, out.PixelIntensityRelationshipSign = "LIN", -1 if acquisition.inverse else 1
     low, high = (int(v) for v in np.percentile(counts[:: max(len(counts) // 8, 1), ::4, ::4], (1, 99)))
-    out.WindowCenter, out.WindowWidth = _ds((low + high) / 2), _ds(max(high - low, 1))
+    out.WindowCenter, out.WindowWidth = decimal((low + high) / 2), decimal(max(high - low, 1))
     data = np.ascontiguousarray(counts, counts.dtype.newbyteorder("<")).tobytes()
     out.add_new("PixelData", "OW" if counts.dtype.itemsize == 2 else "OB", data + b"\0" * (len(data) % 2))
 
 
-def _add_cine(out: FileDataset, acquisition: Acquisition) -> None:
+def _add_cine(out: Dataset, acquisition: Acquisition) -> None:
     """Cine module (PS3.3 C.7.6.5): the time of each frame after the one before."""
     if len(acquisition.times_ms) == 1:
         return
     steps = np.diff(np.array(acquisition.times_ms))
-    out.FrameTimeVector = [_ds(0)] + [_ds(round(float(s), 3)) for s in steps]
+    out.FrameTimeVector = [decimal(0)] + [decimal(round(float(s), 3)) for s in steps]
     out.FrameIncrementPointer = 0x00181065  # FrameTimeVector
     mean = float(steps.mean())
     out.CineRate = out.RecommendedDisplayFrameRate = max(round(1000 / mean), 1)
 
 
-def _add_geometry(out: FileDataset, acquisition: Acquisition) -> None:
+def _add_geometry(out: Dataset, acquisition: Acquisition) -> None:
     """XA positioner and the detector's pixels (PS3.3 C.8.7.5, C.8.7.1)."""
     if acquisition.sdd_mm:
-        out.DistanceSourceToDetector = _ds(acquisition.sdd_mm)
+        out.DistanceSourceToDetector = decimal(acquisition.sdd_mm)
     if acquisition.sid_mm:
-        out.DistanceSourceToPatient = _ds(acquisition.sid_mm)
+        out.DistanceSourceToPatient = decimal(acquisition.sid_mm)
     if acquisition.sdd_mm and acquisition.sid_mm:
-        out.EstimatedRadiographicMagnificationFactor = _ds(acquisition.sdd_mm / acquisition.sid_mm)
+        out.EstimatedRadiographicMagnificationFactor = decimal(acquisition.sdd_mm / acquisition.sid_mm)
     if acquisition.pixel_mm:
         width, height = acquisition.pixel_mm
-        out.ImagerPixelSpacing = [_ds(height), _ds(width)]
+        out.ImagerPixelSpacing = [decimal(height), decimal(width)]
     moves = False
     for name, angles in (("Primary", acquisition.primary_deg), ("Secondary", acquisition.secondary_deg)):
-        setattr(out, f"Positioner{name}Angle", _ds(angles[0]) if angles else "")
+        setattr(out, f"Positioner{name}Angle", decimal(angles[0]) if angles else "")
         if angles and np.ptp(angles) > 0:
             moves = True
     if len(acquisition.times_ms) > 1:
@@ -165,23 +164,18 @@ def _add_geometry(out: FileDataset, acquisition: Acquisition) -> None:
     if moves:
         for name, angles in (("Primary", acquisition.primary_deg), ("Secondary", acquisition.secondary_deg)):
             steps = [a - angles[0] for a in angles] if angles else [0.0] * len(acquisition.times_ms)
-            setattr(out, f"Positioner{name}AngleIncrement", [_ds(s) for s in steps])
+            setattr(out, f"Positioner{name}AngleIncrement", [decimal(s) for s in steps])
 
 
-def _add_exposure(out: FileDataset, acquisition: Acquisition) -> None:
+def _add_exposure(out: Dataset, acquisition: Acquisition) -> None:
     """X-ray acquisition module (PS3.3 C.8.7.2); type 2 attributes are empty where nothing is known."""
-    out.KVP = _ds(acquisition.kv) if acquisition.kv else ""
+    out.KVP = decimal(acquisition.kv) if acquisition.kv else ""
     out.RadiationSetting = "SC"  # of a low dose, for viewing: fluoroscopy
     if acquisition.ma:
-        out.XRayTubeCurrent, out.XRayTubeCurrentInuA = max(round(acquisition.ma), 1), _ds(acquisition.ma * 1000)
+        out.XRayTubeCurrent, out.XRayTubeCurrentInuA = max(round(acquisition.ma), 1), decimal(acquisition.ma * 1000)
     else:
         out.XRayTubeCurrent = ""
     if acquisition.pulse_ms:
-        out.AveragePulseWidth = _ds(acquisition.pulse_ms)
+        out.AveragePulseWidth = decimal(acquisition.pulse_ms)
     # Required where no exposure in mAs is given (type 2C).
     out.ExposureTime = max(round(acquisition.pulse_ms), 1) if acquisition.pulse_ms else ""
-
-
-def _ds(value: float) -> DSfloat:
-    """A decimal string of at most 16 characters."""
-    return DSfloat(float(value), auto_format=True)

@@ -13,9 +13,11 @@ from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage
 
 from fluoronav.dicom.objects import Producer, Provenance, Segment, Source, segmentation, source_of, write_object
+from fluoronav.dicom.objects.segmentation import Encoding
 
 SIDE, STRUCTURES = 256, 40
 _PIXEL_MM = 1.0
+_MEASURED: dict[str, Encoding] = {"seg_binary_s": "BINARY", "seg_labelmap_s": "LABELMAP"}
 
 
 def measure_objects(side: int = SIDE, structures: int = STRUCTURES) -> dict[str, float]:
@@ -39,7 +41,7 @@ def measure_objects(side: int = SIDE, structures: int = STRUCTURES) -> dict[str,
     segmentation(_series(8), provenance, _labels(8, 2), segments[:2], encoding="LABELMAP")
     out = {}
     with tempfile.TemporaryDirectory() as folder:
-        for name, encoding in (("seg_binary_s", "BINARY"), ("seg_labelmap_s", "LABELMAP")):
+        for name, encoding in _MEASURED.items():
             start = time.perf_counter()
             made = segmentation(source, provenance, labels, segments, encoding=encoding)
             write_object(made, Path(folder) / f"{name}.dcm")
