@@ -44,14 +44,27 @@ COUNTS = np.random.default_rng(1).integers(200, 4000, (4, 200, 240)).astype(np.u
 OVERLAY = {
     "seq": 11,
     "outlines": [{"structure": "aorta", "color": "#ec7063", "paths": [[[10, 10], [50, 10], [50.5, 60.25]]]}],
-    "plan": [{"trajectory": "T8_left", "entry_px": [5, 5], "target_px": [100, 90]}],
-    "instruments": [{"id": "kwire", "tip_px": [120, 130.5], "tail_px": [400, 130.5]}],
+    "plan": [
+        {
+            "trajectory": "T8_left", "entry_px": [5, 5], "target_px": [100, 90], "angle_deg": 3.0, "lateral_mm": 1.0,
+            "depth_left_mm": 12.0,
+        }
+    ],
+    "instruments": [
+        {
+            "id": "kwire", "kind": "k-wire", "tip_px": [120, 130.5], "tail_px": [400, 130.5], "tip_ct": [1, 2, 3],
+            "axis_ct": [0, 0, 1], "sigma_mm": 0.5, "origin": "fused", "age": 0,
+        }
+    ],
     "distances": [
-        {"instrument": "kwire", "structure": "aorta", "distance_mm": 2.3, "lower_mm": 1.0, "level": "danger"},
-        {"instrument": "kwire", "structure": "spinal_cord", "distance_mm": 9.0, "lower_mm": 7.0, "level": "clear"},
+        {
+            "instrument": "kwire", "structure": name, "distance_mm": mm, "lower_mm": mm - 1.3, "nearest_ct": [1, 2, 3],
+            "level": level,
+        }
+        for name, mm, level in (("aorta", 2.3, "danger"), ("spinal_cord", 9.0, "clear"))
     ],
     "models": MODELS,
-}
+}  # fmt: skip
 T = 1_800_000_000_000_000_000
 ALERTS = [
     {

@@ -137,11 +137,11 @@ def test_a_recorded_run_its_graphics_their_twin_the_pose_and_the_marks(folder):
         (("seg", ".", "--structure", "aorta"), "has no structure 'aorta'; it has spinal_cord, vertebrae_T8"),
         (("seg", "embedded"), "is no DICOM; name the series that it was made of with --source"),
         (("xa", "run.mcap", "--first", "90", "--source", "ct/0000.dcm"), "has no frame between"),
-        (("gsps", "run.mcap", "--seq", "11", "--source", "ct/0000.dcm"), "its graphics would not lie where they belong"),
+        (("gsps", "run.mcap", "--seq", "11", "--source", "ct/0000.dcm"), "graphics would not lie where they belong"),
         (("gsps", "run.mcap", "--seq", "99", "--source", "ct/0000.dcm"), "has no overlay of frame 99"),
         (("reg", "run.mcap", "--source", "ct", "--image", "ct/0000.dcm", "--seq", "11"), "11 has not a registration"),
         (("pdf", "case.yaml", "--title", "a", "--source", "ct/0000.dcm"), "no whole PDF"),
-        (("ko", "--source", "ct"), "holds 26 images"),
+        (("ko", "--source", "ct", "--frame", "2"), "holds 26 images"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_written_is_refused_in_one_line_and_nothing_is_left(folder, capsys, words, said):

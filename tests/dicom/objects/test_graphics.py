@@ -2,14 +2,16 @@
 
 from itertools import pairwise
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.dicom.objects.scene import ACCEPTED, COUNTS, DRAFT, OVERLAY, ct, recorded
+from tests.dicom.objects.scene import ACCEPTED, ALERTS, COUNTS, DRAFT, OVERLAY, REGISTRATION, ct, errors_of, recorded
 
 from fluoronav.dicom.errors import DicomError
 from fluoronav.dicom.objects import (
+    Acquisition,
     Graphics,
     graphics_in,
     graphics_of,
@@ -17,11 +19,27 @@ from fluoronav.dicom.objects import (
     referenced_frame,
     secondary_capture,
     source_of,
+    write_object,
+    xray_run,
 )
 from fluoronav.dicom.objects.graphics import DANGER, Line, Point, Text
+from fluoronav.wire.messages import Alert, Distance, Instrument, Outline, PlanProgress, Registration
 
 RUN = source_of([recorded()], "run")
 PRESENTED = presentation_state(RUN, DRAFT, graphics_of(OVERLAY), frame=3)
+
+
+def test_the_messages_of_these_tests_are_those_of_the_wire():
+    for key, kind in (
+        ("outlines", Outline),
+        ("plan", PlanProgress),
+        ("instruments", Instrument),
+        ("distances", Distance),
+    ):
+        for item in OVERLAY[key]:
+            msgspec.convert(item, kind)
+    msgspec.convert(REGISTRATION, Registration)
+    msgspec.convert(ALERTS, list[Alert])
 
 
 def objects_of(state, layer):
@@ -57,6 +75,21 @@ def test_it_is_of_one_frame_of_a_multi_frame_image():
     other = source_of([recorded(ACCEPTED)], "another run")
     with pytest.raises(DicomError, match="is not the image that the presentation state refers to"):
         referenced_frame(PRESENTED, other)
+
+
+@pytest.mark.parametrize(("meaning", "shape"), [("MONOCHROME1", "INVERSE"), ("MONOCHROME2", "IDENTITY")])
+def test_over_a_single_image_without_a_window_it_is_valid_and_shows_the_same_brightness(tmp_path, meaning, shape):
+    counts = COUNTS[:1]
+    image = xray_run(source_of(ct(), "ct"), DRAFT, counts, Acquisition(12, (0,)))
+    del image.WindowCenter, image.WindowWidth
+    image.PhotometricInterpretation = meaning
+    source = source_of([image], "image")
+    state = presentation_state(source, DRAFT, graphics_of(OVERLAY))
+    write_object(state, tmp_path / "gsps.dcm")
+    assert errors_of(tmp_path / "gsps.dcm") == [] and state.PresentationLUTShape == shape
+    picture = secondary_capture(source, ACCEPTED, counts[0], Graphics()).pixel_array[..., 0].astype(int)
+    slope = np.polyfit(counts[0].ravel(), picture.ravel(), 1)[0]
+    assert slope == pytest.approx(255 / 4096 * (-1 if meaning == "MONOCHROME1" else 1), rel=0.02)
 
 
 def test_graphics_come_back_as_they_went():

@@ -5,17 +5,19 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import SimpleITK as sitk
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydicom.uid import JPEGLSLossless
+from pydicom.uid import CTImageStorage, JPEGLSLossless
 from scipy.spatial.transform import Rotation
 from tests.case.scans import label_map, patient
-from tests.dicom.objects.scene import DRAFT, SEGMENTS, ct, oriented
+from tests.dicom.objects.scene import DRAFT, SEGMENTS, ct, errors_of, oriented
 
+from fluoronav.case import read_volume
 from fluoronav.dicom.errors import DicomError
-from fluoronav.dicom.objects import Segment, segmentation, source_of, write_object
+from fluoronav.dicom.objects import Segment, read_source, segmentation, source_of, write_object
 from fluoronav.dicom.objects.label_grid import is_on_grid, planes_of, resampled
 
 TURNED = Rotation.from_euler("xyz", [20, -35, 10], degrees=True)
@@ -91,10 +93,10 @@ def test_dcmqi_reads_the_voxels_that_were_written(tmp_path, encoding):
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     files = sorted(tmp_path.glob("*.nrrd"))
-    # A file for each segment, or one for all segments of a label map, with their numbers.
+    # A file for each segment, or one for all segments of a label map; voxels have the segment's number.
     assert len(files) == (len(SEGMENTS) if encoding == "BINARY" else 1)
     for k, segment in enumerate(SEGMENTS):
-        read = sitk.ReadImage(str(files[k if encoding == "BINARY" else 0])) == (1 if encoding == "BINARY" else k + 1)
+        read = sitk.ReadImage(str(files[k if encoding == "BINARY" else 0])) == k + 1
         back = sitk.Resample(read, labels, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
         expected = sitk.GetArrayFromImage(labels) == segment.label
         np.testing.assert_array_equal(sitk.GetArrayFromImage(back) != 0, expected)
@@ -191,3 +193,22 @@ def test_a_multi_frame_ct_is_segmented_like_the_plain_series():
     made = segmentation(source_of([whole], "ct"), DRAFT, label_map(), SEGMENTS)
     for k, segment in enumerate(SEGMENTS):
         assert points_in(made, k + 1) == points_of(label_map(), segment.label)
+
+
+def test_a_real_series_and_its_labels_agree_in_the_patient(shared_data, tmp_path):
+    """20 slices of a Siemens scanner (JPEG 2000); the file was stripped of its UIDs, which are given back here."""
+    folder, labels = shared_data / "planning/patient_d_dicom", shared_data / "planning/patient_d_dicom_labels.nii.gz"
+    with pytest.raises(DicomError, match="UID"):
+        read_source(folder)
+    slices = [pydicom.dcmread(path) for path in sorted(folder.iterdir())]
+    for k, d in enumerate(slices):
+        d.PatientID, d.StudyInstanceUID, d.SeriesInstanceUID = "D", "2.25.1", "2.25.2"
+        d.SOPClassUID, d.SOPInstanceUID = CTImageStorage, f"2.25.3{k}"
+    image = read_volume(labels).image
+    found = [int(v) for v in np.unique(sitk.GetArrayViewFromImage(image)) if v]
+    segments = [Segment(f"structure_{v}", v) for v in found]
+    made = segmentation(source_of(slices, "ct"), DRAFT, image, segments)
+    write_object(made, tmp_path / "seg.dcm")
+    assert errors_of(tmp_path / "seg.dcm") == []
+    largest = max(range(len(found)), key=lambda k: int((sitk.GetArrayViewFromImage(image) == found[k]).sum()))
+    assert points_in(made, largest + 1) == points_of(image, found[largest])

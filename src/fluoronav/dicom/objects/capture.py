@@ -112,13 +112,15 @@ def burnt_in(grey: NDArray[np.uint8], graphics: Graphics) -> NDArray[np.uint8]:
 
 
 def _write(out: NDArray[np.uint8], text: str, at_px: NDArray, color: tuple[int, ...], scale: float, thick: int) -> None:
-    """A text to the right of a point, over its own dark edge; moved into the picture where it would leave it."""
+    """A text below and to the right of a point, on a dark ground; moved into the picture where it would leave it."""
     ascii_text = text.encode("ascii", "replace").decode()  # the font has no other letters
-    (width, height), _ = cv2.getTextSize(ascii_text, cv2.FONT_HERSHEY_SIMPLEX, scale, thick)
-    x = min(max(round(float(at_px[0])) + 6 * thick, 0), max(out.shape[1] - width - 1, 0))
-    y = min(max(round(float(at_px[1])) + height // 2, height), out.shape[0] - 2)
-    for edge, ink in ((thick + 2, (0, 0, 0)), (thick, color)):
-        cv2.putText(out, ascii_text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, ink, edge, cv2.LINE_AA)
+    (width, height), below = cv2.getTextSize(ascii_text, cv2.FONT_HERSHEY_SIMPLEX, scale, thick)
+    edge = 2 * thick
+    x = min(max(round(float(at_px[0])) + 3 * edge, edge), max(out.shape[1] - width - edge, edge))
+    y = min(round(float(at_px[1])) + height + 3 * edge, out.shape[0] - below - edge)
+    ground = out[max(y - height - edge, 0) : y + below + edge, max(x - edge, 0) : x + width + edge]
+    ground //= 4
+    cv2.putText(out, ascii_text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, color, thick, cv2.LINE_AA)
 
 
 def _fixed(points_px: NDArray[np.float64]) -> NDArray[np.int32]:

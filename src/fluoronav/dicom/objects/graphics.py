@@ -102,7 +102,8 @@ def graphics_of(overlay: Mapping[str, Any]) -> Graphics:
     lines: list[Line] = []
     points: list[Point] = []
     texts: list[Text] = []
-    for k, outline in enumerate(overlay.get("outlines") or ()):
+    outlines: Sequence[Mapping[str, Any]] = overlay.get("outlines") or ()
+    for k, outline in enumerate(outlines):
         layer = f"OUTLINE {k + 1}"
         closed: list[Any] = [[*path, path[0]] for path in outline["paths"] if len(path) > 1]
         lines += [Line(_pixels(path, "outlines"), outline["color"], layer) for path in closed]

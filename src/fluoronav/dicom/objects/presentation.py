@@ -69,6 +69,10 @@ def presentation_state(
         graphic_layers=list(layers.values()),
         modality_lut_transformation=_modality_lut(image),
         voi_lut_transformations=[_window(image)],
+        # The image's photometric interpretation counts for nothing here: the state alone says what is bright.
+        presentation_lut_transformation=hd.PresentationLUTTransformation(
+            presentation_lut_shape="INVERSE" if image.get("PhotometricInterpretation") == "MONOCHROME1" else "IDENTITY"
+        ),
     )
     if source.frames > 1:
         for series in out.ReferencedSeriesSequence:
