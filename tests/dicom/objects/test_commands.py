@@ -102,6 +102,12 @@ def test_sr_of_case_segmentation_and_run(folder):
     assert [e.ManufacturerModelName for e in dataset.ContributingEquipmentSequence] == ["fluoronav", "instruments"]
 
 
+def test_no_identifier_is_logged(folder, caplog):
+    with caplog.at_level("INFO"):
+        run(folder, "seg", ".")
+    assert [r.getMessage() for r in caplog.records if "1.2.3.4" in r.getMessage() or "P1" in r.getMessage()] == []
+
+
 def test_stl_and_pdf(folder):
     dataset, written = run(folder, "stl", ".", "--structure", "vertebrae_T8")
     points = np.frombuffer(

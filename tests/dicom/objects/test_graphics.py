@@ -119,6 +119,15 @@ def test_a_draft_is_marked_in_the_picture_and_an_accepted_one_is_not():
     assert (final == final[0, 0]).all()
 
 
+def test_texts_at_one_point_are_written_below_one_another():
+    at = np.array([100.0, 80.0])
+    dark = np.zeros_like(COUNTS[2])
+    both = Graphics(texts=(Text(at, "one", "#ff0000", "A"), Text(at, "two", "#00ff00", "B")))
+    picture = secondary_capture(RUN, ACCEPTED, dark, both, frame=3).pixel_array
+    red, green = (np.flatnonzero((picture[..., k] > 128).any(axis=1)) for k in (0, 1))
+    assert red.max() < green.min()
+
+
 def test_what_fits_no_image_is_refused():
     series = source_of(ct(), "ct")
     with pytest.raises(DicomError, match="holds 26 images; name the file of one"):

@@ -26,7 +26,8 @@ DRAFTS, FINALS = every_object(DRAFT), every_object(ACCEPTED)
 OTHER_STUDY = every_object(ACCEPTED, StudyInstanceUID="1.2.3.9")
 OTHER_NETWORK = every_object(dataclasses.replace(ACCEPTED, producer=Producer(models={"other": "b" * 64})))
 LATER = dataclasses.replace(DRAFT, made=DRAFT.made + datetime.timedelta(days=3))
-AGAIN = {"reg": every_object(ACCEPTED)["reg"], **every_object(LATER)}
+AT_THE_SAME_TIME = every_object(ACCEPTED)
+AGAIN = {"reg": AT_THE_SAME_TIME["reg"], **every_object(LATER)}
 
 
 @pytest.mark.parametrize("kind", FINALS)
@@ -97,7 +98,17 @@ def test_times_are_of_the_zone_that_the_source_says():
     made = datetime.datetime(2026, 1, 2, 23, 30, tzinfo=datetime.UTC)
     report = every_object(dataclasses.replace(DRAFT, made=made), TimezoneOffsetFromUTC="+0200")["sr"]
     assert (report.ContentDate, report.ContentTime) == ("20260103", "013000")
+    approved = dataclasses.replace(ACCEPTED, made=made, approval=dataclasses.replace(ACCEPTED.approval, at=made))
+    report = every_object(approved, TimezoneOffsetFromUTC="-0330")["sr"]
+    assert report.VerifyingObserverSequence[0].VerificationDateTime == "20260102200000"
     assert report.TimezoneOffsetFromUTC == "+0200"
+
+
+@pytest.mark.parametrize("kind", FINALS)
+def test_the_same_content_at_the_same_time_is_the_same_file_byte_by_byte(tmp_path, kind):
+    for name, made in (("one", FINALS[kind]), ("two", AT_THE_SAME_TIME[kind])):
+        write_object(made, tmp_path / name)
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()
 
 
 def test_a_report_is_unverified_until_a_person_accepts(tmp_path):

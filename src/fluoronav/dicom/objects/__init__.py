@@ -4,6 +4,8 @@ Each function takes a :class:`Source` (whose patient and study it goes to) and a
 it), and returns a dataset. The same content gives the same UID. Needs the extra `pacs`.
 """
 
+import logging
+
 from fluoronav.dicom.objects.capture import secondary_capture
 from fluoronav.dicom.objects.encapsulated import encapsulated_pdf, encapsulated_stl, stl_bytes
 from fluoronav.dicom.objects.findings import Finding, Measurement, alert_findings, registration_finding
@@ -17,6 +19,9 @@ from fluoronav.dicom.objects.segmentation import Segment, segmentation
 from fluoronav.dicom.objects.source import Source, check_same_patient, check_study, read_source, source_of
 from fluoronav.dicom.objects.spatial import spatial_registration
 from fluoronav.dicom.objects.xray_run import Acquisition, xray_run
+
+# It logs every step with the patient's UIDs.
+logging.getLogger("highdicom").setLevel(logging.WARNING)
 
 __all__ = [
     "Acquisition",

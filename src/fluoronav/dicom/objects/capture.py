@@ -10,7 +10,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 
 from fluoronav.dicom.errors import DicomError
-from fluoronav.dicom.objects.graphics import Graphics, Line, Point
+from fluoronav.dicom.objects.graphics import Graphics, Line, Point, Text
 from fluoronav.dicom.objects.modules import finished, identity, image_reference
 from fluoronav.dicom.objects.presentation import window_of, with_draft_mark
 from fluoronav.dicom.objects.provenance import Provenance, coded, digest_of
@@ -75,6 +75,7 @@ def secondary_capture(
     reference = image_reference(image, (frame,))
     reference.PurposeOfReferenceCodeSequence = [coded(_SOURCE_IMAGE)]
     out.SourceImageSequence = [reference]
+    out.ConversionType = "WSD"  # made on a workstation
     out.ImageType = ["DERIVED", "SECONDARY"]
     out.DerivationDescription = "Graphics of guidance burnt in"
     out.BurnedInAnnotation = "NO"  # of what identifies a patient (PS3.3 C.7.6.1); the graphics do not
@@ -99,28 +100,40 @@ def burnt_in(grey: NDArray[np.uint8], graphics: Graphics) -> NDArray[np.uint8]:
     out = np.repeat(grey[..., None], 3, axis=2)
     rows = grey.shape[0]
     scale, thick = rows * _TEXT_HEIGHT / _FONT_PX, max(round(rows / 500), 1)
+    taken: list[tuple[int, int, int, int]] = []
     for g in graphics:
-        color = tuple(int(g.color[k : k + 2], 16) for k in (1, 3, 5))
+        color = _rgb(g.color)
         if isinstance(g, Line):
             cv2.polylines(out, [_fixed(g.points_px)], False, color, thick, cv2.LINE_AA, _SHIFT)
         elif isinstance(g, Point):
             x, y = (int(v) for v in _fixed(g.at_px))
             cv2.circle(out, (x, y), (4 * thick) << _SHIFT, color, thick, cv2.LINE_AA, _SHIFT)
         else:
-            _write(out, g.text, g.at_px, color, scale, thick)
+            _write(out, g, scale, thick, taken)
     return out
 
 
-def _write(out: NDArray[np.uint8], text: str, at_px: NDArray, color: tuple[int, ...], scale: float, thick: int) -> None:
-    """A text below and to the right of a point, on a dark ground; moved into the picture where it would leave it."""
-    ascii_text = text.encode("ascii", "replace").decode()  # the font has no other letters
+def _write(
+    out: NDArray[np.uint8], text: Text, scale: float, thick: int, taken: list[tuple[int, int, int, int]]
+) -> None:
+    """A text below and to the right of its point, on a dark ground, below the texts that are there already."""
+    ascii_text = text.text.encode("ascii", "replace").decode()  # the font has no other letters
     (width, height), below = cv2.getTextSize(ascii_text, cv2.FONT_HERSHEY_SIMPLEX, scale, thick)
     edge = 2 * thick
-    x = min(max(round(float(at_px[0])) + 3 * edge, edge), max(out.shape[1] - width - edge, edge))
-    y = min(round(float(at_px[1])) + height + 3 * edge, out.shape[0] - below - edge)
-    ground = out[max(y - height - edge, 0) : y + below + edge, max(x - edge, 0) : x + width + edge]
+    x = min(max(round(float(text.at_px[0])) + 3 * edge, edge), max(out.shape[1] - width - edge, edge))
+    y = min(round(float(text.at_px[1])) + height + 3 * edge, out.shape[0] - below - edge)
+    for left, top, right, bottom in sorted(taken, key=lambda box: box[1]):
+        if x - edge < right and left < x + width + edge and y - height - edge < bottom and top < y + below + edge:
+            y = min(bottom + height + edge, out.shape[0] - below - edge)
+    box = (max(x - edge, 0), max(y - height - edge, 0), x + width + edge, y + below + edge)
+    taken.append(box)
+    ground = out[box[1] : box[3], box[0] : box[2]]
     ground //= 4
-    cv2.putText(out, ascii_text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, color, thick, cv2.LINE_AA)
+    cv2.putText(out, ascii_text, (x, y), cv2.FONT_HERSHEY_SIMPLEX, scale, _rgb(text.color), thick, cv2.LINE_AA)
+
+
+def _rgb(color: str) -> tuple[int, ...]:
+    return tuple(int(color[k : k + 2], 16) for k in (1, 3, 5))
 
 
 def _fixed(points_px: NDArray[np.float64]) -> NDArray[np.int32]:

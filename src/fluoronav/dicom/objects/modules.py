@@ -94,7 +94,7 @@ def finished(dataset: pydicom.Dataset, source: Source, provenance: Provenance, d
         if keyword in dataset:
             delattr(dataset, keyword)
     dataset.update(unicode_copy(source.first, _SHARED))
-    producer, made = provenance.producer, _local(provenance.made, source)
+    producer, made = provenance.producer, local_time(provenance.made, source)
     dataset.SeriesDescription = provenance.labelled(description)
     dataset.Manufacturer, dataset.ManufacturerModelName = producer.manufacturer, producer.model
     dataset.SoftwareVersions, dataset.DeviceSerialNumber = list(producer.software), producer.serial
@@ -169,13 +169,13 @@ def write_object(dataset: pydicom.Dataset, path: Path) -> None:
         raise
 
 
-def _local(made: datetime, source: Source) -> datetime:
+def local_time(moment: datetime, source: Source) -> datetime:
     """The time on the source's clock, where it says its zone; dates of a study are of one zone (PS3.3 C.12.1.1.8)."""
     offset = str(source.first.get("TimezoneOffsetFromUTC") or "")
-    if made.tzinfo is None or len(offset) != 5 or not offset[1:].isdigit():
-        return made
+    if moment.tzinfo is None or len(offset) != 5 or not offset[1:].isdigit():
+        return moment
     minutes = int(offset[1:3]) * 60 + int(offset[3:])
-    return made.astimezone(timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)))
+    return moment.astimezone(timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes)))
 
 
 def stand_ins(source: Source) -> list[pydicom.Dataset]:

@@ -15,7 +15,7 @@ from pydicom.uid import Comprehensive3DSRStorage
 from fluoronav.dicom.errors import DicomError
 from fluoronav.dicom.objects.anatomy import anatomy_of
 from fluoronav.dicom.objects.findings import QUANTITIES, Finding
-from fluoronav.dicom.objects.modules import finished, identity, stand_ins
+from fluoronav.dicom.objects.modules import finished, identity, local_time, stand_ins
 from fluoronav.dicom.objects.provenance import Provenance, digest_of, uid_of
 from fluoronav.dicom.objects.source import Source, check_same_patient
 
@@ -99,7 +99,7 @@ def measurement_report(
     )
     assert out.SOPClassUID == Comprehensive3DSRStorage
     if approval is not None:
-        out.VerifyingObserverSequence[0].VerificationDateTime = f"{approval.at:%Y%m%d%H%M%S}"
+        out.VerifyingObserverSequence[0].VerificationDateTime = f"{local_time(approval.at, source):%Y%m%d%H%M%S}"
     return finished(out, source, provenance, description)
 
 

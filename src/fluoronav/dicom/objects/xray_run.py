@@ -11,10 +11,13 @@ from pydicom.dataset import Dataset
 from pydicom.uid import XRayAngiographicImageStorage
 
 from fluoronav.dicom.errors import DicomError
-from fluoronav.dicom.objects.modules import decimal, finished, identity, new_object
+from fluoronav.dicom.objects.modules import decimal, finished, identity, local_time, new_object
 from fluoronav.dicom.objects.provenance import Provenance, digest_of
 from fluoronav.dicom.objects.source import Source
 
+# Percentiles of the counts in the middle half of the picture that are black and white; chosen: bone is not lost in the
+# dark beside what the beam hits without a patient.
+_SHOWN = (1, 90)
 _MOST_BYTES = 2**32 - 2  # of a value with a length of 32 bits (PS3.5 7.1.1)
 
 
@@ -85,7 +88,7 @@ def xray_run(
     digest = digest_of(repr(acquisition), str(counts.shape), np.ascontiguousarray(counts))
     ids = identity("XA", source, provenance, digest)
     out = new_object(XRayAngiographicImageStorage, ids, "XA")
-    started = acquisition.started or provenance.made
+    started = local_time(acquisition.started or provenance.made, source)
     out.ImageType = ["ORIGINAL", "PRIMARY", "SINGLE PLANE"]
     out.AcquisitionDate, out.AcquisitionTime = f"{started:%Y%m%d}", f"{started:%H%M%S.%f}"
     out.ContentDate = out.ContentTime = ""
@@ -126,7 +129,11 @@ def _add_pixels(out: Dataset, counts: NDArray[np.uint8] | NDArray[np.uint16], ac
     out.BitsAllocated = counts.dtype.itemsize * 8
     out.BitsStored, out.HighBit, out.PixelRepresentation = acquisition.bits, acquisition.bits - 1, 0
     out.PixelIntensityRelationship, out.PixelIntensityRelationshipSign = "LIN", -1 if acquisition.inverse else 1
-    low, high = (int(v) for v in np.percentile(counts[:: max(len(counts) // 8, 1), ::4, ::4], (1, 99)))
+    rows, columns = counts.shape[1:]
+    middle = counts[
+        :: max(len(counts) // 8, 1), rows // 4 : -(rows // 4) or None, columns // 4 : -(columns // 4) or None
+    ]
+    low, high = (int(v) for v in np.percentile(middle, _SHOWN))
     out.WindowCenter, out.WindowWidth = decimal((low + high) / 2), decimal(max(high - low, 1))
     data = np.ascontiguousarray(counts, counts.dtype.newbyteorder("<")).tobytes()
     out.add_new("PixelData", "OW" if counts.dtype.itemsize == 2 else "OB", data + b"\0" * (len(data) % 2))
