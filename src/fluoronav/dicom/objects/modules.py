@@ -56,6 +56,13 @@ _SERIES_NUMBERS = {
 _GENERAL_SERIES = ("XA", "PR", "OT", "REG")
 
 
+# When an object was made, by the names that its modules have for it; highdicom writes the time of the call.
+_TIMES = (
+    ("InstanceCreationDate", "InstanceCreationTime"), ("SeriesDate", "SeriesTime"), ("ContentDate", "ContentTime"),
+    ("PresentationCreationDate", "PresentationCreationTime"), ("DateOfSecondaryCapture", "TimeOfSecondaryCapture"),
+)  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Identity:
     """The UIDs of an object, and the number of its series."""
@@ -100,10 +107,10 @@ def finished(dataset: pydicom.Dataset, source: Source, provenance: Provenance, d
     dataset.SoftwareVersions, dataset.DeviceSerialNumber = list(producer.software), producer.serial
     dataset.ContributingEquipmentSequence = provenance.equipment()
     date, time = f"{made:%Y%m%d}", f"{made:%H%M%S}"
-    for what in ("InstanceCreation", "Series", "Content"):
-        if what != "Content" or "ContentDate" in dataset or "ContentTime" in dataset:
-            setattr(dataset, f"{what}Date", date)
-            setattr(dataset, f"{what}Time", time)
+    for day, hour in _TIMES:
+        if day.startswith(("Instance", "Series")) or day in dataset or hour in dataset:
+            setattr(dataset, day, date)
+            setattr(dataset, hour, time)
     if dataset.Modality in _GENERAL_SERIES:
         dataset.update(unicode_copy(source.first, ("BodyPartExamined", "Laterality")))
         if not dataset.get("BodyPartExamined") and "Laterality" not in dataset:
