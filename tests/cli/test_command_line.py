@@ -59,13 +59,9 @@ def test_the_verbs_are_those_that_scripts_and_documents_name():
     bench = {"latency", "registration", "instruments", "enhancement", "display", "engines", "faults", "peers", "start"}
     assert leaves >= {f"bench {b}" for b in bench} | {
         "demo", "run", "simulate", "case build", "register", "calibrate pivot", "calibrate detector", "display",
-<<<<<<< HEAD
-        "record", "replay", "audit verify", "bridge igtl", "engines build", "engines verify", "kernels build",
-        "kernels status", "status",
-=======
         "record", "replay", "dicom seg", "dicom sr", "dicom stl", "dicom pdf", "dicom xa", "dicom gsps", "dicom sc",
-        "dicom reg", "dicom ko", "audit verify", "bridge igtl", "engines build", "engines verify", "status",
->>>>>>> 4720200 (fluoronav dicom seg|sr|stl|pdf|xa|gsps|sc|reg|ko: every object can be tried from a case or a recording)
+        "dicom reg", "dicom ko", "audit verify", "bridge igtl", "engines build", "engines verify", "kernels build",
+        "kernels status", "status",
     }  # fmt: skip
 
 

@@ -101,7 +101,7 @@ def test_times_are_of_the_zone_that_the_source_says():
     approved = dataclasses.replace(ACCEPTED, made=made, approval=dataclasses.replace(ACCEPTED.approval, at=made))
     report = every_object(approved, TimezoneOffsetFromUTC="-0330")["sr"]
     assert report.VerifyingObserverSequence[0].VerificationDateTime == "20260102200000"
-    assert report.TimezoneOffsetFromUTC == "+0200"
+    assert report.TimezoneOffsetFromUTC == "-0330"
 
 
 @pytest.mark.parametrize("kind", FINALS)
