@@ -12,7 +12,7 @@ import fluoronav.cli
 from fluoronav.cli import build_parser, main
 
 # Modules that verbs share.
-SHARED = {"arguments", "processes", "reporting"}
+SHARED = {"arguments", "dicom_output", "processes", "reporting"}
 
 
 def verbs(parser, path=()):
@@ -59,7 +59,8 @@ def test_the_verbs_are_those_that_scripts_and_documents_name():
     bench = {"latency", "registration", "instruments", "enhancement", "display", "engines", "faults", "peers", "start"}
     assert leaves >= {f"bench {b}" for b in bench} | {
         "demo", "run", "simulate", "case build", "register", "calibrate pivot", "calibrate detector", "display",
-        "record", "replay", "audit verify", "bridge igtl", "engines build", "engines verify", "kernels build",
+        "record", "replay", "dicom seg", "dicom sr", "dicom stl", "dicom pdf", "dicom xa", "dicom gsps", "dicom sc",
+        "dicom reg", "dicom ko", "audit verify", "bridge igtl", "engines build", "engines verify", "kernels build",
         "kernels status", "status",
     }  # fmt: skip
 

@@ -1,16 +1,23 @@
-"""`fluoronav dicom show`."""
+"""`fluoronav dicom`: what is read in DICOM files, and results written as DICOM objects."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from fluoronav.cli import dicom_objects
 from fluoronav.cli.arguments import add_family, add_verb, count
 from fluoronav.paths import write_json
 
 
 def add_verbs(verbs: argparse._SubParsersAction) -> None:
-    dicom = add_family(verbs, "dicom", "look into DICOM files", "fluoronav dicom show ap.dcm")
+    dicom = add_family(
+        verbs,
+        "dicom",
+        "look into DICOM files, and write results as DICOM objects in the patient's study",
+        "fluoronav dicom show ap.dcm",
+        "fluoronav dicom seg cases/mine --out seg.dcm",
+    )
     show = add_verb(
         dicom,
         "show",
@@ -23,6 +30,7 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
     show.add_argument("path", type=Path, help="DICOM file, folder (without its sub-folders), or DICOMDIR of a medium")
     show.add_argument("--frame", type=count, default=1, help="frame of X-ray images of several frames, from 1")
     show.add_argument("--json", type=Path, metavar="FILE", help="write the same to this JSON file")
+    dicom_objects.add_verbs(dicom)
 
 
 def _show(options: argparse.Namespace) -> None:
