@@ -135,7 +135,9 @@ def _track(
         for stage in (attenuation, registration):
             stage.idle(frame, Budget(1000 * period_s))
     columns = np.array(rows, np.float64).T
-    return TrackingRun(*columns[:5], *(c.astype(bool) for c in columns[5:9]), columns[9])
+    ms, wall_ms, across, bound, turn, measured, tracking, in_frame, beside, model_error = columns
+    flags = [column.astype(bool) for column in (measured, tracking, in_frame, beside)]
+    return TrackingRun(ms, wall_ms, across, bound, turn, flags[0], flags[1], flags[2], flags[3], model_error)
 
 
 def _turn_deg(T: Float, truth: Float) -> float:

@@ -85,7 +85,7 @@ class RegistrationStage:
         self._views = ViewMemory(case.target_ct, camera.arm_deg, camera.arm_mm)
         self._arm = ArmMotion(self._views, case.prior.source_to_isocentre_mm)
         self._objects = ObjectPoses(model.tissue, model.objects, camera)
-        progress("registration: kernels (compiled once for this processor, then cached)")
+        progress("registration: kernels")
         T = case.prior.T_camera_ct()
         self.patch_sets.place(self.patch_sets.in_use, T, np.ones((COARSE_SIDE, COARSE_SIDE), bool))
         self._measurement = PoseMeasurement(model.tissue, self._inference, self.patch_sets, T, self._centre_ct)

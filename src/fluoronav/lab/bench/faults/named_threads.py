@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import contextlib
+import runpy
 import sys
 import threading
 from pathlib import Path
@@ -61,7 +62,5 @@ def name_new_threads() -> None:
 
 
 if __name__ == "__main__":
-    from fluoronav.cli import main
-
     name_new_threads()
-    sys.exit(main())
+    runpy.run_module("fluoronav", run_name="__main__", alter_sys=True)
