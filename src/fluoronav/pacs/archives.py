@@ -7,7 +7,16 @@ from typing import TypeVar
 
 from fluoronav.pacs.dicomweb_peer import DicomwebPeer
 from fluoronav.pacs.dimse_peer import DimsePeer
-from fluoronav.pacs.peers import Archive, Outcome, Parcel, PeerUnreachable
+from fluoronav.pacs.peers import (
+    Archive,
+    FoundSeries,
+    FoundStudy,
+    Landing,
+    Outcome,
+    Parcel,
+    PeerUnreachable,
+    Wanted,
+)
 from fluoronav.site.site_file import Peer
 
 Answer = TypeVar("Answer")
@@ -35,6 +44,15 @@ class Either:
 
     def count(self, study: str, series: str) -> int | None:
         return self._asked(lambda way: way.count(study, series))
+
+    def studies(self, wanted: Wanted) -> list[FoundStudy]:
+        return self._asked(lambda way: way.studies(wanted))
+
+    def series_of(self, study: str) -> list[FoundSeries]:
+        return self._asked(lambda way: way.series_of(study))
+
+    def retrieve(self, series: FoundSeries, landing: Landing) -> None:
+        self._asked(lambda way: way.retrieve(series, landing))
 
     def _asked(self, question: Callable[[Archive], Answer]) -> Answer:
         try:

@@ -95,6 +95,10 @@ class Arrivals:
             *(s.value for s in states),
         )
 
+    def here(self, series: str) -> int:
+        """The number of instances of a series that came."""
+        return int(self._database.rows("SELECT COUNT(*) AS n FROM instances WHERE series = ?", series)[0]["n"])
+
     def missing(self, series: str) -> int:
         """The number of slices that are missing inside a series."""
         rows = self._database.rows("SELECT place FROM instances WHERE series = ?", series)

@@ -104,8 +104,8 @@ class CaseStore:
             sql.execute(
                 "INSERT INTO cases VALUES (?, ?, ?, 'arrived', ?, ?) ON CONFLICT(series) DO UPDATE SET "
                 "warnings = excluded.warnings, made_ns = excluded.made_ns",
-                (place[0] if workflow == "plan" else str(target.relative_to(self._folder)), job.patient, key,
-                 json.dumps(made.warnings), now),
+                (place[0] if workflow == "plan" else str(target.relative_to(self._folder)),
+                 self._identities.survivor(job.patient), key, json.dumps(made.warnings), now),
             )  # fmt: skip
             # Instances that came meanwhile have it judged and taken in again.
             sql.execute(
@@ -136,6 +136,7 @@ class CaseStore:
 
     def _place(self, series: Row, workflow: str, patient: str) -> tuple[str, Path] | None:
         """The name of the case that a series is of, and the folder that it goes to."""
+        patient = self._identities.survivor(patient)
         rows = self._database.rows(
             "SELECT name, series FROM cases WHERE patient = ? AND series GLOB 'plan/*' ORDER BY made_ns", patient
         )

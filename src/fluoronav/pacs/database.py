@@ -16,7 +16,6 @@ from typing import Any
 
 from fluoronav.paths import private_folder
 
-_VERSION = 1
 _BUSY_S = 30.0  # chosen: another process' transaction takes milliseconds
 _SCHEMA = """
 CREATE TABLE series (
@@ -76,6 +75,43 @@ CREATE TABLE outbox (
 CREATE INDEX outbox_waiting ON outbox(state, next_ns);
 CREATE TABLE heartbeat (one INTEGER PRIMARY KEY CHECK (one = 1), pid INTEGER NOT NULL, beat_ns INTEGER NOT NULL);
 """
+_FETCHES = """
+CREATE TABLE fetches (
+  id INTEGER PRIMARY KEY,
+  key TEXT NOT NULL UNIQUE,        -- keyed hash of the peer and of what is asked for
+  sealed BLOB NOT NULL,            -- what is asked for
+  peer TEXT NOT NULL,
+  source TEXT NOT NULL,            -- command, worklist, hl7
+  state TEXT NOT NULL,             -- waiting, done, refused
+  attempts INTEGER NOT NULL DEFAULT 0,
+  next_ns INTEGER NOT NULL,
+  reason TEXT NOT NULL DEFAULT '',
+  made_ns INTEGER NOT NULL,
+  done_ns INTEGER
+);
+CREATE TABLE fetched (
+  fetch INTEGER NOT NULL REFERENCES fetches(id),
+  series TEXT NOT NULL,            -- as in the table of series
+  instances INTEGER,               -- as the archive counts them
+  PRIMARY KEY (fetch, series)
+);
+CREATE TABLE scheduled (
+  key TEXT PRIMARY KEY,            -- keyed hash of the source and its number of the case
+  source TEXT NOT NULL,            -- worklist, hl7
+  patient TEXT NOT NULL,           -- pseudonym
+  sealed BLOB NOT NULL,            -- who, and what is planned
+  starts_ns INTEGER NOT NULL,
+  state TEXT NOT NULL,             -- scheduled, cancelled, refused
+  reason TEXT NOT NULL DEFAULT '',
+  seen_ns INTEGER NOT NULL
+);
+CREATE TABLE merges (
+  old TEXT PRIMARY KEY,            -- pseudonym of the record that was given up
+  new TEXT NOT NULL,               -- of the one that goes on
+  merged_ns INTEGER NOT NULL
+);
+"""
+_LAYOUTS = (_SCHEMA, _FETCHES)  # each is added to what the one before has made
 
 
 class DatabaseError(RuntimeError):
@@ -106,14 +142,14 @@ class Database:
             self._connection.execute("PRAGMA journal_mode = WAL")
             with self.transaction() as sql:
                 (version,) = sql.execute("PRAGMA user_version").fetchone()
-                if version == 0:
-                    for statement in _SCHEMA.split(";\n"):
+                if version < len(_LAYOUTS):
+                    for statement in ";\n".join(_LAYOUTS[version:]).split(";\n"):
                         sql.execute(statement)
-                    sql.execute(f"PRAGMA user_version = {_VERSION}")
+                    sql.execute(f"PRAGMA user_version = {len(_LAYOUTS)}")
         except (OSError, sqlite3.Error) as error:
             raise DatabaseError(f"{path}: cannot be opened as the node's database: {error}") from error
-        if version > _VERSION:
-            raise DatabaseError(f"{path}: was written by a newer fluoronav (layout {version}, not {_VERSION})")
+        if version > len(_LAYOUTS):
+            raise DatabaseError(f"{path}: was written by a newer fluoronav (layout {version}, not {len(_LAYOUTS)})")
 
     @contextmanager
     def transaction(self, *, durable: bool = True) -> Iterator[sqlite3.Connection]:

@@ -1,4 +1,4 @@
-"""An archive by DICOMweb: STOW-RS, and QIDO-RS to make sure (PS3.18 chapters 10.5 and 10.6).
+"""An archive by DICOMweb: STOW-RS, QIDO-RS and WADO-RS (PS3.18 chapters 10.4 to 10.6).
 
 httpx rather than dicomweb-client: the body of a 409 says what became of each instance, and that library drops it.
 """
@@ -14,8 +14,9 @@ from typing import Any
 import httpx
 
 from fluoronav.pacs.dimse_peer import read_status
-from fluoronav.pacs.peers import Outcome, Parcel, PeerUnreachable, Result
+from fluoronav.pacs.peers import FoundSeries, FoundStudy, Landing, Outcome, Parcel, PeerUnreachable, Result, Wanted
 from fluoronav.pacs.tls import explained, web_context
+from fluoronav.pacs.wado import ACCEPT, PartFiles, WadoError
 from fluoronav.site.site_file import Dicomweb
 
 _CHUNK = 1 << 20
@@ -23,6 +24,10 @@ _JSON = "application/dicom+json"
 # Attributes of a STOW response: PS3.18 table 10.5.3-1 and annex I.2.
 _FAILED, _REFERENCED, _SOP, _REASON, _WARNING = "00081198", "00081199", "00081155", "00081197", "00081196"
 _PATIENT_ID, _INSTANCES = "00100020", "00201209"
+_STUDY, _SERIES, _MODALITY = "0020000D", "0020000E", "00080060"
+_ISSUER, _BIRTH_DATE, _ACCESSION, _DATE, _TIME = "00100021", "00100030", "00080050", "00080020", "00080030"
+_KEYS = {"patient": "PatientID", "accession": "AccessionNumber", "study": "StudyInstanceUID"}
+_PAGE = 1000  # studies or series of one answer; chosen: no patient has more
 
 
 class DicomwebPeer:
@@ -70,6 +75,55 @@ class DicomwebPeer:
         number = _value(found[0], _INSTANCES) if found else None
         return None if number is None else int(number)
 
+    def studies(self, wanted: Wanted) -> list[FoundStudy]:
+        # The issuer is compared afterwards: an archive that keeps none would find nothing.
+        fields = ",".join((_PATIENT_ID, _ISSUER, _BIRTH_DATE, _ACCESSION, _DATE, _TIME))
+        query = {_KEYS[wanted.by]: wanted.value, "includefield": fields, "limit": str(_PAGE)}
+        with self._client() as client:
+            found = self._found(client, "/studies", **query)
+        return [
+            FoundStudy(
+                _text(f, _STUDY),
+                _text(f, _PATIENT_ID),
+                _text(f, _ISSUER),
+                _text(f, _BIRTH_DATE),
+                _text(f, _ACCESSION),
+                _text(f, _DATE) + _text(f, _TIME),
+            )
+            for f in found
+        ]
+
+    def series_of(self, study: str) -> list[FoundSeries]:
+        query = {"includefield": f"{_MODALITY},{_INSTANCES}", "limit": str(_PAGE)}
+        with self._client() as client:
+            found = self._found(client, f"/studies/{study}/series", **query)
+        return [
+            FoundSeries(
+                study, _text(f, _SERIES), _text(f, _MODALITY), None if (n := _value(f, _INSTANCES)) is None else int(n)
+            )
+            for f in found
+        ]
+
+    def retrieve(self, series: FoundSeries, landing: Landing) -> None:
+        """WADO-RS: each instance goes to a file as it comes, in the transfer syntax that the archive has it in."""
+        path = f"/studies/{series.study}/series/{series.series}"
+        try:
+            with (
+                self._client() as client,
+                client.stream("GET", self._url + path, headers={"Accept": ACCEPT}) as answer,
+            ):
+                self._check(answer.status_code)
+                if answer.status_code != 200:
+                    raise PeerUnreachable(f"{self._url}: WADO-RS was answered with {answer.status_code}")
+                with PartFiles(answer.headers.get("Content-Type", ""), landing) as parts:
+                    for chunk in answer.iter_bytes(_CHUNK):
+                        parts.write(chunk)
+                    parts.end()
+        except (httpx.HTTPError, ssl.SSLError) as error:
+            raise PeerUnreachable(f"{self._url}: {_told(error)}") from error
+        except WadoError as error:
+            raise PeerUnreachable(f"{self._url}: WADO-RS: {error}") from error
+
     def _found(self, client: httpx.Client, path: str, **query: str) -> list[dict[str, Any]]:
         answer = self._asked(client, "GET", path, params=query)
         if answer.status_code in (204, 404):
@@ -97,12 +151,15 @@ class DicomwebPeer:
             answer = client.request(method, self._url + path, **what)
         except (httpx.HTTPError, OSError) as error:
             raise PeerUnreachable(f"{self._url}: {_told(error)}") from error
-        if answer.status_code in (401, 403):
-            source = f"put a valid one into {self._web.token}" if self._web.token else "it wants a token (`token`)"
-            raise PeerUnreachable(f"{self._url}: access was refused ({answer.status_code}): {source}")
-        if answer.status_code >= 500 or 300 <= answer.status_code < 400:
-            raise PeerUnreachable(f"{self._url}: was answered with {answer.status_code}")
+        self._check(answer.status_code)
         return answer
+
+    def _check(self, status: int) -> None:
+        if status in (401, 403):
+            source = f"put a valid one into {self._web.token}" if self._web.token else "it wants a token (`token`)"
+            raise PeerUnreachable(f"{self._url}: access was refused ({status}): {source}")
+        if status >= 500 or 300 <= status < 400:
+            raise PeerUnreachable(f"{self._url}: was answered with {status}")
 
     def _authorization(self) -> dict[str, str]:
         if self._web.token is None:
@@ -163,6 +220,10 @@ def _items(body: Any, tag: str) -> list[dict[str, Any]]:
 def _value(item: dict[str, Any], tag: str) -> Any:
     values = item.get(tag, {}).get("Value") or [None]
     return values[0]
+
+
+def _text(item: dict[str, Any], tag: str) -> str:
+    return str(_value(item, tag) or "").strip()
 
 
 def _told(error: Exception) -> str:

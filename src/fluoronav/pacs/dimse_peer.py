@@ -1,4 +1,4 @@
-"""An archive by DIMSE: C-STORE, and C-FIND to make sure."""
+"""An archive by DIMSE: C-STORE, C-FIND and C-MOVE."""
 
 from __future__ import annotations
 
@@ -12,9 +12,12 @@ from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE, evt
 from pynetdicom._globals import DEFAULT_TRANSFER_SYNTAXES
 from pynetdicom.association import Association
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelMove,
+)
 
-from fluoronav.pacs.peers import Outcome, Parcel, PeerUnreachable, Result
+from fluoronav.pacs.peers import FoundSeries, FoundStudy, Landing, Outcome, Parcel, PeerUnreachable, Result, Wanted
 from fluoronav.pacs.tls import client_context, explained
 from fluoronav.site.site_file import Dimse
 
@@ -23,6 +26,13 @@ _WARNINGS = {
     0xB000: "stored, with elements coerced", 0xB006: "stored, with elements discarded",
     0xB007: "stored, though the dataset does not match its SOP class",
 }  # fmt: skip
+_KEYS = {"patient": "PatientID", "accession": "AccessionNumber", "study": "StudyInstanceUID"}
+_STUDY_KEYS = (
+    "StudyInstanceUID", "PatientID", "IssuerOfPatientID", "PatientBirthDate", "AccessionNumber", "StudyDate",
+    "StudyTime",
+)  # fmt: skip
+_PENDING = (0xFF00, 0xFF01)
+_DESTINATION_UNKNOWN = 0xA801  # PS3.4 C.4.2.1.5
 _MOST_CONTEXTS = 128  # PS3.8 9.3.2.2: odd numbers up to 255
 _PDU_BYTES = 131072  # chosen: as the receiver's
 
@@ -70,22 +80,87 @@ class DimsePeer:
             return None if number in (None, "") else int(number)
         return None
 
-    def _found(self, queries: Sequence[Dataset]) -> list[Dataset]:
-        with self._association([(StudyRootQueryRetrieveInformationModelFind, "")]) as association:
-            if not association.accepted_contexts:
-                raise PeerUnreachable(f"{self._where} does not answer C-FIND, so that nothing can be made sure of")
-            return [answer for query in queries for answer in self._answers(association, query)]
+    def studies(self, wanted: Wanted) -> list[FoundStudy]:
+        query = _query("STUDY", **{**dict.fromkeys(_STUDY_KEYS, ""), _KEYS[wanted.by]: wanted.value})
+        return [
+            FoundStudy(
+                _text(a, "StudyInstanceUID"),
+                _text(a, "PatientID"),
+                _text(a, "IssuerOfPatientID"),
+                _text(a, "PatientBirthDate"),
+                _text(a, "AccessionNumber"),
+                _text(a, "StudyDate") + _text(a, "StudyTime"),
+            )
+            for a in self._found([query])
+        ]
 
-    def _answers(self, association: Association, query: Dataset) -> Iterator[Dataset]:
+    def series_of(self, study: str) -> list[FoundSeries]:
+        keys = {
+            "StudyInstanceUID": study,
+            "SeriesInstanceUID": "",
+            "Modality": "",
+            "NumberOfSeriesRelatedInstances": "",
+        }
+        return [
+            FoundSeries(
+                study,
+                _text(a, "SeriesInstanceUID"),
+                _text(a, "Modality"),
+                int(number) if (number := _text(a, "NumberOfSeriesRelatedInstances")) else None,
+            )
+            for a in self._found([_query("SERIES", **keys)])
+        ]
+
+    def retrieve(self, series: FoundSeries, landing: Landing) -> None:
+        """C-MOVE to our own AE; the instances come to the receiver."""
+        query = _query("SERIES", StudyInstanceUID=series.study, SeriesInstanceUID=series.series)
+        model = StudyRootQueryRetrieveInformationModelMove
+        with self._association([(model, "")]) as association:
+            if not association.accepted_contexts:
+                raise PeerUnreachable(f"{self._where} does not answer C-MOVE")
+            for status, _ in association.send_c_move(query, landing.title, model):
+                code = status.get("Status")
+                landing.moving()
+                if code not in _PENDING:
+                    self._check_moved(code, status, landing.title)
+
+    def _check_moved(self, code: int | None, status: Dataset, title: str) -> None:
+        if code is None:
+            raise PeerUnreachable(f"{self._where}: no answer to C-MOVE within {self._timeout_s:g} s")
+        if code == _DESTINATION_UNKNOWN:
+            raise PeerUnreachable(
+                f"{self._where}: does not know {title} as a destination of C-MOVE: have it entered there, with this "
+                "computer's address and the port of `node.port`"
+            )
+        failed = status.get("NumberOfFailedSuboperations") or 0
+        if code != 0x0000 or failed:
+            raise PeerUnreachable(
+                f"{self._where}: C-MOVE ended with status 0x{code:04X}, {failed} instances could not be sent to "
+                f"{title}: is it among `node.titles`, and is the archive's AE title among `node.callers`?"
+            )
+
+    def answers(self, query: Dataset, model: str) -> list[Dataset]:
+        """The answers to C-FIND in an information model."""
+        return self._found([query], model)
+
+    def _found(
+        self, queries: Sequence[Dataset], model: str = StudyRootQueryRetrieveInformationModelFind
+    ) -> list[Dataset]:
+        with self._association([(model, "")]) as association:
+            if not association.accepted_contexts:
+                raise PeerUnreachable(f"{self._where} does not answer C-FIND of this kind, so that nothing is known")
+            return [answer for query in queries for answer in self._answers(association, query, model)]
+
+    def _answers(self, association: Association, query: Dataset, model: str) -> Iterator[Dataset]:
         if not association.is_established:
             raise PeerUnreachable(f"{self._where}: the association broke")
-        for status, identifier in association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
+        for status, identifier in association.send_c_find(query, model):
             code = status.get("Status")
             if code is None:
                 raise PeerUnreachable(f"{self._where}: no answer to C-FIND within {self._timeout_s:g} s")
-            if code in (0xFF00, 0xFF01) and identifier is not None:
+            if code in _PENDING and identifier is not None:
                 yield identifier
-            elif code not in (0x0000, 0xFF00, 0xFF01):
+            elif code not in (0x0000, *_PENDING):
                 raise PeerUnreachable(f"{self._where}: C-FIND failed with status 0x{code:04X}")
 
     @property
@@ -165,6 +240,11 @@ def _query(level: str, **keys: str) -> Dataset:
     for keyword, value in keys.items():
         setattr(query, keyword, value)
     return query
+
+
+def _text(answer: Dataset, keyword: str) -> str:
+    value = answer.get(keyword)
+    return "" if value is None else str(value).strip()
 
 
 def _stored(association: Association, parcel: Parcel, syntax: str) -> Outcome:

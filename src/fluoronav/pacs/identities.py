@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+import time
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -23,6 +24,30 @@ STUDY = (
     "StudyDate", "StudyTime", "ReferringPhysicianName", "StudyID", "AccessionNumber", "StudyDescription",
     "PatientAge", "PatientSize", "PatientWeight",
 )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class PatientRecord:
+    """Who a patient is, as orders and worklists say; dates as DICOM writes them, texts empty where absent."""
+
+    patient_id: str
+    issuer: str
+    name: str = ""
+    birth_date: str = ""
+    sex: str = ""
+
+    def differs(self, other: PatientRecord) -> str:
+        """Why both cannot be one patient; empty if they can. Names are written in several ways."""
+        for a, b, what in (
+            (self.birth_date, other.birth_date, "date of birth"),
+            (self.sex, other.sex, "sex"),
+        ):
+            if a and b and a != b:
+                return (
+                    f"two patients have one ID: the {what} differs from that of the patient who has this PatientID "
+                    "already. Have the patient's record corrected at its source, and send it again"
+                )
+        return ""
 
 
 @dataclass(frozen=True)
@@ -87,6 +112,11 @@ class Identities:
             f"study/{identity.study}": identity.study_module,
             **{f"uid/{new}": old.encode() for new, old in identity.uids.items()},
         }
+        if self.survivor(identity.pseudonym) != identity.pseudonym:
+            # Images that still carry the ID that was given up do not bring it back.
+            known = self.patient(identity.pseudonym) or self.patient(self.survivor(identity.pseudonym))
+            if known is not None:
+                rows[f"patient/{identity.pseudonym}"] = module_of(known, PATIENT)
         for key, content in rows.items():
             sql.execute(
                 "INSERT OR REPLACE INTO identities VALUES (?, ?)",
@@ -98,18 +128,49 @@ class Identities:
 
         A name may change and be written in several ways; a date of birth does not.
         """
-        known = self.patient(identity.pseudonym)
+        known = self.record(identity.pseudonym)
+        return "" if known is None else known.differs(_record(dcmread(BytesIO(identity.patient_module))))
+
+    def record(self, pseudonym: str) -> PatientRecord | None:
+        """Who a pseudonym is."""
+        known = self.patient(pseudonym)
+        return None if known is None else _record(known)
+
+    def survivor(self, pseudonym: str) -> str:
+        """The pseudonym of the record that goes on where records were merged; itself where none was."""
+        seen = {pseudonym}
+        while rows := self._database.rows("SELECT new FROM merges WHERE old = ?", pseudonym):
+            pseudonym = rows[0]["new"]
+            if pseudonym in seen:
+                break
+            seen.add(pseudonym)
+        return pseudonym
+
+    def update(self, sql: sqlite3.Connection, pseudonym: str, record: PatientRecord) -> None:
+        """Corrects what is known of a patient, if anything is, inside a transaction."""
+        known = self.patient(pseudonym)
         if known is None:
-            return ""
-        now = dcmread(BytesIO(identity.patient_module))
-        for keyword, what in (("PatientBirthDate", "date of birth"), ("PatientSex", "sex")):
-            a, b = str(known.get(keyword) or ""), str(now.get(keyword) or "")
-            if a and b and a != b:
-                return (
-                    f"two patients have one ID: the {what} differs from that of the patient who has this PatientID "
-                    "already. Have the patient's record corrected at its source, and send it again"
-                )
-        return ""
+            return
+        known.PatientID = record.patient_id
+        for keyword, value in (
+            ("IssuerOfPatientID", record.issuer),
+            ("PatientName", record.name),
+            ("PatientBirthDate", record.birth_date),
+            ("PatientSex", record.sex),
+        ):
+            if value:
+                setattr(known, keyword, value)
+        key = f"patient/{pseudonym}"
+        sealed = self._pseudonyms.sealed(key, module_of(known, PATIENT))
+        sql.execute("INSERT OR REPLACE INTO identities VALUES (?, ?)", (key, sealed))
+
+    def merge(self, sql: sqlite3.Connection, old: str, new: str, record: PatientRecord) -> None:
+        """The record `old` was given up for `new`: its results go back under the new one."""
+        merged = [r["old"] for r in sql.execute("SELECT old FROM merges WHERE new = ?", (old,)).fetchall()]
+        for pseudonym in (old, *merged, new):
+            self.update(sql, pseudonym, record)
+        sql.execute("DELETE FROM merges WHERE old = ?", (new,))
+        sql.execute("INSERT OR REPLACE INTO merges VALUES (?, ?, ?)", (old, new, time.time_ns()))
 
     def reassociated(self, dataset: Dataset) -> bool:
         """Puts patient, study and UIDs back into a result, in place; whether its patient is one of ours."""
@@ -149,3 +210,12 @@ class Identities:
     def _opened(self, key: str) -> bytes | None:
         rows = self._database.rows("SELECT sealed FROM identities WHERE key = ?", key)
         return self._pseudonyms.opened(key, rows[0]["sealed"]) if rows else None
+
+
+def _record(module: Dataset) -> PatientRecord:
+    def text(keyword: str) -> str:
+        return str(module.get(keyword) or "").strip()
+
+    return PatientRecord(
+        text("PatientID"), text("IssuerOfPatientID"), text("PatientName"), text("PatientBirthDate"), text("PatientSex")
+    )

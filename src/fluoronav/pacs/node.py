@@ -14,20 +14,26 @@ from fluoronav.pacs.associations import OpenAssociations
 from fluoronav.pacs.cases import CaseStore
 from fluoronav.pacs.database import Database
 from fluoronav.pacs.delivery import Delivery
+from fluoronav.pacs.fetcher import Fetcher
+from fluoronav.pacs.fetches import Fetches
 from fluoronav.pacs.files import made_folder
 from fluoronav.pacs.find import Finder
 from fluoronav.pacs.identities import Identities
 from fluoronav.pacs.judge import Judge
+from fluoronav.pacs.mllp import Listener
 from fluoronav.pacs.outbox import Outbox
 from fluoronav.pacs.outgoing import DATABASE
 from fluoronav.pacs.pseudonyms import Pseudonyms
 from fluoronav.pacs.quiet import quiet_libraries
 from fluoronav.pacs.receiver import Receiver
+from fluoronav.pacs.schedule import Schedule
 from fluoronav.pacs.workers import Workers
+from fluoronav.pacs.worklist import WorklistPoll
 from fluoronav.site.site_file import SiteFile
 
 log = logging.getLogger(__name__)
 _LOOK_S = 0.1  # between looks at what arrives; chosen: a tenth of the settling time
+_PREFETCH_S = 60.0  # between looks at what is scheduled; chosen: cases come up by the hour
 _SWEEP_S = 30.0  # between looks for what was broken off; chosen
 _AFTER_DISK_FAULT_S = 5.0  # chosen: a full disk is not mended sooner
 _BEAT_S = 2.0  # of the heartbeat that `pacs status` reads
@@ -66,6 +72,9 @@ class Node:
         self._delivery = Delivery(self._outbox, archives)
         finder = Finder(self._database, self._arrivals, pseudonyms)
         self._receiver = Receiver(site.node, self._arrivals, associations, finder, self._database)
+        fetches = Fetches(self._database, pseudonyms)
+        self._fetcher = Fetcher(site, self._database, self._arrivals, associations, fetches, archives)
+        self._schedule = Schedule(site, self._database, pseudonyms, identities, fetches)
         self._workers = Workers()
         self._silence_s = site.node.network_timeout_s
         self._ended = threading.Event()
@@ -73,9 +82,24 @@ class Node:
             threading.Thread(target=self._repeat, args=(self._judge.judge, _LOOK_S), name="judge", daemon=True),
             threading.Thread(target=self._repeat, args=(self._judge.ask, _LOOK_S), name="counter", daemon=True),
             threading.Thread(target=self._repeat, args=(self._take_in, _LOOK_S), name="intake", daemon=True),
+            threading.Thread(target=self._repeat, args=(self._fetcher.work, _LOOK_S), name="fetch", daemon=True),
             threading.Thread(target=self._repeat, args=(self._sweep, _SWEEP_S), name="sweep", daemon=True),
             threading.Thread(target=self._repeat, args=(self._beat, _BEAT_S), name="heartbeat", daemon=True),
         ]
+        self._hl7 = None if site.hl7 is None else Listener(site.hl7, self._schedule, self._database)
+        if site.hl7 is not None:
+            self._threads.append(
+                threading.Thread(
+                    target=self._repeat, args=(self._schedule.prefetch, _PREFETCH_S), name="prefetch", daemon=True
+                )
+            )
+        if site.worklist is not None:
+            poll = WorklistPoll(site.worklist, site.fetch, self._schedule, self._database)
+            self._threads.append(
+                threading.Thread(
+                    target=self._repeat, args=(poll.poll, site.worklist.every_s), name="worklist", daemon=True
+                )
+            )
 
     def start(self) -> None:
         """Puts in order what a crash has left, then listens and works."""
@@ -86,6 +110,8 @@ class Node:
         self._outbox.recover()
         self._cases.recover()
         self._receiver.start()
+        if self._hl7 is not None:
+            self._hl7.start()
         self._workers.warm()
         self._delivery.start()
         for thread in self._threads:
@@ -95,6 +121,8 @@ class Node:
         """Ends; what is not done is done after the next start."""
         self._ended.set()
         self._receiver.stop()
+        if self._hl7 is not None:
+            self._hl7.stop()
         self._delivery.stop()
         self._workers.close()
         with self._database.transaction() as sql:

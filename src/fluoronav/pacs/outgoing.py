@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fluoronav.pacs.arrivals import Arrivals
 from fluoronav.pacs.database import Database
+from fluoronav.pacs.fetches import Fetches
 from fluoronav.pacs.identities import Identities
 from fluoronav.pacs.outbox import Outbox
 from fluoronav.pacs.pseudonyms import Pseudonyms
@@ -23,6 +24,11 @@ def open_arrivals(site: SiteFile) -> Arrivals:
     """What came, whether the node runs or not."""
     database, pseudonyms = _opened(site)
     return Arrivals(site.folder, database, pseudonyms, site.issuer)
+
+
+def open_fetches(site: SiteFile) -> Fetches:
+    """What is to be fetched, whether the node runs or not."""
+    return Fetches(*_opened(site))
 
 
 def _opened(site: SiteFile) -> tuple[Database, Pseudonyms]:

@@ -8,7 +8,7 @@ import warnings
 
 def quiet_libraries() -> None:
     """Silences pydicom, pynetdicom, SimpleITK's and httpx's messages; what matters, the node says in its own words."""
-    for name in ("pydicom", "pynetdicom", "httpx", "httpcore"):
+    for name in ("pydicom", "pynetdicom", "httpx", "httpcore", "hl7", "python_multipart"):
         logger = logging.getLogger(name)
         logger.setLevel(logging.CRITICAL + 1)
         logger.propagate = False

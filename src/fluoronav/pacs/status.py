@@ -69,6 +69,28 @@ def read_status(site: SiteFile) -> dict[str, Any]:
                 }
                 for r in database.rows("SELECT * FROM outbox WHERE state != 'sent' ORDER BY made_ns LIMIT 1000")
             ],
+            "fetches": [
+                {
+                    "id": r["id"],
+                    "peer": r["peer"],
+                    "for": r["source"],
+                    "state": r["state"],
+                    "attempts": r["attempts"],
+                    "reason": r["reason"],
+                    "next": _time(r["next_ns"]) if r["state"] == "waiting" else None,
+                }
+                for r in database.rows("SELECT * FROM fetches ORDER BY made_ns DESC LIMIT 200")
+            ],
+            "scheduled": [
+                {
+                    "patient": r["patient"],
+                    "source": r["source"],
+                    "starts": _time(r["starts_ns"]),
+                    "state": r["state"],
+                    "reason": r["reason"],
+                }
+                for r in database.rows("SELECT * FROM scheduled ORDER BY starts_ns LIMIT 200")
+            ],
             "sent": database.rows("SELECT COUNT(*) AS n FROM outbox WHERE state = 'sent'")[0]["n"],
             "sent_with_warning": [
                 {"id": r["id"], "peer": r["peer"], "warning": r["reason"]}
@@ -103,6 +125,12 @@ def told(status: dict[str, Any]) -> str:
         why = f": {o['reason']}" if o["reason"] else ""
         lines.append(f"  {o['id']} for {o['peer']}: {o['state']}, {o['attempts']} attempts{when}{why}")
     lines += [f"  {o['id']} for {o['peer']}: sent: {o['warning']}" for o in status["sent_with_warning"]]
+    for s in status["scheduled"]:
+        why = f": {s['reason']}" if s["reason"] else ""
+        lines.append(f"scheduled {s['patient']} ({s['source']}) {s['starts']}: {s['state']}{why}")
+    for f in status["fetches"]:
+        why = f": {f['reason']}" if f["reason"] else ""
+        lines.append(f"fetch {f['id']} from {f['peer']} for {f['for']}: {f['state']}{why}")
     lines += [f"aside: {a['file']}: {a['reason']}" for a in status["aside"]]
     lines += [f"{n} x {what}" for what, n in status["refused"].items()]
     return "\n".join(lines)

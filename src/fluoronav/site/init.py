@@ -47,6 +47,26 @@ series:
   quiet_s: 60              # without another instance, it is judged, and flagged
   # count_from: pacs       # a peer that says how many instances a series has
 
+# What `pacs fetch` takes from an archive.
+# fetch:
+#   peer: pacs             # results_to by default
+#   studies: 2             # of a patient: the newest that have CT
+#   least_instances: 20    # of a CT series; fewer are localizers
+#   ahead_h: 72            # before a scheduled case, its CT is fetched
+#   behind_h: 12           # after its start, it is still fetched
+
+# Who says which cases are scheduled; their CT is fetched ahead.
+# worklist:                # Modality Worklist
+#   dimse: {{host: ris.example, port: 104, called: WORKLIST, insecure: true}}
+#   station: FLUORO_PLAN   # all stations without it
+#   every_s: 300
+# hl7:                     # HL7 v2 over MLLP: ADT, ORM, OMI, SIU
+#   host: 0.0.0.0
+#   port: 2575
+#   callers: [192.0.2.10]  # addresses of the interface engine
+#   issuers: {{HOSP: {name}}}  # issuers as images name them, by assigning authority (PID-3.4)
+#   tls: {{certificate: tls/node.pem, key: tls/node.key, ca: tls/hospital-ca.pem}}
+
 # Archives that we send to. Each has dicomweb, dimse, or both (then dicomweb goes first).
 peers:
   archive:                 # the archive of this node itself

@@ -115,6 +115,38 @@ class Peer(_Part):
         return self
 
 
+class Fetch(_Part):
+    """What is fetched from an archive."""
+
+    peer: PeerName | None = Field(default=None, description="archive that is fetched from; `results_to` by default")
+    studies: int = Field(default=2, ge=1, le=100, description="of a patient: the newest that have CT")
+    least_instances: int = Field(default=20, ge=1, description="of a CT series; fewer are localizers")
+    ahead_h: float = Field(default=72, gt=0, le=24 * 30, description="before a scheduled case, its CT is fetched")
+    behind_h: float = Field(default=12, ge=1, le=72, description="after its start, it is still fetched")
+
+
+class Worklist(_Part):
+    """A Modality Worklist that is asked for scheduled cases."""
+
+    dimse: Dimse
+    station: Title | Literal[""] = Field(default="", description="our scheduled station; all of them by default")
+    every_s: float = Field(default=300, ge=1, le=86400)
+    timeout_s: float = Field(default=10, gt=0, le=600, description="for each answer")
+
+
+class Hl7(_Secured):
+    """Where this node listens for HL7 v2 over MLLP."""
+
+    host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 is all of them")
+    port: Port = 2575
+    callers: tuple[str, ...] = Field(min_length=1, description="IP addresses that may call")
+    issuers: dict[str, str] = Field(default={}, description="issuers as images name them, by assigning authority")
+    most_connections: int = Field(default=8, ge=1, le=256)
+    most_bytes: int = Field(default=1 << 20, ge=1024, le=1 << 26, description="of one message")
+    frame_timeout_s: float = Field(default=10, gt=0, le=600, description="for a message, once it has begun")
+    idle_timeout_s: float = Field(default=3600, gt=0, le=86400, description="silence between two")
+
+
 class SiteFile(_Part):
     """The content of a site file. Paths are relative to it."""
 
@@ -125,6 +157,9 @@ class SiteFile(_Part):
     issuer: str = Field(min_length=1, max_length=64, description="issuer of patient IDs that name none")
     node: Node
     series: Series = Series()
+    fetch: Fetch = Fetch()
+    worklist: Worklist | None = None
+    hl7: Hl7 | None = None
     peers: dict[PeerName, Peer] = Field(min_length=1)
     results_to: PeerName = Field(description="peer that results go to")
     _path: Path = PrivateAttr(default=Path())
@@ -136,7 +171,12 @@ class SiteFile(_Part):
 
     @model_validator(mode="after")
     def _known(self) -> SiteFile:
-        for key, name in (("results_to", self.results_to), ("series.count_from", self.series.count_from)):
+        names = (
+            ("results_to", self.results_to),
+            ("series.count_from", self.series.count_from),
+            ("fetch.peer", self.fetch.peer),
+        )
+        for key, name in names:
             if name is not None and name not in self.peers:
                 raise ValueError(f"{key} names {name!r}, which is not one of the peers ({', '.join(self.peers)})")
         return self
