@@ -40,11 +40,12 @@ def nobody_named(node, *more):
 
 @pytest.fixture
 def moving(tmp_path):
-    """An archive that knows a node as the destination of C-MOVE; takes the node's port."""
+    """An archive that lets a node ask for C-MOVE and knows it as the destination; takes the node's port."""
     archives = []
 
     def made(port):
-        archive = Orthanc(tmp_path / "orthanc", {"DicomModalities": {"node": ["FLUORO_PLAN", "127.0.0.1", port]}})
+        ours = {"node": ["FLUORO_PLAN", "127.0.0.1", port], "asker": ["FLUORONAV", "127.0.0.1", port]}
+        archive = Orthanc(tmp_path / "orthanc", {"DicomModalities": ours})
         archives.append(archive)
         return archive.start()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
@@ -118,11 +119,21 @@ class DimsePeer:
         with self._association([(model, "")]) as association:
             if not association.accepted_contexts:
                 raise PeerUnreachable(f"{self._where} does not answer C-MOVE")
+            begun_s = time.monotonic()
             for status, _ in association.send_c_move(query, landing.title, model):
                 code = status.get("Status")
                 landing.moving()
+                if code is None and time.monotonic() - begun_s < self._timeout_s:
+                    raise PeerUnreachable(self._not_allowed(landing.title))
+                begun_s = time.monotonic()
                 if code not in _PENDING:
                     self._check_moved(code, status, landing.title)
+
+    def _not_allowed(self, title: str) -> str:
+        return (
+            f"{self._where}: broke the association off at C-MOVE: have {self._dimse.calling} allowed there to ask for it, "
+            f"and {title} entered as its destination, with this computer's address and the port of `node.port`"
+        )
 
     def _check_moved(self, code: int | None, status: Dataset, title: str) -> None:
         if code is None:
