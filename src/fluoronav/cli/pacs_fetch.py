@@ -60,11 +60,14 @@ def _fetch(options: argparse.Namespace) -> int:
         raise missing_extra("pacs", error) from error
     if not read_status(site)["node"]["running"]:
         raise SiteError(f"{options.site}: the node does not run: start it: fluoronav pacs serve {options.site}")
-    values = {"patient": options.patient, "accession": options.accession, "study": options.study}
-    by = next(k for k in ("patient", "accession", "study") if values[k] is not None)
+    if options.patient is not None:
+        wanted = Wanted("patient", options.patient, options.issuer)
+    elif options.accession is not None:
+        wanted = Wanted("accession", options.accession)
+    else:
+        wanted = Wanted("study", options.study)
     fetches = open_fetches(site)
-    issuer = options.issuer if by == "patient" else ""
-    number = fetches.add(Wanted(by, values[by], issuer), peer, "command")
+    number = fetches.add(wanted, peer, "command")
     progress = _waited(lambda: fetches.progress(number), options.wait)
     if options.json is not None:
         print(json.dumps(progress, indent=1)) if str(options.json) == "-" else write_json(progress, options.json)

@@ -81,7 +81,7 @@ CREATE TABLE fetches (
   key TEXT NOT NULL UNIQUE,        -- keyed hash of the peer and of what is asked for
   sealed BLOB NOT NULL,            -- what is asked for
   peer TEXT NOT NULL,
-  source TEXT NOT NULL,            -- command, worklist, hl7
+  source TEXT NOT NULL,            -- command, worklist, hl7, fhir
   state TEXT NOT NULL,             -- waiting, done, refused
   attempts INTEGER NOT NULL DEFAULT 0,
   next_ns INTEGER NOT NULL,
@@ -97,7 +97,7 @@ CREATE TABLE fetched (
 );
 CREATE TABLE scheduled (
   key TEXT PRIMARY KEY,            -- keyed hash of the source and its number of the case
-  source TEXT NOT NULL,            -- worklist, hl7
+  source TEXT NOT NULL,            -- worklist, hl7, fhir
   patient TEXT NOT NULL,           -- pseudonym
   sealed BLOB NOT NULL,            -- who, and what is planned
   starts_ns INTEGER NOT NULL,

@@ -15,8 +15,8 @@ import httpx
 
 from fluoronav.pacs.dimse_peer import read_status
 from fluoronav.pacs.peers import FoundSeries, FoundStudy, Landing, Outcome, Parcel, PeerUnreachable, Result, Wanted
-from fluoronav.pacs.tls import explained, web_context
 from fluoronav.pacs.wado import ACCEPT, PartFiles, WadoError
+from fluoronav.pacs.web import check_status, told, web_client
 from fluoronav.site.site_file import Dicomweb
 
 _CHUNK = 1 << 20
@@ -55,22 +55,22 @@ class DicomwebPeer:
             "Content-Length": str(length),
         }
         body = _parts(heads, [p.file for p in parcels], tail)
-        with self._client() as client:
+        with web_client(self._web, self._timeout_s, _JSON) as client:
             answer = self._asked(client, "POST", f"/studies/{parcels[0].study}", content=body, headers=headers)
         return _outcomes(answer, parcels)
 
     def found(self, parcels: Sequence[Parcel]) -> set[str]:
-        with self._client() as client:
+        with web_client(self._web, self._timeout_s, _JSON) as client:
             return {p.sop for p in parcels if self._found(client, _instances(p), SOPInstanceUID=p.sop)}
 
     def patient_of(self, study: str) -> str | None:
-        with self._client() as client:
+        with web_client(self._web, self._timeout_s, _JSON) as client:
             found = self._found(client, "/studies", StudyInstanceUID=study, includefield=_PATIENT_ID)
         return None if not found else str(_value(found[0], _PATIENT_ID) or "")
 
     def count(self, study: str, series: str) -> int | None:
         query = {"SeriesInstanceUID": series, "includefield": _INSTANCES}
-        with self._client() as client:
+        with web_client(self._web, self._timeout_s, _JSON) as client:
             found = self._found(client, f"/studies/{study}/series", **query)
         number = _value(found[0], _INSTANCES) if found else None
         return None if number is None else int(number)
@@ -79,7 +79,7 @@ class DicomwebPeer:
         # The issuer is compared afterwards: an archive that keeps none would find nothing.
         fields = ",".join((_PATIENT_ID, _ISSUER, _BIRTH_DATE, _ACCESSION, _DATE, _TIME))
         query = {_KEYS[wanted.by]: wanted.value, "includefield": fields, "limit": str(_PAGE)}
-        with self._client() as client:
+        with web_client(self._web, self._timeout_s, _JSON) as client:
             found = self._found(client, "/studies", **query)
         return [
             FoundStudy(
@@ -95,7 +95,7 @@ class DicomwebPeer:
 
     def series_of(self, study: str) -> list[FoundSeries]:
         query = {"includefield": f"{_MODALITY},{_INSTANCES}", "limit": str(_PAGE)}
-        with self._client() as client:
+        with web_client(self._web, self._timeout_s, _JSON) as client:
             found = self._found(client, f"/studies/{study}/series", **query)
         return [
             FoundSeries(
@@ -109,10 +109,10 @@ class DicomwebPeer:
         path = f"/studies/{series.study}/series/{series.series}"
         try:
             with (
-                self._client() as client,
+                web_client(self._web, self._timeout_s, _JSON) as client,
                 client.stream("GET", self._url + path, headers={"Accept": ACCEPT}) as answer,
             ):
-                self._check(answer.status_code)
+                check_status(self._web, answer.status_code)
                 if answer.status_code != 200:
                     raise PeerUnreachable(f"{self._url}: WADO-RS was answered with {answer.status_code}")
                 with PartFiles(answer.headers.get("Content-Type", ""), landing) as parts:
@@ -120,7 +120,7 @@ class DicomwebPeer:
                         parts.write(chunk)
                     parts.end()
         except (httpx.HTTPError, ssl.SSLError) as error:
-            raise PeerUnreachable(f"{self._url}: {_told(error)}") from error
+            raise PeerUnreachable(f"{self._url}: {told(error)}") from error
         except WadoError as error:
             raise PeerUnreachable(f"{self._url}: WADO-RS: {error}") from error
 
@@ -136,38 +136,13 @@ class DicomwebPeer:
             raise PeerUnreachable(f"{self._url}: QIDO-RS was answered with something that is no JSON") from error
         return found if isinstance(found, list) else []
 
-    def _client(self) -> httpx.Client:
-        # The environment neither names proxies nor other authorities than the site file.
-        return httpx.Client(
-            verify=web_context(self._web),
-            trust_env=False,
-            timeout=self._timeout_s,
-            follow_redirects=False,
-            headers={"Accept": _JSON, **self._authorization()},
-        )
-
     def _asked(self, client: httpx.Client, method: str, path: str, **what: Any) -> httpx.Response:
         try:
             answer = client.request(method, self._url + path, **what)
         except (httpx.HTTPError, OSError) as error:
-            raise PeerUnreachable(f"{self._url}: {_told(error)}") from error
-        self._check(answer.status_code)
+            raise PeerUnreachable(f"{self._url}: {told(error)}") from error
+        check_status(self._web, answer.status_code)
         return answer
-
-    def _check(self, status: int) -> None:
-        if status in (401, 403):
-            source = f"put a valid one into {self._web.token}" if self._web.token else "it wants a token (`token`)"
-            raise PeerUnreachable(f"{self._url}: access was refused ({status}): {source}")
-        if status >= 500 or 300 <= status < 400:
-            raise PeerUnreachable(f"{self._url}: was answered with {status}")
-
-    def _authorization(self) -> dict[str, str]:
-        if self._web.token is None:
-            return {}
-        try:
-            return {"Authorization": f"Bearer {self._web.token.read_text(encoding='utf-8').strip()}"}
-        except (OSError, UnicodeDecodeError) as error:
-            raise PeerUnreachable(f"{self._web.token}: the token cannot be read: {error}") from error
 
 
 def _instances(parcel: Parcel) -> str:
@@ -224,15 +199,3 @@ def _value(item: dict[str, Any], tag: str) -> Any:
 
 def _text(item: dict[str, Any], tag: str) -> str:
     return str(_value(item, tag) or "").strip()
-
-
-def _told(error: Exception) -> str:
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, ssl.SSLError):
-            return explained(cause)
-        cause = cause.__cause__ or cause.__context__
-    if isinstance(error, httpx.TimeoutException):
-        return "no answer in time"
-    # httpx keeps the words of the handshake's error, not the error.
-    return explained(ssl.SSLError(str(error))) if "ssl" in str(error).lower() else str(error) or type(error).__name__

@@ -13,9 +13,9 @@ from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE, evt
 from pynetdicom._globals import DEFAULT_TRANSFER_SYNTAXES
 from pynetdicom.association import Association
-from pynetdicom.sop_class import (  # type: ignore[attr-defined]
-    StudyRootQueryRetrieveInformationModelFind,
-    StudyRootQueryRetrieveInformationModelMove,
+from pynetdicom.sop_class import (
+    StudyRootQueryRetrieveInformationModelFind,  # type: ignore[attr-defined]
+    StudyRootQueryRetrieveInformationModelMove,  # type: ignore[attr-defined]
 )
 
 from fluoronav.pacs.peers import FoundSeries, FoundStudy, Landing, Outcome, Parcel, PeerUnreachable, Result, Wanted
@@ -131,8 +131,8 @@ class DimsePeer:
 
     def _not_allowed(self, title: str) -> str:
         return (
-            f"{self._where}: broke the association off at C-MOVE: have {self._dimse.calling} allowed there to ask for it, "
-            f"and {title} entered as its destination, with this computer's address and the port of `node.port`"
+            f"{self._where}: broke the association off at C-MOVE: have {self._dimse.calling} allowed there to ask "
+            f"for it, and {title} entered as its destination, with this computer's address and the port of `node.port`"
         )
 
     def _check_moved(self, code: int | None, status: Dataset, title: str) -> None:

@@ -16,6 +16,7 @@ from fluoronav.pacs.database import Database
 from fluoronav.pacs.delivery import Delivery
 from fluoronav.pacs.fetcher import Fetcher
 from fluoronav.pacs.fetches import Fetches
+from fluoronav.pacs.fhir import FhirPoll
 from fluoronav.pacs.files import made_folder
 from fluoronav.pacs.find import Finder
 from fluoronav.pacs.identities import Identities
@@ -92,6 +93,11 @@ class Node:
                 threading.Thread(
                     target=self._repeat, args=(self._schedule.prefetch, _PREFETCH_S), name="prefetch", daemon=True
                 )
+            )
+        if site.fhir is not None:
+            asking = FhirPoll(site, site.fhir, self._schedule, fetches, self._database)
+            self._threads.append(
+                threading.Thread(target=self._repeat, args=(asking.poll, site.fhir.every_s), name="fhir", daemon=True)
             )
         if site.worklist is not None:
             poll = WorklistPoll(site.worklist, site.fetch, self._schedule, self._database)

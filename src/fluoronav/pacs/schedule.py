@@ -17,7 +17,7 @@ from fluoronav.site.site_file import SiteFile
 
 log = logging.getLogger(__name__)
 _HOUR_NS = 3600 * 10**9
-_AGAIN_S = 3600.0  # chosen: a CT that is taken after the case was scheduled is here an hour later
+AGAIN_S = 3600.0  # chosen: a CT that is taken after the case was scheduled is here an hour later
 _FORGET_H = 24 * 30  # chosen: after a month a case that was scheduled is of no interest
 
 
@@ -176,7 +176,7 @@ class Schedule:
             patient = PatientRecord(**json.loads(content))
             try:
                 self._fetches.add(
-                    Wanted("patient", patient.patient_id, patient.issuer), peer, row["source"], again_s=_AGAIN_S
+                    Wanted("patient", patient.patient_id, patient.issuer), peer, row["source"], again_s=AGAIN_S
                 )
             except FetchError as error:
                 with self._database.transaction() as sql:

@@ -9,7 +9,7 @@ from pathlib import Path
 from cryptography import x509
 
 from fluoronav.paths import regular_file
-from fluoronav.site.site_file import Dicomweb, Tls
+from fluoronav.site.site_file import Tls, Web
 
 
 class TlsError(RuntimeError):
@@ -32,8 +32,8 @@ def client_context(tls: Tls) -> ssl.SSLContext:
     return _mutual(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT), tls)
 
 
-def web_context(web: Dicomweb) -> ssl.SSLContext:
-    """For DICOMweb: the authorities of the site file or of this system, and our certificate where one is named."""
+def web_context(web: Web) -> ssl.SSLContext:
+    """For HTTPS: the authorities of the site file or of this system, and our certificate where one is named."""
     context = ssl.create_default_context()
     if web.ca is not None:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

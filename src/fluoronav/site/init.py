@@ -66,6 +66,11 @@ series:
 #   callers: [192.0.2.10]  # addresses of the interface engine
 #   issuers: {{HOSP: {name}}}  # issuers as images name them, by assigning authority (PID-3.4)
 #   tls: {{certificate: tls/node.pem, key: tls/node.key, ca: tls/hospital-ca.pem}}
+# fhir:                    # FHIR R4: Appointment, ServiceRequest, Patient, ImagingStudy
+#   url: https://fhir.example/r4
+#   token: fhir.token
+#   identifiers: {{"urn:oid:1.2.276.0.76.4711": {name}}}  # issuers as images name them, by identifier system
+#   every_s: 300
 
 # Archives that we send to. Each has dicomweb, dimse, or both (then dicomweb goes first).
 peers:

@@ -82,10 +82,10 @@ class Dimse(_Secured):
     calling: Title = "FLUORONAV"
 
 
-class Dicomweb(_Part):
-    """A peer that is spoken to by STOW-RS and QIDO-RS."""
+class Web(_Part):
+    """A server that is spoken to over HTTPS."""
 
-    url: str = Field(pattern=r"^https?://[^\s]+$", description="root of the service, without /studies")
+    url: str = Field(pattern=r"^https?://[^\s]+$", description="root of the service")
     token: Path | None = Field(default=None, description="file that holds the bearer token; read for every request")
     ca: Path | None = Field(default=None, description="authorities of the server; those of this system by default")
     certificate: Path | None = Field(default=None, description="our certificate, where the server wants one")
@@ -93,12 +93,16 @@ class Dicomweb(_Part):
     insecure: bool = Field(default=False, description="whether http:// is allowed")
 
     @model_validator(mode="after")
-    def _closed(self) -> Dicomweb:
+    def _closed(self) -> Web:
         if self.url.startswith("http://") and not self.insecure:
             raise ValueError("http:// speaks in the clear: use https://, or say `insecure: true`")
         if (self.certificate is None) != (self.key is None):
             raise ValueError("give both `certificate` and `key`, or neither")
         return self
+
+
+class Dicomweb(Web):
+    """A peer that is spoken to by STOW-RS, QIDO-RS and WADO-RS."""
 
 
 class Peer(_Part):
@@ -134,6 +138,14 @@ class Worklist(_Part):
     timeout_s: float = Field(default=10, gt=0, le=600, description="for each answer")
 
 
+class Fhir(Web):
+    """A FHIR R4 server that is asked for scheduled cases."""
+
+    identifiers: dict[str, str] = Field(default={}, description="issuers as images name them, by identifier system")
+    every_s: float = Field(default=300, ge=1, le=86400)
+    timeout_s: float = Field(default=10, gt=0, le=600, description="for each answer")
+
+
 class Hl7(_Secured):
     """Where this node listens for HL7 v2 over MLLP."""
 
@@ -160,6 +172,7 @@ class SiteFile(_Part):
     fetch: Fetch = Fetch()
     worklist: Worklist | None = None
     hl7: Hl7 | None = None
+    fhir: Fhir | None = None
     peers: dict[PeerName, Peer] = Field(min_length=1)
     results_to: PeerName = Field(description="peer that results go to")
     _path: Path = PrivateAttr(default=Path())
