@@ -224,3 +224,5 @@ def test_a_request_that_waits_keeps_its_turn_when_the_schedule_repeats_it(make_n
     assert fetches.due() is None
     assert fetches.add(Wanted("patient", "4711"), "archive", "command") == first
     assert fetches.due()[0]["id"] == first
+    fetches.end(row, "refused", "no study")
+    assert fetches.due() is None and fetches.retry() == 1 and fetches.due() is not None

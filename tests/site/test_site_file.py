@@ -1,5 +1,6 @@
 """The site file that `site init` writes, and what is refused by its key."""
 
+import re
 import stat
 import subprocess
 import sys
@@ -18,6 +19,18 @@ def test_a_new_site_is_valid_and_its_key_is_for_this_user_alone(tmp_path):
     assert site.peers[site.results_to].dimse.called in site.node.titles
     assert site.key == tmp_path / "site" / "site.key" and len(site.key.read_bytes()) == 32
     assert stat.S_IMODE(site.key.stat().st_mode) == 0o600
+
+
+def test_the_sources_that_a_new_site_leaves_out_can_be_taken_in_by_their_lines(tmp_path):
+    path = init_site(tmp_path)
+    text = path.read_text()
+    assert load_site(path).worklist is load_site(path).hl7 is load_site(path).fhir is None
+    block = text[text.index("# fetch:") : text.index("# Archives")]
+    keys = re.sub(r"^# ( *[a-z0-9_]+:)", r"\1", block, flags=re.M)
+    path.write_text(text.replace(block, keys).replace("peer: pacs", "peer: archive"))
+    site = load_site(path)
+    assert (site.fetch.peer, site.hl7.port, site.worklist.station) == ("archive", 2575, "FLUORO_PLAN")
+    assert site.hl7.tls.ca.is_absolute() and site.fhir.token.is_absolute()
 
 
 def test_a_site_that_is_there_is_never_overwritten(tmp_path):

@@ -47,7 +47,7 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
     retry = add_verb(
         family,
         "retry",
-        "have series judged anew that are incomplete or were refused, and sent now what waits or was refused",
+        "judge anew the series that are incomplete or were refused; send and fetch now what waits or was refused",
         _retry,
         "fluoronav pacs retry site/SITE.yaml",
     )
@@ -134,10 +134,13 @@ def _retry(options: argparse.Namespace) -> None:
 
     site = load_site(options.site)
     try:
-        from fluoronav.pacs.outgoing import open_arrivals, open_outbox
+        from fluoronav.pacs.outgoing import open_arrivals, open_fetches, open_outbox
     except ImportError as error:
         raise missing_extra("pacs", error) from error
-    print(f"{open_arrivals(site).retry()} series are judged anew, {open_outbox(site).retry()} instances are sent anew")
+    print(
+        f"{open_arrivals(site).retry()} series are judged anew, {open_outbox(site).retry()} instances are sent anew, "
+        f"{open_fetches(site).retry()} fetches are made anew"
+    )
 
 
 def _files(path: Path) -> list[Path]:

@@ -120,6 +120,14 @@ class Fetches:
                 (state, reason, None if state == "waiting" else time.time_ns(), row["id"]),
             )
 
+    def retry(self) -> int:
+        """Has everything tried now that was refused or waits; returns the number."""
+        with self._database.transaction() as sql:
+            return sql.execute(
+                "UPDATE fetches SET state = 'waiting', next_ns = ?, reason = '' WHERE state IN ('refused', 'waiting')",
+                (time.time_ns(),),
+            ).rowcount
+
     def progress(self, number: int) -> dict[str, object]:
         """How a request stands, without a name or an ID."""
         (row,) = self._database.rows("SELECT * FROM fetches WHERE id = ?", number)

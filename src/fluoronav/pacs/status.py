@@ -69,28 +69,7 @@ def read_status(site: SiteFile) -> dict[str, Any]:
                 }
                 for r in database.rows("SELECT * FROM outbox WHERE state != 'sent' ORDER BY made_ns LIMIT 1000")
             ],
-            "fetches": [
-                {
-                    "id": r["id"],
-                    "peer": r["peer"],
-                    "for": r["source"],
-                    "state": r["state"],
-                    "attempts": r["attempts"],
-                    "reason": r["reason"],
-                    "next": _time(r["next_ns"]) if r["state"] == "waiting" else None,
-                }
-                for r in database.rows("SELECT * FROM fetches ORDER BY made_ns DESC LIMIT 200")
-            ],
-            "scheduled": [
-                {
-                    "patient": r["patient"],
-                    "source": r["source"],
-                    "starts": _time(r["starts_ns"]),
-                    "state": r["state"],
-                    "reason": r["reason"],
-                }
-                for r in database.rows("SELECT * FROM scheduled ORDER BY starts_ns LIMIT 200")
-            ],
+            **_fetching(database),
             "sent": database.rows("SELECT COUNT(*) AS n FROM outbox WHERE state = 'sent'")[0]["n"],
             "sent_with_warning": [
                 {"id": r["id"], "peer": r["peer"], "warning": r["reason"]}
@@ -101,6 +80,34 @@ def read_status(site: SiteFile) -> dict[str, Any]:
         }
     finally:
         database.close()
+
+
+def _fetching(database: Database) -> dict[str, Any]:
+    """What is fetched, and the cases that are scheduled."""
+    return {
+        "fetches": [
+            {
+                "id": r["id"],
+                "peer": r["peer"],
+                "for": r["source"],
+                "state": r["state"],
+                "attempts": r["attempts"],
+                "reason": r["reason"],
+                "next": _time(r["next_ns"]) if r["state"] == "waiting" else None,
+            }
+            for r in database.rows("SELECT * FROM fetches ORDER BY made_ns DESC LIMIT 200")
+        ],
+        "scheduled": [
+            {
+                "patient": r["patient"],
+                "source": r["source"],
+                "starts": _time(r["starts_ns"]),
+                "state": r["state"],
+                "reason": r["reason"],
+            }
+            for r in database.rows("SELECT * FROM scheduled ORDER BY starts_ns LIMIT 200")
+        ],
+    }
 
 
 def told(status: dict[str, Any]) -> str:
