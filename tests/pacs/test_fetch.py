@@ -1,6 +1,7 @@
 """Fetching from a real archive by QIDO-RS and WADO-RS, and by C-FIND and C-MOVE, into a running node."""
 
 import json
+import sqlite3
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -9,6 +10,7 @@ import yaml
 from pydicom.uid import generate_uid
 from tests.pacs.conftest import ACCESSION, NAME, PATIENT_ID, Orthanc, ct_series, send, until
 
+from fluoronav.pacs.database import _SCHEMA, Database, DatabaseError
 from fluoronav.pacs.dicomweb_peer import DicomwebPeer
 from fluoronav.pacs.outgoing import open_fetches
 from fluoronav.pacs.peers import FoundSeries, PeerUnreachable, Wanted
@@ -226,3 +228,18 @@ def test_a_request_that_waits_keeps_its_turn_when_the_schedule_repeats_it(make_n
     assert fetches.due()[0]["id"] == first
     fetches.end(row, "refused", "no study")
     assert fetches.due() is None and fetches.retry() == 1 and fetches.due() is not None
+
+
+def test_a_database_of_the_layout_before_keeps_its_rows_and_gets_the_new_tables(tmp_path):
+    path = tmp_path / "node.sqlite"
+    with sqlite3.connect(path) as old:
+        old.executescript(_SCHEMA + "PRAGMA user_version = 1; INSERT INTO tally VALUES ('before', 3);")
+    for _ in range(2):
+        database = Database(path)
+        assert database.rows("SELECT number FROM tally")[0]["number"] == 3
+        assert database.rows("SELECT * FROM fetches") == database.rows("SELECT * FROM merges") == []
+        database.close()
+    with sqlite3.connect(path) as newer:
+        newer.execute("PRAGMA user_version = 99")
+    with pytest.raises(DatabaseError, match="newer fluoronav"):
+        Database(path)
