@@ -16,11 +16,11 @@ from fluoronav.pacs.database import Database
 from fluoronav.pacs.heard import LIMITS, Event, Heard, Moment
 from fluoronav.pacs.identities import Identities
 from fluoronav.pacs.live_case import LiveCaseError, source_of_case
-from fluoronav.pacs.live_outbox import LiveOutbox
 from fluoronav.pacs.live_results import Mark, of_end, of_moment, of_run
 from fluoronav.pacs.marks import MarkError, Marks, ask
 from fluoronav.pacs.outgoing import open_outbox
 from fluoronav.pacs.pseudonyms import Pseudonyms
+from fluoronav.pacs.spool import Spool
 from fluoronav.recording import RecordingError
 from fluoronav.recording.file import RecordingWriter
 from fluoronav.site.init import init_site
@@ -104,7 +104,7 @@ def test_a_person_who_marks_and_accepts_makes_no_drafts():
 def test_the_same_moment_made_again_later_is_the_same_bytes_and_is_put_in_once(tmp_path, monkeypatch):
     site = load_site(init_site(tmp_path / "site"))
     source = ct()
-    results = LiveOutbox(site.folder, outbox := open_outbox(site), Pseudonyms.load(site.key), site.results_to)
+    results = Spool(site.folder / "live", outbox := open_outbox(site), Pseudonyms.load(site.key), site.results_to)
     first = of_moment(source, moment(), "SITE", "mark")
     assert results.keep(first) == 4 and results.forward() == (4, [])
     monkeypatch.setattr("time.time", lambda: 2_000_000_000.0)
@@ -117,9 +117,9 @@ def test_the_same_moment_made_again_later_is_the_same_bytes_and_is_put_in_once(t
 def test_what_was_written_before_a_kill_is_put_in_after_it(tmp_path):
     site = load_site(init_site(tmp_path / "site"))
     outbox, pseudonyms = open_outbox(site), Pseudonyms.load(site.key)
-    LiveOutbox(site.folder, outbox, pseudonyms, "archive").keep(of_moment(ct(), moment(), "SITE", "mark"))
+    Spool(site.folder / "live", outbox, pseudonyms, "archive").keep(of_moment(ct(), moment(), "SITE", "mark"))
     (site.folder / "live" / "x.part").write_bytes(b"cut off")
-    assert LiveOutbox(site.folder, outbox, pseudonyms, "archive").forward() == (4, [])
+    assert Spool(site.folder / "live", outbox, pseudonyms, "archive").forward() == (4, [])
     assert outbox.left() == 4 and not list((site.folder / "live").iterdir())
 
 

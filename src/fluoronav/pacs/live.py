@@ -25,13 +25,13 @@ from fluoronav.pacs.database import Database
 from fluoronav.pacs.heard import Event, Heard, Moment
 from fluoronav.pacs.identities import Identities
 from fluoronav.pacs.live_case import LiveCaseError, source_of_case
-from fluoronav.pacs.live_outbox import LiveOutbox
 from fluoronav.pacs.live_results import Mark, of_end, of_moment, of_run
 from fluoronav.pacs.marks import Marks
 from fluoronav.pacs.outbox import Outbox
 from fluoronav.pacs.outgoing import DATABASE
 from fluoronav.pacs.pseudonyms import Pseudonyms, SiteKeyError
 from fluoronav.pacs.quiet import quiet_libraries
+from fluoronav.pacs.spool import Spool
 from fluoronav.paths import regular_file
 from fluoronav.recording import RecordingError
 from fluoronav.site.site_file import SiteFile
@@ -84,7 +84,7 @@ class Live:
         self._database = Database(site.folder / DATABASE)
         self._identities = Identities(self._database, pseudonyms)
         outbox = Outbox(site.folder, self._database, pseudonyms, self._identities)
-        self._outbox = LiveOutbox(site.folder, outbox, pseudonyms, site.results_to)
+        self._outbox = Spool(site.folder / "live", outbox, pseudonyms, site.results_to)
         self._heard = Heard()
         self._jobs: queue.Queue[Job | None] = queue.Queue(LIMITS.jobs)
         self._source: tuple[str, Source] | None = None

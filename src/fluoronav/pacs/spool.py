@@ -16,41 +16,27 @@ from fluoronav.pacs.pseudonyms import Pseudonyms
 log = logging.getLogger(__name__)
 
 
-class LiveOutbox:
-    """Puts the results of a live case into the outbox, once.
+class Spool:
+    """Puts results into the outbox, once.
 
     Parameters
     ----------
     folder : Path
-        Of the node; ``live/`` is in it.
+        Of this spool alone: no two processes write into one.
     outbox : Outbox
     pseudonyms : Pseudonyms
     peer : str
     """
 
     def __init__(self, folder: Path, outbox: Outbox, pseudonyms: Pseudonyms, peer: str) -> None:
-        self._folder = made_folder(folder / "live")
+        self.folder = made_folder(folder)
         self._outbox, self._pseudonyms, self._peer = outbox, pseudonyms, peer
-        for cut_off in self._folder.glob("*.part"):
+        for cut_off in self.folder.glob("*.part"):
             cut_off.unlink()
 
     def keep(self, made: Iterable[Dataset]) -> int:
-        """Writes objects to the disk; the number of them.
-
-        Raises
-        ------
-        OSError
-            The disk is full. What was written stays, and what comes again has the same name.
-        """
-        number = 0
-        for dataset in made:
-            path = self._folder / f"{self._pseudonyms.name(str(dataset.SOPInstanceUID))}.dcm"
-            if not path.exists():
-                write_object(dataset, path)
-                sync_file(path)
-                sync_folder(self._folder)
-            number += 1
-        return number
+        """Writes objects to the disk, as :func:`keep` does."""
+        return keep(made, self.folder, self._pseudonyms)
 
     def forward(self) -> tuple[int, list[str]]:
         """Puts what is kept into the outbox; the number of what was not in it yet, and what cannot be sent.
@@ -61,7 +47,7 @@ class LiveOutbox:
             It is tried again with the next call.
         """
         new, faults = 0, []
-        for path in sorted(self._folder.glob("*.dcm")):
+        for path in sorted(self.folder.glob("*.dcm")):
             try:
                 new += self._outbox.add(path, self._peer)
             except OutboxError as error:
@@ -70,3 +56,22 @@ class LiveOutbox:
                 continue
             path.unlink()
         return new, faults
+
+
+def keep(made: Iterable[Dataset], folder: Path, pseudonyms: Pseudonyms) -> int:
+    """Writes objects into a spool's folder; the number of them.
+
+    Raises
+    ------
+    OSError
+        The disk is full. What was written stays, and what comes again has the same name.
+    """
+    number = 0
+    for dataset in made:
+        path = folder / f"{pseudonyms.name(str(dataset.SOPInstanceUID))}.dcm"
+        if not path.exists():
+            write_object(dataset, path)
+            sync_file(path)
+            sync_folder(folder)
+        number += 1
+    return number
