@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 import zmq
 from pydicom.uid import generate_uid
+from tests.dicom.objects.scene import errors_of
 from tests.pacs.conftest import ct_series
 
 from fluoronav.dicom.errors import DicomError
-from fluoronav.dicom.objects import source_of
+from fluoronav.dicom.objects import source_of, write_object
 from fluoronav.pacs.database import Database
 from fluoronav.pacs.heard import LIMITS, Event, Heard, Moment
 from fluoronav.pacs.identities import Identities
@@ -138,6 +139,15 @@ def test_where_the_c_arm_names_its_study_results_go_there_without_the_ct_s_dates
         of_moment(ct(), moment(study="Doe, John"), "SITE", "accept")
 
 
+@pytest.mark.parametrize("study", [None, "1.2.840.99.1"])
+def test_dciodvfy_finds_no_error_in_what_a_live_case_leaves(tmp_path, study):
+    made = of_moment(ct(), moment(study=study), "SITE", "mark", Mark("note"))
+    made += of_end(ct(), Event("end", CASE, T, alerts=(ALERT,), registration=REGISTRATION), "SITE")
+    for k, dataset in enumerate(made):
+        write_object(dataset, tmp_path / f"{k}.dcm")
+        assert errors_of(tmp_path / f"{k}.dcm") == []
+
+
 def test_the_end_of_a_case_reports_alerts_and_registration_and_nothing_where_nothing_happened():
     event = Event("end", CASE, T, alerts=(ALERT,), registration=REGISTRATION)
     (report,) = of_end(ct(), event, "SITE")
@@ -161,10 +171,10 @@ def recorded(path, messages):
 def test_a_run_is_cut_where_size_or_time_breaks_and_into_parts_of_bounded_size(tmp_path, monkeypatch):
     wide = frame(9, cols=2 * SIDE, rows=SIDE // 2)
     path = recorded(tmp_path / "run.mcap", [health(), frame(1), frame(2), frame(3), wide, frame(4)])
-    parts = [(d.NumberOfFrames, d.Columns) for d in of_run(ct(), CASE, path, "SITE")]
+    parts = [(d.get("NumberOfFrames", 1), d.Columns) for d in of_run(ct(), CASE, path, "SITE")]
     assert parts == [(3, SIDE), (1, 2 * SIDE), (1, SIDE)]
     monkeypatch.setattr("fluoronav.pacs.live_results.LIMITS", type("L", (), {"part_bytes": 2 * 2 * SIDE * SIDE}))
-    assert [d.NumberOfFrames for d in of_run(ct(), CASE, path, "SITE")] == [2, 1, 1, 1]
+    assert [d.get("NumberOfFrames", 1) for d in of_run(ct(), CASE, path, "SITE")] == [2, 1, 1, 1]
 
 
 def test_a_run_with_two_cases_is_of_nobody_and_not_sent(tmp_path):

@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from fluoronav.cli.arguments import add_family, add_verb, positive
-from fluoronav.cli.pacs_live import add_live
+from fluoronav.cli import pacs_live
 from fluoronav.cli.reporting import missing_extra, say
 from fluoronav.paths import write_json
 
@@ -43,7 +43,7 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
     send.add_argument("--site", type=Path, default=Path("SITE.yaml"), metavar="FILE", help="site file")
     send.add_argument("--to", metavar="PEER", help="peer of the site file; `results_to` by default")
     send.add_argument("--wait", type=positive, metavar="S", help="wait so many seconds for the outbox to be empty")
-    add_live(family)
+    pacs_live.add_verbs(family)
     retry = add_verb(
         family,
         "retry",

@@ -14,7 +14,7 @@ from fluoronav.cli.reporting import missing_extra, say
 _NICE = 10  # chosen: below whatever guides on the same computer
 
 
-def add_live(family: argparse._SubParsersAction) -> None:
+def add_verbs(family: argparse._SubParsersAction) -> None:
     """Adds the verbs to the family `pacs`."""
     live = add_verb(
         family,
@@ -30,7 +30,7 @@ def add_live(family: argparse._SubParsersAction) -> None:
         "mark",
         "keep the frame that the display shows now: as an X-ray image, with its overlay (GSPS, SC) and a report (SR)",
         _mark,
-        "fluoronav pacs mark site/SITE.yaml --note 'wire in place'",
+        "fluoronav pacs mark site/SITE.yaml --note wire",
         "fluoronav pacs mark site/SITE.yaml --accepted-by Who^Ever",
     )
     mark.add_argument("site", nargs="?", type=Path, default=Path("SITE.yaml"), help="site file")

@@ -44,7 +44,7 @@ class Moment:
     """
 
     header: FrameHeader
-    counts: NDArray[np.uint8 | np.uint16]
+    counts: Any
     overlay: dict[str, Any]
 
     @property

@@ -115,6 +115,8 @@ class Live:
                 self._happen(self._heard.silence(time.monotonic()))
                 self._marks.serve(self._mark)
             self._happen(self._heard.end())
+            lost = {"invalid messages": self._heard.invalid, **self._heard.counted}
+            log.info("not used: %s", ", ".join(f"{number} {what}" for what, number in lost.items()))
         finally:
             self._jobs.put(None)
             self._maker.join()
