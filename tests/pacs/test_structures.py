@@ -1,5 +1,8 @@
 """Results of a case's structures: made when they are there, once, and again when they change."""
 
+import subprocess
+import sys
+
 import pytest
 import SimpleITK as sitk
 import yaml
@@ -105,3 +108,8 @@ def test_the_watch_waits_until_files_are_still_and_asks_again_only_after_a_chang
     for _ in range(3):
         store.watch.look()
     assert store.workers.asked == 2 and store.outbox.left() == 4
+
+
+def test_the_resident_node_does_not_load_what_makes_objects():
+    code = "import sys, fluoronav.pacs.node; sys.exit('fluoronav.dicom.objects' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0

@@ -11,8 +11,8 @@ import threading
 import time
 from pathlib import Path
 
-from fluoronav.cli.arguments import add_family, add_verb, positive
 from fluoronav.cli import pacs_live
+from fluoronav.cli.arguments import add_family, add_verb, positive
 from fluoronav.cli.reporting import missing_extra, say
 from fluoronav.paths import write_json
 

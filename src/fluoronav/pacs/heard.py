@@ -11,8 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgpack
-import numpy as np
-from numpy.typing import NDArray
 
 from fluoronav.wire import FrameHeader, InvalidMessage, decode_frame
 from fluoronav.wire.messages import PROTOCOL_VERSION

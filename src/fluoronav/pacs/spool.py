@@ -8,7 +8,6 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from fluoronav.dicom.objects import write_object
 from fluoronav.pacs.files import made_folder, sync_file, sync_folder
 from fluoronav.pacs.outbox import Outbox, OutboxError
 from fluoronav.pacs.pseudonyms import Pseudonyms
@@ -66,6 +65,9 @@ def keep(made: Iterable[Dataset], folder: Path, pseudonyms: Pseudonyms) -> int:
     OSError
         The disk is full. What was written stays, and what comes again has the same name.
     """
+    # Imported by who makes objects: the resident node, which only forwards them, does not need the memory.
+    from fluoronav.dicom.objects import write_object
+
     number = 0
     for dataset in made:
         path = folder / f"{pseudonyms.name(str(dataset.SOPInstanceUID))}.dcm"
