@@ -114,23 +114,11 @@ def _case_and_source(options: argparse.Namespace) -> tuple[Any, Path, Any]:
     return file, path.parent, dicom_objects().read_source(source, series)
 
 
-def _labels_on(source: Any, file: Any, folder: Path) -> Any:
-    """The case's label map, resampled to the source where it lies on another grid."""
-    from fluoronav.case import read_volume
-    from fluoronav.dicom.objects.label_grid import is_on_grid, planes_of, resampled
-
-    if file.labels is None:
-        raise ValueError(f"{folder}: the case has no label map (`labels`), so there are no structures to write")
-    labels, planes = read_volume(folder / file.labels).image, planes_of(source)
-    if is_on_grid(labels, planes):
-        return labels
-    say(f"{file.labels} is on another grid than {source.name}; it is resampled to it (nearest neighbour)")
-    return resampled(labels, planes, source.name)
-
-
 def _seg(options: argparse.Namespace) -> None:
     made_by = provenance(options)
     objects = dicom_objects()
+    from fluoronav.case.findings import labels_on
+
     file, folder, source = _case_and_source(options)
     known = {s.name for s in file.structures}
     for name in options.structure:
@@ -142,7 +130,7 @@ def _seg(options: argparse.Namespace) -> None:
     made = objects.segmentation(
         source,
         made_by,
-        _labels_on(source, file, folder),
+        labels_on(source, file, folder, say),
         segments,
         encoding="LABELMAP" if options.labelmap else "BINARY",
     )
@@ -154,10 +142,12 @@ def _sr(options: argparse.Namespace) -> None:
 
     made_by = provenance(options)
     objects = dicom_objects()
+    from fluoronav.case.findings import path_findings, volume_findings
+
     file, folder, source = _case_and_source(options)
     segmentation = pydicom.dcmread(options.segmentation) if options.segmentation else None
     numbers = {str(s.SegmentLabel): int(s.SegmentNumber) for s in segmentation.SegmentSequence} if segmentation else {}
-    findings = [*_volumes(objects, file, folder, numbers), *_paths(objects, file)]
+    findings = [*volume_findings(file, folder, numbers), *path_findings(file)]
     if options.recording is not None:
         run, models = _run_findings(objects, options.recording, file.name)
         findings += run
@@ -165,38 +155,6 @@ def _sr(options: argparse.Namespace) -> None:
     references = [objects.read_source(options.image)] if options.image else []
     made = objects.measurement_report(source, made_by, findings, references=references, segmentation=segmentation)
     write(options, made, "sr", {"findings": [f.name for f in findings]})
-
-
-def _volumes(objects: Any, file: Any, folder: Path, numbers: dict[str, int]) -> list[Any]:
-    import numpy as np
-
-    from fluoronav.case import read_volume
-
-    if file.labels is None:
-        return []
-    labels = read_volume(folder / file.labels)
-    voxel_ml = float(np.prod(labels.image.GetSpacing())) / 1000
-    out = []
-    for s in file.structures:
-        volume = objects.Measurement("volume_ml", int((labels.voxels == s.label).sum()) * voxel_ml)
-        out.append(objects.Finding(s.name, (volume,), structure=s.name, segment=numbers.get(s.name)))
-    return out
-
-
-def _paths(objects: Any, file: Any) -> list[Any]:
-    import numpy as np
-
-    return [
-        objects.Finding(
-            t.name,
-            (
-                objects.Measurement("length_mm", float(np.linalg.norm(np.subtract(t.entry_ct, t.target_ct)))),
-                objects.Measurement("diameter_mm", 2 * t.radius_mm),
-            ),
-            comment="Planned path, entry to target",
-        )
-        for t in file.plan
-    ]
 
 
 def _run_findings(objects: Any, recording: Path, case: str) -> tuple[list[Any], dict[str, str]]:

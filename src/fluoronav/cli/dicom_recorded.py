@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +115,8 @@ def _xa(options: argparse.Namespace) -> None:
 
     made_by = provenance(options)
     objects = dicom_objects()
+    from fluoronav.recording.acquisition import acquisition_of
+
     source = objects.read_source(options.source)
     headers, counts = [], []
     for header, picture in tqdm(frames_of(options.recording, options.first, options.last), unit="frame", disable=None):
@@ -129,29 +130,8 @@ def _xa(options: argparse.Namespace) -> None:
         counts.append(picture)
     if not headers:
         raise ValueError(f"{options.recording}: has no frame between --first and --last")
-    made = objects.xray_run(source, made_by, np.stack(counts), _acquisition(objects, headers))
+    made = objects.xray_run(source, made_by, np.stack(counts), acquisition_of(headers))
     write(options, made, "xa", {"frames": [{"frame": k + 1, "seq": h.seq} for k, h in enumerate(headers)]})
-
-
-def _acquisition(objects: Any, headers: list[Any]) -> Any:
-    first = headers[0]
-    joints = [h.joints() for h in headers]
-    known = [j for j in joints if j is not None]
-    all_known = known if len(known) == len(headers) else []
-    return objects.Acquisition(
-        bits=first.bits,
-        times_ms=tuple((h.t_acq - first.t_acq) / 1e6 for h in headers),
-        inverse=first.polarity == "inverse",
-        started=datetime.fromtimestamp(first.t_acq / 1e9, UTC).astimezone(),
-        sdd_mm=first.sdd_mm,
-        sid_mm=first.sid_mm,
-        pixel_mm=tuple(first.pixel_mm) if first.pixel_mm else None,
-        primary_deg=tuple(j.orbital_deg for j in all_known),
-        secondary_deg=tuple(j.angular_deg for j in all_known),
-        kv=first.kv,
-        ma=first.ma,
-        pulse_ms=first.pulse_ms,
-    )
 
 
 def _shown_in(options: argparse.Namespace, seq: int, image: Path) -> tuple[Any, int]:

@@ -1,4 +1,4 @@
-"""`fluoronav pacs serve|send|fetch|retry|status`."""
+"""`fluoronav pacs serve|send|fetch|retry|status`; `live` and `mark` are in `pacs_live`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+from fluoronav.cli import pacs_live
 from fluoronav.cli.arguments import add_family, add_verb, positive
 from fluoronav.cli.pacs_fetch import add_fetch
 from fluoronav.cli.reporting import missing_extra, say
@@ -44,6 +45,7 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
     send.add_argument("--to", metavar="PEER", help="peer of the site file; `results_to` by default")
     send.add_argument("--wait", type=positive, metavar="S", help="wait so many seconds for the outbox to be empty")
     add_fetch(family)
+    pacs_live.add_verbs(family)
     retry = add_verb(
         family,
         "retry",

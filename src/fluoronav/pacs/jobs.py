@@ -43,3 +43,31 @@ class Made:
     identity: Identity | None
     warnings: tuple[str, ...] = ()
     refused: str = ""
+
+
+@dataclass(frozen=True)
+class StructureJob:
+    """A case whose structures, if it has any, are to become results.
+
+    Attributes
+    ----------
+    folder : Path
+        Of the case.
+    into : Path
+        Spool of the results.
+    site : str
+        Name of this installation.
+    """
+
+    folder: Path
+    into: Path
+    key: Path
+    site: str
+
+
+@dataclass(frozen=True)
+class Structures:
+    """How many results were made of a case's structures, or why none could be."""
+
+    objects: int = 0
+    fault: str = ""

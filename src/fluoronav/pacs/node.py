@@ -28,6 +28,8 @@ from fluoronav.pacs.pseudonyms import Pseudonyms
 from fluoronav.pacs.quiet import quiet_libraries
 from fluoronav.pacs.receiver import Receiver
 from fluoronav.pacs.schedule import Schedule
+from fluoronav.pacs.spool import Spool
+from fluoronav.pacs.structure_watch import StructureWatch
 from fluoronav.pacs.workers import Workers
 from fluoronav.pacs.worklist import WorklistPoll
 from fluoronav.site.site_file import SiteFile
@@ -35,6 +37,7 @@ from fluoronav.site.site_file import SiteFile
 log = logging.getLogger(__name__)
 _LOOK_S = 0.1  # between looks at what arrives; chosen: a tenth of the settling time
 _PREFETCH_S = 60.0  # between looks at what is scheduled; chosen: cases come up by the hour
+_STRUCTURES_S = 1.0  # between looks at the cases' files; two make a file count as whole; chosen
 _SWEEP_S = 30.0  # between looks for what was broken off; chosen
 _AFTER_DISK_FAULT_S = 5.0  # chosen: a full disk is not mended sooner
 _BEAT_S = 2.0  # of the heartbeat that `pacs status` reads
@@ -77,6 +80,8 @@ class Node:
         self._fetcher = Fetcher(site, self._database, self._arrivals, associations, fetches, archives)
         self._schedule = Schedule(site, self._database, pseudonyms, identities, fetches)
         self._workers = Workers()
+        spool = Spool(folder / "structures", self._outbox, pseudonyms, site.results_to)
+        self._structures = StructureWatch(site, self._database, spool, self._workers)
         self._silence_s = site.node.network_timeout_s
         self._ended = threading.Event()
         self._threads = [
@@ -84,6 +89,9 @@ class Node:
             threading.Thread(target=self._repeat, args=(self._judge.ask, _LOOK_S), name="counter", daemon=True),
             threading.Thread(target=self._repeat, args=(self._take_in, _LOOK_S), name="intake", daemon=True),
             threading.Thread(target=self._repeat, args=(self._fetcher.work, _LOOK_S), name="fetch", daemon=True),
+            threading.Thread(
+                target=self._repeat, args=(self._structures.look, _STRUCTURES_S), name="structures", daemon=True
+            ),
             threading.Thread(target=self._repeat, args=(self._sweep, _SWEEP_S), name="sweep", daemon=True),
             threading.Thread(target=self._repeat, args=(self._beat, _BEAT_S), name="heartbeat", daemon=True),
         ]

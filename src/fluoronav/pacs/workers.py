@@ -7,12 +7,16 @@ import multiprocessing
 import multiprocessing.connection
 import os
 import threading
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from typing import TypeVar
 
-from fluoronav.pacs.jobs import Job, Made
+from fluoronav.pacs.jobs import Job, Made, StructureJob, Structures
 from fluoronav.pacs.quiet import quiet_libraries
 
+Work = TypeVar("Work")
+Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 _JOBS = 20  # after which the process is renewed, so that no library's leak grows; chosen
 _TRIES = 2  # chosen: a job that ends the process twice ends it always
@@ -24,6 +28,7 @@ class Workers:
 
     def __init__(self) -> None:
         self._pool = _pool()
+        self._one = threading.Lock()
 
     def warm(self) -> None:
         """Starts the process, so that the first series does not wait for its imports."""
@@ -31,13 +36,26 @@ class Workers:
 
     def take_in(self, job: Job) -> Made:
         """Does a job; what ends the process refuses the series."""
-        for _ in range(_TRIES):
-            try:
-                return self._pool.submit(_take_in, job).result()
-            except BrokenProcessPool:
-                log.error("the process that makes cases ended in the middle of a series; another is started")
-                self._pool = _pool()
-        return Made(None, refused="reading its images ended the process that makes cases, twice: an image is damaged")
+        made = self._done(_take_in, job)
+        return made or Made(
+            None, refused="reading its images ended the process that makes cases, twice: an image is damaged"
+        )
+
+    def structures(self, job: StructureJob) -> Structures:
+        """Makes the results of a case's structures."""
+        made = self._done(_structures, job)
+        return made or Structures(fault="reading its label map ended the process that makes cases, twice")
+
+    def _done(self, work: Callable[[Work], Result], job: Work) -> Result | None:
+        """What becomes of a job; None where it ends the process."""
+        with self._one:
+            for _ in range(_TRIES):
+                try:
+                    return self._pool.submit(work, job).result()
+                except BrokenProcessPool:
+                    log.error("the process that makes cases ended in the middle of its work; another is started")
+                    self._pool = _pool()
+        return None
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
@@ -54,6 +72,12 @@ def _take_in(job: Job) -> Made:
     from fluoronav.pacs.intake import take_in
 
     return take_in(job)
+
+
+def _structures(job: StructureJob) -> Structures:
+    from fluoronav.pacs.structures import make_results
+
+    return make_results(job)
 
 
 def _prepare() -> None:

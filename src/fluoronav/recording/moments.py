@@ -1,4 +1,4 @@
-"""Parts of a recording: its frames, the overlay of one frame, its alerts."""
+"""Parts of a recording: its frames, the overlay of one frame, its alerts, its cases."""
 
 from __future__ import annotations
 
@@ -83,6 +83,11 @@ def accepted_overlay(path: Path, seq: int | None = None) -> dict[str, Any]:
 def alerts_of(path: Path) -> list[dict[str, Any]]:
     """All alert messages, in their order."""
     return list(_maps(path, b"alert"))
+
+
+def cases_of(path: Path) -> set[str]:
+    """Ids of the cases that were loaded meanwhile."""
+    return {case for health in _maps(path, b"health") if (case := str(health.get("case") or ""))}
 
 
 def _maps(path: Path, kind: bytes) -> Iterator[dict[str, Any]]:

@@ -88,6 +88,13 @@ peers:
 
 # Where results go.
 results_to: archive
+
+# What `fluoronav pacs live` hears: the endpoints of the launch file.
+# live:
+#   out: tcp://127.0.0.1:5551
+#   frames: tcp://127.0.0.1:5550
+#   source: carm0
+#   run: true              # recorded runs are sent, too
 """
 KEY_BYTES = 32
 

@@ -9,6 +9,7 @@ import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from fluoronav.validation import first_error
+from fluoronav.wire import DEFAULT_ENDPOINTS, reaches_other_computers
 
 Workflow = Literal["plan", "compare", "archive"]
 
@@ -159,6 +160,27 @@ class Hl7(_Secured):
     idle_timeout_s: float = Field(default=3600, gt=0, le=86400, description="silence between two")
 
 
+class Live(_Part):
+    """Where a live stream is heard, and what of it becomes results."""
+
+    out: str = Field(default=DEFAULT_ENDPOINTS["out"], pattern=r"^(tcp|ipc)://.+", description="`endpoints.out`")
+    frames: str = Field(default=DEFAULT_ENDPOINTS["frames"], pattern=r"^(tcp|ipc)://.+", description="of the grabber")
+    source: str = Field(default="carm0", min_length=1, max_length=64, description="the C-arm's name on the wire")
+    marks: str = Field(
+        default="tcp://127.0.0.1:5554", pattern=r"^(tcp|ipc)://.+", description="where `pacs mark` is heard"
+    )
+    run: bool = Field(default=False, description="whether recorded runs are sent, too")
+
+    @model_validator(mode="after")
+    def _here(self) -> Live:
+        if reaches_other_computers(self.marks):
+            raise ValueError(
+                f"marks {self.marks!r} is open to other computers, and nobody is asked there who they are: "
+                "use tcp://127.0.0.1:PORT, or ipc://PATH"
+            )
+        return self
+
+
 class SiteFile(_Part):
     """The content of a site file. Paths are relative to it."""
 
@@ -175,6 +197,7 @@ class SiteFile(_Part):
     fhir: Fhir | None = None
     peers: dict[PeerName, Peer] = Field(min_length=1)
     results_to: PeerName = Field(description="peer that results go to")
+    live: Live = Live()
     _path: Path = PrivateAttr(default=Path())
 
     @property

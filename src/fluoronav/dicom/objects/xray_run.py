@@ -125,7 +125,8 @@ def _add_pixels(out: Dataset, counts: NDArray[np.uint8] | NDArray[np.uint16], ac
     """Image pixel, multi-frame, modality and VOI LUT (PS3.3 C.7.6.3, C.7.6.6, C.11)."""
     out.SamplesPerPixel, out.PhotometricInterpretation = 1, "MONOCHROME2"
     out.Rows, out.Columns = counts.shape[1:]
-    out.NumberOfFrames = len(counts)
+    if len(counts) > 1:  # with it, a single frame needs the multi-frame module's pointer to frame times, and has none
+        out.NumberOfFrames = len(counts)
     out.BitsAllocated = counts.dtype.itemsize * 8
     out.BitsStored, out.HighBit, out.PixelRepresentation = acquisition.bits, acquisition.bits - 1, 0
     out.PixelIntensityRelationship, out.PixelIntensityRelationshipSign = "LIN", -1 if acquisition.inverse else 1
