@@ -16,8 +16,8 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
         verbs,
         "pacs",
         "measure the PACS node beside a real archive (Orthanc): time to take a series and to its first results, s; "
-        "time to write segmentations, s; memory, MB; what ten crashes lose; and what it costs the live stream, ms (takes "
-        "about ten minutes)",
+        "time to write segmentations, s; memory, MB; what ten crashes lose; and what it costs the live stream, "
+        "ms (takes about ten minutes)",
         _pacs,
         "fluoronav bench pacs --json out/pacs.json",
         "fluoronav bench pacs --only receive objects",

@@ -10,10 +10,9 @@ from contextlib import contextmanager
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE, evt
-from pynetdicom._globals import DEFAULT_TRANSFER_SYNTAXES
 from pynetdicom.association import Association
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind  # type: ignore[attr-defined]
 
+from fluoronav.pacs.contexts import FIND, PDU_BYTES, PLAIN_SYNTAXES
 from fluoronav.pacs.peers import Outcome, Parcel, PeerUnreachable, Result
 from fluoronav.pacs.tls import client_context, explained
 from fluoronav.site.site_file import Dimse
@@ -24,7 +23,6 @@ _WARNINGS = {
     0xB007: "stored, though the dataset does not match its SOP class",
 }  # fmt: skip
 _MOST_CONTEXTS = 128  # PS3.8 9.3.2.2: odd numbers up to 255
-_PDU_BYTES = 131072  # chosen: as the receiver's
 
 
 class DimsePeer:
@@ -71,7 +69,7 @@ class DimsePeer:
         return None
 
     def _found(self, queries: Sequence[Dataset]) -> list[Dataset]:
-        with self._association([(StudyRootQueryRetrieveInformationModelFind, "")]) as association:
+        with self._association([(FIND, "")]) as association:
             if not association.accepted_contexts:
                 raise PeerUnreachable(f"{self._where} does not answer C-FIND, so that nothing can be made sure of")
             return [answer for query in queries for answer in self._answers(association, query)]
@@ -79,7 +77,7 @@ class DimsePeer:
     def _answers(self, association: Association, query: Dataset) -> Iterator[Dataset]:
         if not association.is_established:
             raise PeerUnreachable(f"{self._where}: the association broke")
-        for status, identifier in association.send_c_find(query, StudyRootQueryRetrieveInformationModelFind):
+        for status, identifier in association.send_c_find(query, FIND):
             code = status.get("Status")
             if code is None:
                 raise PeerUnreachable(f"{self._where}: no answer to C-FIND within {self._timeout_s:g} s")
@@ -97,9 +95,9 @@ class DimsePeer:
         dimse = self._dimse
         ae = AE(dimse.calling)
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = self._timeout_s
-        ae.maximum_pdu_size = _PDU_BYTES
+        ae.maximum_pdu_size = PDU_BYTES
         for abstract, syntax in contexts:
-            ae.add_requested_context(abstract, syntax or DEFAULT_TRANSFER_SYNTAXES)
+            ae.add_requested_context(abstract, syntax or list(PLAIN_SYNTAXES))
         tls = None
         if dimse.tls is not None:
             tls = (client_context(dimse.tls), dimse.host)

@@ -14,6 +14,7 @@ from fluoronav.lab.bench.pacs.receive import bench_receive
 from fluoronav.lab.bench.pacs.rig import check_installed
 from fluoronav.lab.bench.pacs.series import Template, template
 from fluoronav.lab.bench.pacs.stream import bench_stream
+from fluoronav.pacs.quiet import quiet_libraries
 from fluoronav.site.launch import LaunchFile
 
 PARTS = ("receive", "objects", "crash", "stream")
@@ -57,6 +58,7 @@ def bench_pacs(
     """
     if any(part in _WITH_ARCHIVE for part in parts):
         check_installed()
+    quiet_libraries()
     result: dict[str, Any] = dict.fromkeys(_FIGURES)
     with tempfile.TemporaryDirectory(prefix="fluoronav-pacs-") as name:
         folder = Path(name)

@@ -28,7 +28,7 @@ ARCHIVE = "orthanc"  # its name in the site file
 _PLUGIN = Path("/usr/share/orthanc/plugins/libOrthancDicomWeb.so")
 _PDU_BYTES = 131072  # as the node's
 _WAIT_S = 120.0  # for anything that a node or an archive does; chosen: far more than it takes
-_LOOK_S = 0.01
+_LOOK_S = 0.05  # between two questions: QIDO-RS takes the archive time, too
 _SAMPLE_S = 0.05  # between looks at memory
 _LEAST_FREE_MB = 64  # a bench may run on a small disk
 

@@ -42,6 +42,8 @@ class Sent:
 
 def send(files: Sequence[Path], port: int, called: str = "FLUORO_PLAN") -> Sent:
     """C-STORE of CT slices over one association, until all are sent or the connection breaks."""
+    # Its handlers write every message to the log.
+    _config.LOG_HANDLER_LEVEL = "none"
     # The file is not decoded and encoded again.
     _config.STORE_SEND_CHUNKED_DATASET = True
     ae = AE("STORESCU")
