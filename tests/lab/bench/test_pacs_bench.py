@@ -1,13 +1,15 @@
 """The bench of the PACS node: its parts run on a small series, against a real archive and a real node."""
 
 import pytest
+from pydicom import dcmread
 
-from fluoronav.lab.bench.pacs import bench
+from fluoronav.lab.bench.pacs import bench, stream
 from fluoronav.lab.bench.pacs.crash import bench_crash
 from fluoronav.lab.bench.pacs.objects import measure_objects
 from fluoronav.lab.bench.pacs.receive import bench_receive
-from fluoronav.lab.bench.pacs.rig import PacsBenchError, check_installed
+from fluoronav.lab.bench.pacs.rig import PacsBenchError, check_installed, until
 from fluoronav.lab.bench.pacs.series import template
+from fluoronav.site.site_file import load_site
 
 
 @pytest.fixture(scope="module")
@@ -34,9 +36,17 @@ def test_a_node_that_is_killed_loses_and_doubles_nothing(small, tmp_path):
     assert (result["lost"], result["doubled"]) == (0, 0) and len(result["crashes"]) == 2
 
 
-def test_two_series_of_one_template_are_of_two_patients(small, tmp_path):
-    from pydicom import dcmread
+def test_beside_the_stream_series_are_taken_one_after_another_and_become_cases(small, tmp_path, monkeypatch):
+    monkeypatch.setattr(stream, "_PAUSE_S", 0.1)
+    with stream._receiving(tmp_path / "node", small) as taken:
+        first = taken.value
+        until(lambda: taken.value > first, "another series")
+        site = load_site(tmp_path / "node" / "site" / "SITE.yaml")
+        until(lambda: len(list(site.cases.glob("P*"))) > 1, "two cases")
+    assert not (tmp_path / "node").exists()
 
+
+def test_two_series_of_one_template_are_of_two_patients(small, tmp_path):
     first, second = (small.write(tmp_path / str(k), k) for k in (1, 2))
     assert first.patient_id != second.patient_id and first.study != second.study
     for series in (first, second):

@@ -14,7 +14,7 @@ import numpy as np
 
 from fluoronav.case import load_case
 from fluoronav.geometry import Camera
-from fluoronav.lab.bench.pacs.rig import BenchNode, PacsBenchError
+from fluoronav.lab.bench.pacs.rig import BenchNode, PacsBenchError, until
 from fluoronav.lab.bench.pacs.sender import send_for_ever
 from fluoronav.lab.bench.pacs.series import Template
 from fluoronav.lab.latency_report import end_to_end_ms
@@ -74,8 +74,11 @@ def _run(folder: Path, kind: str, series: Template, launch: LaunchFile, frames: 
     if kind == "alone":
         return _captured(launch, frames), 0
     with _receiving(folder, series) as taken:
+        before = taken.value
         ms = _captured(launch, frames)
-        return ms, taken.value
+        if taken.value == before:
+            raise PacsBenchError("the node took no series while the stream ran: give it more --frames")
+        return ms, taken.value - before
 
 
 def _captured(launch: LaunchFile, frames: int) -> np.ndarray:
@@ -99,6 +102,7 @@ def _receiving(folder: Path, series: Template) -> Iterator[Any]:
     try:
         node.start()
         scanner.start()
+        until(lambda: taken.value, "the node takes the first series")
         yield taken
     finally:
         ended.set()
