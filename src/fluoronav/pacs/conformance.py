@@ -92,7 +92,7 @@ def _association() -> Rows:
     yield "property", "value"
     yield "application context name", "1.2.840.10008.3.1.1.1"
     yield "most associations at a time, as acceptor", f"{node['most_associations'].default}, `node.most_associations`"
-    yield "most associations at a time, as requestor", 1
+    yield "most associations at a time, as requestor", "2: one that sends, one that counts"
     yield "asynchronous operations", "none: one outstanding transaction"
     yield "maximum length of a PDU received, bytes", PDU_BYTES
     yield "implementation class UID", PYNETDICOM_IMPLEMENTATION_UID

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 from pydicom.dataset import FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from fluoronav.case import read_volume
 from fluoronav.case.file import read_case_file
@@ -104,7 +104,7 @@ def _grid(ct: sitk.Image, count: int, side: int) -> sitk.Image:
 def _slice(grid: sitk.Image, k: int, hu: np.ndarray) -> bytes:
     """One slice as a Part 10 file."""
     meta = FileMetaDataset()
-    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, f"{_ROOT}.{_NUMBER}.2.{k + 1}"
+    meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, UID(f"{_ROOT}.{_NUMBER}.2.{k + 1}")
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
     d = FileDataset("", {}, file_meta=meta, preamble=b"\0" * 128)
     d.SOPClassUID, d.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
