@@ -65,6 +65,12 @@ def test_the_node_accepts_the_stated_transfer_syntaxes_and_no_other(node, abstra
     assert {syntax for _, syntax in found} == {row[1] for row in stated("syntaxes") if row[column] == "yes"}
 
 
+def test_of_several_transfer_syntaxes_the_first_of_the_stated_ones_is_taken(node):
+    in_order = [row[1] for row in stated("syntaxes")]
+    found, _ = offered(node.port, [(CT, in_order[k:][::-1]) for k in range(len(in_order))])
+    assert {syntax for _, syntax in found} == set(in_order)
+
+
 def test_the_association_has_the_stated_properties(node):
     said = {name: value for name, value in stated("association")}
     _, acceptor = offered(node.port, [(ECHO, ["1.2.840.10008.1.2"])])
