@@ -87,10 +87,10 @@ def read_header(path: Path) -> Header:
         )
     except HeaderError:
         raise
-    except UNREADABLE as error:
-        raise HeaderError(f"the header cannot be read ({type(error).__name__})") from error
     except zlib.error as error:
         raise HeaderError("the deflated dataset is damaged") from error
+    except UNREADABLE as error:
+        raise HeaderError(f"the header cannot be read ({type(error).__name__})") from error
 
 
 def _dataset(path: Path, transfer_syntax: str, offset: int) -> Dataset:
