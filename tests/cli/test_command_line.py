@@ -57,6 +57,7 @@ def test_every_example_is_a_command_line_that_is_understood(example):
 def test_the_verbs_are_those_that_scripts_and_documents_name():
     leaves = {" ".join(n) for n, parser in VERBS.items() if not list(verbs(parser))}
     bench = {"latency", "registration", "instruments", "enhancement", "display", "engines", "faults", "peers", "start"}
+    bench |= {"pacs"}
     assert leaves >= {f"bench {b}" for b in bench} | {
         "demo", "run", "simulate", "case build", "register", "calibrate pivot", "calibrate detector", "display",
         "record", "replay", "dicom seg", "dicom sr", "dicom stl", "dicom pdf", "dicom xa", "dicom gsps", "dicom sc",

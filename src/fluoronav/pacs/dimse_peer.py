@@ -11,13 +11,9 @@ from contextlib import contextmanager
 from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE, evt
-from pynetdicom._globals import DEFAULT_TRANSFER_SYNTAXES
 from pynetdicom.association import Association
-from pynetdicom.sop_class import (
-    StudyRootQueryRetrieveInformationModelFind,  # type: ignore[attr-defined]
-    StudyRootQueryRetrieveInformationModelMove,  # type: ignore[attr-defined]
-)
 
+from fluoronav.pacs.contexts import FIND, MOVE, PDU_BYTES, PLAIN_SYNTAXES
 from fluoronav.pacs.peers import FoundSeries, FoundStudy, Landing, Outcome, Parcel, PeerUnreachable, Result, Wanted
 from fluoronav.pacs.tls import client_context, explained
 from fluoronav.site.site_file import Dimse
@@ -35,7 +31,6 @@ _STUDY_KEYS = (
 _PENDING = (0xFF00, 0xFF01)
 _DESTINATION_UNKNOWN = 0xA801  # PS3.4 C.4.2.1.5
 _MOST_CONTEXTS = 128  # PS3.8 9.3.2.2: odd numbers up to 255
-_PDU_BYTES = 131072  # chosen: as the receiver's
 
 
 class DimsePeer:
@@ -115,12 +110,11 @@ class DimsePeer:
     def retrieve(self, series: FoundSeries, landing: Landing) -> None:
         """C-MOVE to our own AE; the instances come to the receiver."""
         query = _query("SERIES", StudyInstanceUID=series.study, SeriesInstanceUID=series.series)
-        model = StudyRootQueryRetrieveInformationModelMove
-        with self._association([(model, "")]) as association:
+        with self._association([(MOVE, "")]) as association:
             if not association.accepted_contexts:
                 raise PeerUnreachable(f"{self._where} does not answer C-MOVE")
             begun_s = time.monotonic()
-            for status, _ in association.send_c_move(query, landing.title, model):
+            for status, _ in association.send_c_move(query, landing.title, MOVE):
                 code = status.get("Status")
                 landing.moving()
                 if code is None and time.monotonic() - begun_s < self._timeout_s:
@@ -154,9 +148,7 @@ class DimsePeer:
         """The answers to C-FIND in an information model."""
         return self._found([query], model)
 
-    def _found(
-        self, queries: Sequence[Dataset], model: str = StudyRootQueryRetrieveInformationModelFind
-    ) -> list[Dataset]:
+    def _found(self, queries: Sequence[Dataset], model: str = FIND) -> list[Dataset]:
         with self._association([(model, "")]) as association:
             if not association.accepted_contexts:
                 raise PeerUnreachable(f"{self._where} does not answer C-FIND of this kind, so that nothing is known")
@@ -183,9 +175,9 @@ class DimsePeer:
         dimse = self._dimse
         ae = AE(dimse.calling)
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = self._timeout_s
-        ae.maximum_pdu_size = _PDU_BYTES
+        ae.maximum_pdu_size = PDU_BYTES
         for abstract, syntax in contexts:
-            ae.add_requested_context(abstract, syntax or DEFAULT_TRANSFER_SYNTAXES)
+            ae.add_requested_context(abstract, syntax or PLAIN_SYNTAXES)
         tls = None
         if dimse.tls is not None:
             tls = (client_context(dimse.tls), dimse.host)

@@ -13,16 +13,15 @@ from pathlib import Path
 from typing import cast
 
 from pydicom.dataset import Dataset
-from pynetdicom import AE, AllStoragePresentationContexts, _config, evt
-from pynetdicom._globals import ALL_TRANSFER_SYNTAXES
+from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.dimse_primitives import C_STORE
 from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.sop_class import StudyRootQueryRetrieveInformationModelFind, Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import ThreadedAssociationServer
 
 from fluoronav.pacs.arrivals import Arrivals, Verdict
 from fluoronav.pacs.associations import OpenAssociations
+from fluoronav.pacs.contexts import PDU_BYTES, accepted
 from fluoronav.pacs.database import Database
 from fluoronav.pacs.find import Finder
 from fluoronav.pacs.header import HeaderError, read_header
@@ -33,7 +32,6 @@ from fluoronav.site.site_file import Node
 log = logging.getLogger(__name__)
 # Statuses of C-STORE: PS3.4 B.2.3 and PS3.7 annex C.
 SUCCESS, OUT_OF_RESOURCES, NO_MATCH, CANNOT_UNDERSTAND, UNABLE = 0x0000, 0xA700, 0xA900, 0xC000, 0xC001
-_PDU_BYTES = 131072  # chosen: 78 slices in half the time of the default of 16 kB
 _COMMENT_CHARS = 64  # of ErrorComment (LO)
 # Connections that are no association yet, or none any more, beside the associations; chosen.
 _MORE_CONNECTIONS = 64
@@ -80,11 +78,9 @@ class Receiver:
         ae.maximum_associations = node.most_associations + _MORE_CONNECTIONS
         ae.acse_timeout = node.acse_timeout_s
         ae.network_timeout = ae.dimse_timeout = node.network_timeout_s
-        ae.maximum_pdu_size = _PDU_BYTES
-        for context in AllStoragePresentationContexts:
-            ae.add_supported_context(context.abstract_syntax, ALL_TRANSFER_SYNTAXES)  # type: ignore[arg-type]
-        ae.add_supported_context(Verification)
-        ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+        ae.maximum_pdu_size = PDU_BYTES
+        for abstract, syntaxes in accepted().items():
+            ae.add_supported_context(abstract, list(syntaxes))
         try:
             server = ae.make_server(
                 (node.host, node.port),

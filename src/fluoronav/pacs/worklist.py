@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta, timezone
 
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pynetdicom.sop_class import ModalityWorklistInformationFind  # type: ignore[attr-defined]
 
+from fluoronav.pacs.contexts import WORKLIST
 from fluoronav.pacs.database import Database
 from fluoronav.pacs.dimse_peer import DimsePeer
 from fluoronav.pacs.identities import PatientRecord
@@ -48,7 +48,7 @@ class WorklistPoll:
     def poll(self) -> None:
         """Asks once; what the worklist does not name any more is cancelled."""
         try:
-            answers = self._peer.answers(self._query(), ModalityWorklistInformationFind)
+            answers = self._peer.answers(self._query(), WORKLIST)
         except (PeerUnreachable, TlsError) as error:
             log.warning("the worklist gives no answer: %s", error)
             self._database.count("worklist without an answer")

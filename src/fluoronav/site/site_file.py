@@ -43,7 +43,7 @@ class Tls(_Part):
 
 
 class _Secured(_Part):
-    tls: Tls | None = None
+    tls: Tls | None = Field(default=None, description="certificates of TLS: `certificate`, `key`, `ca`")
     insecure: bool = Field(default=False, description="whether to speak without TLS")
 
     @model_validator(mode="after")
@@ -57,10 +57,10 @@ class Node(_Secured):
     """Where this node listens for DICOM, and from whom it takes what."""
 
     host: str = Field(default="127.0.0.1", description="address to listen on; 0.0.0.0 is all of them")
-    port: Port = 11112
+    port: Port = Field(default=11112, description="TCP port to listen on")
     titles: dict[Title, Workflow] = Field(min_length=1, description="our AE titles and what each starts")
     callers: tuple[Title, ...] = Field(min_length=1, description="AE titles that may call")
-    most_associations: int = Field(default=16, ge=1, le=256)
+    most_associations: int = Field(default=16, ge=1, le=256, description="at a time")
     acse_timeout_s: float = Field(default=5, gt=0, le=60, description="for a connection to become an association")
     network_timeout_s: float = Field(default=30, gt=0, le=600, description="silence after which one is ended")
     least_free_mb: int = Field(default=2048, ge=1, description="free disk below which nothing is taken")
@@ -77,10 +77,10 @@ class Series(_Part):
 class Dimse(_Secured):
     """A peer that is spoken to by C-STORE and C-FIND."""
 
-    host: str
-    port: Port = 104
-    called: Title
-    calling: Title = "FLUORONAV"
+    host: str = Field(description="its name or address")
+    port: Port = Field(default=104, description="its TCP port")
+    called: Title = Field(description="its AE title")
+    calling: Title = Field(default="FLUORONAV", description="our AE title, which it must know")
 
 
 class Web(_Part):
@@ -184,7 +184,7 @@ class Live(_Part):
 class SiteFile(_Part):
     """The content of a site file. Paths are relative to it."""
 
-    name: str = Field(min_length=1, max_length=64)
+    name: str = Field(min_length=1, max_length=64, description="name of the site")
     folder: Path = Field(default=Path("node"), description="what the node keeps: its database, what came, what waits")
     cases: Path = Field(default=Path("cases"), description="the case store")
     key: Path = Field(default=Path("site.key"), description="what pseudonyms are made and names are sealed with")

@@ -1,0 +1,1 @@
+"""`fluoronav bench pacs`: the node beside a real archive."""
