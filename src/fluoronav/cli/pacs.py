@@ -11,9 +11,8 @@ import threading
 import time
 from pathlib import Path
 
-from fluoronav.cli import pacs_live
+from fluoronav.cli import pacs_fetch, pacs_live
 from fluoronav.cli.arguments import add_family, add_verb, positive
-from fluoronav.cli.pacs_fetch import add_fetch
 from fluoronav.cli.reporting import missing_extra, say
 from fluoronav.paths import write_json
 
@@ -44,7 +43,7 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
     send.add_argument("--site", type=Path, default=Path("SITE.yaml"), metavar="FILE", help="site file")
     send.add_argument("--to", metavar="PEER", help="peer of the site file; `results_to` by default")
     send.add_argument("--wait", type=positive, metavar="S", help="wait so many seconds for the outbox to be empty")
-    add_fetch(family)
+    pacs_fetch.add_verbs(family)
     pacs_live.add_verbs(family)
     retry = add_verb(
         family,

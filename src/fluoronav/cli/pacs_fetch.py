@@ -17,7 +17,7 @@ _LOOK_S = 0.2
 _SAY_S = 2.0  # between lines of progress; chosen
 
 
-def add_fetch(family: argparse._SubParsersAction) -> None:
+def add_verbs(family: argparse._SubParsersAction) -> None:
     """Adds the verb to its family."""
     fetch = add_verb(
         family,
