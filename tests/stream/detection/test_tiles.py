@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from fluoronav.stream.detection.network_input import MAP_PX
@@ -13,14 +13,16 @@ MS = 1_000_000
 
 
 @given(st.floats(0, MAP_PX - 1), st.floats(0, MAP_PX - 1))
+@example(58.5, 0.0)
+@example(0.0, 68.5)
 def test_every_place_of_the_maps_is_proposed_and_written_by_a_tile(x, y):
     shown = tiles_at(x, y)
     assert shown
     for k in shown:
-        rows, cols = TILES[k].written
-        # A peak is compared with three pixels to each side, which this look has filled as well.
-        assert max(rows.start, 0) <= max(y - 3, 0) and min(y + 3, MAP_PX - 1) <= rows.stop
-        assert max(cols.start, 0) <= max(x - 3, 0) and min(x + 3, MAP_PX - 1) <= cols.stop
+        # A peak's pixel is compared with three to each side, which this look has filled as well.
+        for at, filled in zip((y, x), TILES[k].written, strict=True):
+            pixel = int(np.floor(at + 0.5))
+            assert filled.start <= max(pixel - 3, 0) and min(pixel + 3, MAP_PX - 1) < filled.stop
 
 
 @pytest.mark.parametrize("tile", TILES)
