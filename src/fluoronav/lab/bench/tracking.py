@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.case import Case, load_case
-from fluoronav.geometry import Camera
+from fluoronav.geometry import Camera, rotation_distance_deg
 from fluoronav.lab import machine
 from fluoronav.lab.bench.subjects import errors_mm
 from fluoronav.lab.simulation.sequence import Sequence, load_or_render
@@ -126,7 +126,7 @@ def _track(
         across, turn, bound = np.nan, np.nan, np.nan
         if found is not None:
             across = errors_mm(found.T_camera_ct, truth, target)[1]
-            turn, bound = _turn_deg(found.T_camera_ct, truth), found.tre_image_mm
+            turn, bound = rotation_distance_deg(found.T_camera_ct, truth), found.tre_image_mm
         rows.append((
             ms, wall_ms, across, bound, turn, found is not None and found.age == 0, frame.status == "tracking",
             keyframes.rendered_in_frames > in_frames, keyframes.rendered_beside > beside, keyframes.error_mm,
@@ -138,11 +138,6 @@ def _track(
     ms, wall_ms, across, bound, turn, measured, tracking, in_frame, beside, model_error = columns
     flags = [column.astype(bool) for column in (measured, tracking, in_frame, beside)]
     return TrackingRun(ms, wall_ms, across, bound, turn, flags[0], flags[1], flags[2], flags[3], model_error)
-
-
-def _turn_deg(T: Float, truth: Float) -> float:
-    trace = np.clip((np.trace(T[:3, :3] @ truth[:3, :3].T) - 1) / 2, -1, 1)
-    return float(np.degrees(np.arccos(trace)))
 
 
 def _summary(run: TrackingRun, fps: float) -> dict[str, Any]:

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-import sys
 from enum import Enum
-from pathlib import Path
 
+from fluoronav import state_diagram
 from fluoronav.stream.frame import Status
 
 
@@ -65,7 +64,6 @@ _WORDS: dict[State, Status] = {
     State.DEGRADED: "degraded",
     State.LOST: "lost",
 }
-_BEGIN, _END = "<!-- states -->", "<!-- end -->"
 
 
 class StateMachine:
@@ -98,25 +96,10 @@ class StateMachine:
         self.state = to
 
 
-def mermaid() -> str:
-    """The table as a Mermaid state diagram; events that change nothing are left out."""
-    arrows: dict[tuple[State, State], list[str]] = {}
-    for (state, event), to in TRANSITIONS.items():
-        if state is not to:
-            arrows.setdefault((state, to), []).append(event.name.lower().replace("_", " "))
-    lines = ["stateDiagram-v2", f"    [*] --> {State.SEARCHING.value}"]
-    lines += [f"    {a.value} --> {b.value}: {', '.join(events)}" for (a, b), events in arrows.items()]
-    return "\n".join(lines)
-
-
 def rendered(page: str) -> str:
     """A page with the diagram and the events between its markers."""
-    events = "\n".join(f"| {e.name.lower().replace('_', ' ')} | {e.value} |" for e in Event)
-    block = f"```mermaid\n{mermaid()}\n```\n\n| event | meaning |\n| --- | --- |\n{events}"
-    before, rest = page.split(_BEGIN, 1)
-    return f"{before}{_BEGIN}\n{block}\n{_END}{rest.split(_END, 1)[1]}"
+    return state_diagram.rendered(page, TRANSITIONS, State.SEARCHING.value)
 
 
 if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    path.write_text(rendered(path.read_text(encoding="utf-8")), encoding="utf-8")
+    state_diagram.renew(rendered)
