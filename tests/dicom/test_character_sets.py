@@ -35,6 +35,7 @@ def named(path, name, declared):
         ("Müller".encode("latin-1"), None, "Müller", "is absent: its texts are read as Latin-1"),
         (YAMADA, None, "山田^太郎", "is absent: its texts are read as Japanese"),
         ("山田".encode(), b"ISO_IR 999", "山田", "is ISO_IR 999, which does not exist: its texts are read as UTF-8"),
+        ("Müller".encode(), b"ISO_IR 6", "Müller", "which its texts are not in: its texts are read as UTF-8"),
         ("Müller^A".encode("latin-1"), b"ISO_IR 192", "Müller^A", "which its texts are not in"),
         (b"Meier", None, "Meier", ""),
     ],

@@ -15,15 +15,16 @@ from pydicom.dataelem import RawDataElement
 from pydicom.valuerep import CUSTOMIZABLE_CHARSET_VR, TEXT_VR_DELIMS
 
 _ESCAPE, _JAPANESE = 0x1B, b"\x1b$B"  # ISO 2022: begins another character set; JIS X 0208
+_ASCII = frozenset({"", "ISO_IR 6", "ISO 2022 IR 6"})  # the default repertoire, which pydicom reads as Latin-1
 _REPLACED = "\ufffd"  # what pydicom puts where letters cannot be decoded
 
 
-def mend_character_set(dataset: pydicom.FileDataset) -> str:
+def mend_character_set(dataset: pydicom.Dataset) -> str:
     """Makes SpecificCharacterSet the one that the texts are in.
 
     Parameters
     ----------
-    dataset : pydicom.FileDataset
+    dataset : pydicom.Dataset
         As read, before any text was decoded. It is changed where its character set is absent or wrong.
 
     Returns
@@ -72,6 +73,8 @@ def _texts(dataset: pydicom.Dataset) -> list[bytes]:
 
 
 def _decodes(texts: list[bytes], terms: list[str]) -> bool:
+    if _ASCII.issuperset(terms) and not all(map(bytes.isascii, texts)):
+        return False
     try:
         encodings = convert_encodings(terms)
         return not any(_REPLACED in decode_bytes(value, encodings, TEXT_VR_DELIMS) for value in texts)

@@ -14,13 +14,12 @@ from pathlib import Path
 import numpy as np
 import yaml
 from pydicom import dcmread
-from pydicom.charset import convert_encodings
 from pydicom.dataset import FileDataset
 
 from fluoronav.case import CaseError, load_case
+from fluoronav.dicom.character_sets import mend_character_set
 from fluoronav.dicom.errors import DicomError
 from fluoronav.dicom.slices import opened_file, slices_of
-from fluoronav.pacs.character_sets import character_set
 from fluoronav.pacs.deidentify import deidentify
 from fluoronav.pacs.files import made_folder, sync_file, sync_folder, written
 from fluoronav.pacs.identities import PATIENT, STUDY, Identity, module_of
@@ -94,10 +93,7 @@ def _slices(job: Job, pseudonyms: Pseudonyms, ct: Path) -> tuple[Identity | None
 
 def _decoded(dataset: FileDataset) -> FileDataset:
     """The dataset with its texts read in the character set that they are in, and declared as UTF-8."""
-    names = character_set(dataset)
-    implicit, little = dataset.original_encoding
-    dataset.set_original_encoding(implicit, little, convert_encodings(names))
-    dataset.SpecificCharacterSet = names
+    mend_character_set(dataset)
     dataset.decode()
     dataset.SpecificCharacterSet = "ISO_IR 192"
     return dataset

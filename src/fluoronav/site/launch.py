@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import platformdirs
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -21,6 +20,7 @@ from pydantic import (
 
 from fluoronav.imaging.inference import InferenceSettings
 from fluoronav.site.audit import audit_folder
+from fluoronav.site.yaml_file import read_mapping
 from fluoronav.validation import first_error
 from fluoronav.wire import DEFAULT_ENDPOINTS, reaches_other_computers
 
@@ -144,14 +144,7 @@ def load_launch(path: str | Path, **instead: Any) -> LaunchFile:
     LaunchError
     """
     path = Path(path)
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise LaunchError(f"{path}: cannot be read: {error}") from error
-    except yaml.YAMLError as error:
-        raise LaunchError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise LaunchError(f"{path}: must hold a mapping of keys, not {type(content).__name__}")
+    content = read_mapping(path, LaunchError)
     try:
         launch = LaunchFile.model_validate(content | instead)
     except ValidationError as error:

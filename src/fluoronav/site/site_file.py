@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
+from fluoronav.site.yaml_file import read_mapping
 from fluoronav.validation import first_error
 from fluoronav.wire import DEFAULT_ENDPOINTS, reaches_other_computers
 
@@ -226,14 +226,7 @@ def load_site(path: str | Path) -> SiteFile:
     SiteError
     """
     path = Path(path)
-    try:
-        content: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise SiteError(f"{path}: cannot be read: {error}; `fluoronav site init` writes one") from error
-    except yaml.YAMLError as error:
-        raise SiteError(f"{path}: is not valid YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(content, dict):
-        raise SiteError(f"{path}: must hold a mapping of keys, not {type(content).__name__}")
+    content = read_mapping(path, SiteError, "`fluoronav site init` writes one")
     try:
         site = SiteFile.model_validate(content)
     except ValidationError as error:

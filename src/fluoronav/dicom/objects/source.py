@@ -12,7 +12,7 @@ import pydicom
 from pydicom.uid import UID
 
 from fluoronav.dicom.errors import DicomError
-from fluoronav.dicom.objects.charset import with_believed_charset
+from fluoronav.dicom.objects.charset import with_mended_charset
 from fluoronav.dicom.slices import opened_file
 
 _NEEDED_UIDS = {
@@ -130,7 +130,7 @@ def source_of(datasets: Iterable[pydicom.Dataset], name: str) -> Source:
     DicomError
         A UID is missing or invalid; PatientID is missing; two patients, studies, series or instances with one UID.
     """
-    found = [with_believed_charset(d) for d in datasets]
+    found = [with_mended_charset(d) for d in datasets]
     if not found:
         raise DicomError(f"{name}: holds no DICOM image")
     for dataset in found:
