@@ -6,11 +6,15 @@ import sys
 from collections.abc import Callable, Mapping
 from enum import Enum
 from pathlib import Path
+from typing import TypeVar
+
+State = TypeVar("State", bound=Enum)
+Event = TypeVar("Event", bound=Enum)
 
 _BEGIN, _END = "<!-- states -->", "<!-- end -->"
 
 
-def rendered(page: str, transitions: Mapping[tuple[Enum, Enum], Enum], first: str) -> str:
+def rendered(page: str, transitions: Mapping[tuple[State, Event], State], first: str) -> str:
     """A page with the diagram and the events between its markers.
 
     Parameters
@@ -22,7 +26,7 @@ def rendered(page: str, transitions: Mapping[tuple[Enum, Enum], Enum], first: st
     first : str
         The arrow's end where the diagram begins: a state, and what leads to it where that is no event of the table.
     """
-    arrows: dict[tuple[Enum, Enum], list[str]] = {}
+    arrows: dict[tuple[State, State], list[str]] = {}
     for (state, event), to in transitions.items():
         if state is not to:
             arrows.setdefault((state, to), []).append(_spoken(event))

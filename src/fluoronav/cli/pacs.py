@@ -42,7 +42,7 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
     send.add_argument("files", nargs="+", type=Path, help="DICOM files, or folders with all below them")
     send.add_argument("--site", type=Path, default=Path("SITE.yaml"), metavar="FILE", help="site file")
     send.add_argument("--to", metavar="PEER", help="peer of the site file; `results_to` by default")
-    send.add_argument("--wait", type=positive, metavar="S", help="wait so many seconds for the outbox to be empty")
+    send.add_argument("--wait", type=positive, metavar="S", help="wait for the outbox to be empty, at most S seconds")
     pacs_fetch.add_verbs(family)
     pacs_live.add_verbs(family)
     retry = add_verb(

@@ -34,7 +34,7 @@ def add_verbs(family: argparse._SubParsersAction) -> None:
     what.add_argument("--study", metavar="UID", help="StudyInstanceUID; all CT series of it")
     fetch.add_argument("--issuer", default="", metavar="NAME", help="issuer of the PatientID; the site's by default")
     fetch.add_argument("--from", dest="peer", metavar="PEER", help="peer of the site file; `fetch.peer` by default")
-    fetch.add_argument("--wait", type=positive, default=600.0, metavar="S", help="wait at most so many seconds")
+    fetch.add_argument("--wait", type=positive, default=600.0, metavar="S", help="seconds to wait at most")
     fetch.add_argument(
         "--json",
         type=Path,

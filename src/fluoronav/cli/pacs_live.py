@@ -39,7 +39,7 @@ def add_verbs(family: argparse._SubParsersAction) -> None:
         "--accepted-by", default="", metavar="NAME", help="person who accepts it, FAMILY^GIVEN; without it, a DRAFT"
     )
     mark.add_argument("--organization", default="", metavar="NAME", help="that person's organization")
-    mark.add_argument("--wait", type=positive, default=30.0, metavar="S", help="wait so many seconds for the answer")
+    mark.add_argument("--wait", type=positive, default=30.0, metavar="S", help="seconds to wait for the answer")
 
 
 def _live(options: argparse.Namespace) -> None:

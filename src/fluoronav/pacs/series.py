@@ -25,10 +25,8 @@ class Event(Enum):
     INSTANCE = "an instance came that was not here"
     COUNTED = "as many instances are here as an archive counts"
     RELEASED = "its associations were released, and no slice is missing between those that are here"
-    QUIET_WHOLE = (
-        "quiet for so long that it is judged anyway: no slice is missing; flagged, since none said that it ended"
-    )
-    QUIET_GAP = "quiet for so long that it is judged anyway: slices are missing"
+    QUIET_WHOLE = "no instance for `series.quiet_s`, no slice is missing; flagged, since nothing said that it ended"
+    QUIET_GAP = "no instance for `series.quiet_s`, and slices are missing"
     UNUSABLE = "complete, and no case can be made of it; the reason is kept"
     RETRIED = "a person has it judged anew"
 

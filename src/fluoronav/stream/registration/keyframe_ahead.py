@@ -81,11 +81,6 @@ class KeyframeAhead:
         self._waited, self._lag = 0, SETTINGS.first_lag
         self._T_before: Float | None = None
 
-    @property
-    def pending(self) -> bool:
-        """Whether a keyframe is being rendered."""
-        return self._pending is not None
-
     def begin(self) -> None:
         """A pose has just been found: nothing is known of its motion."""
         self._T_before = None

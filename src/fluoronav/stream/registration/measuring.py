@@ -86,11 +86,6 @@ class PoseMeasurement:
         """Why it does not run on what was asked for; empty when it does."""
         return self._steps.fault if isinstance(self._steps, GraphBackend) else ""
 
-    @property
-    def busy_beside(self) -> bool:
-        """Whether a keyframe is being rendered."""
-        return self._ahead.pending
-
     def begin(self) -> None:
         """A pose has just been found."""
         self.settling = SETTINGS.settling_frames
