@@ -11,9 +11,9 @@ from enum import Enum
 from pathlib import Path
 from sqlite3 import Connection, Row
 
+from fluoronav.durable import digest_from, made_folder, moved, sync_file
 from fluoronav.pacs.completeness import missing_slices
 from fluoronav.pacs.database import Database
-from fluoronav.pacs.files import digest_from, made_folder, moved, sync_file
 from fluoronav.pacs.header import Header, HeaderError, read_header
 from fluoronav.pacs.pseudonyms import Pseudonyms
 from fluoronav.pacs.series import Event, State, after

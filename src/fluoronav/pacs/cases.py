@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from sqlite3 import Row
 
+from fluoronav.durable import made_folder, sync_folder
 from fluoronav.pacs.arrivals import Arrivals
 from fluoronav.pacs.database import Database
-from fluoronav.pacs.files import made_folder, sync_folder
 from fluoronav.pacs.identities import Identities
 from fluoronav.pacs.jobs import Job, Made
 from fluoronav.pacs.series import Event, State

@@ -20,8 +20,8 @@ from fluoronav.case import CaseError, load_case
 from fluoronav.dicom.character_sets import mend_character_set
 from fluoronav.dicom.errors import DicomError
 from fluoronav.dicom.slices import opened_file, slices_of
+from fluoronav.durable import made_folder, sync_file, sync_folder, written
 from fluoronav.pacs.deidentify import deidentify
-from fluoronav.pacs.files import made_folder, sync_file, sync_folder, written
 from fluoronav.pacs.identities import PATIENT, STUDY, Identity, module_of
 from fluoronav.pacs.jobs import Job, Made
 from fluoronav.pacs.pseudonyms import Pseudonyms

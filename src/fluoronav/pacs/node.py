@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
+from fluoronav.durable import made_folder
 from fluoronav.pacs.archives import archive
 from fluoronav.pacs.arrivals import Arrivals
 from fluoronav.pacs.associations import OpenAssociations
@@ -17,7 +18,6 @@ from fluoronav.pacs.delivery import Delivery
 from fluoronav.pacs.fetcher import Fetcher
 from fluoronav.pacs.fetches import Fetches
 from fluoronav.pacs.fhir import FhirPoll
-from fluoronav.pacs.files import made_folder
 from fluoronav.pacs.find import Finder
 from fluoronav.pacs.identities import Identities
 from fluoronav.pacs.judge import Judge

@@ -16,8 +16,8 @@ from sqlite3 import Row
 from pydicom import dcmread
 from tenacity import RetryCallState, Retrying, wait_exponential, wait_random
 
+from fluoronav.durable import digest_from, made_folder, moved, sync_file
 from fluoronav.pacs.database import Database
-from fluoronav.pacs.files import digest_from, made_folder, moved, sync_file
 from fluoronav.pacs.header import HeaderError, read_header
 from fluoronav.pacs.identities import Identities
 from fluoronav.pacs.peers import Outcome, Parcel, Result

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from fluoronav.pacs.files import made_folder, sync_file, sync_folder
+from fluoronav.durable import made_folder, sync_file, sync_folder
 from fluoronav.pacs.outbox import Outbox, OutboxError
 from fluoronav.pacs.pseudonyms import Pseudonyms
 

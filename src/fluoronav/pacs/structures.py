@@ -16,7 +16,7 @@ from fluoronav.case.file import CaseFile, read_case_file
 from fluoronav.case.findings import labels_on, path_findings, volume_findings
 from fluoronav.dicom import objects
 from fluoronav.dicom.objects import Producer, Provenance, Segment
-from fluoronav.pacs.files import written
+from fluoronav.durable import written
 from fluoronav.pacs.jobs import StructureJob, Structures
 from fluoronav.pacs.pseudonyms import Pseudonyms
 from fluoronav.pacs.spool import keep

@@ -1,0 +1,21 @@
+"""`fluoronav plan`: one module per verb."""
+
+from __future__ import annotations
+
+import argparse
+
+from fluoronav.cli.arguments import add_family
+
+# In the order of the help text.
+_MODULES = ()
+
+
+def add_verbs(verbs: argparse._SubParsersAction) -> None:
+    family = add_family(
+        verbs,
+        "plan",
+        "plan before surgery: segment a CT, measure it, propose screws, check and export the plan",
+        "fluoronav plan segment ct/ --engine atlas --out case/",
+    )
+    for module in _MODULES:
+        module.add_verbs(family)

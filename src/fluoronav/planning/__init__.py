@@ -1,0 +1,1 @@
+"""Preoperative planning: segmentation, measurements, simulated surgery, and the plan that guidance loads."""

@@ -1,0 +1,1 @@
+"""The plan: its schema and its file."""

@@ -1,0 +1,148 @@
+"""Revisions of a segmentation: immutable folders below ``segmentation/``, each with its label map and its record."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from pathlib import Path
+
+import SimpleITK as sitk
+
+from fluoronav.durable import made_folder, sync_file, sync_folder, written
+from fluoronav.planning.plan.hashes import volume_hash
+from fluoronav.planning.segmentation.engine import SegmentedStructure
+
+_LABELS, _RECORD = "labels.nii.gz", "revision.json"
+
+
+class RevisionError(ValueError):
+    """A revision that cannot be read or made; the text says why."""
+
+
+class Conflict(RevisionError):
+    """Somebody else made a revision meanwhile; `newest` is its number."""
+
+    def __init__(self, newest: int, parent: int) -> None:
+        super().__init__(f"revision {newest} was made meanwhile, after revision {parent}: load it and edit again")
+        self.newest = newest
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One state of a case's segmentation; it is never changed.
+
+    Attributes
+    ----------
+    number : int
+        From 1.
+    parent : int
+        Number of the revision before; 0 for none.
+    author : str
+        Engine, or user.
+    made : str
+        ISO 8601 with time zone.
+    ct_hash, labels_hash : str
+        By :func:`fluoronav.planning.plan.hashes.volume_hash`.
+    structures : tuple of SegmentedStructure
+    note : str
+    """
+
+    number: int
+    parent: int
+    author: str
+    made: str
+    ct_hash: str
+    labels_hash: str
+    structures: tuple[SegmentedStructure, ...]
+    note: str = ""
+
+
+class Revisions:
+    """The revisions of one case.
+
+    Parameters
+    ----------
+    case : Path
+        The case's folder.
+    """
+
+    def __init__(self, case: Path) -> None:
+        self.folder = case / "segmentation"
+
+    def numbers(self) -> list[int]:
+        """Numbers of all revisions, ascending."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdigit())
+
+    def newest(self) -> Revision | None:
+        """The last revision; None where there is none."""
+        numbers = self.numbers()
+        return self.read(numbers[-1]) if numbers else None
+
+    def read(self, number: int) -> Revision:
+        """The record of a revision.
+
+        Raises
+        ------
+        RevisionError
+        """
+        path = self.folder / f"{number:04d}" / _RECORD
+        try:
+            content = json.loads(path.read_bytes())
+            structures = tuple(SegmentedStructure(**s) for s in content.pop("structures"))
+            return Revision(structures=structures, **content)
+        except (OSError, ValueError, TypeError, LookupError) as error:
+            raise RevisionError(f"{path}: cannot be read as a revision of a segmentation: {error}") from error
+
+    def labels_path(self, number: int) -> Path:
+        """The label map of a revision."""
+        return self.folder / f"{number:04d}" / _LABELS
+
+    def add(
+        self,
+        labels: sitk.Image,
+        structures: tuple[SegmentedStructure, ...],
+        *,
+        author: str,
+        ct_hash: str,
+        parent: int,
+        note: str = "",
+    ) -> Revision:
+        """Adds a revision; it is on the disk as a whole when this returns, or not there at all.
+
+        Raises
+        ------
+        Conflict
+            `parent` is not the newest revision.
+        OSError
+        """
+        made_folder(self.folder)
+        with self._locked():
+            numbers = self.numbers()
+            newest = numbers[-1] if numbers else 0
+            if newest != parent:
+                raise Conflict(newest, parent)
+            made = datetime.now().astimezone().isoformat(timespec="seconds")
+            revision = Revision(newest + 1, parent, author, made, ct_hash, volume_hash(labels), structures, note)
+            part = self.folder / f".{revision.number:04d}"
+            shutil.rmtree(part, ignore_errors=True)
+            made_folder(part)
+            sitk.WriteImage(labels, str(part / _LABELS), useCompression=True)
+            sync_file(part / _LABELS)
+            written(part / _RECORD, json.dumps(asdict(revision), indent=1).encode())
+            os.replace(part, self.folder / f"{revision.number:04d}")
+            sync_folder(self.folder)
+            return revision
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        with (self.folder / ".lock").open("wb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield

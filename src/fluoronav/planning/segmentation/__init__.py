@@ -1,0 +1,1 @@
+"""Segmentation of a CT: engines behind one interface, and what they return."""

@@ -1,0 +1,1 @@
+"""The workspace: the page on which a plan is made and reviewed."""
