@@ -21,6 +21,7 @@ from fluoronav.cli import (
     engines,
     kernels,
     pacs,
+    plan,
     recording,
     register,
     run,
@@ -43,7 +44,7 @@ Lengths are in mm, angles in degrees, times in the unit that their name ends wit
 _EPILOG = "`fluoronav VERB --help` describes the options of a verb and gives examples."
 # In the order of the help text.
 _MODULES = (
-    demo, run, simulate, case, dicom, register, calibrate, display, recording, audit, bridge, pacs, site, engines,
+    demo, run, simulate, case, plan, dicom, register, calibrate, display, recording, audit, bridge, pacs, site, engines,
     kernels, status, bench,
 )  # fmt: skip
 

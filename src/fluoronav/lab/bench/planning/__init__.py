@@ -1,0 +1,1 @@
+"""`fluoronav bench planning`: one module per part, each with `measure` and `table`."""
