@@ -1,0 +1,100 @@
+// Work in the background: segment, measure, propose screws, check, views, export; with its progress.
+
+import { fileAddress, get, post, remove, upload } from "./api.js";
+import { $, asked, el, percent, say, tried } from "./dom.js";
+
+const WORDS = { segment: "Segmentation", measure: "Measurements", screws: "Screws", check: "Check", views: "Views", export: "Export" };
+const TARGETS = { case: "Case for the guidance (case.yaml)", stl: "STL, mm, LPS", "3mf": "3MF, mm", slicer: "3D Slicer scene", dicom: "DICOM (SEG, SR, STL)" };
+
+export class Jobs {
+  constructor(view) {
+    this.view = view;
+    this.all = [];
+    this.seen = new Set();
+    view.jobs = this;
+  }
+
+  take(jobs) {
+    const ended = this.first === false ? jobs.filter((j) => j.state !== "running" && !this.seen.has(j.job)) : [];
+    if (this.first !== false) this.first = false;
+    for (const job of jobs) if (job.state !== "running") this.seen.add(job.job);
+    this.all = jobs;
+    for (const job of ended) {
+      if (job.state === "done") say(`${WORDS[job.kind] ?? job.kind}: done.${job.text ? ` ${job.text}` : ""}`);
+      if (job.state === "failed") say(`${WORDS[job.kind] ?? job.kind} failed: ${job.error}`, "error");
+    }
+    if (ended.some((j) => j.state === "done")) tried(() => this.#ended(ended));
+    const running = jobs.find((j) => j.state === "running");
+    $("progress").hidden = !running;
+    if (running) {
+      $("progress").querySelector("i").style.width = percent(running.share ?? 0);
+      $("progress").querySelector("b").textContent = `${WORDS[running.kind] ?? running.kind} ${percent(running.share ?? 0)}: ${running.text ?? ""}`;
+    }
+    this.view.tell();
+  }
+
+  async #ended(jobs) {
+    const { view } = this;
+    if (jobs.some((j) => j.kind === "segment") && view.session.state && !view.session.state.unsaved) await view.session.open({ restart: true });
+    await view.refresh();
+    view.repaint();
+  }
+
+  start = (kind, keys = {}) => tried(async () => {
+    await post(`${this.view.path}/jobs`, { kind, ...keys });
+    const { jobs } = await get(`${this.view.path}/jobs`);
+    this.take(jobs);
+  });
+
+  async segment() {
+    const engine = el("select", {}, [["atlas", "Atlas (chest)"], ["import", "Import a label map (SEG, NIfTI, NRRD, STL)"], ["network", "Network"], ["threshold", "Bone by threshold"]].map(([v, t]) => el("option", { value: v }, t)));
+    const file = el("input", { type: "file", hidden: true });
+    engine.addEventListener("change", () => (file.hidden = engine.value !== "import"));
+    if (!(await asked("Segment", el("div", { className: "column" }, el("p", {}, "What the engine returns is a draft, a new revision. Nothing that people drew is lost: it stays in the revision before."), engine, file), [["Start", true, "main"], ["Cancel", false]]))) return;
+    await tried(async () => {
+      const keys = { engine: engine.value };
+      if (engine.value === "import") {
+        if (!file.files[0]) throw new Error("Choose the file to import.");
+        keys.upload = (await upload(`${this.view.path}/uploads/${encodeURIComponent(file.files[0].name)}`, file.files[0])).upload;
+      }
+      await this.start("segment", keys);
+    });
+  }
+
+  async screws() {
+    const levels = this.view.structures.all.filter((s) => s.kind === "vertebra" && s.voxels).map((s) => s.name.replace(/vertebrae?_/, ""));
+    const boxes = levels.map((level) => el("label", { className: "row" }, el("input", { type: "checkbox", value: level }), level));
+    if (!(await asked("Propose screws", el("div", { className: "levels" }, boxes), [["Propose", true, "main"], ["Cancel", false]]))) return;
+    const chosen = boxes.map((b) => b.querySelector("input")).filter((i) => i.checked).map((i) => i.value);
+    if (!chosen.length) return say("Choose at least one level.", "error");
+    await this.start("screws", { levels: chosen });
+  }
+
+  async exportAsked() {
+    const to = await asked("Export", "What is written can be taken under Work.", [...Object.entries(TARGETS).map(([v, t]) => [t, v]), ["Cancel", undefined]]);
+    if (to) await this.start("export", { to });
+  }
+
+  draw(page) {
+    const button = (title, what, work) => el("button", { title: what, onclick: work }, title);
+    page.replaceChildren(
+      el("div", { className: "buttons" },
+        button("Segment…", "Structures from the CT", () => this.segment()),
+        button("Measure", "Volumes, heights, angles, pedicles", () => this.start("measure")),
+        button("Propose screws…", "For chosen levels", () => this.screws()),
+        button("Check the plan", "Clearances, flags", () => this.start("check")),
+        button("Views for guidance", "C-arm angles at which the error is smallest", () => this.start("views")),
+        button("Export…", "For guidance, printing, archive", () => this.exportAsked())),
+      ...[...this.all].reverse().map((job) => this.#row(job)));
+  }
+
+  #row(job) {
+    const files = job.files ?? [];
+    return el("div", { className: `card job-${job.state}` },
+      el("h2", {}, WORDS[job.kind] ?? job.kind, " ", el("span", { className: `chip ${job.state}` }, job.state)),
+      job.state === "running" ? el("progress", { value: job.share ?? 0, max: 1 }) : "",
+      el("p", {}, job.error ?? job.text ?? ""),
+      ...files.map((f) => el("a", { href: fileAddress(`${this.view.path}/jobs/${job.job}/files/${encodeURIComponent(f)}`), download: f }, f)),
+      job.state === "running" ? el("button", { onclick: () => tried(() => remove(`${this.view.path}/jobs/${job.job}`)) }, "Stop") : "");
+  }
+}
