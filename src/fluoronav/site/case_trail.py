@@ -100,9 +100,7 @@ class CaseTrail:
         os.ftruncate(file, 0)
         return {"event": "continues", "file": _BEFORE, "sha256": digest_from(before, 0)}
 
-    def _write(
-        self, file: int, event: dict[str, Any], number: int, previous: str, size: int
-    ) -> tuple[int, str, int]:
+    def _write(self, file: int, event: dict[str, Any], number: int, previous: str, size: int) -> tuple[int, str, int]:
         line, digest = chained(bounded(event, self._limits), number, previous, time.time_ns())
         try:
             at = size
@@ -135,7 +133,9 @@ def _end(file: int, path: Path) -> tuple[int, str, int]:
     try:
         entry = json.loads(line)
     except ValueError as error:
-        raise AuditError(f"{path}: its last line is not an event: {error}; `fluoronav audit verify` says more") from error
+        raise AuditError(
+            f"{path}: its last line is not an event: {error}; `fluoronav audit verify` says more"
+        ) from error
     if not isinstance(entry, dict) or "previous" not in entry:
         return -1, START, size
     return int(entry["n"]) + 1, hashlib.sha256(line).hexdigest(), size

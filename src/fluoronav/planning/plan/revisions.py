@@ -57,8 +57,8 @@ class PlanRevisions:
     def newest(self) -> Plan | None:
         """The last revision; None where there is none.
 
-        A ``plan.yaml`` that is no revision, since another program wrote it, becomes one: as a draft, whatever it says of
-        itself. An old one, which a crash left, is replaced.
+        A ``plan.yaml`` that is no revision, since another program wrote it, becomes one: as a draft, whatever it says
+        of itself. An old one, which a crash left, is replaced.
 
         Raises
         ------
