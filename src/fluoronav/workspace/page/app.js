@@ -29,6 +29,7 @@ async function start() {
 async function list() {
   view?.end();
   view = undefined;
+  delete document.body.dataset.ready;
   for (const id of ["case", "undo", "redo", "save", "unsaved", "case-name", "case-state", "progress", "home"]) $(id).hidden = true;
   for (const id of ["editors", "hover", "hint"]) $(id).textContent = "";
   history.replaceState(null, "", location.pathname + location.search);
@@ -58,6 +59,7 @@ async function open(name) {
   select(view.info.newest ? "Structures" : "Work");
   view.jobs.take(view.info.jobs ?? []);
   view.ready = true;
+  document.body.dataset.ready = name;
 }
 
 function panel() {

@@ -106,7 +106,7 @@ export class Cuts {
     this.scene.cross = this.grid.inside(point);
     for (const cut of this.cuts) {
       const here = Math.round(this.grid.voxel(this.scene.cross)[cut.normal]);
-      if (cut.slice === here) cut.overlay.soon();
+      if (cut.slice === here) cut.overlay?.soon();
       else this.#toSlice(cut, here);
     }
     this.scene.crossMoved?.();
@@ -144,7 +144,7 @@ export class Cuts {
   }
 
   soon() {
-    for (const { overlay } of this.cuts) overlay.soon();
+    for (const { overlay } of this.cuts) overlay?.soon();
   }
 
   resize() {

@@ -49,8 +49,13 @@ export function attach(view, cut) {
       view.timing.touched(e.timeStamp);
       view.cuts.soon();
     };
+    view.drawingNow = true; // 3D waits: it would hold up the brush
     to(event);
-    return { drag: to, end: () => view.strokeEnded(drawn) };
+    const end = () => {
+      view.drawingNow = false;
+      view.strokeEnded(drawn);
+    };
+    return { drag: to, end };
   }
 
   box.addEventListener("pointermove", (event) => {

@@ -8,6 +8,7 @@ import { GRADES } from "./marks.js";
 
 const { Enums, ToolEnums, ToolGroupManager, vtkActor, vtkCellArray, vtkDataArray, vtkMapper, vtkPoints, vtkPolyData } = cornerstone;
 const NAME = "space", SIDES = 20;
+const RENDER_EVERY_MS = 1500; // while surfaces come in: each picture of all takes long without a graphics processor
 const FROM = { A: [0, -1, 0], P: [0, 1, 0], L: [1, 0, 0], R: [-1, 0, 0], H: [0, 0, 1], F: [0, 0, -1] };
 
 const rgb = (hex) => [1, 3, 5].map((k) => parseInt(hex.slice(k, k + 2), 16) / 255);
@@ -77,8 +78,9 @@ function cylinder(from, to, radius) {
 }
 
 export class Space {
-  constructor(box, scene) {
-    Object.assign(this, { box, scene });
+  // While `held()` nothing is drawn.
+  constructor(box, scene, held) {
+    Object.assign(this, { box, scene, held });
     this.surfaces = new Map(); // label: {version, actor}
     this.screws = new Set();
     this.asked = 0;
@@ -105,9 +107,10 @@ export class Space {
   }
 
   // Loads and shows the surfaces of these structures, one after the other; `path(structure)` is of a revision or of the session.
-  async structures(path, wanted, done = () => {}) {
+  async structures(path, wanted) {
     const mine = ++this.asked;
-    for (const label of [...this.surfaces.keys()]) if (!wanted.some((s) => s.label === label)) this.#drop(label);
+    const labels = new Set(wanted.map((s) => s.label));
+    for (const label of [...this.surfaces.keys()]) if (!labels.has(label)) this.#drop(label);
     for (const { label, colour, opacity, version } of wanted) {
       const address = `${path({ label })}/surfaces/${label}`;
       const have = this.surfaces.get(label);
@@ -117,22 +120,23 @@ export class Space {
         continue;
       }
       const { head, payload } = await packed(address);
+      while (this.held()) await new Promise((done) => setTimeout(done, 300));
       if (mine !== this.asked) return;
       this.#drop(label);
       if (!head.points) continue;
       const points = new Float32Array(payload, 0, head.points * 3);
       const triangles = new Uint32Array(payload, head.points * 12, head.triangles * 3);
-      const first = this.surfaces.size === 0;
       const actor = actorOf(points, triangles, colour, opacity);
       this.surfaces.set(label, { version, actor });
       this.viewport.addActor({ uid: `surface-${label}`, actor });
-      if (first) this.from("A");
-      else this.viewport.render();
+      if (performance.now() - (this.rendered ?? 0) < RENDER_EVERY_MS) continue;
+      if (!this.aimed) this.from("A");
+      this.viewport.render();
+      this.rendered = performance.now();
     }
     if (!this.aimed) this.from("A");
-    this.aimed = this.surfaces.size > 0;
+    this.aimed ||= this.surfaces.size > 0;
     this.viewport.render();
-    done();
   }
 
   #drop(label) {

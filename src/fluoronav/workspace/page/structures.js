@@ -26,7 +26,7 @@ export class Structures {
     for (const s of this.view.session.state?.structures ?? [])
       if (!known.has(s.label)) known.set(s.label, { ...s, kind: "other", engine: "person", confidence: 1, volume_cm3: 0, state: "draft", colour: "#5cc8ff" });
     const order = Object.keys(KINDS);
-    this.all = [...known.values()].sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind) || a.label - b.label);
+    this.all = [...known.values()].sort((a, b) => order.indexOf(a.kind) - order.indexOf(b.kind) || (a.kind === "vertebra" ? b.label - a.label : a.label - b.label));
     this.by = new Map(this.all.map((s) => [s.label, s]));
     for (const s of this.all) if (s.state === "rejected") this.hidden.add(s.label);
     this.chosen ??= this.all[0]?.label;
@@ -161,7 +161,7 @@ export class Structures {
       el("div", { className: "row" },
         el("input", { type: "search", placeholder: "Find a structure", oninput: (e) => { this.filter = e.target.value.toLowerCase(); this.draw(page, vocabulary); } }),
         el("button", { onclick: () => this.add(vocabulary) }, "+ Add")),
-      el("label", { className: "row" }, "Opacity", el("input", { type: "range", min: 0, max: 1, step: 0.05, value: this.opacity, oninput: (e) => { this.opacity = Number(e.target.value); this.view.repaint(); } })),
+      el("label", { className: "row", style: "flex-wrap: nowrap" }, "Opacity", el("input", { type: "range", min: 0, max: 1, step: 0.05, value: this.opacity, oninput: (e) => { this.opacity = Number(e.target.value); this.view.repaint(); } })),
       list, judging);
   }
 

@@ -51,7 +51,7 @@ export class View {
       attach(this, cut);
     }
     this.timing.opened();
-    this.space = new Space(this.boxes.space, this.scene);
+    this.space = new Space(this.boxes.space, this.scene, () => this.drawingNow);
     this.space.show();
     this.space.drawScrews();
     this.surfaces();
