@@ -63,22 +63,41 @@ class CaseTrail:
             raise AuditError(f"{self.path}: the audit trail cannot be written: {error}") from error
 
     def last(self, most: int) -> list[dict[str, Any]]:
-        """The last events, oldest first; an unfinished line is left out."""
+        """The last events, oldest first; an unfinished line is left out.
+
+        Raises
+        ------
+        AuditError
+        """
         try:
             with self.path.open("rb") as file:
                 lines = _last_lines(file, most)
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in lines]
+        return [self._event(line) for line in lines]
 
     def events(self) -> Iterator[dict[str, Any]]:
-        """All events, oldest first; an unfinished line is left out."""
+        """All events, oldest first; an unfinished line is left out.
+
+        Raises
+        ------
+        AuditError
+        """
         if not self.path.exists():
             return
         with self.path.open("rb") as file:
             for line in file:
                 if line.endswith(b"\n"):
-                    yield json.loads(line)
+                    yield self._event(line)
+
+    def _event(self, line: bytes) -> dict[str, Any]:
+        try:
+            event = json.loads(line)
+        except ValueError as error:
+            raise AuditError(f"{self.path}: a line is not an event; `fluoronav audit verify` says which") from error
+        if not isinstance(event, dict):
+            raise AuditError(f"{self.path}: a line is not an event; `fluoronav audit verify` says which")
+        return event
 
     @contextmanager
     def _locked(self) -> Iterator[int]:

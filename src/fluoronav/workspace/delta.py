@@ -95,9 +95,7 @@ def apply(runs: Runs, labels: Labels) -> None:
     wrong = labels[at] != np.repeat(runs["before"], runs["count"])
     if wrong.any():
         k = int(at[np.argmax(wrong)])
-        raise OutOfStep(
-            f"voxel {k} has label {int(labels[k])}, not what the edit says: the page shows an older state"
-        )
+        raise OutOfStep(f"voxel {k} has label {int(labels[k])}, not what the edit says: the page shows an older state")
     labels[at] = np.repeat(runs["after"], runs["count"])
 
 

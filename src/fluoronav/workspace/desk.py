@@ -6,8 +6,7 @@ import asyncio
 import contextlib
 import shutil
 import time
-from collections.abc import Awaitable, Callable
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 from aiohttp import web
 
@@ -95,7 +94,7 @@ class Desk:
 
         return handle
 
-    async def background(self, app: web.Application) -> Any:
+    async def background(self, app: web.Application) -> AsyncIterator[None]:
         """Closes what nobody uses, as long as the server runs, and everything at its end."""
         self.workers.warm()
         for name in self.store.names():

@@ -45,16 +45,20 @@ def note_feedback(
             if s.engine != _PERSON and not any(s.label in known for known in origins.values()):
                 origins[first.number][s.label] = s.name, s.engine
     now = {s.label: s.state for s in revision.structures}
+    noted = {(line["engine"], line["structure"]): line for line in _lines(folder / FILE)}
     time, lines = datetime.now().astimezone().isoformat(timespec="seconds"), []
     for number, made in origins.items():
         counts = _changes(maps(number), maps(revision.number), made)
         for label, (name, engine) in made.items():
             voxels, added, removed = counts[label]
-            lines.append({
-                "time": time, "case": folder.name, "revision": revision.number, "user": user, "engine": engine,
-                "structure": name, "voxels": voxels, "added": added, "removed": removed,
-                "share": round((added + removed) / max(voxels, 1), 5), "state": now.get(label, "removed"),
-            })  # fmt: skip
+            found = {
+                "voxels": voxels, "added": added, "removed": removed, "state": now.get(label, "removed"),
+                "share": round((added + removed) / max(voxels, 1), 5),
+            }  # fmt: skip
+            if found.items() <= noted.get((engine, name), {}).items():
+                continue
+            about = {"time": time, "case": folder.name, "revision": revision.number, "user": user}
+            lines.append({**about, "engine": engine, "structure": name, **found})
     if lines:
         with open(folder / FILE, "ab", opener=private_opener) as file:
             file.write("".join(json.dumps(line) + "\n" for line in lines).encode())

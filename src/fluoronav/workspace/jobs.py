@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 from fluoronav.durable import made_folder
 from fluoronav.workspace.cases import CACHE
-from fluoronav.workspace.errors import Refused, Unknown, WorkspaceError
+from fluoronav.workspace.errors import NotInstalled, Refused, Unknown, WorkspaceError
 from fluoronav.workspace.open_case import OpenCase
 
 State = Literal["waiting", "running", "done", "failed", "cancelled"]
@@ -29,6 +29,7 @@ _NICE = 10  # chosen: strokes come first
 _TERM_S = 5.0  # from asking a process to end to ending it; chosen
 _SHARE = re.compile(r"(\d{1,3}(?:\.\d+)?) ?%")
 _LINE = re.compile(rb"[\r\n]+")
+_NO_SUCH_VERB = 2  # status with which argparse refuses
 _MOST_TEXT = 400  # of a line that is shown; chosen
 
 
@@ -175,7 +176,9 @@ class Jobs:
                     self._said(case, job, line)
             if rest:
                 self._said(case, job, rest)
-            if await process.wait():
+            if await process.wait() == _NO_SUCH_VERB:
+                raise NotInstalled(f"this installation has no `fluoronav {' '.join(arguments[:2])}` ({job.text})")
+            if process.returncode:
                 raise WorkspaceError(job.text or f"the process ended with status {process.returncode}")
         finally:
             await _ended(process)

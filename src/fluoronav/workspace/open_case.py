@@ -113,13 +113,10 @@ class OpenCase:
     # Sessions. Callers hold `locks[user]`.
 
     async def session(self, user: str, *, revision: int | None = None, restart: bool = False) -> Session:
-        """The user's working session: that which is open, that of the journal, or a new one."""
-        session = self.sessions.get(user)
-        stands = session is not None and not restart and (
-            revision is None or revision == session.base.number or session.unsaved > 0
-        )  # fmt: skip
-        if session is not None and stands:
-            return session
+        """The user's working session: that which is open, that of the journal, or a new one.
+
+        One with unsaved edits stays on its revision. One without goes on from `revision`, the newest by default.
+        """
         return await asyncio.to_thread(self._take_up, user, revision, restart)
 
     def known_session(self, user: str) -> Session:
@@ -135,30 +132,40 @@ class OpenCase:
         return session
 
     def _take_up(self, user: str, revision: int | None, restart: bool) -> Session:
-        session = self.sessions.get(user)
-        folder = self.folder / SESSIONS / folder_name(user)
         newest = self.revisions.newest()
         target = revision if revision is not None else (newest.number if newest else 0)
         if target:
             self.revision(target)
-        parent = Session.parent_in(folder) if session is None else session.base.number
+        session = self.sessions.get(user)
         if session is None:
-            session = Session(folder, self.scan)
+            session = self._of_folder(user, target, restart)
+        elif restart:
+            self._start(session, user, target)
+        if session.base.number != target and not session.unsaved:
+            on_branch = session.base.revision is not None and session.base.revision.branch
+            if revision is not None or not on_branch:
+                self._start(session, user, target)
+        return session
+
+    def _of_folder(self, user: str, target: int, restart: bool) -> Session:
+        """A session that is not open: that of the journal, or a new one."""
+        session = Session(self.folder / SESSIONS / folder_name(user), self.scan)
         try:
-            if parent is None or restart:
-                session.start(self.base_of(target))
-                self.trail.add("session", user=user, revision=target, session=session.id, sequence=0, restart=restart)
-            elif user not in self.sessions:
+            parent = None if restart else session.parent
+            if parent is None:
+                self._start(session, user, target)
+            else:
                 session.resume(self.base_of(parent))
                 self._recover(session, user)
-            if session.base.number != target and not session.unsaved and revision is not None:
-                session.start(self.base_of(target))
         except BaseException:
-            if user not in self.sessions:
-                session.close()
+            session.close()
             raise
         self.sessions[user] = session
         return session
+
+    def _start(self, session: Session, user: str, target: int) -> None:
+        session.start(self.base_of(target))
+        self.trail.add("session", user=user, revision=target, session=session.id, sequence=0)
 
     def _recover(self, session: Session, user: str) -> None:
         """After a crash: ends a save that was not finished, and notes edits that the trail does not have."""

@@ -322,7 +322,7 @@ def _fill(request: Fill, place: Place) -> tuple[Runs, str]:
         filled = ndimage.binary_fill_holes(mask)
     else:
         axis = _AXES[request.axis]
-        filled = np.stack([ndimage.binary_fill_holes(m) for m in np.moveaxis(mask, axis, 0)], axis=axis)
+        filled = np.stack([np.asarray(ndimage.binary_fill_holes(m)) for m in np.moveaxis(mask, axis, 0)], axis=axis)
     mask = np.asarray(filled) & np.isin(place.labels[box], request.over)
     return _set(place.labels, box, mask, request.label), "fill holes"
 

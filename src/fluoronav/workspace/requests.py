@@ -145,7 +145,10 @@ async def errors_as_json(
     except web.HTTPException as error:
         if error.status < 400 or not request.path.startswith("/api/"):
             raise
-        return _error(error.status, error.text or error.reason, {})
+        answer = _error(error.status, error.text or error.reason, {})
+        if error.status in (403, 413):  # the rest of its body is not read
+            answer.force_close()
+        return answer
     except WorkspaceError as error:
         return _error(error.status, str(error), error.more)
     except (Conflict, PlanConflict) as error:

@@ -72,7 +72,7 @@ class Scan:
 
     def step_mm(self) -> NDArray[np.float64]:
         """Maps steps of voxels (x, y, z) to LPS mm, shape (3, 3)."""
-        return np.array(self.direction).reshape(3, 3) * np.array(self.spacing_mm)
+        return np.array(self.direction, np.float64).reshape(3, 3) * np.array(self.spacing_mm, np.float64)
 
     def index_of(self, point_ct: NDArray[np.float64]) -> NDArray[np.float64]:
         """Voxel coordinates (x, y, z) of a point, LPS mm."""
@@ -98,10 +98,9 @@ def known_scan(folder: Path) -> Scan | None:
     """The unpacked CT of a case; None where it has to be unpacked first."""
     path = folder / CACHE / f"ct-{_stamp(folder, read_case_file(folder / 'case.yaml'))}.json"
     try:
-        content = json.loads(path.read_bytes())
-        scan = Scan(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}, path=path.with_suffix(".raw")
-        )
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content.items()}
+        scan = Scan(**values, path=path.with_suffix(".raw"))
         return scan if scan.path.stat().st_size == 2 * scan.voxels else None
     except (OSError, ValueError, TypeError):
         return None

@@ -56,7 +56,7 @@ class WorkspaceServer:
         limits = AdmissionLimits(max_bytes=MOST_UPLOAD, idle_s=LIMITS.idle_s, answer_s=LIMITS.answer_s)
         self._admission = Admission(allowed_hosts, limits, lambda path: path.endswith("/events"))
         self.app = web.Application(
-            client_max_size=LIMITS.max_bytes, middlewares=[self._admission.guard, errors_as_json]
+            client_max_size=LIMITS.max_bytes, middlewares=[errors_as_json, self._admission.guard]
         )
         self.app[STORE_ROOT] = str(store.root)
         self.app.on_response_prepare.append(_add_security)

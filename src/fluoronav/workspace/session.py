@@ -81,7 +81,7 @@ class Session:
     """
 
     def __init__(self, folder: Path, scan: Scan) -> None:
-        self.folder, self.scan = made_folder(folder), scan
+        self.folder, self.scan, self._is_read = made_folder(folder), scan, False
         self._lock = (folder / ".lock").open("wb")
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -89,18 +89,18 @@ class Session:
             self._lock.close()
             raise OutOfStep("this working session is open in another server; end that one first") from error
 
-    @staticmethod
-    def parent_in(folder: Path) -> int | None:
-        """The revision that the journal in a folder is about; None where there is none."""
-        path = folder / FILE
+    @property
+    def parent(self) -> int | None:
+        """The revision that the journal in its folder is about; None where there is none."""
+        path = self.folder / FILE
         if not path.exists():
             return None
         return next((int(head["parent"]) for _, head, _ in Journal(path).records()), None)
 
     def start(self, base: Base) -> None:
-        """Begins a session on a revision; a journal that is there is kept under another name."""
+        """Begins a session on a revision; a journal with edits that are not saved is kept under another name."""
         path = self.folder / FILE
-        if path.exists():
+        if path.exists() and (not self._is_read or self.unsaved):
             number = 1 + len(list(self.folder.glob("aside-*.journal")))
             path.rename(self.folder / f"aside-{number:04d}.journal")
         self._begin(base, secrets.token_hex(8), 0, [], 0)
@@ -118,6 +118,7 @@ class Session:
                 self._at_base = self._applied()
             else:
                 self._replay(at, record, runs)
+        self._is_read = True
 
     def close(self) -> None:
         """Lets go of the lock; the journal stays."""
