@@ -6,6 +6,9 @@ import { $, asked, el, percent, say, tried } from "./dom.js";
 const WORDS = { segment: "Segmentation", measure: "Measurements", screws: "Screws", check: "Check", views: "Views", export: "Export" };
 const TARGETS = { case: "Case for the guidance (case.yaml)", stl: "STL, mm, LPS", "3mf": "3MF, mm", slicer: "3D Slicer scene", dicom: "DICOM (SEG, SR, STL)" };
 
+const size = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} KB` : `${(bytes / 1e6).toFixed(1)} MB`);
+const question = (q) => el("p", { className: "warn" }, "? ", typeof q === "string" ? q : q.text);
+
 export class Jobs {
   constructor(view) {
     this.view = view;
@@ -40,6 +43,12 @@ export class Jobs {
     view.repaint();
   }
 
+  // What engines asked, and nobody has answered by editing since.
+  get questions() {
+    const last = this.all.filter((j) => j.kind === "segment" && j.state === "done").at(-1);
+    return (last?.questions ?? []).map((q) => (typeof q === "string" ? { text: q } : q));
+  }
+
   start = (kind, keys = {}) => tried(async () => {
     await post(`${this.view.path}/jobs`, { kind, ...keys });
     const { jobs } = await get(`${this.view.path}/jobs`);
@@ -49,10 +58,13 @@ export class Jobs {
   async segment() {
     const engine = el("select", {}, [["atlas", "Atlas (chest)"], ["import", "Import a label map (SEG, NIfTI, NRRD, STL)"], ["network", "Network"], ["threshold", "Bone by threshold"]].map(([v, t]) => el("option", { value: v }, t)));
     const file = el("input", { type: "file", hidden: true });
+    const replace = el("input", { type: "checkbox", checked: true });
     engine.addEventListener("change", () => (file.hidden = engine.value !== "import"));
-    if (!(await asked("Segment", el("div", { className: "column" }, el("p", {}, "What the engine returns is a draft, a new revision. Nothing that people drew is lost: it stays in the revision before."), engine, file), [["Start", true, "main"], ["Cancel", false]]))) return;
+    const again = this.view.info.newest ? el("label", { className: "row" }, replace, "Show it in place of what is there now; without, it becomes a branch to compare with") : "";
+    const text = "What the engine returns is a draft, a new revision. What people drew is never lost: it stays in the revision before.";
+    if (!(await asked("Segment", el("div", { className: "column" }, el("p", {}, text), engine, file, again), [["Start", true, "main"], ["Cancel", false]]))) return;
     await tried(async () => {
-      const keys = { engine: engine.value };
+      const keys = { engine: engine.value, replace: replace.checked };
       if (engine.value === "import") {
         if (!file.files[0]) throw new Error("Choose the file to import.");
         keys.upload = (await upload(`${this.view.path}/uploads/${encodeURIComponent(file.files[0].name)}`, file.files[0])).upload;
@@ -94,7 +106,9 @@ export class Jobs {
       el("h2", {}, WORDS[job.kind] ?? job.kind, " ", el("span", { className: `chip ${job.state}` }, job.state)),
       job.state === "running" ? el("progress", { value: job.share ?? 0, max: 1 }) : "",
       el("p", {}, job.error ?? job.text ?? ""),
-      ...files.map((f) => el("a", { href: fileAddress(`${this.view.path}/jobs/${job.job}/files/${encodeURIComponent(f)}`), download: f }, f)),
+      ...(job.warnings ?? []).map((w) => el("p", { className: "warn" }, w)),
+      ...(job.questions ?? []).map((q) => question(q)),
+      ...files.map(({ name, bytes }) => el("a", { href: fileAddress(`${this.view.path}/jobs/${job.job}/files/${name.split("/").map(encodeURIComponent).join("/")}`), download: name.split("/").at(-1) }, `${name} (${size(bytes)})`)),
       job.state === "running" ? el("button", { onclick: () => tried(() => remove(`${this.view.path}/jobs/${job.job}`)) }, "Stop") : "");
   }
 }

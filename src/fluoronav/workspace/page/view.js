@@ -221,7 +221,8 @@ export class View {
     if (message.event === "revision" && message.number > (this.info.newest ?? 0)) tried(() => this.#revised(message));
   }
 
-  async #revised({ number, author }) {
+  async #revised({ number, author, branch }) {
+    if (branch) return say(`${author} made revision ${number}, on the branch ${branch}: see it under Compare.`);
     if (this.session.state?.unsaved) return say(`${author} saved revision ${number}. Your work will be put together with it when you save.`);
     if (this.session.state) await this.session.open({ restart: true });
     await this.refresh();

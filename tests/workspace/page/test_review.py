@@ -1,0 +1,173 @@
+"""Review on the workspace's page: approval, two editors, comparing, questions and screws."""
+
+import json
+
+import numpy as np
+import SimpleITK as sitk
+from tests.workspace.page.conftest import T8, T9, saved
+
+
+def state_of(server, case, label):
+    with server.client() as http:
+        structures = http.get(f"/cases/{case}").json()["structures"]
+    return next(s["state"] for s in structures if s["label"] == label)
+
+
+def tick(page, label):
+    page.page.check(f"[data-structure='{label}'] input[type=checkbox]")
+
+
+def test_a_structure_is_approved_and_an_edit_makes_it_a_draft_again(page, server):
+    tick(page, T8)
+    page.page.click("button:has-text('Approve 1')")
+    page.page.wait_for_selector(f"[data-structure='{T8}'] .chip.approved")
+    assert (state_of(server, page.case, T8), state_of(server, page.case, T9)) == ("approved", "draft")
+    page.choose(T8)
+    page.tool("brush", radius_mm=3)
+    page.stroke("axial", (28, 30, 2))
+    page.save()
+    page.page.wait_for_selector(f"[data-structure='{T8}'] .chip.draft")
+    assert state_of(server, page.case, T8) == "draft"
+
+
+def test_a_rejected_structure_is_hidden(page, server):
+    tick(page, T9)
+    page.page.click("button:has-text('Reject')")
+    page.page.wait_for_selector(f"[data-structure='{T9}'] .chip.rejected")
+    assert page.page.get_attribute(f"[data-structure='{T9}'] .eye", "aria-pressed") == "false"
+    assert state_of(server, page.case, T9) == "rejected"
+
+
+def test_unsaved_edits_are_saved_before_they_are_approved(page, server):
+    page.choose(T8)
+    page.tool("brush", radius_mm=3)
+    page.stroke("axial", (28, 30, 2))
+    page.tool("look")
+    tick(page, T8)
+    page.page.click("button:has-text('Approve 1')")
+    page.answer("Save now")
+    page.page.wait_for_selector(f"[data-structure='{T8}'] .chip.approved")
+    assert sitk.GetArrayFromImage(saved(server, page.case))[2, 30, 28] == T8
+
+
+def test_two_editors_never_lose_each_others_work(opened, case, server):
+    ada, ben = opened(case, "ada"), opened(case, "ben")
+    ada.page.wait_for_selector("#editors:has-text('ben')")
+    for page, voxel in ((ada, (28, 30, 2)), (ben, (28, 8, 6))):
+        page.choose(T8)
+        page.tool("brush", radius_mm=3)
+        page.stroke("axial", voxel)
+    ada.save()
+    ben.page.wait_for_selector("#message:has-text('ada saved revision 2')")
+    ben.page.click("#message button")
+    assert "together with what others saved" in ben.save()
+    labels = sitk.GetArrayFromImage(saved(server, case))
+    assert labels[2, 30, 28] == labels[6, 8, 28] == T8
+    np.testing.assert_array_equal(ben.labels(), labels)
+
+
+def test_where_both_changed_the_same_voxels_the_user_is_asked(opened, case, server):
+    ada, ben = opened(case, "ada"), opened(case, "ben")
+    for page, label in ((ada, T8), (ben, T9)):
+        page.choose(label)
+        page.tool("brush", radius_mm=3)
+        page.stroke("axial", (28, 30, 2))
+    ada.save()
+    ben.page.wait_for_selector("#message:has-text('ada saved')")
+    ben.page.click("#save")
+    ben.answer("Keep mine there")
+    ben.page.wait_for_selector("#message:has-text('Saved as revision 3')")
+    assert sitk.GetArrayFromImage(saved(server, case))[2, 30, 28] == T9
+
+
+def test_the_difference_of_two_revisions_is_drawn(page):
+    page.choose(T8)
+    page.tool("brush", radius_mm=3)
+    page.stroke("axial", (28, 30, 2))
+    page.save()
+    page.page.click("[data-tab=Compare]")
+    page.page.wait_for_selector("[data-page=Compare] select")
+    page.page.select_option("[data-page=Compare] select >> nth=0", "1")
+    page.page.select_option("[data-page=Compare] select >> nth=1", "2")
+    page.page.click("text=Show the difference")
+    page.page.wait_for_selector("[data-page=Compare] .item:has-text('Vertebra T8')")
+    index = (2 * 40 + 30) * 36 + 28
+    assert page.js("(i) => fluoronavWorkspace.view.scene.difference[i]", index) == 2  # only in B
+
+
+SCREW = {
+    "kind": "screw", "id": "s1", "origin": "proposed", "level": "T8", "side": "left", "entry_ct": [7.0, 10.0, -194.0],
+    "tip_ct": [7.0, 18.0, -194.0], "diameter_mm": 4.0, "length_mm": 8.0, "clearance_mm": 1.0, "breach_mm": 0.0, "grade": "A",
+}  # fmt: skip
+FLAG = {
+    "kind": "flag", "id": "f1", "origin": "proposed", "what": "level", "text": "Is this T8 or T9?",
+    "points_ct": [[7.0, 15.0, -194.0]],
+}  # fmt: skip
+
+
+def put(server, case, *items):
+    with server.client() as http:
+        answer = http.post(f"/cases/{case}/plan/items", json={"parent": 0, "put": list(items)})
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_flag_is_shown_and_acknowledged(opened, case, server):
+    put(server, case, FLAG)
+    page = opened(case)
+    page.page.click("text=Questions (1)")
+    page.page.click("text=Show the place")
+    cross = page.js("() => fluoronavWorkspace.view.scene.cross")
+    np.testing.assert_allclose(cross, FLAG["points_ct"][0])
+    page.page.click("text=Seen and considered")
+    page.page.wait_for_selector("text=answered by ada")
+    with server.client() as http:
+        flag = http.get(f"/cases/{case}/plan").json()["plan"]["items"][0]
+    assert flag["acknowledged_by"] == "ada"
+
+
+def test_a_screw_is_dragged_by_its_tip(opened, case, server):
+    put(server, case, SCREW)
+    page = opened(case)
+    page.page.click("[data-tab=Plan]")
+    page.page.click("[data-screw=s1]")
+    ends = """(end) => {
+      const { view } = fluoronavWorkspace;
+      const cut = view.cuts.cuts[0];
+      const { left, top } = cut.box.getBoundingClientRect();
+      const [x, y] = cut.viewport.worldToCanvas(view.plan.chosen[end]);
+      return [left + x, top + y];
+    }"""
+    x, y = page.js(ends, "tip_ct")
+    page.page.mouse.move(x, y)
+    page.page.mouse.down()
+    page.page.mouse.move(x + 20, y, steps=5)
+    page.page.mouse.up()
+    page.page.wait_for_selector("[data-screw=s1] .chip:has-text('moved')")
+    with server.client() as http:
+        screw = http.get(f"/cases/{case}/plan").json()["plan"]["items"][0]
+    assert screw["origin"] == "moved"
+    assert screw["tip_ct"][0] > SCREW["tip_ct"][0]  # to the right of the screen is the patient's left
+    assert screw["entry_ct"] == SCREW["entry_ct"]
+
+
+def test_a_plan_that_may_not_be_approved_says_why(opened, case, server):
+    put(server, case, SCREW, FLAG)
+    page = opened(case)
+    page.page.click("[data-tab=Plan]")
+    page.page.click("#approve-plan")
+    page.page.wait_for_selector("#message.error")
+    assert "flag" in page.page.inner_text("#message").lower() or "question" in page.page.inner_text("#message").lower()
+    with server.client() as http:
+        assert http.get(f"/cases/{case}/plan").json()["plan"]["state"] == "draft"
+
+
+def test_an_error_of_the_server_is_said_in_words_and_nothing_is_lost(page, server):
+    page.choose(T8)
+    page.tool("brush", radius_mm=3)
+    page.page.route("**/session/steps*", lambda route: route.fulfill(
+        status=507, content_type="application/json", body=json.dumps({"error": "The disk is full: nothing was changed."})
+    ))  # fmt: skip
+    page.stroke("axial", (28, 30, 2))
+    page.page.wait_for_selector("#message:has-text('disk is full')")
+    page.page.unroute("**/session/steps*")
+    np.testing.assert_array_equal(page.labels(), sitk.GetArrayFromImage(saved(server, page.case)))
