@@ -3,6 +3,7 @@
 import json
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
 from tests.workspace.page.conftest import T8, T9, saved
 
@@ -108,6 +109,8 @@ FLAG = {
 def put(server, case, *items):
     with server.client() as http:
         answer = http.post(f"/cases/{case}/plan/items", json={"parent": 0, "put": list(items)})
+    if answer.status_code == 501:
+        pytest.skip(answer.json()["error"])
     assert answer.status_code == 200, answer.text
 
 

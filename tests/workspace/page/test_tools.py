@@ -74,13 +74,13 @@ def test_the_threshold_brush_draws_only_in_its_range(page):
 def test_interpolation_fills_the_slices_between(page):
     page.choose(T8)
     page.tool("brush", radius_mm=4)
-    page.stroke("axial", (30, 30, 2))
+    page.stroke("axial", (30, 30, 3))
     page.stroke("axial", (30, 30, 9))
     page.tool("look")
     page.page.click("#tools button:has-text('Interpolate')")
     page.answer("Drawn in axial cuts")
     page.page.wait_for_selector("#undo:has-text('Undo 3')")
-    assert (page.labels()[2:10, 30, 30] == T8).all()
+    assert (page.labels()[3:10, 30, 30] == T8).all()
 
 
 def test_relabelling_gives_the_whole_structure_another_name(page):

@@ -15,7 +15,7 @@ async function answer(path, options = {}) {
   try {
     response = await fetch(`/api${path}`, { ...options, headers: { "X-Key": key, ...options.headers } });
   } catch {
-    throw new Refusal(0, { error: "The server cannot be reached. What was drawn and not yet sent is kept on this page: leave it open and try again." });
+    throw new Refusal(0, { error: "The server cannot be reached. What was drawn is sent as soon as it can be: leave this page open." });
   }
   if (response.ok) return response;
   const text = await response.text();

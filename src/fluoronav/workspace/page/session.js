@@ -3,10 +3,13 @@
 import { binary, packed, post, Refusal, voxels } from "./api.js";
 import { apply, encoded } from "./delta.js";
 
+const AGAIN_AFTER_MS = 2000;
+
 export class Session {
-  // `changed(labels)` is called when voxels of these labels have changed, `moved()` when the state has.
-  constructor(name, grid, { changed, moved }) {
-    Object.assign(this, { grid, changed, moved });
+  // `changed(labels)` is called when voxels of these labels have changed, `moved()` when the state has, `unreachable(text)`
+  // while a stroke cannot be sent.
+  constructor(name, grid, { changed, moved, unreachable }) {
+    Object.assign(this, { grid, changed, moved, unreachable });
     this.path = `/cases/${encodeURIComponent(name)}`;
     this.waiting = Promise.resolve(); // requests go one after the other
     this.pending = 0; // strokes that the server has not confirmed
@@ -42,11 +45,30 @@ export class Session {
     return this.#next(async () => {
       const query = new URLSearchParams({ sequence: this.state.sequence, what: settings.tool, label: settings.label });
       try {
-        this.#take(await binary(`${this.path}/session/steps?${query}`, delta));
+        this.#take(await this.#delivered(`${this.path}/session/steps?${query}`, delta));
+      } catch (error) {
+        // The server did not keep it, so the page must not show it.
+        for (const [index, was] of before) this.labels[index] = was;
+        this.changed(new Set([settings.label, ...before.values()]));
+        throw error;
       } finally {
         this.pending--;
+        this.moved();
       }
     });
+  }
+
+  // Sends until the server can be reached; what is sent twice counts once.
+  async #delivered(path, delta) {
+    for (;;) {
+      try {
+        return await binary(path, delta);
+      } catch (error) {
+        if (error.status !== 0) throw error;
+        this.unreachable(error.message);
+        await new Promise((done) => setTimeout(done, AGAIN_AFTER_MS));
+      }
+    }
   }
 
   undo = () => this.#change("undo");

@@ -33,7 +33,7 @@ export class View {
     this.grid = new Grid(ct);
     this.scene.cross = this.grid.centre;
     if (ct.window) this.scene.window = ct.window;
-    this.session = new Session(this.name, this.grid, { changed: (labels) => this.#labelsChanged(labels), moved: () => this.#moved() });
+    this.session = new Session(this.name, this.grid, { changed: (labels) => this.#labelsChanged(labels), moved: () => this.#moved(), unreachable: (text) => say(text, "error") });
     const [{ buffer }] = await Promise.all([
       voxels(`${this.path}/ct`, this.grid.voxels * 2, progress),
       this.info.newest ? this.session.open() : null,
@@ -216,9 +216,14 @@ export class View {
 
   #heard(message) {
     if (message.event === "jobs") this.jobs?.take(message.jobs);
-    if (message.event === "editors") $("editors").textContent = message.editors.length > 1 ? `Also open: ${message.editors.filter((e) => e !== $("user").textContent).join(", ")}` : "";
+    if (message.event === "editors") this.#editors(message.editors);
     if (message.event === "plan" && message.revision !== this.plan.plan?.revision) tried(() => this.plan.reload());
     if (message.event === "revision" && message.number > (this.info.newest ?? 0)) tried(() => this.#revised(message));
+  }
+
+  #editors(editors) {
+    const others = new Set(editors.map((e) => e.user).filter((user) => user !== $("user").textContent));
+    $("editors").textContent = others.size ? `Also open: ${[...others].join(", ")}` : "";
   }
 
   async #revised({ number, author, branch }) {
