@@ -256,6 +256,7 @@ class AuditTrail:
             self._made = True
             return
 
+
 def bounded(event: dict[str, Any], limits: AuditLimits) -> dict[str, Any]:
     """An event that JSON can hold, and whose line is not longer than the limits."""
     safe = {str(k): _plain(v, limits.text_chars, limits.depth) for k, v in event.items()}

@@ -36,9 +36,9 @@ class Phantom:
             spinous &= False
         return (body & (around > 9.5)) | left | right | lamina | spinous | transverse
 
-    def image(self, spacing=(0.8, 0.8, 0.8), direction=np.eye(3), value=20, **how):
+    def image(self, spacing=(0.8, 0.8, 0.8), direction=None, value=20, **how):
         """A label map around it, with 8 mm to spare."""
-        direction = np.asarray(direction, float)
+        direction = np.eye(3) if direction is None else np.asarray(direction, float)
         half = np.abs(direction.T) @ np.array([44.0, 52.0, 24.0])
         size = np.ceil(2 * half / spacing).astype(int)
         origin = np.array(self.centre_ct) + [0, -2.0, 0] - direction @ (half - np.array(spacing) / 2)

@@ -18,7 +18,8 @@ def straight(phantom, x, z=4.0, back=9.0, front=-28.0):
 
 
 @pytest.mark.parametrize(
-    ("breach", "grade"), [(0, "A"), (0.005, "A"), (0.5, "B"), (1.99, "B"), (2, "C"), (4, "D"), (5.9, "D"), (6, "E"), (20, "E")]
+    ("breach", "grade"),
+    [(0, "A"), (0.005, "A"), (0.5, "B"), (1.99, "B"), (2, "C"), (4, "D"), (5.9, "D"), (6, "E"), (20, "E")],
 )
 def test_the_grades_have_the_bounds_of_the_paper(breach, grade):
     assert grade_of(breach) == grade
@@ -32,7 +33,9 @@ def test_a_screw_in_the_middle_of_its_pedicle_has_half_the_rest_as_clearance(pha
     assert found.clearance_mm == pytest.approx(1.5, abs=0.3)
 
 
-@pytest.mark.parametrize(("x", "breach", "grade"), [(12.0, 0.5, "B"), (10.0, 2.5, "C"), (8.0, 4.5, "D"), (18.5, 3.0, "C")])
+@pytest.mark.parametrize(
+    ("x", "breach", "grade"), [(12.0, 0.5, "B"), (10.0, 2.5, "C"), (8.0, 4.5, "D"), (18.5, 3.0, "C")]
+)
 def test_a_breach_is_as_deep_as_the_surface_lies_outside(phantom, vertebra, x, breach, grade):
     found = graded(*straight(phantom, x), 5.0, "left", vertebra)
     assert found.breach_mm == pytest.approx(breach, abs=0.35)

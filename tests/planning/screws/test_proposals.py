@@ -23,7 +23,11 @@ CATALOGUE = read_catalogue()
 def test_the_widest_screw_that_leaves_a_fifth_of_the_pedicle_is_taken(phantom):
     vertebra = read_vertebra(phantom.image(), 20, "L1")
     left, right = (proposed(vertebra, side, CATALOGUE) for side in ("left", "right"))
-    assert (left.diameter_mm, right.diameter_mm) == (6.0, 4.0) or (left.diameter_mm, right.diameter_mm) == (6.5, 4.0)
+    assert left.width_mm == pytest.approx(phantom.left_mm, abs=1.0)
+    assert right.width_mm == pytest.approx(phantom.right_mm, abs=0.7)
+    for screw in (left, right):
+        larger = [d for d in CATALOGUE.diameters_mm if d > screw.diameter_mm]
+        assert screw.diameter_mm <= 0.8 * screw.width_mm < larger[0]
     for screw in (left, right):
         entry, tip = np.array(screw.entry_ct), np.array(screw.tip_ct)
         assert np.linalg.norm(tip - entry) == pytest.approx(screw.length_mm, abs=0.05)
@@ -150,7 +154,7 @@ def test_screws_of_a_label_map_are_printed_and_drawn(phantom, tmp_path, capsys):
 
     picture = cv2.imread(str(tmp_path / "out" / "l1.png"))
     assert picture.shape == (2 * 346, 3 * 320, 3)
-    assert (picture == (90, 200, 90)).all(-1).sum() > 500
+    assert (picture == (90, 200, 90)).all(-1).sum() > 250
 
 
 def test_a_level_that_cannot_be_used_does_not_stop_the_others(phantom, tmp_path, capsys):

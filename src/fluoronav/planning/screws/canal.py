@@ -1,7 +1,7 @@
 """The frame of a vertebra from its own ring: the direction of the spinal canal, its centre, and where the body lies.
 
-Seen along the spinal canal, a vertebra has a hole. The canal's direction is the one along which that hole is largest,
-and the body's centre is that of the largest circle inside the vertebra's outline. No label of the spinal cord is needed.
+Seen along the spinal canal, a vertebra has a hole. The canal's direction is the one along which that hole is largest.
+The body's centre is that of the largest circle inside the vertebra's outline. No label of the spinal cord is needed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ class Canal:
     body_mm : float
         Centre of the body along the front axis.
     outside_mm : ndarray, shape (rows, cols)
-        Signed distance to the canal's outline seen along the canal, negative inside; rows to the front, columns to the right.
+        Signed distance to the canal's outline seen along the canal, negative inside; rows to the front, columns to the
+        right.
     corner_mm : tuple of float
         Right and front coordinate of the first pixel.
     pixel_mm : float
@@ -111,7 +112,7 @@ def find_canal(bone: Bone, settings: CanalSettings = SETTINGS) -> Canal:
 
 
 def _axes(tilt_deg: Float) -> Float:
-    """Rows: unit vectors to the patient's left, to the back and along the canal, for tilts to the side and the front."""
+    """Rows: unit vectors to the left, to the back and along the canal, for tilts to the side and the front."""
     s, f = np.tan(np.deg2rad(tilt_deg))
     up = np.array([s, -f, 1.0])
     up /= np.linalg.norm(up)
@@ -180,9 +181,7 @@ def _check_front(bone: Bone, front: Float, settings: CanalSettings) -> None:
         )
 
 
-def _measured(
-    bone: Bone, T: Float, mask: NDArray, low: Float, axes: Float, middle: Float, pixel: float
-) -> Canal:
+def _measured(bone: Bone, T: Float, mask: NDArray, low: Float, axes: Float, middle: Float, pixel: float) -> Canal:
     """The canal's outline in the vertebra's own frame, and its edges."""
     bone_surface = bone.surface_ct()
     local = (bone_surface - T[:3, 3]) @ T[:3, :3]

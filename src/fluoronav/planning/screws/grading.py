@@ -21,7 +21,7 @@ Float = NDArray[np.float64]
 _STEP_MM = 0.75  # between samples along the screw; chosen: below the spacing of all but the finest masks
 _AROUND = 24  # samples around the screw; chosen: 0.9 mm apart on the thickest
 _BOUNDS_MM: tuple[tuple[float, Grade], ...] = ((2.0, "B"), (4.0, "C"), (6.0, "D"))
-_PEDICLE_MM = 12.0  # from the middle of a pedicle's section to its upper edge, at most; lumbar pedicles are 20 mm tall
+_PEDICLE_MM = 12.0  # from the middle of a pedicle's section; half the tallest pedicle and a screw's radius
 _NO_BREACH_MM = 0.01  # chosen: rounding of a file's coordinates
 
 
@@ -40,7 +40,7 @@ class Grading:
     in_canal_mm : float
         How far it reaches into the spinal canal; 0 where it does not.
     through_pedicle : bool
-        Its axis crosses the pedicle's narrowest section; otherwise the grade is E.
+        Its axis passes the pedicle's narrowest section within 12 mm, on its side; otherwise the grade is E.
     """
 
     clearance_mm: float
@@ -89,7 +89,7 @@ def graded(entry_ct: ArrayLike, tip_ct: ArrayLike, diameter_mm: float, side: Sid
     breach = max(float(outside.max()), 0.0)
     clearance = -float(outside.max()) if counted.any() else 0.0
     in_canal_mm = max(float(outside[in_canal].max()), 0.0) if in_canal.any() else 0.0
-    through = pedicle is not None and _crosses(canal.from_ct(np.stack([entry, tip])), pedicle, vertebra)
+    through = pedicle is not None and _crosses(canal.from_ct(np.stack([entry, tip])), pedicle)
     if pedicle is not None and not through:
         off = _from_axis(canal.to_ct(pedicle.isthmus[None])[0], entry, tip)
         breach, clearance = max(breach, off), min(clearance, -off)
@@ -110,17 +110,15 @@ def _surface(entry: Float, tip: Float, length: float, radius: float) -> Float:
     return local.reshape(-1, 3) @ T[:3, :3].T + T[:3, 3]
 
 
-def _crosses(ends: Float, pedicle: Pedicle, vertebra: Vertebra) -> bool:
-    """Whether an axis goes from behind the narrowest section through the bone of it, or within its reach."""
+def _crosses(ends: Float, pedicle: Pedicle) -> bool:
+    """Whether an axis goes from behind the narrowest section through it, or through its reach."""
     entry, tip = ends
     isthmus = pedicle.isthmus
     if not entry[1] < isthmus[1] < tip[1]:
         return False
     at = entry + (tip - entry) * (isthmus[1] - entry[1]) / (tip[1] - entry[1])
-    # A pedicle is taller than wide: its section in bone counts, and what is as near to its middle as any breach.
-    off = float(np.linalg.norm(at - isthmus))
-    in_bone = bool(vertebra.surfaces.contains(vertebra.canal.to_ct(at[None]))[0])
-    return bool(at[0] * isthmus[0] > 0) and off < (_PEDICLE_MM if in_bone else _BOUNDS_MM[-1][0])
+    # A screw that lies in part in its pedicle goes through it, however deep its breach.
+    return bool(at[0] * isthmus[0] > 0) and float(np.linalg.norm(at - isthmus)) < _PEDICLE_MM
 
 
 def _from_axis(point: Float, entry: Float, tip: Float) -> float:

@@ -75,9 +75,7 @@ def propose(
         vertebrae[level] = vertebra
         notes += vertebra.bone.notes
         screws += [proposed(vertebra, side, catalogue) for side in SIGNS]
-    return Proposals(
-        tuple(screws), vertebrae, tuple(notes), time.process_time() - cpu, time.perf_counter() - begun
-    )
+    return Proposals(tuple(screws), vertebrae, tuple(notes), time.process_time() - cpu, time.perf_counter() - begun)
 
 
 def with_proposals(plan: Plan, proposals: Sequence[ScrewProposal], audit: str = "") -> tuple[Plan, tuple[str, ...]]:
@@ -103,9 +101,7 @@ def with_proposals(plan: Plan, proposals: Sequence[ScrewProposal], audit: str = 
     screws = [i for i in plan.items if isinstance(i, Screw)]
     by_hand = {(s.level, s.side): s.id for s in screws if s.origin != "proposed"}
     items: list[Item] = [
-        i
-        for i in plan.items
-        if not (isinstance(i, Screw) and i.origin == "proposed" and (i.level, i.side) in pedicles)
+        i for i in plan.items if not (isinstance(i, Screw) and i.origin == "proposed" and (i.level, i.side) in pedicles)
     ]
     taken = {i.id for i in items}
     for p in proposals:

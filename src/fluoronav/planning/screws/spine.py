@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import SimpleITK as sitk
@@ -17,9 +18,7 @@ from fluoronav.planning.screws.vertebra import Vertebra, read_vertebra
 Float = NDArray[np.float64]
 
 # T13 and L6 follow the last level of their region.
-ORDER = tuple(
-    level for known in LEVELS for level in {"T12": ("T12", "T13"), "L5": ("L5", "L6")}.get(known, (known,))
-)
+ORDER = tuple(level for known in LEVELS for level in {"T12": ("T12", "T13"), "L5": ("L5", "L6")}.get(known, (known,)))
 
 
 @dataclass(frozen=True)
@@ -98,7 +97,7 @@ def _middles_ct(image: sitk.Image) -> dict[int, Float]:
 
 def _check_order(middles: dict[str, Float]) -> None:
     levels = list(middles)
-    wrong = [(a, b) for a, b in zip(levels, levels[1:], strict=False) if middles[a][2] <= middles[b][2]]
+    wrong = [(a, b) for a, b in pairwise(levels) if middles[a][2] <= middles[b][2]]
     if wrong and len(wrong) == len(levels) - 1:
         raise VertebraError(
             f"{wrong[0][0]} lies below {wrong[0][1]}, and so on: the label map is upside down, or its scheme is "
