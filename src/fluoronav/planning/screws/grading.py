@@ -79,7 +79,7 @@ def graded(entry_ct: ArrayLike, tip_ct: ArrayLike, diameter_mm: float, side: Sid
     if not length > 0.1:
         raise ValueError(f"{vertebra.level} {side}: entry and tip are the same point")
     canal, pedicle = vertebra.canal, vertebra.pedicles.get(side)
-    points_ct = _surface(entry, tip, length, diameter_mm / 2)
+    points_ct = surface_ct(entry, tip, diameter_mm / 2)
     local = canal.from_ct(points_ct)
     in_canal = canal.distance_mm(local) < 0
     # Behind the pedicle a screw crosses the cortex by design; only the canal counts there.
@@ -96,8 +96,9 @@ def graded(entry_ct: ArrayLike, tip_ct: ArrayLike, diameter_mm: float, side: Sid
     return Grading(clearance, breach, grade_of(breach) if through else "E", in_canal_mm, through)
 
 
-def _surface(entry: Float, tip: Float, length: float, radius: float) -> Float:
-    """Points on a screw's surface, LPS mm: a cylinder with a round tip that ends at `tip`."""
+def surface_ct(entry: Float, tip: Float, radius: float) -> Float:
+    """Points on a screw's surface, LPS mm, shape (n, 3): a cylinder with a round tip that ends at `tip`."""
+    length = float(np.linalg.norm(tip - entry))
     T = frame_along(entry, tip - entry)
     along = np.linspace(0, length, max(int(np.ceil(length / _STEP_MM)), 1) + 1)
     # The tip is a half ball: threads end before it.

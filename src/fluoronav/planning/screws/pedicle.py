@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from fluoronav.planning.plan.schema import Side
-from fluoronav.planning.screws.bone import VertebraError
+from fluoronav.planning.screws.bone import Bone, VertebraError
 from fluoronav.planning.screws.canal import Canal
 from fluoronav.planning.screws.surfaces import Surfaces
 
@@ -95,14 +95,23 @@ class Search:
 
     Parameters
     ----------
+    bone : Bone
     surfaces : Surfaces
         Of the bone.
     canal : Canal
     side : Side
     """
 
-    def __init__(self, surfaces: Surfaces, canal: Canal, side: Side, settings: PedicleSettings = SETTINGS) -> None:
-        self._surfaces, self._canal, self._settings, self._sign = surfaces, canal, settings, SIGNS[side]
+    def __init__(
+        self, bone: Bone, surfaces: Surfaces, canal: Canal, side: Side, settings: PedicleSettings = SETTINGS
+    ) -> None:
+        self._bone, self._surfaces, self._canal, self._settings, self._sign = (
+            bone,
+            surfaces,
+            canal,
+            settings,
+            SIGNS[side],
+        )
         self.begins_mm = begins_mm(canal, settings)
         end = canal.front_mm + settings.body_share * 2 * (canal.body_mm - canal.front_mm)
         self.fronts = np.arange(self.begins_mm, end, 1.0)
@@ -133,10 +142,10 @@ class Search:
     def cost(self, x: Float) -> float:
         """Smallest depth of an axis by the distance field, negative, with what decides between equals."""
         points_ct = self._canal.to_ct(self.axis(x).points(self.fronts))
-        return self._cost(x, self._surfaces.bone.depth_mm(points_ct))
+        return self._cost(x, self._bone.depth_mm(points_ct))
 
     def exact_cost(self, x: Float) -> float:
-        """The same by the voxels themselves: 20 times slower, without the half voxel that the field loses on a ridge."""
+        """The same by the voxels, 20 times slower, without the half voxel that the field loses on a ridge."""
         return self._cost(x, self.depths_mm(self.axis(x)))
 
     def _cost(self, x: Float, depth: Float) -> float:
@@ -166,7 +175,7 @@ class Search:
         return found.x
 
 
-def find_pedicle(surfaces: Surfaces, canal: Canal, side: Side) -> Pedicle:
+def find_pedicle(bone: Bone, surfaces: Surfaces, canal: Canal, side: Side) -> Pedicle:
     """Finds a pedicle.
 
     Raises
@@ -174,7 +183,7 @@ def find_pedicle(surfaces: Surfaces, canal: Canal, side: Side) -> Pedicle:
     VertebraError
         No straight line leads through bone from behind the canal into the body.
     """
-    search = Search(surfaces, canal, side)
+    search = Search(bone, surfaces, canal, side)
     axis = search.best()
     depth = search.depths_mm(axis)
     # The narrowest section is beside the canal; in the body the axis may come near an end plate.
@@ -182,7 +191,7 @@ def find_pedicle(surfaces: Surfaces, canal: Canal, side: Side) -> Pedicle:
     narrowest = int(np.argmin(depth[beside]))
     if depth[narrowest] <= 0:
         raise VertebraError(
-            f"{surfaces.bone.level} {side}: no straight way through bone leads beside the spinal canal into the "
+            f"{bone.level} {side}: no straight way through bone leads beside the spinal canal into the "
             "body: the pedicle is missing or interrupted in its label; complete its segmentation"
         )
     isthmus = axis.points(search.fronts[narrowest : narrowest + 1])[0]

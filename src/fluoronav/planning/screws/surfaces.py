@@ -9,41 +9,46 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from scipy.spatial import cKDTree
 
-from fluoronav.planning.screws.bone import Bone
-
 Float = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Surfaces:
-    """Voxels on both sides of a bone's surface, split into nearly cubic boxes.
+    """Voxels on both sides of a structure's surface, split into nearly cubic boxes.
 
     Attributes
     ----------
-    bone : Bone
+    mask : ndarray of bool, shape (z, y, x)
+        With a rim of empty voxels.
+    origin_ct : ndarray, shape (3,)
+        Centre of its first voxel, LPS mm.
+    step_ct : ndarray, shape (3, 3)
+        Columns: one step along x, y, z, LPS mm.
     inner, outer : cKDTree
         Centres of boxes just inside and just outside, in mm along the mask's own axes.
     half_mm : ndarray, shape (3,)
         Half the sides of a box.
     """
 
-    bone: Bone = field(repr=False)
+    mask: NDArray[np.bool_] = field(repr=False)
+    origin_ct: Float
+    step_ct: Float
     inner: cKDTree = field(repr=False)
     outer: cKDTree = field(repr=False)
     half_mm: Float
 
     @classmethod
-    def of(cls, bone: Bone) -> Surfaces:
-        """The surface of a bone."""
-        spacing = np.linalg.norm(bone.step_ct, axis=0)
+    def of(cls, mask: NDArray[np.bool_], origin_ct: Float, step_ct: Float) -> Surfaces:
+        """The surface of a mask; the parameters are those of the class."""
+        spacing = np.linalg.norm(step_ct, axis=0)
         parts = np.maximum(np.rint(spacing / spacing.min()), 1).astype(int)
         near = ndimage.generate_binary_structure(3, 1)
-        inner = bone.mask & ~ndimage.binary_erosion(bone.mask, near)
-        outer = ndimage.binary_dilation(bone.mask, near) & ~bone.mask
+        inner = mask & ~ndimage.binary_erosion(mask, near)
+        outer = ndimage.binary_dilation(mask, near) & ~mask
         inside, outside = (
             cKDTree(_boxes(m, spacing, parts), balanced_tree=False, compact_nodes=False) for m in (inner, outer)
         )
-        return cls(bone, inside, outside, spacing / parts / 2)
+        return cls(mask, origin_ct, step_ct, inside, outside, spacing / parts / 2)
 
     def contains(self, points_ct: Float) -> NDArray[np.bool_]:
         """Whether points (n, 3), LPS mm, lie in the mask's voxels."""
@@ -64,12 +69,11 @@ class Surfaces:
 
     def _located(self, points_ct: Float) -> tuple[Float, NDArray[np.bool_]]:
         """Points along the mask's own axes, mm, and whether they lie in its voxels."""
-        bone = self.bone
-        index = (points_ct - bone.origin_ct) @ np.linalg.inv(bone.step_ct).T
+        index = (points_ct - self.origin_ct) @ np.linalg.inv(self.step_ct).T
         at = np.rint(index).astype(int)
-        inside = ((at >= 0) & (at < np.array(bone.mask.shape[::-1]))).all(1)
-        inside[inside] = bone.mask[at[inside, 2], at[inside, 1], at[inside, 0]]
-        return index * np.linalg.norm(bone.step_ct, axis=0), inside
+        inside = ((at >= 0) & (at < np.array(self.mask.shape[::-1]))).all(1)
+        inside[inside] = self.mask[at[inside, 2], at[inside, 1], at[inside, 0]]
+        return index * np.linalg.norm(self.step_ct, axis=0), inside
 
 
 def _boxes(mask: NDArray[np.bool_], spacing: Float, parts: NDArray[np.int64]) -> Float:

@@ -63,12 +63,12 @@ def read_vertebra(labels: sitk.Image, value: int, level: str) -> Vertebra:
     if level in _WITHOUT:
         raise VertebraError(f"{level}: pedicle screws are proposed from C7 to L6, not here: draw the screw by hand")
     bone = cut_out(labels, value, level)
-    canal, surfaces = find_canal(bone), Surfaces.of(bone)
+    canal, surfaces = find_canal(bone), Surfaces.of(bone.mask, bone.origin_ct, bone.step_ct)
     pedicles: dict[Side, Pedicle] = {}
     missing: dict[Side, str] = {}
     for side in SIGNS:
         try:
-            pedicles[side] = find_pedicle(surfaces, canal, side)
+            pedicles[side] = find_pedicle(bone, surfaces, canal, side)
         except VertebraError as error:
             missing[side] = str(error)
     return Vertebra(bone, canal, surfaces, pedicles, missing)
