@@ -27,7 +27,8 @@ _AT_A_TIME = 1  # chosen: each uses all cores that it finds
 _KEPT = 20  # ended jobs of a case that are still told; chosen
 _NICE = 10  # chosen: strokes come first
 _TERM_S = 5.0  # from asking a process to end to ending it; chosen
-_SHARE = re.compile(r"(\d{1,3}(?:\.\d+)?) ?%")
+# A progress bar: what is being done, its share, and the bar, which the page draws itself.
+_SHARE = re.compile(r"(.*?):?\s*(\d{1,3}(?:\.\d+)?) ?%(?:\|.*)?")
 _LINE = re.compile(rb"[\r\n]+")
 _NO_SUCH_VERB = 2  # status with which argparse refuses
 _MOST_TEXT = 400  # of a line that is shown; chosen
@@ -103,7 +104,9 @@ class Jobs:
             raise Unknown(f"case {case} has no job {job[:20]!r}")
         return found
 
-    def start(self, case: OpenCase, user: str, kind: str, command: Command, finish: Finish) -> Job:
+    def start(
+        self, case: OpenCase, user: str, kind: str, command: Command, finish: Finish, allowed: Sequence[int] = (0,)
+    ) -> Job:
         """Starts work on a case.
 
         Parameters
@@ -112,6 +115,8 @@ class Jobs:
             Takes the job, whose folder is made; returns arguments of `fluoronav`.
         finish : callable
             Takes what the process has written; a WorkspaceError of it fails the job.
+        allowed : sequence of int
+            Exit statuses with which the work is done.
         """
         if any(
             j.case == case.name and j.kind == kind and j.state in ("waiting", "running") for j in self._jobs.values()
@@ -123,7 +128,7 @@ class Jobs:
         self._forget(case.name)
         self._jobs[number] = job
         case.trail.add("job", user=user, kind=kind, job=number)
-        self._tasks[number] = asyncio.create_task(self._run(case, job, command, finish))
+        self._tasks[number] = asyncio.create_task(self._run(case, job, command, finish, allowed))
         self._tell(case)
         return job
 
@@ -141,12 +146,12 @@ class Jobs:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    async def _run(self, case: OpenCase, job: Job, command: Command, finish: Finish) -> None:
+    async def _run(self, case: OpenCase, job: Job, command: Command, finish: Finish, allowed: Sequence[int]) -> None:
         try:
             async with self._room:
                 job.state = "running"
                 self._tell(case)
-                await self._process(case, job, command(job))
+                await self._process(case, job, command(job), allowed)
                 await finish(job)
             job.state, job.share = "done", 1.0
         except asyncio.CancelledError:
@@ -160,7 +165,7 @@ class Jobs:
                 case.trail.add("job.end", user=job.user, kind=job.kind, job=job.job, state=job.state, error=job.error)
             self._tell(case)
 
-    async def _process(self, case: OpenCase, job: Job, arguments: Sequence[str]) -> None:
+    async def _process(self, case: OpenCase, job: Job, arguments: Sequence[str], allowed: Sequence[int]) -> None:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "fluoronav", *arguments, stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, start_new_session=True,
@@ -178,7 +183,7 @@ class Jobs:
                 self._said(case, job, rest)
             if await process.wait() == _NO_SUCH_VERB:
                 raise NotInstalled(f"this installation has no `fluoronav {' '.join(arguments[:2])}` ({job.text})")
-            if process.returncode:
+            if process.returncode not in allowed:
                 raise WorkspaceError(job.text or f"the process ended with status {process.returncode}")
         finally:
             await _ended(process)
@@ -187,9 +192,9 @@ class Jobs:
         text = line.decode(errors="replace").strip()[:_MOST_TEXT]
         if not text:
             return
+        if found := _SHARE.fullmatch(text):
+            text, job.share = found[1], min(float(found[2]) / 100, 1.0)
         job.text = text.replace(f"{case.folder.parent}/", "").removeprefix("fluoronav plan: ")
-        if found := _SHARE.search(text):
-            job.share = min(float(found[1]) / 100, 1.0)
         self._tell(case)
 
     def _tell(self, case: OpenCase) -> None:

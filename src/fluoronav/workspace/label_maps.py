@@ -24,7 +24,6 @@ from fluoronav.workspace.errors import Refused
 from fluoronav.workspace.scan import Scan
 
 MOST_LABEL = 65_535
-PUBLISHED = "labels.nii.gz"  # in the case's folder: the newest revision's label map
 _SLICES = 16  # read at a time; chosen: 8 MB of a CT of 512 x 512
 
 
@@ -173,20 +172,3 @@ def name_of(label: int) -> str:
     """The vocabulary's name of a label, or one made of its number."""
     known = vocabulary().get(label)
     return known.name if known else f"label_{label}"
-
-
-def publish(folder: Path) -> None:
-    """Makes the case's ``labels.nii.gz`` that of the newest revision; after a crash it may be older.
-
-    Raises
-    ------
-    OSError
-    """
-    revisions = Revisions(folder)
-    newest = revisions.newest()
-    if newest is None:
-        return
-    content = revisions.labels_path(newest.number).read_bytes()
-    target = folder / PUBLISHED
-    if not target.exists() or target.read_bytes() != content:
-        written(target, content)

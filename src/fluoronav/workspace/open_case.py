@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -21,8 +22,10 @@ from fluoronav.workspace.cases import summary
 from fluoronav.workspace.colours import colour_of
 from fluoronav.workspace.errors import OutOfStep, Refused, Unknown
 from fluoronav.workspace.feedback import note_feedback
-from fluoronav.workspace.label_maps import Unpacked, first_revision, known_labels, mapped, publish, unpacked_labels
+from fluoronav.workspace.grading import Grader
+from fluoronav.workspace.label_maps import Unpacked, first_revision, known_labels, mapped, unpacked_labels
 from fluoronav.workspace.people import folder_name
+from fluoronav.workspace.published import publish
 from fluoronav.workspace.saving import Resolve, Saved, Saver
 from fluoronav.workspace.scan import Scan, known_scan, unpacked_scan
 from fluoronav.workspace.session import Base, Session
@@ -30,6 +33,7 @@ from fluoronav.workspace.workers import Workers
 
 _WAITING = 64  # messages for one listener; one that is slower is told all anew; chosen
 SESSIONS = "sessions"
+QUESTIONS = "questions.json"  # in the case's folder: what the last segmentation wants to know
 
 
 class OpenCase:
@@ -45,7 +49,7 @@ class OpenCase:
     def __init__(self, folder: Path, scan: Scan, workers: Workers) -> None:
         self.folder, self.name, self.scan, self.workers = folder, folder.name, scan, workers
         self.revisions, self.plans, self.trail = Revisions(folder), PlanRevisions(folder), CaseTrail(folder)
-        self.saver = Saver(folder, scan, self.base_of)
+        self.saver, self.grader = Saver(folder, scan, self.base_of), Grader(scan)
         self.sessions: dict[str, Session] = {}
         self.locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self.saving, self.planning = asyncio.Lock(), asyncio.Lock()
@@ -286,6 +290,7 @@ class OpenCase:
             "structures": self.structures(newest) if newest else [],
             "plan": plan.model_dump(mode="json") if plan else None,
             "session": session.state() if session else None, "editors": self.editors(), "jobs": jobs,
+            "questions": questions_of(self.folder),
         }  # fmt: skip
 
     def revision_head(self, revision: Revision) -> dict[str, Any]:
@@ -306,6 +311,14 @@ class OpenCase:
             }
             for s in revision.structures
         ]  # fmt: skip
+
+
+def questions_of(folder: Path) -> list[dict[str, Any]]:
+    """What the last segmentation wants a person to answer."""
+    try:
+        return list(json.loads((folder / QUESTIONS).read_bytes())["questions"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return []
 
 
 def kind_of(name: str, label: int) -> str:

@@ -13,7 +13,6 @@ from fluoronav.planning.plan.revisions import PlanConflict
 from fluoronav.planning.plan.schema import Flag, Item, Plan, PlanState, Screw
 from fluoronav.validation import first_error
 from fluoronav.workspace.errors import Refused, Unknown, WorkspaceError
-from fluoronav.workspace.grading import graded
 from fluoronav.workspace.open_case import OpenCase
 
 _ITEM: TypeAdapter[Item] = TypeAdapter(Item)
@@ -174,7 +173,7 @@ class PlanWork:
         newest = self.case.revisions.newest()
         if newest is None:
             raise Refused("there is no label map: a screw is graded in the bone that it lies in")
-        return graded(screw, newest, self.case.map_of, self.case.scan)
+        return self.case.grader.graded(screw, newest, self.case.map_of(newest.number))
 
     def _audit(self, event: str, user: str, parent: int, **what: Any) -> int:
         return self.case.trail.add(event, user=user, revision=parent + 1, **what)

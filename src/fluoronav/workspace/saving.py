@@ -16,7 +16,8 @@ from fluoronav.workspace import delta
 from fluoronav.workspace.compare import differing
 from fluoronav.workspace.delta import Labels, Runs
 from fluoronav.workspace.errors import DiskFull, OutOfStep, Refused
-from fluoronav.workspace.label_maps import keep_unpacked, publish
+from fluoronav.workspace.label_maps import keep_unpacked
+from fluoronav.workspace.published import publish
 from fluoronav.workspace.scan import Scan
 from fluoronav.workspace.session import Base, Session, name_in
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from importlib import resources
 from pathlib import PurePosixPath
@@ -56,7 +56,7 @@ class WorkspaceServer:
         limits = AdmissionLimits(max_bytes=MOST_UPLOAD, idle_s=LIMITS.idle_s, answer_s=LIMITS.answer_s)
         self._admission = Admission(allowed_hosts, limits, lambda path: path.endswith("/events"))
         self.app = web.Application(
-            client_max_size=LIMITS.max_bytes, middlewares=[errors_as_json, self._admission.guard]
+            client_max_size=LIMITS.max_bytes, middlewares=[errors_as_json, self._admission.guard, _small_bodies]
         )
         self.app[STORE_ROOT] = str(store.root)
         self.app.on_response_prepare.append(_add_security)
@@ -86,6 +86,17 @@ class WorkspaceServer:
         return web.Response(body=await asyncio.to_thread(file.read_bytes), content_type=kind)
 
 
+@web.middleware
+async def _small_bodies(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Refuses bodies that are larger than the page sends, before they are read; uploads have their own limit."""
+    size = request.content_length or 0
+    if size > LIMITS.max_bytes and request.method != "PUT":
+        raise web.HTTPRequestEntityTooLarge(LIMITS.max_bytes, size)
+    return await handler(request)
+
+
 async def _add_security(request: web.BaseRequest, response: web.StreamResponse) -> None:
     response.headers.update(_HEADERS)
 
@@ -107,14 +118,13 @@ def serve(server: WorkspaceServer, host: str, port: int, started: Callable[[int]
     OSError
         The port is in use.
     """
-    socket = create_server((host, port))
-    started(int(socket.getsockname()[1]))
-    asyncio.run(_serve(server, socket))
+    asyncio.run(_serve(server, create_server((host, port)), started))
 
 
-async def _serve(server: WorkspaceServer, at: Socket) -> None:
+async def _serve(server: WorkspaceServer, at: Socket, started: Callable[[int], None]) -> None:
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with server.listening(at):
+        started(int(at.getsockname()[1]))
         await stop.wait()

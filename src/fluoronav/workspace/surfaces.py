@@ -86,8 +86,8 @@ def surface_of(crop: Crop, scan: Scan, label: int, name: str) -> bytes:
         raise Refused(f"label {label} is too small for a surface: {error}") from error
     index = np.array(crop.first) + step * (points[:, ::-1].astype(np.float64) - 1)
     points_ct = index @ scan.step_mm().T + np.array(scan.origin_ct)
-    # Outward normals: a grid of the other handedness turns them round.
-    if np.linalg.det(scan.step_mm()) > 0:
+    # Normals point outwards; a left-handed grid turns them round.
+    if np.linalg.det(scan.step_mm()) < 0:
         triangles = triangles[:, ::-1]
     points_ct, triangles = simplified(*smoothed(points_ct, triangles))
     head = {

@@ -9,23 +9,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import SimpleITK as sitk
 from pydantic import Field
 
-from fluoronav.case import read_volume
 from fluoronav.case.file import read_case_file
-from fluoronav.planning.revisions import Revision, Revisions
-from fluoronav.planning.segmentation.engine import SegmentedStructure
+from fluoronav.durable import written
 from fluoronav.workspace.cases import CACHE
 from fluoronav.workspace.errors import Unknown, WorkspaceError
 from fluoronav.workspace.jobs import Job, Jobs
-from fluoronav.workspace.label_maps import described, on_grid, publish, voxel_counts
-from fluoronav.workspace.open_case import OpenCase
+from fluoronav.workspace.open_case import QUESTIONS, OpenCase
 from fluoronav.workspace.requests import Body
-from fluoronav.workspace.scan import Scan
+from fluoronav.workspace.segmented import kept_segmentation
 
 _UPLOAD = re.compile(r"upload-[0-9a-f]{12}/[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _RESULT, _OUT = "result.json", "out"  # in a job's folder
+_NUMBER = r"-?\d{1,5}(\.\d{1,3})?"
 
 Kind = Literal["segment", "measure", "screws", "check", "views", "export"]
 
@@ -37,6 +34,8 @@ class JobRequest(Body):
     engine: str = Field(default="atlas", pattern=r"^[a-z][a-z0-9-]{0,31}$")
     upload: str | None = None
     replace: bool = Field(default=False, description="whether a segmentation becomes the newest revision, or a branch")
+    at: str | None = Field(default=None, pattern=rf"^([A-Z]\d{{1,2}}=)?{_NUMBER},{_NUMBER},{_NUMBER}$")
+    level_of: str | None = Field(default=None, pattern=r"^[A-Z]\d{1,2}=[A-Z]\d{1,2}$")
     levels: list[str] = Field(default=[], max_length=30)
     to: Literal["case", "stl", "3mf", "slicer", "dicom"] = "case"
 
@@ -51,12 +50,13 @@ def start(jobs: Jobs, case: OpenCase, user: str, request: JobRequest) -> Job:
     upload = _uploaded(case, request.upload)
     if request.kind == "segment" and (request.engine == "import") != (upload is not None):
         raise WorkspaceError("the engine `import` takes an uploaded file as `upload`, and the others take none")
+    if any(not re.fullmatch(r"[A-Z]\d{1,2}", level) for level in request.levels):
+        raise WorkspaceError("levels must be such as T8 or L1")
+    newest = case.revisions.newest()
+    seen = newest.number if newest else 0
 
     def command(job: Job) -> Sequence[str]:
         return _arguments(job, case, request, upload)
-
-    newest = case.revisions.newest()
-    seen = newest.number if newest else 0
 
     async def finish(job: Job) -> None:
         if request.kind == "segment":
@@ -64,7 +64,9 @@ def start(jobs: Jobs, case: OpenCase, user: str, request: JobRequest) -> Job:
         else:
             await _keep_result(job, case)
 
-    return jobs.start(case, user, request.kind, command, finish)
+    # `plan check` ends with status 1 where it has found something: that is its result.
+    allowed = (0, 1) if request.kind == "check" else (0,)
+    return jobs.start(case, user, request.kind, command, finish, allowed)
 
 
 def _uploaded(case: OpenCase, upload: str | None) -> Path | None:
@@ -78,16 +80,25 @@ def _uploaded(case: OpenCase, upload: str | None) -> Path | None:
 
 def _arguments(job: Job, case: OpenCase, request: JobRequest, upload: Path | None) -> list[str]:
     """Arguments of `fluoronav` for a job."""
-    out = job.folder / _OUT
+    out = str(job.folder / _OUT)
     result = ["--json", str(job.folder / _RESULT)]
     if request.kind == "segment":
         file = read_case_file(case.folder / "case.yaml")
-        source = ["--labels", str(upload)] if upload else []
-        return ["plan", "segment", str(case.folder / file.ct), "--engine", request.engine, *source, "--out", str(out),
-                *result]  # fmt: skip
-    levels = ["--levels", *request.levels] if request.levels and request.kind == "screws" else []
+        options = {"--series": file.ct_series, "--labels": upload, "--at": request.at, "--level-of": request.level_of}
+        given = [f"{k}={v}" for k, v in options.items() if v is not None]
+        return [
+            "plan",
+            "segment",
+            str(case.folder / file.ct),
+            f"--engine={request.engine}",
+            *given,
+            "--out",
+            out,
+            *result,
+        ]
     if request.kind == "export":
-        return ["plan", "export", str(case.folder), "--to", request.to, "--out", str(out)]
+        return ["plan", "export", str(case.folder), "--to", request.to, "--out", out]
+    levels = ["--levels", *request.levels] if request.levels and request.kind == "screws" else []
     return ["plan", request.kind, str(case.folder), *levels, *result]
 
 
@@ -98,33 +109,18 @@ async def _keep_segmentation(job: Job, case: OpenCase, user: str, request: JobRe
         tip = newest.number if newest else 0
         branch = "" if tip == 0 or (request.replace and tip == seen) else f"{request.engine}-{job.job[:4]}"
         revision = await case.workers.run(
-            kept_segmentation, case.folder, job.folder, case.scan, request.engine, tip, branch
+            kept_segmentation, case.folder, job.folder / _OUT, case.scan, request.engine, tip, branch
         )
-    await asyncio.to_thread(
-        case.trail.add, "segmented", user=user, engine=revision.author, revision=revision.number, branch=branch
-    )
-    job.result = {"revision": revision.number, "branch": branch, **_questions(job.folder / _RESULT)}
+    said = _said(job.folder / _RESULT)
+    questions = {"revision": revision.number, **{k: said.get(k, []) for k in ("questions", "warnings")}}
+
+    def note() -> None:
+        case.trail.add("segmented", user=user, engine=revision.author, revision=revision.number, branch=branch)
+        written(case.folder / QUESTIONS, json.dumps(questions, indent=1).encode())
+
+    await asyncio.to_thread(note)
+    job.result = {**questions, "branch": branch}
     case.tell({"event": "revision", "number": revision.number, "author": revision.author, "branch": branch})
-
-
-def kept_segmentation(folder: Path, job: Path, scan: Scan, engine: str, parent: int, branch: str) -> Revision:
-    """A revision of what an engine wrote. Takes the memory of the whole volume: for a process of its own."""
-    labels = on_grid(read_volume(job / _OUT / "labels.nii.gz").image, scan)
-    said = _said(job / _RESULT).get("structures", [])
-    counts = voxel_counts(sitk.GetArrayViewFromImage(labels))
-    by_name = {str(s.get("name")): s for s in said}
-    structures = []
-    for s in described(counts, {int(x["label"]): str(x["name"]) for x in said if "label" in x}, scan, engine):
-        found = by_name.get(s.name, {})
-        confidence = float(found.get("confidence", s.confidence))
-        own = str(found.get("engine", engine))
-        structures.append(SegmentedStructure(s.name, s.label, own, confidence, s.voxels, s.volume_cm3))
-    revision = Revisions(folder).add(
-        labels, tuple(structures), author=engine, ct_hash=scan.ct_hash, parent=parent, branch=branch,
-        note=f"segmented by {engine}",
-    )  # fmt: skip
-    publish(folder)
-    return revision
 
 
 async def _keep_result(job: Job, case: OpenCase) -> None:
@@ -141,13 +137,9 @@ async def _keep_result(job: Job, case: OpenCase) -> None:
 
 
 def _said(path: Path) -> dict[str, Any]:
+    """What a verb has written as JSON, without the place of files on this computer."""
     try:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return content if isinstance(content, dict) else {}
-
-
-def _questions(path: Path) -> dict[str, Any]:
-    said = _said(path)
-    return {k: said[k] for k in ("questions", "warnings") if k in said}
+    return {k: v for k, v in content.items() if k not in ("case", "plan")} if isinstance(content, dict) else {}

@@ -1,0 +1,84 @@
+"""What other programs see of a case's newest revision: ``labels.nii.gz``, and its structures in ``case.yaml``."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from fluoronav.case.file import CaseFile, read_case_file
+from fluoronav.durable import written
+from fluoronav.planning.anatomy import by_name
+from fluoronav.planning.revisions import Revision, Revisions
+from fluoronav.planning.segmentation.engine import SegmentedStructure
+from fluoronav.validation import first_error
+from fluoronav.workspace.colours import colour_of
+
+log = logging.getLogger("fluoronav")
+LABELS = "labels.nii.gz"
+
+
+def publish(folder: Path) -> None:
+    """Brings the case's own files up to the newest revision; after a crash they may be older.
+
+    Raises
+    ------
+    CaseError, OSError
+    """
+    revisions = Revisions(folder)
+    newest = revisions.newest()
+    if newest is None:
+        return
+    content = revisions.labels_path(newest.number).read_bytes()
+    target = folder / LABELS
+    if not target.exists() or target.read_bytes() != content:
+        written(target, content)
+    _publish_structures(folder / "case.yaml", newest)
+
+
+def _publish_structures(path: Path, newest: Revision) -> None:
+    """Names the label map and its structures in ``case.yaml``; everything else there stays."""
+    file = read_case_file(path)
+    wanted = {s.label: s.name for s in newest.structures}
+    if str(file.labels) == LABELS and {s.label: s.name for s in file.structures} == wanted:
+        return
+    if not newest.structures and file.labels is None:
+        return
+    text = path.read_text(encoding="utf-8")
+    content = _content(yaml.safe_load(text), file, newest.structures)
+    try:
+        CaseFile.model_validate({k: v for k, v in content.items() if k != "tools"})
+    except ValidationError as error:
+        # The revision is kept all the same: the file is for the stream, and a person may have written it.
+        log.warning("%s: is left as it is, since the new structures do not fit it (%s)", path, first_error(error))
+        return
+    head = "".join(line for line in text.splitlines(keepends=True) if line.startswith("#"))
+    body = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+    written(path, f"{head}{body}".encode())
+
+
+def _content(old: dict[str, Any], file: CaseFile, structures: tuple[SegmentedStructure, ...]) -> dict[str, Any]:
+    """The case file's content with other structures; margins and colours of those that stay are kept."""
+    known = {s.name: s.model_dump(mode="json", exclude_none=True) for s in file.structures}
+    names = [s.name for s in structures]
+    content = {**old, "labels": LABELS}
+    content["structures"] = [
+        {**known.get(s.name, {"name": s.name, "color": colour_of(s.label)}), "label": s.label} for s in structures
+    ]
+    rigid = [n for n in (file.rigid.structures if file.rigid else ()) if n in names]
+    vertebrae = by_name()
+    rigid = rigid or [n for n in names if n in vertebrae and vertebrae[n].kind == "vertebra"]
+    content.pop("rigid", None)
+    if rigid:
+        content["rigid"] = {"structures": rigid}
+    objects = []
+    for one in old.get("objects", []):
+        left = [n for n in one.get("structures", []) if n in names]
+        if left or "volume" in one:
+            objects.append({**one, **({"structures": left} if "structures" in one else {})})
+    if "objects" in content:
+        content["objects"] = objects
+    return content
