@@ -15,7 +15,7 @@ from fluoronav.case.file import read_case_file
 from fluoronav.durable import written
 from fluoronav.workspace.cases import CACHE
 from fluoronav.workspace.errors import Unknown, WorkspaceError
-from fluoronav.workspace.jobs import Job, Jobs
+from fluoronav.workspace.jobs import Job, Jobs, Work
 from fluoronav.workspace.open_case import QUESTIONS, OpenCase
 from fluoronav.workspace.requests import Body
 from fluoronav.workspace.segmented import kept_segmentation
@@ -36,6 +36,9 @@ class JobRequest(Body):
     replace: bool = Field(default=False, description="whether a segmentation becomes the newest revision, or a branch")
     at: str | None = Field(default=None, pattern=rf"^([A-Z]\d{{1,2}}=)?{_NUMBER},{_NUMBER},{_NUMBER}$")
     level_of: str | None = Field(default=None, pattern=r"^[A-Z]\d{1,2}=[A-Z]\d{1,2}$")
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]{0,63}$")
+    scheme: Literal["totalsegmentator", "totalsegmentator1", "totalsegmentator2", "verse"] | None = None
+    coordinates: Literal["lps", "ras"] | None = None
     levels: list[str] = Field(default=[], max_length=30)
     to: Literal["case", "stl", "3mf", "slicer", "dicom"] = "case"
 
@@ -64,9 +67,11 @@ def start(jobs: Jobs, case: OpenCase, user: str, request: JobRequest) -> Job:
         else:
             await _keep_result(job, case)
 
-    # `plan check` ends with status 1 where it has found something: that is its result.
-    allowed = (0, 1) if request.kind == "check" else (0,)
-    return jobs.start(case, user, request.kind, command, finish, allowed)
+    def is_result(job: Job, status: int) -> bool:
+        # `plan check` ends with status 1 where it has found something: that is its result.
+        return request.kind == "check" and status == 1 and (job.folder / _RESULT).exists()
+
+    return jobs.start(case, user, request.kind, Work(command, finish, is_result))
 
 
 def _uploaded(case: OpenCase, upload: str | None) -> Path | None:
@@ -84,7 +89,10 @@ def _arguments(job: Job, case: OpenCase, request: JobRequest, upload: Path | Non
     result = ["--json", str(job.folder / _RESULT)]
     if request.kind == "segment":
         file = read_case_file(case.folder / "case.yaml")
-        options = {"--series": file.ct_series, "--labels": upload, "--at": request.at, "--level-of": request.level_of}
+        options = {
+            "--series": file.ct_series, "--from": upload, "--at": request.at, "--level-of": request.level_of,
+            "--name": request.name, "--scheme": request.scheme, "--coordinates": request.coordinates,
+        }  # fmt: skip
         given = [f"{k}={v}" for k, v in options.items() if v is not None]
         return [
             "plan",
