@@ -27,8 +27,8 @@ _AT_A_TIME = 1  # chosen: each uses all cores that it finds
 _KEPT = 20  # ended jobs of a case that are still told; chosen
 _NICE = 10  # chosen: strokes come first
 _TERM_S = 5.0  # from asking a process to end to ending it; chosen
-# A progress bar: what is being done, its share, and the bar, which the page draws itself.
-_SHARE = re.compile(r"(.*?):?\s*(\d{1,3}(?:\.\d+)?) ?%(?:\|.*)?")
+# "measuring T8 (40%)", or a bar "atlas: spine:  45%|####| 00:03": what is being done, and its share.
+_SHARE = re.compile(r"(.*?)[:\s(]*(\d{1,3}(?:\.\d+)?) ?%\)?(?:\|.*)?")
 _LINE = re.compile(rb"[\r\n]+")
 _NO_SUCH_VERB = 2  # status with which argparse refuses
 _MOST_TEXT = 400  # of a line that is shown; chosen
