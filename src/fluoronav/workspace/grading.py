@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,7 @@ class Grader:
     def __init__(self, scan: Scan) -> None:
         self._scan = scan
         self._read: OrderedDict[tuple[str, int], Vertebra] = OrderedDict()
+        self._lock = threading.Lock()
 
     def graded(self, screw: Screw, revision: Revision, labels: NDArray[np.uint16]) -> Screw:
         """A screw with its clearance, breach and grade. Half a second for a vertebra's first screw, then milliseconds.
@@ -72,12 +74,13 @@ class Grader:
         from fluoronav.planning.screws.vertebra import read_vertebra
 
         key = revision.labels_hash, label
-        if key not in self._read:
-            self._read[key] = read_vertebra(self._cut(labels, label), label, level)
-            while len(self._read) > _KEPT:
-                self._read.popitem(last=False)
-        self._read.move_to_end(key)
-        return self._read[key]
+        with self._lock:
+            if key not in self._read:
+                self._read[key] = read_vertebra(self._cut(labels, label), label, level)
+                while len(self._read) > _KEPT:
+                    self._read.popitem(last=False)
+            self._read.move_to_end(key)
+            return self._read[key]
 
     def _cut(self, labels: NDArray[np.uint16], label: int) -> sitk.Image:
         """The part of the label map around a vertebra, at its place; a border of the scan stays a border."""

@@ -27,8 +27,8 @@ _AT_A_TIME = 1  # chosen: each uses all cores that it finds
 _KEPT = 20  # ended jobs of a case that are still told; chosen
 _NICE = 10  # chosen: strokes come first
 _TERM_S = 5.0  # from asking a process to end to ending it; chosen
-# A progress bar: what is being done, its share, and the bar, which the page draws itself.
-_SHARE = re.compile(r"(.*?):?\s*(\d{1,3}(?:\.\d+)?) ?%(?:\|.*)?")
+# "measuring T8 (40%)", or a bar "atlas: spine:  45%|####| 00:03": what is being done, and its share.
+_SHARE = re.compile(r"(.*?)[:\s(]*(\d{1,3}(?:\.\d+)?) ?%\)?(?:\|.*)?")
 _LINE = re.compile(rb"[\r\n]+")
 _NO_SUCH_VERB = 2  # status with which argparse refuses
 _MOST_TEXT = 400  # of a line that is shown; chosen
@@ -72,8 +72,27 @@ class Job:
         }  # fmt: skip
 
 
-Command = Callable[[Job], Sequence[str]]
-Finish = Callable[[Job], Awaitable[None]]
+def _never(job: Job, status: int) -> bool:
+    return False
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a job does.
+
+    Attributes
+    ----------
+    command : callable
+        Takes the job, whose folder is made; returns arguments of `fluoronav`.
+    finish : callable
+        Takes what the process has written; a WorkspaceError of it fails the job.
+    is_result : callable
+        Whether the work is done although the process ended with this status, which is not 0.
+    """
+
+    command: Callable[[Job], Sequence[str]]
+    finish: Callable[[Job], Awaitable[None]]
+    is_result: Callable[[Job, int], bool] = _never
 
 
 class Jobs:
@@ -104,19 +123,13 @@ class Jobs:
             raise Unknown(f"case {case} has no job {job[:20]!r}")
         return found
 
-    def start(
-        self, case: OpenCase, user: str, kind: str, command: Command, finish: Finish, allowed: Sequence[int] = (0,)
-    ) -> Job:
+    def start(self, case: OpenCase, user: str, kind: str, work: Work) -> Job:
         """Starts work on a case.
 
-        Parameters
-        ----------
-        command : callable
-            Takes the job, whose folder is made; returns arguments of `fluoronav`.
-        finish : callable
-            Takes what the process has written; a WorkspaceError of it fails the job.
-        allowed : sequence of int
-            Exit statuses with which the work is done.
+        Raises
+        ------
+        Refused
+            The same is being done already.
         """
         if any(
             j.case == case.name and j.kind == kind and j.state in ("waiting", "running") for j in self._jobs.values()
@@ -128,7 +141,7 @@ class Jobs:
         self._forget(case.name)
         self._jobs[number] = job
         case.trail.add("job", user=user, kind=kind, job=number)
-        self._tasks[number] = asyncio.create_task(self._run(case, job, command, finish, allowed))
+        self._tasks[number] = asyncio.create_task(self._run(case, job, work))
         self._tell(case)
         return job
 
@@ -139,6 +152,8 @@ class Jobs:
             raise Refused(f"the job is {job.state} already")
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+        if job.state in ("waiting", "running"):  # it was cancelled before it had begun
+            self._ends(case, job, "cancelled")
 
     async def close(self) -> None:
         """Ends all jobs."""
@@ -146,26 +161,30 @@ class Jobs:
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
 
-    async def _run(self, case: OpenCase, job: Job, command: Command, finish: Finish, allowed: Sequence[int]) -> None:
+    async def _run(self, case: OpenCase, job: Job, work: Work) -> None:
         try:
             async with self._room:
                 job.state = "running"
                 self._tell(case)
-                await self._process(case, job, command(job), allowed)
-                await finish(job)
-            job.state, job.share = "done", 1.0
+                await self._process(case, job, work)
+                await work.finish(job)
+            job.share = 1.0
+            self._ends(case, job, "done")
         except asyncio.CancelledError:
-            job.state, job.error = "cancelled", ""
+            self._ends(case, job, "cancelled")
         except (WorkspaceError, ValueError, OSError, RuntimeError) as error:
-            job.state, job.error = "failed", str(error).replace(f"{case.folder.parent}/", "")[:2000]
-        finally:
-            if job.state != "done":
-                shutil.rmtree(job.folder, ignore_errors=True)
-            with contextlib.suppress(ValueError, OSError):
-                case.trail.add("job.end", user=job.user, kind=job.kind, job=job.job, state=job.state, error=job.error)
-            self._tell(case)
+            self._ends(case, job, "failed", str(error).replace(f"{case.folder.parent}/", "")[:2000])
 
-    async def _process(self, case: OpenCase, job: Job, arguments: Sequence[str], allowed: Sequence[int]) -> None:
+    def _ends(self, case: OpenCase, job: Job, state: State, error: str = "") -> None:
+        job.state, job.error = state, error
+        if state != "done":
+            shutil.rmtree(job.folder, ignore_errors=True)
+        with contextlib.suppress(ValueError, OSError):  # what it made is there, whether or not the disk takes the line
+            case.trail.add("job.end", user=job.user, kind=job.kind, job=job.job, state=state, error=error)
+        self._tell(case)
+
+    async def _process(self, case: OpenCase, job: Job, work: Work) -> None:
+        arguments = work.command(job)
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "fluoronav", *arguments, stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, start_new_session=True,
@@ -183,7 +202,7 @@ class Jobs:
                 self._said(case, job, rest)
             if await process.wait() == _NO_SUCH_VERB:
                 raise NotInstalled(f"this installation has no `fluoronav {' '.join(arguments[:2])}` ({job.text})")
-            if process.returncode not in allowed:
+            if process.returncode and not work.is_result(job, process.returncode):
                 raise WorkspaceError(job.text or f"the process ended with status {process.returncode}")
         finally:
             await _ended(process)

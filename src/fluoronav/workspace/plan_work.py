@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any, Literal, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -136,6 +137,12 @@ class PlanWork:
         screw = cast(Screw, _parsed({**_object(content), **_UNGRADED, "kind": "screw", "origin": "moved"}))
         result = self._graded(screw)
         return {k: getattr(result, k) for k in sorted(_GRADED)}
+
+    def warm(self, plan: Plan) -> None:
+        """Reads the vertebrae of the plan's screws, so that the first one that is moved is graded at once."""
+        for screw in {i.level: i for i in plan.items if isinstance(i, Screw)}.values():
+            with contextlib.suppress(WorkspaceError):  # it is said when the screw is moved
+                self._graded(screw)
 
     def _at(self, parent: int) -> Plan:
         newest = self.case.plans.newest()

@@ -68,9 +68,11 @@ def _content(old: dict[str, Any], file: CaseFile, structures: tuple[SegmentedStr
     content["structures"] = [
         {**known.get(s.name, {"name": s.name, "color": colour_of(s.label)}), "label": s.label} for s in structures
     ]
-    rigid = [n for n in (file.rigid.structures if file.rigid else ()) if n in names]
-    vertebrae = by_name()
-    rigid = rigid or [n for n in names if n in vertebrae and vertebrae[n].kind == "vertebra"]
+    before = set(file.rigid.structures) if file.rigid else set()
+    rigid = [n for n in names if n in before]
+    # Vertebrae move as one body, unless a person has chosen among them.
+    if not rigid or before >= set(_vertebrae(list(known))):
+        rigid += [n for n in _vertebrae(names) if n not in before]
     content.pop("rigid", None)
     if rigid:
         content["rigid"] = {"structures": rigid}
@@ -82,3 +84,8 @@ def _content(old: dict[str, Any], file: CaseFile, structures: tuple[SegmentedStr
     if "objects" in content:
         content["objects"] = objects
     return content
+
+
+def _vertebrae(names: list[str]) -> list[str]:
+    known = by_name()
+    return [n for n in names if n in known and known[n].kind == "vertebra"]

@@ -53,6 +53,7 @@ class PlanRoutes:
 
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
+        self._warming: asyncio.Task[None] | None = None
 
     def add(self, app: web.Application) -> None:
         """Adds the routes."""
@@ -67,8 +68,10 @@ class PlanRoutes:
         app.router.add_post(f"{at}/grade", of_case(self.grade))
 
     async def newest(self, request: web.Request, case: OpenCase, user: str) -> web.StreamResponse:
-        work = PlanWork(case)
-        return json_response(await asyncio.to_thread(lambda: work.shown(case.plans.newest())))
+        work, plan = PlanWork(case), await asyncio.to_thread(case.plans.newest)
+        if plan is not None and (self._warming is None or self._warming.done()):
+            self._warming = asyncio.create_task(asyncio.to_thread(work.warm, plan))
+        return json_response(await asyncio.to_thread(work.shown, plan))
 
     async def all(self, request: web.Request, case: OpenCase, user: str) -> web.StreamResponse:
         def work() -> list[dict[str, Any]]:

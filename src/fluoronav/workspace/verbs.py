@@ -15,16 +15,17 @@ from fluoronav.case.file import read_case_file
 from fluoronav.durable import written
 from fluoronav.workspace.cases import CACHE
 from fluoronav.workspace.errors import Unknown, WorkspaceError
-from fluoronav.workspace.jobs import Job, Jobs
+from fluoronav.workspace.jobs import Job, Jobs, Work
 from fluoronav.workspace.open_case import QUESTIONS, OpenCase
 from fluoronav.workspace.requests import Body
 from fluoronav.workspace.segmented import kept_segmentation
 
 _UPLOAD = re.compile(r"upload-[0-9a-f]{12}/[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _RESULT, _OUT = "result.json", "out"  # in a job's folder
+_LEVEL = r"^[A-Z]\d{1,2}$"
 _NUMBER = r"-?\d{1,5}(\.\d{1,3})?"
 
-Kind = Literal["segment", "measure", "screws", "check", "views", "export"]
+Kind = Literal["segment", "measure", "screws", "check", "views", "simulate", "export"]
 
 
 class JobRequest(Body):
@@ -36,8 +37,13 @@ class JobRequest(Body):
     replace: bool = Field(default=False, description="whether a segmentation becomes the newest revision, or a branch")
     at: str | None = Field(default=None, pattern=rf"^([A-Z]\d{{1,2}}=)?{_NUMBER},{_NUMBER},{_NUMBER}$")
     level_of: str | None = Field(default=None, pattern=r"^[A-Z]\d{1,2}=[A-Z]\d{1,2}$")
+    name: str | None = Field(default=None, pattern=r"^[A-Za-z0-9][A-Za-z0-9 _-]{0,63}$")
+    scheme: Literal["totalsegmentator", "totalsegmentator1", "totalsegmentator2", "verse"] | None = None
+    coordinates: Literal["lps", "ras"] | None = None
     levels: list[str] = Field(default=[], max_length=30)
-    to: Literal["case", "stl", "3mf", "slicer", "dicom"] = "case"
+    to: Literal["case", "stl", "3mf", "slicer", "dicom", "igtl"] = "case"
+    frame: Literal["lps", "ras"] | None = None
+    guide: str | None = Field(default=None, pattern=_LEVEL)
 
 
 def start(jobs: Jobs, case: OpenCase, user: str, request: JobRequest) -> Job:
@@ -50,7 +56,7 @@ def start(jobs: Jobs, case: OpenCase, user: str, request: JobRequest) -> Job:
     upload = _uploaded(case, request.upload)
     if request.kind == "segment" and (request.engine == "import") != (upload is not None):
         raise WorkspaceError("the engine `import` takes an uploaded file as `upload`, and the others take none")
-    if any(not re.fullmatch(r"[A-Z]\d{1,2}", level) for level in request.levels):
+    if any(not re.match(_LEVEL, level) for level in request.levels):
         raise WorkspaceError("levels must be such as T8 or L1")
     newest = case.revisions.newest()
     seen = newest.number if newest else 0
@@ -64,9 +70,11 @@ def start(jobs: Jobs, case: OpenCase, user: str, request: JobRequest) -> Job:
         else:
             await _keep_result(job, case)
 
-    # `plan check` ends with status 1 where it has found something: that is its result.
-    allowed = (0, 1) if request.kind == "check" else (0,)
-    return jobs.start(case, user, request.kind, command, finish, allowed)
+    def is_result(job: Job, status: int) -> bool:
+        # `plan check` ends with status 1 where it has found something: that is its result.
+        return request.kind == "check" and status == 1 and (job.folder / _RESULT).exists()
+
+    return jobs.start(case, user, request.kind, Work(command, finish, is_result))
 
 
 def _uploaded(case: OpenCase, upload: str | None) -> Path | None:
@@ -84,7 +92,10 @@ def _arguments(job: Job, case: OpenCase, request: JobRequest, upload: Path | Non
     result = ["--json", str(job.folder / _RESULT)]
     if request.kind == "segment":
         file = read_case_file(case.folder / "case.yaml")
-        options = {"--series": file.ct_series, "--labels": upload, "--at": request.at, "--level-of": request.level_of}
+        options = {
+            "--series": file.ct_series, "--from": upload, "--at": request.at, "--level-of": request.level_of,
+            "--name": request.name, "--scheme": request.scheme, "--coordinates": request.coordinates,
+        }  # fmt: skip
         given = [f"{k}={v}" for k, v in options.items() if v is not None]
         return [
             "plan",
@@ -97,9 +108,11 @@ def _arguments(job: Job, case: OpenCase, request: JobRequest, upload: Path | Non
             *result,
         ]
     if request.kind == "export":
-        return ["plan", "export", str(case.folder), "--to", request.to, "--out", out]
-    levels = ["--levels", *request.levels] if request.levels and request.kind == "screws" else []
-    return ["plan", request.kind, str(case.folder), *levels, *result]
+        options = {"--to": request.to, "--frame": request.frame, "--guide": request.guide}
+        given = [f"{k}={v}" for k, v in options.items() if v is not None]
+        return ["plan", "export", str(case.folder), *given, "--out", out, *result]
+    more = {"screws": ["--levels", *request.levels] if request.levels else [], "views": ["--write"]}
+    return ["plan", request.kind, str(case.folder), *more.get(request.kind, []), *result]
 
 
 async def _keep_segmentation(job: Job, case: OpenCase, user: str, request: JobRequest, seen: int) -> None:
