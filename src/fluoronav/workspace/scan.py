@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 from dataclasses import asdict, dataclass
@@ -121,14 +122,19 @@ def unpacked_scan(folder: Path) -> Scan:
     ------
     CaseError
     """
-    if (known := known_scan(folder)) is not None:
-        return known
     file = read_case_file(folder / "case.yaml")
+    with (made_folder(folder / CACHE) / ".lock").open("wb") as lock:
+        # Another process may be unpacking it: on arrival, or for another server.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        return known_scan(folder) or _unpacked(folder, file)
+
+
+def _unpacked(folder: Path, file: CaseFile) -> Scan:
     volume = read_volume(folder / file.ct, file.ct_series)
     if file.units is not None:
         volume = to_hounsfield(volume, file.units, "units:").volume
     image = volume.image
-    cache = made_folder(folder / CACHE)
+    cache = folder / CACHE
     for old in cache.glob("ct-*"):
         old.unlink()
     path = cache / f"ct-{_stamp(folder, file)}.raw"
