@@ -1,0 +1,211 @@
+"""Draws docs/images/planning-*.jpg: the walk of docs/planning.md, from the chest's DICOM series to a plan that guides.
+
+    python docs/images/draw_planning.py DATA WORK
+
+`DATA` is the folder of real data, of which `chest/ct.nii.gz` is read. It holds the chest as NIfTI alone, so the series is
+written from it first, without any name. `WORK` is a folder for the case; what is there already is not made again. Needs
+the extras `dev` and `planning`, and Chromium.
+"""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+from PIL import Image
+from playwright.sync_api import sync_playwright
+from pydicom.dataset import Dataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+from fluoronav.lab.bench.chromium import FLAGS, find_chromium
+
+HERE = Path(__file__).parent
+LEVELS = ("T7", "T8")
+WIDTH = 1100  # of a picture, px
+_AIR_HU = -1024
+
+
+def write_series(nifti: Path, folder: Path) -> None:
+    """Writes a CT as a DICOM series, HFS, without identifiers."""
+    image = sitk.DICOMOrient(sitk.ReadImage(str(nifti)), "LPS")
+    voxels = np.clip(sitk.GetArrayFromImage(image), _AIR_HU, 32767).round().astype("<i2")
+    study, series, frame = (generate_uid(entropy_srcs=["fluoronav chest", name]) for name in ("study", "series", "frame"))
+    folder.mkdir(parents=True)
+    for k, plane in enumerate(voxels):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID = CTImageStorage, ExplicitVRLittleEndian
+        meta.MediaStorageSOPInstanceUID = generate_uid(entropy_srcs=["fluoronav chest", str(k)])
+        ds = Dataset()
+        ds.file_meta = meta
+        ds.SOPClassUID, ds.SOPInstanceUID = CTImageStorage, meta.MediaStorageSOPInstanceUID
+        ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.FrameOfReferenceUID = study, series, frame
+        ds.PatientName, ds.PatientID, ds.PatientBirthDate, ds.PatientSex = "CHEST", "CHEST", "", ""
+        ds.StudyDate = ds.StudyTime = ds.AccessionNumber = ds.StudyID = ds.ReferringPhysicianName = ""
+        ds.Modality, ds.PatientPosition, ds.Manufacturer, ds.PositionReferenceIndicator = "CT", "HFS", "", ""
+        ds.ImageType, ds.SeriesNumber, ds.InstanceNumber = ["ORIGINAL", "PRIMARY", "AXIAL"], 1, k + 1
+        ds.ImagePositionPatient = [f"{v:.6g}" for v in image.TransformIndexToPhysicalPoint((0, 0, k))]
+        ds.ImageOrientationPatient = [1, 0, 0, 0, 1, 0]
+        ds.PixelSpacing = [image.GetSpacing()[1], image.GetSpacing()[0]]
+        ds.SliceThickness = image.GetSpacing()[2]
+        ds.Rows, ds.Columns, ds.SamplesPerPixel, ds.PhotometricInterpretation = *plane.shape, 1, "MONOCHROME2"
+        ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 16, 16, 15, 1
+        ds.RescaleIntercept, ds.RescaleSlope, ds.RescaleType = 0, 1, "HU"
+        ds.PixelData = plane.tobytes()
+        ds.save_as(folder / f"ct{k:03d}.dcm", enforce_file_format=True)
+
+
+def run(*arguments: str) -> None:
+    """Runs a verb of fluoronav."""
+    print("fluoronav", *arguments, flush=True)
+    subprocess.run([sys.executable, "-m", "fluoronav", *arguments], check=True)
+
+
+class Walk:
+    """The page, and the pictures of each step."""
+
+    def __init__(self, page, address: str) -> None:
+        self.page, self.number = page, 0
+        page.set_default_timeout(240_000)
+        page.goto(address)
+        page.wait_for_selector("[data-case]")
+
+    def shot(self, name: str) -> None:
+        """Writes a picture."""
+        self.page.wait_for_timeout(1500)
+        path = HERE / f"planning-{name}.jpg"
+        png = path.with_suffix(".png")
+        self.page.screenshot(path=str(png))
+        picture = Image.open(png).convert("RGB")
+        picture.resize((WIDTH, WIDTH * picture.height // picture.width), Image.Resampling.LANCZOS).save(path, quality=72)
+        png.unlink()
+        print(f"written: {path}", flush=True)
+
+    def js(self, text: str, argument=None):
+        return self.page.evaluate(text, argument)
+
+    def answer(self, *buttons: str) -> None:
+        for text in buttons:
+            self.page.click(f"dialog button:has-text('{text}')")
+
+    def tab(self, name: str) -> None:
+        self.page.click(f"[data-tab={name}]")
+
+    def close_message(self) -> None:
+        if self.page.is_visible("#message button"):
+            self.page.click("#message button")
+
+    def job(self, kind: str, button: str, *answers: str) -> None:
+        """Starts work in the background, and waits for its end."""
+        self.tab("Work")
+        before = self.js("fluoronavWorkspace.view.jobs.all.length")
+        self.page.click(f"[data-page=Work] .buttons button:has-text('{button}')")
+        self.answer(*answers)
+        while True:
+            self.page.wait_for_timeout(500)
+            jobs = self.js("fluoronavWorkspace.view.jobs.all.map((j) => [j.kind, j.state, j.error])")
+            if len(jobs) > before and jobs[-1][1] != "running":
+                break
+        print(kind, jobs[-1], flush=True)
+        self.page.wait_for_timeout(1500)
+
+
+def structures(walk: Walk) -> None:
+    """Review: the brush, saving, comparing, approving."""
+    walk.page.click("[data-window=Bone]")
+    walk.page.click("[data-structure] b >> text=/^Vertebra T8$/")
+    walk.js("fluoronavWorkspace.view.surfacesShown")
+    walk.shot("2-structures")
+    walk.page.keyboard.press("2")
+    box = walk.page.locator("[data-view=axial] .cornerstone").bounding_box()
+    x, y = walk.js("""() => { const { view } = fluoronavWorkspace; return view.cuts.cuts[0].viewport.worldToCanvas(view.scene.cross); }""")
+    walk.page.mouse.move(box["x"] + x - 12, box["y"] + y - 26)
+    walk.page.mouse.down()
+    walk.page.mouse.move(box["x"] + x + 14, box["y"] + y - 28, steps=10)
+    walk.page.mouse.up()
+    walk.js("fluoronavWorkspace.view.session.waiting")
+    walk.shot("3-brush")
+    walk.page.keyboard.press("1")
+    walk.page.click("#save")
+    walk.page.wait_for_selector("#message:has-text('Saved')")
+    walk.tab("Compare")
+    walk.page.click("text=Show the difference")
+    walk.page.wait_for_selector("[data-page=Compare] .item")
+    walk.shot("4-compare")
+    walk.page.click("[data-page=Compare] button:has-text('Clear')")
+    walk.tab("Structures")
+    approve(walk)
+    walk.shot("5-approved")
+
+
+def approve(walk: Walk) -> None:
+    """Approves all vertebrae, the cord and the aorta."""
+    for label in walk.js("fluoronavWorkspace.view.structures.all.filter((s) => s.kind === 'vertebra' || ['spinal_cord', 'aorta'].includes(s.name)).map((s) => s.label)"):
+        walk.js("(l) => fluoronavWorkspace.view.structures.ticked.add(l)", label)
+    walk.js("fluoronavWorkspace.view.tell()")
+    walk.page.wait_for_selector(".judging .good:not(:disabled)")
+    walk.page.click(".judging .good")
+    walk.page.wait_for_selector(".chip.approved")
+
+
+def plan(walk: Walk) -> None:
+    """Measurements, screws, views, questions, approval."""
+    walk.job("measure", "Measure")
+    walk.tab("Work")
+    walk.page.click("[data-page=Work] .buttons button:has-text('Propose screws')")
+    for level in LEVELS:
+        walk.page.check(f"dialog input[value={level}]")
+    walk.answer("Propose")
+    walk.page.wait_for_selector(".job-done h2:has-text('Screws'), .job-failed h2:has-text('Screws')")
+    walk.page.wait_for_timeout(2000)
+    walk.tab("Plan")
+    walk.close_message()
+    if walk.page.locator("[data-screw]").count():
+        walk.page.click("[data-screw] >> nth=0")
+    walk.shot("6-screws")
+    walk.job("views", "Views for guidance")
+    walk.job("check", "Check the plan")
+    walk.close_message()
+    walk.shot("7-work")
+    walk.tab("Questions")
+    walk.shot("8-questions")
+    flags = walk.js("fluoronavWorkspace.view.plan.open().map((f) => f.id)")
+    if flags:
+        walk.js("(ids) => fluoronavWorkspace.view.plan.acknowledge(ids)", flags)
+    walk.tab("Plan")
+    walk.page.click("#approve-plan")
+    walk.page.wait_for_timeout(2500)
+    walk.shot("9-plan")
+    walk.close_message()
+
+
+def main(data: Path, work: Path) -> None:
+    series, case = work / "dicom", work / "cases" / "chest"
+    if not series.is_dir():
+        write_series(data / "chest" / "ct.nii.gz", series)
+    if not (case / "case.yaml").is_file():
+        run("plan", "segment", str(series), "--engine", "atlas", "--copy-ct", "--out", str(case))
+    command = [sys.executable, "-m", "fluoronav", "workspace", "--cases", str(work / "cases"), "--user", "surgeon", "--port", "0"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        address = server.stdout.readline().split()[1]
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
+            walk = Walk(browser.new_page(viewport={"width": 1600, "height": 1000}), address)
+            walk.shot("1-cases")
+            walk.page.click("[data-case=chest]")
+            walk.page.wait_for_selector("body[data-ready=chest]")
+            structures(walk)
+            plan(walk)
+            walk.job("export", "Export", "Case for the guidance")
+            walk.close_message()
+            walk.tab("Work")
+            walk.shot("10-export")
+            browser.close()
+    finally:
+        server.terminate()
+        server.wait()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
