@@ -66,7 +66,7 @@ class Walk:
 
     def __init__(self, page, address: str) -> None:
         self.page, self.number = page, 0
-        page.set_default_timeout(240_000)
+        page.set_default_timeout(60_000)
         page.goto(address)
         page.wait_for_selector("[data-case]")
 
@@ -139,8 +139,9 @@ def structures(walk: Walk) -> None:
 
 
 def approve(walk: Walk) -> None:
-    """Approves all vertebrae, the cord and the aorta."""
-    for label in walk.js("fluoronavWorkspace.view.structures.all.filter((s) => s.kind === 'vertebra' || ['spinal_cord', 'aorta'].includes(s.name)).map((s) => s.label)"):
+    """Approves the vertebrae, and what alarms use."""
+    wanted = "fluoronavWorkspace.view.structures.all.filter((s) => s.kind === 'vertebra' || s.alarms).map((s) => s.label)"
+    for label in walk.js(wanted):
         walk.js("(l) => fluoronavWorkspace.view.structures.ticked.add(l)", label)
     walk.js("fluoronavWorkspace.view.tell()")
     walk.page.wait_for_selector(".judging .good:not(:disabled)")
@@ -160,8 +161,7 @@ def plan(walk: Walk) -> None:
     walk.page.wait_for_timeout(2000)
     walk.tab("Plan")
     walk.close_message()
-    if walk.page.locator("[data-screw]").count():
-        walk.page.click("[data-screw] >> nth=0")
+    walk.page.click("[data-screw] >> nth=2")
     walk.shot("6-screws")
     walk.job("views", "Views for guidance")
     walk.job("check", "Check the plan")
@@ -172,6 +172,7 @@ def plan(walk: Walk) -> None:
     flags = walk.js("fluoronavWorkspace.view.plan.open().map((f) => f.id)")
     if flags:
         walk.js("(ids) => fluoronavWorkspace.view.plan.acknowledge(ids)", flags)
+        walk.page.wait_for_selector("text=No question is open")
     walk.tab("Plan")
     walk.page.click("#approve-plan")
     walk.page.wait_for_timeout(2500)

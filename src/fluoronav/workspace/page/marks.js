@@ -49,7 +49,7 @@ export function drawMarks(context, cut, grid, scene) {
     }
     context.setLineDash([]);
     for (const [x, y] of at) context.fillRect(x - 3, y - 3, 6, 6);
-    if (mark.text && (mark.chosen || near.every(Boolean))) label(context, mark.text, at[0][0] + 10, at[0][1] - 12, mark.colour);
+    if (mark.text && (mark.chosen || (mark.always && near.every(Boolean)))) label(context, mark.text, at[0][0] + 10, at[0][1] - 12, mark.colour);
     context.globalAlpha = 1;
   }
 }

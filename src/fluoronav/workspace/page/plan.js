@@ -51,7 +51,7 @@ export class Plan {
     if (!this.view.scene.layers.marks) return [];
     const chosen = this.view.scene.mark;
     const measured = this.items("measurement").map((m) => ({ id: m.id, points: m.points_ct, colour: "#7fe0ff", text: `${readable(m.name)} ${value(m)}`, chosen: m.id === chosen }));
-    const asked = this.open().map((f) => ({ id: f.id, points: f.points_ct, colour: "#ffd23f", text: "?", chosen: f.id === chosen }));
+    const asked = this.open().map((f) => ({ id: f.id, points: f.points_ct, colour: "#ffd23f", text: "?", always: true, chosen: f.id === chosen }));
     return [...measured, ...asked].filter((m) => m.points.length);
   }
 
