@@ -174,8 +174,9 @@ def plan(walk: Walk) -> None:
         walk.js("(ids) => fluoronavWorkspace.view.plan.acknowledge(ids)", flags)
         walk.page.wait_for_selector("text=No question is open")
     walk.tab("Plan")
-    walk.page.click("#approve-plan")
-    walk.page.wait_for_timeout(2500)
+    walk.page.click("#review-plan")
+    walk.page.click("#approve-plan:not(:disabled)")
+    walk.page.wait_for_selector("#case-state:has-text('approved')")
     walk.shot("9-plan")
     walk.close_message()
 

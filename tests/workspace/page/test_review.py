@@ -154,14 +154,16 @@ def test_a_screw_is_dragged_by_its_tip(opened, case, server):
 
 
 def test_a_plan_that_may_not_be_approved_says_why(opened, case, server):
-    put(server, case, SCREW, FLAG)
+    put(server, case, FLAG)
     page = opened(case)
     page.page.click("[data-tab=Plan]")
+    page.page.click("#review-plan")
+    page.page.wait_for_selector("#case-state:has-text('reviewed')")
     page.page.click("#approve-plan")
     page.page.wait_for_selector("#message.error")
     assert "flag" in page.page.inner_text("#message").lower() or "question" in page.page.inner_text("#message").lower()
     with server.client() as http:
-        assert http.get(f"/cases/{case}/plan").json()["plan"]["state"] == "draft"
+        assert http.get(f"/cases/{case}/plan").json()["plan"]["state"] == "reviewed"
 
 
 def test_an_error_of_the_server_is_said_in_words_and_nothing_is_lost(page, server):
