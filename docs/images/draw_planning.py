@@ -2,8 +2,8 @@
 
     python docs/images/draw_planning.py DATA WORK
 
-`DATA` is the folder of real data, of which `chest/ct.nii.gz` is read. It holds the chest as NIfTI alone, so the series is
-written from it first, without any name. `WORK` is a folder for the case; what is there already is not made again. Needs
+`DATA` is the folder of real data, of which `chest/ct.nii.gz` is read. It holds the chest as NIfTI alone, so the series
+is written from it first, without any name. `WORK` is a folder for the case; what is there already is not made again. Needs
 the extras `dev` and `planning`, and Chromium.
 """
 
@@ -30,7 +30,9 @@ def write_series(nifti: Path, folder: Path) -> None:
     """Writes a CT as a DICOM series, HFS, without identifiers."""
     image = sitk.DICOMOrient(sitk.ReadImage(str(nifti)), "LPS")
     voxels = np.clip(sitk.GetArrayFromImage(image), _AIR_HU, 32767).round().astype("<i2")
-    study, series, frame = (generate_uid(entropy_srcs=["fluoronav chest", name]) for name in ("study", "series", "frame"))
+    study, series, frame = (
+        generate_uid(entropy_srcs=["fluoronav chest", name]) for name in ("study", "series", "frame")
+    )
     folder.mkdir(parents=True)
     for k, plane in enumerate(voxels):
         meta = FileMetaDataset()
@@ -77,7 +79,9 @@ class Walk:
         png = path.with_suffix(".png")
         self.page.screenshot(path=str(png))
         picture = Image.open(png).convert("RGB")
-        picture.resize((WIDTH, WIDTH * picture.height // picture.width), Image.Resampling.LANCZOS).save(path, quality=72)
+        picture.resize((WIDTH, WIDTH * picture.height // picture.width), Image.Resampling.LANCZOS).save(
+            path, quality=72
+        )
         png.unlink()
         print(f"written: {path}", flush=True)
 
@@ -118,7 +122,7 @@ def structures(walk: Walk) -> None:
     walk.shot("2-structures")
     walk.page.keyboard.press("2")
     box = walk.page.locator("[data-view=axial] .cornerstone").bounding_box()
-    x, y = walk.js("""() => { const { view } = fluoronavWorkspace; return view.cuts.cuts[0].viewport.worldToCanvas(view.scene.cross); }""")
+    x, y = walk.js("(({ cuts, scene }) => cuts.cuts[0].viewport.worldToCanvas(scene.cross))(fluoronavWorkspace.view)")
     walk.page.mouse.move(box["x"] + x - 12, box["y"] + y - 26)
     walk.page.mouse.down()
     walk.page.mouse.move(box["x"] + x + 14, box["y"] + y - 28, steps=10)
@@ -140,7 +144,7 @@ def structures(walk: Walk) -> None:
 
 def approve(walk: Walk) -> None:
     """Approves the vertebrae, and what alarms use."""
-    wanted = "fluoronavWorkspace.view.structures.all.filter((s) => s.kind === 'vertebra' || s.alarms).map((s) => s.label)"
+    wanted = "fluoronavWorkspace.view.structures.all.filter((s) => s.kind === 'vertebra' || s.alarms || s.name === 'spinal_cord').map((s) => s.label)"
     for label in walk.js(wanted):
         walk.js("(l) => fluoronavWorkspace.view.structures.ticked.add(l)", label)
     walk.js("fluoronavWorkspace.view.tell()")
@@ -162,6 +166,8 @@ def plan(walk: Walk) -> None:
     walk.tab("Plan")
     walk.close_message()
     walk.page.click("[data-screw] >> nth=2")
+    walk.js("fluoronavWorkspace.view.surfacesShown")
+    walk.page.click("[data-view=space] button:has-text('P')")
     walk.shot("6-screws")
     walk.job("views", "Views for guidance")
     walk.job("check", "Check the plan")
@@ -187,7 +193,18 @@ def main(data: Path, work: Path) -> None:
         write_series(data / "chest" / "ct.nii.gz", series)
     if not (case / "case.yaml").is_file():
         run("plan", "segment", str(series), "--engine", "atlas", "--copy-ct", "--out", str(case))
-    command = [sys.executable, "-m", "fluoronav", "workspace", "--cases", str(work / "cases"), "--user", "surgeon", "--port", "0"]
+    command = [
+        sys.executable,
+        "-m",
+        "fluoronav",
+        "workspace",
+        "--cases",
+        str(work / "cases"),
+        "--user",
+        "surgeon",
+        "--port",
+        "0",
+    ]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         address = server.stdout.readline().split()[1]

@@ -1,7 +1,7 @@
 """Unpacking of a case's CT."""
 
-from multiprocessing import get_context
 from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 from tests.workspace.conftest import make_case
 

@@ -98,7 +98,8 @@ def test_the_difference_of_two_revisions_is_drawn(page):
 
 SCREW = {
     "kind": "screw", "id": "s1", "origin": "proposed", "level": "T8", "side": "left", "entry_ct": [7.0, 10.0, -194.0],
-    "tip_ct": [7.0, 18.0, -194.0], "diameter_mm": 4.0, "length_mm": 8.0, "clearance_mm": 1.0, "breach_mm": 0.0, "grade": "A",
+    "tip_ct": [7.0, 18.0, -194.0], "diameter_mm": 4.0, "length_mm": 8.0, "clearance_mm": 1.0, "breach_mm": 0.0,
+    "grade": "A",
 }  # fmt: skip
 FLAG = {
     "kind": "flag", "id": "f1", "origin": "proposed", "what": "level", "text": "Is this T8 or T9?",
@@ -170,7 +171,7 @@ def test_an_error_of_the_server_is_said_in_words_and_nothing_is_lost(page, serve
     page.choose(T8)
     page.tool("brush", radius_mm=3)
     page.page.route("**/session/steps*", lambda route: route.fulfill(
-        status=507, content_type="application/json", body=json.dumps({"error": "The disk is full: nothing was changed."})
+        status=507, content_type="application/json", body=json.dumps({"error": "The disk is full: nothing changed."})
     ))  # fmt: skip
     page.stroke("axial", (28, 30, 2))
     page.page.wait_for_selector("#message:has-text('disk is full')")

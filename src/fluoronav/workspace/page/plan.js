@@ -59,7 +59,10 @@ export class Plan {
     const item = this.item(id);
     if (!item) return;
     this.view.scene.mark = id;
-    if (item.kind === "screw" || item.kind === "path") this.view.scene.chosen = id;
+    if (item.kind === "screw" || item.kind === "path") {
+      this.view.scene.chosen = id;
+      this.view.surfaces();
+    }
     const points = item.points_ct ?? [item.entry_ct, item.tip_ct ?? item.target_ct, item.point_ct].filter(Boolean);
     if (points.length) this.view.goTo(points[0].map((_, k) => points.reduce((sum, p) => sum + p[k], 0) / points.length));
     this.view.cuts.soon();

@@ -5,6 +5,7 @@ import { asked, el, percent, say, tried } from "./dom.js";
 
 const KINDS = { vertebra: "Vertebrae", rib: "Ribs", bone: "Bones", cartilage: "Cartilage", lesion: "Lesions", implant: "Implants", nerve: "Cord and nerves", vessel: "Vessels", organ: "Organs", muscle: "Muscles", other: "Other" };
 const IN_SPACE = new Set(["vertebra", "rib", "bone", "lesion", "implant", "nerve", "vessel"]); // shown in 3D at first
+const ABOUT_SCREWS = new Set(["vertebra", "nerve", "vessel", "lesion", "implant"]);
 const LOW_CONFIDENCE = 0.7; // chosen: shown as a warning
 
 export const readable = (name) => name.replace(/^vertebrae?_/, "Vertebra ").replaceAll("_", " ").replace(/^./, (c) => c.toUpperCase());
@@ -62,10 +63,13 @@ export class Structures {
     if (scene.drawing) scene.drawing.label = this.chosen;
   }
 
+  // What 3D shows. With a screw chosen: what lies about it, and vertebrae that it can be seen through.
   inSpace() {
+    const screw = this.view.scene.chosen;
     return this.all
+      .filter((s) => !screw || ABOUT_SCREWS.has(s.kind))
       .filter((s) => !this.hidden.has(s.label) && !this.solo.has(s.label) && s.voxels && (IN_SPACE.has(s.kind) || s.label === this.chosen))
-      .map(({ label, colour, kind }) => ({ label, colour, opacity: kind === "vessel" ? 0.7 : 1 }));
+      .map(({ label, colour, kind }) => ({ label, colour, opacity: kind === "vertebra" && screw ? 0.4 : kind === "vessel" ? 0.7 : 1 }));
   }
 
   choose(label, go = false) {
