@@ -3,8 +3,8 @@
     python docs/images/draw_planning.py DATA WORK
 
 `DATA` is the folder of real data, of which `chest/ct.nii.gz` is read. It holds the chest as NIfTI alone, so the series
-is written from it first, without any name. `WORK` is a folder for the case; what is there already is not made again. Needs
-the extras `dev` and `planning`, and Chromium.
+is written from it first, without any name. `WORK` is a folder for the case; what is there already is not made again.
+Needs the extras `dev` and `planning`, and Chromium.
 """
 
 import subprocess
@@ -144,7 +144,8 @@ def structures(walk: Walk) -> None:
 
 def approve(walk: Walk) -> None:
     """Approves the vertebrae, and what alarms use."""
-    wanted = "fluoronavWorkspace.view.structures.all.filter((s) => s.kind === 'vertebra' || s.alarms || s.name === 'spinal_cord').map((s) => s.label)"
+    used = "s.kind === 'vertebra' || s.alarms || s.name === 'spinal_cord'"
+    wanted = f"fluoronavWorkspace.view.structures.all.filter((s) => {used}).map((s) => s.label)"
     for label in walk.js(wanted):
         walk.js("(l) => fluoronavWorkspace.view.structures.ticked.add(l)", label)
     walk.js("fluoronavWorkspace.view.tell()")
