@@ -96,10 +96,10 @@ def test_the_difference_of_two_revisions_is_drawn(page):
     assert page.js("(i) => fluoronavWorkspace.view.scene.difference[i]", index) == 2  # only in B
 
 
-SCREW = {
-    "kind": "screw", "id": "s1", "origin": "proposed", "level": "T8", "side": "left", "entry_ct": [7.0, 10.0, -194.0],
-    "tip_ct": [7.0, 18.0, -194.0], "diameter_mm": 4.0, "length_mm": 8.0, "clearance_mm": 1.0, "breach_mm": 0.0,
-    "grade": "A",
+# A path is dragged as a screw is; the phantom's vertebrae have no ring in which a screw could be graded.
+PATH = {
+    "kind": "path", "id": "p1", "origin": "proposed", "name": "wire", "entry_ct": [7.0, 10.0, -194.0],
+    "target_ct": [7.0, 18.0, -194.0], "diameter_mm": 2.0,
 }  # fmt: skip
 FLAG = {
     "kind": "flag", "id": "f1", "origin": "proposed", "what": "level", "text": "Is this T8 or T9?",
@@ -129,11 +129,11 @@ def test_a_flag_is_shown_and_acknowledged(opened, case, server):
     assert flag["acknowledged_by"] == "ada"
 
 
-def test_a_screw_is_dragged_by_its_tip(opened, case, server):
-    put(server, case, SCREW)
+def test_a_path_is_dragged_by_its_tip(opened, case, server):
+    put(server, case, PATH)
     page = opened(case)
     page.page.click("[data-tab=Plan]")
-    page.page.click("[data-screw=s1]")
+    page.page.click("[data-screw=p1]")
     ends = """(end) => {
       const { view } = fluoronavWorkspace;
       const cut = view.cuts.cuts[0];
@@ -146,12 +146,12 @@ def test_a_screw_is_dragged_by_its_tip(opened, case, server):
     page.page.mouse.down()
     page.page.mouse.move(x + 20, y, steps=5)
     page.page.mouse.up()
-    page.page.wait_for_selector("[data-screw=s1] .chip:has-text('moved')")
+    page.page.wait_for_selector("[data-screw=p1] .chip:has-text('moved')")
     with server.client() as http:
-        screw = http.get(f"/cases/{case}/plan").json()["plan"]["items"][0]
-    assert screw["origin"] == "moved"
-    assert screw["tip_ct"][0] > SCREW["tip_ct"][0]  # to the right of the screen is the patient's left
-    assert screw["entry_ct"] == SCREW["entry_ct"]
+        path = http.get(f"/cases/{case}/plan").json()["plan"]["items"][0]
+    assert path["origin"] == "moved"
+    assert path["target_ct"][0] > PATH["target_ct"][0]  # to the right of the screen is the patient's left
+    assert path["entry_ct"] == PATH["entry_ct"]
 
 
 def test_a_plan_that_may_not_be_approved_says_why(opened, case, server):

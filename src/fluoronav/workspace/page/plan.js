@@ -193,7 +193,7 @@ export class Plan {
 
   #screw(s) {
     const chosen = s.id === this.view.scene.chosen;
-    if (s.kind === "path") return el("div", { className: `item ${chosen ? "chosen" : ""}`, onclick: () => this.show(s.id) }, el("b", {}, s.name), el("span", {}, `path, ${s.diameter_mm} mm`));
+    if (s.kind === "path") return el("div", { className: `item ${chosen ? "chosen" : ""}`, "data-screw": s.id, onclick: () => this.show(s.id) }, el("b", {}, s.name), el("span", {}, `path, Ø ${s.diameter_mm} mm`), el("span", { className: "chip" }, s.origin));
     return el("div", { className: `screw ${chosen ? "chosen" : ""}`, "data-screw": s.id, onclick: () => this.show(s.id) },
       el("span", { className: "grade", style: `background:${GRADES[s.grade]}`, title: "Gertzbein and Robbins" }, s.grade),
       el("div", { className: "what" }, el("b", {}, `${s.level} ${s.side}`),

@@ -184,7 +184,9 @@ export class View {
 
   async save() {
     if (!this.session.state?.unsaved) return;
+    this.saving = true; // its own revision is not somebody else's
     const done = await tried(() => this.#saved({}));
+    this.saving = false;
     if (done) say(`Saved as revision ${done.revision}${done.merged ? ", together with what others saved meanwhile" : ""}.`);
   }
 
@@ -227,6 +229,7 @@ export class View {
   }
 
   async #revised({ number, author, branch }) {
+    if (this.saving && author === $("user").textContent) return;
     if (branch) return say(`${author} made revision ${number}, on the branch ${branch}: see it under Compare.`);
     if (this.session.state?.unsaved) return say(`${author} saved revision ${number}. Your work will be put together with it when you save.`);
     if (this.session.state) await this.session.open({ restart: true });
