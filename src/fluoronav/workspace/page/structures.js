@@ -69,7 +69,7 @@ export class Structures {
     return this.all
       .filter((s) => !screw || ABOUT_SCREWS.has(s.kind))
       .filter((s) => !this.hidden.has(s.label) && !this.solo.has(s.label) && s.voxels && (IN_SPACE.has(s.kind) || s.label === this.chosen))
-      .map(({ label, colour, kind }) => ({ label, colour, opacity: kind === "vertebra" && screw ? 0.4 : kind === "vessel" ? 0.7 : 1 }));
+      .map(({ label, colour, kind }) => ({ label, colour, opacity: kind === "vertebra" && screw ? 0.2 : kind === "vessel" ? 0.7 : 1 }));
   }
 
   choose(label, go = false) {
