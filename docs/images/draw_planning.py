@@ -13,14 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+import yaml
 from PIL import Image
 from playwright.sync_api import sync_playwright
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from fluoronav.lab.bench.chromium import FLAGS, find_chromium
+from fluoronav.lab.demo import run_demo
 
 HERE = Path(__file__).parent
+ROOT = HERE.parents[1]
 LEVELS = ("T7", "T8")
 WIDTH = 1100  # of a picture, px
 _AIR_HU = -1024
@@ -188,6 +191,23 @@ def plan(walk: Walk) -> None:
     walk.close_message()
 
 
+def guide(case: Path, work: Path) -> None:
+    """Guides along the exported plan: `fluoronav demo`'s loop, with the exported case in place of the embedded one."""
+    exported = max(case.glob(".cache/job-*/out/case.yaml"), key=lambda p: p.stat().st_mtime)
+    launch = yaml.safe_load((ROOT / "launch" / "demo.yaml").read_text())
+    launch |= {
+        "case": str(exported),
+        "camera": str(ROOT / "calibration" / "demo-carm.yaml"),
+        "audit": str(work / "audit"),
+    }
+    (work / "launch.yaml").write_text(yaml.safe_dump(launch))
+    if failed := run_demo(work / "launch.yaml", 10.0, work / "guided"):
+        raise RuntimeError(failed)
+    picture = Image.open(work / "guided" / "demo.png").convert("RGB")
+    picture.thumbnail((900, 900), Image.Resampling.LANCZOS)
+    picture.save(HERE / "planning-11-guidance.jpg", quality=75)
+
+
 def main(data: Path, work: Path) -> None:
     series, case = work / "dicom", work / "cases" / "chest"
     if not series.is_dir():
@@ -225,6 +245,7 @@ def main(data: Path, work: Path) -> None:
     finally:
         server.terminate()
         server.wait()
+    guide(case, work)
 
 
 if __name__ == "__main__":
