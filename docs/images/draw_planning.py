@@ -1,4 +1,4 @@
-"""Draws docs/images/planning-*.jpg: the walk of docs/planning.md, from the chest's DICOM series to a plan that guides.
+"""Draws docs/images/planning-*.jpg: the walk of docs/planning.md, from the chest's DICOM series to a plan in the stream.
 
     python docs/images/draw_planning.py DATA WORK
 
@@ -192,7 +192,7 @@ def plan(walk: Walk) -> None:
 
 
 def guide(case: Path, work: Path) -> None:
-    """Guides along the exported plan: `fluoronav demo`'s loop, with the exported case in place of the embedded one."""
+    """Runs the loop of `fluoronav demo` with the exported case in place of the embedded one."""
     exported = max(case.glob(".cache/job-*/out/case.yaml"), key=lambda p: p.stat().st_mtime)
     launch = yaml.safe_load((ROOT / "launch" / "demo.yaml").read_text())
     launch |= {
