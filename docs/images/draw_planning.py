@@ -1,4 +1,4 @@
-"""Draws docs/images/planning-*.jpg: the walk of docs/planning.md, from the chest's DICOM series to a plan in the stream.
+"""Draws docs/images/planning-*.jpg: the walk of docs/planning.md, from the chest's DICOM series to the stream.
 
     python docs/images/draw_planning.py DATA WORK
 
