@@ -1,12 +1,14 @@
 """HL7 v2 over MLLP by raw sockets: what is scheduled, what is merged, and what is answered to what."""
 
 import socket
+import ssl
 import time
 from contextlib import suppress
 from datetime import datetime, timedelta
 
 import pytest
 from pydicom.dataset import Dataset
+from tests.pacs.certificates import Authority
 from tests.pacs.conftest import free_port, until
 
 from fluoronav.pacs.database import Database
@@ -16,8 +18,9 @@ from fluoronav.pacs.mllp import Listener
 from fluoronav.pacs.pseudonyms import Pseudonyms
 from fluoronav.pacs.schedule import Schedule
 from fluoronav.pacs.status import read_status, told
+from fluoronav.pacs.tls import client_context
 from fluoronav.site.init import init_site
-from fluoronav.site.site_file import Hl7, load_site
+from fluoronav.site.site_file import Hl7, Tls, load_site
 
 ID, NAME, BORN = "HL-880077", "Hlsieben^Hanna", "19610412"
 
@@ -322,3 +325,50 @@ def test_a_record_says_whether_another_can_be_the_same_patient():
     a = PatientRecord("1", "X", "A^B", "19600101", "F")
     assert not a.differs(PatientRecord("1", "X", "Other^Name", "", "F"))
     assert "sex" in a.differs(PatientRecord("1", "X", "A^B", "19600101", "M"))
+
+
+def test_over_tls_an_order_is_taken_from_who_shows_a_certificate_of_our_authority_alone(make, tmp_path):
+    hospital = Authority(tmp_path / "tls")
+    site = make(insecure=False, tls=Tls(**hospital.issue("node")), frame_timeout_s=2)
+    known = hospital.issue("his")
+    message = b"\x0b" + "\r".join(order(in_hours(20))).encode() + b"\r\x1c\r"
+
+    def answered(context):
+        """The acknowledgement code; None where the caller is refused."""
+        try:
+            with context.wrap_socket(site.call(), server_hostname="127.0.0.1") as secure:
+                secure.sendall(message)
+                return acknowledged(secure)[0]
+        except (ssl.SSLError, ConnectionError, AssertionError):
+            return None
+
+    stranger = Authority(tmp_path / "other", "stranger").issue("his")
+    old = client_context(Tls(**known))
+    old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_2
+    expired = client_context(Tls(**known))
+    files = hospital.issue("old", days=(-5, -1))
+    expired.load_cert_chain(files["certificate"], files["key"])
+    nameless = ssl.create_default_context(cafile=known["ca"])
+    unknown = client_context(Tls(**{**stranger, "ca": known["ca"]}))
+    assert [answered(c) for c in (old, expired, nameless, unknown)] == [None] * 4 and not site.scheduled
+    assert answered(client_context(Tls(**known))) == "AA" and len(site.scheduled) == 1
+    until(lambda: read_status(site.site)["refused"].get("HL7: TLS handshake failed", 0) >= 4, what="refusals")
+
+
+def test_over_tls_a_plain_or_silent_caller_gets_no_answer_and_holds_nobody_up(make, tmp_path):
+    hospital = Authority(tmp_path / "tls")
+    site = make(insecure=False, tls=Tls(**hospital.issue("node")), frame_timeout_s=1)
+    with site.call() as silent, site.call() as plain:
+        plain.sendall(b"\x0b" + "\r".join(order(in_hours(20))).encode() + b"\r\x1c\r")
+        context = client_context(Tls(**hospital.issue("his")))
+        with context.wrap_socket(site.call(), server_hostname="127.0.0.1") as secure:
+            secure.sendall(b"\x0b" + "\r".join(order(in_hours(20))).encode() + b"\r\x1c\r")
+            assert acknowledged(secure)[0] == "AA"
+        silent.settimeout(10)
+        with suppress(ConnectionError):
+            assert silent.recv(1) == b""
+        plain.settimeout(10)
+        with suppress(ConnectionError):
+            assert not plain.recv(100).startswith(b"\x0b")
+    until(lambda: "HL7: TLS handshake" in site.refused, what="refusals")
+    assert len(site.scheduled) == 1

@@ -60,25 +60,42 @@ class CaseStore:
             return self._unusable(key, "there is no PatientID: whose it is cannot be told")
         if len(patients) > 1:
             return self._unusable(key, f"its instances are of {len(patients)} patients")
-        place = self._place(series, workflow, patients[0])
-        if place is None:
+        job = self._job(series, patients[0], series["evidence"])
+        if job is None:
             return self._unusable(key, "there is no case of this patient to compare with: send the planning CT first")
-        name, target = place
-        files = self._arrivals.files(key)
-        if not files and (target / "ct").is_dir():
+        if not job.files and job.before is not None:
             # They came while the case was made, and are in it.
             self._done(key, "")
             return None
-        flag = "nobody said that this series had ended: it went quiet" if series["evidence"] == _FLAGGED else ""
+        return job
+
+    def job_ahead(self, series: Row) -> Job | None:
+        """What :meth:`job` will say if the series turns out to be complete as it is; notes nothing.
+
+        None where something speaks against a case, which is for :meth:`job` to say.
+        """
+        patients = self._arrivals.patients(series["key"])
+        workflow = series["key"].partition("/")[0]
+        if workflow == "archive" or series["kind"] not in _VOLUMES or len(patients) != 1 or "" in patients:
+            return None
+        job = self._job(series, patients[0], "released")
+        return job if job is not None and job.files else None
+
+    def _job(self, series: Row, patient: str, evidence: str) -> Job | None:
+        key, workflow = series["key"], series["key"].partition("/")[0]
+        place = self._place(series, workflow, patient)
+        if place is None:
+            return None
+        name, target = place
         return Job(
-            tuple(files),
+            tuple(self._arrivals.files(key)),
             target / "ct" if (target / "ct").is_dir() else None,
             self._folder / f".incoming-{key.replace('/', '-')}",
             name,
-            patients[0],
+            patient,
             self._site.key,
-            series["evidence"],
-            flag,
+            evidence,
+            "nobody said that this series had ended: it went quiet" if evidence == _FLAGGED else "",
         )
 
     def finish(self, series: Row, job: Job, made: Made) -> None:

@@ -31,7 +31,8 @@ from fluoronav.pacs.outbox import Outbox
 from fluoronav.pacs.outgoing import DATABASE
 from fluoronav.pacs.pseudonyms import Pseudonyms, SiteKeyError
 from fluoronav.pacs.quiet import quiet_libraries
-from fluoronav.pacs.spool import Spool
+from fluoronav.pacs.running import LOCK, held
+from fluoronav.pacs.spool import LIVE, Spool
 from fluoronav.paths import regular_file
 from fluoronav.recording import RecordingError
 from fluoronav.site.site_file import SiteFile
@@ -84,7 +85,8 @@ class Live:
         self._database = Database(site.folder / DATABASE)
         self._identities = Identities(self._database, pseudonyms)
         outbox = Outbox(site.folder, self._database, pseudonyms, self._identities)
-        self._outbox = Spool(site.folder / "live", outbox, pseudonyms, site.results_to)
+        self._outbox = Spool(site.folder / LIVE, outbox, pseudonyms, site.results_to)
+        self._lock = held(site.folder / LIVE / LOCK)
         self._heard = Heard()
         self._jobs: queue.Queue[Job | None] = queue.Queue(LIMITS.jobs)
         self._source: tuple[str, Source] | None = None
@@ -125,6 +127,7 @@ class Live:
             self._marks.close()
             self._context.term()
             self._database.close()
+            os.close(self._lock)
 
     def stop(self) -> None:
         """May be called from any thread or signal handler."""

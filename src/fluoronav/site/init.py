@@ -43,7 +43,7 @@ node:
 
 # When a series counts as complete.
 series:
-  settle_s: 1              # after its association was released, if no slice is missing
+  settle_s: 0.5            # after its association was released, if no slice is missing
   quiet_s: 60              # without another instance, it is judged, and flagged
   # count_from: pacs       # a peer that says how many instances a series has
 

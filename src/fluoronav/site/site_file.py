@@ -69,7 +69,7 @@ class Node(_Secured):
 class Series(_Part):
     """When a series counts as complete."""
 
-    settle_s: float = Field(default=1.0, ge=0, le=60, description="from a released association to complete")
+    settle_s: float = Field(default=0.5, ge=0, le=60, description="from a released association to complete")
     quiet_s: float = Field(default=60.0, gt=0, le=3600, description="without an instance, until it is judged anyway")
     count_from: PeerName | None = Field(default=None, description="peer that says how many instances a series has")
 
@@ -81,6 +81,15 @@ class Dimse(_Secured):
     port: Port = Field(default=104, description="its TCP port")
     called: Title = Field(description="its AE title")
     calling: Title = Field(default="FLUORONAV", description="our AE title, which it must know")
+
+
+class ArchiveDimse(Dimse):
+    """An archive that is spoken to by C-STORE and C-FIND."""
+
+    commitment: bool = Field(default=False, description="whether the archive is asked for storage commitment")
+    commitment_wait_s: float = Field(
+        default=600, gt=0, le=86400, description="without a report, until commitment is asked for again"
+    )
 
 
 class Web(_Part):
@@ -110,7 +119,7 @@ class Peer(_Part):
     """An archive, by DICOMweb, by DIMSE, or by both; then DICOMweb goes first."""
 
     dicomweb: Dicomweb | None = None
-    dimse: Dimse | None = None
+    dimse: ArchiveDimse | None = None
     timeout_s: float = Field(default=10, gt=0, le=600, description="for each answer")
 
     @model_validator(mode="after")
