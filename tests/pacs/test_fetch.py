@@ -140,7 +140,8 @@ class Mover:
 def test_what_comes_by_c_move_is_of_the_patient_and_the_series_that_were_asked_for(make_node, wrong, said):
     node = make_node(start=False)
     asked = ct_series(count=6)
-    mover = Mover(asked, ct_series(study=asked[0].StudyInstanceUID, count=6, **wrong), node.port)
+    series = {"SeriesInstanceUID": asked[0].SeriesInstanceUID, **wrong}
+    mover = Mover(asked, ct_series(study=asked[0].StudyInstanceUID, count=6, **series), node.port)
     changed(node, with_pacs(None, dimse=mover.dimse))
     changed(node, lambda content: content["node"]["callers"].append("MOVER"))
     node.start()

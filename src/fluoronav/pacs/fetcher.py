@@ -82,7 +82,7 @@ class Fetcher:
         chosen = self._chosen(archive, studies, wanted)
         self._fetches.found(row, [(self._arrivals.key(_WORKFLOW, s.series), s) for _, s in chosen])
         for study, series in chosen:
-            self._fetch(archive, study, series, self._asker(row["peer"]))
+            self._fetch(archive, study, series, self._originators(row["peer"]))
         return len(chosen)
 
     def _of_one_patient(self, found: list[FoundStudy], wanted: Wanted) -> list[FoundStudy]:
@@ -135,16 +135,16 @@ class Fetcher:
             )
         return chosen
 
-    def _asker(self, peer: str) -> str:
+    def _originators(self, peer: str) -> frozenset[str]:
         dimse = self._site.peers[peer].dimse
-        return "" if dimse is None else dimse.calling
+        return frozenset() if dimse is None else frozenset({dimse.calling, dimse.called})
 
-    def _fetch(self, archive: Archive, study: FoundStudy, series: FoundSeries, asker: str) -> None:
+    def _fetch(self, archive: Archive, study: FoundStudy, series: FoundSeries, originators: frozenset[str]) -> None:
         key = self._arrivals.key(_WORKFLOW, series.series)
         if series.instances and self._arrivals.here(key) >= series.instances:
             return
         landing = _Landing(self._site, self._database, self._arrivals, self._associations, study, series)
-        move = Move(study.study, series.series, study.patient_id, asker)
+        move = Move(study.study, series.series, study.patient_id, originators)
         try:
             with self._moves.open(move):
                 archive.retrieve(series, landing)

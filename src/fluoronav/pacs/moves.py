@@ -23,8 +23,9 @@ class Move:
         UIDs.
     patient_id : str
         As the archive said in its answer to the query; empty where it said none.
-    asker : str
-        Our AE title that asks, which the archive names in each C-STORE (0000,1030).
+    originators : frozenset of str
+        AE titles that the archive may name as the originator of each C-STORE (0000,1030): ours that asks, as the
+        standard has it, or its own, as some do.
     fault : str
         Why instances of it were refused.
     """
@@ -32,7 +33,7 @@ class Move:
     study: str
     series: str
     patient_id: str
-    asker: str
+    originators: frozenset[str]
     fault: str = ""
 
 
@@ -54,18 +55,18 @@ class Moves:
             with self._lock:
                 self._open.remove(move)
 
-    def refusal(self, header: Header, asker: str) -> str:
+    def refusal(self, header: Header, originator: str) -> str:
         """Why an instance that came is not taken; empty text where nothing speaks against it.
 
         Parameters
         ----------
         header : Header
-        asker : str
+        originator : str
             Who asked for it by C-MOVE, as the request says; empty text for what nobody asked for.
         """
         with self._lock:
             of_series = [m for m in self._open if m.series == header.series]
-            asked = of_series or [m for m in self._open if asker and m.asker == asker]
+            asked = of_series or [m for m in self._open if originator in m.originators]
             if not asked:
                 return ""
             reason = ""

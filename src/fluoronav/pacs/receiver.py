@@ -198,8 +198,8 @@ class Receiver:
         if (header.sop, header.sop_class) != (request.AffectedSOPInstanceUID, request.AffectedSOPClassUID):
             self._database.count("object refused: other UIDs in the dataset than in the request")
             return _status(NO_MATCH, "SOP class or instance UID differ from the request's")
-        asker = (request.MoveOriginatorApplicationEntityTitle or "").strip()
-        if refusal := self._moves.refusal(header, asker):
+        originator = (request.MoveOriginatorApplicationEntityTitle or "").strip()
+        if refusal := self._moves.refusal(header, originator):
             self._database.count(f"object refused: {refusal}")
             log.warning("an object was refused: %s", refusal)
             return _status(NO_MATCH, refusal)
