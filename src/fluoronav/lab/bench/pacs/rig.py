@@ -179,16 +179,20 @@ class BenchNode:
         until(self.listens, "the node listens", self._log)
 
     def listens(self) -> bool:
-        if self.process is None or self.process.poll() is not None:
+        process = self.process
+        if process is None:
+            return False  # killed, and not started again yet
+        if process.poll() is not None:
             raise PacsBenchError(f"the node has ended: {self._log.read_text(errors='replace')[-500:]}")
         with socket.socket() as s:
             return s.connect_ex(("127.0.0.1", self.port)) == 0
 
     def kill(self) -> None:
         """SIGKILL."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
+        process, self.process = self.process, None
+        assert process is not None
+        process.kill()
+        process.wait()
 
     def stop(self) -> None:
         if self.process is not None:
