@@ -203,8 +203,23 @@ def test_an_instance_that_one_report_calls_committed_and_failed_is_not_committed
     transaction = outbox.ask(asked, 600)
     assert outbox.uncommitted("pacs", 600) is None and outbox.left() == 1
     uid = asked.parcels[0].sop
+    outbox.not_asked(asked, "no answer")
+    assert outbox._database.rows("SELECT reason FROM outbox")[0]["reason"] == "not committed: no answer"
     assert outbox.reported(transaction, [], {uid: "why"})
     assert outbox._database.rows("SELECT state, reason FROM outbox")[0]["state"] == "waiting"
     # A report that comes twice changes nothing.
     assert outbox.reported(transaction, [uid], {})
     assert outbox._database.rows("SELECT state FROM outbox")[0]["state"] == "waiting"
+
+
+def test_a_warning_of_the_archive_is_kept_when_it_commits(tmp_path):
+    outbox = open_outbox(load_site(init_site(tmp_path / "site")))
+    (file,) = save(ct_series(count=1), tmp_path / "out").iterdir()
+    outbox.add(file, "pacs")
+    outbox.end(outbox.due().rows[0], Outcome(Result.STORED, "stored, with elements coerced"), committed_later=True)
+    asked = outbox.uncommitted("pacs", 600)
+    outbox.not_asked(asked, "no answer")
+    transaction = outbox.ask(asked, 600)
+    assert outbox.reported(transaction, [asked.parcels[0].sop], {})
+    (row,) = outbox._database.rows("SELECT state, reason FROM outbox")
+    assert tuple(row) == ("sent", "stored, with elements coerced")

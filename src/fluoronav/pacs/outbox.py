@@ -39,6 +39,8 @@ class OutboxLimits:
 
 
 LIMITS = OutboxLimits()
+# A warning with which an archive stored an instance is kept, whatever becomes of its commitment.
+_NO_WARNING = "reason = '' OR reason LIKE 'not committed%'"
 BELL = "outbox.bell"  # in the node's folder; rung where something was put in
 _WAIT = wait_exponential(multiplier=LIMITS.first_wait_s / 2, max=LIMITS.longest_wait_s) + wait_random(
     0, LIMITS.jitter_s
@@ -214,8 +216,9 @@ class Outbox:
                 # Counted up by `ask`, so that the waits grow.
                 later = time.time_ns() + int(wait_s(row["asked"] + 1) * 1e9)
                 sql.execute(
-                    "UPDATE outbox SET next_ns = ?, reason = ? WHERE id = ? AND state = 'stored'",
-                    (later, reason, row["id"]),
+                    f"UPDATE outbox SET next_ns = ?, reason = IIF({_NO_WARNING}, ?, reason) "
+                    "WHERE id = ? AND state = 'stored'",
+                    (later, f"not committed: {reason}", row["id"]),
                 )
 
     def reported(self, transaction: str, committed: Sequence[str], failed: Mapping[str, str]) -> bool:
@@ -241,7 +244,8 @@ class Outbox:
                 row = self._stored(sql, sop, asked["peer"])
                 if row is not None:
                     sql.execute(
-                        "UPDATE outbox SET state = 'sent', reason = '', sent_ns = ? WHERE id = ?",
+                        f"UPDATE outbox SET state = 'sent', reason = IIF({_NO_WARNING}, '', reason), sent_ns = ? "
+                        "WHERE id = ?",
                         (time.time_ns(), row["id"]),
                     )
                     gone.append(row["file"])
