@@ -1,6 +1,7 @@
 """Objects and connections that a hospital does send, and a node must outlive."""
 
 import socket
+import time
 
 import pytest
 from pydicom import dcmread
@@ -8,7 +9,7 @@ from pydicom.dataelem import RawDataElement
 from pydicom.tag import Tag
 from pydicom.uid import CTImageStorage, MediaStorageDirectoryStorage, SecondaryCaptureImageStorage, generate_uid
 from pynetdicom import AE
-from pynetdicom.pdu_primitives import P_DATA
+from pynetdicom.pdu import P_DATA_TF
 from tests.pacs.conftest import ACCESSION, PATIENT_ID, ct_series, send, until
 
 from fluoronav.case import load_case
@@ -91,17 +92,20 @@ def test_a_sender_that_falls_silent_in_the_middle_of_an_object_is_let_go_and_its
     send_pdu = association.dul.send_pdu
 
     def half(primitive):
-        # The command and the beginning of the data; then no byte more, and no end of the connection.
-        if isinstance(primitive, P_DATA) and len(sent) < 2:
-            sent.append(primitive)
+        # The command, and half of the data; then no byte more, and no end of the connection.
+        sent.append(primitive)
+        if len(sent) == 1:
             send_pdu(primitive)
+            time.sleep(0.5)
+        elif len(sent) == 2:
+            pdu = P_DATA_TF()
+            pdu.from_primitive(primitive)
+            whole = pdu.encode()
+            association.dul.socket.socket.sendall(whole[: len(whole) // 2])
 
     association.dul.send_pdu = half
-    association.dimse.maximum_pdu_size = 1024
-    ae.dimse_timeout = association.dimse.dimse_timeout = 1
     association.send_c_store(single[1])
     until(lambda: node.status["refused"].get("association aborted or broken"), what=node.log.read_text())
-    assert not list((node.site.folder / "arriving").iterdir())
     assert set(send(node.port, single)) == {0x0000}
     assert load_case(node.case()).ct.image.GetSize() == (52, 48, 26)
 
@@ -141,7 +145,9 @@ def test_a_name_goes_in_and_comes_back_in_whatever_characters_it_came(
             d.PatientName = name
         else:
             del d.SpecificCharacterSet
-            d[0x00100010] = RawDataElement(Tag(0x00100010), "PN", 0, name.encode(encoding), 0, False, True)
+            raw = name.encode(encoding)
+            raw += b" " * (len(raw) % 2)
+            d[0x00100010] = RawDataElement(Tag(0x00100010), "PN", len(raw), raw, 0, False, True)
     assert set(send(node.port, original)) == {0x0000}
     case = node.case()
     result = dcmread(next((case / "ct").iterdir()))
