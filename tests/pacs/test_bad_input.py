@@ -101,7 +101,9 @@ def test_a_sender_that_falls_silent_in_the_middle_of_an_object_is_let_go_and_its
             pdu = P_DATA_TF()
             pdu.from_primitive(primitive)
             whole = pdu.encode()
-            association.dul.socket.socket.sendall(whole[: len(whole) // 2])
+            wire = association.dul.socket
+            assert wire is not None and wire.socket is not None
+            wire.socket.sendall(whole[: len(whole) // 2])
 
     association.dul.send_pdu = half
     association.send_c_store(single[1])
