@@ -7,15 +7,18 @@ from contextlib import suppress
 from datetime import datetime, timedelta
 
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from tests.pacs.certificates import Authority
-from tests.pacs.conftest import free_port, until
+from tests.pacs.conftest import ct_series, free_port, until
 
 from fluoronav.pacs.database import Database
 from fluoronav.pacs.fetches import Fetches
 from fluoronav.pacs.identities import PATIENT, Identities, Identity, PatientRecord, module_of
 from fluoronav.pacs.mllp import Listener
+from fluoronav.pacs.outgoing import open_outbox
 from fluoronav.pacs.pseudonyms import Pseudonyms
+from fluoronav.pacs.reidentify import reidentify_waiting
 from fluoronav.pacs.schedule import Schedule
 from fluoronav.pacs.status import read_status, told
 from fluoronav.pacs.tls import client_context
@@ -215,6 +218,47 @@ def test_a_merge_takes_cases_and_schedule_to_the_record_that_goes_on(site):
     assert site.says(msh("ADT^A40"), "EVN|A40", pid("NEW-3"), "MRG|NEW-2^^^HOSP")[0] == "AA"
     assert site.identities.record(old).patient_id == "NEW-3"
     assert site.identities.survivor(old) == site.pseudonyms.patient("SITE", "NEW-3")
+
+
+def test_results_that_wait_when_records_are_merged_leave_under_the_id_that_goes_on_with_their_uids(site, tmp_path):
+    pseudonym, other = site.known("OLD-1"), site.known("OTHER-9", born="19000101")
+    outbox = open_outbox(site.site)
+    for k, patient in enumerate((pseudonym, pseudonym, other)):
+        d = ct_series(count=1, PatientID=patient, PatientName=patient)[0]
+        d.save_as(tmp_path / f"{k}.dcm", enforce_file_format=True)
+        outbox.add(tmp_path / f"{k}.dcm", "archive")
+    files = sorted((site.site.folder / "outbox").glob("*.dcm"))
+    before = {f: dcmread(f) for f in files}
+    assert sorted(d.PatientID for d in before.values()) == ["OLD-1", "OLD-1", "OTHER-9"]
+    # One of them was sent: the archive has it under the ID of its day.
+    sent = next(f for f in files if before[f].PatientID == "OLD-1")
+    site.database.rows("UPDATE outbox SET state = 'sent' WHERE file = ?", sent.name)
+    merge = (msh("ADT^A40^ADT_A39"), "EVN|A40", pid("NEW-2", name="Müller^Hanna"), "MRG|OLD-1^^^HOSP^MR")
+    assert site.says(*merge)[0] == "AA"
+    (again,) = [f for f in files if before[f].PatientID == "OLD-1" and f != sent]
+    after = dcmread(again)
+    assert (after.PatientID, str(after.PatientName)) == ("NEW-2", "Müller^Hanna")
+    for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
+        assert after[keyword] == before[again][keyword]
+    assert after.PixelData == before[again].PixelData
+    untouched = [f for f in files if f != again]
+    assert [dcmread(f) for f in untouched] == [before[f] for f in untouched]
+    # What is put in again is the same, and is not put in twice.
+    assert not any(
+        outbox.add(tmp_path / f"{k}.dcm", "archive") for k in (0, 1, 2) if not _is(before[sent], tmp_path, k)
+    )
+    # A merge that was cut off before its results: the next start does the rest, once.
+    assert reidentify(site) == 0
+    before[again].save_as(again)
+    assert reidentify(site) == 1 and dcmread(again).PatientID == "NEW-2"
+
+
+def _is(dataset, folder, k):
+    return dcmread(folder / f"{k}.dcm").SOPInstanceUID == dataset.SOPInstanceUID
+
+
+def reidentify(site):
+    return reidentify_waiting(site.site.folder, site.site.issuer, site.database, site.pseudonyms, site.identities)
 
 
 def test_a_merge_of_two_patients_is_refused(site):

@@ -60,7 +60,10 @@ class CaseStore:
             return self._unusable(key, "there is no PatientID: whose it is cannot be told")
         if len(patients) > 1:
             return self._unusable(key, f"its instances are of {len(patients)} patients")
-        job = self._job(series, patients[0], series["evidence"])
+        texts = self._without_text(key)
+        if texts is None:
+            return None
+        job = self._job(series, patients[0], series["evidence"], texts)
         if job is None:
             return self._unusable(key, "there is no case of this patient to compare with: send the planning CT first")
         if not job.files and job.before is not None:
@@ -78,15 +81,19 @@ class CaseStore:
         workflow = series["key"].partition("/")[0]
         if workflow == "archive" or series["kind"] not in _VOLUMES or len(patients) != 1 or "" in patients:
             return None
-        job = self._job(series, patients[0], "released")
+        if self._arrivals.with_text(series["key"]):
+            return None
+        job = self._job(series, patients[0], "released", "")
         return job if job is not None and job.files else None
 
-    def _job(self, series: Row, patient: str, evidence: str) -> Job | None:
+    def _job(self, series: Row, patient: str, evidence: str, texts: str) -> Job | None:
         key, workflow = series["key"], series["key"].partition("/")[0]
         place = self._place(series, workflow, patient)
         if place is None:
             return None
         name, target = place
+        flags = ["nobody said that this series had ended: it went quiet"] if evidence == _FLAGGED else []
+        flags += [texts] if texts else []
         return Job(
             tuple(self._arrivals.files(key)),
             target / "ct" if (target / "ct").is_dir() else None,
@@ -95,7 +102,7 @@ class CaseStore:
             patient,
             self._site.key,
             evidence,
-            "nobody said that this series had ended: it went quiet" if evidence == _FLAGGED else "",
+            "; ".join(flags),
         )
 
     def finish(self, series: Row, job: Job, made: Made) -> None:
@@ -150,6 +157,26 @@ class CaseStore:
                 shutil.rmtree(before, ignore_errors=True)
             else:
                 os.replace(before, before.parent / "ct")
+
+    def _without_text(self, key: str) -> str | None:
+        """Sees to the images of a series that may have a name in their pixels, as the site says.
+
+        Returns what a person is to know about them, empty for nothing; None where the series is refused.
+        """
+        texts, setting = self._arrivals.with_text(key), self._site.series.burned_in
+        if not texts:
+            return ""
+        said = f"{len(texts)} images may have text in their pixels (BurnedInAnnotation, or a picture of a screen)"
+        if setting == "take":
+            return f"{said}; the site takes them"
+        if setting == "refuse" or len(texts) == self._arrivals.here(key):
+            self._unusable(
+                key, f"{said}, and a case must not name its patient: send the series without them, or see `burned_in`"
+            )
+            return None
+        for instance in texts:
+            self._arrivals.set_aside(key, instance, "it may have text in its pixels")
+        return f"{said}; they were set aside"
 
     def _place(self, series: Row, workflow: str, patient: str) -> tuple[str, Path] | None:
         """The name of the case that a series is of, and the folder that it goes to."""

@@ -118,6 +118,7 @@ class Node:
         if found:
             log.info("%d instances that were received before the last end were taken in", found)
         self._outbox.recover()
+        self._schedule.reidentify()  # a merge may have been cut off
         self._cases.recover()
         self._receiver.start()
         if self._hl7 is not None:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import shutil
-import tempfile
+import sqlite3
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -25,6 +24,7 @@ from fluoronav.pacs.contexts import COMMITMENT, PDU_BYTES, PLAIN_SYNTAXES, accep
 from fluoronav.pacs.database import Database
 from fluoronav.pacs.find import Finder
 from fluoronav.pacs.header import HeaderError, read_header
+from fluoronav.pacs.incoming import Incoming
 from fluoronav.pacs.moves import Moves
 from fluoronav.pacs.tls import server_context
 from fluoronav.pacs.transport import BoundedServer
@@ -71,6 +71,7 @@ class Receiver:
     ) -> None:
         self._node, self._arrivals, self._associations = node, arrivals, associations
         self._finder, self._database = finder, database
+        self._incoming = Incoming(arrivals.arriving)
         self._server: ThreadedAssociationServer | None = None
         self._moves = moves or Moves()
         self._on_report: Callable[[evt.Event], tuple[int, None]] | None = None
@@ -93,7 +94,7 @@ class Receiver:
         _config.STORE_RECV_CHUNKED_DATASET = True
         # Its messages quote UIDs and names.
         _config.LOG_HANDLER_LEVEL = "none"
-        tempfile.tempdir = str(self._arrivals.arriving)
+        self._incoming.serve()
         node = self._node
         ae = AE(next(iter(node.titles)))
         ae.require_called_aet = True
@@ -171,36 +172,37 @@ class Receiver:
     def _store(self, event: evt.Event) -> Dataset:
         path = Path(event.dataset_path)
         try:
+            self._incoming.check(path)
             return self._stored(event, path)
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            self._database.count("out of resources" if full else "could not be stored")
-            log.error("an object could not be stored: %s", os.strerror(error.errno or errno.EIO))
+        except (OSError, sqlite3.Error) as error:
+            full = _is_full(error)
+            self._count("out of resources" if full else "could not be stored")
+            log.error("an object could not be stored: %s", "the disk is full" if full else type(error).__name__)
             return _status(OUT_OF_RESOURCES if full else UNABLE, "the disk is full" if full else "the disk failed")
         finally:
             path.unlink(missing_ok=True)
 
     def _stored(self, event: evt.Event, path: Path) -> Dataset:
         if shutil.disk_usage(self._arrivals.inbox).free < self._node.least_free_mb * 2**20:
-            self._database.count("out of resources")
+            self._count("out of resources")
             log.error("less than %d MB of the disk are free: nothing is taken", self._node.least_free_mb)
             return _status(OUT_OF_RESOURCES, "too little free disk")
         if event.assoc.acceptor.ae_title not in self._node.titles:
-            self._database.count("object refused: this AE title takes reports of storage commitment alone")
+            self._count("object refused: this AE title takes reports of storage commitment alone")
             return _status(NOT_AUTHORIZED, "this AE title takes no images")
         try:
             header = read_header(path)
         except HeaderError as error:
-            self._database.count("object refused: " + str(error))
+            self._count("object refused: " + str(error))
             log.warning("an object was refused: %s", error)
             return _status(NO_MATCH, str(error))
         request = cast(C_STORE, event.request)
         if (header.sop, header.sop_class) != (request.AffectedSOPInstanceUID, request.AffectedSOPClassUID):
-            self._database.count("object refused: other UIDs in the dataset than in the request")
+            self._count("object refused: other UIDs in the dataset than in the request")
             return _status(NO_MATCH, "SOP class or instance UID differ from the request's")
         originator = (request.MoveOriginatorApplicationEntityTitle or "").strip()
         if refusal := self._moves.refusal(header, originator):
-            self._database.count(f"object refused: {refusal}")
+            self._count(f"object refused: {refusal}")
             log.warning("an object was refused: %s", refusal)
             return _status(NO_MATCH, refusal)
         taken = self._arrivals.take(path, header, self._workflow(event.assoc))
@@ -209,6 +211,13 @@ class Receiver:
             log.warning("an object has the UID of one that is here, and other bytes: kept in aside/")
             return _status(CANNOT_UNDERSTAND, "this SOP Instance UID is here with other content")
         return _status(SUCCESS)
+
+    def _count(self, what: str) -> None:
+        """Counts, where the disk can take it: what a sender is told does not depend on it."""
+        try:
+            self._database.count(what)
+        except sqlite3.Error as error:
+            log.error("%s: it could not be counted (%s)", what, type(error).__name__)
 
     def _workflow(self, association: Association) -> str:
         return self._node.titles[association.acceptor.ae_title]
@@ -221,6 +230,12 @@ class Receiver:
                 yield 0xFE00, None
                 return
             yield 0xFF00, found
+
+
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return error.sqlite_errorcode == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _status(code: int, comment: str = "") -> Dataset:

@@ -72,6 +72,9 @@ class Series(_Part):
     settle_s: float = Field(default=0.5, ge=0, le=60, description="from a released association to complete")
     quiet_s: float = Field(default=60.0, gt=0, le=3600, description="without an instance, until it is judged anyway")
     count_from: PeerName | None = Field(default=None, description="peer that says how many instances a series has")
+    burned_in: Literal["refuse", "set_aside", "take"] = Field(
+        default="refuse", description="what becomes of images into whose pixels text may be burned"
+    )
 
 
 class Dimse(_Secured):
@@ -176,7 +179,9 @@ class Live(_Part):
     frames: str = Field(default=DEFAULT_ENDPOINTS["frames"], pattern=r"^(tcp|ipc)://.+", description="of the grabber")
     source: str = Field(default="carm0", min_length=1, max_length=64, description="the C-arm's name on the wire")
     marks: str = Field(
-        default="tcp://127.0.0.1:5554", pattern=r"^(tcp|ipc)://.+", description="where `pacs mark` is heard"
+        default=DEFAULT_ENDPOINTS["marks"],
+        pattern=r"^(tcp|ipc)://.+",
+        description="where displays and `pacs mark` are heard",
     )
     run: bool = Field(default=False, description="whether recorded runs are sent, too")
 
