@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from fluoronav.case import CaseError, read_volume, to_hounsfield
 from fluoronav.case.file import CaseFile, read_case_file
 from fluoronav.case.volume import Volume
-from fluoronav.durable import made_folder, moved, written
+from fluoronav.durable import moved, written
 from fluoronav.planning.plan.hashes import volume_hash
-from fluoronav.workspace.cases import CACHE
+from fluoronav.workspace.cases import CACHE, one_at_a_time
 
 _SLICES = 16  # converted at a time; chosen: 8 MB
 _VERSION = 1  # of the unpacked files
@@ -121,14 +121,17 @@ def unpacked_scan(folder: Path) -> Scan:
     ------
     CaseError
     """
-    if (known := known_scan(folder)) is not None:
-        return known
+    with one_at_a_time(folder):
+        return known_scan(folder) or _unpacked(folder)
+
+
+def _unpacked(folder: Path) -> Scan:
     file = read_case_file(folder / "case.yaml")
     volume = read_volume(folder / file.ct, file.ct_series)
     if file.units is not None:
         volume = to_hounsfield(volume, file.units, "units:").volume
     image = volume.image
-    cache = made_folder(folder / CACHE)
+    cache = folder / CACHE
     for old in cache.glob("ct-*"):
         old.unlink()
     path = cache / f"ct-{_stamp(folder, file)}.raw"
