@@ -72,7 +72,7 @@ class Scan:
 
     def step_mm(self) -> NDArray[np.float64]:
         """Maps steps of voxels (x, y, z) to LPS mm, shape (3, 3)."""
-        return np.array(self.direction, np.float64).reshape(3, 3) * np.array(self.spacing_mm, np.float64)
+        return np.asarray(np.array(self.direction).reshape(3, 3) * np.array(self.spacing_mm), np.float64)
 
     def index_of(self, point_ct: NDArray[np.float64]) -> NDArray[np.float64]:
         """Voxel coordinates (x, y, z) of a point, LPS mm."""
