@@ -25,6 +25,10 @@ WRITTEN = {
     "pose.png",
     "carm.yaml",
     "demo.png",
+    "plan/NNNN.yaml",
+    "provenance.jsonl",
+    "plan.yaml",
+    "feedback.jsonl",
 }
 
 

@@ -28,6 +28,7 @@ from fluoronav.cli import (
     simulate,
     site,
     status,
+    workspace,
 )
 from fluoronav.cli.arguments import HelpFormatter
 
@@ -44,8 +45,8 @@ Lengths are in mm, angles in degrees, times in the unit that their name ends wit
 _EPILOG = "`fluoronav VERB --help` describes the options of a verb and gives examples."
 # In the order of the help text.
 _MODULES = (
-    demo, run, simulate, case, plan, dicom, register, calibrate, display, recording, audit, bridge, pacs, site, engines,
-    kernels, status, bench,
+    demo, run, simulate, case, plan, workspace, dicom, register, calibrate, display, recording, audit, bridge, pacs,
+    site, engines, kernels, status, bench,
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import asyncio
 import ipaddress
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from socket import socket
@@ -50,11 +50,20 @@ class Admission:
     Parameters
     ----------
     names : collection of str
-        Host names of the display, besides addresses and ``localhost``.
+        Host names of the server, besides addresses and ``localhost``.
+    limits : AdmissionLimits
+    is_stream : callable
+        Whether an address is that of a WebSocket.
     """
 
-    def __init__(self, names: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        names: Collection[str] = (),
+        limits: AdmissionLimits = LIMITS,
+        is_stream: Callable[[str], bool] = lambda path: path == "/stream",
+    ) -> None:
         self._names = {"localhost", *(name.lower() for name in names)}
+        self._limits, self._is_stream = limits, is_stream
         self._plain: OrderedDict[_Connection, None] = OrderedDict()
 
     def refusal(self, request: web.BaseRequest) -> web.HTTPException | None:
@@ -62,13 +71,13 @@ class Admission:
         hosts, origins = request.headers.getall("Host", []), request.headers.getall("Origin", [])
         if len(hosts) != 1 or not self._is_known(hosts[0]):
             return web.HTTPForbidden(
-                text="this display is not asked for by that name; use its address, or start it with --allowed-host NAME"
+                text="this server is not asked for by that name; use its address, or start it with --allowed-host NAME"
             )
         # Browsers send the origin of a WebSocket or a POST; a client without one is no page.
         if origins and (len(origins) > 1 or not _is_same_site(origins[0], hosts[0])):
             return web.HTTPForbidden(text="another site's page may not watch")
-        if (request.content_length or 0) > LIMITS.max_bytes:
-            return web.HTTPRequestEntityTooLarge(LIMITS.max_bytes, request.content_length or 0)
+        if (request.content_length or 0) > self._limits.max_bytes:
+            return web.HTTPRequestEntityTooLarge(self._limits.max_bytes, request.content_length or 0)
         return None
 
     def _is_known(self, host: str) -> bool:
@@ -82,8 +91,8 @@ class Admission:
             refused.force_close()
             raise refused
         try:
-            async with asyncio.timeout(LIMITS.answer_s):
-                response = await handler(request) if request.path != "/stream" else None
+            async with asyncio.timeout(self._limits.answer_s):
+                response = await handler(request) if not self._is_stream(request.path) else None
                 if response is not None:
                     # Written here, so that the time limit also holds for a client that does not read.
                     await response.prepare(request)
@@ -91,7 +100,7 @@ class Admission:
         except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
-            raise web.HTTPServiceUnavailable(text=f"not answered within {LIMITS.answer_s:.0f} s") from None
+            raise web.HTTPServiceUnavailable(text=f"not answered within {self._limits.answer_s:.0f} s") from None
         return response if response is not None else await handler(request)
 
     def becomes_stream(self, request: web.Request) -> None:
@@ -105,8 +114,11 @@ class Admission:
         await runner.setup()
         manager, loop = runner.server, asyncio.get_running_loop()
         assert manager is not None
-        limits = {"access_log": None, "keepalive_timeout": LIMITS.idle_s, "lingering_time": LIMITS.linger_s}
-        opened = await loop.create_server(lambda: _Connection(self._plain, manager, loop=loop, **limits), sock=at)
+        most = self._limits
+        limits = {"access_log": None, "keepalive_timeout": most.idle_s, "lingering_time": most.linger_s}
+        opened = await loop.create_server(
+            lambda: _Connection(self._plain, most.max_connections, manager, loop=loop, **limits), sock=at
+        )
         try:
             yield
         finally:
@@ -122,16 +134,16 @@ async def add_security(request: web.BaseRequest, response: web.StreamResponse) -
 class _Connection(web.RequestHandler):
     """One connection; malformed requests, which aiohttp answers without the app, get the security headers too."""
 
-    __slots__ = ("_others",)
+    __slots__ = ("_most", "_others")
 
-    def __init__(self, others: OrderedDict[_Connection, None], manager: web.Server, **settings: Any) -> None:
+    def __init__(self, others: OrderedDict[_Connection, None], most: int, manager: web.Server, **settings: Any) -> None:
         super().__init__(manager, **settings)
-        self._others = others
+        self._others, self._most = others, most
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._others[self] = None
-        if len(self._others) > LIMITS.max_connections:
+        if len(self._others) > self._most:
             next(iter(self._others)).force_close()
 
     def connection_lost(self, exc: BaseException | None) -> None:

@@ -16,6 +16,7 @@ from fluoronav.pacs.database import Database
 from fluoronav.pacs.identities import Identities
 from fluoronav.pacs.jobs import Job, Made
 from fluoronav.pacs.series import Event, State
+from fluoronav.site.case_trail import CaseTrail
 from fluoronav.site.site_file import SiteFile
 
 log = logging.getLogger(__name__)
@@ -207,10 +208,8 @@ class CaseStore:
         os.replace(made / "ct", target / "ct")
         if not (target / "case.yaml").exists():
             os.replace(made / "case.yaml", target / "case.yaml")
-        with (target / "provenance.jsonl").open("ab") as file:
-            file.write((made / "provenance.jsonl").read_bytes())
-            file.flush()
-            os.fsync(file.fileno())
+        for event in CaseTrail(made).events():
+            CaseTrail(target).add(**{k: v for k, v in event.items() if k not in ("n", "t", "previous")})
         sync_folder(target)
         shutil.rmtree(old, ignore_errors=True)
         shutil.rmtree(made, ignore_errors=True)

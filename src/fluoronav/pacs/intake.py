@@ -5,10 +5,8 @@ Runs in a process of its own (:mod:`fluoronav.pacs.workers`), so that a damaged 
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 
 import yaml
@@ -27,6 +25,7 @@ from fluoronav.pacs.identities import PATIENT, STUDY, Identity, module_of
 from fluoronav.pacs.jobs import Job, Made
 from fluoronav.pacs.memory import give_back
 from fluoronav.pacs.pseudonyms import Pseudonyms
+from fluoronav.site.case_trail import CaseTrail
 
 _SOURCE_TO_ISOCENTRE_MM = 620.0  # chosen: that of common C-arms; planning or calibration says the real one
 _LEAST_IN_PLANE_MM, _MOST_IN_PLANE_MM = 100.0, 300.0  # of the search around the isocentre; chosen, the schema's limit
@@ -59,14 +58,8 @@ def take_in(job: Job) -> Made:
         warnings += _draft(job)
     except (CaseError, DicomError) as error:
         return Made(identity, refused=str(error).replace(f"{job.into}/", ""))
-    provenance = {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "event": "arrived",
-        "slices": len(list(ct.iterdir())),
-        "complete_by": job.evidence,
-        "warnings": warnings,
-    }
-    written(job.into / "provenance.jsonl", (json.dumps(provenance) + "\n").encode())
+    trail = CaseTrail(job.into)
+    trail.add("arrived", slices=len(list(ct.iterdir())), complete_by=job.evidence, warnings=warnings)
     return Made(identity, tuple(warnings))
 
 

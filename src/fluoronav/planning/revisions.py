@@ -6,9 +6,9 @@ import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -51,6 +51,13 @@ class Revision:
         By :func:`fluoronav.planning.plan.hashes.volume_hash`.
     structures : tuple of SegmentedStructure
     note : str
+    branch : str
+        Name of the branch that it is on; empty for the main line, of which the newest revision is the case's.
+    merged : int
+        Number of the revision that its author edited, where that is not `parent`: both works are in it. 0: none.
+    session : str
+        The working session whose edits it holds, up to `sequence`.
+    sequence : int
     """
 
     number: int
@@ -61,6 +68,10 @@ class Revision:
     labels_hash: str
     structures: tuple[SegmentedStructure, ...]
     note: str = ""
+    branch: str = ""
+    merged: int = 0
+    session: str = ""
+    sequence: int = 0
 
 
 class Revisions:
@@ -81,10 +92,12 @@ class Revisions:
             return []
         return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdigit())
 
-    def newest(self) -> Revision | None:
-        """The last revision; None where there is none."""
-        numbers = self.numbers()
-        return self.read(numbers[-1]) if numbers else None
+    def newest(self, branch: str = "") -> Revision | None:
+        """The last revision of a branch, the main line by default; None where there is none."""
+        for number in reversed(self.numbers()):
+            if (revision := self.read(number)).branch == branch:
+                return revision
+        return None
 
     def read(self, number: int) -> Revision:
         """The record of a revision.
@@ -114,30 +127,59 @@ class Revisions:
         ct_hash: str,
         parent: int,
         note: str = "",
+        branch: str = "",
+        merged: int = 0,
+        session: str = "",
+        sequence: int = 0,
     ) -> Revision:
         """Adds a revision; it is on the disk as a whole when this returns, or not there at all.
 
         Raises
         ------
         Conflict
-            `parent` is not the newest revision.
+            `parent` is not the newest revision of the branch; a new branch may begin at any revision.
         OSError
         """
+
+        def write(path: Path) -> None:
+            sitk.WriteImage(labels, str(path), useCompression=True)
+
+        about = Revision(
+            0, parent, author, "", ct_hash, volume_hash(labels), structures, note, branch, merged, session, sequence
+        )
+        return self._added(about, write)
+
+    def restated(self, parent: int, structures: tuple[SegmentedStructure, ...], author: str, note: str) -> Revision:
+        """Adds a revision with the same voxels, about which something else is said.
+
+        Raises
+        ------
+        Conflict, RevisionError, OSError
+        """
+        about = replace(
+            self.read(parent), parent=parent, structures=structures, author=author, note=note, merged=0, session="",
+            sequence=0,
+        )  # fmt: skip
+        return self._added(about, lambda path: os.link(self.labels_path(parent), path))
+
+    def _added(self, about: Revision, write: Callable[[Path], None]) -> Revision:
         made_folder(self.folder)
         with self._locked():
             numbers = self.numbers()
-            newest = numbers[-1] if numbers else 0
-            if newest != parent:
-                raise Conflict(newest, parent)
+            newest = self.newest(about.branch)
+            tip = newest.number if newest else 0
+            if about.parent != tip and not (about.branch and newest is None and about.parent in numbers):
+                raise Conflict(tip, about.parent)
+            number = numbers[-1] + 1 if numbers else 1
             made = datetime.now().astimezone().isoformat(timespec="seconds")
-            revision = Revision(newest + 1, parent, author, made, ct_hash, volume_hash(labels), structures, note)
-            part = self.folder / f".{revision.number:04d}"
+            revision = replace(about, number=number, made=made)
+            part = self.folder / f".{number:04d}"
             shutil.rmtree(part, ignore_errors=True)
             made_folder(part)
-            sitk.WriteImage(labels, str(part / _LABELS), useCompression=True)
+            write(part / _LABELS)
             sync_file(part / _LABELS)
             written(part / _RECORD, json.dumps(asdict(revision), indent=1).encode())
-            os.replace(part, self.folder / f"{revision.number:04d}")
+            os.replace(part, self.folder / f"{number:04d}")
             sync_folder(self.folder)
             return revision
 

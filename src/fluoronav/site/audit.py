@@ -20,7 +20,7 @@ import platformdirs
 
 from fluoronav.paths import private_folder, private_opener
 
-_START = "0" * 64
+START = "0" * 64  # in place of a hash before the first line
 # Any sender can cause these, as often as they like: their number is bounded.
 _REFUSALS = frozenset({"refused", "forbidden"})
 
@@ -123,7 +123,7 @@ class AuditTrail:
         self._stem = f"{name}-{stamp}-{os.getpid()}"
         self.path = folder / f"{self._stem}.jsonl"
         self._made = False
-        self._previous, self._count, self._size = _START, 0, 0
+        self._previous, self._count, self._size = START, 0, 0
         self._torn = False
         self._link: dict[str, Any] | None = None
         self._held: list[tuple[int, dict[str, Any]]] = []
@@ -160,7 +160,7 @@ class AuditTrail:
             if self._counted(event):
                 return True
             if len(self._held) < self._limits.held_events:
-                self._held.append((time.time_ns(), self._bounded(event)))
+                self._held.append((time.time_ns(), bounded(event, self._limits)))
             else:
                 self._more[str(event.get("event"))] += 1
             return self._tried()
@@ -208,19 +208,18 @@ class AuditTrail:
         if self._size > self._limits.file_bytes:
             # The first event of the next file holds the hash of the last line of this one.
             self._link = {"event": "continues", "file": self.path.name, "hash": self._previous}
-            self._made, self._previous, self._count, self._size = False, _START, 0, 0
+            self._made, self._previous, self._count, self._size = False, START, 0, 0
         if self._link is not None and event is not self._link:
             self._write(t, self._link)
             self._link = None
-        entry = {"n": self._count, "t": t, **self._bounded(event), "previous": self._previous}
-        line = json.dumps(entry, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+        line, digest = chained(bounded(event, self._limits), self._count, self._previous, t)
         try:
             self._append(line)
         except OSError as error:
             self.fault = f"{self.path}: the audit trail cannot be written: {error}"
             raise AuditError(self.fault) from error
         self.fault = ""
-        self._previous, self._count = hashlib.sha256(line).hexdigest(), self._count + 1
+        self._previous, self._count = digest, self._count + 1
         self._size += len(line)
 
     def _append(self, line: bytes) -> None:
@@ -257,14 +256,22 @@ class AuditTrail:
             self._made = True
             return
 
-    def _bounded(self, event: dict[str, Any]) -> dict[str, Any]:
-        limits = self._limits
-        safe = {str(k): _plain(v, limits.text_chars, limits.depth) for k, v in event.items()}
-        most = limits.refusal_bytes if event.get("event") in _REFUSALS else limits.line_bytes
-        if len(json.dumps(safe)) <= most:
-            return safe
-        chars = max(most // (2 * len(safe)), 16)
-        return {k: v if len(text := json.dumps(v)) <= chars else text[:chars] + "..." for k, v in safe.items()}
+
+def bounded(event: dict[str, Any], limits: AuditLimits) -> dict[str, Any]:
+    """An event that JSON can hold, and whose line is not longer than the limits."""
+    safe = {str(k): _plain(v, limits.text_chars, limits.depth) for k, v in event.items()}
+    most = limits.refusal_bytes if event.get("event") in _REFUSALS else limits.line_bytes
+    if len(json.dumps(safe)) <= most:
+        return safe
+    chars = max(most // (2 * len(safe)), 16)
+    return {k: v if len(text := json.dumps(v)) <= chars else text[:chars] + "..." for k, v in safe.items()}
+
+
+def chained(event: dict[str, Any], number: int, previous: str, t: int) -> tuple[bytes, str]:
+    """The line of a bounded event, which holds the hash of the line before, and the line's own hash."""
+    entry = {"n": number, "t": t, **event, "previous": previous}
+    line = json.dumps(entry, separators=(",", ":"), allow_nan=False).encode() + b"\n"
+    return line, hashlib.sha256(line).hexdigest()
 
 
 def _plain(value: Any, chars: int, depth: int) -> Any:
@@ -302,7 +309,7 @@ def verify_trail(path: Path) -> int:
         It is unchanged, but its last line is incomplete.
     AuditError
     """
-    previous, events = _START, 0
+    previous, events = START, 0
     try:
         with path.open("rb") as file:
             for line in file:

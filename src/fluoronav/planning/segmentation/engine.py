@@ -37,6 +37,8 @@ class SegmentedStructure:
         Of the voxels, never of a smoothed surface.
     state : State
         What a person has said; engines return drafts.
+    judged_by, judged_at : str
+        Who approved or rejected it, and when (ISO 8601 with time zone); empty for a draft.
     """
 
     name: str
@@ -46,6 +48,8 @@ class SegmentedStructure:
     voxels: int
     volume_cm3: float
     state: State = "draft"
+    judged_by: str = ""
+    judged_at: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,118 @@
+"""Routes of the plan."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Literal
+
+from aiohttp import web
+from pydantic import Field
+
+from fluoronav.planning.plan.schema import Plan
+from fluoronav.workspace.desk import Desk
+from fluoronav.workspace.errors import Unknown
+from fluoronav.workspace.open_case import OpenCase
+from fluoronav.workspace.plan_work import PlanWork
+from fluoronav.workspace.requests import Body, body_of, json_of, json_response, number_in
+
+
+class Parent(Body):
+    """The revision of the plan that the page shows; 0 for none."""
+
+    parent: int = Field(ge=0)
+
+
+class Items(Parent):
+    """Items that are put into the plan, and ids of those that are taken out."""
+
+    put: list[dict[str, Any]] = Field(default=[], max_length=500)
+    remove: list[str] = Field(default=[], max_length=500)
+    note: str = Field(default="", max_length=400)
+
+
+class Acknowledged(Parent):
+    """Flags that a person has read."""
+
+    flags: list[str] = Field(min_length=1, max_length=500)
+
+
+class Stated(Parent):
+    """What the plan is to be."""
+
+    state: Literal["draft", "reviewed", "approved"]
+
+
+class PlanRoutes:
+    """Handlers; `add` puts them into an app.
+
+    Parameters
+    ----------
+    desk : Desk
+    """
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self._warming: asyncio.Task[None] | None = None
+
+    def add(self, app: web.Application) -> None:
+        """Adds the routes."""
+        at, of_case = "/api/cases/{case}/plan", self.desk.of_case
+        app.router.add_get(at, of_case(self.newest))
+        app.router.add_get("/api/cases/{case}/plans", of_case(self.all))
+        app.router.add_get(f"{at}/{{number:\\d+}}", of_case(self.one))
+        app.router.add_post(f"{at}/items", of_case(self.items))
+        app.router.add_post(f"{at}/acknowledge", of_case(self.acknowledge))
+        app.router.add_post(f"{at}/state", of_case(self.state))
+        app.router.add_post(f"{at}/refit", of_case(self.refit))
+        app.router.add_post(f"{at}/grade", of_case(self.grade))
+
+    async def newest(self, request: web.Request, case: OpenCase, user: str) -> web.StreamResponse:
+        work, plan = PlanWork(case), await asyncio.to_thread(case.plans.newest)
+        if plan is not None and (self._warming is None or self._warming.done()):
+            self._warming = asyncio.create_task(asyncio.to_thread(work.warm, plan))
+        return json_response(await asyncio.to_thread(work.shown, plan))
+
+    async def all(self, request: web.Request, case: OpenCase, user: str) -> web.StreamResponse:
+        def work() -> list[dict[str, Any]]:
+            case.plans.newest()
+            plans = [case.plans.read(n) for n in case.plans.numbers()]
+            return [
+                {
+                    "revision": p.revision, "state": p.state, "author": p.author, "made": p.made, "note": p.note,
+                    "items": len(p.items),
+                }
+                for p in plans
+            ]  # fmt: skip
+
+        return json_response({"revisions": await asyncio.to_thread(work)})
+
+    async def one(self, request: web.Request, case: OpenCase, user: str) -> web.StreamResponse:
+        number, work = number_in(request.match_info["number"], "revision"), PlanWork(case)
+        if number not in case.plans.numbers():
+            raise Unknown(f"the plan has no revision {number}")
+        return json_response(await asyncio.to_thread(lambda: work.shown(case.plans.read(number))))
+
+    async def items(self, request: web.Request, case: OpenCase, user: str) -> web.StreamResponse:
+        body, work = await body_of(request, Items), PlanWork(case)
+        return await self._done(case, work, lambda: work.edit(user, body.parent, body.put, body.remove, body.note))
+
+    async def acknowledge(self, request: web.Request, case: OpenCase, user: str) -> web.StreamResponse:
+        body, work = await body_of(request, Acknowledged), PlanWork(case)
+        return await self._done(case, work, lambda: work.acknowledge(user, body.parent, body.flags))
+
+    async def state(self, request: web.Request, case: OpenCase, user: str) -> web.StreamResponse:
+        body, work = await body_of(request, Stated), PlanWork(case)
+        return await self._done(case, work, lambda: work.state(user, body.parent, body.state))
+
+    async def refit(self, request: web.Request, case: OpenCase, user: str) -> web.StreamResponse:
+        body, work = await body_of(request, Parent), PlanWork(case)
+        return await self._done(case, work, lambda: work.refit(user, body.parent))
+
+    async def grade(self, request: web.Request, case: OpenCase, user: str) -> web.StreamResponse:
+        content, work = await json_of(request), PlanWork(case)
+        return json_response(await asyncio.to_thread(work.grade, content.get("screw")))
+
+    async def _done(self, case: OpenCase, work: PlanWork, change: Callable[[], Plan]) -> web.StreamResponse:
+        async with case.planning:
+            return json_response(await asyncio.to_thread(lambda: work.shown(change())))
