@@ -144,4 +144,7 @@ class Plan(Strict):
     state: PlanState = "draft"
     author: str = ""
     made: str = Field(description="ISO 8601 with time zone")
+    note: str = ""
+    reviewed_by: str = ""
+    approved_by: str = ""
     items: tuple[Item, ...] = ()
