@@ -138,7 +138,7 @@ def load_case(path: str | Path, cache: Path | None = None, progress: Callable[[s
     labels, structures = None, []
     if file.labels is not None:
         labels = read_volume(folder / file.labels)
-        aligned = _along_patient_axes(labels)
+        aligned = along_patient_axes(labels)
         warnings += [*labels.warnings, *check_labels(ct, labels, aligned, file, path)]
         for s in file.structures:
             progress(f"distance field of {s.name}")
@@ -215,7 +215,7 @@ def _digest(file: CaseFile, volumes: Sequence[Volume | None]) -> str:
     return digest.hexdigest()
 
 
-def _along_patient_axes(labels: Volume) -> sitk.Image:
+def along_patient_axes(labels: Volume) -> sitk.Image:
     """The label map with unit direction cosines: flipped or permuted, or resampled where it is oblique."""
     image = labels.image
     low, high = labels.voxels.min(), labels.voxels.max()
