@@ -17,44 +17,38 @@ def add_verbs(family: argparse._SubParsersAction) -> None:
     verb = add_verb(
         family,
         "measure",
-        "measure a case's label map: volumes (cm3), lesions (mm), vertebral heights, pedicles (mm), Cobb angles, axes of "
-        "the legs (degrees), trabecular bone (HU); each with one standard deviation and points to draw (LPS mm). Writes "
-        "measurements and flags into plan.yaml as a new revision",
+        "measure a case's label map: volumes (cm3), lesions (mm), vertebrae and pedicles (mm), Cobb angles, axes "
+        "of the legs (degrees), trabecular bone (HU); each with one standard deviation and points to draw (LPS mm); "
+        "measurements and flags go into plan.yaml as a new revision",
         _measure,
         "fluoronav plan measure cases/mine --json out/measured.json",
         "fluoronav plan measure cases/mine --cobb T5 T12 --sr out/measured.dcm",
         "fluoronav plan measure --labels spine.nii.gz --scheme verse --ct ct.nii.gz",
     )
     verb.add_argument("case", nargs="?", help=CASE_HELP.replace("`embedded`, a", "a"))
-    verb.add_argument(
-        "--labels", type=Path, metavar="FILE", help="label map of its own, instead of a case; no plan is written"
-    )
+    verb.add_argument("--labels", type=Path, metavar="FILE", help="label map instead of a case; no plan is written")
     verb.add_argument(
         "--scheme",
         choices=("totalsegmentator", "verse"),
         default="totalsegmentator",
         help="how --labels numbers structures",
     )
-    verb.add_argument(
-        "--ct", type=Path, metavar="PATH", help="the CT of --labels, for HU and metal; without it none is measured"
-    )
+    verb.add_argument("--ct", type=Path, metavar="PATH", help="the CT of --labels, for HU and metal")
     verb.add_argument(
         "--name", action="append", default=[], metavar="VALUE=NAME", type=_named,
-        help="name of a value of --labels that the scheme does not have, such as 130=tibia_left or 200=lesion_1; may be "
-        "repeated",
+        help="name of a value of --labels that the scheme does not have, such as 130=tibia_left or 200=lesion_1; may "
+        "be repeated",
     )  # fmt: skip
     verb.add_argument(
         "--lesion", action="append", default=[], metavar="NAME",
-        help="structure that is a lesion; those whose name begins with lesion, tumor, nodule or metastasis are; may be repeated",
+        help="structure that is a lesion, besides those named lesion, tumor, nodule or metastasis; may be repeated",
     )  # fmt: skip
     verb.add_argument(
         "--cobb", nargs=2, action="append", default=[], metavar=("UPPER", "LOWER"),
         help="angle between the upper endplate of one level and the lower endplate of another; may be repeated",
     )  # fmt: skip
     verb.add_argument("--no-plan", action="store_true", help="do not write into the case's plan")
-    verb.add_argument(
-        "--sr", type=Path, metavar="FILE", help="write a measurement report (DICOM SR, TID 1500), as a draft"
-    )
+    verb.add_argument("--sr", type=Path, metavar="FILE", help="write a draft report (DICOM SR, TID 1500)")
     verb.add_argument(
         "--source",
         type=Path,
@@ -131,9 +125,8 @@ def _report(path: Path, source: Any, items: Any) -> None:
     from fluoronav.dicom.objects import Producer, Provenance, measurement_report, write_object
     from fluoronav.planning.measurements.report import findings_of
 
-    made = measurement_report(
-        source, Provenance(Producer(serial="none"), datetime.now().astimezone(), None), findings_of(items)
-    )
+    by = Provenance(Producer(serial="none"), datetime.now().astimezone(), None)
+    made = measurement_report(source, by, findings_of(items))
     write_object(made, path)
     print(f"written: {path}, a draft report")
 
@@ -147,5 +140,6 @@ def _print(results: Any) -> None:
     for flag in results.flags:
         print(f"CHECK {flag.what}: {flag.text}")
     print(
-        f"{len(results.items)} measured, {len(results.refused)} refused, {len(results.flags)} to check, {results.seconds:.1f} s"
+        f"{len(results.items)} measured, {len(results.refused)} refused, {len(results.flags)} to check, "
+        f"{results.seconds:.1f} s"
     )

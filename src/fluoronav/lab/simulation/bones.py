@@ -54,9 +54,8 @@ class SyntheticVertebra:
             out |= self._pedicle(sign, x, y, z, back)
             facet = (np.abs(x - sign * 17) < 6) & (np.abs(y - back - 14) < 5) & (z > -22) & (z < 20)
             process = (np.abs(z - 4) < 5) & (np.abs(y - back - 14) < 4) & (sign * x > 15) & (sign * x < 38)
-            lamina = (
-                (sign * x >= 0) & (sign * x < 19) & (np.abs(y - behind + 0.25 * sign * x) < 3) & (np.abs(z + 2) < 9)
-            )
+            near = np.abs(y - behind + sign * x / 4) < 3
+            lamina = (sign * x >= 0) & (sign * x < 19) & near & (np.abs(z + 2) < 9)
             out |= facet | process | (lamina & (not self.open_ring))
         spinous = (np.abs(x) < 3) & (y > behind - 2) & (y < behind + 26) & (np.abs(z + 6) < 9)
         return out if self.open_ring else out | spinous
@@ -99,7 +98,7 @@ class SyntheticLeg:
         out |= _rod(p, np.array([2.0, 0.0, 62.0]), np.array([0.0, 0.0, 22.0]), 22)
         tilt = np.tan(np.radians(90 - self.mldfa))
         for x in (-25.0, 25.0):
-            # Balls of one radius: planes that touch them from below or behind are parallel to the line of their middles.
+            # Alike: planes that touch both from below or behind are parallel to the line of their middles.
             out |= np.linalg.norm((p - [x, 0.0, tilt * x]) / [1.0, 1.25, 1.0], axis=-1) < 21
         return out
 

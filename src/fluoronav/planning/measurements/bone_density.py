@@ -9,7 +9,7 @@ from scipy import ndimage
 from fluoronav.planning.measurements.errors import Refused
 from fluoronav.planning.measurements.mask import Float, Mask, StructureMask
 
-# From the body's surface, mm: inside of the cortex and the endplates; chosen, as a reader draws the ellipse (Pickhardt 2013).
+# From the body's surface, mm: within cortex and endplates; chosen, as readers draw it (Pickhardt 2013).
 _CORE_MM = 5.0
 _LEAST_VOXELS = 20
 

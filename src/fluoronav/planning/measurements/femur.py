@@ -101,13 +101,13 @@ def head_of(mask: StructureMask, boundary: Surface, side: Side) -> Sphere:
     cover = _cover(surface[near] - sphere.centre)
     if cover < s.least_cover:
         raise Refused(
-            f"{mask.name}: only {100 * cover:.0f} % of its head's surface is there; at least {100 * s.least_cover:.0f} % must"
+            f"{mask.name}: only {100 * cover:.0f} % of its head's surface is there; {100 * s.least_cover:.0f} % must"
         )
     return sphere
 
 
 def neck_of(mask: StructureMask, head: Sphere) -> Float:
-    """The middle of the neck where it is narrowest, LPS mm, shape (3,); the neck's axis goes from the head's middle to it.
+    """The middle of the neck where it is narrowest, LPS mm, shape (3,); its axis goes there from the head's middle.
 
     Raises
     ------

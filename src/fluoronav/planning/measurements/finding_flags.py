@@ -59,7 +59,10 @@ def piece_flags(masks: Mapping[str, StructureMask]) -> list[Flag]:
         if large:
             rest = mask.inside & ~mask.largest_piece().inside
             shares = " and ".join(f"{100 * n / mask.voxels:.0f} %" for n in large)
-            text = f"the label of {name} is in {1 + len(large)} pieces; beside the largest {shares} of it: a fracture, a part of a neighbour, or an error?"
+            text = (
+                f"the label of {name} is in {1 + len(large)} pieces, beside the largest {shares} of it: a fracture, a "
+                "part of a neighbour, or an error?"
+            )
             out.append(flag("pieces", text, name, mask.points_ct(rest).mean(0)[None]))
     return out
 
@@ -128,7 +131,10 @@ def implant_flags(masks: Mapping[str, StructureMask], ct: sitk.Image) -> list[Fl
     if not places:
         return []
     where = ", ".join(f"{places.count(n)} at {n}" for n in dict.fromkeys(places))
-    text = f"{len(places)} pieces of metal (above {SETTINGS.metal_hu:g} HU) in or near bone: {where}. Labels, heights and HU beside metal are uncertain"
+    text = (
+        f"{len(places)} pieces of metal or dense contrast agent (above {SETTINGS.metal_hu:g} HU) in or near bone: "
+        f"{where}. Labels and measurements beside metal are uncertain"
+    )
     return [flag("implants", text, None, np.array(middles))]
 
 

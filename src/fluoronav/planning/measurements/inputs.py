@@ -115,9 +115,7 @@ def check_place(ct: Volume, labels: Volume, names: Mapping[int, str], path: Path
     there = set(np.unique(sitk.GetArrayViewFromImage(aligned)).tolist())
     entries = tuple(StructureEntry(name=n[:_MOST_NAME], label=v) for v, n in names.items() if v in there)
     if not entries:
-        raise MeasureError(
-            f"{labels.path}: holds none of the named structures: is it empty, or numbered by another scheme?"
-        )
+        raise MeasureError(f"{labels.path}: holds none of the named structures: is it empty, or of another scheme?")
     file = CaseFile(
         name="measured", ct=ct.path, labels=labels.path, structures=entries,
         prior=PriorPose(isocentre_ct=(0.0, 0.0, 0.0), source_to_isocentre_mm=600.0),

@@ -27,8 +27,8 @@ class MadeOn:
 def merged(items: Sequence[Item], results: Results) -> tuple[Item, ...]:
     """The items of a plan with new measurements and flags.
 
-    Proposed measurements are replaced. One that a person has moved or drawn stays instead of the new one with its id. A flag
-    stays acknowledged as long as it says the same; what it says includes its figures.
+    Proposed measurements are replaced. One that a person has moved or drawn stays instead of the new one with its id.
+    A flag stays acknowledged as long as it says the same; what it says includes its figures.
     """
     kept = [item for item in items if not _is_ours(item)]
     taken = {item.id for item in kept}
@@ -71,11 +71,12 @@ def write_into_plan(folder: Path, case: str, made_on: MadeOn, results: Results) 
     old = revisions.newest()
     if old is not None and old.ct_hash != made_on.ct_hash:
         raise MeasureError(
-            f"{revisions.file}: was made on another CT than the case's (its hash differs); nothing was written. Move the plan away, or "
-            "restore the CT"
+            f"{revisions.file}: was made on another CT than the case's (its hash differs); nothing was "
+            "written. Move the plan away, or restore the CT"
         )
     changed = {
-        "labels_hash": made_on.labels_hash, "state": "draft", "author": "plan measure", "reviewed_by": "", "approved_by": "",
+        "labels_hash": made_on.labels_hash, "state": "draft", "author": "plan measure", "reviewed_by": "",
+        "approved_by": "",
         "note": f"{len(results.items)} measurements, {len(results.flags)} flags",
     }  # fmt: skip
     if old is None:

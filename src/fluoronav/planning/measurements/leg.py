@@ -52,7 +52,7 @@ class Tibia:
 
 
 def tibia_of(mask: StructureMask, boundary: Surface, side: Side) -> Tibia:
-    """The landmarks of a whole tibia on one placing of the boundary; raises :class:`Refused` where an end is cut off."""
+    """The landmarks of a whole tibia; raises :class:`Refused` where an end is cut off."""
     check_whole(mask, "head")
     check_whole(mask, "feet")
     surface, normals = boundary.points, boundary.normals

@@ -117,7 +117,9 @@ def _femur_angles(
     with results.refusing("version", mask.name):
         if neck is None:
             raise Refused(f"{mask.name}: without a neck there is no version")
-        method = "neck against the posterior condyles, along the mechanical axis (after Murphy 1987); positive: head in front"
+        method = (
+            "neck against the posterior condyles, along the mechanical axis (after Murphy 1987); positive: anteversion"
+        )
         points = np.concatenate([np.stack([head.centre, neck]), behind])
         results.add("version", mask.name, version_deg(head.centre, neck, c, side), "deg", sd[1], method, points)
 

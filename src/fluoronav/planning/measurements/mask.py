@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import SimpleITK as sitk
@@ -31,7 +32,7 @@ class BoundarySettings:
     smoothing: float = 0.7
     # Standard deviation of the boundary's place, voxels: uniform within half a voxel, 1 / sqrt(12).
     sigma: float = 0.29
-    # Gaussians over which the error of the boundary is the same, voxels: half of the variance each. Boundaries that cross
+    # Gaussians over which the error of the boundary is the same, voxels: half of the variance each. Boundaries across
     # the grid are off by chance from voxel to voxel; those along it by the same over many voxels.
     correlation: tuple[float, float] = (1.5, 6.0)
     most: float = 0.8  # voxels
@@ -143,6 +144,10 @@ class StructureMask:
 
     def depth_mm(self) -> Float:
         """Distance of each voxel inside to the nearest outside, mm."""
+        return self._depth
+
+    @cached_property
+    def _depth(self) -> Float:
         return np.asarray(ndimage.distance_transform_edt(self.inside, sampling=self.spacing_mm[::-1]))
 
     def pieces(self) -> list[int]:
@@ -160,6 +165,10 @@ class StructureMask:
 
     def flat_ends(self) -> tuple[str, ...]:
         """Which of "head" and "feet" end in a flat cut along the slices, whether the volume ends there or not."""
+        return self._flat
+
+    @cached_property
+    def _flat(self) -> tuple[str, ...]:
         axis = int(np.argmax(np.abs(self.T_ct_index[2, :3])))
         area = np.count_nonzero(self.inside, axis=tuple(a for a in range(3) if a != 2 - axis)).astype(float)
         step = float(self.spacing_mm[axis])
@@ -181,7 +190,7 @@ class StructureMask:
         return tuple(out)
 
     def level(self) -> Float:
-        """The boundary as the zero of a field: about the depth in voxels near it, positive inside; shape of `inside`."""
+        """The boundary as the zero of a field: about the depth in voxels near it, positive inside."""
         occupancy = ndimage.gaussian_filter(self.inside.astype(np.float32), BOUNDARY.smoothing)
         # The slope of a smoothed step is 1 / (sigma sqrt(2 pi)) per voxel.
         return (occupancy - 0.5) * (BOUNDARY.smoothing * np.sqrt(2 * np.pi))
@@ -267,8 +276,8 @@ def _edges(shape: tuple[int, ...], cut: Mask, box: tuple[slice, ...], step: Floa
 def spread(mask: StructureMask, measure: Callable[[Float], Float]) -> Float:
     """Standard deviation of a measurement when the boundary moves within its uncertainty.
 
-    The boundary of a mask is known to about half a voxel. The measurement is repeated on boundaries that a smooth random
-    field has moved.
+    The boundary of a mask is known to about half a voxel. The measurement is repeated on boundaries that a smooth
+    random field has moved.
 
     Parameters
     ----------

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import SimpleITK as sitk
@@ -23,7 +24,15 @@ from fluoronav.planning.measurements.mask import StructureMask, masks_of
 from fluoronav.planning.measurements.results import Progress, Results
 from fluoronav.planning.measurements.spine_flags import flag, spine_flags
 from fluoronav.planning.measurements.vertebrae import measure_vertebrae
-from fluoronav.planning.measurements.volumes import diameters, gap, grown, margin_of, margin_to_cuts, volume_cm3
+from fluoronav.planning.measurements.volumes import (
+    Margin,
+    diameters,
+    gap,
+    grown,
+    margin_of,
+    margin_to_cuts,
+    volume_cm3,
+)
 from fluoronav.planning.plan.schema import Cut, Item, Resection
 
 _LESIONS = ("lesion", "tumor", "tumour", "nodule", "metastasis")
@@ -83,9 +92,7 @@ def measure(
     results = Results()
     masks = masks_of(labels, names.items())
     if not masks:
-        raise MeasureError(
-            "the label map holds none of the named structures: is it empty, or numbered by another scheme?"
-        )
+        raise MeasureError("the label map holds none of the named structures: is it empty, or of another scheme?")
     check_sides(masks)
     for name in sorted(set(wanted.lesions) - set(masks)):
         raise MeasureError(f"{name!r} is no structure of the label map; there are {', '.join(sorted(masks))}")
@@ -111,8 +118,8 @@ def check_sides(masks: Mapping[str, StructureMask]) -> None:
     swapped, pairs = swapped_pairs(masks)
     if swapped and 2 * len(swapped) > pairs:
         raise MeasureError(
-            f"{len(swapped)} of {pairs} structures with a side lie on the other side of the patient ({swapped[0]} lies to the "
-            "right of its counterpart): the label map is mirrored, or its orientation is wrong"
+            f"{len(swapped)} of {pairs} structures with a side lie on the other side of the patient ({swapped[0]} lies "
+            "to the right of its counterpart): the label map is mirrored, or its orientation is wrong"
         )
 
 
@@ -150,13 +157,12 @@ def _lesion(masks: Mapping[str, StructureMask], name: str, lesions: Sequence[str
 def _margins(masks: Mapping[str, StructureMask], name: str, planned: Sequence[Item], results: Results) -> None:
     """Margins of drawn resections (structures), planned ones (a distance) and cuts."""
     lesion = masks[name]
-    todo = [(n, lambda m=m: margin_of(lesion, m)) for n, m in masks.items() if n.startswith(_RESECTED)]
-    for item in planned:
-        if isinstance(item, Resection) and item.lesion == name:
-            todo.append((item.id, lambda item=item: margin_of(lesion, grown(lesion, item.margin_mm))))
-    cuts = tuple(item for item in planned if isinstance(item, Cut))
-    if cuts:
-        todo.append(("cuts", lambda: margin_to_cuts(lesion, cuts)))
+    todo: list[tuple[str, Callable[[], Margin]]] = [
+        (n, partial(margin_of, lesion, m)) for n, m in masks.items() if n.startswith(_RESECTED)
+    ]
+    todo += [(i.id, partial(_planned, lesion, i)) for i in planned if isinstance(i, Resection) and i.lesion == name]
+    if cuts := tuple(item for item in planned if isinstance(item, Cut)):
+        todo.append(("cuts", partial(margin_to_cuts, lesion, cuts)))
     for what, make in todo:
         with results.refusing(f"margin_{what}", name):
             margin = make()
@@ -164,3 +170,7 @@ def _margins(masks: Mapping[str, StructureMask], name: str, planned: Sequence[It
             method = "from the lesion's surface to that of what is taken out; negative: cut into"
             results.add(f"margin_least_{what}"[:40], name, margin.least_mm, "mm", sigma, method, margin.points_ct)
             results.add(f"margin_5pc_{what}"[:40], name, margin.low_mm, "mm", sigma, f"5 % quantile, {method}")
+
+
+def _planned(lesion: StructureMask, item: Resection) -> Margin:
+    return margin_of(lesion, grown(lesion, item.margin_mm))

@@ -31,6 +31,7 @@ class PedicleSettings:
     turns: tuple[float, ...] = (-20.0, -10.0, 0.0, 10.0, 20.0)  # degrees, at which sections are compared
     reach: float = 3.0  # along the axis, both ways, in which the smallest cross-section is looked for
     half: float = 15.0  # of the cross-section's picture
+    tallest: float = 24.0  # a taller section holds more than the pedicle (L5: 14 to 19, Zindrick 1987)
     least_mm2: float = 6.0  # of a section; chosen: below 2 x 3 mm nothing is measured
     midline: float = 1.5  # a section that reaches nearer to the midline belongs to the body or the lamina
 
@@ -91,7 +92,9 @@ def pedicle_of(mask: StructureMask, level: Float, body: Body, side: Side, near: 
     best: Pedicle | None = None
     for along in np.arange(-SETTINGS.reach, SETTINGS.reach + 0.1, SETTINGS.step):
         found = _section(mask, level, body, side, centre_ct + along * axis_ct, axis_ct)
-        if found is not None and (best is None or found.area_mm2 < best.area_mm2):
+        if found is None or found.height_mm > SETTINGS.tallest:
+            continue
+        if best is None or found.area_mm2 < best.area_mm2:
             best = found
     if best is None:
         raise Refused(f"{mask.name}: the {side} pedicle has no closed cross-section")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -74,9 +75,9 @@ def _count_flags(masks: Mapping[str, StructureMask], vertebrae: Mapping[str, Ver
     out = []
     for level in _OPTIONAL:
         if level in vertebrae:
-            text = f"{level} is labelled: a vertebra more than most people have. Count from above and below before a level is chosen"
+            text = f"{level} is labelled, which most people do not have: count before a level is chosen"
             out.append(flag("transitional", text, f"vertebrae_{level}", vertebrae[level].centre_ct[None]))
-    for above, below in zip(found, found[1:], strict=False):
+    for above, below in pairwise(found):
         between = [x for x in ORDER[ORDER.index(above) + 1 : ORDER.index(below)] if x not in _OPTIONAL]
         ends = np.stack([vertebrae[above].centre_ct, vertebrae[below].centre_ct])
         if between:
@@ -102,7 +103,8 @@ def _rib_flags(masks: Mapping[str, StructureMask], vertebrae: Mapping[str, Verte
             out += _twelfth(masks.get(f"rib_{side}_12"), side, last)
     counts = {side: sorted(int(n.rsplit("_", 1)[1]) for n in masks if n.startswith(f"rib_{side}_")) for side in _SIDES}
     if counts["left"] != counts["right"]:
-        text = f"{len(counts['left'])} ribs on the left and {len(counts['right'])} on the right: is one missing, or counted wrongly?"
+        left, right = len(counts["left"]), len(counts["right"])
+        text = f"{left} ribs on the left and {right} on the right: is one missing, or counted wrongly?"
         out.append(flag("ribs", text))
     thoracic = {k: v for k, v in vertebrae.items() if k.startswith("T") and v.whole}
     for side in _SIDES:
@@ -196,8 +198,8 @@ def _ring_flags(vertebrae: Mapping[str, Vertebra]) -> list[Flag]:
     return [
         flag(
             "open-ring",
-            f"the arch of {level_of(v.mask.name)} does not enclose the canal: a laminectomy, spina bifida, or a lamina that the label "
-            "misses. Screws and distances to the cord need the arch",
+            f"the arch of {level_of(v.mask.name)} does not enclose the canal: a laminectomy, spina bifida, or a lamina "
+            "that the label misses. Screws and distances to the cord need the arch",
             v.mask.name,
             v.centre_ct[None],
         )

@@ -118,7 +118,7 @@ def body_centre(mask: StructureMask) -> Float:
     depth = mask.depth_mm()
     if depth.max() < SETTINGS.least_depth:
         raise Refused(
-            f"{mask.name}: is nowhere thicker than {2 * depth.max():.0f} mm; a vertebral body is: is the label complete?"
+            f"{mask.name}: is nowhere thicker than {2 * depth.max():.0f} mm, which a body is: is the label complete?"
         )
     return mask.points_ct(depth >= 0.93 * depth.max()).mean(0)
 
@@ -178,9 +178,7 @@ def start_frame(mask: StructureMask, axis: Float) -> Frame:
     behind = points[np.linalg.norm(points - centre, axis=1) > 1.6 * mask.depth_mm().max()]
     away = behind.mean(0) - centre if len(behind) else np.array([0.0, 1.0, 0.0])
     if away[1] < 0:
-        raise Refused(
-            f"{mask.name}: its arch lies in front of its body: the label map is turned or mirrored, or of another patient"
-        )
+        raise Refused(f"{mask.name}: its arch lies in front of its body: the label map is turned or mirrored")
     best, best_area = _framed(centre, unit(axis), away), -1.0
     for towards_front, to_side in _TILTS:
         base = _framed(centre, unit(axis), away)
@@ -237,7 +235,7 @@ def _framed(centre: Float, axis: Float, back: Float) -> Frame:
 
 
 def _opening(points_ct: Float, frame: Frame, voxel_mm: float) -> tuple[float, Float]:
-    """Area, mm2, and middle (u, v, 0) of the canal, as the arch encloses it, seen along the axis; 0 where it is open."""
+    """Area, mm2, and middle (u, v, 0) of what the arch encloses, seen along the axis; 0 where it is open."""
     uvw = frame.of_ct(points_ct)
     low, high = SETTINGS.rings
     uvw = uvw[(uvw[:, 2] > low) & (uvw[:, 2] < high)]
@@ -288,7 +286,7 @@ def _columns(mask: StructureMask, level: Float, frame: Frame) -> tuple[_Grid, _C
 
 
 def _first_end(field: Float, step: float) -> Float:
-    """Distance along the last axis at which the field first falls below zero; NaN where it begins below, or never does."""
+    """Where the field first falls below zero along the last axis, mm; NaN where it begins below, or never does."""
     below = field < 0
     k = np.argmax(below, axis=2)
     found = below.any(2) & (k > 0)
