@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import SimpleITK as sitk
-from scipy import ndimage
 
 from fluoronav.planning.measurements.errors import Refused
-from fluoronav.planning.measurements.mask import Float, Mask, StructureMask
+from fluoronav.planning.measurements.mask import Float, Mask, StructureMask, depths
 
 # From the body's surface, mm: within cortex and endplates; chosen, as readers draw it (Pickhardt 2013).
 _CORE_MM = 5.0
@@ -35,7 +34,7 @@ def trabecular_hu(mask: StructureMask, body: Mask, ct: sitk.Image) -> tuple[floa
     Refused
         No core, or none of it in the CT.
     """
-    depth = np.asarray(ndimage.distance_transform_edt(body, sampling=mask.spacing_mm[::-1]))
+    depth = depths(body, mask.spacing_mm[::-1])
     core = mask.points_ct(depth > _CORE_MM)
     inverse = np.linalg.inv(np.array(ct.GetDirection()).reshape(3, 3) * np.array(ct.GetSpacing()))
     index = (core - np.array(ct.GetOrigin())) @ inverse.T

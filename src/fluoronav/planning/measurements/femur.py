@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fluoronav.planning.measurements.errors import Refused
-from fluoronav.planning.measurements.fitting import Sphere, fit_sphere, unit, without
+from fluoronav.planning.measurements.fitting import Sphere, cross, fit_sphere, unit, without
 from fluoronav.planning.measurements.mask import Float, StructureMask, Surface
 from fluoronav.planning.plan.schema import Side
 
@@ -118,19 +118,16 @@ def neck_of(mask: StructureMask, head: Sphere) -> Float:
     points = mask.points_ct()
     away = np.linalg.norm(points - head.centre, axis=1)
     radii = np.arange(s.neck[0] * head.radius_mm, s.neck[1] * head.radius_mm, s.neck_step)
-    best, best_area = None, np.inf
+    best, best_area, lowest = None, np.inf, np.inf
     width = max(1.2 * float(mask.spacing_mm.max()), s.neck_step)
     for radius in radii:
         shell = points[np.abs(away - radius) < width]
         if len(shell) < 10:
             continue
-        # The area of the neck in the shell; the greater trochanter, where a shell reaches it, is another piece.
-        middle = shell.mean(0)
         area = len(shell) * mask.voxel_mm3 / (2 * width)
         if area < best_area:
-            best, best_area = middle, area
-    floor = points[:, 2].min()
-    if best is None or best[2] - floor < 0.3 * head.radius_mm:
+            best, best_area, lowest = shell.mean(0), area, float(shell[:, 2].min())
+    if best is None or lowest - points[:, 2].min() < 1.5 * mask.spacing_mm.max():
         raise Refused(
             f"{mask.name}: the bone ends within its neck; the neck's axis needs the bone down to the trochanters"
         )
@@ -161,6 +158,8 @@ def condyles_of(mask: StructureMask, boundary: Surface, head_centre: Float, side
     across = without(medial, axis)
     back = without(np.array([0.0, 1.0, 0.0]), axis)
     back = without(back, across)
+    below = behind = [np.zeros(3), np.zeros(3)]
+    centre = np.zeros(3)
     for _ in range(6):
         low = (surface @ axis).min()
         ends = surface[surface @ axis < low + SETTINGS.knee]
@@ -172,7 +171,7 @@ def condyles_of(mask: StructureMask, boundary: Surface, head_centre: Float, side
         centre = _knee_centre(ends, halves, across, middle, axis, back)
         axis = unit(head_centre - centre)
         across = without(behind[0] - behind[1], axis)
-        back = np.cross(axis, across)
+        back = cross(axis, across)
         back = back if back[1] > 0 else -back
     return Condyles(below[0], below[1], behind[0], behind[1], centre)
 
@@ -216,7 +215,7 @@ def contact_of(points: Float, way: Float) -> Float:
     cap = points[reach > reach.max() - SETTINGS.cap]
     middle = cap.mean(0)
     a = without(np.eye(3)[int(np.argmin(np.abs(way)))], way)
-    b = np.cross(way, a)
+    b = cross(way, a)
     u, v, w = (cap - middle) @ a, (cap - middle) @ b, (cap - middle) @ way
     if len(cap) < 12:
         return middle + (reach.max() - middle @ way) * way

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 from scipy import ndimage
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from fluoronav.planning.anatomy import by_name, level_of, mirrored
-from fluoronav.planning.measurements.mask import Float, StructureMask
+from fluoronav.planning.measurements.mask import Float, StructureMask, labelled, nearest
 from fluoronav.planning.measurements.spine_flags import flag
 from fluoronav.planning.plan.schema import Flag, Measured
 
@@ -103,7 +103,7 @@ def implant_flags(masks: Mapping[str, StructureMask], ct: sitk.Image) -> list[Fl
     """Metal inside or near bone: how many pieces, and where."""
     bones = {n: m for n, m in masks.items() if _is_bone(n)}
     voxels = sitk.GetArrayViewFromImage(ct)
-    pieces, count = ndimage.label(voxels > SETTINGS.metal_hu, np.ones((3, 3, 3)))
+    pieces, count = labelled(voxels > SETTINGS.metal_hu, corners=True)
     if not bones or not count:
         return []
     sizes = np.bincount(pieces.ravel())
@@ -111,9 +111,9 @@ def implant_flags(masks: Mapping[str, StructureMask], ct: sitk.Image) -> list[Fl
     names = list(bones)
     surfaces = [bones[n].surface_ct()[::4] for n in names]
     owner = np.repeat(np.arange(len(names)), [len(s) for s in surfaces])
-    bone_tree = cKDTree(np.concatenate(surfaces))
+    bone_tree = KDTree(np.concatenate(surfaces))
     vessels = [m.points_ct() for n, m in masks.items() if n in by_name() and by_name()[n].kind == "vessel"]
-    vessel_tree = cKDTree(np.concatenate(vessels)) if vessels else None
+    vessel_tree = KDTree(np.concatenate(vessels)) if vessels else None
     step = np.array(ct.GetDirection()).reshape(3, 3) * np.array(ct.GetSpacing())
     places, middles = [], []
     boxes = ndimage.find_objects(pieces)
@@ -122,8 +122,8 @@ def implant_flags(masks: Mapping[str, StructureMask], ct: sitk.Image) -> list[Fl
             continue
         box = boxes[k - 1]
         index = np.argwhere(pieces[box] == k)[:, ::-1] + [box[a].start for a in (2, 1, 0)]
-        points = (index @ step.T + np.array(ct.GetOrigin()))[:: max(len(index) // 500, 1)]
-        away, at = bone_tree.query(points)
+        points = (index @ step.T + np.array(ct.GetOrigin()))[:: max(len(index) // 500, 1)].astype(np.float64)
+        away, at = nearest(bone_tree, points)
         if away.min() > SETTINGS.from_bone_mm or _in_vessel(points, vessel_tree):
             continue
         places.append(names[owner[at[int(np.argmin(away))]]])
@@ -138,10 +138,10 @@ def implant_flags(masks: Mapping[str, StructureMask], ct: sitk.Image) -> list[Fl
     return [flag("implants", text, None, np.array(middles))]
 
 
-def _in_vessel(points: Float, tree: cKDTree | None) -> bool:
+def _in_vessel(points: Float, tree: KDTree | None) -> bool:
     if tree is None:
         return False
-    return float((tree.query(points)[0] < SETTINGS.near_vessel_mm).mean()) > SETTINGS.in_vessel
+    return float((nearest(tree, points)[0] < SETTINGS.near_vessel_mm).mean()) > SETTINGS.in_vessel
 
 
 def vessel_flags(masks: Mapping[str, StructureMask]) -> list[Flag]:
@@ -150,7 +150,7 @@ def vessel_flags(masks: Mapping[str, StructureMask]) -> list[Flag]:
     carotid, trunk = masks.get("common_carotid_artery_left"), masks.get("brachiocephalic_trunk")
     if carotid is not None and trunk is not None:
         a, b = carotid.points_ct(), trunk.points_ct()
-        away, at = cKDTree(b).query(a)
+        away, at = nearest(KDTree(b), a)
         k = int(np.argmin(away))
         limit = max(SETTINGS.bovine_mm, float(np.median(trunk.spacing_mm)))
         if away[k] <= limit:

@@ -102,9 +102,14 @@ def angle_deg(a: Float, b: Float) -> float:
     return float(np.degrees(np.arctan2(np.linalg.norm(np.cross(a, b)), np.dot(a, b))))
 
 
+def cross(a: Float, b: Float) -> Float:
+    """The cross product of real vectors."""
+    return np.asarray(np.cross(a, b), np.float64)
+
+
 def unit(a: Float) -> Float:
     """The direction of a vector."""
-    return a / np.linalg.norm(a)
+    return np.asarray(a / np.linalg.norm(a), np.float64)
 
 
 def without(a: Float, normal: Float) -> Float:

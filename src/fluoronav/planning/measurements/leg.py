@@ -8,8 +8,8 @@ import numpy as np
 
 from fluoronav.planning.measurements.errors import Refused
 from fluoronav.planning.measurements.femur import Condyles, check_whole, contact_of
-from fluoronav.planning.measurements.fitting import angle_deg, fit_height_plane, unit, without
-from fluoronav.planning.measurements.mask import Float, StructureMask, Surface
+from fluoronav.planning.measurements.fitting import angle_deg, cross, fit_height_plane, unit, without
+from fluoronav.planning.measurements.mask import Float, Mask, StructureMask, Surface
 from fluoronav.planning.plan.schema import Side
 
 
@@ -61,7 +61,7 @@ def tibia_of(mask: StructureMask, boundary: Surface, side: Side) -> Tibia:
     ankle = _ankle(mask)
     axis = unit(surface[surface[:, 2] > surface[:, 2].max() - SETTINGS.head].mean(0) - ankle)
     across = without(np.array([-1.0 if side == "left" else 1.0, 0.0, 0.0]), axis)
-    back = np.cross(axis, across)
+    back = cross(axis, across)
     back = back if back[1] > 0 else -back
     knee = medial = lateral = np.zeros(3)
     for _ in range(5):
@@ -76,7 +76,7 @@ def tibia_of(mask: StructureMask, boundary: Surface, side: Side) -> Tibia:
         knee = middle * across + centre_v * back + height * axis
         axis = unit(knee - ankle)
         across = without(behind[0] - behind[1], axis)
-        back = np.cross(axis, across)
+        back = cross(axis, across)
         back = back if back[1] > 0 else -back
     return Tibia(knee, ankle, medial, lateral, across)
 
@@ -96,7 +96,7 @@ def _ankle(mask: StructureMask) -> Float:
     return ankle
 
 
-def _plateau(top: Float, upward: Float, across: Float, back: Float, axis: Float) -> tuple[Float, Float]:
+def _plateau(top: Float, upward: Mask, across: Float, back: Float, axis: Float) -> tuple[Float, Float]:
     """Middles of the medial and the lateral half of the plateau, each on a plane through it beside the spines."""
     s = SETTINGS
     u, v, w = top @ across, top @ back, top @ axis
@@ -117,7 +117,7 @@ def _plateau(top: Float, upward: Float, across: Float, back: Float, axis: Float)
 
 def frontal(axis: Float, medial_ward: Float) -> Float:
     """Normal of a bone's frontal plane: it holds the mechanical axis and the direction of the condyles."""
-    return unit(np.cross(axis, without(medial_ward, unit(axis))))
+    return unit(cross(axis, without(medial_ward, unit(axis))))
 
 
 def mldfa_deg(head: Float, condyles: Condyles) -> float:
@@ -154,6 +154,6 @@ def version_deg(head: Float, neck: Float, condyles: Condyles, side: Side) -> flo
     axis = unit(head - condyles.centre)
     condylar = without(condyles.medial_posterior - condyles.lateral_posterior, axis)
     towards_head = without(head - neck, axis)
-    front = np.cross(axis, condylar)
+    front = cross(axis, condylar)
     front = front if front[1] < 0 else -front
     return float(np.degrees(np.arctan2(towards_head @ front, towards_head @ condylar)))

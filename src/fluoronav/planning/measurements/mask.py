@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import KDTree
 
 from fluoronav.case.volume import bounds
 from fluoronav.planning.measurements.errors import Refused
@@ -148,20 +150,20 @@ class StructureMask:
 
     @cached_property
     def _depth(self) -> Float:
-        return np.asarray(ndimage.distance_transform_edt(self.inside, sampling=self.spacing_mm[::-1]))
+        return depths(self.inside, self.spacing_mm[::-1])
 
     def pieces(self) -> list[int]:
         """Voxels of each connected piece (by faces, edges or corners), largest first."""
-        labelled, count = ndimage.label(self.inside, np.ones((3, 3, 3)))
-        return sorted(np.bincount(labelled.ravel(), minlength=count + 1)[1:].tolist(), reverse=True)
+        numbered, count = labelled(self.inside, corners=True)
+        return sorted(np.bincount(numbered.ravel(), minlength=count + 1)[1:].tolist(), reverse=True)
 
     def largest_piece(self) -> StructureMask:
         """The structure without its smaller pieces."""
-        labelled, count = ndimage.label(self.inside, np.ones((3, 3, 3)))
+        numbered, count = labelled(self.inside, corners=True)
         if count <= 1:
             return self
-        largest = int(np.argmax(np.bincount(labelled.ravel())[1:])) + 1
-        return StructureMask(self.name, labelled == largest, self.T_ct_index, self.at_edge)
+        largest = int(np.argmax(np.bincount(numbered.ravel())[1:])) + 1
+        return StructureMask(self.name, numbered == largest, self.T_ct_index, self.at_edge)
 
     def flat_ends(self) -> tuple[str, ...]:
         """Which of "head" and "feet" end in a flat cut along the slices, whether the volume ends there or not."""
@@ -212,7 +214,25 @@ class StructureMask:
         inverse = np.linalg.inv(self.T_ct_index)
         index = points_ct @ inverse[:3, :3].T + inverse[:3, 3]
         at = np.moveaxis(index[..., ::-1], -1, 0)
-        return ndimage.map_coordinates(level, at, order=1, mode="constant", cval=-1.0)
+        return np.asarray(ndimage.map_coordinates(level, at, order=1, mode="constant", cval=-1.0))
+
+
+def labelled(mask: NDArray, *, corners: bool = False) -> tuple[NDArray[np.int32], int]:
+    """Connected pieces of a mask, numbered from 1, and their number; joined by faces, or by corners, too."""
+    # SciPy's types leave open what is returned.
+    found: Any = ndimage.label(mask, np.ones((3,) * mask.ndim) if corners else None)
+    return found
+
+
+def depths(mask: NDArray, spacing: Float | None = None) -> Float:
+    """Distance of each voxel of a mask to the nearest outside."""
+    return np.asarray(ndimage.distance_transform_edt(mask, sampling=spacing))
+
+
+def nearest(tree: KDTree, points: Float) -> tuple[Float, NDArray[np.int64]]:
+    """Distance of each point to the nearest one of a tree, and its number."""
+    distance, at = tree.query(points)
+    return np.asarray(distance, np.float64), np.asarray(at, np.int64)
 
 
 def masks_of(labels: sitk.Image, wanted: Iterable[tuple[int, str]]) -> dict[str, StructureMask]:
@@ -339,5 +359,5 @@ def _noise(rng: np.random.Generator, shape: tuple[int, ...], correlation: float)
     )
     if step == 1:
         return field[tuple(slice(n) for n in shape)]
-    grown = ndimage.zoom(field, step, order=1)
+    grown = np.asarray(ndimage.zoom(field, step, order=1))
     return grown[tuple(slice(n) for n in shape)]

@@ -10,8 +10,8 @@ from scipy import ndimage
 from skimage.graph import MCP_Geometric
 
 from fluoronav.planning.measurements.errors import Refused
-from fluoronav.planning.measurements.fitting import fit_line, unit
-from fluoronav.planning.measurements.mask import Float, Mask, StructureMask
+from fluoronav.planning.measurements.fitting import cross, fit_line, unit
+from fluoronav.planning.measurements.mask import Float, Mask, StructureMask, depths, labelled
 from fluoronav.planning.measurements.vertebra import Body
 from fluoronav.planning.plan.schema import Side
 
@@ -118,7 +118,7 @@ def bottleneck_mm(mask: StructureMask, body: Body, side: Side) -> float:
     low, high = 0.0, float(depth.max())
     while high - low > 0.05:
         r = (low + high) / 2
-        pieces, _ = ndimage.label(allowed & (depth >= r), np.ones((3, 3, 3)))
+        pieces, _ = labelled(allowed & (depth >= r), corners=True)
         joined = np.intersect1d(pieces[start], pieces[goal])
         low, high = (r, high) if (joined > 0).any() else (low, r)
     # The deepest voxel of a bridge lies half a voxel from its middle on average.
@@ -134,7 +134,7 @@ def _way(mask: StructureMask, level: Float, body: Body, side: Side) -> tuple[Flo
     w = np.arange(-s.along, s.along + s.step / 2, s.step)
     uvw = np.stack(np.meshgrid(u * sign, v, w, indexing="ij"), axis=-1)
     inside = mask.sampled(level, body.frame.to_ct(uvw)) > 0
-    depth = ndimage.distance_transform_edt(inside) * s.step
+    depth = depths(inside) * s.step
     begins = np.argwhere(inside & (v < body.wall - s.start)[None, :, None])
     ends = np.argwhere(inside & (v > body.wall + s.goal[0])[None, :, None])
     if not len(begins) or not len(ends):
@@ -173,8 +173,8 @@ def _turned(mask: StructureMask, level: Float, body: Body, side: Side, at_ct: Fl
 
 def _basis(body: Body, axis_ct: Float) -> tuple[Float, Float]:
     """Directions across a pedicle's axis: to the side, and towards the head; LPS."""
-    across = unit(np.cross(axis_ct, body.frame.axes[2]))
-    up = np.cross(across, axis_ct)
+    across = unit(cross(axis_ct, body.frame.axes[2]))
+    up = cross(across, axis_ct)
     return across, up if up @ body.frame.axes[2] > 0 else -up
 
 
@@ -187,7 +187,7 @@ def _piece(
     line = np.arange(-s.half, s.half + s.step / 2, s.step)
     grid = at_ct + line[:, None, None] * across + line[None, :, None] * up
     field = mask.sampled(level, grid)
-    pieces, _ = ndimage.label(field > 0)
+    pieces, _ = labelled(field > 0)
     i, j = np.nonzero(pieces)
     if not len(i):
         return None

@@ -10,7 +10,7 @@ import numpy as np
 
 from fluoronav.planning.anatomy import LEVELS
 from fluoronav.planning.measurements.errors import Refused
-from fluoronav.planning.measurements.fitting import Plane
+from fluoronav.planning.measurements.fitting import Plane, cross, unit
 from fluoronav.planning.measurements.mask import Float
 from fluoronav.planning.measurements.vertebra import tilt_deg
 
@@ -117,6 +117,5 @@ def ordered(endplates: Mapping[str, Endplates]) -> Sequence[Endplates]:
 
 def _line(plane: Plane, which: int, half_mm: float = 25.0) -> Float:
     """Two points of the line in which an endplate meets the coronal or the sagittal plane through its middle."""
-    direction = np.cross(plane.normal, np.eye(3)[1 if which == 0 else 0])
-    direction = direction / np.linalg.norm(direction)
+    direction = unit(cross(plane.normal, np.eye(3)[1 if which == 0 else 0]))
     return np.stack([plane.point - half_mm * direction, plane.point + half_mm * direction])

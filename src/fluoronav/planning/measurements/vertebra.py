@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from fluoronav.planning.measurements.errors import Refused
-from fluoronav.planning.measurements.fitting import Plane, fit_height_plane, unit, without
-from fluoronav.planning.measurements.mask import Float, Mask, StructureMask
+from fluoronav.planning.measurements.fitting import Plane, cross, fit_height_plane, unit, without
+from fluoronav.planning.measurements.mask import Float, Mask, StructureMask, depths, labelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ def _thinned(mask: StructureMask) -> tuple[Float, float]:
 
 def _framed(centre: Float, axis: Float, back: Float) -> Frame:
     back = without(back, axis)
-    return Frame(centre, np.stack([np.cross(back, axis), back, axis]))
+    return Frame(centre, np.stack([cross(back, axis), back, axis]))
 
 
 def _opening(points_ct: Float, frame: Frame, voxel_mm: float) -> tuple[float, Float]:
@@ -243,8 +243,8 @@ def _opening(points_ct: Float, frame: Frame, voxel_mm: float) -> tuple[float, Fl
     edges = [np.arange(-SETTINGS.across, SETTINGS.across + cell, cell), np.arange(-30, SETTINGS.behind + 20, cell)]
     seen = np.histogram2d(uvw[:, 0], uvw[:, 1], edges)[0] > 0
     # Cells between the voxels of a coarse map are closed; so are seams of one cell.
-    seen = ndimage.binary_closing(np.pad(seen, 3), iterations=1)[3:-3, 3:-3]
-    holes, count = ndimage.label(ndimage.binary_fill_holes(seen) & ~seen)
+    seen = np.asarray(ndimage.binary_closing(np.pad(seen, 3), iterations=1), bool)[3:-3, 3:-3]
+    holes, count = labelled(np.asarray(ndimage.binary_fill_holes(seen), bool) & ~seen)
     best, middle = 0.0, np.zeros(3)
     for k in range(1, count + 1):
         at = np.argwhere(holes == k)
@@ -321,7 +321,7 @@ def _footprint(columns: _Columns, grid: _Grid, wall: float, name: str) -> Mask:
     mirrored = np.concatenate([body[:, grid.v <= wall], body[:, grid.v <= wall][:, ::-1]], axis=1)
     opened = ndimage.binary_opening(np.pad(mirrored, reach), disc)[reach:-reach, reach:-reach]
     body[:, grid.v <= wall] = opened[:, : int((grid.v <= wall).sum())]
-    pieces, _ = ndimage.label(body)
+    pieces, _ = labelled(body)
     at = pieces[len(grid.u) // 2, len(grid.v) // 2]
     if at == 0:
         raise Refused(f"{name}: no body was found around its thickest place: is the label a whole vertebra?")
@@ -349,7 +349,7 @@ def _endplates(grid: _Grid, columns: _Columns, footprint: Mask, frame: Frame) ->
 
 def _shrunk(footprint: Mask, part: float) -> Mask:
     """A footprint without its rim."""
-    depth = ndimage.distance_transform_edt(np.pad(footprint, 1))[1:-1, 1:-1]
+    depth = depths(np.pad(footprint, 1))[1:-1, 1:-1]
     return depth > (1 - part) * depth.max()
 
 

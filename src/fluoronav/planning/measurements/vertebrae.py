@@ -11,7 +11,7 @@ from fluoronav.planning.anatomy import level_of
 from fluoronav.planning.measurements.bone_density import trabecular_hu
 from fluoronav.planning.measurements.errors import Refused
 from fluoronav.planning.measurements.mask import Float, StructureMask, spread
-from fluoronav.planning.measurements.pedicle import pedicle_of
+from fluoronav.planning.measurements.pedicle import Pedicle, pedicle_of
 from fluoronav.planning.measurements.results import Progress, Results
 from fluoronav.planning.measurements.spine import (
     KYPHOSIS,
@@ -25,13 +25,14 @@ from fluoronav.planning.measurements.spine import (
 )
 from fluoronav.planning.measurements.spine_flags import Vertebra
 from fluoronav.planning.measurements.vertebra import Body, body_centre, body_of, body_voxels, canal_mm2, start_frame
+from fluoronav.planning.plan.schema import Side
 
 _HEIGHT = "between the ends of the body's columns in the midsagittal strip (after Genant 1993)"
 _PEDICLE = "calipers of the smallest section across the axis that keeps deepest in bone (after Zindrick 1987)"
 _ANGLE = "between robust planes of the endplates, in the patient's {} plane ({})"
 # Voxels across a pedicle must be finer; chosen: narrow ones have 4 mm.
 _COARSEST_PEDICLE_MM = 2.0
-_SIDES = ("left", "right")
+_SIDES: tuple[Side, ...] = ("left", "right")
 
 
 def measure_vertebrae(
@@ -139,7 +140,7 @@ def _pedicles(level: str, mask: StructureMask, field: Float, body: Body, results
                 )
             pedicle = pedicle_of(mask, field, body, side)
 
-            def again(moved: Float, side=side, pedicle=pedicle) -> Float:
+            def again(moved: Float, side: Side = side, pedicle: Pedicle = pedicle) -> Float:
                 other = pedicle_of(mask, moved, body, side, pedicle)
                 return np.array([other.width_mm, other.height_mm])
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
-from scipy.spatial import ConvexHull, QhullError, cKDTree
+from scipy.spatial import ConvexHull, KDTree, QhullError
 from skimage.measure import find_contours
 
 from fluoronav.planning.measurements.errors import Refused
-from fluoronav.planning.measurements.mask import BOUNDARY, Float, StructureMask, mask_from
+from fluoronav.planning.measurements.mask import BOUNDARY, Float, StructureMask, depths, mask_from, nearest
 from fluoronav.planning.plan.schema import Cut
 
 _LEAST_VOXELS = 8  # of a lesion; chosen: a smaller one has no diameter
@@ -101,7 +101,7 @@ def diameters(lesion: StructureMask) -> Diameters:
 def gap(one: StructureMask, other: StructureMask) -> Gap:
     """The shortest distance between two surfaces; 0 where they touch or overlap."""
     a, b = one.surface_ct(), other.surface_ct()
-    distance, at = cKDTree(b).query(a)
+    distance, at = nearest(KDTree(b), a)
     k = int(np.argmin(distance))
     if overlaps(one, other):
         return Gap(0.0, np.stack([a[k], b[at[k]]]))
@@ -126,7 +126,7 @@ def margin_of(lesion: StructureMask, resected: StructureMask) -> Margin:
         The resected volume includes the lesion.
     """
     surface, cut = lesion.surface_ct(), resected.surface_ct()
-    distance, at = cKDTree(cut).query(surface)
+    distance, at = nearest(KDTree(cut), surface)
     index = (surface - resected.T_ct_index[:3, 3]) @ np.linalg.inv(resected.T_ct_index[:3, :3]).T
     field = ndimage.map_coordinates(resected.inside.astype(np.float32), index.T[::-1], order=1, cval=0.0)
     signed = np.where(field >= 0.5, distance, -distance)
@@ -152,7 +152,7 @@ def grown(lesion: StructureMask, margin_mm: float) -> StructureMask:
     """The lesion with everything within a distance of it: what a resection with that margin takes."""
     pad = np.ceil(margin_mm / lesion.spacing_mm[::-1]).astype(int) + 1
     inside = np.pad(lesion.inside, [(p, p) for p in pad])
-    away = ndimage.distance_transform_edt(~inside, sampling=lesion.spacing_mm[::-1])
+    away = depths(~inside, lesion.spacing_mm[::-1])
     T = lesion.T_ct_index.copy()
     T[:3, 3] -= T[:3, :3] @ pad[::-1]
     return mask_from(away <= margin_mm, T, f"resection of {lesion.name}")
