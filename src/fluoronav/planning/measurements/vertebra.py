@@ -30,10 +30,9 @@ class VertebraSettings:
     rim: float = 0.85  # part of the footprint's radius that endplates are fitted on: the rim is rounded
     strip: float = 0.2  # half width of the midsagittal strip, as part of the body's width
     # Bands along the depth in which heights are taken, from the front; middle third as in Genant 1993.
-    anterior: tuple[float, float] = (0.04, 0.25)
+    anterior: tuple[float, float] = (0.05, 0.20)
     middle: tuple[float, float] = (0.40, 0.60)
-    posterior: tuple[float, float] = (0.75, 0.96)
-    rim_quantile: float = 0.9  # of the heights in a band at the rim; chosen: its highest place without outliers
+    posterior: tuple[float, float] = (0.80, 0.95)
     outlier: float = 0.4  # residuals of an endplate below this are no outliers
     refits: int = 3
     points: int = 25_000  # that the canal's opening is looked for with; chosen for time
@@ -371,7 +370,7 @@ def _heights(
         if len(i) < 3:
             raise Refused(f"too little of the body is there for its {name} height")
         tall = columns.top[i, j] - columns.bottom[i, j]
-        value = float(np.median(tall)) if name == "middle" else float(np.quantile(tall, s.rim_quantile))
+        value = float(np.median(tall))
         k = int(np.argmin(np.abs(tall - value) + 0.02 * np.abs(grid.u[i] - grid.u[i].mean())))
         at = [np.array([grid.u[i[k]], grid.v[j[k]], end[i[k], j[k]]]) for end in (columns.top, columns.bottom)]
         heights[name], edges[name] = value, frame.to_ct(np.array(at))

@@ -195,12 +195,8 @@ def _synthetic_leg() -> dict[str, Any]:
     made = SyntheticLeg(version=_LEG["version"], mldfa=_LEG["mldfa"], mpta=_LEG["mpta"], hka=_LEG["hka"])
     hip = np.array([90.0, 0.0, 800.0])
     solids = made.solids("left", hip)
-    image = label_map(
-        {75: solids["femur_left"], 130: solids["tibia_left"]},
-        hip + [-110, -60, -860],
-        hip + [110, 60, 45],
-        (1.2, 1.2, 1.2),
-    )
+    labels = {75: solids["femur_left"], 130: solids["tibia_left"]}
+    image = label_map(labels, hip + [-110, -60, -860], hip + [110, 60, 45], (1.2, 1.2, 1.2))
     began = time.process_time()
     results = measured(image, {75: "femur_left", 130: "tibia_left"})
     found = {m.name: m for m in results.items if m.unit == "deg" and m.name in _LEG}
