@@ -87,7 +87,7 @@ def test_a_tall_process_that_meets_the_sacrum_is_a_question_of_sacralisation():
 def test_a_carotid_beside_the_trunk_is_a_question_with_its_distance_drawn():
     names = [(54, "brachiocephalic_trunk"), (58, "common_carotid_artery_left")]
     near = label_map(
-        {54: rod((-10, 0, -20), (-10, 0, 20), 5), 58: rod((1, 0, -20), (3, 0, 20), 4)}, LOW, HIGH, (1, 1, 1)
+        {54: rod((-10, 0, -20), (-10, 0, 20), 5), 58: rod((-1.5, 0, -20), (3, 0, 20), 4)}, LOW, HIGH, (1, 1, 1)
     )
     found = vessel_flags(masks_of(near, names))
     assert [f.what for f in found] == ["bovine-arch"]

@@ -87,7 +87,7 @@ def test_a_lesion_is_measured_against_every_structure_and_every_planned_resectio
     results = measure(image, {5: "liver", 200: "metastasis_1"}, wanted=Wanted(planned=planned))
     found = {m.name: m.value for m in results.items if m.structure == "metastasis_1"}
     assert found["distance_liver"] == pytest.approx(10, abs=1.01)
-    assert found["margin_least_wide"] == pytest.approx(5, abs=0.8)
+    assert found["margin_least_wide"] == pytest.approx(5, abs=1.01)
     assert found["recist_long"] == pytest.approx(12, abs=0.7)
     assert found["volume"] == pytest.approx(0.905, abs=0.05)
 

@@ -15,6 +15,7 @@ from fluoronav.planning.plan.schema import Cut
 
 _LEAST_VOXELS = 8  # of a lesion; chosen: a smaller one has no diameter
 _LOW_QUANTILE = 0.05
+_SAME_MM = 1e-6
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,8 @@ def gap(one: StructureMask, other: StructureMask) -> Gap:
     a, b = one.surface_ct(), other.surface_ct()
     distance, at = nearest(KDTree(b), a)
     k = int(np.argmin(distance))
-    if overlaps(one, other):
+    # Faces that two structures share are the same up to rounding.
+    if distance[k] < _SAME_MM or overlaps(one, other):
         return Gap(0.0, np.stack([a[k], b[at[k]]]))
     return Gap(float(distance[k]), np.stack([a[k], b[at[k]]]))
 
