@@ -136,7 +136,7 @@ def test_screws_in_two_vertebrae_are_counted_and_placed():
     ct = sitk.GetImageFromArray(hu)
     ct.CopyInformation(image)
     found = implant_flags(masks_of(image, [(31, "vertebrae_L1"), (30, "vertebrae_L2")]), ct)
-    assert "3 pieces" in found[0].text
+    assert "3 in number" in found[0].text
     assert "2 at vertebrae_L1" in found[0].text and "1 at vertebrae_L2" in found[0].text
     assert len(found[0].points_ct) == 3
 

@@ -132,7 +132,7 @@ def implant_flags(masks: Mapping[str, StructureMask], ct: sitk.Image) -> list[Fl
         return []
     where = ", ".join(f"{places.count(n)} at {n}" for n in dict.fromkeys(places))
     text = (
-        f"{len(places)} pieces of metal or dense contrast agent (above {SETTINGS.metal_hu:g} HU) in or near bone: "
+        f"metal or dense contrast agent (above {SETTINGS.metal_hu:g} HU) in or near bone, {len(places)} in number: "
         f"{where}. Labels and measurements beside metal are uncertain"
     )
     return [flag("implants", text, None, np.array(middles))]
