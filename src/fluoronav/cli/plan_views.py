@@ -95,7 +95,7 @@ def _written(plan_file: Path, plan, found, notes: list[str]) -> str:
 
 def _table(result: dict[str, Any]) -> str:
     lines = [
-        f"{'screw':12}{'views (orbital, angular)':34}{'to canal':>11}{'across':>11}{'clearance':>11}{'no breach':>11}"
+        f"{'screw':12}{'views (orbital, angular)':34}{'error':>10}{'bound':>10}{'across':>10}{'clearance':>11}{'no breach':>11}"
     ]
     for s in result["screws"]:
         for choice in (s["one"], s["pair"]):
@@ -103,8 +103,8 @@ def _table(result: dict[str, Any]) -> str:
                 continue
             angles = " and ".join(f"{v['orbital_deg']:g}, {v['angular_deg']:g}" for v in choice["views"])
             lines.append(
-                f"{s['id']:12}{angles + ' degrees':34}{choice['error_mm']:8.2f} mm{choice['across_mm']:8.2f} mm"
-                f"{s['clearance_mm']:8.2f} mm{choice['no_breach']:11.1%}"
+                f"{s['id']:12}{angles + ' degrees':34}{choice['error_mm']:7.2f} mm{choice['bound_mm']:7.2f} mm"
+                f"{choice['across_mm']:7.2f} mm{s['clearance_mm']:8.2f} mm{choice['no_breach']:11.1%}"
             )
         if s["chosen"]:
             c = s["chosen"]
@@ -112,7 +112,10 @@ def _table(result: dict[str, Any]) -> str:
                 f"{s['id']:12}another trajectory: no breach {c['no_breach']:.1%}, clearance {c['clearance_mm']:.2f} mm, "
                 f"{c['diameter_mm']:g} x {c['length_mm']:g} mm"
             )
-    lines.append("errors: of the tip, 95 %, towards the spinal canal, and in the worst direction across the screw")
+    lines += [
+        "error: expected of the tip towards the spinal canal, 95 %; bound: what the guidance will state for it;",
+        "across: that bound in the worst direction across the screw; no breach: with the bound's covariance",
+    ]
     lines += [f"note: {n}" for n in result["notes"]]
     if result["refused_angles"]:
         refused = ", ".join(f"{n} for {why}" for why, n in result["refused_angles"].items())

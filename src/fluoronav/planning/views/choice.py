@@ -15,7 +15,7 @@ from fluoronav.planning.screws.catalogue import Catalogue
 from fluoronav.planning.screws.pedicle import Axis, Search
 from fluoronav.planning.screws.proposal import ScrewProposal, fitted
 from fluoronav.planning.screws.vertebra import Vertebra
-from fluoronav.planning.views.prediction import PredictedView, beam_angle_deg, sigma_mm, together
+from fluoronav.planning.views.prediction import Covariances, PredictedView, beam_angle_deg, sigma_mm, together
 
 Float = NDArray[np.float64]
 
@@ -27,6 +27,7 @@ class ChoiceSettings:
     """How views are chosen."""
 
     apart_deg: float = 30.0  # between two beams of a pair; from here on two views fix the depth (`bench registration`)
+    other_weight: float = 0.05  # of the error in all directions beside that towards the canal; chosen: decides ties
     samples: int = 1024  # poses drawn for a probability, a power of 2; chosen: resolves 0.1 %
     step_mm: float = 1.0  # along a screw; chosen: as in the proposal
     seed: int = 5  # of the poses drawn: the same screw has the same probability
@@ -44,17 +45,19 @@ class ViewChoice:
     views : tuple of (orbital_deg, angular_deg)
         The first is the one that is guided in.
     error_mm : float
-        Predicted error of the tip towards the spinal canal, 95 %.
+        Expected error of the tip towards the spinal canal, 95 %.
+    bound_mm : float
+        The same with the floors of the registration's covariance: what the guidance will state.
     across_mm : float
-        The same in the worst direction across the screw.
-    covariance_ct : ndarray, shape (6, 6)
-        Of (rotation, translation of the centre), rad and mm, CT axes.
+        That bound in the worst direction across the screw.
+    covariances : Covariances
     """
 
     views: tuple[tuple[float, float], ...]
     error_mm: float
+    bound_mm: float
     across_mm: float
-    covariance_ct: Float
+    covariances: Covariances
 
 
 def towards_canal_ct(screw: Screw, vertebra: Vertebra) -> Float:
@@ -74,50 +77,48 @@ def towards_canal_ct(screw: Screw, vertebra: Vertebra) -> Float:
 
 
 def best_view(screw: Screw, vertebra: Vertebra, views: Sequence[PredictedView]) -> ViewChoice:
-    """The single view with the smallest error of the tip towards the canal."""
-    return min((_choice(screw, vertebra, (v,), v.covariance) for v in views), key=lambda c: c.error_mm)
+    """The single view with the smallest bound of the tip's error towards the canal."""
+    return min((_choice(screw, vertebra, (v,), v.both) for v in views), key=lambda c: c.bound_mm)
 
 
 def best_pair(
     screw: Screw, vertebra: Vertebra, views: Sequence[PredictedView], arm_deg: float, arm_mm: float
 ) -> ViewChoice | None:
-    """The two views, apart enough, after which the error is smallest; None where no two are."""
+    """The two views, apart enough, after which that bound is smallest; None where no two are."""
     tip, towards = np.asarray(screw.tip_ct, np.float64), towards_canal_ct(screw, vertebra)
     best, lowest = None, np.inf
     for first in views:
         for second in views:
             if beam_angle_deg(first, second) < SETTINGS.apart_deg:
                 continue
-            covariance = together(first, second, arm_deg, arm_mm)
+            found = together(first, second, arm_deg, arm_mm)
             # Equal errors towards the canal are told apart by those in the other directions.
-            error = sigma_mm(covariance, first.T_camera_ct, first.centre_ct, tip, towards)
-            error += 0.05 * float(np.sqrt(np.trace(covariance[3:, 3:])))
-            if error < lowest:
-                best, lowest = (first, second, covariance), error
-    return None if best is None else _choice(screw, vertebra, best[:2], best[2])
+            bound = sigma_mm(found.stated, first.centre_ct, tip, towards)
+            bound += SETTINGS.other_weight * float(np.sqrt(np.trace(found.stated[3:, 3:])))
+            if bound < lowest:
+                best, lowest = ((first, second), found), bound
+    return None if best is None else _choice(screw, vertebra, *best)
 
 
 def at_views(
     screw: Screw, vertebra: Vertebra, views: tuple[PredictedView, ...], arm_deg: float, arm_mm: float
 ) -> ViewChoice:
     """One view or two that somebody else has chosen."""
-    covariance = views[0].covariance if len(views) == 1 else together(views[0], views[1], arm_deg, arm_mm)
-    return _choice(screw, vertebra, views, covariance)
+    return _choice(screw, vertebra, views, views[0].both if len(views) == 1 else together(*views[:2], arm_deg, arm_mm))
 
 
-def _choice(screw: Screw, vertebra: Vertebra, views: tuple[PredictedView, ...], covariance: Float) -> ViewChoice:
-    first = views[0]
-    tip = np.asarray(screw.tip_ct, np.float64)
+def _choice(screw: Screw, vertebra: Vertebra, views: tuple[PredictedView, ...], covariances: Covariances) -> ViewChoice:
+    tip, centre = np.asarray(screw.tip_ct, np.float64), views[0].centre_ct
     towards = towards_canal_ct(screw, vertebra)
-    along = tip - np.asarray(screw.entry_ct)
-    other = np.cross(along, towards)
-    of = [
-        sigma_mm(covariance, first.T_camera_ct, first.centre_ct, tip, np.cos(t) * towards + np.sin(t) * _unit(other))
+    other = _unit(np.cross(tip - np.asarray(screw.entry_ct), towards))
+    bounds = [
+        NORMAL_95 * sigma_mm(covariances.stated, centre, tip, np.cos(t) * towards + np.sin(t) * other)
         for t in np.linspace(0, np.pi, 13)[:-1]
     ]
-    R = np.kron(np.eye(2), first.T_camera_ct[:3, :3].T)
-    names = tuple((v.orbital_deg, v.angular_deg) for v in views)
-    return ViewChoice(names, NORMAL_95 * of[0], NORMAL_95 * max(of), R @ covariance @ R.T)
+    return ViewChoice(
+        tuple((v.orbital_deg, v.angular_deg) for v in views),
+        NORMAL_95 * sigma_mm(covariances.expected, centre, tip, towards), bounds[0], max(bounds), covariances,
+    )  # fmt: skip
 
 
 def _unit(v: Float) -> Float:
@@ -135,7 +136,7 @@ def no_breach(screw: Screw, vertebra: Vertebra, covariance_ct: Float, centre_ct:
     screw : Screw
     vertebra : Vertebra
     covariance_ct : ndarray, shape (6, 6)
-        As in :class:`ViewChoice`.
+        Of (rotation, translation of `centre_ct`), rad and mm, CT axes.
     centre_ct : ndarray, shape (3,)
         The point that it is about, LPS mm.
     """

@@ -32,7 +32,7 @@ class ScrewViews:
     one, pair : ViewChoice or None
         None where there is no such view.
     no_breach_one, no_breach_pair : float or None
-        Probability that it stays in the bone with the guidance error of these views, 0 to 1.
+        Probability that it stays in the bone with the error that the guidance states at these views, 0 to 1.
     chosen : Screw or None
         The screw of the same diameter with the highest probability, where one was asked for and is better.
     no_breach_chosen : float or None
@@ -49,7 +49,7 @@ class ScrewViews:
     @property
     def best(self) -> ViewChoice | None:
         """The pair where it is better than one view."""
-        if self.pair is None or (self.one is not None and self.one.error_mm <= self.pair.error_mm):
+        if self.pair is None or (self.one is not None and self.one.bound_mm <= self.pair.bound_mm):
             return self.one
         return self.pair
 
@@ -85,7 +85,8 @@ def _as_json(s: ScrewViews) -> dict[str, Any]:
             return None
         views = [{"orbital_deg": o, "angular_deg": a} for o, a in c.views]
         return {
-            "views": views, "error_mm": round(c.error_mm, 3), "across_mm": round(c.across_mm, 3),
+            "views": views, "error_mm": round(c.error_mm, 3), "bound_mm": round(c.bound_mm, 3),
+            "across_mm": round(c.across_mm, 3),
             "no_breach": probability,
         }  # fmt: skip
 
@@ -173,12 +174,12 @@ def _of_screw(
 ) -> ScrewViews:  # fmt: skip
     one = best_view(screw, vertebra, views)
     pair = best_pair(screw, vertebra, views, camera.arm_deg, camera.arm_mm)
-    alone = no_breach(screw, vertebra, one.covariance_ct, centre)
-    both = no_breach(screw, vertebra, pair.covariance_ct, centre) if pair else None
+    alone = no_breach(screw, vertebra, one.covariances.stated, centre)
+    both = no_breach(screw, vertebra, pair.covariances.stated, centre) if pair else None
     found = ScrewViews(screw, one, pair, alone, both)
     if choose is None or found.best is None:
         return found
-    covariance = found.best.covariance_ct
+    covariance = found.best.covariances.stated
     other = safest(screw, vertebra, covariance, centre, choose)
     if not other.fits:
         return found
@@ -224,7 +225,7 @@ def with_views(plan: Plan, found: PlanViews, audit: str = "") -> tuple[Plan, tup
                     item=s.screw.id,
                     orbital_deg=orbital,
                     angular_deg=angular,
-                    error_mm=round(s.best.error_mm, 3),
+                    error_mm=round(s.best.error_mm, 3), bound_mm=round(s.best.bound_mm, 3),
                 )
             )  # fmt: skip
     changed = {"items": tuple(items), "state": "draft", "reviewed_by": "", "approved_by": ""}

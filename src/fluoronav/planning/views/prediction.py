@@ -1,9 +1,13 @@
-"""The covariance that the registration will state at a view, before there is an image.
+"""The covariance that the registration will have at a view, before there is an image.
 
 The registration's covariance is the inverse of its normal equations, scaled by the residual of its patches, plus the
 model's own error (:mod:`fluoronav.imaging.registration.confidence`). The equations depend on the model alone. What is
 missing before an image is there is each patch's correlation: it follows from the patch's contrast in the model, from
 the quantum noise at the dose, and from a share of contrast that the model does not explain.
+
+Two covariances are predicted. The *stated* one is what the display will show: with the floors, which make its bounds
+hold for any patient. The *expected* one is without them: how large the errors are where the CT is of this patient as
+they lie on the table, as in the simulated exposures of `bench planning --only views`.
 """
 
 from __future__ import annotations
@@ -15,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.geometry import Camera, CArmPose, skew
-from fluoronav.imaging.registration.confidence import covariance_in_camera
+from fluoronav.imaging.registration.confidence import FLOOR, covariance_in_camera
 from fluoronav.imaging.registration.gauss_newton import SETTINGS as GAUSS_NEWTON
 from fluoronav.imaging.registration.graph_backend import TRACKING_PATCHES
 from fluoronav.imaging.registration.model import RegistrationModel
@@ -54,6 +58,22 @@ EXPOSURE = ExposureSettings()
 
 
 @dataclass(frozen=True)
+class Covariances:
+    """Covariances of (rotation, translation of a point), rad and mm, CT axes, shape (6, 6) each.
+
+    Attributes
+    ----------
+    stated : ndarray
+        With the floors of the registration's model error.
+    expected : ndarray
+        Without them.
+    """
+
+    stated: Float
+    expected: Float
+
+
+@dataclass(frozen=True)
 class PredictedView:
     """What is predicted for one view.
 
@@ -61,8 +81,8 @@ class PredictedView:
     ----------
     orbital_deg, angular_deg : float
     T_camera_ct : ndarray, shape (4, 4)
-    covariance : ndarray, shape (6, 6)
-        Of (rotation, translation of `centre_ct`), rad and mm, camera axes.
+    stated, expected : ndarray, shape (6, 6)
+        Covariances of (rotation, translation of `centre_ct`), rad and mm, camera axes: with and without the floors.
     centre_ct : ndarray, shape (3,)
     score : float
         Expected weighted correlation of the patches.
@@ -72,30 +92,38 @@ class PredictedView:
     orbital_deg: float
     angular_deg: float
     T_camera_ct: Float
-    covariance: Float
+    stated: Float
+    expected: Float
     centre_ct: Float
     score: float
     patches: int
 
-    def sigma_mm(self, point_ct: Float, direction_ct: Float) -> float:
-        """Standard deviation of a point's error along a direction, mm."""
-        return sigma_mm(self.covariance, self.T_camera_ct, self.centre_ct, point_ct, direction_ct)
-
     @property
-    def covariance_ct(self) -> Float:
-        """The same in CT axes."""
-        R = np.kron(np.eye(2), self.T_camera_ct[:3, :3].T)
-        return R @ self.covariance @ R.T
+    def both(self) -> Covariances:
+        """Both covariances in CT axes."""
+        return Covariances(*(in_ct_axes(C, self.T_camera_ct) for C in (self.stated, self.expected)))
 
 
-def sigma_mm(covariance: Float, T_camera_ct: Float, centre_ct: Float, point_ct: Float, direction_ct: Float) -> float:
-    """Standard deviation of a point's error along a direction, mm, from a pose's covariance in camera axes."""
-    R = T_camera_ct[:3, :3]
-    arm = R @ (np.asarray(point_ct) - centre_ct)
-    n = R @ (np.asarray(direction_ct) / np.linalg.norm(direction_ct))
+def in_ct_axes(covariance: Float, T_camera_ct: Float) -> Float:
+    """A covariance of (rotation, translation) in camera axes, in CT axes."""
+    R = np.kron(np.eye(2), T_camera_ct[:3, :3].T)
+    return R @ covariance @ R.T
+
+
+def sigma_mm(covariance_ct: Float, centre_ct: Float, point_ct: Float, direction_ct: Float) -> float:
+    """Standard deviation of a point's error along a direction, mm.
+
+    Parameters
+    ----------
+    covariance_ct : ndarray, shape (6, 6)
+        Of (rotation, translation of `centre_ct`), rad and mm, CT axes.
+    centre_ct, point_ct, direction_ct : ndarray, shape (3,)
+        LPS mm; the direction has any length.
+    """
+    n = np.asarray(direction_ct) / np.linalg.norm(direction_ct)
     # The point moves by w x arm + v.
-    row = np.concatenate([n @ -skew(arm), n])
-    return float(np.sqrt(row @ covariance @ row))
+    row = np.concatenate([n @ -skew(np.asarray(point_ct) - centre_ct), n])
+    return float(np.sqrt(row @ covariance_ct @ row))
 
 
 class ViewPredictor:
@@ -135,14 +163,10 @@ class ViewPredictor:
         """
         place = (float(isocentre_ct[0]), float(isocentre_ct[1]), float(isocentre_ct[2]))
         T = CArmPose(place, reach_mm, orbital_deg, angular_deg, swivel_deg).T_camera_ct()
-        found = self.covariance(T)
-        if found is None:
-            return None
-        covariance, score, patches = found
-        return PredictedView(orbital_deg, angular_deg, T, covariance, self._centre_ct, score, patches)
+        return self.at_pose(T, orbital_deg, angular_deg)
 
-    def covariance(self, T_camera_ct: Float) -> tuple[Float, float, int] | None:
-        """Covariance in camera axes, expected score and number of patches at a pose; None without structure."""
+    def at_pose(self, T_camera_ct: Float, orbital_deg: float = 0.0, angular_deg: float = 0.0) -> PredictedView | None:
+        """The view of a pose; None where no patch has structure."""
         level = self._level
         if not level.choose(self._model.bones, T_camera_ct, self._field):
             return None
@@ -162,8 +186,12 @@ class ViewPredictor:
         # The squared difference of two unit vectors with correlation c is 2 (1 - c).
         noise = float(weights @ (2 * (1 - ncc))) / (total * (pixels - 2))
         information = A * (GAUSS_NEWTON.information_per_pixel / noise)
-        score = float(weights @ ncc) / total
-        return covariance_in_camera(information, T_camera_ct), score, int(np.count_nonzero(weights))
+        stated = covariance_in_camera(information, T_camera_ct)
+        expected = stated - np.diag([0.0, 0.0, 0.0, FLOOR.image_mm**2, FLOOR.image_mm**2, FLOOR.depth_mm**2])
+        return PredictedView(
+            orbital_deg, angular_deg, T_camera_ct, stated, expected, self._centre_ct,
+            float(weights @ ncc) / total, int(np.count_nonzero(weights)),
+        )  # fmt: skip
 
     def _noise(self, T_camera_ct: Float, integrals: NDArray) -> Float:
         """Variance of the attenuation of a pixel by quantum and electronic noise, for each patch."""
@@ -175,11 +203,12 @@ class ViewPredictor:
         return variance / self._full_over_level
 
 
-def together(first: PredictedView, second: PredictedView, arm_deg: float, arm_mm: float) -> Float:
-    """Covariance in the axes of the first view after a second one, joined by the arm's joints, CT axes.
+def together(first: PredictedView, second: PredictedView, arm_deg: float, arm_mm: float) -> Covariances:
+    """Covariances in the first view after a second one that the arm's joints join to it.
 
-    The formula is that of the stream (:mod:`fluoronav.stream.registration.view_memory`): the second view's covariance,
-    widened by the joints' error, is a second measurement of the pose; half of that error is common to both.
+    The formula is that of the stream (`stream/registration/view_memory.py`): the second view's covariance, widened by
+    the joints' error, is a second measurement of the pose. The stream weighs by what is stated; what is expected
+    follows from those weights.
 
     Parameters
     ----------
@@ -187,20 +216,15 @@ def together(first: PredictedView, second: PredictedView, arm_deg: float, arm_mm
         The one that is guided in, and the one before.
     arm_deg, arm_mm : float
         Error of a change of view by the joints, 1 sigma.
-
-    Returns
-    -------
-    ndarray, shape (6, 6)
-        As :attr:`PredictedView.covariance`, camera axes of the first.
     """
-    R = np.kron(np.eye(2), first.T_camera_ct[:3, :3] @ second.T_camera_ct[:3, :3].T)
-    of_second = R @ second.covariance @ R.T
+    one, other = first.both, second.both
     arm_rad = np.deg2rad(arm_deg)
     lever = float(np.linalg.norm(first.T_camera_ct[:3, :3] @ first.centre_ct + first.T_camera_ct[:3, 3]))
+    # The same in all axes, so that it need not be turned.
     arm = np.diag([arm_rad**2] * 3 + [arm_mm**2 + (arm_rad * lever) ** 2] * 3)
-    C = first.covariance
-    gain = C @ np.linalg.inv(C + of_second + arm)
-    return C - gain @ C
+    gain = one.stated @ np.linalg.inv(one.stated + other.stated + arm)
+    rest = np.eye(6) - gain
+    return Covariances(rest @ one.stated, rest @ one.expected @ rest.T + gain @ (other.expected + arm) @ gain.T)
 
 
 def beam_angle_deg(first: PredictedView, second: PredictedView) -> float:

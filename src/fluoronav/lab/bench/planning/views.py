@@ -22,7 +22,7 @@ from fluoronav.planning.screws.proposals import propose, with_proposals
 from fluoronav.planning.screws.spine import spine_of_names
 from fluoronav.planning.screws.vertebra import Vertebra
 from fluoronav.planning.views.choice import NORMAL_95, towards_canal_ct
-from fluoronav.planning.views.prediction import PredictedView, ViewPredictor, together
+from fluoronav.planning.views.prediction import Covariances, ViewPredictor, sigma_mm, together
 
 Float = NDArray[np.float64]
 
@@ -32,7 +32,7 @@ _VIEWS = ((0, 0), (25, 0), (-25, 10), (-40, 0), (60, 0), (0, -20), (-10, 30), (9
 _PAIRS = ((0, 4), (0, 7), (3, 4))  # of the views
 _EXPOSURES = 12  # at each view; chosen: a root mean square to 20 %
 _PHOTONS = 80.0  # that of `bench registration`
-# Around each view: degrees of each angle, of the swivel, mm of the isocentre, mm of depth; chosen: an arm placed by eye.
+# Around each view: degrees of each angle and of the swivel, mm of the isocentre and of depth; chosen: placed by eye.
 _AROUND = (1.0, 5.0, 10.0, 20.0)
 _SEED = 71
 
@@ -84,10 +84,14 @@ def _of_view(v: int) -> range:
     return range(v * _EXPOSURES, (v + 1) * _EXPOSURES)
 
 
-def _predicted(predictor: ViewPredictor, T_camera_ct: Float, centre_ct: Float) -> PredictedView:
-    found = predictor.covariance(T_camera_ct)
-    assert found is not None
-    return PredictedView(0, 0, T_camera_ct, found[0], centre_ct, found[1], found[2])
+def _sigmas_mm(
+    covariances: Covariances, centre_ct: Float, screws: list[Screw], vertebra: Vertebra
+) -> list[list[float]]:
+    """Standard deviations of each tip towards the canal, mm: expected and stated."""
+    return [
+        [sigma_mm(C, centre_ct, np.array(s.tip_ct), towards_canal_ct(s, vertebra)) for s in screws]
+        for C in (covariances.expected, covariances.stated)
+    ]
 
 
 def _tip_errors_mm(T_camera_ct: Float, truth: Float, screws: list[Screw], vertebra: Vertebra) -> list[float]:
@@ -112,34 +116,38 @@ def _at_view(
         if found is None:
             lost += 1
             continue
-        view = _predicted(predictor, truth, target)
-        of_view = np.sqrt(np.diag(view.covariance))
+        view = predictor.at_pose(truth)
+        assert view is not None
+        of_view = np.sqrt(np.diag(view.stated))
         of_view[:3] = np.rad2deg(of_view[:3])
         ratios.append(of_view / found.sigma)
-        predicted.append([view.sigma_mm(np.array(s.tip_ct), towards_canal_ct(s, vertebra)) for s in screws])
+        predicted.append(_sigmas_mm(view.both, target, screws, vertebra))
         measured.append(_tip_errors_mm(found.T_camera_ct, truth, screws, vertebra))
     return {"view": _VIEWS[v], "lost": lost, **_row(predicted, measured), **_stated_ratios(ratios)}
 
 
 def _stated_ratios(ratios: list[Float]) -> dict[str, Any]:
-    """Predicted over stated standard deviation, medians: of the rotation, across the ray, and along it."""
+    """Predicted over really stated standard deviation, medians: of the rotation, across the ray, and along it."""
     if not ratios:
         return {"of_stated": None}
     r = np.median(ratios, axis=0)
     return {
         "of_stated": {
-            "rotation": float(np.exp(np.log(r[:3]).mean())), "across": float(np.sqrt(r[3] * r[4])), "along": float(r[5]),
+            "rotation": float(np.exp(np.log(r[:3]).mean())),
+            "across": float(np.sqrt(r[3] * r[4])),
+            "along": float(r[5]),
         }
     }  # fmt: skip
 
 
 def _row(predicted: list, measured: list) -> dict[str, Any]:
     if not predicted:
-        return {"predicted_mm": None, "measured_mm": None, "held": None, "errors": 0, "errors_mm": []}
+        return {"predicted_mm": None, "bound_mm": None, "measured_mm": None, "held": None, "errors": 0, "errors_mm": []}
     errors = np.array(measured)
-    bounds = NORMAL_95 * np.array(predicted)
+    expected, bounds = NORMAL_95 * np.moveaxis(np.array(predicted), 1, 0)
     return {
-        "predicted_mm": float(np.sqrt((bounds**2).mean())),
+        "predicted_mm": float(np.sqrt((expected**2).mean())),
+        "bound_mm": float(np.sqrt((bounds**2).mean())),
         "measured_mm": NORMAL_95 * float(np.sqrt((errors**2).mean())),
         "held": float((np.abs(errors) < bounds).mean()),
         "errors": errors.size,
@@ -167,11 +175,11 @@ def _at_pair(
         if found is None:
             lost += 1
             continue
-        first, second = (_predicted(predictor, subject.T_camera_ct[n], target) for n in (k, j))
-        both = PredictedView(
-            0, 0, first.T_camera_ct, together(first, second, camera.arm_deg, camera.arm_mm), target, 0, 0
-        )
-        predicted.append([both.sigma_mm(np.array(s.tip_ct), towards_canal_ct(s, vertebra)) for s in screws])
+        first, second = (predictor.at_pose(subject.T_camera_ct[n]) for n in (k, j))
+        assert first is not None
+        assert second is not None
+        both = together(first, second, camera.arm_deg, camera.arm_mm)
+        predicted.append(_sigmas_mm(both, target, screws, vertebra))
         measured.append(_tip_errors_mm(found.T_camera_ct, subject.T_camera_ct[k], screws, vertebra))
     return {"views": [_VIEWS[v] for v in pair], "lost": lost, **_row(predicted, measured)}
 
@@ -179,11 +187,12 @@ def _at_pair(
 def _together(rows: list[dict[str, Any]]) -> dict[str, Any]:
     good = [r for r in rows if r["errors"]]
     n = np.array([r["errors"] for r in good])
-    predicted, measured = (
-        float(np.sqrt(np.average([r[key] ** 2 for r in good], weights=n))) for key in ("predicted_mm", "measured_mm")
+    predicted, bound, measured = (
+        float(np.sqrt(np.average([r[key] ** 2 for r in good], weights=n)))
+        for key in ("predicted_mm", "bound_mm", "measured_mm")
     )
     return {
-        "predicted_mm": predicted, "measured_mm": measured, "ratio": predicted / measured,
+        "predicted_mm": predicted, "bound_mm": bound, "measured_mm": measured, "ratio": predicted / measured,
         "held": float(np.average([r["held"] for r in good], weights=n)), "errors": int(n.sum()),
     }  # fmt: skip
 
@@ -192,7 +201,8 @@ def table(result: dict[str, Any]) -> str:
     """What was measured, for people."""
     lines = [
         f"views of the embedded case, tips of two screws of {_LEVEL}, towards the spinal canal, 95 %",
-        f"{'orbital, angular':24}{'predicted':>10}{'measured':>11}{'held':>7}   predicted / stated: rotation, across, along",
+        f"{'orbital, angular':24}{'predicted':>10}{'measured':>11}{'bound':>10}{'held':>7}   "
+        "predicted / stated sigma: rotation, across, along",
     ]
     for r in result["views"]:
         of = r["of_stated"]
@@ -212,4 +222,4 @@ def _angles(views: list) -> str:
 def _figures(r: dict[str, Any]) -> str:
     if r["predicted_mm"] is None:
         return f"{'lost':>10}"
-    return f"{r['predicted_mm']:7.2f} mm{r['measured_mm']:8.2f} mm{r['held']:7.0%}"
+    return f"{r['predicted_mm']:7.2f} mm{r['measured_mm']:8.2f} mm{r['bound_mm']:7.2f} mm{r['held']:7.0%}"
