@@ -95,7 +95,8 @@ def _written(plan_file: Path, plan, found, notes: list[str]) -> str:
 
 def _table(result: dict[str, Any]) -> str:
     lines = [
-        f"{'screw':12}{'views (orbital, angular)':34}{'error':>10}{'bound':>10}{'across':>10}{'clearance':>11}{'no breach':>11}"
+        f"{'screw':12}{'views (orbital, angular)':34}{'error':>10}{'bound':>10}{'across':>10}{'clearance':>11}"
+        f"{'no breach':>11}"
     ]
     for s in result["screws"]:
         for choice in (s["one"], s["pair"]):
@@ -109,8 +110,8 @@ def _table(result: dict[str, Any]) -> str:
         if s["chosen"]:
             c = s["chosen"]
             lines.append(
-                f"{s['id']:12}another trajectory: no breach {c['no_breach']:.1%}, clearance {c['clearance_mm']:.2f} mm, "
-                f"{c['diameter_mm']:g} x {c['length_mm']:g} mm"
+                f"{s['id']:12}another trajectory: no breach {c['no_breach']:.1%}, clearance "
+                f"{c['clearance_mm']:.2f} mm, {c['diameter_mm']:g} x {c['length_mm']:g} mm"
             )
     lines += [
         "error: expected of the tip towards the spinal canal, 95 %; bound: what the guidance will state for it;",

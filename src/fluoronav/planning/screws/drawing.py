@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from fluoronav.planning.plan.schema import Side
 from fluoronav.planning.screws.vertebra import Vertebra
 
 Float = NDArray[np.float64]
@@ -27,7 +28,7 @@ class Drawn(Protocol):
     """What is drawn: a screw of a plan, or a proposal."""
 
     level: str
-    side: str
+    side: Side
     entry_ct: tuple[float, float, float]
     tip_ct: tuple[float, float, float]
     diameter_mm: float

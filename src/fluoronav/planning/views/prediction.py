@@ -203,7 +203,9 @@ class ViewPredictor:
         return variance / self._full_over_level
 
 
-def together(first: PredictedView, second: PredictedView, arm_deg: float, arm_mm: float) -> Covariances:
+def together(
+    first: PredictedView, second: PredictedView, arm_deg: float, arm_mm: float, off_isocentre_mm: float = 0.0
+) -> Covariances:
     """Covariances in the first view after a second one that the arm's joints join to it.
 
     The formula is that of the stream (`stream/registration/view_memory.py`): the second view's covariance, widened by
@@ -216,12 +218,13 @@ def together(first: PredictedView, second: PredictedView, arm_deg: float, arm_mm
         The one that is guided in, and the one before.
     arm_deg, arm_mm : float
         Error of a change of view by the joints, 1 sigma.
+    off_isocentre_mm : float
+        From the point that the covariances are about to the isocentre: a turn of the arm moves it by so much more.
     """
     one, other = first.both, second.both
     arm_rad = np.deg2rad(arm_deg)
-    lever = float(np.linalg.norm(first.T_camera_ct[:3, :3] @ first.centre_ct + first.T_camera_ct[:3, 3]))
     # The same in all axes, so that it need not be turned.
-    arm = np.diag([arm_rad**2] * 3 + [arm_mm**2 + (arm_rad * lever) ** 2] * 3)
+    arm = np.diag([arm_rad**2] * 3 + [arm_mm**2 + (arm_rad * off_isocentre_mm) ** 2] * 3)
     gain = one.stated @ np.linalg.inv(one.stated + other.stated + arm)
     rest = np.eye(6) - gain
     return Covariances(rest @ one.stated, rest @ one.expected @ rest.T + gain @ (other.expected + arm) @ gain.T)

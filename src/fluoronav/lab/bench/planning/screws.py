@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
-from fluoronav.planning.anatomy import labels_of_scheme, level_of
+from fluoronav.planning.anatomy import Scheme, labels_of_scheme, level_of
 from fluoronav.planning.screws.bone import VertebraError
 from fluoronav.planning.screws.catalogue import read_catalogue
 from fluoronav.planning.screws.grading import graded
@@ -20,7 +20,7 @@ from fluoronav.planning.screws.proposal import proposed
 from fluoronav.planning.screws.vertebra import read_vertebra
 
 # File, scheme, and whether it was drawn by hand.
-_MASKS = (
+_MASKS: tuple[tuple[str, Scheme, bool], ...] = (
     ("planning/masks/sub-verse010_seg-vert_msk.nii.gz", "verse", True),
     ("planning/masks/sub-gl003_dir-ax_seg-vert_msk.nii.gz", "verse", True),
     ("planning/l3/sub-ct_seg-vert_label-22_msk.nii.gz", "verse", True),
@@ -79,9 +79,10 @@ def _one(vertebra, side, catalogue, shared_s: float) -> dict[str, Any]:
     if not screw.fits:
         return row
     assert screw.entry_ct and screw.tip_ct and screw.diameter_mm
+    found = graded(screw.entry_ct, screw.tip_ct, screw.diameter_mm, side, vertebra)
     begun = time.process_time()
     for _ in range(_GRADINGS):
-        found = graded(screw.entry_ct, screw.tip_ct, screw.diameter_mm, side, vertebra)
+        graded(screw.entry_ct, screw.tip_ct, screw.diameter_mm, side, vertebra)
     grading_ms = (time.process_time() - begun) / _GRADINGS * 1000
     return row | {
         "diameter_mm": screw.diameter_mm, "length_mm": screw.length_mm, "grade": found.grade,
