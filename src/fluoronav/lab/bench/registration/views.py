@@ -45,7 +45,7 @@ def two_views(subject: Subject, model: RegistrationModel, frames: list[FrameReco
 
 
 @dataclass(frozen=True, slots=True)
-class _StatedPose(ArmJoints):
+class StatedPose(ArmJoints):
     """Joints that state the camera's pose in the room directly."""
 
     T: Float | None = None
@@ -73,8 +73,8 @@ def fused(subject: Subject, stages: PoseStages, frames: list[FrameRecord], seed:
         stage.restart()
         alone = pose(i, None)
         for k in (j, i):
-            T_stated = _stated(subject.T_camera_ct[k] @ T_ct_room, subject.camera, rng)
-            together = pose(k, _StatedPose(0, 0, T=T_stated))
+            T_stated = stated(subject.T_camera_ct[k] @ T_ct_room, subject.camera, rng)
+            together = pose(k, StatedPose(0, 0, T=T_stated))
         if alone is None or together is None:
             continue
         truth = subject.T_camera_ct[i]
@@ -93,7 +93,7 @@ def fused(subject: Subject, stages: PoseStages, frames: list[FrameRecord], seed:
     return rows
 
 
-def _stated(T_camera_room: Float, camera: Camera, rng: np.random.Generator) -> Float:
+def stated(T_camera_room: Float, camera: Camera, rng: np.random.Generator) -> Float:
     """A view's pose by joints that err as much as the camera file allows."""
     twist = np.concatenate([rng.normal(0, np.deg2rad(camera.arm_deg), 3), rng.normal(0, camera.arm_mm, 3)])
     return moved_about(T_camera_room[:3, 3], twist / np.sqrt(2)) @ T_camera_room
