@@ -28,7 +28,6 @@ WRITTEN = {
     "demo.png",
     "plan/NNNN.yaml",
     "provenance.jsonl",
-    "plan.yaml",
     "feedback.jsonl",
 }
 
