@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from fluoronav.cli import plan_model
+from fluoronav.cli import plan_model, plan_segment
 from fluoronav.cli.arguments import add_family
 
 # In the order of the help text.
-_MODULES = (plan_model,)
+_MODULES = (plan_segment, plan_model)
 
 
 def add_verbs(verbs: argparse._SubParsersAction) -> None:

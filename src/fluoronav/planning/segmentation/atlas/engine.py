@@ -115,13 +115,15 @@ class AtlasEngine:
             _check_inside(ct, point)
         places = starts(atlas, scan.working, progress, click)
         if not places or places[0].score < _LEAST_SCORE:
+            best = places[0].score if places else 0.0
             raise SegmentationError(
-                f"{ct.path}: shows no spine between T1 and L5 that the atlas fits (best {places[0].score if places else 0:.2f}, "
-                f'needed {_LEAST_SCORE}): is it a CT of chest or abdomen? A click helps: --at "T12=x,y,z" (LPS mm)'
+                f"{ct.path}: shows no spine between T1 and L5 that the atlas fits (best {best:.2f}, needed "
+                f"{_LEAST_SCORE}): is it a CT of chest or abdomen? A click helps: --at T12=x,y,z (LPS mm)"
             )
         spine = Spine(atlas, scan)
         seeds = [spine.seed(place) for place in places[:_TRIED]]
-        best = max(range(len(seeds)), key=lambda k: seeds[k][2])
+        # The coarse place knows ribs and organs, the seed the shape of one vertebra: both count.
+        best = max(range(len(seeds)), key=lambda k: places[k].score + seeds[k][2])
         level, transform, _ = seeds[best]
         if self._options.level_of is not None:
             level = self._renamed(level)

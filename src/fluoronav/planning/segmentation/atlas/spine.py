@@ -177,10 +177,7 @@ class Spine:
 
     def _is_neighbour(self, one: FoundVertebra, other: FoundVertebra) -> bool:
         pair = sorted((one, other), key=lambda v: ORDER.index(v.level))
-        if pair[1].borrowed:
-            names = (WHOLE[-2], WHOLE[-1])
-        else:
-            names = (pair[0].level, pair[1].level)
+        names = (WHOLE[-2], WHOLE[-1]) if pair[1].borrowed else (pair[0].level, pair[1].level)
         step = self._atlas.body_centres[names[1]] - self._atlas.body_centres[names[0]]
         expected = np.linalg.norm(affine_parts(one.fit.T_scan_atlas)[0] @ step)
         apart = pair[1].body_ct - pair[0].body_ct
