@@ -87,9 +87,43 @@ def _make_network(options: argparse.Namespace) -> Engine:
     return NetworkEngine(options.model, options.mirror)
 
 
+def _import_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
+        "--from",
+        dest="files",
+        nargs="+",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="label maps (NIfTI, NRRD, MetaImage), DICOM segmentations (SEG), or closed surfaces (STL, mm)",
+    )
+    group.add_argument(
+        "--scheme",
+        choices=("totalsegmentator", "totalsegmentator1", "totalsegmentator2", "verse"),
+        help="what the values of label maps mean: this project's numbers, those of TotalSegmentator 1 or 2, or "
+        "VerSe's; by default as the file or a .json or .csv beside it says",
+    )
+    group.add_argument("--names", type=Path, metavar="FILE", help="JSON or CSV that names the values of label maps")
+    group.add_argument("--name", metavar="NAME", help="of the structure, for a mask of one, an STL, or a region")
+    group.add_argument(
+        "--coordinates", choices=("lps", "ras"), help="of STL files; by default as their header says, else LPS"
+    )
+
+
+def _make_import(options: argparse.Namespace) -> Engine:
+    from fluoronav.planning.segmentation.imported.engine import ImportEngine, ImportOptions
+
+    return ImportEngine(
+        ImportOptions(tuple(options.files), options.scheme, options.names, options.name, options.coordinates)
+    )
+
+
 # In the order of the help text.
 ENGINES: dict[str, EngineEntry] = {
-    "atlas": EngineEntry(_atlas_options, _make_atlas, "registers a labelled chest CT: T1 to L2, and L3 to L5 by L2"),
+    "atlas": EngineEntry(
+        _atlas_options, _make_atlas, "registers a labelled chest CT: T1 to L2, and L3, L4 with the shape of L2"
+    ),
+    "import": EngineEntry(_import_options, _make_import, "takes a segmentation that another program or a person made"),
 }
 
 

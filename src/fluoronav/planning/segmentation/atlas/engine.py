@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -117,11 +118,12 @@ class AtlasEngine:
         if not places or places[0].score < _LEAST_SCORE:
             best = places[0].score if places else 0.0
             raise SegmentationError(
-                f"{ct.path}: shows no spine between T1 and L5 that the atlas fits (best {best:.2f}, needed "
+                f"{ct.path}: shows no spine between T1 and L4 that the atlas fits (best {best:.2f}, needed "
                 f"{_LEAST_SCORE}): is it a CT of chest or abdomen? A click helps: --at T12=x,y,z (LPS mm)"
             )
         spine = Spine(atlas, scan)
-        seeds = [spine.seed(place) for place in places[:_TRIED]]
+        with ThreadPoolExecutor(2) as both:
+            seeds = list(both.map(spine.seed, places[:_TRIED]))
         # The coarse place knows ribs and organs, the seed the shape of one vertebra: both count.
         best = max(range(len(seeds)), key=lambda k: places[k].score + seeds[k][2])
         level, transform, _ = seeds[best]

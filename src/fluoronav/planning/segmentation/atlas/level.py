@@ -25,19 +25,23 @@ Float = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class LevelSettings:
-    """Settings of the count of ribs; on patient B the ribs of T12 reach 0.6 and more, L1 and below 0.3 and less."""
+    """Settings of the count of ribs; on patient B T12 has 0.2 (its twelfth ribs are short), L1 and L2 below 0.1."""
 
     bone_hu: float = 130.0
     # Part of the atlas's twelfth ribs that is looked for: farther to the side than a transverse process of L1 reaches.
     nearest_mm: float = 42.0
     farthest_mm: float = 62.0
     shifts_mm: tuple[float, ...] = (-9.0, -6.0, -3.0, 0.0, 3.0, 6.0, 9.0)
-    rib: float = 0.55  # share of its voxels in bone, both sides: a rib
-    no_rib: float = 0.4
+    rib: float = 0.5  # share of its voxels in bone, both sides: a rib
+    no_rib: float = 0.1
     least_seen: float = 0.7  # share of the voxels inside the scan
 
 
 SETTINGS = LevelSettings()
+
+
+# Above, every vertebra has ribs; below, transverse processes and the pelvis look like them.
+_COUNTED = ("T10", "T11", "T12", "L1", "L2")
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ def level_of_spine(atlas: Atlas, scan: Scan, chain: list[FoundVertebra], scores:
     """
     if by_person or not chain:
         return Level(by_person, None)
-    ribs = {v.level: rib_share(atlas, scan, v) for v in chain}
+    ribs = {v.level: rib_share(atlas, scan, v) for v in chain if v.level in _COUNTED}
     if "T12" in ribs and "L1" in ribs:
         has, has_not = ribs["T12"], ribs["L1"]
         if has is not None and has_not is not None and has >= SETTINGS.rib and has_not <= SETTINGS.no_rib:
@@ -85,13 +89,8 @@ def _question(chain: list[FoundVertebra], ribs: dict[str, float | None], scores:
     choices = [ORDER[k] for k in (at, at - 1, at + 1) if 0 <= k < len(ORDER)]
     point = ", ".join(f"{x:.0f}" for x in asked.body_ct)
     seen = {level: share for level, share in ribs.items() if share is not None}
-    with_ribs = [level for level, share in seen.items() if share >= SETTINGS.rib]
-    without = [level for level, share in seen.items() if share <= SETTINGS.no_rib]
-    evidence = [
-        f"ribs seen at {', '.join(with_ribs) or 'none'}, none at {', '.join(without) or 'none'}"
-        if seen
-        else "the scan does not show where ribs end"
-    ]
+    said = [f"{level} {_rib_word(share)}" for level, share in seen.items()]
+    evidence = [f"ribs: {', '.join(said)}" if said else "the scan does not show where ribs end"]
     if len(scores) > 1:
         evidence.append(
             f"the place chosen fits with {scores[0]:.2f}, the next one along the spine with {scores[1]:.2f}"
@@ -102,6 +101,10 @@ def _question(chain: list[FoundVertebra], ribs: dict[str, float | None], scores:
         tuple(choices),
         "; ".join(evidence) + f"; answer with --level-of {asked.level}=LEVEL",
     )
+
+
+def _rib_word(share: float) -> str:
+    return "clear" if share >= SETTINGS.rib else "none" if share <= SETTINGS.no_rib else "unclear"
 
 
 def rib_share(atlas: Atlas, scan: Scan, found: FoundVertebra) -> float | None:

@@ -155,6 +155,33 @@ def affine(template: Template, scan: sitk.Image, T_scan_atlas: sitk.AffineTransf
     start.SetCenter(template.centre.tolist())
     start.SetMatrix(matrix.ravel().tolist())
     start.SetTranslation((matrix @ template.centre + offset - template.centre).tolist())
+    method = _method(template, [2, 1])
+    method.SetInitialTransform(start, True)
+    try:
+        method.Execute(template.ct, limited(scan))
+    except RuntimeError:  # it has left the scan; what it began with is the better answer
+        return T_scan_atlas
+    return start
+
+
+def similarity(template: Template, scan: sitk.Image, T_scan_atlas: sitk.AffineTransform) -> sitk.AffineTransform:
+    """The best transform that turns, moves and enlarges what a given one makes of the vertebra."""
+    change = sitk.Similarity3DTransform()
+    change.SetCenter(template.centre.tolist())
+    method = _method(template, [2])
+    method.SetMovingInitialTransform(T_scan_atlas)
+    method.SetInitialTransform(change, True)
+    try:
+        method.Execute(template.ct, limited(scan))
+    except RuntimeError:
+        return T_scan_atlas
+    own, centre = np.array(change.GetMatrix()).reshape(3, 3), np.array(change.GetCenter())
+    matrix, offset = affine_parts(T_scan_atlas)
+    shift = np.array(change.GetTranslation()) + centre - own @ centre
+    return sitk.AffineTransform((matrix @ own).ravel().tolist(), (matrix @ shift + offset).tolist())
+
+
+def _method(template: Template, shrink: list[int]) -> sitk.ImageRegistrationMethod:
     method = sitk.ImageRegistrationMethod()
     method.SetMetricAsCorrelation()
     method.SetMetricFixedMask(template.near)
@@ -163,15 +190,12 @@ def affine(template: Template, scan: sitk.Image, T_scan_atlas: sitk.AffineTransf
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetOptimizerAsRegularStepGradientDescent(1.0, 0.01, SETTINGS.affine_steps, 0.6)
-    method.SetShrinkFactorsPerLevel([2, 1])
-    method.SetSmoothingSigmasPerLevel([1.0, 0.0])
+    method.SetShrinkFactorsPerLevel(shrink)
+    method.SetSmoothingSigmasPerLevel([1.0 if n > 1 else 0.0 for n in shrink])
     method.SmoothingSigmasAreSpecifiedInPhysicalUnitsOn()
-    method.SetInitialTransform(start, True)
-    try:
-        method.Execute(template.ct, limited(scan))
-    except RuntimeError:  # it has left the scan; what it began with is the better answer
-        return T_scan_atlas
-    return start
+    # Sums over threads differ from run to run, and a vertebra at the limit would come and go.
+    method.SetNumberOfThreads(1)
+    return method
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -17,6 +18,7 @@ from fluoronav.planning.segmentation.atlas.local import (
     best_start,
     correlation,
     deformed,
+    similarity,
     template_from,
 )
 from fluoronav.planning.segmentation.atlas.scan import Scan
@@ -39,6 +41,7 @@ class SpineLimits:
     whole_inside: float = 0.97  # less is said to be cut by the scan's end
     # Distance of neighbours, as a share of the atlas's in the patient's size.
     step_range: tuple[float, float] = (0.6, 1.6)
+    plainer_by: float = 0.04  # loss of correlation that a similarity may have against an affine transform
     size_range: tuple[float, float] = (0.6, 1.7)  # of the affine part's three singular values
 
 
@@ -131,14 +134,21 @@ class Spine:
         first = self._found(level, T_scan_atlas)
         if first is None:
             return []
-        found = [first]
-        for way in (-1, 1):
-            current = first
+        done = 0
+
+        def along(way: int) -> list[FoundVertebra]:
+            nonlocal done
+            found, current = [], first
             while (following := self._next(current, way)) is not None:
                 found.append(following)
-                progress(f"vertebra {following.level}", min(0.2 + 0.04 * len(found), 0.8))
+                done += 1
+                progress(f"vertebra {following.level}", min(0.25 + 0.05 * done, 0.8))
                 current = following
-        return sorted(found, key=lambda v: ORDER.index(v.level))
+            return found
+
+        with ThreadPoolExecutor(2) as both:
+            up, down = both.map(along, (-1, 1))
+        return [*reversed(up), first, *down]
 
     def _next(self, current: FoundVertebra, way: int) -> FoundVertebra | None:
         at = ORDER.index(current.level) + way
@@ -149,8 +159,15 @@ class Spine:
         start = self._shifted(current, level)
         if correlation(template, image, start)[1] < LIMITS.least_inside:
             return None
-        fitted = affine(template, image, best_start(template, image, start))
-        found = self._found(level, fitted)
+        begin = best_start(template, image, start)
+        found = self._found(level, affine(template, image, begin))
+        if level in BORROWED:
+            # The affine part flattens a shape that is not its own; the plainer transform is taken where it is as good.
+            plain = self._found(level, similarity(template, image, begin))
+            if plain is not None and (
+                found is None or plain.fit.correlation > found.fit.correlation - LIMITS.plainer_by
+            ):
+                found = plain
         if found is None or not self._is_neighbour(current, found):
             return None
         return found
