@@ -41,7 +41,7 @@ class SpineLimits:
     whole_inside: float = 0.97  # less is said to be cut by the scan's end
     # Distance of neighbours, as a share of the atlas's in the patient's size.
     step_range: tuple[float, float] = (0.6, 1.6)
-    plainer_by: float = 0.04  # loss of correlation that a similarity may have against an affine transform
+    most_changed: float = 0.12  # of a size of a borrowed shape against its neighbour, as a share
     size_range: tuple[float, float] = (0.6, 1.7)  # of the affine part's three singular values
 
 
@@ -160,14 +160,11 @@ class Spine:
         if correlation(template, image, start)[1] < LIMITS.least_inside:
             return None
         begin = best_start(template, image, start)
-        found = self._found(level, affine(template, image, begin))
-        if level in BORROWED:
-            # The affine part flattens a shape that is not its own; the plainer transform is taken where it is as good.
-            plain = self._found(level, similarity(template, image, begin))
-            if plain is not None and (
-                found is None or plain.fit.correlation > found.fit.correlation - LIMITS.plainer_by
-            ):
-                found = plain
+        fitted = affine(template, image, begin)
+        if level in BORROWED and _changed(begin, fitted) > LIMITS.most_changed:
+            # The affine part flattens a shape that is not its own.
+            fitted = similarity(template, image, begin)
+        found = self._found(level, fitted)
         if found is None or not self._is_neighbour(current, found):
             return None
         return found
@@ -205,3 +202,9 @@ class Spine:
 def _spread(levels: list[str], most: int = 4) -> Iterator[str]:
     """At most a few of the levels, evenly spread."""
     yield from (levels[k] for k in np.unique(np.linspace(0, len(levels) - 1, most).round().astype(int)))
+
+
+def _changed(before: sitk.AffineTransform, after: sitk.AffineTransform) -> float:
+    """The largest change of one of three sizes, as a share."""
+    sizes = [np.linalg.svd(affine_parts(t)[0])[1] for t in (before, after)]
+    return float(np.abs(sizes[1] / sizes[0] - 1).max())
