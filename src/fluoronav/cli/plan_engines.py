@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fluoronav.cli.arguments import positive
+
 if TYPE_CHECKING:
     from fluoronav.planning.segmentation.engine import Engine
 
@@ -118,12 +120,39 @@ def _make_import(options: argparse.Namespace) -> Engine:
     )
 
 
+def _threshold_options(group: argparse._ArgumentGroup) -> None:
+    group.add_argument("--low-hu", type=float, metavar="HU", help="lowest value of the range; metal has 2500 and more")
+    group.add_argument("--high-hu", type=float, default=float("inf"), metavar="HU", help="highest value of the range")
+    group.add_argument(
+        "--radius-mm", type=positive, metavar="MM", help="nothing farther from the point of --at is taken"
+    )
+    group.add_argument(
+        "--opening-mm",
+        type=float,
+        default=0.0,
+        metavar="MM",
+        help="bridges thinner than twice this are cut before regions are told apart",
+    )
+
+
+def _make_threshold(options: argparse.Namespace) -> Engine:
+    from fluoronav.planning.segmentation.threshold import Region, ThresholdEngine
+
+    if options.low_hu is None or options.name is None:
+        raise ValueError("--engine threshold needs --low-hu HU and --name NAME")
+    seed = options.at[1] if options.at is not None else None
+    radius = options.radius_mm if options.radius_mm is not None else float("inf")
+    return ThresholdEngine(Region(options.name, options.low_hu, options.high_hu, seed, radius, options.opening_mm))
+
+
 # In the order of the help text.
 ENGINES: dict[str, EngineEntry] = {
     "atlas": EngineEntry(
         _atlas_options, _make_atlas, "registers a labelled chest CT: T1 to L2, and L3, L4 with the shape of L2"
     ),
+    "network": EngineEntry(_network_options, _make_network, "runs a network that a hospital brings"),
     "import": EngineEntry(_import_options, _make_import, "takes a segmentation that another program or a person made"),
+    "threshold": EngineEntry(_threshold_options, _make_threshold, "takes a range of HU around a point"),
 }
 
 

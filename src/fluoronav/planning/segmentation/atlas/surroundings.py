@@ -31,6 +31,8 @@ class SurroundingsSettings:
     aside_mm: float = 80.0  # from there on the common one counts more
     label_mm: float = 2.0  # grid of the labels
     most_confidence: float = 0.5  # people must look at every one
+    bone_hu: float = 130.0
+    least_in_bone: float = 0.35  # share of a rib; chosen: a rib of patient B with 0.3 overlaps by half and less
     least_share: float = 0.03  # of a structure inside the scan; less is left out
 
 
@@ -78,7 +80,26 @@ def surroundings_of(atlas: Atlas, scan: Scan, start: Start, chain: list[FoundVer
         atlas.labels, _grid(low, high, SETTINGS.label_mm), whole, sitk.sitkNearestNeighbor, 0, sitk.sitkUInt8
     )
     warped = sitk.Resample(atlas_hu, grid, whole, sitk.sitkLinear, OUTSIDE_HU)
-    return _kept(atlas, labels, sitk.GetArrayFromImage(fixed), sitk.GetArrayFromImage(warped), grid)
+    kept = _kept(atlas, labels, sitk.GetArrayFromImage(fixed), sitk.GetArrayFromImage(warped), grid)
+    return _without_lost_bones(kept, scan)
+
+
+def _without_lost_bones(found: Surroundings, scan: Scan) -> Surroundings:
+    """Leaves out ribs that do not lie in bone: thin, they slip between the voxels of the coarse grid."""
+    voxels = sitk.GetArrayFromImage(found.labels)
+    hu = sitk.GetArrayFromImage(
+        sitk.Resample(scan.working, found.labels, sitk.Transform(), sitk.sitkLinear, OUTSIDE_HU)
+    )
+    confidence = dict(found.confidence)
+    for label in found.confidence:
+        if vocabulary()[label].is_bone:
+            share = float((hu[voxels == label] > SETTINGS.bone_hu).mean())
+            if share < SETTINGS.least_in_bone:
+                voxels[voxels == label] = 0
+                del confidence[label]
+    labels = sitk.GetImageFromArray(voxels)
+    labels.CopyInformation(found.labels)
+    return Surroundings(labels, confidence)
 
 
 def _kept(atlas: Atlas, labels: sitk.Image, fixed: Float, warped: Float, grid: sitk.Image) -> Surroundings:
