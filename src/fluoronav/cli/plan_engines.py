@@ -148,7 +148,7 @@ def _make_threshold(options: argparse.Namespace) -> Engine:
 # In the order of the help text.
 ENGINES: dict[str, EngineEntry] = {
     "atlas": EngineEntry(
-        _atlas_options, _make_atlas, "registers a labelled chest CT: T1 to L2, and L3, L4 with the shape of L2"
+        _atlas_options, _make_atlas, "registers a labelled chest CT: T1 to L2, and L3 with the shape of L2"
     ),
     "network": EngineEntry(_network_options, _make_network, "runs a network that a hospital brings"),
     "import": EngineEntry(_import_options, _make_import, "takes a segmentation that another program or a person made"),

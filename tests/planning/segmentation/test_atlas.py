@@ -130,9 +130,9 @@ def test_a_click_outside_the_scan_says_where_the_scan_reaches(embedded):
         AtlasEngine(AtlasOptions(at=("T8", (0.0, 0.0, 5000.0)))).segment(embedded, quiet)
 
 
-@pytest.mark.parametrize("level", ["C1", "L5", "S1", "X"])
+@pytest.mark.parametrize("level", ["C1", "L4", "S1", "X"])
 def test_a_level_that_the_atlas_cannot_draw_is_refused(level):
-    with pytest.raises(SegmentationError, match="T1 to L4"):
+    with pytest.raises(SegmentationError, match="T1 to L3"):
         AtlasEngine(AtlasOptions(at=(level, (0.0, 0.0, 0.0))))
 
 
@@ -212,9 +212,9 @@ def test_vertebrae_of_another_patient_reach_what_the_page_says(shared_data):
         level: 2
         * np.count_nonzero((mask == label) & (truth == label))
         / np.count_nonzero([mask == label, truth == label])
-        for level in ("T12", "L1", "L2", "L3", "L4")
+        for level in ("T12", "L1", "L2", "L3")
         for label in [vertebra(level).label]
     }
     assert np.mean(list(overlaps.values())) > 0.85, overlaps
-    assert min(overlaps.values()) > 0.78, overlaps
+    assert min(overlaps.values()) > 0.8, overlaps
     assert {s.name for s in found.structures} == {f"vertebrae_{level}" for level in overlaps}

@@ -118,7 +118,7 @@ class AtlasEngine:
         if not places or places[0].score < _LEAST_SCORE:
             best = places[0].score if places else 0.0
             raise SegmentationError(
-                f"{ct.path}: shows no spine between T1 and L4 that the atlas fits (best {best:.2f}, needed "
+                f"{ct.path}: shows no spine between T1 and L3 that the atlas fits (best {best:.2f}, needed "
                 f"{_LEAST_SCORE}): is it a CT of chest or abdomen? A click helps: --at T12=x,y,z (LPS mm)"
             )
         spine = Spine(atlas, scan)

@@ -186,7 +186,7 @@ def _method(template: Template, shrink: list[int]) -> sitk.ImageRegistrationMeth
     method.SetMetricAsCorrelation()
     method.SetMetricFixedMask(template.near)
     method.SetMetricSamplingStrategy(method.REGULAR)
-    method.SetMetricSamplingPercentage(SETTINGS.affine_share)
+    method.SetMetricSamplingPercentage(SETTINGS.affine_share, 1)  # the same voxels in every run
     method.SetInterpolator(sitk.sitkLinear)
     method.SetOptimizerScalesFromPhysicalShift()
     method.SetOptimizerAsRegularStepGradientDescent(1.0, 0.01, SETTINGS.affine_steps, 0.6)

@@ -37,7 +37,7 @@ class SpineLimits:
     # Correlation after the demons; vertebrae of patients B, D and L3 reach 0.7 to 0.9, a sacrum or a
     # vertebra that is not there 0.5 or less.
     least_correlation: float = 0.55
-    least_inside: float = 0.25  # share of a vertebra inside the scan; less is left out
+    least_inside: float = 0.5  # share of a vertebra inside the scan; less is left out
     whole_inside: float = 0.97  # less is said to be cut by the scan's end
     # Distance of neighbours, as a share of the atlas's in the patient's size.
     step_range: tuple[float, float] = (0.6, 1.6)
