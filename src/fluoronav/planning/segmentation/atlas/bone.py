@@ -28,6 +28,7 @@ class BoneSettings:
     shell_mm: tuple[float, float] = (2.0, 6.0)  # around the bone: what it is told apart from
     smooth_mm: float = 0.7  # of the evidence, against noise
     bin_hu: float = 20.0
+    rare: float = 1e-3  # share below which a bin of a histogram says nothing
     most_evidence: float = 3.0  # natural logarithm
     # Correlation of the registration above which HU are not asked, and below which they count fully.
     gate: tuple[float, float] = (0.96, 0.92)
@@ -118,11 +119,13 @@ def _evidence(hu: Float32, distance: Float32, spacing: NDArray) -> tuple[Float32
     counts = [np.bincount(bins[m], minlength=len(edges) - 1).astype(float) for m in ((distance < 0) & seen, shell)]
     if min(c.sum() for c in counts) < 50:
         return np.zeros_like(distance), 0.0
-    inside, around = (ndimage.gaussian_filter1d(c, 1.5) + 0.5 for c in counts)
-    inside, around = inside / inside.sum(), around / around.sum()
+    smooth = [ndimage.gaussian_filter1d(c, 1.5) for c in counts]
+    inside, around = (c / c.sum() + SETTINGS.rare for c in smooth)
     contrast = float(np.abs(inside - around).sum() / 2)
-    # Denser is never less likely to be bone.
-    ratio = np.maximum.accumulate(np.log(inside / around))
+    ratio = np.log(inside / around)
+    # HU below all that occur are no bone; then, denser is never less likely to be bone.
+    ratio[: int(np.flatnonzero(counts[0] + counts[1])[0])] = -SETTINGS.most_evidence
+    ratio = np.maximum.accumulate(ratio)
     ratio = np.clip(ratio, -SETTINGS.most_evidence, SETTINGS.most_evidence).astype(np.float32)
     return ndimage.gaussian_filter(ratio[bins], SETTINGS.smooth_mm / spacing), contrast
 
