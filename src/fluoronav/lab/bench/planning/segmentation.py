@@ -194,8 +194,8 @@ def table(result: dict[str, Any]) -> str:
             lines.append(f"  vertebrae: mean {np.mean(dice):.3f}, lowest {min(dice):.3f}")
     if long := result.get("long_scan"):
         lines.append(
-            f"scan of {' x '.join(map(str, long['voxels']))} voxels ({long['ct_mib']} MiB): peak {long['peak_mib']} MiB, "
-            f"{long['cpu_seconds']} s of CPU"
+            f"scan of {' x '.join(map(str, long['voxels']))} voxels ({long['ct_mib']} MiB): peak "
+            f"{long['peak_mib']} MiB, {long['cpu_seconds']} s of CPU"
         )
     return "\n".join(lines)
 

@@ -133,7 +133,7 @@ class AtlasEngine:
         chain = spine.chain(level, transform, progress)
         if not chain:
             raise SegmentationError(
-                f'{ct.path}: no vertebra fits the atlas well enough; give a click: --at "T12=x,y,z" (LPS mm), or '
+                f"{ct.path}: no vertebra fits the atlas well enough; give a click: --at T12=x,y,z (LPS mm), or "
                 "import a segmentation (--engine import)"
             )
         return _Found(places[best], chain, [p.score for p in places])
