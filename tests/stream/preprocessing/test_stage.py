@@ -6,7 +6,7 @@ import pytest
 
 from fluoronav.geometry import Camera
 from fluoronav.imaging.xray.field_edge import find_full_field_mask
-from fluoronav.imaging.xray.field_of_view import find_field_of_view
+from fluoronav.imaging.xray.field_of_view import dark_level, find_field_of_view
 from fluoronav.stream.frame import Budget, FrameRecord
 from fluoronav.stream.preprocessing.stage import AttenuationStage
 
@@ -257,3 +257,36 @@ def test_the_diaphragm_s_dome_below_bright_lungs_is_no_round_aperture(rng):
     beam *= np.where(np.abs(x - 63.5) < 60.5, 1, 0.02)
     field_mask = find_field_of_view((beam + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).field_mask
     assert field_mask[:, 8:-8].all() and not field_mask[:, :2].any()
+
+
+def test_blades_that_leak_do_not_raise_the_dark_level_above_the_patient(rng):
+    """Regression: with 1 % of leak the level came out above up to two thirds of the patient's pixels."""
+    y, x = np.mgrid[:128, :128] / 128 - 0.5
+    inside = np.hypot(x, y) < 0.45
+    patient = 900 + 6000 * np.exp(-3.0 * np.exp(-(x**2) / 0.01))
+    counts = np.where(inside, patient, 900 + 2500) + rng.normal(0, 5, x.shape)
+    field_mask = inside & (np.hypot(x, y) < 0.43)
+    dark = dark_level(counts.astype(np.float32), field_mask)
+    assert 0 < dark < counts[field_mask].min()
+
+
+def test_a_strip_along_the_border_that_no_edge_explains_is_not_seen(rng):
+    """Regression: a strip of less than nine pixels of 128 passed for an instrument that reaches the edge."""
+    y, x = np.mgrid[:128, :128] / 128 - 0.5
+    counts = np.where(np.hypot(x, y) < 0.49, 3000.0 + 2000 * x, 0.0)
+    counts[-26:-14] = 0
+    counts[-14:] = 0
+    counts[:, :6] = np.where(rng.random((128, 6)) < 0.9, 0.0, 8.0)
+    field_mask = find_field_of_view((counts + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).field_mask
+    assert not field_mask[:, :5].any()
+    assert field_mask[30:90, 20:100].all()
+
+
+def test_a_signal_without_a_logarithm_is_not_in_the_field_even_in_its_middle(rng):
+    """A piece of lead: what is left of the signal is noise."""
+    y, x = np.mgrid[:128, :128] / 128 - 0.5
+    counts = np.where(np.hypot(x, y) < 0.45, 4000.0, 0.0)
+    counts[50:70, 60:90] = 0
+    field_mask = find_field_of_view((counts + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).field_mask
+    assert field_mask[52:68, 62:88].mean() < 0.02
+    assert field_mask[52:68, 20:55].all()
