@@ -308,6 +308,8 @@ class FrameRecord:
         to the stage that made them and are overwritten with the next frame.
     field_mask : ndarray of bool, shape (128, 128)
         Field of view without its penumbra: inside the aperture and between the blades.
+    anatomy_mask : ndarray of bool, shape (128, 128)
+        `field_mask` without metal and without pixels that have no signal: what may be compared with the CT.
     full_field_mask : ndarray of bool, shape (512, 512)
         Field of view up to its edge: where an instrument can be visible.
     dark : float
@@ -342,6 +344,7 @@ class FrameRecord:
     corrected: NDArray[Any] = None  # type: ignore[assignment]  # `counts`, see below
     pyramid: dict[int, NDArray[np.float32]] = field(default_factory=dict[int, NDArray[np.float32]], metadata=_NEEDED)
     field_mask: NDArray[np.bool_] | None = field(default=None, metadata=_NEEDED)
+    anatomy_mask: NDArray[np.bool_] | None = field(default=None, metadata=_NEEDED)
     full_field_mask: NDArray[np.bool_] | None = field(default=None, metadata=_NEEDED)
     dark: float = 0.0
     status: Status = "no_model"

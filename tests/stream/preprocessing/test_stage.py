@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from fluoronav.geometry import Camera
+from fluoronav.imaging.xray.anatomy_mask import find_anatomy
 from fluoronav.imaging.xray.field_edge import find_full_field_mask
 from fluoronav.imaging.xray.field_of_view import dark_level, find_field_of_view
 from fluoronav.stream.frame import Budget, FrameRecord
@@ -282,11 +283,39 @@ def test_a_strip_along_the_border_that_no_edge_explains_is_not_seen(rng):
     assert field_mask[30:90, 20:100].all()
 
 
-def test_a_signal_without_a_logarithm_is_not_in_the_field_even_in_its_middle(rng):
-    """A piece of lead: what is left of the signal is noise."""
+def test_a_signal_without_a_logarithm_is_not_compared(rng):
+    """A plate of lead, too large for a screw: what is left of the signal is noise."""
     y, x = np.mgrid[:128, :128] / 128 - 0.5
     counts = np.where(np.hypot(x, y) < 0.45, 4000.0, 0.0)
-    counts[50:70, 60:90] = 0
-    field_mask = find_field_of_view((counts + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)).field_mask
-    assert field_mask[52:68, 62:88].mean() < 0.02
-    assert field_mask[52:68, 20:55].all()
+    counts[45:75, 55:95] = 0
+    counts = (counts + 900 + rng.normal(0, 4, x.shape)).astype(np.float32)
+    field = find_field_of_view(counts)
+    anatomy = find_anatomy(counts, dark_level(counts, field.field_mask), field.field_mask, field.median_signal)
+    assert field.field_mask[50:70, 60:90].all()
+    assert anatomy[50:70, 60:90].mean() < 0.02
+    assert anatomy[52:68, 20:50].all()
+
+
+def test_screws_and_rods_are_not_compared_and_bones_are(rng):
+    y, x = np.mgrid[:128, :128] / 128 - 0.5
+    bones = 0.5 * np.exp(-(x**2) / 0.01) * (1 + 0.3 * np.sin(40 * y))  # a spine with its discs
+    metal = np.zeros_like(x)
+    for column in (54, 74):
+        metal[20:110, column - 1 : column + 2] = 2.0
+        for row in (30, 64, 98):
+            metal[row - 3 : row + 4, column - 3 : column + 4] = 1.5
+    inside = np.hypot(x, y) < 0.49
+    counts = 900 + 20000 * np.exp(-1.0 - bones - metal) * inside + rng.normal(0, 20, x.shape)
+    field = find_field_of_view(counts.astype(np.float32))
+    args = dark_level(counts.astype(np.float32), field.field_mask), field.field_mask, field.median_signal
+    anatomy = find_anatomy(counts.astype(np.float32), *args)
+    assert not anatomy[metal > 0].any()
+    far = cv2.dilate(metal, np.ones((9, 9))) == 0
+    assert anatomy[far & (np.hypot(x, y) < 0.46)].all()
+
+
+def test_where_all_would_be_metal_nothing_is_masked(rng):
+    y, x = np.mgrid[:128, :128]
+    counts = np.where((x // 4 + y // 4) % 2 == 0, 8000.0, 2000.0) + rng.normal(0, 20, x.shape)
+    everything = np.ones(x.shape, bool)
+    assert find_anatomy(counts.astype(np.float32), 0.0, everything, 5000.0).all()

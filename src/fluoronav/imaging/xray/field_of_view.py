@@ -33,8 +33,6 @@ class FieldLimits:
     darkest_percent: float = 1.0  # of the field's pixels: the darkest of the patient
     most_dark: float = 1.05  # maximum dark level, of the darkest: lead in the field has the dark level itself
     leaking_dark: float = 0.5  # dark level where blades leak, of the same: it is unknown there
-    # Metal, and what a missed blade covers: the logarithm of such a signal is noise.
-    floor_fraction: float = 0.01  # maximum signal, of the median
     # Dark regions at the image's border that no edge explains. Inside the convex hull of the lit region they are limbs
     # or implants.
     dark_fraction: float = 0.04  # maximum signal, of the median
@@ -66,7 +64,7 @@ class FieldOfView:
     edges : tuple of Circle or Line
         In pixels (column, row) of that version.
     field_mask : ndarray of bool, its shape
-        Inside all edges, away from their penumbra, not `unexplained`, and with a signal that has a logarithm.
+        Inside all edges, away from their penumbra, and not `unexplained`.
     unexplained : ndarray of bool, the same shape
         Without signal at the image's border, and not explained by an edge.
     median_signal : float
@@ -105,9 +103,7 @@ def find_field_of_view(counts: Float32) -> FieldOfView:
     unexplained = is_dark & np.isin(region, border[border > 0])
     unexplained = _opened(unexplained)
     unexplained &= (unexplained.mean() >= FIELD.least_dark_area) & ~_deep_in_hull(lit)
-    field_mask = inside & ~unexplained
-    field_mask &= counts - np.float32(dark_level(counts, field_mask)) > FIELD.floor_fraction * median
-    return FieldOfView(tuple(edges), field_mask, unexplained, median)
+    return FieldOfView(tuple(edges), inside & ~unexplained, unexplained, median)
 
 
 def _opened(dark: Mask) -> Mask:
