@@ -340,7 +340,7 @@ class RegistrationStage:
         if self._poor_frames >= SETTINGS.lost_after_frames:
             self._lose(Event.GIVEN_UP)
             self._start_search(frame)
-            frame.status = self.status
+            frame.status, frame.status_reason = self.status, self._comparison.change or judging.POOR
             return
         self._machine.happens(Event.IMPLAUSIBLE)
         self._reason = self._comparison.change or judging.POOR
