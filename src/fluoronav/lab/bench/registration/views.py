@@ -31,12 +31,12 @@ def two_views(subject: Subject, model: RegistrationModel, frames: list[FrameReco
             continue
         views = []
         for k in (i, j):
-            T, field_mask = subject.T_camera_ct[k], frames[k].field_mask
-            assert field_mask is not None
+            T, anatomy_mask = subject.T_camera_ct[k], frames[k].anatomy_mask
+            assert anatomy_mask is not None
             counts = subject.counts(k, photons, 1).astype(np.float32)
             counts -= np.percentile(counts, 0.5)  # the dark level, as it is outside the aperture
             camera = replace(subject.camera, T_camera_world=T)
-            views.append(XrayView(camera, -np.log(np.maximum(counts, 1)), field_mask))
+            views.append(XrayView(camera, -np.log(np.maximum(counts, 1)), anatomy_mask))
         registration = OfflineRegistration(model.tissue.grid, model.bones.grid, views, segmented=False)
         start = next(starts(subject.T_camera_ct[i], registration.centre_ct, 2, 2, 2, i))
         found = registration.refine_near(start)
