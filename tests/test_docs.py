@@ -18,6 +18,7 @@ ENDINGS = "py|md|json|jsonl|yaml|yml|onnx|npz|js|css|html|sh|png|jpg|toml|nrrd"
 WRITTEN = {
     "SITE.yaml",
     "case.yaml",
+    "plan.yaml",
     "launch.yaml",
     "start.json",
     "pose.json",
@@ -27,7 +28,6 @@ WRITTEN = {
     "demo.png",
     "plan/NNNN.yaml",
     "provenance.jsonl",
-    "plan.yaml",
     "feedback.jsonl",
 }
 

@@ -38,7 +38,7 @@ def browser():
 def launch_file(folder: Path, stand_in: StandIn) -> Path:
     """The demo's launch file with the stand-in's endpoints."""
     launch = yaml.safe_load((ROOT / "launch" / "demo.yaml").read_text())
-    launch["endpoints"] |= stand_in.endpoints
+    launch["endpoints"] |= stand_in.endpoints | {"marks": f"ipc://{folder}/marks"}
     launch["audit"] = str(folder / "audit")
     launch["cases"] = {"another": str(folder / "another" / "case.yaml")}
     launch["camera"] = str(ROOT / "calibration" / "demo-carm.yaml")

@@ -108,7 +108,7 @@ def test_decisions_go_to_the_pipeline_and_into_the_trail(browser, display, tmp_p
     page.locator("#tool-trajectory").select_option("T5 right")
     for name in ("accept", "reject", "restart", "mode", "mark"):
         page.click(f"#tool-{name}")
-    display.until(page, "document.getElementById('age').textContent === 'Moment marked'")
+    display.until(page, "document.getElementById('refusal').textContent.includes('nobody hears marks')")
     asked = [a for a in display.stand_in.asked if a["op"] not in ("case.info", "status")]
     assert [(a["op"], a["args"]) for a in asked] == [
         ("plan.set", {"trajectories": ["T5 right"]}), ("registration.accept", {}), ("registration.reject", {}),

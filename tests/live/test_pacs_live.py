@@ -10,12 +10,15 @@ import pytest
 import SimpleITK as sitk
 import yaml
 
+from fluoronav.lab.bench.display import DisplayProcess
 from fluoronav.paths import embedded_case
 from tests.case.scans import slices
+from tests.display.conftest import browser  # noqa: F401
 from tests.live.conftest import SIZE, Pipeline
 from tests.pacs.conftest import NAME, PATIENT_ID, Orthanc, RunningNode, ct_series, free_port, send, until
 
 SPINE = embedded_case().parent
+ACCEPTED_OBJECTS = 2  # the image and the report of the one acceptance
 FRAMES_HEARD = 30  # overlays that must come while the archive is down: a second of the stream
 
 
@@ -142,6 +145,42 @@ def test_an_accepted_registration_and_a_mark_are_found_in_the_ct_s_study_as_draf
     assert {t["StudyInstanceUID"] for t in tags} == {theatre.series[0].StudyInstanceUID}
     assert all(t["SeriesDescription"].startswith("DRAFT") for t in tags)
     assert PATIENT_ID not in theatre.said() and NAME not in theatre.said()
+
+
+def test_a_press_on_the_displays_mark_button_makes_objects_and_the_page_says_so(theatre, browser):  # noqa: F811
+    had = len(theatre.results())
+    launch = yaml.safe_load(theatre.pipeline.path.read_text())
+    launch["endpoints"]["marks"] = yaml.safe_load(theatre.node.file.read_text())["live"]["marks"]
+    file = theatre.folder / "display.yaml"
+    file.write_text(yaml.safe_dump(launch))
+    display = DisplayProcess(file)
+    try:
+        page = browser.new_page()
+        page.on("dialog", lambda dialog: dialog.accept("Dr. Test"))
+        page.goto(display.control)
+        until(lambda: page.evaluate("fluoronav.stats.shownSeq !== null"))
+        page.click("#tool-mark")
+        until(lambda: "PACS side" in page.inner_text("#age"))
+        until(lambda: len(theatre.results()) == had + 4, what=theatre.said())
+        page.close()
+    finally:
+        display.close()
+
+
+def test_live_results_that_start_again_make_nothing_of_the_same_acceptance(theatre):
+    had = len(theatre.results())
+    theatre.live.kill()
+    theatre.live.wait()
+    theatre.start_live()
+    done = theatre.node.command("mark", theatre.node.file, "--note", "after the restart")
+    for _ in range(20):
+        if done.returncode == 0:
+            break
+        done = theatre.node.command("mark", theatre.node.file, "--note", "after the restart")
+    assert done.returncode == 0, done.stderr + theatre.said()
+    until(lambda: len(theatre.results()) == had + 4, what=theatre.said())
+    tags = theatre.orthanc.tags
+    assert len([t for t in tags if t["SeriesDescription"] == "DRAFT Accepted registration"]) == ACCEPTED_OBJECTS
 
 
 def test_while_the_archive_is_down_overlays_go_on_and_its_results_come_when_it_is_back(theatre):

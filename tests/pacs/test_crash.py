@@ -226,7 +226,6 @@ def test_a_disk_that_is_full_or_fails_is_said_to_the_sender_and_nothing_is_left(
     node = site.node.model_copy(update={"least_free_mb": 1})
     finder = Finder(database, arrivals, pseudonyms)
     receiver = Receiver(node, arrivals, OpenAssociations(), finder, database)
-    monkeypatch.setattr("tempfile.tempdir", None)
     receiver.start()
 
     def full(path):

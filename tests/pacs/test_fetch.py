@@ -7,8 +7,15 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 import yaml
+from pydicom import Dataset
 from pydicom.uid import generate_uid
-from tests.pacs.conftest import ACCESSION, NAME, PATIENT_ID, Orthanc, ct_series, send, until
+from pynetdicom import AE, evt
+from pynetdicom.sop_class import (
+    CTImageStorage,
+    StudyRootQueryRetrieveInformationModelFind,
+    StudyRootQueryRetrieveInformationModelMove,
+)
+from tests.pacs.conftest import ACCESSION, NAME, PATIENT_ID, Orthanc, ct_series, free_port, send, until
 
 from fluoronav.pacs.database import _SCHEMA, Database, DatabaseError
 from fluoronav.pacs.dicomweb_peer import DicomwebPeer
@@ -84,6 +91,80 @@ def test_without_dicomweb_the_ct_comes_by_c_move_to_our_own_title(make_node, mov
     assert done.returncode == 0, done.stderr + node.log.read_text()
     (fetched,) = json.loads(done.stdout)["series"]
     assert fetched["instances"] == len(series) and fetched["case"]
+
+
+class Mover:
+    """An archive that answers C-FIND for one series, and sends what it likes when it is asked to move that."""
+
+    def __init__(self, said, sent, node_port):
+        self.port, self._said, self._sent, self._node = free_port(), said, sent, node_port
+        ae = AE("MOVER")
+        ae.add_supported_context(StudyRootQueryRetrieveInformationModelFind)
+        ae.add_supported_context(StudyRootQueryRetrieveInformationModelMove)
+        ae.add_requested_context(CTImageStorage)
+        handlers = [(evt.EVT_C_FIND, self._find), (evt.EVT_C_MOVE, self._move)]
+        self._server = ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
+
+    @property
+    def dimse(self):
+        return {"host": "127.0.0.1", "port": self.port, "called": "MOVER", "insecure": True}
+
+    def _find(self, event):
+        first, found = self._said[0], Dataset()
+        for keyword in ("StudyInstanceUID", "PatientID", "PatientBirthDate", "SeriesInstanceUID", "Modality"):
+            setattr(found, keyword, first.get(keyword))
+        found.NumberOfSeriesRelatedInstances = len(self._said)
+        yield 0xFF00, found
+
+    def _move(self, event):
+        yield "127.0.0.1", self._node
+        yield len(self._sent)
+        for dataset in self._sent:
+            yield 0xFF00, dataset
+
+    def stop(self):
+        self._server.shutdown()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ({"PatientID": "OTHER-5150", "PatientName": "Andere^Anna"}, "images of another patient"),
+        ({"SeriesInstanceUID": "1.2.3.4.5.6"}, "images of another series"),
+        (
+            {"PatientID": "OTHER-5150", "SeriesInstanceUID": "1.2.3.4.5.6", "StudyInstanceUID": "1.2.3.4.5"},
+            "images of another patient",
+        ),
+    ],
+)
+def test_what_comes_by_c_move_is_of_the_patient_and_the_series_that_were_asked_for(make_node, wrong, said):
+    node = make_node(start=False)
+    asked = ct_series(count=6)
+    series = {"SeriesInstanceUID": asked[0].SeriesInstanceUID, **wrong}
+    mover = Mover(asked, ct_series(study=asked[0].StudyInstanceUID, count=6, **series), node.port)
+    changed(node, with_pacs(None, dimse=mover.dimse))
+    changed(node, lambda content: content["node"]["callers"].append("MOVER"))
+    node.start()
+    done = node.command("fetch", node.file, "--patient", PATIENT_ID)
+    mover.stop()
+    assert done.returncode == 1 and said in done.stderr, done.stderr + node.log.read_text()
+    status = node.status
+    assert not status["series"] and not status["cases"] and status["fetches"][0]["state"] == "refused"
+    assert any(said in what for what in status["refused"])
+    nobody_named(node, "OTHER-5150", "Andere")
+
+
+def test_what_a_peer_moves_that_we_asked_for_comes_in(make_node):
+    node = make_node(start=False)
+    asked = ct_series()
+    mover = Mover(asked, asked, node.port)
+    changed(node, with_pacs(None, dimse=mover.dimse))
+    changed(node, lambda content: content["node"]["callers"].append("MOVER"))
+    node.start()
+    done = node.command("fetch", node.file, "--patient", PATIENT_ID)
+    mover.stop()
+    assert done.returncode == 0, done.stderr + node.log.read_text()
+    assert len(node.status["cases"]) == 1
 
 
 def test_an_archive_that_does_not_know_our_title_is_told_of_with_what_to_do(make_node, orthanc):

@@ -1,23 +1,29 @@
 """HL7 v2 over MLLP by raw sockets: what is scheduled, what is merged, and what is answered to what."""
 
 import socket
+import ssl
 import time
 from contextlib import suppress
 from datetime import datetime, timedelta
 
 import pytest
+from pydicom import dcmread
 from pydicom.dataset import Dataset
-from tests.pacs.conftest import free_port, until
+from tests.pacs.certificates import Authority
+from tests.pacs.conftest import ct_series, free_port, until
 
 from fluoronav.pacs.database import Database
 from fluoronav.pacs.fetches import Fetches
 from fluoronav.pacs.identities import PATIENT, Identities, Identity, PatientRecord, module_of
 from fluoronav.pacs.mllp import Listener
+from fluoronav.pacs.outgoing import open_outbox
 from fluoronav.pacs.pseudonyms import Pseudonyms
+from fluoronav.pacs.reidentify import reidentify_waiting
 from fluoronav.pacs.schedule import Schedule
 from fluoronav.pacs.status import read_status, told
+from fluoronav.pacs.tls import client_context
 from fluoronav.site.init import init_site
-from fluoronav.site.site_file import Hl7, load_site
+from fluoronav.site.site_file import Hl7, Tls, load_site
 
 ID, NAME, BORN = "HL-880077", "Hlsieben^Hanna", "19610412"
 
@@ -214,6 +220,47 @@ def test_a_merge_takes_cases_and_schedule_to_the_record_that_goes_on(site):
     assert site.identities.survivor(old) == site.pseudonyms.patient("SITE", "NEW-3")
 
 
+def test_results_that_wait_when_records_are_merged_leave_under_the_id_that_goes_on_with_their_uids(site, tmp_path):
+    pseudonym, other = site.known("OLD-1"), site.known("OTHER-9", born="19000101")
+    outbox = open_outbox(site.site)
+    for k, patient in enumerate((pseudonym, pseudonym, other)):
+        d = ct_series(count=1, PatientID=patient, PatientName=patient)[0]
+        d.save_as(tmp_path / f"{k}.dcm", enforce_file_format=True)
+        outbox.add(tmp_path / f"{k}.dcm", "archive")
+    files = sorted((site.site.folder / "outbox").glob("*.dcm"))
+    before = {f: dcmread(f) for f in files}
+    assert sorted(d.PatientID for d in before.values()) == ["OLD-1", "OLD-1", "OTHER-9"]
+    # One of them was sent: the archive has it under the ID of its day.
+    sent = next(f for f in files if before[f].PatientID == "OLD-1")
+    site.database.rows("UPDATE outbox SET state = 'sent' WHERE file = ?", sent.name)
+    merge = (msh("ADT^A40^ADT_A39"), "EVN|A40", pid("NEW-2", name="Müller^Hanna"), "MRG|OLD-1^^^HOSP^MR")
+    assert site.says(*merge)[0] == "AA"
+    (again,) = [f for f in files if before[f].PatientID == "OLD-1" and f != sent]
+    after = dcmread(again)
+    assert (after.PatientID, str(after.PatientName)) == ("NEW-2", "Müller^Hanna")
+    for keyword in ("SOPInstanceUID", "SeriesInstanceUID", "StudyInstanceUID"):
+        assert after[keyword] == before[again][keyword]
+    assert after.PixelData == before[again].PixelData
+    untouched = [f for f in files if f != again]
+    assert [dcmread(f) for f in untouched] == [before[f] for f in untouched]
+    # What is put in again is the same, and is not put in twice.
+    assert not any(
+        outbox.add(tmp_path / f"{k}.dcm", "archive") for k in (0, 1, 2) if not _is(before[sent], tmp_path, k)
+    )
+    # A merge that was cut off before its results: the next start does the rest, once.
+    assert reidentify(site) == 0
+    before[again].save_as(again)
+    assert reidentify(site) == 1 and dcmread(again).PatientID == "NEW-2"
+
+
+def _is(dataset, folder, k):
+    return dcmread(folder / f"{k}.dcm").SOPInstanceUID == dataset.SOPInstanceUID
+
+
+def reidentify(site):
+    return reidentify_waiting(site.site.folder, site.site.issuer, site.database, site.pseudonyms, site.identities)
+
+
 def test_a_merge_of_two_patients_is_refused(site):
     old = site.known("OLD-1", born="19220202")
     code, _, text = site.says(msh("ADT^A40"), "EVN|A40", pid("NEW-2"), "MRG|OLD-1^^^HOSP")
@@ -322,3 +369,50 @@ def test_a_record_says_whether_another_can_be_the_same_patient():
     a = PatientRecord("1", "X", "A^B", "19600101", "F")
     assert not a.differs(PatientRecord("1", "X", "Other^Name", "", "F"))
     assert "sex" in a.differs(PatientRecord("1", "X", "A^B", "19600101", "M"))
+
+
+def test_over_tls_an_order_is_taken_from_who_shows_a_certificate_of_our_authority_alone(make, tmp_path):
+    hospital = Authority(tmp_path / "tls")
+    site = make(insecure=False, tls=Tls(**hospital.issue("node")), frame_timeout_s=2)
+    known = hospital.issue("his")
+    message = b"\x0b" + "\r".join(order(in_hours(20))).encode() + b"\r\x1c\r"
+
+    def answered(context):
+        """The acknowledgement code; None where the caller is refused."""
+        try:
+            with context.wrap_socket(site.call(), server_hostname="127.0.0.1") as secure:
+                secure.sendall(message)
+                return acknowledged(secure)[0]
+        except (ssl.SSLError, ConnectionError, AssertionError):
+            return None
+
+    stranger = Authority(tmp_path / "other", "stranger").issue("his")
+    old = client_context(Tls(**known))
+    old.minimum_version = old.maximum_version = ssl.TLSVersion.TLSv1_2
+    expired = client_context(Tls(**known))
+    files = hospital.issue("old", days=(-5, -1))
+    expired.load_cert_chain(files["certificate"], files["key"])
+    nameless = ssl.create_default_context(cafile=known["ca"])
+    unknown = client_context(Tls(**{**stranger, "ca": known["ca"]}))
+    assert [answered(c) for c in (old, expired, nameless, unknown)] == [None] * 4 and not site.scheduled
+    assert answered(client_context(Tls(**known))) == "AA" and len(site.scheduled) == 1
+    until(lambda: read_status(site.site)["refused"].get("HL7: TLS handshake failed", 0) >= 4, what="refusals")
+
+
+def test_over_tls_a_plain_or_silent_caller_gets_no_answer_and_holds_nobody_up(make, tmp_path):
+    hospital = Authority(tmp_path / "tls")
+    site = make(insecure=False, tls=Tls(**hospital.issue("node")), frame_timeout_s=1)
+    with site.call() as silent, site.call() as plain:
+        plain.sendall(b"\x0b" + "\r".join(order(in_hours(20))).encode() + b"\r\x1c\r")
+        context = client_context(Tls(**hospital.issue("his")))
+        with context.wrap_socket(site.call(), server_hostname="127.0.0.1") as secure:
+            secure.sendall(b"\x0b" + "\r".join(order(in_hours(20))).encode() + b"\r\x1c\r")
+            assert acknowledged(secure)[0] == "AA"
+        silent.settimeout(10)
+        with suppress(ConnectionError):
+            assert silent.recv(1) == b""
+        plain.settimeout(10)
+        with suppress(ConnectionError):
+            assert not plain.recv(100).startswith(b"\x0b")
+    until(lambda: "HL7: TLS handshake" in site.refused, what="refusals")
+    assert len(site.scheduled) == 1

@@ -2,6 +2,7 @@
 
 import io
 import threading
+from concurrent.futures import Future
 
 import msgpack
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import zmq
 from pydicom.uid import generate_uid
 from tests.dicom.objects.scene import errors_of
-from tests.pacs.conftest import ct_series
+from tests.pacs.conftest import ct_series, until
 
 from fluoronav.dicom.errors import DicomError
 from fluoronav.dicom.objects import source_of, write_object
@@ -56,6 +57,14 @@ def overlay(seq, **change):
     return [b"overlay/carm0", msgpack.packb(content)]
 
 
+def alert(state, name="a1", **change):
+    return [b"alert/carm0", msgpack.packb(ALERT | {"id": name, "state": state} | change)]
+
+
+def accepted_at(t):
+    return health(session={"accepted": bool(t), "accepted_t": t})
+
+
 def health(case=CASE, **more):
     return [b"health/carm0", msgpack.packb({"v": 1, "t": T, "case": case, "recording": "", "alerts": []} | more)]
 
@@ -64,6 +73,10 @@ def moment(seq=12, **change):
     header = FrameHeader(v=1, source="carm0", seq=seq, t_acq=T, rows=SIDE, cols=SIDE, dtype="u2", bits=16, **change)
     counts = np.frombuffer(frame(seq)[2], "<u2").reshape(SIDE, SIDE)
     return Moment(header, counts, OVERLAY)
+
+
+def event(kind="mark", of=None, alerts=()):
+    return Event(kind, CASE, T, of or moment(), tuple(alerts))
 
 
 def ct(**tags):
@@ -82,7 +95,7 @@ def as_bytes(dataset):
 
 def test_a_moment_is_image_graphics_twin_and_report_of_one_study_as_drafts():
     source = ct()
-    made = of_moment(source, moment(), "SITE", "mark", Mark("wire in place"))
+    made = of_moment(source, event(), "SITE", Mark("wire in place"))
     assert [d.Modality for d in made] == ["XA", "PR", "OT", "SR"]
     assert {d.StudyInstanceUID for d in made} == {source.study_uid}
     assert {d.PatientID for d in made} == {source.first.PatientID}
@@ -97,7 +110,7 @@ def test_a_moment_is_image_graphics_twin_and_report_of_one_study_as_drafts():
 
 
 def test_a_person_who_marks_and_accepts_makes_no_drafts():
-    made = of_moment(ct(), moment(), "SITE", "mark", Mark(accepted_by="Who^Ever"))
+    made = of_moment(ct(), event(), "SITE", Mark(accepted_by="Who^Ever"))
     assert not any("DRAFT" in d.SeriesDescription for d in made)
     assert made[-1].VerificationFlag == "VERIFIED"
 
@@ -106,10 +119,10 @@ def test_the_same_moment_made_again_later_is_the_same_bytes_and_is_put_in_once(t
     site = load_site(init_site(tmp_path / "site"))
     source = ct()
     results = Spool(site.folder / "live", outbox := open_outbox(site), Pseudonyms.load(site.key), site.results_to)
-    first = of_moment(source, moment(), "SITE", "mark")
+    first = of_moment(source, event(), "SITE")
     assert results.keep(first) == 4 and results.forward() == (4, [])
     monkeypatch.setattr("time.time", lambda: 2_000_000_000.0)
-    again = of_moment(source, moment(), "SITE", "mark")
+    again = of_moment(source, event(), "SITE")
     assert [as_bytes(d) for d in again] == [as_bytes(d) for d in first]
     assert results.keep(again) == 4 and results.forward() == (0, [])
     assert outbox.left() == 4 and not list((site.folder / "live").iterdir())
@@ -118,7 +131,7 @@ def test_the_same_moment_made_again_later_is_the_same_bytes_and_is_put_in_once(t
 def test_what_was_written_before_a_kill_is_put_in_after_it(tmp_path):
     site = load_site(init_site(tmp_path / "site"))
     outbox, pseudonyms = open_outbox(site), Pseudonyms.load(site.key)
-    Spool(site.folder / "live", outbox, pseudonyms, "archive").keep(of_moment(ct(), moment(), "SITE", "mark"))
+    Spool(site.folder / "live", outbox, pseudonyms, "archive").keep(of_moment(ct(), event(), "SITE"))
     (site.folder / "live" / "x.part").write_bytes(b"cut off")
     assert Spool(site.folder / "live", outbox, pseudonyms, "archive").forward() == (4, [])
     assert outbox.left() == 4 and not list((site.folder / "live").iterdir())
@@ -126,22 +139,22 @@ def test_what_was_written_before_a_kill_is_put_in_after_it(tmp_path):
 
 def test_an_overlay_that_draws_nothing_makes_no_presentation_state():
     empty = Moment(moment().header, moment().counts, OVERLAY | {"outlines": [], "instruments": []})
-    assert [d.Modality for d in of_moment(ct(), empty, "SITE", "mark")] == ["XA", "OT", "SR"]
+    assert [d.Modality for d in of_moment(ct(), event("mark", empty), "SITE")] == ["XA", "OT", "SR"]
 
 
 def test_where_the_c_arm_names_its_study_results_go_there_without_the_ct_s_dates_and_numbers():
     study = generate_uid()
-    made = of_moment(ct(), moment(study=study), "SITE", "accept")
+    made = of_moment(ct(), event("accept", moment(study=study)), "SITE")
     assert {d.StudyInstanceUID for d in made} == {study}
     assert {d.PatientID for d in made} == {ct().first.PatientID}
     assert not any(d.AccessionNumber or d.StudyDate for d in made)
     with pytest.raises(DicomError, match="is no UID"):
-        of_moment(ct(), moment(study="Doe, John"), "SITE", "accept")
+        of_moment(ct(), event("accept", moment(study="Doe, John")), "SITE")
 
 
 @pytest.mark.parametrize("study", [None, "1.2.840.99.1"])
 def test_dciodvfy_finds_no_error_in_what_a_live_case_leaves(tmp_path, study):
-    made = of_moment(ct(), moment(study=study), "SITE", "mark", Mark("note"))
+    made = of_moment(ct(), event("mark", moment(study=study)), "SITE", Mark("note"))
     made += of_end(ct(), Event("end", CASE, T, alerts=(ALERT,), registration=REGISTRATION), "SITE")
     for k, dataset in enumerate(made):
         write_object(dataset, tmp_path / f"{k}.dcm")
@@ -198,17 +211,74 @@ def test_frames_and_overlays_meet_in_either_order_and_a_restarted_grabber_s_do_n
     assert heard.moment.header.seq == 2
 
 
-def test_an_acceptance_is_said_once_and_again_only_after_it_was_taken_back():
+def show(heard, seq, registration=REGISTRATION):
+    heard.take(frame(seq), 0)
+    return kinds(heard.take(overlay(seq, registration=registration), 0))
+
+
+def test_an_acceptance_is_said_once_however_often_its_registration_is_lost_and_again_for_another():
     heard = Heard()
-    said = []
     not_yet = REGISTRATION | {"accepted": False}
     assert kinds(heard.take(health(), 0)) == ["begin"]
-    for seq, registration in enumerate(
-        [not_yet, REGISTRATION, REGISTRATION, None, REGISTRATION, not_yet, REGISTRATION]
-    ):
-        heard.take(frame(seq), 0)
-        said.append(kinds(heard.take(overlay(seq, registration=registration), 0)))
-    assert said == [[], ["accept"], [], [], [], [], ["accept"]]
+    assert show(heard, 1, not_yet) == [] and show(heard, 2) == []
+    (accepted,) = heard.take(accepted_at(T + 7), 0)
+    assert (accepted.kind, accepted.t, accepted.moment.header.seq) == ("accept", T + 7, 2)
+    assert heard.take(accepted_at(None), 0) == [] and show(heard, 3, not_yet) == [] and show(heard, 4, None) == []
+    # It is found again at the same place: the same acceptance.
+    assert heard.take(accepted_at(T + 7), 0) == [] and show(heard, 5) == []
+    assert heard.take(accepted_at(T + 9), 0) != []
+
+
+def test_a_start_while_a_registration_is_accepted_is_no_other_acceptance():
+    heard = Heard((CASE, T + 7))
+    heard.take(accepted_at(T + 7), 0)
+    assert show(heard, 1) == [] and heard.accepted == (CASE, T + 7)
+    # One that was accepted while nobody listened is made now, with the first frame that shows it.
+    later = Heard((CASE, T + 6))
+    later.take(accepted_at(T + 7), 0)
+    assert show(later, 1) == ["accept"] and later.accepted == (CASE, T + 7)
+    other_case = Heard(("PQ@00", T + 7))
+    other_case.take(accepted_at(T + 7), 0)
+    assert show(other_case, 1) == ["accept"]
+
+
+def test_a_mark_tells_of_the_alerts_that_are_open_and_of_those_since_the_mark_before():
+    heard = Heard()
+    heard.take(health(), 0)
+    for parts in (alert("raised"), alert("cleared"), alert("raised", "a2")):
+        heard.take(parts, 0)
+    show(heard, 1)
+
+    def told(mark):
+        return [(a["id"], a["state"]) for a in mark.alerts]
+
+    first = heard.mark()
+    assert told(first) == [("a1", "raised"), ("a1", "cleared"), ("a2", "raised")]
+    # The same moment marked again is the same report.
+    assert heard.mark(1).alerts == first.alerts
+    show(heard, 2)
+    assert told(heard.mark()) == [("a2", "raised")]
+    heard.take(alert("cleared", "a2"), 0)
+    show(heard, 3)
+    assert told(heard.mark()) == [("a2", "raised"), ("a2", "cleared")]
+    show(heard, 4)
+    assert told(heard.mark()) == []
+    report = of_moment(ct(), first, "SITE")[-1].to_json()
+    assert "kwire near aorta (cleared)" in report and "kwire near aorta (open at this moment)" in report
+
+
+def test_a_mark_is_of_the_frame_that_the_person_saw_or_of_the_newest_once_that_has_gone():
+    heard = Heard()
+    assert heard.mark() is None
+    heard.take(health(), 0)
+    for seq in range(1, 41):
+        show(heard, seq)
+    assert [heard.mark(seq).moment.header.seq for seq in (38, 39, 1, None)] == [38, 39, 40, 40]
+    heard.mark(38)
+    for seq in range(41, 90):
+        show(heard, seq)
+    # A note that follows a mark is of the frame that was marked.
+    assert heard.mark(38).moment.header.seq == 38
 
 
 def test_another_case_ends_the_one_before_and_nothing_of_it_is_left():
@@ -290,6 +360,32 @@ def test_a_mark_without_a_stream_and_a_mark_without_an_answer_say_so(tmp_path):
         ask(endpoint, Mark("a note"), 10)
     ended.set()
     thread.join()
+    marks.close()
+    context.term()
+
+
+def test_marks_of_several_at_once_are_each_answered_when_made_or_when_their_time_is_up(tmp_path):
+    endpoint, context, never, later = f"ipc://{tmp_path}/marks", zmq.Context(), Future(), Future()
+    marks = Marks(context, endpoint)
+    asking = [context.socket(zmq.REQ) for _ in range(3)]
+    for k, socket in enumerate(asking):
+        socket.connect(endpoint)
+        socket.send(msgpack.packb({"v": 1, "note": str(k), "wait_s": 0.01 if k == 0 else 60}))
+    done = {"0": never, "1": later, "2": later}
+    left = []
+
+    def take(asked):
+        left.append(asked.note)
+        return moment(), done[asked.note]
+
+    until(lambda: marks.serve(take) or len(left) == 3)
+    until(lambda: marks.serve(take) or asking[0].poll(0))
+    assert msgpack.unpackb(asking[0].recv())["objects"] == 0 and not asking[1].poll(0)
+    later.set_result(4)
+    marks.serve(take)
+    assert [msgpack.unpackb(socket.recv())["objects"] for socket in asking[1:]] == [4, 4]
+    for socket in asking:
+        socket.close()
     marks.close()
     context.term()
 

@@ -65,6 +65,31 @@ def test_where_dicomweb_gives_no_answer_it_goes_by_c_store(outbox, orthanc, tmp_
     assert len(orthanc.get("/instances")) == 2
 
 
+def test_results_and_arrivals_go_on_while_the_archive_is_down_and_all_is_there_once_it_is_back(
+    make_node, orthanc, tmp_path
+):
+    def change(content):
+        content["peers"]["pacs"] = {"dicomweb": orthanc.web, "timeout_s": 2}
+
+    node = make_node(change)
+    node.command("send", save(ct_series(count=2), tmp_path / "before"), "--to", "pacs", "--site", node.file)
+    until(lambda: node.status["sent"] == 2, what=node.log.read_text())
+    orthanc.stop()
+    for k in range(3):
+        node.command("send", save(ct_series(count=2), tmp_path / str(k)), "--to", "pacs", "--site", node.file)
+    assert set(send(node.port, ct_series())) == {0}
+    assert len(list((node.case() / "ct").iterdir())) == 26
+    until(lambda: all(o["attempts"] >= 2 for o in node.status["outbox"]), what="attempts")
+    # The longest wait may be minutes; none of it is waited for once the archive answers.
+    with open_outbox(node.site)._database.transaction() as sql:
+        sql.execute("UPDATE outbox SET next_ns = next_ns + 200 * 1000000000 WHERE state = 'waiting' AND id > 3")
+    orthanc.start()
+    until(lambda: node.status["sent"] == 8, what=node.log.read_text())
+    assert len(orthanc.get("/instances")) == 8 and not node.status["outbox"] and not node.status["aside"]
+    times = [c for c in orthanc.get("/changes?limit=1000")["Changes"] if c["ChangeType"] == "NewInstance"]
+    assert len(times) == 8
+
+
 def test_while_the_archive_is_down_it_waits_with_a_reason_and_goes_when_it_is_back(make_node, orthanc, tmp_path):
     def change(content):
         content["peers"]["pacs"] = {"dicomweb": orthanc.web, "timeout_s": 2}

@@ -69,3 +69,26 @@ def test_the_hash_of_a_volume_knows_its_voxels_its_place_and_its_type(change):
     else:
         image = sitk.Cast(image, sitk.sitkUInt16)
     assert volume_hash(image) != volume_hash(label_map())
+
+
+def test_a_branch_leaves_the_main_line_as_it_is(tmp_path):
+    revisions = Revisions(tmp_path)
+    added(revisions, 0)
+    second = added(revisions, 1)
+    branch = revisions.add(label_map(35), (T8,), author="ben", ct_hash="0" * 64, parent=1, branch="ben")
+    assert branch.number == 3 and revisions.newest() == second and revisions.newest("ben") == branch
+    with pytest.raises(Conflict):
+        revisions.add(label_map(34), (T8,), author="ben", ct_hash="0" * 64, parent=1, branch="ben")
+    assert added(revisions, 2).number == 4
+
+
+def test_what_is_said_anew_of_a_revision_has_its_voxels_and_leaves_it_as_it_was(tmp_path):
+    from dataclasses import replace
+
+    revisions = Revisions(tmp_path)
+    first = added(revisions, 0)
+    approved = replace(T8, state="approved", judged_by="ada", judged_at="2026-01-01T12:00:00+00:00")
+    second = revisions.restated(1, (approved,), "ada", "approved")
+    assert (second.number, second.parent, second.labels_hash) == (2, 1, first.labels_hash)
+    assert revisions.read(1) == first and revisions.read(2).structures == (approved,)
+    assert revisions.labels_path(2).read_bytes() == revisions.labels_path(1).read_bytes()

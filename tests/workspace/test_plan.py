@@ -230,7 +230,7 @@ def test_a_job_is_cancelled_and_one_that_fails_says_why(server, case):
     job = page.http.post(f"{page.at}/jobs", json={"kind": "check"}).json()["job"]
     ended = done(page, job)
     assert ended["state"] == "failed" and "plan.yaml" in ended["error"] and str(server.root) not in ended["error"]
-    assert page.http.get(f"{page.at}/jobs/{job}/files/../../case.yaml").status_code == 404
+    assert page.http.get(f"{page.at}/jobs/{job}/files/..%2f..%2fcase.yaml").status_code == 404
 
 
 def test_a_page_that_is_loaded_again_is_told_of_work_that_goes_on(server, case):

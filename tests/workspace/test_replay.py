@@ -41,6 +41,9 @@ class Folder:
     def __init__(self, path):
         self.path, self.revisions = path, Revisions(path)
         self.maps = {}
+        (path / "case.yaml").write_text(
+            '{"name": "A", "ct": "ct", "prior": {"isocentre_ct": [0, 0, 0], "source_to_isocentre_mm": 620}}'
+        )
         labels = start_map()
         structures = tuple(
             SegmentedStructure(f"s{k}", k, "atlas", 1.0, n, 0.0) for k, n in voxel_counts(labels).items()
@@ -182,6 +185,15 @@ def test_a_save_of_which_only_the_revision_was_written_is_ended_when_the_session
     assert (session.base.number, session.unsaved, session.state()["undo"]) == (saved.number, 0, 1)
     assert (tmp_path / "labels.nii.gz").read_bytes() == folder.revisions.labels_path(saved.number).read_bytes()
     assert folder.revisions.numbers() == [1, 2]
+
+
+def test_a_case_file_that_cannot_be_read_does_not_stand_in_the_way_of_a_save(tmp_path):
+    folder = Folder(tmp_path)
+    session = folder.session()
+    (tmp_path / "case.yaml").write_text("{")
+    session.step(runs_to(session.labels, {1, 2, 3}, T9), "brush")
+    assert folder.saver.save(session, "ada").revision.number == 2 and session.base.number == 2
+    session.close()
 
 
 def test_a_journal_that_is_damaged_in_its_middle_is_refused_and_can_be_left(tmp_path):

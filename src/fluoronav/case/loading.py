@@ -12,16 +12,17 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from fluoronav.case.ct import checked_ct
 from fluoronav.case.distance import DistanceField, distance_field, sample_distances
 from fluoronav.case.file import CaseFile, PriorPose, Trajectory, read_case_file
 from fluoronav.case.intensity import to_hounsfield
 from fluoronav.case.label_checks import check_labels
 from fluoronav.case.no_go import NoGo
 from fluoronav.case.place_checks import check_places
-from fluoronav.case.plausible import check_bone_volume, check_hounsfield, check_size_of_patient
+from fluoronav.case.plausible import check_bone_volume
 from fluoronav.case.schema import CaseError
 from fluoronav.case.tool import Tool
-from fluoronav.case.volume import CtUnits, Volume, read_volume
+from fluoronav.case.volume import Volume, read_volume
 from fluoronav.paths import cache_folder, embedded_case
 
 log = logging.getLogger(__name__)
@@ -128,10 +129,10 @@ def load_case(path: str | Path, cache: Path | None = None, progress: Callable[[s
     cache = cache or cache_folder("distance")
 
     progress(f"reading {file.ct}")
-    ct, warnings = _checked_ct(read_volume(folder / file.ct, file.ct_series), file.units)
+    ct, warnings = checked_ct(read_volume(folder / file.ct, file.ct_series), file.units)
     surroundings = None
     if file.surroundings is not None:
-        surroundings, unusual = _checked_ct(read_volume(folder / file.surroundings), file.units)
+        surroundings, unusual = checked_ct(read_volume(folder / file.surroundings), file.units)
         warnings += unusual
     warnings += check_places(file, ct, surroundings, path)
 
@@ -181,15 +182,6 @@ def _case_file(path: Path) -> Path:
         f"{path}: {what}; write a case.yaml that names the CT (a DICOM folder, DICOMDIR or file) as `ct`. `fluoronav "
         f"dicom show {path}` says what DICOM there is, and which `ct_series`"
     )
-
-
-def _checked_ct(volume: Volume, units: CtUnits | None) -> tuple[Volume, list[str]]:
-    """A CT in HU, and what is unusual about it. Undeclared units are HU: to navigate on, none are inferred."""
-    if units is not None:
-        volume = to_hounsfield(volume, units, "units:").volume
-    unusual = check_hounsfield(volume)
-    check_size_of_patient(volume)
-    return volume, [*volume.warnings, *unusual]
 
 
 def _digest(file: CaseFile, volumes: Sequence[Volume | None]) -> str:

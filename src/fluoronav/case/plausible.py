@@ -80,7 +80,7 @@ def check_size_of_patient(volume: Volume) -> None:
 def check_hounsfield(volume: Volume) -> list[str]:
     """Raises :class:`CaseError` where a CT's values are not HU; returns what is unusual about them."""
     path, values = volume.path, volume.sampled(LIMITS.looked_at)
-    low, high = float(volume.voxels.min()), float(volume.voxels.max())
+    low, high = volume.extremes()
     if not high > LIMITS.all_air_hu:
         raise CaseError(
             f"{path}: is all air: no voxel is above {LIMITS.all_air_hu:g} HU (is the rescale intercept right?)"

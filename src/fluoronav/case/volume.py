@@ -56,9 +56,14 @@ class Volume:
 
     def sampled(self, most: int) -> NDArray[np.float32]:
         """The values of about `most` evenly spaced voxels; all of them where there are fewer."""
-        voxels = self.voxels.reshape(-1)
+        voxels = sitk.GetArrayViewFromImage(self.image).reshape(-1)
         # A step that divides the row length would examine the same columns in each row; an odd step seldom does.
         return voxels[:: max(voxels.size // most, 1) | 1].astype(np.float32)
+
+    def extremes(self) -> tuple[float, float]:
+        """The lowest and the highest value; without a copy of the voxels."""
+        voxels = sitk.GetArrayViewFromImage(self.image)
+        return float(voxels.min()), float(voxels.max())
 
     def corners_ct(self) -> NDArray[np.float64]:
         """The eight outermost voxel centres, LPS mm, shape (8, 3)."""

@@ -43,7 +43,7 @@ def add_verb(
     """
     parser = verbs.add_parser(
         name,
-        help=text,
+        help=text.replace("%", "%%"),
         description=textwrap.fill(text[0].upper() + text[1:] + ".", _HELP_WIDTH),
         epilog=_examples(examples),
         formatter_class=HelpFormatter,
@@ -56,7 +56,7 @@ def add_family(verbs: argparse._SubParsersAction, name: str, text: str, *example
     """Adds a name under which several verbs stand, such as `bench`; returns their subparsers."""
     parser = verbs.add_parser(
         name,
-        help=text,
+        help=text.replace("%", "%%"),
         description=text[0].upper() + text[1:] + ".",
         epilog=_examples(examples),
         formatter_class=HelpFormatter,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from fluoronav.cli.arguments import add_json, add_launch, add_verb, count
+from fluoronav.cli.arguments import add_json, add_launch, add_verb, count, positive
 from fluoronav.cli.reporting import missing_extra, report, say
 
 # Those of fluoronav.lab.bench.pacs.bench, which needs the extra `pacs`.
-_PARTS = ("receive", "objects", "crash", "stream")
+_PARTS = ("receive", "objects", "crash", "outage", "stream")
 
 
 def add_verbs(verbs: argparse._SubParsersAction) -> None:
@@ -16,15 +16,19 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
         verbs,
         "pacs",
         "measure the PACS node beside a real archive (Orthanc): time to take a series and to its first results, s; "
-        "time to write segmentations, s; memory, MB; what ten crashes lose; and what it costs the live stream, "
-        "ms (takes about ten minutes)",
+        "time to write segmentations, s; memory, MB; what ten crashes lose, and an archive that is down; and what it "
+        "costs the live stream, ms (takes about twenty minutes)",
         _pacs,
         "fluoronav bench pacs --json out/pacs.json",
         "fluoronav bench pacs --only receive objects",
+        "fluoronav bench pacs --only outage --minutes 10",
         "fluoronav bench pacs --only stream --frames 900 --pairs 3",
     )
     pacs.add_argument("--only", nargs="+", choices=_PARTS, default=list(_PARTS), help="measure these parts only")
     pacs.add_argument("--runs", type=count, default=3, help="series that are sent and timed, after one to warm up")
+    pacs.add_argument(
+        "--minutes", type=positive, default=10.0, metavar="MIN", help="for which the archive is down in `outage`"
+    )
     add_launch(pacs)
     pacs.add_argument("--stages", nargs="+", metavar="STAGE", help="stages to run instead of the launch file's")
     pacs.add_argument("--frames", type=count, default=900, help="frames of one run of the live stream, at 30 a second")
@@ -42,7 +46,8 @@ def _pacs(options: argparse.Namespace) -> int:
         from fluoronav.lab.bench.pacs.bench import bench_pacs, table
     except ImportError as error:
         raise missing_extra("pacs", error) from error
-    result = bench_pacs(options.only, launch, max(options.runs, 1), options.frames, max(options.pairs, 1), say)
+    runs, pairs = max(options.runs, 1), max(options.pairs, 1)
+    result = bench_pacs(options.only, launch, runs, options.frames, pairs, options.minutes, say)
     report(table(result), result, options.json)
     print(f"written: {options.json}")
     return 1 if result["lost"] or result["doubled"] else 0

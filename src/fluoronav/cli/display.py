@@ -52,7 +52,7 @@ def _display(options: argparse.Namespace) -> None:
     server = DisplayServer(
         Hub(launch.endpoints.out, launch.endpoints.frames), launch.endpoints.requests, Camera.load(launch.camera),
         lambda name: load_case(launch.cases.get(name, launch.case)), AuditTrail(launch.audit_folder, "display"),
-        allowed_hosts=options.allowed_host,
+        allowed_hosts=options.allowed_host, marks=launch.endpoints.marks,
     )  # fmt: skip
 
     def started(port: int) -> None:

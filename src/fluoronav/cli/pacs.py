@@ -167,4 +167,4 @@ def _status(options: argparse.Namespace) -> int:
     else:
         write_json(status, options.json)
     refused = any(o["state"] == "refused" for o in status["outbox"])
-    return 0 if status["node"]["running"] and not refused else 1
+    return 0 if status["node"]["running"] and not refused and not status["live"]["refused"] else 1

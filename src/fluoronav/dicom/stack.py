@@ -52,7 +52,8 @@ class Stack:
 
     def image(self) -> sitk.Image:
         """The volume, float32: HU of a CT, intensities of MR. Reads the pixels."""
-        image = sitk.GetImageFromArray(_values(self.slices, self.grid.size[1::-1]))
+        image = sitk.Image(list(self.grid.size), sitk.sitkFloat32)
+        _fill(image, self.slices)
         image.SetSpacing(self.grid.spacing_mm.tolist())
         image.SetOrigin(self.grid.origin_ct.tolist())
         image.SetDirection(self.grid.direction.ravel().tolist())
@@ -166,9 +167,10 @@ def _step(positions: NDArray[np.float64], normal: NDArray[np.float64], folder: P
     return step
 
 
-def _values(slices: list[Slice], shape: tuple[int, ...]) -> NDArray[np.float32]:
-    """The slices' rescaled pixels, shape (n, rows, columns); a file is read once, and one at a time."""
-    voxels = np.empty((len(slices), *shape), np.float32)
+def _fill(image: sitk.Image, slices: list[Slice]) -> None:
+    """Puts the slices' rescaled pixels into an image, one after another: no second copy of the volume is held."""
+    shape = image.GetSize()[1::-1]
+    plane = np.empty(shape, np.float32)
     of_file: dict[Path, list[int]] = defaultdict(list)
     for k, s in enumerate(slices):
         of_file[s.file.path].append(k)
@@ -179,6 +181,6 @@ def _values(slices: list[Slice], shape: tuple[int, ...]) -> NDArray[np.float32]:
             pixels = frame_pixels(dataset, s.frame, path)
             if pixels.shape != shape:
                 raise DicomError(f"{path}: has {pixels.shape} pixels, its header says {shape}")
-            np.multiply(pixels, np.float32(s.slope), out=voxels[k], casting="unsafe")
-            voxels[k] += np.float32(s.intercept)
-    return voxels
+            np.multiply(pixels, np.float32(s.slope), out=plane, casting="unsafe")
+            plane += np.float32(s.intercept)
+            image[:, :, k] = sitk.GetImageFromArray(plane)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgpack
+import msgspec
 import zmq
 import zmq.asyncio
 
@@ -16,10 +17,12 @@ from fluoronav.display.hub import Hub
 from fluoronav.display.viewer import Viewer, packed
 from fluoronav.site.audit import AuditError, AuditTrail, Rate
 from fluoronav.wire import make_request
+from fluoronav.wire.marks import MarkReply, MarkRequest
 
 log = logging.getLogger("fluoronav")
 
-# What a viewer may ask, by role; `watch` only looks. All go on to the pipeline, but `moment.mark`, which is noted here.
+# What a viewer may ask, by role; `watch` only looks. All go on to the pipeline, but `moment.mark`, which is noted here
+# and told to who hears marks.
 ROLES: dict[str, frozenset[str]] = {
     "watch": frozenset({"status", "case.info"}),
     "control": frozenset(
@@ -35,10 +38,14 @@ class RequestLimits:
     """Times and numbers of requests; all are chosen."""
 
     reply_s: float = 2.0  # the pipeline answers within this
+    mark_s: float = 0.9  # a mark's results are made within this, or said to be on their way
+    heard_s: float = 1.2  # who hears marks answers within this: the page says so within 1.5 s
     max_waiting: int = 16  # requests of one screen; more are refused
     forbidden_logged: int = 8  # refusals for want of the key that are logged
     forbidden_window_s: float = 10.0  # in so long
     max_name_chars: int = 64  # of a request's id, operation and user
+    max_note_chars: int = 200  # of what a person says of a moment
+    max_why_chars: int = 400  # of the reason why a mark is not kept
 
 
 LIMITS = RequestLimits()
@@ -68,10 +75,12 @@ class ScreenRequests:
         Of the pipeline's requests.
     trail : AuditTrail
         Takes marked moments, and requests that were refused for want of the key.
+    marks : str
+        Endpoint of who hears marks.
     """
 
-    def __init__(self, hub: Hub, endpoint: str, trail: AuditTrail) -> None:
-        self._hub, self._endpoint, self._trail = hub, endpoint, trail
+    def __init__(self, hub: Hub, endpoint: str, trail: AuditTrail, marks: str) -> None:
+        self._hub, self._endpoint, self._trail, self._marks = hub, endpoint, trail, marks
         self._forbidden_logged = Rate(LIMITS.forbidden_logged, LIMITS.forbidden_window_s)
 
     async def answer(self, viewer: Viewer, waiting: Waiting) -> None:
@@ -94,8 +103,8 @@ class ScreenRequests:
             return await self._forbid(asked, role)
         if asked.op == "moment.mark":
             now = {"case": self._hub.health.get("case"), "mode": self._hub.health.get("mode")}
-            done = {"id": asked.id, "ok": True, "result": {}, "error": None}
-            return await self._note(asked.id, {"event": "marked", **event, **now}) or done
+            noted = await self._note(asked.id, {"event": "marked", **event, **now})
+            return noted or {"id": asked.id, "ok": True, "result": await self._mark(asked), "error": None}
         # Screens number their requests by themselves: two of them may send the same number.
         return await self._pass_on(make_request(asked.op, asked.args, asked.user)) | {"id": asked.id}
 
@@ -114,6 +123,29 @@ class ScreenRequests:
         except AuditError as error:
             return refusal(asked_id, "storage", str(error))
         return None
+
+    async def _mark(self, asked: ScreenRequest) -> dict[str, Any]:
+        """Tells who hears marks; `heard`, and how many `objects` are made or `why` none will be."""
+        seq = asked.args.get("seq")
+        mark = MarkRequest(
+            seq=seq if isinstance(seq, int) else None,
+            note=str(asked.args.get("text") or "")[: LIMITS.max_note_chars],
+            wait_s=LIMITS.mark_s,
+        )
+        socket = zmq.asyncio.Context.instance().socket(zmq.REQ)
+        socket.setsockopt(zmq.LINGER, 0)
+        try:
+            socket.connect(self._marks)
+            await socket.send(msgspec.msgpack.encode(mark))
+            answer = await asyncio.wait_for(socket.recv(), LIMITS.heard_s)
+            reply = msgspec.msgpack.decode(answer, type=MarkReply)
+        except TimeoutError:
+            return {"heard": False}
+        except (msgspec.MsgspecError, zmq.ZMQError) as error:
+            return {"heard": True, "objects": 0, "why": f"the answer cannot be read ({type(error).__name__})"}
+        finally:
+            socket.close()
+        return {"heard": True, "objects": reply.objects, "why": reply.error[: LIMITS.max_why_chars], "seq": reply.seq}
 
     async def _pass_on(self, request: dict[str, Any]) -> dict[str, Any]:
         socket = zmq.asyncio.Context.instance().socket(zmq.DEALER)

@@ -33,6 +33,7 @@ from fluoronav.display.screen_requests import ScreenRequests, Waiting, put
 from fluoronav.display.viewer import DisplayPicture, Viewer, packed
 from fluoronav.geometry import Camera
 from fluoronav.site.audit import AuditTrail
+from fluoronav.wire import DEFAULT_ENDPOINTS
 from fluoronav.wire.messages import PROTOCOL_VERSION
 
 log = logging.getLogger("fluoronav")
@@ -79,17 +80,19 @@ class DisplayServer:
         Key of screens that control; drawn at random by default.
     allowed_hosts : collection of str
         Host names of the display, besides addresses and ``localhost``.
+    marks : str
+        Endpoint of who hears marked moments.
     """
 
     def __init__(
         self, hub: Hub, requests: str, camera: Camera, load_case: Callable[[str], Case], trail: AuditTrail,
-        control_key: str | None = None, allowed_hosts: Collection[str] = (),
+        control_key: str | None = None, allowed_hosts: Collection[str] = (), marks: str = DEFAULT_ENDPOINTS["marks"],
     ) -> None:  # fmt: skip
         self.hub = hub
         self._camera = camera_head(camera)
         self._load_case = load_case
         self._case: tuple[str, asyncio.Task[dict[str, bytes]]] | None = None
-        self._requests = ScreenRequests(hub, requests, trail)
+        self._requests = ScreenRequests(hub, requests, trail, marks)
         self.control_key = control_key or secrets.token_urlsafe(12)
         self._admission = Admission(allowed_hosts)
         self._closing: set[asyncio.Task[bool]] = set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import time
@@ -123,6 +124,25 @@ class Arrivals:
             (to.value, evidence, reason, series),
         )
         return to
+
+    def with_text(self, series: str) -> list[str]:
+        """The keys of a series' instances into whose pixels text may be burned."""
+        rows = self._database.rows("SELECT key, place FROM instances WHERE series = ? ORDER BY key", series)
+        return [r["key"] for r in rows if json.loads(r["place"]).get("t")]
+
+    def set_aside(self, series: str, instance: str, reason: str) -> bool:
+        """Moves an instance to ``aside/``, so that it does not become part of a case; False if that was done."""
+        path = self.file(series, instance)
+        target = self.aside / f"{instance.replace('/', '-')}.dcm"
+        with self._database.transaction() as sql:
+            sql.execute(
+                "INSERT INTO aside VALUES (?, ?, ?, ?) ON CONFLICT DO NOTHING",
+                (target.name, instance, reason, time.time_ns()),
+            )
+            if not path.exists():
+                return False
+            moved(path, target)
+        return True
 
     def expects(self, series: str, number: int) -> None:
         """Notes how many instances an archive counts."""

@@ -5,13 +5,20 @@ from __future__ import annotations
 import threading
 import time
 from collections import defaultdict
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 
 
 class OpenAssociations:
-    """Only events of series: a series is never known by its association."""
+    """Only events of series: a series is never known by its association.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    on_release : callable
+        Called when an association was released.
+    """
+
+    def __init__(self, on_release: Callable[[], None] = lambda: None) -> None:
+        self._on_release = on_release
         self._lock = threading.Lock()
         self._open: dict[Hashable, set[str]] = defaultdict(set)
         self._ended_s: dict[str, float] = {}
@@ -33,6 +40,7 @@ class OpenAssociations:
             ended = self._open.pop(association, set())
             for series in ended - set().union(*self._open.values()):
                 self._ended_s[series] = time.monotonic()
+        self._on_release()
 
     def closed(self, association: Hashable) -> bool:
         """The connection is gone; returns False if that was an association with instances that was not released."""

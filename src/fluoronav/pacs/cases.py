@@ -61,25 +61,49 @@ class CaseStore:
             return self._unusable(key, "there is no PatientID: whose it is cannot be told")
         if len(patients) > 1:
             return self._unusable(key, f"its instances are of {len(patients)} patients")
-        place = self._place(series, workflow, patients[0])
-        if place is None:
+        texts = self._without_text(key)
+        if texts is None:
+            return None
+        job = self._job(series, patients[0], series["evidence"], texts)
+        if job is None:
             return self._unusable(key, "there is no case of this patient to compare with: send the planning CT first")
-        name, target = place
-        files = self._arrivals.files(key)
-        if not files and (target / "ct").is_dir():
+        if not job.files and job.before is not None:
             # They came while the case was made, and are in it.
             self._done(key, "")
             return None
-        flag = "nobody said that this series had ended: it went quiet" if series["evidence"] == _FLAGGED else ""
+        return job
+
+    def job_ahead(self, series: Row) -> Job | None:
+        """What :meth:`job` will say if the series turns out to be complete as it is; notes nothing.
+
+        None where something speaks against a case, which is for :meth:`job` to say.
+        """
+        patients = self._arrivals.patients(series["key"])
+        workflow = series["key"].partition("/")[0]
+        if workflow == "archive" or series["kind"] not in _VOLUMES or len(patients) != 1 or "" in patients:
+            return None
+        if self._arrivals.with_text(series["key"]):
+            return None
+        job = self._job(series, patients[0], "released", "")
+        return job if job is not None and job.files else None
+
+    def _job(self, series: Row, patient: str, evidence: str, texts: str) -> Job | None:
+        key, workflow = series["key"], series["key"].partition("/")[0]
+        place = self._place(series, workflow, patient)
+        if place is None:
+            return None
+        name, target = place
+        flags = ["nobody said that this series had ended: it went quiet"] if evidence == _FLAGGED else []
+        flags += [texts] if texts else []
         return Job(
-            tuple(files),
+            tuple(self._arrivals.files(key)),
             target / "ct" if (target / "ct").is_dir() else None,
             self._folder / f".incoming-{key.replace('/', '-')}",
             name,
-            patients[0],
+            patient,
             self._site.key,
-            series["evidence"],
-            flag,
+            evidence,
+            "; ".join(flags),
         )
 
     def finish(self, series: Row, job: Job, made: Made) -> None:
@@ -134,6 +158,26 @@ class CaseStore:
                 shutil.rmtree(before, ignore_errors=True)
             else:
                 os.replace(before, before.parent / "ct")
+
+    def _without_text(self, key: str) -> str | None:
+        """Sees to the images of a series that may have a name in their pixels, as the site says.
+
+        Returns what a person is to know about them, empty for nothing; None where the series is refused.
+        """
+        texts, setting = self._arrivals.with_text(key), self._site.series.burned_in
+        if not texts:
+            return ""
+        said = f"{len(texts)} images may have text in their pixels (BurnedInAnnotation, or a picture of a screen)"
+        if setting == "take":
+            return f"{said}; the site takes them"
+        if setting == "refuse" or len(texts) == self._arrivals.here(key):
+            self._unusable(
+                key, f"{said}, and a case must not name its patient: send the series without them, or see `burned_in`"
+            )
+            return None
+        for instance in texts:
+            self._arrivals.set_aside(key, instance, "it may have text in its pixels")
+        return f"{said}; they were set aside"
 
     def _place(self, series: Row, workflow: str, patient: str) -> tuple[str, Path] | None:
         """The name of the case that a series is of, and the folder that it goes to."""

@@ -26,9 +26,9 @@ from pydicom.uid import (
 from pynetdicom import PYNETDICOM_IMPLEMENTATION_UID, PYNETDICOM_IMPLEMENTATION_VERSION
 from pynetdicom.sop_class import _STORAGE_CLASSES, LabelMapSegmentationStorage  # type: ignore[attr-defined]
 
-from fluoronav.pacs.contexts import ECHO, FIND, MOVE, PDU_BYTES, STORAGE_CLASSES, WORKLIST, accepted
+from fluoronav.pacs.contexts import COMMITMENT, ECHO, FIND, MOVE, PDU_BYTES, STORAGE_CLASSES, WORKLIST, accepted
 from fluoronav.pacs.outbox import LIMITS
-from fluoronav.site.site_file import Dicomweb, Dimse, Node, Peer, Series, SiteFile
+from fluoronav.site.site_file import ArchiveDimse, Dicomweb, Node, Peer, Series, SiteFile
 
 _MARKED = re.compile(r"(<!-- offered: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 # Names of classes that are younger than pydicom's registry.
@@ -49,7 +49,7 @@ RESULTS = {
     KeyObjectSelectionDocumentStorage: ExplicitVRLittleEndian,
 }
 _PARTS: dict[str, type[BaseModel]] = {
-    "": SiteFile, "node.": Node, "series.": Series, "peers.*.": Peer, "peers.*.dimse.": Dimse,
+    "": SiteFile, "node.": Node, "series.": Series, "peers.*.": Peer, "peers.*.dimse.": ArchiveDimse,
     "peers.*.dicomweb.": Dicomweb,
 }  # fmt: skip
 # Keys that hold a part, which has rows of its own.
@@ -64,6 +64,7 @@ def _services() -> Rows:
     yield f"Storage, {len(STORAGE_CLASSES)} SOP classes", "yes, what is in the outbox", "yes"
     yield UID(FIND).name, "yes", "yes"
     yield UID(MOVE).name, "yes, to the node's own title, where the archive has no DICOMweb", "no"
+    yield UID(COMMITMENT).name, "yes, where the archive's `dimse` has `commitment: true`", "no"
     yield UID(WORKLIST).name, "yes, where the site file has `worklist`", "no"
 
 

@@ -6,6 +6,7 @@ from pynetdicom import AllStoragePresentationContexts
 from pynetdicom._globals import ALL_TRANSFER_SYNTAXES, DEFAULT_TRANSFER_SYNTAXES
 from pynetdicom.sop_class import (
     ModalityWorklistInformationFind,  # type: ignore[attr-defined]
+    StorageCommitmentPushModel,  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelFind,  # type: ignore[attr-defined]
     StudyRootQueryRetrieveInformationModelMove,  # type: ignore[attr-defined]
     Verification,  # type: ignore[attr-defined]
@@ -17,6 +18,8 @@ PLAIN_SYNTAXES = tuple(map(str, DEFAULT_TRANSFER_SYNTAXES))
 STORAGE_SYNTAXES = tuple(map(str, ALL_TRANSFER_SYNTAXES))
 STORAGE_CLASSES = tuple(str(context.abstract_syntax) for context in AllStoragePresentationContexts)
 FIND, ECHO = StudyRootQueryRetrieveInformationModelFind, Verification
+COMMITMENT = StorageCommitmentPushModel
+COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"  # well-known SOP instance: PS3.4 J.3.5
 MOVE, WORKLIST = StudyRootQueryRetrieveInformationModelMove, ModalityWorklistInformationFind
 
 

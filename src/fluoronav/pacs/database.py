@@ -64,7 +64,7 @@ CREATE TABLE outbox (
   peer TEXT NOT NULL,
   file TEXT NOT NULL,
   digest TEXT NOT NULL,
-  state TEXT NOT NULL,             -- waiting, sent, refused
+  state TEXT NOT NULL,             -- waiting, stored (not committed yet), sent, refused
   attempts INTEGER NOT NULL DEFAULT 0,
   next_ns INTEGER NOT NULL,
   reason TEXT NOT NULL DEFAULT '',
@@ -111,7 +111,15 @@ CREATE TABLE merges (
   merged_ns INTEGER NOT NULL
 );
 """
-_LAYOUTS = (_SCHEMA, _FETCHES)  # each is added to what the one before has made
+_COMMITMENTS = """
+CREATE TABLE commitments (
+  transaction_uid TEXT PRIMARY KEY,
+  peer TEXT NOT NULL,
+  asked_ns INTEGER NOT NULL
+);
+ALTER TABLE outbox ADD COLUMN asked INTEGER NOT NULL DEFAULT 0;
+"""
+_LAYOUTS = (_SCHEMA, _FETCHES, _COMMITMENTS)  # each is added to what the one before has made
 
 
 class DatabaseError(RuntimeError):

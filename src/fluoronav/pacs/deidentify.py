@@ -13,14 +13,14 @@ from dicomanonymizer.dicom_anonymization_databases import dicomfields_2024b as t
 from pydicom.dataelem import DataElement
 from pydicom.dataset import Dataset
 from pydicom.sequence import Sequence
-from pydicom.sr.coding import Code
 
 from fluoronav.pacs.pseudonyms import Pseudonyms
 
 Action = Literal["remove", "empty", "dummy"]
 # Registered UIDs (classes, transfer syntaxes, coding schemes) name no patient.
 _REGISTERED = "1.2.840.10008."
-_BASIC_PROFILE = Code("113100", "DCM", "Basic Application Confidentiality Profile")
+# Code, scheme and meaning. pydicom's own Code comes with all codes of the standard, 18 MB of them.
+_BASIC_PROFILE = ("113100", "DCM", "Basic Application Confidentiality Profile")
 _DUMMY = {
     "DA": "19000101", "TM": "000000", "DT": "19000101000000", "PN": "REMOVED", "AS": "000Y", "IS": "0", "DS": "0",
     "US": 0, "UL": 0, "SS": 0, "SL": 0, "FL": 0.0, "FD": 0.0,
@@ -60,8 +60,7 @@ def deidentify(dataset: Dataset, pseudonyms: Pseudonyms, patient: str) -> None:
     dataset.PatientIdentityRemoved = "YES"
     dataset.DeidentificationMethod = "PS3.15 table E.1-1 (2024b), basic profile, no option"
     item = Dataset()
-    item.CodeValue, item.CodingSchemeDesignator = _BASIC_PROFILE.value, _BASIC_PROFILE.scheme_designator
-    item.CodeMeaning = _BASIC_PROFILE.meaning
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = _BASIC_PROFILE
     dataset.DeidentificationMethodCodeSequence = Sequence([item])
     meta = getattr(dataset, "file_meta", None)
     if meta is not None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from pydicom.dataset import Dataset
@@ -13,7 +13,7 @@ from pydicom.filereader import read_file_meta_info
 from pynetdicom import AE, evt
 from pynetdicom.association import Association
 
-from fluoronav.pacs.contexts import FIND, MOVE, PDU_BYTES, PLAIN_SYNTAXES
+from fluoronav.pacs.contexts import COMMITMENT, COMMITMENT_INSTANCE, FIND, MOVE, PDU_BYTES, PLAIN_SYNTAXES
 from fluoronav.pacs.peers import FoundSeries, FoundStudy, Landing, Outcome, Parcel, PeerUnreachable, Result, Wanted
 from fluoronav.pacs.tls import client_context, explained
 from fluoronav.site.site_file import Dimse
@@ -144,6 +144,31 @@ class DimsePeer:
                 f"{title}: is it among `node.titles`, and is the archive's AE title among `node.callers`?"
             )
 
+    def commit(self, action: Dataset, on_report: Callable[[evt.Event], tuple[int, None]]) -> None:
+        """Asks for storage commitment: N-ACTION (PS3.4 J.3.2).
+
+        Parameters
+        ----------
+        action : Dataset
+            TransactionUID and ReferencedSOPSequence.
+        on_report : callable
+            Takes a report that comes in the same association.
+
+        Raises
+        ------
+        PeerUnreachable
+        """
+        reports = [(evt.EVT_N_EVENT_REPORT, on_report)]
+        with self._association([(COMMITMENT, "")], reports) as association:
+            if not association.accepted_contexts:
+                raise PeerUnreachable(f"{self._where} does not answer requests for storage commitment")
+            status, _ = association.send_n_action(action, 1, COMMITMENT, COMMITMENT_INSTANCE)
+            code = status.get("Status")
+        if code is None:
+            raise PeerUnreachable(f"{self._where}: no answer to N-ACTION within {self._timeout_s:g} s")
+        if code != 0x0000:
+            raise PeerUnreachable(f"{self._where}: storage commitment was answered with status 0x{code:04X}")
+
     def answers(self, query: Dataset, model: str) -> list[Dataset]:
         """The answers to C-FIND in an information model."""
         return self._found([query], model)
@@ -171,7 +196,9 @@ class DimsePeer:
         return f"{self._dimse.called} at {self._dimse.host}:{self._dimse.port}"
 
     @contextmanager
-    def _association(self, contexts: Sequence[tuple[str, str]]) -> Iterator[Association]:
+    def _association(
+        self, contexts: Sequence[tuple[str, str]], handlers: Sequence[evt.EventHandlerType] = ()
+    ) -> Iterator[Association]:
         dimse = self._dimse
         ae = AE(dimse.calling)
         ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = ae.connection_timeout = self._timeout_s
@@ -187,7 +214,7 @@ class DimsePeer:
                 dimse.port,
                 ae_title=dimse.called,
                 tls_args=tls,
-                evt_handlers=[(evt.EVT_CONN_OPEN, _at_once)],
+                evt_handlers=[(evt.EVT_CONN_OPEN, _at_once), *handlers],
             )
         except (ssl.SSLError, OSError, RuntimeError) as error:
             text = explained(error) if isinstance(error, ssl.SSLError) else str(error)

@@ -13,6 +13,7 @@ from fluoronav.pacs.associations import OpenAssociations
 from fluoronav.pacs.database import Database
 from fluoronav.pacs.fetches import Fetches
 from fluoronav.pacs.header import HeaderError, read_header
+from fluoronav.pacs.moves import Move, Moves
 from fluoronav.pacs.peers import Archive, FoundSeries, FoundStudy, PeerUnreachable, Wanted
 from fluoronav.pacs.tls import TlsError
 from fluoronav.site.site_file import SiteFile
@@ -36,6 +37,8 @@ class Fetcher:
     associations : OpenAssociations
     fetches : Fetches
     archives : mapping of str to Archive
+    moves : Moves, optional
+        Shared with the receiver, which gets what archives send.
     """
 
     def __init__(
@@ -46,7 +49,9 @@ class Fetcher:
         associations: OpenAssociations,
         fetches: Fetches,
         archives: Mapping[str, Archive],
+        moves: Moves | None = None,
     ) -> None:
+        self._moves = moves or Moves()
         self._site, self._database, self._arrivals, self._associations = site, database, arrivals, associations
         self._fetches, self._archives = fetches, archives
 
@@ -77,7 +82,7 @@ class Fetcher:
         chosen = self._chosen(archive, studies, wanted)
         self._fetches.found(row, [(self._arrivals.key(_WORKFLOW, s.series), s) for _, s in chosen])
         for study, series in chosen:
-            self._fetch(archive, study, series)
+            self._fetch(archive, study, series, self._originators(row["peer"]))
         return len(chosen)
 
     def _of_one_patient(self, found: list[FoundStudy], wanted: Wanted) -> list[FoundStudy]:
@@ -130,16 +135,27 @@ class Fetcher:
             )
         return chosen
 
-    def _fetch(self, archive: Archive, study: FoundStudy, series: FoundSeries) -> None:
+    def _originators(self, peer: str) -> frozenset[str]:
+        dimse = self._site.peers[peer].dimse
+        return frozenset() if dimse is None else frozenset({dimse.calling, dimse.called})
+
+    def _fetch(self, archive: Archive, study: FoundStudy, series: FoundSeries, originators: frozenset[str]) -> None:
         key = self._arrivals.key(_WORKFLOW, series.series)
         if series.instances and self._arrivals.here(key) >= series.instances:
             return
         landing = _Landing(self._site, self._database, self._arrivals, self._associations, study, series)
+        move = Move(study.study, series.series, study.patient_id, originators)
         try:
-            archive.retrieve(series, landing)
-        except BaseException:
+            with self._moves.open(move):
+                archive.retrieve(series, landing)
+        except BaseException as error:
             self._associations.closed(landing)
+            if move.fault and isinstance(error, PeerUnreachable):
+                raise NothingToFetch(move.fault) from error
             raise
+        if move.fault:
+            self._associations.closed(landing)
+            raise NothingToFetch(move.fault)
         landing.moving()
         self._associations.released(landing)
         self._associations.closed(landing)

@@ -14,6 +14,11 @@ from pydicom.dataset import Dataset
 from pydicom.filereader import read_file_meta_info
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameSingleBitSecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+    SecondaryCaptureImageStorage,
     XRay3DAngiographicImageStorage,
     XRay3DCraniofacialImageStorage,
 )
@@ -21,6 +26,15 @@ from pydicom.uid import (
 from fluoronav.dicom.slices import UNREADABLE
 
 _PREAMBLE = 132
+# Pictures of screens and papers, whatever their modality is called.
+_CAPTURES = (
+    SecondaryCaptureImageStorage,
+    MultiFrameSingleBitSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleByteSecondaryCaptureImageStorage,
+    MultiFrameGrayscaleWordSecondaryCaptureImageStorage,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
+)
+_SCREENS = {"SCREEN SAVE", "SCREENSHOT", "SCREEN CAPTURE"}  # in ImageType, as vendors write it
 _XRAY_3D = (XRay3DAngiographicImageStorage, XRay3DCraniofacialImageStorage)
 _GROUP_LENGTH = 12  # bytes of (0002,0000) itself
 _MOST_HEADER_BYTES = 16 * 2**20  # of a deflated object; chosen: headers with functional groups take 1 to 5 MB
@@ -44,7 +58,8 @@ class Header:
     kind : str
         Modality; `CBCT` for the volume of a C-arm, whose modality is that of its pictures.
     place : str
-        JSON: `o` direction cosines (6), `p` position (3) in LPS mm, `n` frames, `l` whether it is a localizer.
+        JSON: `o` direction cosines (6), `p` position (3) in LPS mm, `n` frames, `l` whether it is a localizer,
+        `t` whether text may be burned into its pixels (see :func:`may_hold_text`).
         Functional groups are not looked at.
     digest_offset : int
         Where the dataset begins in the file, in bytes.
@@ -93,6 +108,19 @@ def read_header(path: Path) -> Header:
         raise HeaderError(f"the header cannot be read ({type(error).__name__})") from error
 
 
+def may_hold_text(header: Dataset) -> bool:
+    """Whether a name may be burned into the pixels: the image says so, or is a picture of a screen or a paper.
+
+    BurnedInAnnotation (0028,0301) is PS3.3 C.7.6.1.1.5; an image without it says nothing.
+    """
+    kind = {str(k).upper().replace("_", " ") for k in header.get("ImageType") or ()}
+    return (
+        str(header.get("BurnedInAnnotation") or "").strip().upper() == "YES"
+        or header.get("SOPClassUID") in _CAPTURES
+        or bool(kind & _SCREENS)
+    )
+
+
 def _dataset(path: Path, transfer_syntax: str, offset: int) -> Dataset:
     if transfer_syntax != DeflatedExplicitVRLittleEndian:
         return dcmread(path, stop_before_pixels=True, defer_size=1 << 20)
@@ -116,6 +144,7 @@ def _uid(header: Dataset, keyword: str) -> str:
 def _place(header: Dataset) -> dict[str, Any]:
     kind = [str(k).upper() for k in header.get("ImageType") or ()]
     place: dict[str, Any] = {"l": "LOCALIZER" in kind, "n": int(header.get("NumberOfFrames") or 1)}
+    place["t"] = may_hold_text(header)
     for key, keyword, count in (("o", "ImageOrientationPatient", 6), ("p", "ImagePositionPatient", 3)):
         value = header.get(keyword)
         try:

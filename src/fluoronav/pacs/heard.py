@@ -5,7 +5,7 @@ Knows the wire alone: no sockets, no files, no DICOM.
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter, OrderedDict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +21,7 @@ class HeardLimits:
     """What is kept of a stream; all are chosen."""
 
     frames: int = 8  # that wait for their overlay: a quarter of a second at 30 a second, 16 MB at 2 MB each
+    moments: int = 16  # that a display may still show when a person marks them: half a second, 32 MB
     overlays: int = 8  # that wait for their frame, which travels on another connection
     alerts: int = 20_000  # messages of one case; the recording has all
     silence_s: float = 15.0  # without a word of the pipeline, which speaks once a second: the case has ended
@@ -64,13 +65,13 @@ class Event:
     moment : Moment, optional
         For `mark` and `accept`.
     alerts : tuple of dict
-        Messages of the case, for `end`.
+        Messages of the case for `end`; for `accept`, those of :meth:`Heard.alerts_at`.
     registration : dict, optional
         The last one that a person had accepted.
     models : dict
         Networks that had a part in it, by name.
     t : int
-        Time by the pipeline's or the grabber's clock, ns.
+        Time by the pipeline's or the grabber's clock, ns; for `accept`, when the person accepted.
     recording : str
         File, for `run`.
     """
@@ -88,20 +89,27 @@ class Event:
 class Heard:
     """Takes messages of the wire, and says what has happened.
 
+    Parameters
+    ----------
+    accepted : tuple of (str, int), optional
+        The acceptance that was heard last before a restart, as :attr:`accepted` has it.
+
     Attributes
     ----------
     case : str
         Id of the loaded case; empty while none is.
     moment : Moment or None
         The last frame whose overlay came, of this case.
+    accepted : tuple of (str, int)
+        The last acceptance of which an event was made: the case, and when a person accepted (`session.accepted_t`).
     invalid : int
         Messages that were none.
     counted : Counter
         Frames and overlays that never met, and alerts left out, by reason.
     """
 
-    def __init__(self) -> None:
-        self.case = ""
+    def __init__(self, accepted: tuple[str, int] = ("", 0)) -> None:
+        self.case, self.accepted = "", accepted
         self.moment: Moment | None = None
         self.invalid = 0
         self.counted: Counter[str] = Counter()
@@ -110,7 +118,10 @@ class Heard:
         self._alerts: list[dict[str, Any]] = []
         self._registration: dict[str, Any] | None = None
         self._models: dict[str, str] = {}
-        self._said_accepted = False
+        self._accepted_t = 0  # as health says; 0 while nothing is accepted
+        self._recent: deque[Moment] = deque(maxlen=LIMITS.moments)
+        self._marked: tuple[Moment, tuple[dict[str, Any], ...]] | None = None
+        self._told = 0  # number of alert messages at the last mark
         self._recording = ""
         self._last_t = 0
         self._last_heard_s: float | None = None
@@ -171,19 +182,41 @@ class Heard:
         if not self.case:
             return []
         self.moment, self._last_t = moment, moment.header.t_acq
+        self._recent.append(moment)
         self._models |= moment.overlay.get("models") or {}
-        registration = moment.overlay.get("registration")
-        accepted = moment.accepted
-        if registration is not None:
-            was, self._said_accepted = self._said_accepted, accepted is not None
-        else:
-            was = True  # one that is lost for a while stays accepted, or not
-        if accepted is None:
+        self._registration = moment.accepted or self._registration
+        return self._acceptance()
+
+    def _acceptance(self) -> list[Event]:
+        """An acceptance that is new, once a frame shows it; one registration may be lost and found again."""
+        moment, acceptance = self.moment, (self.case, self._accepted_t)
+        if not self._accepted_t or acceptance == self.accepted or moment is None or moment.accepted is None:
             return []
-        self._registration = accepted
-        if was:
-            return []
-        return [Event("accept", self.case, moment.header.t_acq, moment, (), accepted)]
+        self.accepted = acceptance
+        alerts = self.alerts_at(moment)
+        return [Event("accept", self.case, self._accepted_t, moment, alerts, moment.accepted)]
+
+    def mark(self, seq: int | None = None) -> Event | None:
+        """The event of a mark: of the frame that a person saw, or of the newest if that has gone; None without one."""
+        held = [*reversed(self._recent), *([self._marked[0]] if self._marked else [])]
+        moment = next((m for m in held if m.header.seq == seq), self.moment)
+        if moment is None:
+            return None
+        alerts = self.alerts_at(moment)
+        self._marked, self._told = (moment, alerts), len(self._alerts)
+        return Event("mark", self.case, moment.header.t_acq, moment, alerts)
+
+    def alerts_at(self, moment: Moment) -> tuple[dict[str, Any], ...]:
+        """All messages of the alerts that are open, or were since the case began or the last mark.
+
+        A moment that is marked again has those that it had: the same moment makes the same report.
+        """
+        if self._marked is not None and self._marked[0] is moment:
+            return self._marked[1]
+        last = {(a.get("instance"), a["id"]): a["state"] for a in self._alerts}
+        told = {key for key, state in last.items() if state != "cleared"}
+        told |= {(a.get("instance"), a["id"]) for a in self._alerts[self._told :]}
+        return tuple(a for a in self._alerts if (a.get("instance"), a["id"]) in told)
 
     def _health(self, health: dict[str, Any]) -> list[Event]:
         case, events = str(health["case"]), []
@@ -198,6 +231,8 @@ class Heard:
         if self.case:
             self._last_t = max(self._last_t, int(health["t"]))
             self._open_alerts(health.get("alerts") or ())
+            self._accepted_t = int((health.get("session") or {}).get("accepted_t") or 0)
+            events += self._acceptance()
         return events
 
     def _alert(self, alert: dict[str, Any]) -> None:
@@ -233,5 +268,7 @@ class Heard:
         self._overlays.clear()
         # Alerts that came before the first health are of the case that it names.
         self._alerts = [] if ended else self._alerts
-        self._registration, self._models, self._said_accepted = None, {}, False
+        self._registration, self._models, self._accepted_t = None, {}, 0
+        self._marked, self._told = None, 0
+        self._recent.clear()
         return events

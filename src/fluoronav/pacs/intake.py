@@ -1,4 +1,4 @@
-"""Makes a case of a CT series: de-identified slices and a draft of ``case.yaml``, checked by loading it.
+"""Makes a case of a CT series: de-identified slices and a draft of ``case.yaml``, checked as loading does.
 
 Runs in a process of its own (:mod:`fluoronav.pacs.workers`), so that a damaged image can end that, and not the node.
 """
@@ -9,19 +9,21 @@ import os
 import shutil
 from pathlib import Path
 
-import numpy as np
 import yaml
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
 
-from fluoronav.case import CaseError, load_case
+from fluoronav.case import CaseError, read_volume
+from fluoronav.case.ct import checked_ct
+from fluoronav.case.file import read_case_file
+from fluoronav.case.place_checks import check_places
 from fluoronav.dicom.character_sets import mend_character_set
 from fluoronav.dicom.errors import DicomError
-from fluoronav.dicom.slices import opened_file, slices_of
 from fluoronav.durable import made_folder, sync_file, sync_folder, written
 from fluoronav.pacs.deidentify import deidentify
 from fluoronav.pacs.identities import PATIENT, STUDY, Identity, module_of
 from fluoronav.pacs.jobs import Job, Made
+from fluoronav.pacs.memory import give_back
 from fluoronav.pacs.pseudonyms import Pseudonyms
 from fluoronav.site.case_trail import CaseTrail
 
@@ -33,7 +35,7 @@ _DRAFT = """\
 
 
 def take_in(job: Job) -> Made:
-    """De-identifies the slices, writes the draft, and loads it as ``fluoronav case build`` does."""
+    """De-identifies the slices, writes the draft, and checks it as ``fluoronav case build`` does."""
     pseudonyms = Pseudonyms.load(job.key)
     shutil.rmtree(job.into, ignore_errors=True)
     ct = made_folder(job.into / "ct")
@@ -51,6 +53,7 @@ def take_in(job: Job) -> Made:
     if identity is None:
         return Made(None, refused="the series holds localizers alone")
     sync_folder(ct)
+    give_back()  # before the CT is read as a whole
     try:
         warnings += _draft(job)
     except (CaseError, DicomError) as error:
@@ -92,34 +95,25 @@ def _decoded(dataset: FileDataset) -> FileDataset:
     return dataset
 
 
-def _middle(ct: Path) -> tuple[list[float], float]:
-    """The middle of the slices (LPS mm), and half the longest edge of the box around their corners (mm)."""
-    corners = []
-    for path in sorted(ct.iterdir()):
-        file, reason = opened_file(path)
-        if file is None:
-            raise CaseError(f"{path}: {reason}")
-        columns, rows = int(file.header.Columns) - 1, int(file.header.Rows) - 1
-        for s in slices_of(file):
-            # PixelSpacing is (row distance, column distance).
-            right, down = s.orientation[:3] * s.spacing[1] * columns, s.orientation[3:] * s.spacing[0] * rows
-            corners += [s.position, s.position + right + down]
-    low, high = np.min(corners, axis=0), np.max(corners, axis=0)
-    return [round(float(v), 1) for v in (low + high) / 2], float((high - low).max()) / 2
-
-
 def _draft(job: Job) -> list[str]:
-    """Writes the draft, and loads it; what is unusual about the CT."""
+    """Writes the draft, with all checks of a case that has no structures yet; what is unusual about the CT.
+
+    The CT is read once: the prior is its middle.
+    """
+    volume = read_volume(job.into / "ct")
     path = job.into / "case.yaml"
-    middle, extent = _middle(job.into / "ct")
+    corners = volume.corners_ct()
+    low, high = corners.min(axis=0), corners.max(axis=0)
     prior = {
-        "isocentre_ct": middle,
+        "isocentre_ct": [round(float(v), 1) for v in (low + high) / 2],
         "source_to_isocentre_mm": _SOURCE_TO_ISOCENTRE_MM,
         "spread": {
             "rotation_deg": 30.0,
-            "in_plane_mm": round(min(max(extent, _LEAST_IN_PLANE_MM), _MOST_IN_PLANE_MM), 1),
+            "in_plane_mm": round(min(max(float((high - low).max()) / 2, _LEAST_IN_PLANE_MM), _MOST_IN_PLANE_MM), 1),
             "depth_mm": 60.0,
         },
     }
     written(path, (_DRAFT + yaml.safe_dump({"name": job.name, "ct": "ct", "prior": prior}, sort_keys=False)).encode())
-    return list(load_case(path).warnings)
+    file = read_case_file(path)
+    ct, warnings = checked_ct(volume, file.units)
+    return [*warnings, *check_places(file, ct, None, path)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from sqlite3 import Row
 
 from fluoronav.pacs.arrivals import Arrivals
@@ -15,6 +16,7 @@ from fluoronav.pacs.tls import TlsError
 from fluoronav.site.site_file import Series
 
 log = logging.getLogger(__name__)
+LOOK_S = 0.1  # between looks at what arrives; chosen: what goes quiet is not known sooner
 _ASK_AGAIN_S = 5.0  # chosen: while a series arrives, and where the archive did not know it
 
 
@@ -28,26 +30,50 @@ class Judge:
     associations : OpenAssociations
     archive : Archive, optional
         Who counts.
+    on_judged : callable
+        Called when a series came to another state.
     """
 
     def __init__(
-        self, settings: Series, arrivals: Arrivals, associations: OpenAssociations, archive: Archive | None
+        self,
+        settings: Series,
+        arrivals: Arrivals,
+        associations: OpenAssociations,
+        archive: Archive | None,
+        on_judged: Callable[[], None] = lambda: None,
     ) -> None:
+        self._on_judged = on_judged
         self._settings, self._arrivals, self._associations, self._archive = settings, arrivals, associations, archive
         self._asked_s: dict[str, float] = {}
         self._answered: set[str] = set()
 
-    def judge(self) -> None:
-        """One look at all series that arrive, or that lack something."""
+    def judge(self) -> float:
+        """One look at all series that arrive, or that lack something; the time until the next may be due, s."""
+        soonest_s = LOOK_S
         for series in self._arrivals.series(State.ARRIVING, State.INCOMPLETE):
             judged = self.event(series)
             if judged is None:
+                settled_s = self._associations.settled_s(series["key"])
+                if settled_s is not None and settled_s < self._settings.settle_s:
+                    soonest_s = min(soonest_s, self._settings.settle_s - settled_s)
                 continue
             event, evidence, reason = judged
             state = self._arrivals.happens(series["key"], event, evidence, reason)
             self._associations.forget(series["key"])
             self._answered.discard(series["key"])
             log.info("a series of %d instances is %s (%s)", series["here"], state.value, evidence)
+            self._on_judged()
+        return soonest_s
+
+    def settling(self) -> list[Row]:
+        """Series that will be complete when they have settled, if nothing more comes."""
+        if self._archive is not None:
+            return []  # its count says so before they have settled
+        return [
+            series
+            for series in self._arrivals.series(State.ARRIVING)
+            if self._associations.settled_s(series["key"]) is not None and not self._arrivals.missing(series["key"])
+        ]
 
     def event(self, series: Row) -> tuple[Event, str, str] | None:
         """What has happened to a series: the event, the evidence for it, and a reason."""

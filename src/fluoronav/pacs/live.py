@@ -6,6 +6,7 @@ Two threads. This one receives, and never waits for a disk. The other makes obje
 from __future__ import annotations
 
 import errno
+import json
 import logging
 import os
 import queue
@@ -21,6 +22,7 @@ import zmq
 
 from fluoronav.dicom.errors import DicomError
 from fluoronav.dicom.objects import Source
+from fluoronav.durable import written
 from fluoronav.pacs.database import Database
 from fluoronav.pacs.heard import Event, Heard, Moment
 from fluoronav.pacs.identities import Identities
@@ -31,11 +33,13 @@ from fluoronav.pacs.outbox import Outbox
 from fluoronav.pacs.outgoing import DATABASE
 from fluoronav.pacs.pseudonyms import Pseudonyms, SiteKeyError
 from fluoronav.pacs.quiet import quiet_libraries
-from fluoronav.pacs.spool import Spool
+from fluoronav.pacs.running import LOCK, held
+from fluoronav.pacs.spool import LIVE, Spool
 from fluoronav.paths import regular_file
 from fluoronav.recording import RecordingError
 from fluoronav.site.site_file import SiteFile
 from fluoronav.wire import subscriber
+from fluoronav.wire.marks import MarkRequest
 
 log = logging.getLogger(__name__)
 
@@ -84,8 +88,10 @@ class Live:
         self._database = Database(site.folder / DATABASE)
         self._identities = Identities(self._database, pseudonyms)
         outbox = Outbox(site.folder, self._database, pseudonyms, self._identities)
-        self._outbox = Spool(site.folder / "live", outbox, pseudonyms, site.results_to)
-        self._heard = Heard()
+        self._outbox = Spool(site.folder / LIVE, outbox, pseudonyms, site.results_to)
+        self._lock = held(site.folder / LIVE / LOCK)
+        self._acceptance = site.folder / LIVE / "acceptance.json"
+        self._heard = Heard(_last_acceptance(self._acceptance))
         self._jobs: queue.Queue[Job | None] = queue.Queue(LIMITS.jobs)
         self._source: tuple[str, Source] | None = None
         self._ended = threading.Event()
@@ -125,24 +131,24 @@ class Live:
             self._marks.close()
             self._context.term()
             self._database.close()
+            os.close(self._lock)
 
     def stop(self) -> None:
         """May be called from any thread or signal handler."""
         self._ended.set()
 
-    def _mark(self, mark: Mark) -> tuple[Moment, Future[int]]:
+    def _mark(self, asked: MarkRequest) -> tuple[Moment, Future[int]]:
         """Takes a person's mark; raises ValueError where there is nothing to mark."""
-        moment = self._heard.moment
-        if moment is None:
+        event = self._heard.mark(asked.seq)
+        if event is None or event.moment is None:
             raise ValueError(
                 "no frame with an overlay has come of a loaded case; is the stream running, and are `live.out`, "
                 "`live.frames` and `live.source` of the site file those of its launch file?"
             )
-        event = Event("mark", self._heard.case, moment.header.t_acq, moment)
-        job = Job(event, mark)
+        job = Job(event, Mark(asked.note, asked.accepted_by, asked.organization))
         if not self._put(job):
             raise ValueError(f"{LIMITS.jobs} results wait to be made already; see the log, and mark again")
-        return moment, job.done
+        return event.moment, job.done
 
     def _happen(self, events: list[Event]) -> None:
         for event in events:
@@ -193,6 +199,8 @@ class Live:
                 if self._ended.wait(LIMITS.again_s):
                     raise
                 continue
+            if event.kind == "accept":
+                written(self._acceptance, json.dumps([event.case, event.t]).encode())
             if number:
                 log.info("%s: %d objects for %s", event.kind, number, self._site.results_to)
             return number
@@ -206,7 +214,7 @@ class Live:
         if event.kind == "run":
             return of_run(source, event.case, regular_file(Path(event.recording)), site)
         assert event.moment is not None
-        return of_moment(source, event.moment, site, event.kind, job.mark)
+        return of_moment(source, event, site, job.mark)
 
     def _source_of(self, case: str) -> Source:
         if self._source is None or self._source[0] != case:
@@ -221,3 +229,15 @@ class Live:
             return
         for fault in faults:
             log.error("%s", fault)
+
+
+def _last_acceptance(path: Path) -> tuple[str, int]:
+    """The acceptance whose results were kept last: the case, and when a person accepted (ns since the epoch)."""
+    try:
+        case, t = json.loads(path.read_bytes())
+        return str(case), int(t)
+    except FileNotFoundError:
+        return "", 0
+    except (OSError, ValueError, TypeError) as error:
+        log.warning("the note of the last acceptance cannot be read (%s): it is made again", type(error).__name__)
+        return "", 0

@@ -55,7 +55,7 @@ class Mark:
     organization: str = ""
 
 
-def of_moment(ct: Source, moment: Moment, site: str, kind: str, mark: Mark | None = None) -> list[Dataset]:
+def of_moment(ct: Source, event: Event, site: str, mark: Mark | None = None) -> list[Dataset]:
     """The X-ray image of a moment, its graphics as a presentation state, their twin and a report.
 
     All are of one study: that which the frame names, the C-arm's, or else the CT's. The presentation state is left out
@@ -65,17 +65,19 @@ def of_moment(ct: Source, moment: Moment, site: str, kind: str, mark: Mark | Non
     ----------
     ct : Source
         Whose patient it is.
-    moment : Moment
+    event : Event
+        A `mark` or an `accept`; its moment, and the alerts that the report tells of.
     site : str
         Name of this installation.
-    kind : {"mark", "accept"}
     mark : Mark, optional
 
     Raises
     ------
     DicomError
     """
-    mark = mark or Mark()
+    mark, moment, kind = mark or Mark(), event.moment, event.kind
+    if moment is None:
+        raise ValueError(f"an event of kind {kind} has a moment")
     at = datetime.fromtimestamp(moment.header.t_acq / 1e9, UTC).astimezone()
     approval = Approval(mark.accepted_by, mark.organization, at) if mark.accepted_by else None
     made_by = _provenance(site, moment.overlay.get("models"), at, approval)
@@ -90,9 +92,10 @@ def of_moment(ct: Source, moment: Moment, site: str, kind: str, mark: Mark | Non
         out.append(objects.presentation_state(image, made_by, graphics))
     out.append(objects.secondary_capture(image, made_by, moment.counts, graphics))
     findings = [
-        _of_frame(moment, _WHY[kind], mark.note),
+        _of_frame(moment, _WHY[kind], _when_accepted(event) if kind == "accept" else mark.note),
         *_registration(moment.accepted),
         *_distances(moment.overlay),
+        *objects.alert_findings(event.alerts, "at this moment"),
     ]
     out.append(objects.measurement_report(image, made_by, findings, description=_WHY[kind]))
     return out
@@ -177,6 +180,10 @@ def _of_frame(moment: Moment, why: str, note: str) -> Finding:
     at = datetime.fromtimestamp(moment.header.t_acq / 1e9, UTC)
     text = f"Frame {moment.header.seq}, {at:%H:%M:%S} UTC, registration {moment.overlay.get('status')}"
     return Finding(why.lower(), (), f"{text}. {note}".strip(". "), _MARKED)
+
+
+def _when_accepted(event: Event) -> str:
+    return f"A person accepted at {datetime.fromtimestamp(event.t / 1e9, UTC):%H:%M:%S} UTC"
 
 
 def _registration(accepted: Mapping[str, Any] | None) -> list[Finding]:

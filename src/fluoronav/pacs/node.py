@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable
 
 from fluoronav.durable import made_folder
+from fluoronav.pacs.ahead import Ahead
 from fluoronav.pacs.archives import archive
 from fluoronav.pacs.arrivals import Arrivals
 from fluoronav.pacs.associations import OpenAssociations
 from fluoronav.pacs.cases import CaseStore
+from fluoronav.pacs.commitment import Reports, commitments
 from fluoronav.pacs.database import Database
 from fluoronav.pacs.delivery import Delivery
 from fluoronav.pacs.fetcher import Fetcher
@@ -20,24 +22,24 @@ from fluoronav.pacs.fetches import Fetches
 from fluoronav.pacs.fhir import FhirPoll
 from fluoronav.pacs.find import Finder
 from fluoronav.pacs.identities import Identities
-from fluoronav.pacs.judge import Judge
+from fluoronav.pacs.judge import LOOK_S, Judge
 from fluoronav.pacs.mllp import Listener
+from fluoronav.pacs.moves import Moves
 from fluoronav.pacs.outbox import Outbox
 from fluoronav.pacs.outgoing import DATABASE
 from fluoronav.pacs.pseudonyms import Pseudonyms
 from fluoronav.pacs.quiet import quiet_libraries
 from fluoronav.pacs.receiver import Receiver
 from fluoronav.pacs.schedule import Schedule
-from fluoronav.pacs.spool import Spool
+from fluoronav.pacs.spool import STRUCTURES, Spool
 from fluoronav.pacs.structure_watch import StructureWatch
 from fluoronav.pacs.workers import Workers
 from fluoronav.pacs.worklist import WorklistPoll
 from fluoronav.site.site_file import SiteFile
 
 log = logging.getLogger(__name__)
-_LOOK_S = 0.1  # between looks at what arrives; chosen: a tenth of the settling time
 _PREFETCH_S = 60.0  # between looks at what is scheduled; chosen: cases come up by the hour
-_STRUCTURES_S = 1.0  # between looks at the cases' files; two make a file count as whole; chosen
+_STRUCTURES_S = 0.5  # between looks at the cases' files after a fault; chosen
 _SWEEP_S = 30.0  # between looks for what was broken off; chosen
 _AFTER_DISK_FAULT_S = 5.0  # chosen: a full disk is not mended sooner
 _BEAT_S = 2.0  # of the heartbeat that `pacs status` reads
@@ -70,50 +72,44 @@ class Node:
         self._outbox = Outbox(folder, self._database, pseudonyms, identities)
         self._cases = CaseStore(site, self._database, self._arrivals, identities)
         archives = {name: archive(peer) for name, peer in site.peers.items()}
-        associations = OpenAssociations()
+        self._stirred, self._judged = threading.Event(), threading.Event()
+        associations = OpenAssociations(self._released)
         counter = archives[site.series.count_from] if site.series.count_from else None
-        self._judge = Judge(site.series, self._arrivals, associations, counter)
-        self._delivery = Delivery(self._outbox, archives)
+        self._judge = Judge(site.series, self._arrivals, associations, counter, self._judged.set)
+        self._delivery = Delivery(self._outbox, archives, commitments(site, self._outbox))
+        moves = Moves()
         finder = Finder(self._database, self._arrivals, pseudonyms)
-        self._receiver = Receiver(site.node, self._arrivals, associations, finder, self._database)
+        self._receiver = Receiver(site.node, self._arrivals, associations, finder, self._database, moves)
+        dimse = [peer.dimse for peer in site.peers.values() if peer.dimse is not None and peer.dimse.commitment]
+        if dimse:
+            self._receiver.take_reports(frozenset(d.calling for d in dimse), Reports(self._outbox).take)
         fetches = Fetches(self._database, pseudonyms)
-        self._fetcher = Fetcher(site, self._database, self._arrivals, associations, fetches, archives)
+        self._fetcher = Fetcher(site, self._database, self._arrivals, associations, fetches, archives, moves)
         self._schedule = Schedule(site, self._database, pseudonyms, identities, fetches)
         self._workers = Workers()
-        spool = Spool(folder / "structures", self._outbox, pseudonyms, site.results_to)
+        self._ahead = Ahead(self._workers.take_in)
+        spool = Spool(folder / STRUCTURES, self._outbox, pseudonyms, site.results_to)
         self._structures = StructureWatch(site, self._database, spool, self._workers)
         self._silence_s = site.node.network_timeout_s
         self._ended = threading.Event()
         self._threads = [
-            threading.Thread(target=self._repeat, args=(self._judge.judge, _LOOK_S), name="judge", daemon=True),
-            threading.Thread(target=self._repeat, args=(self._judge.ask, _LOOK_S), name="counter", daemon=True),
-            threading.Thread(target=self._repeat, args=(self._take_in, _LOOK_S), name="intake", daemon=True),
-            threading.Thread(target=self._repeat, args=(self._fetcher.work, _LOOK_S), name="fetch", daemon=True),
-            threading.Thread(
-                target=self._repeat, args=(self._structures.look, _STRUCTURES_S), name="structures", daemon=True
-            ),
-            threading.Thread(target=self._repeat, args=(self._sweep, _SWEEP_S), name="sweep", daemon=True),
-            threading.Thread(target=self._repeat, args=(self._beat, _BEAT_S), name="heartbeat", daemon=True),
+            self._loop("judge", self._judge.judge, LOOK_S, self._stirred),
+            self._loop("counter", self._judge.ask, LOOK_S),
+            self._loop("intake", self._take_in, LOOK_S, self._judged),
+            self._loop("fetch", self._fetcher.work, LOOK_S),
+            self._loop("structures", self._structures.look, _STRUCTURES_S),
+            self._loop("sweep", self._sweep, _SWEEP_S),
+            self._loop("heartbeat", self._beat, _BEAT_S),
         ]
         self._hl7 = None if site.hl7 is None else Listener(site.hl7, self._schedule, self._database)
         if site.hl7 is not None:
-            self._threads.append(
-                threading.Thread(
-                    target=self._repeat, args=(self._schedule.prefetch, _PREFETCH_S), name="prefetch", daemon=True
-                )
-            )
+            self._threads.append(self._loop("prefetch", self._schedule.prefetch, _PREFETCH_S))
         if site.fhir is not None:
             asking = FhirPoll(site, site.fhir, self._schedule, fetches, self._database)
-            self._threads.append(
-                threading.Thread(target=self._repeat, args=(asking.poll, site.fhir.every_s), name="fhir", daemon=True)
-            )
+            self._threads.append(self._loop("fhir", asking.poll, site.fhir.every_s))
         if site.worklist is not None:
             poll = WorklistPoll(site.worklist, site.fetch, self._schedule, self._database)
-            self._threads.append(
-                threading.Thread(
-                    target=self._repeat, args=(poll.poll, site.worklist.every_s), name="worklist", daemon=True
-                )
-            )
+            self._threads.append(self._loop("worklist", poll.poll, site.worklist.every_s))
 
     def start(self) -> None:
         """Puts in order what a crash has left, then listens and works."""
@@ -122,6 +118,7 @@ class Node:
         if found:
             log.info("%d instances that were received before the last end were taken in", found)
         self._outbox.recover()
+        self._schedule.reidentify()  # a merge may have been cut off
         self._cases.recover()
         self._receiver.start()
         if self._hl7 is not None:
@@ -134,6 +131,7 @@ class Node:
     def stop(self) -> None:
         """Ends; what is not done is done after the next start."""
         self._ended.set()
+        self._released()
         self._receiver.stop()
         if self._hl7 is not None:
             self._hl7.stop()
@@ -152,13 +150,18 @@ class Node:
         except OSError as error:
             raise NodeError(f"{self._folder}: another node runs on this folder; end it first") from error
 
+    def _released(self) -> None:
+        self._stirred.set()
+        self._judged.set()
+
     def _take_in(self) -> None:
         for series in self._cases.todo():
             job = self._cases.job(series)
             if job is None or self._ended.is_set():
+                self._ahead.forget(series["key"])
                 continue
             try:
-                made = self._workers.take_in(job)
+                made = self._ahead.taken(series["key"], job)
             except OSError as error:
                 log.error("a case could not be written: %s", os.strerror(error.errno or 5))
                 self._ended.wait(_AFTER_DISK_FAULT_S)
@@ -167,6 +170,9 @@ class Node:
                 self._cases.failed(series, job, f"making its case failed ({type(error).__name__})")
                 continue
             self._cases.finish(series, job, made)
+        for series in self._judge.settling():
+            if (job := self._cases.job_ahead(series)) is not None and not self._ended.is_set():
+                self._ahead.make(series["key"], job)
 
     def _sweep(self) -> None:
         self._arrivals.sweep(2 * self._silence_s)
@@ -175,12 +181,22 @@ class Node:
         with self._database.transaction() as sql:
             sql.execute("INSERT OR REPLACE INTO heartbeat VALUES (1, ?, ?)", (os.getpid(), time.time_ns()))
 
-    def _repeat(self, work: Callable[[], None], pause_s: float) -> None:
+    def _loop(
+        self, name: str, work: Callable[[], float | None], pause_s: float, bell: threading.Event | None = None
+    ) -> threading.Thread:
+        """A thread that works, waits, and works again: when the bell rings, and after a pause, which work may say."""
+        return threading.Thread(target=self._repeat, args=(work, pause_s, bell or self._ended), name=name, daemon=True)
+
+    def _repeat(self, work: Callable[[], float | None], pause_s: float, bell: threading.Event) -> None:
         while not self._ended.is_set():
+            # Before the work: what happens meanwhile has it done again.
+            if bell is not self._ended:
+                bell.clear()
+            next_s = None
             try:
-                work()
+                next_s = work()
             except Exception as error:
                 # One series must not end the work on all others; the kind of error is said, never its text.
                 log.error("%s failed: %s", threading.current_thread().name, type(error).__name__)
                 self._ended.wait(1.0)
-            self._ended.wait(pause_s)
+            bell.wait(pause_s if next_s is None else next_s)

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from sqlite3 import Row
+from sqlite3 import Connection, Row
 
 from pydicom import dcmread
+from pydicom.uid import generate_uid
 from tenacity import RetryCallState, Retrying, wait_exponential, wait_random
 
 from fluoronav.durable import digest_from, made_folder, moved, sync_file
+from fluoronav.pacs.bell import ring
 from fluoronav.pacs.database import Database
 from fluoronav.pacs.header import HeaderError, read_header
 from fluoronav.pacs.identities import Identities
@@ -32,10 +34,14 @@ class OutboxLimits:
     longest_wait_s: float = 300.0  # an archive that is back gets its results within five minutes
     jitter_s: float = 1.0  # so that nodes do not come back all at once
     batch: int = 100  # instances of one request: an answer that is lost is asked for again, for no more than these
+    forget_ns: int = 30 * 86400 * 10**9  # a report of commitment that comes after a month is of no use
     part_s: float = 3600.0  # after which a file that was never finished is removed
 
 
 LIMITS = OutboxLimits()
+# A warning with which an archive stored an instance is kept, whatever becomes of its commitment.
+_NO_WARNING = "reason = '' OR reason LIKE 'not committed%'"
+BELL = "outbox.bell"  # in the node's folder; rung where something was put in
 _WAIT = wait_exponential(multiplier=LIMITS.first_wait_s / 2, max=LIMITS.longest_wait_s) + wait_random(
     0, LIMITS.jitter_s
 )
@@ -68,6 +74,7 @@ class Outbox:
 
     def __init__(self, folder: Path, database: Database, pseudonyms: Pseudonyms, identities: Identities) -> None:
         self._folder = made_folder(folder / "outbox")
+        self.bell = folder / BELL
         self._database, self._pseudonyms, self._identities = database, pseudonyms, identities
 
     def add(self, file: Path, peer: str) -> bool:
@@ -105,6 +112,7 @@ class Outbox:
                     "VALUES (?, ?, ?, ?, ?, 'waiting', ?, ?)",
                     (instance, self._pseudonyms.name(header.study), peer, name, digest, now, now),
                 )
+            ring(self.bell)
             return True
         except HeaderError as error:
             raise OutboxError(f"{file}: cannot be sent: {error}") from error
@@ -113,13 +121,30 @@ class Outbox:
 
     def due(self) -> Waiting | None:
         """What is to be tried now: the instances of one study at one peer, the oldest first."""
+        return self._due("waiting", LIMITS.longest_wait_s)
+
+    def uncommitted(self, peer: str, wait_s: float) -> Waiting | None:
+        """What an archive is to be asked for commitment of now: stored instances of one study.
+
+        Parameters
+        ----------
+        peer : str
+        wait_s : float
+            Without a report, until it is asked again.
+        """
+        return self._due("stored", wait_s, peer)
+
+    def _due(self, state: str, longest_s: float, peer: str | None = None) -> Waiting | None:
         now = time.time_ns()
         # A clock that was set back must not make anything wait longer than the longest wait.
-        far = now + int(2 * LIMITS.longest_wait_s * 1e9)
+        far = now + int(2 * longest_s * 1e9)
         rows = self._database.rows(
-            "SELECT * FROM outbox WHERE state = 'waiting' AND (next_ns <= ? OR next_ns > ?) ORDER BY next_ns LIMIT 500",
+            "SELECT * FROM outbox WHERE state = ? AND (next_ns <= ? OR next_ns > ?) AND peer = IFNULL(?, peer) "
+            "ORDER BY next_ns LIMIT 500",
+            state,
             now,
             far,
+            peer,
         )
         if not rows:
             return None
@@ -134,7 +159,7 @@ class Outbox:
                 continue
             read.append(row)
             parcels.append(Parcel(path, h.sop, h.sop_class, h.series, h.study, h.patient_id))
-        return Waiting(rows[0]["peer"], tuple(read), tuple(parcels)) if read else self.due()
+        return Waiting(rows[0]["peer"], tuple(read), tuple(parcels)) if read else self._due(state, longest_s, peer)
 
     def begin(self, rows: Sequence[Row]) -> None:
         """Notes an attempt, before it is made, and when the next may be."""
@@ -146,29 +171,121 @@ class Outbox:
                     (time.time_ns() + wait_ns, row["id"]),
                 )
 
-    def end(self, row: Row, outcome: Outcome) -> None:
-        """Notes what became of an instance; one that an archive has is not kept any longer."""
-        state = {Result.STORED: "sent", Result.AGAIN: "waiting", Result.REFUSED: "refused"}[outcome.result]
+    def end(self, row: Row, outcome: Outcome, *, committed_later: bool = False) -> None:
+        """Notes what became of an instance; one that an archive has is not kept any longer.
+
+        Parameters
+        ----------
+        row : Row
+        outcome : Outcome
+        committed_later : bool
+            Whether the archive is still to say that it has taken over the keeping of it (storage commitment).
+        """
+        state = {
+            Result.STORED: "stored" if committed_later else "sent",
+            Result.AGAIN: "waiting",
+            Result.REFUSED: "refused",
+        }[outcome.result]
         sent = time.time_ns() if state == "sent" else None
         with self._database.transaction() as sql:
             sql.execute(
                 "UPDATE outbox SET state = ?, reason = ?, sent_ns = ? WHERE id = ?",
                 (state, outcome.text, sent, row["id"]),
             )
+            if state == "stored":
+                sql.execute("UPDATE outbox SET next_ns = 0 WHERE id = ?", (row["id"],))
         if state == "sent":
             (self._folder / row["file"]).unlink(missing_ok=True)
+
+    def ask(self, waiting: Waiting, wait_s: float) -> str:
+        """Notes that commitment is asked for, before it is; the UID of the transaction."""
+        uid, now = generate_uid(), time.time_ns()
+        with self._database.transaction() as sql:
+            sql.execute("INSERT INTO commitments VALUES (?, ?, ?)", (uid, waiting.peer, now))
+            sql.execute("DELETE FROM commitments WHERE asked_ns < ?", (now - LIMITS.forget_ns,))
+            sql.executemany(
+                "UPDATE outbox SET asked = asked + 1, next_ns = ? WHERE id = ?",
+                [(now + int(wait_s * 1e9), row["id"]) for row in waiting.rows],
+            )
+        return uid
+
+    def not_asked(self, waiting: Waiting, reason: str) -> None:
+        """Notes that the archive could not be asked, and when it is next."""
+        with self._database.transaction() as sql:
+            for row in waiting.rows:
+                # Counted up by `ask`, so that the waits grow.
+                later = time.time_ns() + int(wait_s(row["asked"] + 1) * 1e9)
+                sql.execute(
+                    f"UPDATE outbox SET next_ns = ?, reason = IIF({_NO_WARNING}, ?, reason) "
+                    "WHERE id = ? AND state = 'stored'",
+                    (later, f"not committed: {reason}", row["id"]),
+                )
+
+    def reported(self, transaction: str, committed: Sequence[str], failed: Mapping[str, str]) -> bool:
+        """Takes a report of storage commitment; False if it is of no transaction that was asked for.
+
+        A report that comes late, after commitment was asked for again, counts as well.
+
+        Parameters
+        ----------
+        transaction : str
+            UID.
+        committed : sequence of str
+            SOPInstanceUIDs. Their files are not kept any longer.
+        failed : mapping of str to str
+            SOPInstanceUID to the reason. They wait again.
+        """
+        gone = []
+        with self._database.transaction() as sql:
+            asked = sql.execute("SELECT peer FROM commitments WHERE transaction_uid = ?", (transaction,)).fetchone()
+            if asked is None:
+                return False
+            for sop in committed:
+                row = self._stored(sql, sop, asked["peer"])
+                if row is not None:
+                    sql.execute(
+                        f"UPDATE outbox SET state = 'sent', reason = IIF({_NO_WARNING}, '', reason), sent_ns = ? "
+                        "WHERE id = ?",
+                        (time.time_ns(), row["id"]),
+                    )
+                    gone.append(row["file"])
+            for sop, reason in failed.items():
+                row = self._stored(sql, sop, asked["peer"])
+                if row is not None:
+                    later = time.time_ns() + int(wait_s(row["attempts"]) * 1e9)
+                    sql.execute(
+                        "UPDATE outbox SET state = 'waiting', next_ns = ?, reason = ? WHERE id = ?",
+                        (later, reason, row["id"]),
+                    )
+        for name in gone:
+            (self._folder / name).unlink(missing_ok=True)
+        return True
+
+    def _stored(self, sql: Connection, sop: str, peer: str) -> Row | None:
+        return sql.execute(
+            "SELECT * FROM outbox WHERE state = 'stored' AND instance = ? AND peer = ?",
+            (self._pseudonyms.name(sop), peer),
+        ).fetchone()
+
+    def due_now(self, peer: str) -> None:
+        """Has everything that waits for a peer tried at once."""
+        with self._database.transaction() as sql:
+            sql.execute("UPDATE outbox SET next_ns = ? WHERE state = 'waiting' AND peer = ?", (time.time_ns(), peer))
 
     def retry(self) -> int:
         """Has everything tried now that was refused or waits; returns the number."""
         with self._database.transaction() as sql:
-            return sql.execute(
+            number = sql.execute(
                 "UPDATE outbox SET state = 'waiting', next_ns = ? WHERE state IN ('refused', 'waiting')",
                 (time.time_ns(),),
             ).rowcount
+            sql.execute("UPDATE outbox SET next_ns = 0 WHERE state = 'stored'")
+        ring(self.bell)
+        return number
 
     def left(self) -> int:
-        """The number of instances that wait."""
-        return self._database.rows("SELECT COUNT(*) AS n FROM outbox WHERE state = 'waiting'")[0]["n"]
+        """The number of instances that wait, or are stored and not committed yet."""
+        return self._database.rows("SELECT COUNT(*) AS n FROM outbox WHERE state IN ('waiting', 'stored')")[0]["n"]
 
     def recover(self) -> None:
         """After a start: removes files without a row (nobody was told that they are sent), and those that were sent."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import errno
 import logging
-import os
 import shutil
-import tempfile
+import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import cast
 
@@ -21,10 +20,12 @@ from pynetdicom.transport import ThreadedAssociationServer
 
 from fluoronav.pacs.arrivals import Arrivals, Verdict
 from fluoronav.pacs.associations import OpenAssociations
-from fluoronav.pacs.contexts import PDU_BYTES, accepted
+from fluoronav.pacs.contexts import COMMITMENT, PDU_BYTES, PLAIN_SYNTAXES, accepted
 from fluoronav.pacs.database import Database
 from fluoronav.pacs.find import Finder
 from fluoronav.pacs.header import HeaderError, read_header
+from fluoronav.pacs.incoming import Incoming
+from fluoronav.pacs.moves import Moves
 from fluoronav.pacs.tls import server_context
 from fluoronav.pacs.transport import BoundedServer
 from fluoronav.site.site_file import Node
@@ -32,6 +33,7 @@ from fluoronav.site.site_file import Node
 log = logging.getLogger(__name__)
 # Statuses of C-STORE: PS3.4 B.2.3 and PS3.7 annex C.
 SUCCESS, OUT_OF_RESOURCES, NO_MATCH, CANNOT_UNDERSTAND, UNABLE = 0x0000, 0xA700, 0xA900, 0xC000, 0xC001
+NOT_AUTHORIZED = 0x0124
 _COMMENT_CHARS = 64  # of ErrorComment (LO)
 # Connections that are no association yet, or none any more, beside the associations; chosen.
 _MORE_CONNECTIONS = 64
@@ -49,6 +51,8 @@ class Receiver:
     associations : OpenAssociations
     finder : Finder
     database : Database
+    moves : Moves, optional
+        What archives are asked to send.
 
     Raises
     ------
@@ -57,11 +61,32 @@ class Receiver:
     """
 
     def __init__(
-        self, node: Node, arrivals: Arrivals, associations: OpenAssociations, finder: Finder, database: Database
+        self,
+        node: Node,
+        arrivals: Arrivals,
+        associations: OpenAssociations,
+        finder: Finder,
+        database: Database,
+        moves: Moves | None = None,
     ) -> None:
         self._node, self._arrivals, self._associations = node, arrivals, associations
         self._finder, self._database = finder, database
+        self._incoming = Incoming(arrivals.arriving)
         self._server: ThreadedAssociationServer | None = None
+        self._moves = moves or Moves()
+        self._on_report: Callable[[evt.Event], tuple[int, None]] | None = None
+        self._report_titles: frozenset[str] = frozenset()
+
+    def take_reports(self, titles: frozenset[str], on_report: Callable[[evt.Event], tuple[int, None]]) -> None:
+        """Takes reports of storage commitment, too; called before :meth:`start`.
+
+        Parameters
+        ----------
+        titles : frozenset of str
+            The titles under which archives were asked, which they call back. Nothing is stored under them.
+        on_report : callable
+        """
+        self._report_titles, self._on_report = titles, on_report
 
     def start(self) -> None:
         """Listens, in threads of its own."""
@@ -69,7 +94,7 @@ class Receiver:
         _config.STORE_RECV_CHUNKED_DATASET = True
         # Its messages quote UIDs and names.
         _config.LOG_HANDLER_LEVEL = "none"
-        tempfile.tempdir = str(self._arrivals.arriving)
+        self._incoming.serve()
         node = self._node
         ae = AE(next(iter(node.titles)))
         ae.require_called_aet = True
@@ -81,18 +106,24 @@ class Receiver:
         ae.maximum_pdu_size = PDU_BYTES
         for abstract, syntaxes in accepted().items():
             ae.add_supported_context(abstract, list(syntaxes))
+        if self._on_report is not None:
+            # An archive that reports is the SCP in an association that it opens (PS3.4 J.3.3): roles are negotiated.
+            ae.add_supported_context(COMMITMENT, list(PLAIN_SYNTAXES), scu_role=True, scp_role=True)
+        handlers: list[evt.EventHandlerType] = [
+            (evt.EVT_REQUESTED, self._requested),
+            (evt.EVT_REJECTED, self._rejected),
+            (evt.EVT_C_STORE, self._store),
+            (evt.EVT_C_FIND, self._find),
+            (evt.EVT_RELEASED, self._released),
+            (evt.EVT_CONN_CLOSE, self._closed),
+        ]
+        if self._on_report is not None:
+            handlers.append((evt.EVT_N_EVENT_REPORT, self._on_report))
         try:
             server = ae.make_server(
                 (node.host, node.port),
                 ssl_context=None if node.tls is None else server_context(node.tls),
-                evt_handlers=[
-                    (evt.EVT_REQUESTED, self._requested),
-                    (evt.EVT_REJECTED, self._rejected),
-                    (evt.EVT_C_STORE, self._store),
-                    (evt.EVT_C_FIND, self._find),
-                    (evt.EVT_RELEASED, self._released),
-                    (evt.EVT_CONN_CLOSE, self._closed),
-                ],
+                evt_handlers=handlers,
                 server_class=BoundedServer,
                 most_connections=node.most_associations + _MORE_CONNECTIONS,
                 handshake_s=node.acse_timeout_s,
@@ -117,7 +148,7 @@ class Receiver:
         association = event.assoc
         request = cast(A_ASSOCIATE, association.requestor.primitive)
         called = (request.called_ae_title or "").strip()
-        if called in self._node.titles:
+        if called in self._node.titles or called in self._report_titles:
             association.acceptor.ae_title = called
         established = sum(a.is_established for a in self._server.active_associations) if self._server else 0
         if established >= self._node.most_associations:
@@ -141,30 +172,39 @@ class Receiver:
     def _store(self, event: evt.Event) -> Dataset:
         path = Path(event.dataset_path)
         try:
+            self._incoming.check(path)
             return self._stored(event, path)
-        except OSError as error:
-            full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-            self._database.count("out of resources" if full else "could not be stored")
-            log.error("an object could not be stored: %s", os.strerror(error.errno or errno.EIO))
+        except (OSError, sqlite3.Error) as error:
+            full = _is_full(error)
+            self._count("out of resources" if full else "could not be stored")
+            log.error("an object could not be stored: %s", "the disk is full" if full else type(error).__name__)
             return _status(OUT_OF_RESOURCES if full else UNABLE, "the disk is full" if full else "the disk failed")
         finally:
             path.unlink(missing_ok=True)
 
     def _stored(self, event: evt.Event, path: Path) -> Dataset:
         if shutil.disk_usage(self._arrivals.inbox).free < self._node.least_free_mb * 2**20:
-            self._database.count("out of resources")
+            self._count("out of resources")
             log.error("less than %d MB of the disk are free: nothing is taken", self._node.least_free_mb)
             return _status(OUT_OF_RESOURCES, "too little free disk")
+        if event.assoc.acceptor.ae_title not in self._node.titles:
+            self._count("object refused: this AE title takes reports of storage commitment alone")
+            return _status(NOT_AUTHORIZED, "this AE title takes no images")
         try:
             header = read_header(path)
         except HeaderError as error:
-            self._database.count("object refused: " + str(error))
+            self._count("object refused: " + str(error))
             log.warning("an object was refused: %s", error)
             return _status(NO_MATCH, str(error))
         request = cast(C_STORE, event.request)
         if (header.sop, header.sop_class) != (request.AffectedSOPInstanceUID, request.AffectedSOPClassUID):
-            self._database.count("object refused: other UIDs in the dataset than in the request")
+            self._count("object refused: other UIDs in the dataset than in the request")
             return _status(NO_MATCH, "SOP class or instance UID differ from the request's")
+        originator = (request.MoveOriginatorApplicationEntityTitle or "").strip()
+        if refusal := self._moves.refusal(header, originator):
+            self._count(f"object refused: {refusal}")
+            log.warning("an object was refused: %s", refusal)
+            return _status(NO_MATCH, refusal)
         taken = self._arrivals.take(path, header, self._workflow(event.assoc))
         self._associations.touched(event.assoc, taken.series)
         if taken.verdict is Verdict.OTHER:
@@ -172,15 +212,30 @@ class Receiver:
             return _status(CANNOT_UNDERSTAND, "this SOP Instance UID is here with other content")
         return _status(SUCCESS)
 
+    def _count(self, what: str) -> None:
+        """Counts, where the disk can take it: what a sender is told does not depend on it."""
+        try:
+            self._database.count(what)
+        except sqlite3.Error as error:
+            log.error("%s: it could not be counted (%s)", what, type(error).__name__)
+
     def _workflow(self, association: Association) -> str:
         return self._node.titles[association.acceptor.ae_title]
 
     def _find(self, event: evt.Event) -> Iterator[tuple[int, Dataset | None]]:
+        if event.assoc.acceptor.ae_title not in self._node.titles:
+            return
         for found in self._finder.matches(event.identifier, self._workflow(event.assoc)):
             if event.is_cancelled:
                 yield 0xFE00, None
                 return
             yield 0xFF00, found
+
+
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return error.sqlite_errorcode == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _status(code: int, comment: str = "") -> Dataset:

@@ -13,6 +13,7 @@ from fluoronav.pacs.fetches import FetchError, Fetches
 from fluoronav.pacs.identities import Identities, PatientRecord
 from fluoronav.pacs.peers import Wanted
 from fluoronav.pacs.pseudonyms import Pseudonyms
+from fluoronav.pacs.reidentify import reidentify_waiting
 from fluoronav.site.site_file import SiteFile
 
 log = logging.getLogger(__name__)
@@ -139,6 +140,8 @@ class Schedule:
     def merge(self, old: PatientRecord, new: PatientRecord) -> None:
         """Two records were one patient's: cases and schedule of the old go to the new, and results go back under it.
 
+        Those that wait in the outbox, too.
+
         Raises
         ------
         TwoPatients
@@ -158,6 +161,12 @@ class Schedule:
                 sealed = self._pseudonyms.sealed(f"scheduled/{row['key']}", json.dumps(asdict(new)).encode())
                 sql.execute("UPDATE scheduled SET patient = ?, sealed = ? WHERE key = ?", (b, sealed, row["key"]))
         log.info("two records of one patient were merged")
+        self.reidentify()
+
+    def reidentify(self) -> None:
+        """Gives results that wait under an ID that was given up the ID of the record that goes on."""
+        site = self._site
+        reidentify_waiting(site.folder, site.issuer, self._database, self._pseudonyms, self._identities)
 
     def prefetch(self) -> None:
         """Has the CT of the cases fetched that come up; a case that began a while ago still counts.

@@ -8,10 +8,12 @@ from pathlib import Path
 
 from pydicom.dataset import Dataset
 
-from fluoronav.durable import made_folder, sync_file, sync_folder
+from fluoronav.durable import made_folder, sync_file, sync_folder, written
 from fluoronav.pacs.outbox import Outbox, OutboxError
 from fluoronav.pacs.pseudonyms import Pseudonyms
 
+LIVE, STRUCTURES = "live", "structures"  # folders of spools, in the node's
+REFUSED, WHY = ".refused", ".why"  # of an object that the outbox refused, and of the reason
 log = logging.getLogger(__name__)
 
 
@@ -50,8 +52,11 @@ class Spool:
             try:
                 new += self._outbox.add(path, self._peer)
             except OutboxError as error:
-                faults.append(str(error))
-                path.replace(path.with_suffix(".refused"))
+                # The folder's name is of this computer; the file's is a pseudonym.
+                why = str(error).replace(f"{path}: ", "")
+                faults.append(f"{path.name}: {why}")
+                written(path.with_suffix(WHY), why.encode())
+                path.replace(path.with_suffix(REFUSED))
                 continue
             path.unlink()
         return new, faults

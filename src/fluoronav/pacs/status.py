@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import time
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 from fluoronav.pacs.database import Database
 from fluoronav.pacs.outgoing import DATABASE
+from fluoronav.pacs.running import LOCK, holder
+from fluoronav.pacs.spool import LIVE, REFUSED, STRUCTURES, WHY
 from fluoronav.site.site_file import SiteError, SiteFile
 
 _ALIVE_S = 10.0  # since the last heartbeat; chosen: five of them
@@ -31,6 +34,7 @@ def read_status(site: SiteFile) -> dict[str, Any]:
         age_s = (time.time_ns() - beat[0]["beat_ns"]) / 1e9 if beat else None
         return {
             "node": {"running": age_s is not None and abs(age_s) < _ALIVE_S, "pid": beat[0]["pid"] if beat else None},
+            "live": _live(site),
             "series": [
                 {
                     "workflow": r["key"].partition("/")[0],
@@ -65,7 +69,7 @@ def read_status(site: SiteFile) -> dict[str, Any]:
                     "state": r["state"],
                     "attempts": r["attempts"],
                     "reason": r["reason"],
-                    "next": _time(r["next_ns"]) if r["state"] == "waiting" else None,
+                    "next": _time(r["next_ns"]) if r["state"] in ("waiting", "stored") else None,
                 }
                 for r in database.rows("SELECT * FROM outbox WHERE state != 'sent' ORDER BY made_ns LIMIT 1000")
             ],
@@ -80,6 +84,28 @@ def read_status(site: SiteFile) -> dict[str, Any]:
         }
     finally:
         database.close()
+
+
+def _live(site: SiteFile) -> dict[str, Any]:
+    """Whether `pacs live` runs, what waits for the outbox, and what the outbox refused and why."""
+    folder = site.folder / LIVE
+    return {
+        "running": holder(folder / LOCK) is not None,
+        "pid": holder(folder / LOCK),
+        "waiting": len(list(folder.glob("*.dcm"))),
+        "refused": [
+            {"file": str(path.relative_to(site.folder)), "reason": _reason_of(path)}
+            for spool in (folder, site.folder / STRUCTURES)
+            for path in sorted(spool.glob(f"*{REFUSED}"))
+        ],
+    }
+
+
+def _reason_of(path: Path) -> str:
+    try:
+        return path.with_suffix(WHY).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return "its reason was not kept; see the log of that time"
 
 
 def _fetching(database: Database) -> dict[str, Any]:
@@ -114,6 +140,11 @@ def told(status: dict[str, Any]) -> str:
     """The status as lines for people."""
     node = status["node"]
     lines = [f"node: {'running, process ' + str(node['pid']) if node['running'] else 'not running'}"]
+    live = status["live"]
+    lines.append(f"live: {'running, process ' + str(live['pid']) if live['running'] else 'not running'}")
+    if live["waiting"]:
+        lines.append(f"live: {live['waiting']} objects wait for the outbox")
+    lines += [f"refused {r['file']}: {r['reason']}" for r in live["refused"]]
     for s in status["series"]:
         of = f" of {s['expected']}" if s["expected"] else ""
         flag = ", flagged: nobody said that it had ended" if s["flagged"] and s["state"] == "complete" else ""
@@ -124,9 +155,10 @@ def told(status: dict[str, Any]) -> str:
     for c in status["cases"]:
         lines += [f"case {c['case']}: {c['stage']} {c['made']}", *(f"  WARNING {w}" for w in c["warnings"])]
     waiting = [o for o in status["outbox"] if o["state"] == "waiting"]
-    lines.append(
-        f"outbox: {len(waiting)} waiting, {len(status['outbox']) - len(waiting)} refused, {status['sent']} sent"
-    )
+    stored = [o for o in status["outbox"] if o["state"] == "stored"]
+    refused = len(status["outbox"]) - len(waiting) - len(stored)
+    later = f"{len(stored)} stored and not committed, " if stored else ""
+    lines.append(f"outbox: {len(waiting)} waiting, {later}{refused} refused, {status['sent']} sent")
     for o in status["outbox"]:
         when = f", next {o['next']}" if o["next"] else ""
         why = f": {o['reason']}" if o["reason"] else ""

@@ -13,6 +13,8 @@ from fluoronav.pacs.workers import Workers
 from fluoronav.site.site_file import SiteFile
 
 log = logging.getLogger(__name__)
+_STILL_S = 0.5  # between looks at the cases' files; chosen: a few stats for each case
+_CHANGING_S = 0.2  # where one has changed: two looks that see the same make it whole; chosen
 Signature = tuple[tuple[str, int, int], ...]
 
 
@@ -33,17 +35,20 @@ class StructureWatch:
         self._seen: dict[str, Signature] = {}
         self._done: dict[str, Signature] = {}
 
-    def look(self) -> None:
-        """One look at all cases; raises what :meth:`Spool.forward` raises."""
+    def look(self) -> float:
+        """One look at all cases; the time until the next, s. Raises what :meth:`Spool.forward` raises."""
+        changing = False
         for row in self._database.rows("SELECT name FROM cases WHERE series GLOB 'plan/*'"):
             name = row["name"]
             signature = _signature(self._site.cases / name)
             # What is still being written changes between two looks.
             still, self._seen[name] = self._seen.get(name) == signature, signature
+            changing |= not still
             if still and self._done.get(name) != signature:
                 self._make(name)
                 self._done[name] = signature
         self._forward()
+        return _CHANGING_S if changing else _STILL_S
 
     def _make(self, name: str) -> None:
         job = StructureJob(self._site.cases / name, self._spool.folder, self._site.key, self._site.name)

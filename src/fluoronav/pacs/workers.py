@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from fluoronav.pacs.jobs import Job, Made, StructureJob, Structures
+from fluoronav.pacs.memory import give_back
 from fluoronav.pacs.quiet import quiet_libraries
 
 Work = TypeVar("Work")
@@ -71,13 +72,19 @@ def _take_in(job: Job) -> Made:
     # Imported in the worker alone: what reads images takes memory that the resident node does not need.
     from fluoronav.pacs.intake import take_in
 
-    return take_in(job)
+    try:
+        return take_in(job)
+    finally:
+        give_back()
 
 
 def _structures(job: StructureJob) -> Structures:
     from fluoronav.pacs.structures import make_results
 
-    return make_results(job)
+    try:
+        return make_results(job)
+    finally:
+        give_back()
 
 
 def _prepare() -> None:

@@ -43,9 +43,10 @@ node:
 
 # When a series counts as complete.
 series:
-  settle_s: 1              # after its association was released, if no slice is missing
+  settle_s: 0.5            # after its association was released, if no slice is missing
   quiet_s: 60              # without another instance, it is judged, and flagged
   # count_from: pacs       # a peer that says how many instances a series has
+  # burned_in: refuse      # images that may show a name in their pixels; or set_aside (the rest becomes a case), take
 
 # What `pacs fetch` takes from an archive.
 # fetch:

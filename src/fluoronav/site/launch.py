@@ -51,6 +51,9 @@ class Endpoints(BaseModel):
     out: str = Field(default=DEFAULT_ENDPOINTS["out"], pattern=r"^(tcp|ipc)://.+")
     requests: str = Field(default=DEFAULT_ENDPOINTS["requests"], pattern=r"^(tcp|ipc)://.+")
     tools: str | None = Field(default=DEFAULT_ENDPOINTS["tools"], pattern=r"^(tcp|ipc)://.+")
+    marks: str = Field(
+        default=DEFAULT_ENDPOINTS["marks"], pattern=r"^(tcp|ipc)://.+", description="of the display alone"
+    )
 
 
 class LaunchFile(BaseModel):

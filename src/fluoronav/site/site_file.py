@@ -69,9 +69,12 @@ class Node(_Secured):
 class Series(_Part):
     """When a series counts as complete."""
 
-    settle_s: float = Field(default=1.0, ge=0, le=60, description="from a released association to complete")
+    settle_s: float = Field(default=0.5, ge=0, le=60, description="from a released association to complete")
     quiet_s: float = Field(default=60.0, gt=0, le=3600, description="without an instance, until it is judged anyway")
     count_from: PeerName | None = Field(default=None, description="peer that says how many instances a series has")
+    burned_in: Literal["refuse", "set_aside", "take"] = Field(
+        default="refuse", description="what becomes of images into whose pixels text may be burned"
+    )
 
 
 class Dimse(_Secured):
@@ -81,6 +84,15 @@ class Dimse(_Secured):
     port: Port = Field(default=104, description="its TCP port")
     called: Title = Field(description="its AE title")
     calling: Title = Field(default="FLUORONAV", description="our AE title, which it must know")
+
+
+class ArchiveDimse(Dimse):
+    """An archive that is spoken to by C-STORE and C-FIND."""
+
+    commitment: bool = Field(default=False, description="whether the archive is asked for storage commitment")
+    commitment_wait_s: float = Field(
+        default=600, gt=0, le=86400, description="without a report, until commitment is asked for again"
+    )
 
 
 class Web(_Part):
@@ -110,7 +122,7 @@ class Peer(_Part):
     """An archive, by DICOMweb, by DIMSE, or by both; then DICOMweb goes first."""
 
     dicomweb: Dicomweb | None = None
-    dimse: Dimse | None = None
+    dimse: ArchiveDimse | None = None
     timeout_s: float = Field(default=10, gt=0, le=600, description="for each answer")
 
     @model_validator(mode="after")
@@ -167,7 +179,9 @@ class Live(_Part):
     frames: str = Field(default=DEFAULT_ENDPOINTS["frames"], pattern=r"^(tcp|ipc)://.+", description="of the grabber")
     source: str = Field(default="carm0", min_length=1, max_length=64, description="the C-arm's name on the wire")
     marks: str = Field(
-        default="tcp://127.0.0.1:5554", pattern=r"^(tcp|ipc)://.+", description="where `pacs mark` is heard"
+        default=DEFAULT_ENDPOINTS["marks"],
+        pattern=r"^(tcp|ipc)://.+",
+        description="where displays and `pacs mark` are heard",
     )
     run: bool = Field(default=False, description="whether recorded runs are sent, too")
 

@@ -1,7 +1,6 @@
 """What the stages share: one record per frame, and the plain results that they put into it.
 
-A stage reads the results of earlier stages from the record and adds its own; stages never call one another. What a
-stage is says `stage.py`.
+A stage reads what earlier stages wrote and adds its own; stages never call one another. What a stage is: `stage.py`.
 """
 
 from __future__ import annotations
@@ -23,8 +22,7 @@ Status = Literal["searching", "tracking", "degraded", "lost", "no_model"]
 Level = Literal["clear", "caution", "danger"]
 AlertState = Literal["raised", "changed", "cleared", "acknowledged"]
 Priority = Literal["high", "medium", "low"]
-# Radius of the region that holds 95 % of a normal error in two dimensions, in its sigmas: the root of chi-square's 95 %
-# quantile with 2 degrees of freedom, 2.448, rounded.
+# Radius that holds 95 % of a normal error in two dimensions, in sigmas: root of chi-square's quantile, rounded up.
 RADIUS_95_2D = 2.45
 # Kept free at the end of a frame's time for the later stages and for sending, ms (chosen: more than they take).
 RESERVE_MS = 3.0
@@ -304,12 +302,13 @@ class FrameRecord:
     last_status : str
         `status` of the frame before.
     pyramid : dict
-        Attenuation (float32) by the length of the image's longer side: 512, 256, 128 and 64 pixels. The arrays belong
-        to the stage that made them and are overwritten with the next frame.
+        Attenuation (float32) by the image's longer side: 512, 256, 128, 64 pixels. Overwritten with the next frame.
     field_mask : ndarray of bool, shape (128, 128)
         Field of view without its penumbra: inside the aperture and between the blades.
+    anatomy_mask : ndarray of bool, shape (128, 128)
+        The part of `field_mask` that is compared with the CT: without metal, with a signal.
     full_field_mask : ndarray of bool, shape (512, 512)
-        Field of view up to its edge: where an instrument can be visible.
+        Up to its edge: where an instrument can be visible.
     dark : float
         Counts without X-rays.
     engine_fault : str
@@ -342,6 +341,7 @@ class FrameRecord:
     corrected: NDArray[Any] = None  # type: ignore[assignment]  # `counts`, see below
     pyramid: dict[int, NDArray[np.float32]] = field(default_factory=dict[int, NDArray[np.float32]], metadata=_NEEDED)
     field_mask: NDArray[np.bool_] | None = field(default=None, metadata=_NEEDED)
+    anatomy_mask: NDArray[np.bool_] | None = field(default=None, metadata=_NEEDED)
     full_field_mask: NDArray[np.bool_] | None = field(default=None, metadata=_NEEDED)
     dark: float = 0.0
     status: Status = "no_model"

@@ -354,6 +354,7 @@ class SessionState(msgspec.Struct, kw_only=True):
 
     confirmed: Annotated[bool, doc("a person has confirmed the patient")]
     accepted: Annotated[bool, doc("a person has accepted this registration")]
+    accepted_t: Annotated[Time | UnsetType | None, doc("when; a registration that is found again keeps it")] = UNSET
     plan: Annotated[list[str], doc("names of the trajectories that are shown")]
     restored: Annotated[bool, doc("it goes on with the session before a restart")]
 

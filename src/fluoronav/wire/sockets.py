@@ -19,6 +19,7 @@ DEFAULT_ENDPOINTS = MappingProxyType(
         "out": "tcp://127.0.0.1:5551",
         "requests": "tcp://127.0.0.1:5552",
         "tools": "tcp://127.0.0.1:5553",
+        "marks": "tcp://127.0.0.1:5554",
     }
 )
 
@@ -28,6 +29,7 @@ _MEANING = MappingProxyType(
         "out": "overlays, alerts and health",
         "requests": "requests",
         "tools": "tool poses from the tracker",
+        "marks": "moments that a person marks",
     }
 )
 

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 import msgspec
 from msgspec import inspect
 
-from fluoronav.wire import messages, requests
+from fluoronav.wire import marks, messages, requests
 
 # What the page has a table of; what is nested in them comes along.
 TABLES: MappingProxyType[str, type[msgspec.Struct]] = MappingProxyType(
@@ -24,6 +24,8 @@ TABLES: MappingProxyType[str, type[msgspec.Struct]] = MappingProxyType(
         "tool": messages.ToolsMessage,
         "request": requests.Request,
         "reply": requests.Reply,
+        "mark": marks.MarkRequest,
+        "marked": marks.MarkReply,
     }
 )
 _BLOCK = re.compile(r"(<!-- fields of (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)

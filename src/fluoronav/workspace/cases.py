@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import fcntl
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from fluoronav.durable import made_folder
 from fluoronav.planning.plan.file import PlanError
 from fluoronav.planning.plan.revisions import PlanRevisions
 from fluoronav.planning.revisions import RevisionError, Revisions
@@ -49,6 +53,15 @@ class CaseStore:
         if folder is None or folder.is_symlink() or not (folder / "case.yaml").is_file():
             raise Unknown(f"there is no case {name[:64]!r} in the case store")
         return folder
+
+
+@contextmanager
+def one_at_a_time(folder: Path) -> Iterator[None]:
+    """Held by whoever writes the files of a case that are made of others: worker processes and the server."""
+    made_folder(folder / CACHE)
+    with (folder / CACHE / ".lock").open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def summary(folder: Path) -> dict[str, Any]:

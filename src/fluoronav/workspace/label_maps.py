@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,12 +13,12 @@ from numpy.typing import NDArray
 
 from fluoronav.case import CaseError, read_volume
 from fluoronav.case.file import read_case_file
-from fluoronav.durable import made_folder, moved, written
+from fluoronav.durable import moved, written
 from fluoronav.geometry.grid import LIMITS as GRID
 from fluoronav.planning.anatomy import vocabulary
 from fluoronav.planning.revisions import Revision, Revisions
 from fluoronav.planning.segmentation.engine import SegmentedStructure
-from fluoronav.workspace.cases import CACHE
+from fluoronav.workspace.cases import CACHE, one_at_a_time
 from fluoronav.workspace.errors import Refused
 from fluoronav.workspace.scan import Scan
 
@@ -64,19 +63,29 @@ def unpacked_labels(folder: Path, number: int, scan: Scan) -> Unpacked:
     """
     revisions = Revisions(folder)
     revision = revisions.read(number)
-    if (known := known_labels(folder, revision)) is not None:
-        return known
+    with one_at_a_time(folder):
+        if (known := known_labels(folder, revision)) is not None:
+            return known
+        return _unpacked(folder, number, scan)
+
+
+def _unpacked(folder: Path, number: int, scan: Scan) -> Unpacked:
+    revisions = Revisions(folder)
     image = read_volume(revisions.labels_path(number)).image
     check_on_grid(image, scan, f"the label map of revision {number}")
     voxels = sitk.GetArrayViewFromImage(image)
-    return keep_unpacked(folder, revision, voxels, voxel_counts(voxels))
+    return _kept(folder, revisions.read(number), voxels, voxel_counts(voxels))
 
 
 def keep_unpacked(folder: Path, revision: Revision, labels: NDArray, counts: dict[int, int]) -> Unpacked:
     """Writes a label map (z, y, x) as the unpacked one of a revision."""
+    with one_at_a_time(folder):
+        return _kept(folder, revision, labels, counts)
+
+
+def _kept(folder: Path, revision: Revision, labels: NDArray, counts: dict[int, int]) -> Unpacked:
     path = _unpacked_path(folder, revision)
-    made_folder(path.parent)
-    part = path.with_suffix(f".{os.getpid()}.part")
+    part = path.with_suffix(".part")
     with part.open("wb") as file:
         for k in range(0, labels.shape[0], _SLICES):
             file.write(np.ascontiguousarray(labels[k : k + _SLICES], "<u2").data)
@@ -117,6 +126,11 @@ def first_revision(folder: Path, scan: Scan) -> Revision | None:
     ------
     CaseError, Refused
     """
+    with one_at_a_time(folder):
+        return _first(folder, scan)
+
+
+def _first(folder: Path, scan: Scan) -> Revision | None:
     file, revisions = read_case_file(folder / "case.yaml"), Revisions(folder)
     if file.labels is None or revisions.numbers():
         return None

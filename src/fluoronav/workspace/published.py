@@ -9,12 +9,14 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from fluoronav.case import CaseError
 from fluoronav.case.file import CaseFile, read_case_file
 from fluoronav.durable import written
 from fluoronav.planning.anatomy import by_name
 from fluoronav.planning.revisions import Revision, Revisions
 from fluoronav.planning.segmentation.engine import SegmentedStructure
 from fluoronav.validation import first_error
+from fluoronav.workspace.cases import one_at_a_time
 from fluoronav.workspace.colours import colour_of
 
 log = logging.getLogger("fluoronav")
@@ -26,8 +28,15 @@ def publish(folder: Path) -> None:
 
     Raises
     ------
-    CaseError, OSError
+    OSError
     """
+    if not Revisions(folder).numbers():
+        return
+    with one_at_a_time(folder):
+        _publish(folder)
+
+
+def _publish(folder: Path) -> None:
     revisions = Revisions(folder)
     newest = revisions.newest()
     if newest is None:
@@ -41,7 +50,11 @@ def publish(folder: Path) -> None:
 
 def _publish_structures(path: Path, newest: Revision) -> None:
     """Names the label map and its structures in ``case.yaml``; everything else there stays."""
-    file = read_case_file(path)
+    try:
+        file = read_case_file(path)
+    except CaseError as error:
+        log.warning("the structures of revision %d are not named there: %s", newest.number, error)
+        return
     wanted = {s.label: s.name for s in newest.structures}
     if str(file.labels) == LABELS and {s.label: s.name for s in file.structures} == wanted:
         return
@@ -69,13 +82,13 @@ def _content(old: dict[str, Any], file: CaseFile, structures: tuple[SegmentedStr
         {**known.get(s.name, {"name": s.name, "color": colour_of(s.label)}), "label": s.label} for s in structures
     ]
     before = set(file.rigid.structures) if file.rigid else set()
-    rigid = [n for n in names if n in before]
+    rigid = before & set(names)
     # Vertebrae move as one body, unless a person has chosen among them.
     if not rigid or before >= set(_vertebrae(list(known))):
-        rigid += [n for n in _vertebrae(names) if n not in before]
+        rigid |= set(_vertebrae(names))
     content.pop("rigid", None)
     if rigid:
-        content["rigid"] = {"structures": rigid}
+        content["rigid"] = {"structures": [n for n in names if n in rigid]}
     objects = []
     for one in old.get("objects", []):
         left = [n for n in one.get("structures", []) if n in names]

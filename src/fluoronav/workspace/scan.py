@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 from dataclasses import asdict, dataclass
@@ -16,9 +15,9 @@ from numpy.typing import NDArray
 from fluoronav.case import CaseError, read_volume, to_hounsfield
 from fluoronav.case.file import CaseFile, read_case_file
 from fluoronav.case.volume import Volume
-from fluoronav.durable import made_folder, moved, written
+from fluoronav.durable import moved, written
 from fluoronav.planning.plan.hashes import volume_hash
-from fluoronav.workspace.cases import CACHE
+from fluoronav.workspace.cases import CACHE, one_at_a_time
 
 _SLICES = 16  # converted at a time; chosen: 8 MB
 _VERSION = 1  # of the unpacked files
@@ -73,7 +72,7 @@ class Scan:
 
     def step_mm(self) -> NDArray[np.float64]:
         """Maps steps of voxels (x, y, z) to LPS mm, shape (3, 3)."""
-        return np.array(self.direction, np.float64).reshape(3, 3) * np.array(self.spacing_mm, np.float64)
+        return np.asarray(np.array(self.direction).reshape(3, 3) * np.array(self.spacing_mm), np.float64)
 
     def index_of(self, point_ct: NDArray[np.float64]) -> NDArray[np.float64]:
         """Voxel coordinates (x, y, z) of a point, LPS mm."""
@@ -122,14 +121,12 @@ def unpacked_scan(folder: Path) -> Scan:
     ------
     CaseError
     """
+    with one_at_a_time(folder):
+        return known_scan(folder) or _unpacked(folder)
+
+
+def _unpacked(folder: Path) -> Scan:
     file = read_case_file(folder / "case.yaml")
-    with (made_folder(folder / CACHE) / ".lock").open("wb") as lock:
-        # Another process may be unpacking it: on arrival, or for another server.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        return known_scan(folder) or _unpacked(folder, file)
-
-
-def _unpacked(folder: Path, file: CaseFile) -> Scan:
     volume = read_volume(folder / file.ct, file.ct_series)
     if file.units is not None:
         volume = to_hounsfield(volume, file.units, "units:").volume

@@ -6,6 +6,7 @@ measured or printed comes from the voxels.
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -39,7 +40,7 @@ def kept_surface(labels: Path, scan: Scan, label: int, name: str, target: Path) 
     if not target.exists():
         content = surface_of(cropped(mapped(labels, scan), label), scan, label, name)
         made_folder(target.parent)
-        part = target.with_name(f"{target.name}.part")
+        part = target.with_name(f"{target.name}.{os.getpid()}.part")
         part.write_bytes(content)
         moved(part, target)
     return target

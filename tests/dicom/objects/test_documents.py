@@ -14,6 +14,7 @@ from tests.dicom.objects.scene import (
     REGISTRATION,
     ct,
     dumped,
+    errors_of,
     every_object,
     findings,
     recorded,
@@ -159,6 +160,18 @@ def test_a_report_says_measurements_alerts_and_the_registration(tmp_path):
         'CODE:(,,"Procedure reported")=(77477000,SCT,"Computed tomography")',
     ):
         assert line in text
+
+
+def test_findings_without_a_segment_refer_to_the_images_that_they_are_of(tmp_path):
+    write_object(measurement_report(SOURCE, DRAFT, findings(), references=[RUN]), tmp_path / "ct.dcm")
+    text = dumped(tmp_path / "ct.dcm")
+    assert text.count('CONTAINER:(,,"Image Library Group")') == 2
+    assert text.count("(CT image,)") == len(SOURCE.datasets) and text.count("(XA image,)") == 1
+    assert '(CT,DCM,"Computed Tomography")' in text and '(XA,DCM,"X-Ray Angiography")' in text
+    # Of a single image each finding says it, too.
+    write_object(measurement_report(RUN, DRAFT, findings()), tmp_path / "xa.dcm")
+    assert dumped(tmp_path / "xa.dcm").count('IMAGE:(,,"Source of Measurement")=(XA image,)') == len(findings())
+    assert errors_of(tmp_path / "ct.dcm") == errors_of(tmp_path / "xa.dcm") == []
 
 
 def test_an_alert_that_was_never_cleared_is_open_at_the_end():

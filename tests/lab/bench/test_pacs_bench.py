@@ -6,6 +6,7 @@ from pydicom import dcmread
 from fluoronav.lab.bench.pacs import bench, stream
 from fluoronav.lab.bench.pacs.crash import bench_crash
 from fluoronav.lab.bench.pacs.objects import measure_objects
+from fluoronav.lab.bench.pacs.outage import bench_outage
 from fluoronav.lab.bench.pacs.receive import bench_receive
 from fluoronav.lab.bench.pacs.rig import PacsBenchError, check_installed, until
 from fluoronav.lab.bench.pacs.series import template
@@ -34,6 +35,16 @@ def test_a_series_is_sent_and_its_results_are_found_in_the_archive(small, tmp_pa
 def test_a_node_that_is_killed_loses_and_doubles_nothing(small, tmp_path):
     result = bench_crash(tmp_path, small, lambda text: None, points=2)
     assert (result["lost"], result["doubled"]) == (0, 0) and len(result["crashes"]) == 2
+
+
+def test_an_archive_that_was_down_gets_everything_once_and_its_figures_are_added(small, tmp_path):
+    said = []
+    found = bench_outage(tmp_path, small, said.append, minutes=0.1, most=2)
+    assert (found["lost"], found["doubled"]) == (0, 0) and found["outage"]["all_there_s"] > 0
+    assert any("archive down" in text and "0 results wait" not in text for text in said)
+    result = dict.fromkeys(bench._FIGURES) | {"lost": 2, "doubled": 0}
+    bench._add(result, {**found, "lost": 1, "doubled": 3})
+    assert (result["lost"], result["doubled"]) == (3, 3) and "archive down for 0.1 min" in bench.table(result)
 
 
 def test_beside_the_stream_series_are_taken_one_after_another_and_become_cases(small, tmp_path, monkeypatch):

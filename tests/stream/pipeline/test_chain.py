@@ -236,7 +236,7 @@ def test_a_frame_is_told_the_status_of_the_one_before(noting):
     [
         (
             ["registration", "attenuation"],
-            "reads what 'attenuation' writes (field_mask): put 'attenuation'",
+            "reads what 'attenuation' writes (anatomy_mask): put 'attenuation'",
         ),
         (["registration"], "put 'attenuation' before it"),
         (["attenuation", "guidance", "registration"], "'guidance' reads what 'registration' writes"),

@@ -16,6 +16,12 @@ from fluoronav.dicom.objects.presentation import presentation_state, referenced_
 from fluoronav.dicom.objects.provenance import Approval, Producer, Provenance
 from fluoronav.dicom.objects.report import measurement_report
 from fluoronav.dicom.objects.segmentation import Segment, segmentation
+from fluoronav.dicom.objects.segmentation_reading import (
+    ReadSegment,
+    ReadSegmentation,
+    is_segmentation,
+    read_segmentation,
+)
 from fluoronav.dicom.objects.source import Source, check_same_patient, check_study, read_source, source_of
 from fluoronav.dicom.objects.spatial import spatial_registration
 from fluoronav.dicom.objects.xray_run import Acquisition, xray_run
@@ -31,6 +37,8 @@ __all__ = [
     "Measurement",
     "Producer",
     "Provenance",
+    "ReadSegment",
+    "ReadSegmentation",
     "Segment",
     "Source",
     "alert_findings",
@@ -40,9 +48,11 @@ __all__ = [
     "encapsulated_stl",
     "graphics_in",
     "graphics_of",
+    "is_segmentation",
     "key_object_selection",
     "measurement_report",
     "presentation_state",
+    "read_segmentation",
     "read_source",
     "referenced_frame",
     "registration_finding",

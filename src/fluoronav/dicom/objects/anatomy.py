@@ -98,6 +98,18 @@ class Anatomy:
     side: Code | None = None
 
 
+def name_of(code: str, side: str = "") -> str | None:
+    """The name of a structure by its SNOMED CT code and, where it has two, the code of its side; None for others."""
+    for level, values in _VERTEBRAE.items():
+        if code in values:
+            return f"vertebrae_{level}{values.index(code) + 1}"
+    sides = {value.value: name for name, value in _SIDES.items()}
+    if code in _RIBS:
+        return f"rib_{sides[side]}_{_RIBS.index(code) + 1}" if side in sides else None
+    base = next((name for name, (value, _) in _STRUCTURES.items() if value == code), None)
+    return f"{base}_{sides[side]}" if base is not None and side in sides else base
+
+
 def anatomy_of(name: str) -> Anatomy:
     """The codes of a structure by its name in a case."""
     if found := re.fullmatch(r"vertebrae?_([CTLS])(\d+)", name):

@@ -20,6 +20,10 @@ QUANTITIES: dict[str, tuple[Code, Code]] = {
     "length_mm": (Code("410668003", "SCT", "Length"), _MM),
     "diameter_mm": (Code("81827009", "SCT", "Diameter"), _MM),
     "height_mm": (Code("121207", "DCM", "Height"), _MM),
+    "width_mm": (Code("103355008", "SCT", "Width"), _MM),
+    "radius_mm": (Code("131190003", "SCT", "Radius"), _MM),
+    "long_axis_mm": (Code("103339001", "SCT", "Long Axis"), _MM),
+    "short_axis_mm": (Code("103340004", "SCT", "Short Axis"), _MM),
     "angle_deg": (Code("1483009", "SCT", "Angle"), _DEG),
     "attenuation_hu": (Code("112031", "DCM", "Attenuation Coefficient"), _HU),
     "distance_mm": (Code("121206", "DCM", "Distance"), _MM),
@@ -72,18 +76,20 @@ class Finding:
         return json.dumps(asdict(self), sort_keys=True, default=str)
 
 
-def alert_findings(alerts: Iterable[Mapping[str, Any]]) -> tuple[Finding, ...]:
+def alert_findings(alerts: Iterable[Mapping[str, Any]], until: str = "at the end") -> tuple[Finding, ...]:
     """One finding for each alert of a run, in the order in which they were raised.
 
     Parameters
     ----------
     alerts : iterable of mapping
         Messages as they were sent (docs/wire-protocol.md, `alert/*`), in their order.
+    until : str
+        When an alert is called open that was not cleared: at the end of the messages.
     """
     steps: dict[tuple[str, str], list[Mapping[str, Any]]] = {}
     for alert in alerts:
         steps.setdefault((str(alert.get("instance") or ""), str(alert["id"])), []).append(alert)
-    return tuple(_alert(steps_of_one) for steps_of_one in steps.values())
+    return tuple(_alert(steps_of_one, until) for steps_of_one in steps.values())
 
 
 def registration_finding(registration: Mapping[str, Any], case: str = "") -> Finding:
@@ -93,7 +99,7 @@ def registration_finding(registration: Mapping[str, Any], case: str = "") -> Fin
     return Finding("registration", numbers, comment, _REGISTRATION)
 
 
-def _alert(steps: list[Mapping[str, Any]]) -> Finding:
+def _alert(steps: list[Mapping[str, Any]], until: str) -> Finding:
     raised, last = steps[0], steps[-1]
     at = datetime.fromtimestamp(raised["t_raised"] / 1e9, UTC)
     said = {s["state"] for s in steps}
@@ -105,7 +111,7 @@ def _alert(steps: list[Mapping[str, Any]]) -> Finding:
     # Both by the grabber's clock; an alert without a frame has no time by it.
     if "cleared" in said and last.get("t_acq") and raised.get("t_acq"):
         numbers.append(Measurement("lasted_s", max(last["t_acq"] - raised["t_acq"], 0) / 1e9))
-    end = "cleared" if "cleared" in said else "open at the end"
+    end = "cleared" if "cleared" in said else f"open {until}"
     acknowledged = ", acknowledged" if "acknowledged" in said else ""
     who = f", {raised['instrument']}" if raised.get("instrument") else ""
     head = f"{at:%H:%M:%S} UTC, {raised['priority']} priority, {raised['kind']}{who}"

@@ -15,6 +15,7 @@ from pydicom.uid import Comprehensive3DSRStorage
 from fluoronav.dicom.errors import DicomError
 from fluoronav.dicom.objects.anatomy import anatomy_of
 from fluoronav.dicom.objects.findings import QUANTITIES, Finding
+from fluoronav.dicom.objects.image_library import image_library
 from fluoronav.dicom.objects.modules import finished, identity, local_time, stand_ins
 from fluoronav.dicom.objects.provenance import Provenance, digest_of, uid_of
 from fluoronav.dicom.objects.source import Source, check_same_patient
@@ -26,6 +27,7 @@ _PROCEDURES = {
 _FLUOROSCOPY = Code("44491008", "SCT", "Fluoroscopy")
 _COMMENT = Code("121106", "DCM", "Comment")
 _TITLE = Code("126000", "DCM", "Imaging Measurement Report")
+_MEASUREMENTS = Code("126010", "DCM", "Imaging Measurements")
 _MOST_DECIMALS = 3  # of a measured value; chosen: nothing is measured finer
 
 
@@ -78,6 +80,10 @@ def measurement_report(
         imaging_measurements=groups,
         title=_TITLE,
     )
+    # Every finding is of these images; those that no segment shows say so here and, of one image, in their group.
+    parts = content[0].ContentSequence
+    measured = next(k for k, p in enumerate(parts) if p.ConceptNameCodeSequence[0].CodeValue == _MEASUREMENTS.value)
+    parts.insert(measured, image_library([source, *references]))
     approval = provenance.approval
     out = sr.Comprehensive3DSR(
         evidence=[
@@ -162,7 +168,10 @@ def _group(
             **common,
         )
     else:
-        group = sr.MeasurementsAndQualitativeEvaluations(**common)
+        images = source.datasets if len(source.datasets) == 1 else ()
+        group = sr.MeasurementsAndQualitativeEvaluations(
+            **common, source_images=[sr.SourceImageForMeasurementGroup.from_source_image(d) for d in images] or None
+        )
     if finding.comment:
         # TID 1501 is extensible; TID 1500 has no text of its own.
         text = sr.TextContentItem(coded_concept(_COMMENT), finding.comment, relationship_type="CONTAINS")

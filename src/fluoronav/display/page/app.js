@@ -390,5 +390,5 @@ function loupe(overlay, rows, cols) {
 }
 
 window.fluoronav.stream = stream;
-const controls = addControls({ state, layers, picture, alarms, space, history, request, say, showMoment });
+const controls = addControls({ state, layers, picture, alarms, space, history, request, say, warn: refuse, showMoment });
 refreshing.ask();

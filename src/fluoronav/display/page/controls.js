@@ -138,10 +138,34 @@ function addDecisions(app) {
     const mode = state.mode === "shadow" ? "live" : "shadow";
     if (confirm(text.askMode(mode))) request("mode.set", { mode });
   }).classList.add("control");
-  button(app, "mark", async () => {
-    const reply = await request("moment.mark", { seq: state.shown?.seq ?? 0, text: (prompt(text.askMark) ?? "").slice(0, 200) });
-    if (reply?.ok) say(text.marked);
+  addMarking(app);
+}
+
+// A mark is of the frame that is shown when the button is pressed; a note may follow, and stops no picture meanwhile.
+function addMarking(app) {
+  const { state, request, say, warn } = app;
+  const note = document.createElement("input");
+  [note.id, note.className, note.placeholder, note.maxLength, note.hidden] = ["mark-note", "control", text.askMark, 200, true];
+  note.setAttribute("aria-label", text.askMark);
+  let seq = 0;
+  const mark = async (words) => {
+    const { ok, result } = (await request("moment.mark", { seq, text: words })) ?? {};
+    if (!ok) return;
+    if (!result.heard) warn(text.markedAlone);
+    else if (result.why) warn(text.notKept(result.why));
+    else say(result.objects ? text.marked : text.markTaken);
+    note.hidden = Boolean(words);
+  };
+  button(app, "mark", () => {
+    seq = state.shown?.seq ?? 0;
+    note.value = "";
+    mark("");
   }).classList.add("control");
+  note.onkeydown = (event) => {
+    if (event.key === "Enter" && note.value.trim()) mark(note.value.trim());
+    else if (event.key === "Escape" || event.key === "Enter") note.hidden = true;
+  };
+  find("tools").append(note);
 }
 
 // Recording, the case and the planned path; returns what the pipeline's state changes in them.

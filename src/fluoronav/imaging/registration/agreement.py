@@ -27,6 +27,9 @@ class AgreementSettings:
     sigma_px: float = 3.0  # over which the local mean is taken, at the agreement's resolution
     mean_regularisation: float = 1e-3  # added to the mask's weight
     contrast_regularisation: float = 0.1  # fraction of the largest local contrast
+    # Bound of the largest local contrast, in its upper quartile: 1.5 to 2.4 in exposures of the embedded case, 10 and
+    # more where the field has a strip without X-rays.
+    most_contrast: float = 2.5
     min_attenuation: float = 0.3  # fraction of the DRR's maximum from which a pixel is compared
     erosion_px: int = 5  # side of the square that is eroded from the compared area
     min_in_view: float = 0.02  # fraction of the image; with less the agreement is 0
@@ -55,7 +58,12 @@ def locally_normalised(image: Float32, mask: Float32, sigma: float) -> Float32:
     weight = cv2.GaussianBlur(mask, (0, 0), sigma) + SETTINGS.mean_regularisation
     detail = (image - cv2.GaussianBlur(image * mask, (0, 0), sigma) / weight) * mask
     contrast = np.sqrt(cv2.GaussianBlur(detail * detail, (0, 0), 2 * sigma) / weight)
-    detail /= contrast + SETTINGS.contrast_regularisation * float(contrast.max()) + 1e-6
+    inside = contrast[mask > 0]
+    largest = float(contrast.max())
+    if inside.size:
+        quartile = np.partition(inside, 3 * inside.size // 4)[3 * inside.size // 4]
+        largest = min(largest, SETTINGS.most_contrast * float(quartile))
+    detail /= contrast + SETTINGS.contrast_regularisation * largest + 1e-6
     detail -= mask * (detail.sum() / max(float(mask.sum()), 1))
     return detail / (np.linalg.norm(detail) + 1e-9)
 

@@ -29,6 +29,10 @@ class FieldLimits:
     lit_fraction: float = 0.5  # minimum signal of a lit pixel, of the median
     least_lit_area: float = 0.01  # of a lit region, of the image
     least_outside: float = 0.02  # outside the field, of the image: enough to measure the dark level
+    # The dark level is below what arrives behind the patient; where it is not, blades leak.
+    darkest_percent: float = 1.0  # of the field's pixels: the darkest of the patient
+    most_dark: float = 1.05  # maximum dark level, of the darkest: lead in the field has the dark level itself
+    leaking_dark: float = 0.5  # dark level where blades leak, of the same: it is unknown there
     # Dark regions at the image's border that no edge explains. Inside the convex hull of the lit region they are limbs
     # or implants.
     dark_fraction: float = 0.04  # maximum signal, of the median
@@ -97,14 +101,24 @@ def find_field_of_view(counts: Float32) -> FieldOfView:
     _, region = cv2.connectedComponents((is_dark | (distance <= 0)).astype(np.uint8), connectivity=4)
     border = np.unique(np.concatenate([region[0], region[-1], region[:, 0], region[:, -1]]))
     unexplained = is_dark & np.isin(region, border[border > 0])
-    # Opening removes narrow ones: instruments that reach the edge.
-    unexplained = cv2.morphologyEx(unexplained.astype(np.uint8), cv2.MORPH_OPEN, np.ones((9, 9), np.uint8)) > 0
+    unexplained = _opened(unexplained)
     unexplained &= (unexplained.mean() >= FIELD.least_dark_area) & ~_deep_in_hull(lit)
     return FieldOfView(tuple(edges), inside & ~unexplained, unexplained, median)
 
 
+def _opened(dark: Mask) -> Mask:
+    """Without narrow parts, which are instruments that reach the edge; a strip along the border goes on beyond it."""
+    reach = 4
+    padded = cv2.copyMakeBorder(dark.astype(np.uint8), reach, reach, reach, reach, cv2.BORDER_REPLICATE)
+    size = 2 * reach + 1
+    return cv2.morphologyEx(padded, cv2.MORPH_OPEN, np.ones((size, size), np.uint8))[reach:-reach, reach:-reach] > 0
+
+
 def dark_level(counts: Float32, field_mask: Mask) -> float:
     """The detector's counts without X-rays; 0 where too little lies outside the field to measure them.
+
+    It is measured outside the field. Leaking blades are brighter there than the detector in the dark: the level is
+    bounded by what arrives behind the patient.
 
     Parameters
     ----------
@@ -113,7 +127,13 @@ def dark_level(counts: Float32, field_mask: Mask) -> float:
     field_mask : ndarray of bool, the same shape
     """
     outside = counts[~field_mask]
-    return float(np.percentile(outside, 10)) if outside.size > FIELD.least_outside * counts.size else 0.0
+    if outside.size <= FIELD.least_outside * counts.size:
+        return 0.0
+    level = float(np.percentile(outside, 10))
+    if not field_mask.any():
+        return level
+    darkest = float(np.percentile(counts[field_mask], FIELD.darkest_percent))
+    return level if level < FIELD.most_dark * darkest else FIELD.leaking_dark * darkest
 
 
 def _small_field(signal: Float32, brightest: float) -> tuple[list[Edge], Float, Mask, float] | None:

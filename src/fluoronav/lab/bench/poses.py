@@ -46,8 +46,8 @@ class PoseStages:
 def kept(frame: FrameRecord) -> FrameRecord:
     """The frame with its own copy of what the stage overwrites with the next frame."""
     frame.pyramid = {side: image.copy() for side, image in frame.pyramid.items()}
-    assert frame.field_mask is not None
-    frame.field_mask = frame.field_mask.copy()
+    assert frame.field_mask is not None and frame.anatomy_mask is not None
+    frame.field_mask, frame.anatomy_mask = frame.field_mask.copy(), frame.anatomy_mask.copy()
     return frame
 
 
@@ -61,11 +61,11 @@ def searched(
     points, centre = subject.points_ct(), subject.points_ct().mean(0)
     rows = []
     for i, frame in enumerate(tqdm(frames, f"{subject.name}: {kind}", unit="start")):
-        assert frame.field_mask is not None
+        assert frame.anatomy_mask is not None
         truth, T_start = subject.T_camera_ct[i], start(i)
         search = InitialSearch(model, subject.camera, T_start, Spread(), centre)
         begin, cpu_before = time.perf_counter(), time.process_time()
-        found = search.search(frame.pyramid, frame.field_mask)
+        found = search.search(frame.pyramid, frame.anatomy_mask)
         ms, cpu_s = (time.perf_counter() - begin) * 1000, time.process_time() - cpu_before
         search.close()
         assert found is not None

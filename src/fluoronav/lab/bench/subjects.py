@@ -105,7 +105,7 @@ def load_subject(name: str, poses: int, data: Path, seed: int = 11) -> Subject:
     key = hashlib.sha256(json.dumps([_VERSION, case.id, camera.K.tolist(), T_camera_ct.tolist()]).encode()).hexdigest()
     path = cache_folder("subjects") / f"{name}-{key[:16]}.npy"
     if not path.exists():
-        np.save(path, _rendered(case, camera, T_camera_ct, name))
+        np.save(path, rendered(case, camera, T_camera_ct, name))
     return Subject(name, case, camera, T_camera_ct, np.load(path, mmap_mode="r"))
 
 
@@ -158,7 +158,7 @@ def view_poses(case: Case, count: int, seed: int) -> Float:
     return np.array(poses)
 
 
-def _rendered(case: Case, camera: Camera, T_camera_ct: Float, name: str) -> NDArray[np.float32]:
+def rendered(case: Case, camera: Camera, T_camera_ct: Float, name: str) -> NDArray[np.float32]:
     anatomy = Anatomy(case, camera.scaled(0.5))
 
     def one(T: Float) -> NDArray[np.float32]:

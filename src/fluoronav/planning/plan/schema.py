@@ -115,7 +115,10 @@ class View(_Item):
     item: Name = Field(description="id of the screw or path that it is for")
     orbital_deg: float
     angular_deg: float
-    error_mm: float = Field(gt=0, description="predicted error of the tip in the direction that matters, 95 %")
+    error_mm: float = Field(gt=0, description="expected error of the tip in the direction that matters, 95 %")
+    bound_mm: float | None = Field(
+        default=None, gt=0, description="the bound that the guidance will state for it, 95 %"
+    )
 
 
 Item = Annotated[Screw | Path | Cut | Move | Resection | Implant | Measured | Flag | View, Field(discriminator="kind")]

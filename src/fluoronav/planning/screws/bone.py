@@ -108,9 +108,9 @@ def cut_out(labels: sitk.Image, value: int, level: str, settings: BoneSettings =
             f"{settings.least_cm3:g}: complete its segmentation"
         )
     _check_border(mask, level, low, high, np.array(labels.GetSize()), spacing, settings)
-    mask = np.pad(ndimage.binary_fill_holes(mask), 1)
+    mask = np.pad(np.asarray(ndimage.binary_fill_holes(mask), bool), 1)
     step = np.array(labels.GetDirection()).reshape(3, 3) * spacing
-    origin = np.array(labels.GetOrigin()) + step @ (low - 1.0)
+    origin = np.asarray(np.array(labels.GetOrigin()) + step @ (low - 1.0), np.float64)
     hundredths, field_origin = _field(mask, origin, step, settings)
     return Bone(level, mask, origin, step, hundredths, field_origin, np.full(3, settings.field_mm), notes)
 
@@ -118,7 +118,8 @@ def cut_out(labels: sitk.Image, value: int, level: str, settings: BoneSettings =
 def _largest_piece(
     mask: NDArray[np.bool_], level: str, voxel_mm3: float, settings: BoneSettings
 ) -> tuple[NDArray[np.bool_], tuple[str, ...]]:
-    pieces, n = ndimage.label(mask, np.ones((3, 3, 3)))
+    pieces = np.zeros(mask.shape, np.int32)
+    n = int(ndimage.label(mask, np.ones((3, 3, 3)), output=pieces))  # type: ignore[call-overload,arg-type]
     if n == 1:
         return mask, ()
     sizes = np.bincount(pieces.ravel())[1:]

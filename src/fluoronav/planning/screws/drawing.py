@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from fluoronav.planning.plan.schema import Side
 from fluoronav.planning.screws.vertebra import Vertebra
 
 Float = NDArray[np.float64]
@@ -27,7 +28,7 @@ class Drawn(Protocol):
     """What is drawn: a screw of a plan, or a proposal."""
 
     level: str
-    side: str
+    side: Side
     entry_ct: tuple[float, float, float]
     tip_ct: tuple[float, float, float]
     diameter_mm: float
@@ -66,7 +67,7 @@ class Cut:
 
 
 def cuts(screw: Drawn, vertebra: Vertebra) -> tuple[Cut, Cut, Cut]:
-    """Along the axis as seen from the feet, along it as seen from the left, and across it at the pedicle."""
+    """Along the axis as seen from the feet, along it as seen from the right, and across it at the pedicle."""
     entry, tip = np.array(screw.entry_ct), np.array(screw.tip_ct)
     along = (tip - entry) / np.linalg.norm(tip - entry)
     up = vertebra.canal.T_ct_vertebra[:3, 2]
@@ -76,10 +77,10 @@ def cuts(screw: Drawn, vertebra: Vertebra) -> tuple[Cut, Cut, Cut]:
     isthmus_ct = vertebra.canal.to_ct(vertebra.pedicles[screw.side].isthmus[None])[0]
     at = entry + along * float(np.clip((isthmus_ct - entry) @ along, 0, screw.length_mm))
     middle = (entry + tip) / 2
-    # The patient's left is on the right side, as in CT slices; seen from the left, the front is on the left.
+    # The patient's left is on the right side, as in CT slices; seen from the right, the front is on the right.
     return (
         Cut("from below", middle, -right, -along),
-        Cut("from the left", middle, along, -above),
+        Cut("from the right", middle, along, -above),
         Cut("across the pedicle", at, -right, -above),
     )
 

@@ -54,7 +54,10 @@ def grade_of(breach_mm: float) -> Grade:
     """Gertzbein and Robbins' grade of a breach."""
     if breach_mm <= _NO_BREACH_MM:
         return "A"
-    return next((grade for bound, grade in _BOUNDS_MM if breach_mm < bound), "E")
+    for bound, grade in _BOUNDS_MM:
+        if breach_mm < bound:
+            return grade
+    return "E"
 
 
 def graded(entry_ct: ArrayLike, tip_ct: ArrayLike, diameter_mm: float, side: Side, vertebra: Vertebra) -> Grading:

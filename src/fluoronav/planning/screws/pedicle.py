@@ -166,13 +166,13 @@ class Search:
     @staticmethod
     def refined(start: Float, cost: Callable[[Float], float], most: int = 300) -> Float:
         """The four numbers near `start` with the lowest cost."""
-        simplex = start + np.vstack([np.zeros(4), np.diag([1.0, 1.5, 5.0, 5.0])])
+        found, simplex = start, start + np.vstack([np.zeros(4), np.diag([1.0, 1.5, 5.0, 5.0])])
         for _ in range(2):
             options = {"initial_simplex": simplex, "xatol": 0.02, "fatol": 0.002, "maxfev": most}
-            found = minimize(cost, simplex[0], method="Nelder-Mead", options=options)
+            found = minimize(cost, simplex[0], method="Nelder-Mead", options=options).x
             # Started again from where it ended: the cost has ridges, on which a simplex collapses early.
-            simplex = found.x + np.vstack([np.zeros(4), np.diag([-0.7, 0.7, 3.0, -3.0])])
-        return found.x
+            simplex = found + np.vstack([np.zeros(4), np.diag([-0.7, 0.7, 3.0, -3.0])])
+        return found
 
 
 def find_pedicle(bone: Bone, surfaces: Surfaces, canal: Canal, side: Side) -> Pedicle:

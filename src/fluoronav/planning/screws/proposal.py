@@ -144,10 +144,15 @@ def fitted(
             ends = canal.to_ct(axis.at + np.array([[run.entry], [tip]]) * axis.direction)
             grading = graded(ends[0], ends[1], diameter, side, vertebra)
             if grading.grade in ("A", "B") and grading.in_canal_mm == 0:
-                entry_ct, tip_ct = (tuple(round(float(v), 2) for v in p) for p in ends)
+                entry_ct, tip_ct = (_rounded(p) for p in ends)
                 return ScrewProposal(
                     vertebra.level, side, True, entry_ct, tip_ct, diameter, length, round(grading.clearance_mm, 2),
                     round(grading.breach_mm, 2), grading.grade, round(width, 2),
                 )  # fmt: skip
     reason = f"{what}: a screw of {smallest:g} mm would breach the bone, whose width is {width:.1f} mm there"
     return ScrewProposal(vertebra.level, side, False, width_mm=width, reason=reason)
+
+
+def _rounded(point: Float) -> tuple[float, float, float]:
+    x, y, z = (round(float(v), 2) for v in point)
+    return x, y, z

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 Float = NDArray[np.float64]
 
@@ -24,7 +24,7 @@ class Surfaces:
         Centre of its first voxel, LPS mm.
     step_ct : ndarray, shape (3, 3)
         Columns: one step along x, y, z, LPS mm.
-    inner, outer : cKDTree
+    inner, outer : KDTree
         Centres of boxes just inside and just outside, in mm along the mask's own axes.
     half_mm : ndarray, shape (3,)
         Half the sides of a box.
@@ -33,8 +33,8 @@ class Surfaces:
     mask: NDArray[np.bool_] = field(repr=False)
     origin_ct: Float
     step_ct: Float
-    inner: cKDTree = field(repr=False)
-    outer: cKDTree = field(repr=False)
+    inner: KDTree = field(repr=False)
+    outer: KDTree = field(repr=False)
     half_mm: Float
 
     @classmethod
@@ -43,10 +43,10 @@ class Surfaces:
         spacing = np.linalg.norm(step_ct, axis=0)
         parts = np.maximum(np.rint(spacing / spacing.min()), 1).astype(int)
         near = ndimage.generate_binary_structure(3, 1)
-        inner = mask & ~ndimage.binary_erosion(mask, near)
-        outer = ndimage.binary_dilation(mask, near) & ~mask
+        inner = mask & ~np.asarray(ndimage.binary_erosion(mask, near), bool)
+        outer = np.asarray(ndimage.binary_dilation(mask, near), bool) & ~mask
         inside, outside = (
-            cKDTree(_boxes(m, spacing, parts), balanced_tree=False, compact_nodes=False) for m in (inner, outer)
+            KDTree(_boxes(m, spacing, parts), balanced_tree=False, compact_nodes=False) for m in (inner, outer)
         )
         return cls(mask, origin_ct, step_ct, inside, outside, spacing / parts / 2)
 
@@ -71,9 +71,10 @@ class Surfaces:
         """Points along the mask's own axes, mm, and whether they lie in its voxels."""
         index = (points_ct - self.origin_ct) @ np.linalg.inv(self.step_ct).T
         at = np.rint(index).astype(int)
-        inside = ((at >= 0) & (at < np.array(self.mask.shape[::-1]))).all(1)
-        inside[inside] = self.mask[at[inside, 2], at[inside, 1], at[inside, 0]]
-        return index * np.linalg.norm(self.step_ct, axis=0), inside
+        inside: NDArray[np.bool_] = np.all((at >= 0) & (at < np.array(self.mask.shape[::-1])), axis=1)
+        there = at[inside]
+        inside[inside] = self.mask[there[:, 2], there[:, 1], there[:, 0]]
+        return index * np.linalg.norm(self.step_ct, axis=0), np.asarray(inside, bool)
 
 
 def _boxes(mask: NDArray[np.bool_], spacing: Float, parts: NDArray[np.int64]) -> Float:

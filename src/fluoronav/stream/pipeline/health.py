@@ -149,9 +149,11 @@ class Health:
 
     def _session(self) -> wire.SessionState:
         work = self.work
+        accepted = work is not None and work.loop.standing.accepted
         return wire.SessionState(
             confirmed=work is not None and work.confirmed is not None,
-            accepted=work is not None and work.loop.standing.accepted,
+            accepted=accepted,
+            accepted_t=work.accepted.t if work is not None and work.accepted is not None and accepted else None,
             plan=list(work.plan) if work else [],
             restored=work is not None and work.restored,
         )

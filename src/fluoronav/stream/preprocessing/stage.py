@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fluoronav.imaging.xray.anatomy_mask import find_anatomy
 from fluoronav.imaging.xray.detector import DetectorCalibration, DetectorCorrection, DetectorError
 from fluoronav.imaging.xray.field_edge import find_full_field_mask
 from fluoronav.imaging.xray.field_of_view import FieldOfView, dark_level, find_field_of_view
@@ -23,7 +24,7 @@ SIDES = (512, 256, 128, 64)
 
 @dataclass(frozen=True, slots=True)
 class FieldUpdates:
-    """When the field of view and the dark level are updated, in frames; all are chosen."""
+    """When the field of view, its metal and the dark level are updated, in frames; all are chosen."""
 
     every: int = 15  # they change when blades or settings do, not from frame to frame
     in_a_search: int = 4  # factor on `every`: the pose search uses both cores, and an update would delay a frame
@@ -94,12 +95,13 @@ class AttenuationStage:
     name = "attenuation"
     engine = "cpu"
     reads = frozenset[str]()
-    writes = frozenset({"corrected", "dark", "pyramid", "field_mask", "full_field_mask"})
+    writes = frozenset({"corrected", "dark", "pyramid", "field_mask", "anatomy_mask", "full_field_mask"})
 
     def __init__(self) -> None:
         self._detector: DetectorCorrection | None = None
         self._dark = 0.0
         self._field: FieldOfView | None = None
+        self._anatomy_mask: NDArray[np.bool_] | None = None
         self._full_field_mask: NDArray[np.bool_] | None = None
         self._begun = False
         self._since_update = 0
@@ -151,7 +153,8 @@ class AttenuationStage:
             write_attenuation(counts[side], frame, self._attenuation[side])
         frame.pyramid = self._attenuation
         assert self._field is not None
-        frame.field_mask, frame.full_field_mask = self._field.field_mask, self._full_field_mask
+        frame.field_mask, frame.anatomy_mask = self._field.field_mask, self._anatomy_mask
+        frame.full_field_mask = self._full_field_mask
 
     def idle(self, frame: FrameRecord, budget: Budget) -> None:
         # Each takes several milliseconds, for which no frame waits: a change of the field of view is seen one frame
@@ -190,6 +193,7 @@ class AttenuationStage:
         small = counts[FIELD_SIDE]
         self._field = find_field_of_view(small)
         self._dark = dark_level(small, self._field.field_mask)
+        self._anatomy_mask = find_anatomy(small, self._dark, self._field.field_mask, self._field.median_signal)
 
     def _refine_edges(self, counts: dict[int, NDArray[np.float32]]) -> None:
         assert self._field is not None

@@ -42,21 +42,23 @@ class Snapshot:
 
     Attributes
     ----------
-    pyramid, field_mask
+    pyramid, anatomy_mask
         As in :class:`fluoronav.stream.frame.FrameRecord`.
     T_camera_room : ndarray, shape (4, 4), or None
         Where the C-arm stood, when its joints are known.
     """
 
     pyramid: dict[int, NDArray[np.float32]]
-    field_mask: NDArray[np.bool_]
+    anatomy_mask: NDArray[np.bool_]
     T_camera_room: Float | None
 
     @classmethod
     def of(cls, frame: FrameRecord, T_camera_room: Float | None) -> Snapshot:
         """Copies what the search reads of a frame's pyramid (0.3 MB)."""
-        assert frame.field_mask is not None
-        return cls({side: frame.pyramid[side].copy() for side in SEARCH_SIDES}, frame.field_mask.copy(), T_camera_room)
+        assert frame.anatomy_mask is not None
+        return cls(
+            {side: frame.pyramid[side].copy() for side in SEARCH_SIDES}, frame.anatomy_mask.copy(), T_camera_room
+        )
 
 
 class Finder:
@@ -68,7 +70,7 @@ class Finder:
     T_room_ct : ndarray, shape (4, 4)
         Where the patient is expected to lie in the room, so that the C-arm's joints make a prior for any view.
     place : callable
-        Places patches for a pose, given the field mask.
+        Places patches for a pose, given the anatomy mask.
     """
 
     def __init__(
@@ -117,7 +119,7 @@ class Finder:
         # Around the prior, and when that has failed, every other time around the whole orbit.
         found = self._searcher.search(
             snapshot.pyramid,
-            snapshot.field_mask,
+            snapshot.anatomy_mask,
             self._go_on,
             orbit=self._failed_searches % 2 == 1,
             T_prior=None if T_camera_room is None else T_camera_room @ self._T_room_ct,
@@ -132,11 +134,11 @@ class Finder:
 
         A result without patches is the pose itself.
         """
-        agreement = self._searcher.agreement(pose.T_camera_ct, snapshot.pyramid[COARSE_SIDE], snapshot.field_mask)
+        agreement = self._searcher.agreement(pose.T_camera_ct, snapshot.pyramid[COARSE_SIDE], snapshot.anatomy_mask)
         here = Hypothesis(pose, agreement)
         if here.agreement >= TRACKING_AGREEMENT:
             return here
-        better = self._searcher.second_opinion(here, snapshot.pyramid, snapshot.field_mask, self._go_on)
+        better = self._searcher.second_opinion(here, snapshot.pyramid, snapshot.anatomy_mask, self._go_on)
         if better is None or better is here:
             return here
         return self._caught_up(better, snapshot) or here
@@ -155,25 +157,28 @@ class Finder:
                 T = snapshot.T_camera_room @ inverse(on.T_camera_room) @ T
             found, on = self._refined(T, snapshot), snapshot
             if _believable(found):
-                self._place(found.estimate.T_camera_ct, snapshot.field_mask)
+                self._place(found.estimate.T_camera_ct, snapshot.anatomy_mask)
                 self.found_from = snapshot.T_camera_room
                 return found
-            better = self._searcher.second_opinion(found, snapshot.pyramid, snapshot.field_mask, self._go_on)
+            better = self._searcher.second_opinion(found, snapshot.pyramid, snapshot.anatomy_mask, self._go_on)
             if better is None:
                 return None
             found = better
         return None
 
     def _refined(self, T_camera_ct: Float, snapshot: Snapshot) -> Hypothesis:
-        return self._searcher.refined(T_camera_ct, snapshot.pyramid, snapshot.field_mask)
+        return self._searcher.refined(T_camera_ct, snapshot.pyramid, snapshot.anatomy_mask)
 
     def _fits_mirrored(self, snapshot: Snapshot) -> bool:
         """Whether the mirror image shows the patient: a word for people, never a pose."""
         pyramid = {side: np.ascontiguousarray(image[:, ::-1]) for side, image in snapshot.pyramid.items()}
-        field_mask = np.ascontiguousarray(snapshot.field_mask[:, ::-1])
+        anatomy_mask = np.ascontiguousarray(snapshot.anatomy_mask[:, ::-1])
         T_camera_room = snapshot.T_camera_room
         found = self._searcher.search(
-            pyramid, field_mask, self._go_on, T_prior=None if T_camera_room is None else T_camera_room @ self._T_room_ct
+            pyramid,
+            anatomy_mask,
+            self._go_on,
+            T_prior=None if T_camera_room is None else T_camera_room @ self._T_room_ct,
         )
         return found is not None and _believable(found)
 

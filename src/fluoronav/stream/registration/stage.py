@@ -43,7 +43,7 @@ class RegistrationStage:
     """
 
     name = "registration"
-    reads = frozenset({"pyramid", "field_mask"})
+    reads = frozenset({"pyramid", "field_mask", "anatomy_mask"})
     writes = frozenset({"status", "status_reason", "registration", "objects"})
     on_failure: Mapping[str, Any] = {"status": "lost", "registration": None}
     models: Mapping[str, str] = {}
@@ -97,7 +97,7 @@ class RegistrationStage:
         changed = frame.unchanged_ms == 0
         if changed:
             self._compare_with_last_picture(frame)
-        if (self._search is not None or self._check is not None) and frame.field_mask is not None:
+        if (self._search is not None or self._check is not None) and frame.anatomy_mask is not None:
             self._finder.newest = Snapshot.of(frame, self._arm.T_camera_room)  # what the background job catches up with
         if self._T_camera_ct is None:
             self._report_without_pose(frame, changed)
@@ -135,7 +135,7 @@ class RegistrationStage:
         frame.status = self.status
         frame.status_reason = judging.UNCHANGED if not changed else judging.MIRRORED if self._finder.mirrored else ""
         if self._machine.state is State.LOST and not frame.status_reason:
-            frame.status_reason = self._comparison.change
+            frame.status_reason = self._comparison.change or judging.POOR
 
     def _measure(self, frame: FrameRecord, budget: Budget, T_camera_ct: Float) -> None:
         T_start = self._arm.expected(T_camera_ct)
@@ -169,7 +169,7 @@ class RegistrationStage:
     def idle(self, frame: FrameRecord, budget: Budget) -> None:
         patches = self.patch_sets.in_use
         busy = any(job is not None for job in (self._placing, self._search, self._check, self._measuring))
-        if self._T_camera_ct is None or busy or frame.field_mask is None:
+        if self._T_camera_ct is None or busy or frame.anatomy_mask is None:
             return
         # The check comes first when it is due: a pose that drifts would otherwise have its patches placed for ever.
         measured = self._last is not None and self._last.age == 0
@@ -181,12 +181,12 @@ class RegistrationStage:
             self._check_of = frame.t_local
             self._check = self._background.submit(self._finder.compare, pose, snapshot)
         elif self._is_elsewhere(patches.T_camera_ct, self._T_camera_ct):
-            where = self._T_camera_ct, frame.field_mask.copy()
+            where = self._T_camera_ct, frame.anatomy_mask.copy()
             self._placing = self._background.submit(self.patch_sets.place, self.patch_sets.other, *where)
         elif len(self._objects) and self._machine.state is State.TRACKING and measured:
             self._measuring_of = frame.t_local
-            image, field_mask = frame.pyramid[FINE_SIDE].copy(), frame.field_mask.copy()
-            self._measuring = self._background.submit(self._objects.measure, image, field_mask, self._T_camera_ct)
+            image, anatomy_mask = frame.pyramid[FINE_SIDE].copy(), frame.anatomy_mask.copy()
+            self._measuring = self._background.submit(self._objects.measure, image, anatomy_mask, self._T_camera_ct)
 
     def close(self) -> None:
         if self._measurement is not None:
@@ -278,10 +278,10 @@ class RegistrationStage:
         frame : FrameRecord
             With its pyramid; the patches are placed inside its field of view.
         """
-        assert frame.field_mask is not None and self._measurement is not None
+        assert frame.anatomy_mask is not None and self._measurement is not None
         self.wait_for_background()
         self._search = self._check = self._placing = None
-        self.patch_sets.place(self.patch_sets.in_use, T_camera_ct, frame.field_mask)
+        self.patch_sets.place(self.patch_sets.in_use, T_camera_ct, frame.anatomy_mask)
         self._machine.happens(Event.FOUND)
         self._T_camera_ct, self._last, self._poor_frames = T_camera_ct, None, 0
         self._measurement.begin()
@@ -340,7 +340,7 @@ class RegistrationStage:
         if self._poor_frames >= SETTINGS.lost_after_frames:
             self._lose(Event.GIVEN_UP)
             self._start_search(frame)
-            frame.status = self.status
+            frame.status, frame.status_reason = self.status, self._comparison.change or judging.POOR
             return
         self._machine.happens(Event.IMPLAUSIBLE)
         self._reason = self._comparison.change or judging.POOR
@@ -357,7 +357,7 @@ class RegistrationStage:
     # The background: the search, and the placing of patches.
 
     def _start_search(self, frame: FrameRecord) -> None:
-        if self._search is None and frame.field_mask is not None:
+        if self._search is None and frame.anatomy_mask is not None:
             self._finder.newest = snapshot = Snapshot.of(frame, self._arm.T_camera_room)
             self._search = self._background.submit(self._finder.find, snapshot, self._views.T_room_ct(), self._before)
 

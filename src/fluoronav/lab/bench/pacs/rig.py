@@ -53,22 +53,22 @@ def free_port() -> int:
         return s.getsockname()[1]
 
 
-def until(condition: Callable[[], T], what: str, log: Path | None = None) -> T:
+def until(condition: Callable[[], T], what: str, log: Path | None = None, seconds: float = _WAIT_S) -> T:
     """The first true value of a condition.
 
     Raises
     ------
     PacsBenchError
-        It stays false for two minutes; the end of the log is quoted.
+        It stays false for so long; the end of the log is quoted.
     """
-    end = time.monotonic() + _WAIT_S
+    end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = condition()
         if value:
             return value
         time.sleep(_LOOK_S)
     said = f"; it said: {log.read_text(errors='replace')[-500:]}" if log is not None and log.exists() else ""
-    raise PacsBenchError(f"{what}: not within {_WAIT_S:.0f} s{said}")
+    raise PacsBenchError(f"{what}: not within {seconds:.0f} s{said}")
 
 
 class Orthanc:
@@ -91,14 +91,18 @@ class Orthanc:
             "RemoteAccessAllowed": False, "AuthenticationEnabled": False, "OverwriteInstances": True,
             "Plugins": [str(_PLUGIN)],
         }  # fmt: skip
-        path = folder / "orthanc.json"
-        path.write_text(json.dumps(config))
+        self._config = folder / "orthanc.json"
+        self._config.write_text(json.dumps(config))
         self._client = httpx.Client(base_url=f"http://127.0.0.1:{self.http}", trust_env=False, timeout=10)
-        with self._log.open("wb") as log:
+        self._process = self._started()
+
+    def _started(self) -> subprocess.Popen:
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                ["Orthanc", str(path)], stdout=log, stderr=log, env={**os.environ, "TCP_NODELAY": "1"}
+                ["Orthanc", str(self._config)], stdout=log, stderr=log, env={**os.environ, "TCP_NODELAY": "1"}
             )
         until(self._answers, "Orthanc answers", self._log)
+        return self._process
 
     def _answers(self) -> bool:
         if self._process.poll() is not None:
@@ -131,6 +135,14 @@ class Orthanc:
         times = {name: changes.count(name) for name in changes}
         found = self._client.post("/tools/find", json={"Level": "Instance", "Query": {"StudyInstanceUID": study}})
         return [name for name in found.json() for _ in range(times.get(name, 0))]
+
+    def pause(self) -> None:
+        """Ends the process; what it has stored stays."""
+        end_process(self._process, 20)
+
+    def resume(self) -> None:
+        """Starts it again, on the same port; returns when it answers."""
+        self._process = self._started()
 
     def stop(self) -> None:
         self._client.close()
@@ -167,16 +179,20 @@ class BenchNode:
         until(self.listens, "the node listens", self._log)
 
     def listens(self) -> bool:
-        if self.process is None or self.process.poll() is not None:
+        process = self.process
+        if process is None:
+            return False  # killed, and not started again yet
+        if process.poll() is not None:
             raise PacsBenchError(f"the node has ended: {self._log.read_text(errors='replace')[-500:]}")
         with socket.socket() as s:
             return s.connect_ex(("127.0.0.1", self.port)) == 0
 
     def kill(self) -> None:
         """SIGKILL."""
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
+        process, self.process = self.process, None
+        assert process is not None
+        process.kill()
+        process.wait()
 
     def stop(self) -> None:
         if self.process is not None:

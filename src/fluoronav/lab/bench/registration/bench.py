@@ -131,7 +131,7 @@ def _judged(subject: Subject, model: RegistrationModel, frames: list[FrameRecord
     rows = []
     for i, frame in enumerate(tqdm(frames, f"{subject.name}: acceptance at {dose:g} photons", unit="pose")):
         truth = subject.T_camera_ct[i]
-        assert frame.field_mask is not None
+        assert frame.anatomy_mask is not None
         for k, spread in enumerate(JUDGING.starts):
             T = next(starts(truth, centre, *spread, 7000 + 100 * i + k))
             found, moved = _rested(search, T, frame, centre)
@@ -158,11 +158,11 @@ def _rested(search: InitialSearch, T: Float, frame: FrameRecord, centre_ct: Floa
 
     The step is the largest of the in-plane, depth and rotation parts, mm in the plane, as in the stage.
     """
-    assert frame.field_mask is not None
-    moved, found = np.inf, search.refined(T, frame.pyramid, frame.field_mask)
+    assert frame.anatomy_mask is not None
+    moved, found = np.inf, search.refined(T, frame.pyramid, frame.anatomy_mask)
     for _ in range(JUDGING.rounds):
         before = found.estimate.T_camera_ct
-        found = search.refined(before, frame.pyramid, frame.field_mask)
+        found = search.refined(before, frame.pyramid, frame.anatomy_mask)
         now = found.estimate.T_camera_ct
         shift = transform_points(now, centre_ct) - transform_points(before, centre_ct)
         turn = np.deg2rad(rotation_distance_deg(now, before)) * GAUSS_NEWTON.rotation_radius_mm

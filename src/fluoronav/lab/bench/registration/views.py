@@ -31,12 +31,12 @@ def two_views(subject: Subject, model: RegistrationModel, frames: list[FrameReco
             continue
         views = []
         for k in (i, j):
-            T, field_mask = subject.T_camera_ct[k], frames[k].field_mask
-            assert field_mask is not None
+            T, anatomy_mask = subject.T_camera_ct[k], frames[k].anatomy_mask
+            assert anatomy_mask is not None
             counts = subject.counts(k, photons, 1).astype(np.float32)
             counts -= np.percentile(counts, 0.5)  # the dark level, as it is outside the aperture
             camera = replace(subject.camera, T_camera_world=T)
-            views.append(XrayView(camera, -np.log(np.maximum(counts, 1)), field_mask))
+            views.append(XrayView(camera, -np.log(np.maximum(counts, 1)), anatomy_mask))
         registration = OfflineRegistration(model.tissue.grid, model.bones.grid, views, segmented=False)
         start = next(starts(subject.T_camera_ct[i], registration.centre_ct, 2, 2, 2, i))
         found = registration.refine_near(start)
@@ -45,7 +45,7 @@ def two_views(subject: Subject, model: RegistrationModel, frames: list[FrameReco
 
 
 @dataclass(frozen=True, slots=True)
-class _StatedPose(ArmJoints):
+class StatedPose(ArmJoints):
     """Joints that state the camera's pose in the room directly."""
 
     T: Float | None = None
@@ -73,8 +73,8 @@ def fused(subject: Subject, stages: PoseStages, frames: list[FrameRecord], seed:
         stage.restart()
         alone = pose(i, None)
         for k in (j, i):
-            T_stated = _stated(subject.T_camera_ct[k] @ T_ct_room, subject.camera, rng)
-            together = pose(k, _StatedPose(0, 0, T=T_stated))
+            T_stated = stated(subject.T_camera_ct[k] @ T_ct_room, subject.camera, rng)
+            together = pose(k, StatedPose(0, 0, T=T_stated))
         if alone is None or together is None:
             continue
         truth = subject.T_camera_ct[i]
@@ -93,7 +93,7 @@ def fused(subject: Subject, stages: PoseStages, frames: list[FrameRecord], seed:
     return rows
 
 
-def _stated(T_camera_room: Float, camera: Camera, rng: np.random.Generator) -> Float:
+def stated(T_camera_room: Float, camera: Camera, rng: np.random.Generator) -> Float:
     """A view's pose by joints that err as much as the camera file allows."""
     twist = np.concatenate([rng.normal(0, np.deg2rad(camera.arm_deg), 3), rng.normal(0, camera.arm_mm, 3)])
     return moved_about(T_camera_room[:3, 3], twist / np.sqrt(2)) @ T_camera_room

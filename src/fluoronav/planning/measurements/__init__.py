@@ -1,0 +1,1 @@
+"""Automatic measurements on label maps, each with its method, uncertainty and points to draw, and flags."""

@@ -1,0 +1,1 @@
+"""The atlas engine: one labelled chest CT, registered to a scan."""
