@@ -76,7 +76,8 @@ class Scan:
 
     def index_of(self, point_ct: NDArray[np.float64]) -> NDArray[np.float64]:
         """Voxel coordinates (x, y, z) of a point, LPS mm."""
-        return np.linalg.solve(self.step_mm(), np.asarray(point_ct, float) - np.array(self.origin_ct))
+        off_ct = np.asarray(point_ct, float) - np.array(self.origin_ct)
+        return np.asarray(np.linalg.solve(self.step_mm(), off_ct), np.float64)
 
     def head(self) -> dict[str, Any]:
         """What the page is told."""

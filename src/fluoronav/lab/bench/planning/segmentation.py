@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from fluoronav.case.volume import Volume, read_volume
+from fluoronav.case.volume import Volume, bounds, read_volume
 from fluoronav.planning.anatomy import by_name, labels_of_scheme
 from fluoronav.planning.segmentation.atlas.engine import AtlasEngine, AtlasOptions
 
@@ -132,10 +132,11 @@ def agreement_of(
         z, y, x.
     """
     dice = 2 * np.count_nonzero(mask & truth) / (np.count_nonzero(mask) + np.count_nonzero(truth))
-    box = ndimage.find_objects((mask | truth).astype(np.uint8))[0]
+    low, high = bounds(mask | truth) or (np.zeros(3, int), np.zeros(3, int))
+    box = tuple(slice(a, b + 1) for a, b in zip(low[::-1], high[::-1], strict=True))
     both = [np.pad(m[box], 1) for m in (mask, truth)]
-    edges = [m & ~ndimage.binary_erosion(m) for m in both]
-    distances = [ndimage.distance_transform_edt(~e, sampling=spacing_mm) for e in edges]
+    edges = [m & ~np.asarray(ndimage.binary_erosion(m), bool) for m in both]
+    distances = [np.asarray(ndimage.distance_transform_edt(~e, sampling=spacing_mm)) for e in edges]
     apart = np.concatenate([distances[1][edges[0]], distances[0][edges[1]]])
     return {
         "dice": round(float(dice), 3),

@@ -127,18 +127,19 @@ def _evidence(hu: Float32, distance: Float32, spacing: NDArray) -> tuple[Float32
     ratio[: int(np.flatnonzero(counts[0] + counts[1])[0])] = -SETTINGS.most_evidence
     ratio = np.maximum.accumulate(ratio)
     ratio = np.clip(ratio, -SETTINGS.most_evidence, SETTINGS.most_evidence).astype(np.float32)
-    return ndimage.gaussian_filter(ratio[bins], SETTINGS.smooth_mm / spacing), contrast
+    return np.asarray(ndimage.gaussian_filter(ratio[bins], SETTINGS.smooth_mm / spacing), np.float32), contrast
 
 
 def _whole(odds: Float32) -> Float32:
     """One piece without holes."""
     bone = odds > 0
-    parts, count = ndimage.label(bone)
-    if count > 1:
-        sizes = np.bincount(parts.ravel())[1:]
+    parts = np.zeros(bone.shape, np.int32)
+    ndimage.label(bone, output=parts)
+    sizes = np.bincount(parts.ravel())[1:]
+    if len(sizes) > 1:
         odds[bone & (parts != 1 + sizes.argmax())] = -1.0
         bone = odds > 0
-    odds[ndimage.binary_fill_holes(bone) & ~bone] = 0.5
+    odds[np.asarray(ndimage.binary_fill_holes(bone), bool) & ~bone] = 0.5
     return odds
 
 

@@ -73,9 +73,9 @@ def template_from(ct: sitk.Image, mask: sitk.Image, centre: Float) -> Template:
     distance = sitk.SignedMaurerDistanceMap(cut, False, False, True)
     near = sitk.Cast(distance < SETTINGS.near_mm, sitk.sitkUInt8)
     image = limited(sitk.RegionOfInterest(ct, size, low))
-    where = np.argwhere(sitk.GetArrayViewFromImage(near) > 0)
+    where = np.argwhere(np.asarray(sitk.GetArrayViewFromImage(near)) > 0)
     where = where[:: max(len(where) // SETTINGS.points, 1) | 1]
-    points = np.array(image.GetOrigin()) + where[:, ::-1] * np.array(image.GetSpacing())
+    points = np.array(image.GetOrigin()) + where[:, ::-1].astype(float) * np.array(image.GetSpacing())
     return Template(image, cut, near, centre, points, sitk.GetArrayViewFromImage(image)[tuple(where.T)].astype(float))
 
 
@@ -123,7 +123,7 @@ def best_start(template: Template, scan: sitk.Image, T_scan_atlas: sitk.AffineTr
     )
 
 
-def _worth(template: Template, scan: sitk.Image, T_scan_atlas: sitk.Transform) -> float:
+def _worth(template: Template, scan: sitk.Image, T_scan_atlas: sitk.AffineTransform) -> float:
     found, share = correlation(template, scan, T_scan_atlas)
     # What lies outside the scan cannot be compared, and must not be a way to a better fit.
     return found * min(1.0, share + 0.3)
@@ -282,7 +282,7 @@ def _pair(
         image = sitk.GetImageFromArray(values)
         image.CopyInformation(grid)
         smooth = step / 2.355 if step > SETTINGS.demons[-1][0] else 0.0
-        out.append(sitk.SmoothingRecursiveGaussian(image, smooth) if smooth else image)
+        out.append(sitk.SmoothingRecursiveGaussian(image, [smooth] * 3) if smooth else image)
     return out[0], out[1]
 
 

@@ -137,7 +137,7 @@ def _near_spine(atlas: Atlas) -> sitk.Image:
 def _coarse(image: sitk.Image, size: Float) -> sitk.Image:
     """The image, limited and smoothed, on the coarse grid; `size` enlarges it."""
     limited = sitk.Clamp(image, sitk.sitkFloat32, SETTINGS.low_hu, SETTINGS.high_hu)
-    return _resampled(sitk.SmoothingRecursiveGaussian(limited, SETTINGS.step_mm / 2.355), size, SETTINGS.low_hu)
+    return _resampled(sitk.SmoothingRecursiveGaussian(limited, [SETTINGS.step_mm / 2.355] * 3), size, SETTINGS.low_hu)
 
 
 def _resampled(image: sitk.Image, size: Float, outside: float) -> sitk.Image:
@@ -151,7 +151,8 @@ def _resampled(image: sitk.Image, size: Float, outside: float) -> sitk.Image:
 
 def _best_by_height(field: Float32, template: Float32, mask: Float32) -> Iterator[tuple[float, Float]]:
     """The best offset (x, y, z), in voxels, and its score for each offset along z."""
-    shape = [fft.next_fast_len(a + b - 1, real=True) for a, b in zip(field.shape, template.shape, strict=True)]
+    least = [a + b - 1 for a, b in zip(field.shape, template.shape, strict=True)]
+    shape = [int(fft.next_fast_len(n, real=True) or n) for n in least]
     ones = np.ones_like(field)
 
     def forward(values: Float32) -> NDArray[np.complex64]:
@@ -177,5 +178,6 @@ def _best_by_height(field: Float32, template: Float32, mask: Float32) -> Iterato
         y, x = np.unravel_index(int(plane.argmax()), plane.shape)
         if plane[y, x] <= -1:
             continue
-        offset = [i if i < n else i - m for i, n, m in zip((z, y, x), field.shape, shape, strict=True)]
+        at = (z, int(y), int(x))
+        offset = [i if i < n else i - int(m) for i, n, m in zip(at, field.shape, shape, strict=True)]
         yield float(plane[y, x]), np.array(offset[::-1], np.float64)

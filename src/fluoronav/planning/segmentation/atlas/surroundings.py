@@ -157,7 +157,7 @@ def _shared_box(atlas: Atlas, scan: Scan, start: Start, own: list[FoundVertebra]
 
 
 def _smooth(image: sitk.Image) -> sitk.Image:
-    return sitk.SmoothingRecursiveGaussian(image, SETTINGS.step_mm / 2.355)
+    return sitk.SmoothingRecursiveGaussian(image, [SETTINGS.step_mm / 2.355] * 3)
 
 
 def _limited(image: sitk.Image) -> sitk.Image:

@@ -34,15 +34,16 @@ def unusual(name: str, mask: NDArray[np.bool_], image: sitk.Image) -> list[str]:
     low, high = box
     cut = mask[tuple(slice(a, b + 1) for a, b in zip(low[::-1], high[::-1], strict=True))]
     out = []
-    parts, count = ndimage.label(cut, np.ones((3, 3, 3)))
+    parts = np.zeros(cut.shape, np.int32)
+    ndimage.label(cut, np.ones((3, 3, 3)), output=parts)
     sizes = np.bincount(parts.ravel())[1:]
     voxel = float(np.prod(image.GetSpacing()))
     real = sizes[(sizes > LIMITS.least_share * sizes.sum()) & (sizes * voxel > LIMITS.least_mm3)]
     if len(real) > 1:
         volumes = ", ".join(f"{n * voxel / 1000:.1f}" for n in sorted(real, reverse=True)[:5])
         out.append(f"{name}: is in {len(real)} pieces ({volumes} cm3); kept")
-    elif count > 1:
-        out.append(f"{name}: has {count - 1} specks beside it; kept")
+    elif len(sizes) > 1:
+        out.append(f"{name}: has {len(sizes) - 1} specks beside it; kept")
     if _touches_end(low, high, image):
         out.append(f"{name}: reaches the end of the scan; volumes and heights are of a part")
     elif name.startswith("vertebrae_") and not name.endswith("S1") and not _is_ring(cut, image):
