@@ -35,7 +35,9 @@ def _add_simulate(family: argparse._SubParsersAction) -> None:
     _add_source(verb)
     verb.add_argument("--out", type=Path, metavar="FOLDER", help="write the bodies as STL here; needs --frame")
     _add_frame(verb)
-    verb.add_argument("--png", type=Path, metavar="FILE", help="draw the bodies here, from behind, left and above")
+    verb.add_argument(
+        "--png", type=Path, metavar="FILE", help="draw the bodies here, from behind, from the left and from the feet"
+    )
     _add_json(verb)
 
 

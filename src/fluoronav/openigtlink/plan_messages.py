@@ -21,7 +21,8 @@ from fluoronav.openigtlink.names import DeviceNames, in_ascii
 from fluoronav.openigtlink.patient_frame import RAS_FROM_LPS, surface_in_ras
 from fluoronav.planning.meshes.parts import Part, frame_to
 from fluoronav.planning.plan.planned import Planned, ends
-from fluoronav.planning.plan.schema import Path as PlannedPath, Screw
+from fluoronav.planning.plan.schema import Path as PlannedPath
+from fluoronav.planning.plan.schema import Screw
 
 _POINT = struct.Struct("> 64s 32s 4B 3f f 20s")  # name, group, RGBA, position, diameter, owner
 _WAIT_S = 10.0  # for the receiver; chosen: it reads surfaces of some megabytes

@@ -25,7 +25,8 @@ from fluoronav.dicom.objects import (
 from fluoronav.planning.meshes.parts import Part, file_name
 from fluoronav.planning.plan.file import PlanError
 from fluoronav.planning.plan.planned import Planned, ends
-from fluoronav.planning.plan.schema import Measured, Path as PlannedPath, Screw
+from fluoronav.planning.plan.schema import Measured, Screw
+from fluoronav.planning.plan.schema import Path as PlannedPath
 
 _FILES = (".nrrd", ".nii", ".gz", ".mha", ".mhd")
 # Quantities of a report by the unit of a plan's measurement.

@@ -12,7 +12,8 @@ import SimpleITK as sitk
 from fluoronav.durable import moved, sync_file, written
 from fluoronav.planning.meshes.parts import Part, file_name, write_stl
 from fluoronav.planning.plan.planned import Planned, ends
-from fluoronav.planning.plan.schema import Flag, Measured, Path as PlannedPath, Screw
+from fluoronav.planning.plan.schema import Flag, Measured, Screw
+from fluoronav.planning.plan.schema import Path as PlannedPath
 
 # The first version of Slicer's schema: later ones add keys that are optional, so that every Slicer 5 reads it.
 SCHEMA = (

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from fluoronav.planning.plan.planned import Planned, ends
 from fluoronav.planning.meshes.of_mask import LIMITS, mask_of, surface_of_mask
 from fluoronav.planning.meshes.parts import Part, cylinder_between, part
 from fluoronav.planning.meshes.solid import MeshError
-from fluoronav.planning.plan.schema import Path as PlannedPath, Screw
+from fluoronav.planning.plan.planned import Planned, ends
+from fluoronav.planning.plan.schema import Path as PlannedPath
+from fluoronav.planning.plan.schema import Screw
 
 
 def structure_parts(planned: Planned, names: Sequence[str], say: Callable[[str], object]) -> list[Part]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +13,10 @@ import yaml
 
 from fluoronav.case.file import CaseFile, StructureEntry
 from fluoronav.durable import made_folder, moved, sync_file, written
-from fluoronav.planning.plan.planned import Planned, ends, kind_of
 from fluoronav.planning.plan.file import PlanError
-from fluoronav.planning.plan.schema import Flag, Path as PlannedPath, Screw, View
+from fluoronav.planning.plan.planned import Planned, ends, kind_of
+from fluoronav.planning.plan.schema import Flag, Screw, View
+from fluoronav.planning.plan.schema import Path as PlannedPath
 
 _CT, _LABELS, _AROUND, _PLAN, _CASE = "ct.nrrd", "labels.nrrd", "surroundings.nrrd", "plan.yaml", "case.yaml"
 
@@ -74,8 +74,7 @@ def write_stream_case(planned: Planned, folder: Path, say: Callable[[str], objec
         if volume is not None:
             say(f"writing {name}")
             _write_volume(volume.image, folder / name)
-    shutil.copyfile(planned.path, folder / _PLAN)
-    sync_file(folder / _PLAN)
+    written(folder / _PLAN, planned.path.read_bytes())
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
     head = f"# Written by `fluoronav plan export` from revision {planned.plan.revision} of the plan; do not edit.\n"
     written(folder / _CASE, f"{head}# mm, degrees, DICOM LPS.\n{text}".encode())

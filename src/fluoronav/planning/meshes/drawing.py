@@ -18,14 +18,14 @@ _AMBIENT = 0.35  # of the light; chosen by eye
 _GROUND = (32, 28, 24)
 # Where the viewer stands: right and up in the picture, LPS.
 _VIEWS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
-    "from behind": ((1, 0, 0), (0, 0, 1)),
-    "from the left": ((0, -1, 0), (0, 0, 1)),
-    "from above": ((1, 0, 0), (0, -1, 0)),
+    "from behind": ((-1, 0, 0), (0, 0, 1)),
+    "from the left": ((0, 1, 0), (0, 0, 1)),
+    "from the feet": ((1, 0, 0), (0, -1, 0)),
 }
 
 
 def drawn(parts: Sequence[Part], title: str, size: int = 640) -> NDArray[np.uint8]:
-    """The bodies from behind, from the left and from above, side by side, with a legend below.
+    """The bodies from behind, from the left and from the feet, side by side, with a legend below.
 
     Parameters
     ----------

@@ -95,7 +95,8 @@ class Planned:
         PlanError
             There is no such structure.
         """
-        wanted = vertebra(name).name if level_of(name) is not None else name
+        level = level_of(name)
+        wanted = vertebra(level).name if level is not None else name
         found = next((s for s in self.structures if s.name in (name, wanted)), None)
         if found is None:
             there = ", ".join(s.name for s in self.structures) or "none"

@@ -39,7 +39,7 @@ class Piece:
 
     @property
     def name(self) -> str:
-        return " ".join(f"{cut}{'+' if side > 0 else '-'}" for cut, side in self.sides.items())
+        return ", ".join(f"{'past' if side > 0 else 'before'} {cut}" for cut, side in self.sides.items())
 
 
 @dataclass(frozen=True)

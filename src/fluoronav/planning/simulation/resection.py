@@ -17,7 +17,8 @@ from fluoronav.planning.meshes.solid import Mesh, MeshError, solid, surface_of
 
 _BORDER = 3  # voxels beyond the margin; chosen: the surface is then closed
 _SMALLEST_PIECE_MM3 = 1.0  # chosen: smaller pieces are slivers of the surface, not of bone
-_MOST_VOXELS = 200_000_000  # of the grid around a lesion, 1.6 GB of distances; chosen
+_STEP_MM = 0.5  # of the grid of distances; chosen: the margin is then exact to a quarter of a mm
+_MOST_VOXELS = 100_000_000  # of that grid, 1.2 GB while it is computed; chosen
 
 
 @dataclass(frozen=True)
@@ -97,10 +98,11 @@ def resect(
     name, label = lesion
     around = _around(labels, label, margin_mm, name)
     values = sitk.GetArrayFromImage(around)
-    mask = around == label
-    distance = signed_distances(sitk.Cast(mask, sitk.sitkUInt8))
-    body = solid(_surface(distance, around, margin_mm), f"{name} with {margin_mm:g} mm")
-    inside = distance <= margin_mm
+    distance = _distance(sitk.Cast(around == label, sitk.sitkUInt8), name)
+    body = solid(_surface(distance, margin_mm), f"{name} with {margin_mm:g} mm")
+    inside = (
+        sitk.GetArrayFromImage(sitk.Resample(distance, around, sitk.Transform(), sitk.sitkLinear, 1e6)) <= margin_mm
+    )
     voxel = float(np.prod(labels.GetSpacing()))
     through = {n: float((inside & (values == k)).sum()) * voxel for n, k in others.items() if k != label}
     through = {n: v for n, v in sorted(through.items(), key=lambda item: -item[1]) if v > 0}
@@ -117,16 +119,33 @@ def _around(labels: sitk.Image, label: int, margin_mm: float, name: str) -> sitk
     last = np.array([int(w.max()) for w in where[::-1]])
     room = np.ceil(margin_mm / np.array(labels.GetSpacing())).astype(int) + _BORDER
     low, high = first - room, last + room
-    if int(np.prod(high - low + 1)) > _MOST_VOXELS:
-        raise MeshError(f"{name}: with {margin_mm:g} mm around it the lesion needs {np.prod(high - low + 1)} voxels")
     size = np.array(labels.GetSize())
     inner = np.maximum(low, 0), np.minimum(high, size - 1)
     part_of = sitk.RegionOfInterest(labels, (inner[1] - inner[0] + 1).tolist(), inner[0].tolist())
     return sitk.ConstantPad(part_of, (inner[0] - low).tolist(), (high - inner[1]).tolist(), 0)
 
 
-def _surface(distance: np.ndarray, grid: sitk.Image, level: float) -> Mesh:
+def _distance(mask: sitk.Image, name: str) -> sitk.Image:
+    """Signed distance to a mask's surface on a finer grid: between its own voxels it would be half a voxel too small."""
+    spacing = np.array(mask.GetSpacing())
+    step = float(min(spacing.min(), _STEP_MM))
+    size = np.floor((np.array(mask.GetSize()) - 1) * spacing / step).astype(int) + 1
+    if int(np.prod(size)) > _MOST_VOXELS:
+        raise MeshError(f"{name}: the lesion with its margin is too large ({np.prod(size)} voxels of {step:g} mm)")
+    own = sitk.GetImageFromArray(signed_distances(mask))
+    own.CopyInformation(mask)
+    fine = sitk.Resample(
+        own, size.tolist(), sitk.Transform(), sitk.sitkLinear, mask.TransformIndexToPhysicalPoint([0, 0, 0]),
+        [step] * 3, mask.GetDirection(), 1e6, sitk.sitkFloat32,
+    )  # fmt: skip
+    out = sitk.GetImageFromArray(signed_distances(sitk.Cast(fine <= 0, sitk.sitkUInt8)))
+    out.CopyInformation(fine)
+    return out
+
+
+def _surface(grid: sitk.Image, level: float) -> Mesh:
     """The surface at a distance, LPS mm."""
+    distance = sitk.GetArrayFromImage(grid)
     points, triangles, _, _ = marching_cubes(distance.transpose(2, 1, 0), level, gradient_direction="descent")
     T = np.eye(4)
     T[:3, :3] = np.array(grid.GetDirection()).reshape(3, 3)

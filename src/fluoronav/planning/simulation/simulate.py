@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from manifold3d import Manifold
 
-from fluoronav.planning.plan.planned import Planned, kind_of
 from fluoronav.planning.meshes.of_mask import mask_of, surface_of_mask
 from fluoronav.planning.meshes.parts import Part, part
 from fluoronav.planning.meshes.solid import MeshError, solid
+from fluoronav.planning.plan.planned import Planned, kind_of
 from fluoronav.planning.plan.schema import Cut, Implant, Move, Resection
 from fluoronav.planning.simulation import cuts as osteotomy
 from fluoronav.planning.simulation.catalogue import Catalogue

@@ -23,8 +23,8 @@ class SizingLimits:
     """When a size is too large."""
 
     # Femoral components that overhang by 3 mm or more hurt twice as often (Mahoney and Kinsey, J Bone Joint Surg Am 92,
-    # 2010); chosen below that, for the error of cuts.
-    overhang_mm: float = 2.0
+    # 2010); chosen well below that, for the error of cuts.
+    overhang_mm: float = 1.0
 
 
 LIMITS = SizingLimits()
@@ -83,7 +83,7 @@ def fits_of(catalogue: Catalogue, family: str, bone: Manifold, T_ct_implant: Flo
     if not any(outlines.values()):
         return []
     section = bone.transform(inverse(np.asarray(T_ct_implant, float))[:3]).slice(-_BELOW_MM)
-    parts = section.decompose()
+    parts = [p for p in section.decompose() if p.area() > 0]
     if not parts:
         raise MeshError(f"{family}: the plane that it lies on (z = 0 of T_ct_implant) misses the bone")
     # A plane may meet the bone twice; the implant lies on the part under its origin, else on the nearest.
