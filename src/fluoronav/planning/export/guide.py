@@ -92,7 +92,7 @@ def drill_guide(mask: sitk.Image, screws: Sequence[Screw], name: str, settings: 
     plate, hidden, contact_mm2 = _plate(distance, _window(grid, R, origin, entries, settings), settings)
     if contact_mm2 < settings.smallest_contact_mm2:
         raise MeshError(
-            f"{name}: the guide would touch {contact_mm2:.0f} mm2 of bone, less than {settings.smallest_contact_mm2:g}; "
+            f"{name}: the guide would touch {contact_mm2:.0f} mm2 of bone, below {settings.smallest_contact_mm2:g}; "
             "it would not sit safely"
         )
     T = np.eye(4)

@@ -1,4 +1,4 @@
-"""The plan for 3D Slicer: markups (JSON, LPS), the label map with its colours, surfaces, and a script that loads all."""
+"""The plan for 3D Slicer: markups (JSON, LPS), the label map with its colours, surfaces, and a script that loads it."""
 
 from __future__ import annotations
 

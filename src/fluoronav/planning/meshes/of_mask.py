@@ -115,7 +115,7 @@ def surface_of_mask(mask: sitk.Image, name: str, decimation_mm: float = LIMITS.d
 
 
 def signed_distances(mask: sitk.Image) -> NDArray[np.float32]:
-    """Distance to a mask's surface, mm, negative inside, shape (z, y, x): exact for any spacing, half-way on average."""
+    """Distance to a mask's surface, mm, negative inside, shape (z, y, x); exact for any spacing."""
     to_mask = sitk.SignedMaurerDistanceMap(mask, False, False, True)
     to_rest = sitk.SignedMaurerDistanceMap(mask == 0, False, False, True)
     return (sitk.GetArrayFromImage(to_mask) - sitk.GetArrayFromImage(to_rest)) / 2

@@ -139,7 +139,7 @@ def move(bone: CutBone, moves: Sequence[Move]) -> CutBone:
 
 
 def overlap_mm3(bone: CutBone) -> float:
-    """Volume in which pieces that stay lie in one another: more than the kerf's roughness means that a move is wrong."""
+    """Volume in which pieces that stay lie in one another: much of it means that a move is wrong."""
     kept = [p.body for p in bone.pieces if not p.taken_out]
     return sum((a ^ b).volume() for k, a in enumerate(kept) for b in kept[:k])
 

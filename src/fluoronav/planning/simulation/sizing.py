@@ -104,7 +104,7 @@ def _fit(size: str, outline: CrossSection, cut: CrossSection) -> Fit:
 
 
 def _reach(points: Float, over: CrossSection, frame: CrossSection) -> dict[str, float]:
-    """How far points reach out of a shape at most, by the side of the implant's outline that they lie on; at least 0."""
+    """How far points reach out of a shape at most, by the side of the implant's outline; at least 0."""
     x0, y0, x1, y1 = frame.bounds()
     scaled = (points - [(x0 + x1) / 2, (y0 + y1) / 2]) / [(x1 - x0) / 2, (y1 - y0) / 2]
     side = np.rint(np.arctan2(scaled[:, 1], scaled[:, 0]) / (np.pi / 2)).astype(int) % 4
