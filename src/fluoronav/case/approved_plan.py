@@ -91,7 +91,7 @@ def _read(path: Path) -> tuple[dict[str, Any], str]:
 def _check_trajectories(content: dict[str, Any], path: Path, case: Path, trajectories: Iterable[Any]) -> None:
     planned = []
     for item in content.get("items") or []:
-        ends = _PATHS.get(item.get("kind")) if isinstance(item, dict) else None
+        ends = _PATHS.get(str(item.get("kind"))) if isinstance(item, dict) else None
         if ends is not None:
             planned.append([*item[ends[0]], *item[ends[1]], item["diameter_mm"] / 2])
     for t in trajectories:

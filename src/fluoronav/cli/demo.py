@@ -16,7 +16,7 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
     demo = add_verb(
         verbs,
         "demo",
-        "run the whole loop on the embedded case, or on yours before a simulated C-arm, and write a picture and a report",
+        "run the whole loop on the embedded case or on yours, and write a picture and a report",
         _demo,
         "fluoronav demo",
         "fluoronav demo --seconds 10 --out out --no-display",

@@ -185,7 +185,7 @@ def _to_slicer(options: argparse.Namespace, planned: Any) -> tuple[str, dict[str
     made = write_slicer(planned, _bodies(options, planned, structures=False), options.out, say)
     count = f"{len(made['markups'])} markups, {len(made['models'])} models and the label map"
     return (
-        f"written: {options.out}: {count}; load all with: Slicer --python-script {options.out / made['script']}",
+        f"written: {options.out}: {count}; load all in Slicer with its script {options.out / made['script']}",
         made,
     )
 
@@ -251,7 +251,7 @@ def _with_guide(options: argparse.Namespace, planned: Any, parts: list[Any]) -> 
     return [*parts, part(f"guide {level}", "guide", made.body)], {"guide": made.report}
 
 
-def _frame(options: argparse.Namespace) -> str:
+def _frame(options: argparse.Namespace) -> Any:
     if options.frame is None:
         raise ValueError(
             "say --frame lps or --frame ras: a surface in the wrong frame is turned by half a circle. 3D Slicer and "
@@ -273,7 +273,8 @@ def _simulation_table(result: dict[str, Any]) -> str:
     lines = []
     for c in result["cuts"]:
         lines.append(
-            f"{c['structure']}: {c['volume_cm3']:.3f} cm3, kerf {c['kerf_cm3']:.3f}, volume kept to {c['conservation']:+.1e}"
+            f"{c['structure']}: {c['volume_cm3']:.3f} cm3, kerf {c['kerf_cm3']:.3f}, "
+            f"volume kept to {c['conservation']:+.1e}"
         )
         for p in c["pieces"]:
             state = (
@@ -298,9 +299,8 @@ def _simulation_table(result: dict[str, Any]) -> str:
         lines.append(f"{i['id']}: {i['family']} {i['size']}, suggested {i.get('suggested', '-')}")
         for f in i.get("sizes", []):
             over = ", ".join(f"{side} {mm:.1f}" for side, mm in f["overhang_mm"].items())
-            lines.append(
-                f"  {f['size']:8s} overhang mm: {over}; covers {100 * f['covered']:.0f} %{'' if f['fits'] else '  TOO LARGE'}"
-            )
+            verdict = "" if f["fits"] else "  TOO LARGE"
+            lines.append(f"  {f['size']:8s} overhang mm: {over}; covers {100 * f['covered']:.0f} %{verdict}")
     lines += [f"WARNING {w}" for w in result["warnings"]]
     return "\n".join(lines or ["the plan has no cut, resection or implant"])
 

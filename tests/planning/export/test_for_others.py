@@ -121,9 +121,9 @@ def dicom_case(folder, state):
         "prior": {"isocentre_ct": middle.tolist(), "source_to_isocentre_mm": 620},
     }  # fmt: skip
     (folder / "case.yaml").write_text(yaml.safe_dump(content))
+    hashes = {"ct_hash": volume_hash(image.image), "labels_hash": volume_hash(labels.image)}
     item = screw("T8_left", "left", tuple(middle.tolist()), tuple((middle + [0, -30, 0]).tolist()))
-    plan = Plan(case="d", revision=1, ct_hash=volume_hash(image.image), labels_hash=volume_hash(labels.image), state=state,
-                approved_by="Weiss^Eva", made=MADE, items=(item,))  # fmt: skip
+    plan = Plan(case="d", revision=1, state=state, approved_by="Weiss^Eva", made=MADE, items=(item,), **hashes)
     write_plan(plan, folder / "plan.yaml")
     return read_planned(folder)
 

@@ -11,7 +11,10 @@ from fluoronav.planning.meshes.reading import read_surface
 from fluoronav.planning.meshes.solid import Mesh, MeshError, solid, surface_of
 
 
-def block(direction=np.eye(3), spacing=(0.7, 0.9, 2.5), origin=(-100.0, 40.0, 900.0)):
+AXES = np.eye(3)
+
+
+def block(direction=AXES, spacing=(0.7, 0.9, 2.5), origin=(-100.0, 40.0, 900.0)):
     """An asymmetric L of label 7, which touches two sides of its grid."""
     voxels = np.zeros((14, 30, 26), np.uint8)
     voxels[0:9, 4:20, 3:12] = 7

@@ -7,7 +7,10 @@ from fluoronav.planning.meshes.solid import MeshError, solid, surface_of
 from fluoronav.planning.simulation.resection import resect
 
 
-def scene(spacing=(0.8, 0.8, 2.0), direction=np.eye(3)):
+AXES = np.eye(3)
+
+
+def scene(spacing=(0.8, 0.8, 2.0), direction=AXES):
     """A round lesion (1) of 6 mm radius in a bar of bone (2), a vessel (3) farther away."""
     size = np.array([75, 60, 30])
     image = sitk.Image(size.tolist(), sitk.sitkUInt8)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import SimpleITK as sitk
 from manifold3d import Manifold
@@ -174,16 +175,16 @@ def _plate(
     bone = distance <= s.gap_mm
     # From the side that the guide comes from: all that lies below bone counts as bone.
     hidden = np.flip(np.maximum.accumulate(np.flip(bone, 0), axis=0), 0)
-    away = ndimage.distance_transform_edt(~hidden, sampling=s.voxel_mm)
-    inside = ndimage.distance_transform_edt(hidden, sampling=s.voxel_mm)
+    away = _away(~hidden, sampling=s.voxel_mm)
+    inside = _away(hidden, sampling=s.voxel_mm)
     to_hidden = (away - inside).astype(np.float32)
     top = hidden.shape[0] - 1 - np.argmax(np.flip(hidden, 0), axis=0)
     has = hidden.any(0) & window[np.minimum(top, window.shape[0] - 1), *np.indices(top.shape)]
     # Columns of the guide: over bone that it touches, without holes and threads.
-    columns = ndimage.binary_opening(
+    columns = _opened(
         ndimage.binary_fill_holes(has), iterations=max(round(s.wall_mm / s.voxel_mm / 2), 1)
     )
-    within = ndimage.distance_transform_edt(columns, sampling=s.voxel_mm) - ndimage.distance_transform_edt(
+    within = _away(columns, sampling=s.voxel_mm) - _away(
         ~columns, sampling=s.voxel_mm
     )
     plate = np.maximum.reduce([-to_hidden, to_hidden - s.thickness_mm, np.broadcast_to(-within[None], to_hidden.shape)])
@@ -200,11 +201,8 @@ def _surface(field: NDArray[np.float32], voxel_mm: float, T: Float) -> Mesh:
 def _thin_share(body: Manifold, T: Float, size: tuple[int, int, int], s: GuideSettings) -> float:
     """Share of the guide's volume that a ball of the thinnest wall's diameter does not reach, sampled in slices."""
     step = 0.25  # chosen: a sixth of the thinnest wall
-    inverse = np.linalg.inv(T)
-    own = body.transform(inverse[:3])
+    own = body.transform(np.asarray(np.linalg.inv(T)[:3], np.float64))
     x0, y0, z0, x1, y1, z1 = own.bounding_box()
-    import cv2
-
     shape = (int((y1 - y0) / step) + 9, int((x1 - x0) / step) + 9)
     planes = []
     for z in np.arange(z0 + step / 2, z1, step):
@@ -217,7 +215,16 @@ def _thin_share(body: Manifold, T: Float, size: tuple[int, int, int], s: GuideSe
             cv2.fillPoly(image, rings, 1, shift=4)
         planes.append(image)
     inside = np.pad(np.array(planes, bool), ((4, 4), (0, 0), (0, 0)))
-    depth = ndimage.distance_transform_edt(inside, sampling=step)
+    depth = _away(inside, sampling=step)
     core = depth >= s.wall_mm / 2
-    reached = ndimage.distance_transform_edt(~core, sampling=step) <= s.wall_mm / 2
+    reached = _away(~core, sampling=step) <= s.wall_mm / 2
     return float((inside & ~reached).sum() / inside.sum())
+
+
+def _away(mask: NDArray[np.bool_], sampling: float) -> NDArray[np.float64]:
+    """Distance of each true voxel from the nearest false one, mm."""
+    return np.asarray(ndimage.distance_transform_edt(mask, sampling=sampling))
+
+
+def _opened(mask: NDArray[np.bool_] | None, iterations: int) -> NDArray[np.bool_]:
+    return np.asarray(ndimage.binary_opening(mask, iterations=iterations), bool)

@@ -111,10 +111,11 @@ def _findings(planned: Planned, numbers: dict[str, int]) -> list[Finding]:
     voxel_ml = float(np.prod(planned.labels.image.GetSpacing())) / 1000 if planned.structures else 0.0
     values, counts = np.unique(planned.labels.voxels, return_counts=True) if planned.structures else ([], [])
     voxels = {int(v): int(n) for v, n in zip(values, counts, strict=True)}
-    out = [
-        Finding(s.name, (Measurement("volume_ml", voxels[s.label] * voxel_ml),), structure=s.name, segment=numbers.get(s.name))
-        for s in planned.structures if s.label in voxels
-    ]  # fmt: skip
+    out = []
+    for s in planned.structures:
+        if s.label in voxels:
+            volume = Measurement("volume_ml", voxels[s.label] * voxel_ml)
+            out.append(Finding(s.name, (volume,), structure=s.name, segment=numbers.get(s.name)))
     for item in planned.plan.items:
         if isinstance(item, Screw | PlannedPath):
             entry, target = ends(item)

@@ -21,7 +21,7 @@ SCHEMA = (
     "markups-schema-v1.0.0.json#"
 )
 _LABELS, _COLORS, _SCRIPT = "labels.nrrd", "labels.ctbl", "load_in_slicer.py"
-_LOADER = '''"""Loads this plan into 3D Slicer (5.0 or later): Slicer --python-script load_in_slicer.py"""
+_LOADER = '''"""Loads this plan into 3D Slicer (5.0 or later), as a script that Slicer is started with."""
 
 import os
 

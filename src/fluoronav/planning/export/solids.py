@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from fluoronav.planning.meshes.of_mask import LIMITS, mask_of, surface_of_mask
 from fluoronav.planning.meshes.parts import Part, cylinder_between, part
 from fluoronav.planning.meshes.solid import MeshError
@@ -52,7 +54,7 @@ def instrument_parts(planned: Planned) -> list[Part]:
         if isinstance(item, Screw | PlannedPath):
             entry, target = ends(item)
             kind = "screw" if isinstance(item, Screw) else "path"
-            out.append(part(item.id, kind, cylinder_between(entry, target, item.diameter_mm / 2)))
+            out.append(part(item.id, kind, cylinder_between(np.array(entry), np.array(target), item.diameter_mm / 2)))
     return out
 
 

@@ -118,7 +118,7 @@ def signed_distances(mask: sitk.Image) -> NDArray[np.float32]:
     """Distance to a mask's surface, mm, negative inside, shape (z, y, x); exact for any spacing."""
     to_mask = sitk.SignedMaurerDistanceMap(mask, False, False, True)
     to_rest = sitk.SignedMaurerDistanceMap(mask == 0, False, False, True)
-    return (sitk.GetArrayFromImage(to_mask) - sitk.GetArrayFromImage(to_rest)) / 2
+    return np.asarray((sitk.GetArrayFromImage(to_mask) - sitk.GetArrayFromImage(to_rest)) / 2, np.float32)
 
 
 def _at(distance: NDArray[np.float32], spacing: Float, level: float) -> Mesh:

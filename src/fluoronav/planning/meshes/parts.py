@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 import trimesh
 from manifold3d import Manifold
+from trimesh.exchange.stl import export_stl
 
 from fluoronav.durable import written
 from fluoronav.planning.meshes.solid import Float, Mesh, lps_to, surface_of
@@ -75,7 +76,7 @@ def write_stl(parts: Sequence[Part], folder: Path, frame: Frame) -> list[Path]:
         while stem in taken:
             stem, k = f"{file_name(p.name)}_{k}", k + 1
         taken.add(stem)
-        data = trimesh.exchange.stl.export_stl(_trimesh(p, frame))
+        data = export_stl(_trimesh(p, frame))
         header = f"binary STL, mm, {frame.upper()}, {stem}".encode()[:80].ljust(80)
         path = folder / f"{stem}.{frame}.stl"
         written(path, header + bytes(data)[80:])

@@ -60,7 +60,7 @@ def _odd_edges(triangles: Triangles) -> Triangles:
     there, count = np.unique(edges[:, 0] * most + edges[:, 1], return_counts=True)
     back = np.unique(edges[:, 1] * most + edges[:, 0])
     odd = np.concatenate([np.setxor1d(there, back), there[count > 1]])
-    return np.column_stack([odd // most, odd % most])
+    return np.column_stack([odd // most, odd % most]).astype(np.int64)
 
 
 def solid(mesh: Mesh, name: str = "surface") -> Manifold:

@@ -126,7 +126,7 @@ def _around(labels: sitk.Image, label: int, margin_mm: float, name: str) -> sitk
 
 
 def _distance(mask: sitk.Image, name: str) -> sitk.Image:
-    """Signed distance to a mask's surface on a finer grid: between its own voxels it would be half a voxel too small."""
+    """Signed distance to a mask's surface on a finer grid; on its own it is up to half a voxel too small."""
     spacing = np.array(mask.GetSpacing())
     step = float(min(spacing.min(), _STEP_MM))
     size = np.floor((np.array(mask.GetSize()) - 1) * spacing / step).astype(int) + 1

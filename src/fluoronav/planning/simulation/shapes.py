@@ -111,10 +111,11 @@ def _femoral_bone(depth_mm: float, thickness_mm: float) -> CrossSection:
     corners = [
         (front + chamfer, 0), (back - chamfer, 0), (back, chamfer), (back, top), (front, top), (front, chamfer)
     ]  # fmt: skip
-    return CrossSection([corners])
+    return CrossSection([np.array(corners, np.float64)])
 
 
 def femoral_outline(width_mm: float, depth_mm: float, thickness_mm: float) -> CrossSection:
     """What of the component lies on the distal cut: the flat face without its chamfers, and without the notch."""
     low, high = -depth_mm / 2 + thickness_mm + depth_mm * 0.14, depth_mm / 2 - thickness_mm - depth_mm * 0.14
-    return CrossSection([[(-width_mm / 2, low), (width_mm / 2, low), (width_mm / 2, high), (-width_mm / 2, high)]])
+    half = width_mm / 2
+    return CrossSection([np.array([(-half, low), (half, low), (half, high), (-half, high)], np.float64)])

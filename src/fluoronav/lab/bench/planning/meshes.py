@@ -89,9 +89,8 @@ def _quantiles(values: list[float]) -> dict[str, float]:
 
 def table(result: dict[str, Any]) -> str:
     """What was measured, for people."""
-    lines = [
-        f"{'meshes':26s} {'labels':>6s} {'closed':>6s} {'volume':>9s} {'cuts keep':>9s} {'surface s':>12s} {'cuts s':>8s}"
-    ]
+    head = ("labels", 6), ("closed", 6), ("volume", 9), ("cuts keep", 9), ("surface s", 12), ("cuts s", 8)
+    lines = [" ".join([f"{'meshes':26s}", *(f"{text:>{width}s}" for text, width in head)])]
     for name, r in result.items():
         s, c = r["surface_s"], r["cuts_s"]
         lines.append(
