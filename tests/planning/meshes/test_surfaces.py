@@ -10,7 +10,6 @@ from fluoronav.planning.meshes.parts import Part, cylinder_between, part, write_
 from fluoronav.planning.meshes.reading import read_surface
 from fluoronav.planning.meshes.solid import Mesh, MeshError, solid, surface_of
 
-
 AXES = np.eye(3)
 
 

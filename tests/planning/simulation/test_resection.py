@@ -6,7 +6,6 @@ from fluoronav.planning.meshes.of_mask import mask_of, surface_of_mask
 from fluoronav.planning.meshes.solid import MeshError, solid, surface_of
 from fluoronav.planning.simulation.resection import resect
 
-
 AXES = np.eye(3)
 
 

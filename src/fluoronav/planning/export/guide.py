@@ -182,11 +182,9 @@ def _plate(
     has = hidden.any(0) & window[np.minimum(top, window.shape[0] - 1), *np.indices(top.shape)]
     # Columns of the guide: over bone that it touches, without holes and threads.
     columns = _opened(
-        ndimage.binary_fill_holes(has), iterations=max(round(s.wall_mm / s.voxel_mm / 2), 1)
+        np.asarray(ndimage.binary_fill_holes(has), bool), iterations=max(round(s.wall_mm / s.voxel_mm / 2), 1)
     )
-    within = _away(columns, sampling=s.voxel_mm) - _away(
-        ~columns, sampling=s.voxel_mm
-    )
+    within = _away(columns, sampling=s.voxel_mm) - _away(~columns, sampling=s.voxel_mm)
     plate = np.maximum.reduce([-to_hidden, to_hidden - s.thickness_mm, np.broadcast_to(-within[None], to_hidden.shape)])
     return plate.astype(np.float32), to_hidden, float((columns & has).sum() * s.voxel_mm**2)
 
@@ -226,5 +224,5 @@ def _away(mask: NDArray[np.bool_], sampling: float) -> NDArray[np.float64]:
     return np.asarray(ndimage.distance_transform_edt(mask, sampling=sampling))
 
 
-def _opened(mask: NDArray[np.bool_] | None, iterations: int) -> NDArray[np.bool_]:
+def _opened(mask: NDArray[np.bool_], iterations: int) -> NDArray[np.bool_]:
     return np.asarray(ndimage.binary_opening(mask, iterations=iterations), bool)
