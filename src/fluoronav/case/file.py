@@ -9,6 +9,7 @@ import numpy as np
 import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
+from fluoronav.case.approved_plan import ApprovedPlan
 from fluoronav.case.no_go import NoGo
 from fluoronav.case.schema import CaseError, Color, Margin, Name, Point, Radius, SourceDistance, Strict, Uncertainty
 from fluoronav.case.tool import Tool
@@ -146,6 +147,7 @@ class CaseFile(Strict):
     tools: tuple[Tool, ...] = ()
     prior: PriorPose
     tracker: Tracker | None = None
+    approved_plan: ApprovedPlan | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> CaseFile:

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 
+from fluoronav.case.approved_plan import check_approved_plan
 from fluoronav.case.ct import checked_ct
 from fluoronav.case.distance import DistanceField, distance_field, sample_distances
 from fluoronav.case.file import CaseFile, PriorPose, Trajectory, read_case_file
@@ -136,9 +137,12 @@ def load_case(path: str | Path, cache: Path | None = None, progress: Callable[[s
         warnings += unusual
     warnings += check_places(file, ct, surroundings, path)
 
-    labels, structures = None, []
-    if file.labels is not None:
-        labels = read_volume(folder / file.labels)
+    structures = []
+    labels = read_volume(folder / file.labels) if file.labels is not None else None
+    if file.approved_plan is not None:
+        progress(f"checking the approved plan {file.approved_plan.file}")
+        check_approved_plan(file.approved_plan, path, ct, labels, file.plan)
+    if labels is not None:
         aligned = along_patient_axes(labels)
         warnings += [*labels.warnings, *check_labels(ct, labels, aligned, file, path)]
         for s in file.structures:
@@ -190,6 +194,10 @@ def _digest(file: CaseFile, volumes: Sequence[Volume | None]) -> str:
     Paths are no part of it: a copy of a case is the same case.
     """
     content = file.model_dump(mode="json", exclude={"ct", "units", "ct_series", "labels", "surroundings"})
+    if file.approved_plan is None:
+        del content["approved_plan"]
+    else:
+        del content["approved_plan"]["file"]
     for o in content["objects"]:
         # The voxels are in HU by now.
         del o["units"]

@@ -32,5 +32,5 @@ def surface(thing: Structure | NoGo) -> tuple[Float, NDArray[np.int64]]:
         coarse = max(round(_SURFACE_MM / float(spacing.min())), 1)
     if not distance.min() < 0 < distance.max():
         return np.empty((0, 3)), np.empty((0, 3), np.int64)
-    points, triangles, _, _ = marching_cubes(distance, 0.0, step_size=coarse, gradient_direction="ascent")
+    points, triangles, _, _ = marching_cubes(distance, 0.0, step_size=coarse, gradient_direction="descent")
     return np.asarray(points, np.float64) * spacing + origin, triangles.astype(np.int64)

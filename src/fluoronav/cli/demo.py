@@ -16,13 +16,17 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
     demo = add_verb(
         verbs,
         "demo",
-        "run the whole loop on the embedded case and write a picture and a report",
+        "run the whole loop on the embedded case or on yours, and write a picture and a report",
         _demo,
         "fluoronav demo",
         "fluoronav demo --seconds 10 --out out --no-display",
+        "fluoronav demo --case or/P2KQX7",
     )
     demo.add_argument("--seconds", type=positive, default=20.0, help="duration of the stream, s")
     demo.add_argument("--out", type=Path, default=Path("out"), metavar="FOLDER", help="folder for picture and report")
+    demo.add_argument(
+        "--case", type=Path, metavar="CASE", help="case.yaml or its folder, such as `plan export --to case` writes"
+    )
     demo.add_argument("--no-display", action="store_true", help="only write files; serve no page")
     demo.add_argument("--port", type=int, default=8765, help="port of the navigation display; 0 takes any free port")
 
@@ -35,7 +39,7 @@ def _demo(options: argparse.Namespace) -> int:
         if not options.no_display:
             say("no page is served: it needs the extra `display`: pip install 'fluoronav[display]'")
         port = None
-    failed = run_demo(shipped("launch/demo.yaml"), options.seconds, options.out, port)
+    failed = run_demo(shipped("launch/demo.yaml"), options.seconds, options.out, port, options.case)
     if failed:
         print(f"fluoronav demo: {failed}", file=sys.stderr)
     return 1 if failed else 0

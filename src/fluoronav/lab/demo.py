@@ -25,8 +25,10 @@ _FPS = 30.0  # chosen: a usual pulse rate
 _FILTERED_FRAMES = 12  # before the frame in the picture; chosen: the temporal filter remembers no more
 
 
-def run_demo(launch_path: Path, seconds: float, out: Path, display_port: int | None = None) -> str:
-    """Runs the loop on the embedded case; writes a picture, a latency report, overlays and alerts to a folder.
+def run_demo(
+    launch_path: Path, seconds: float, out: Path, display_port: int | None = None, case_path: Path | None = None
+) -> str:
+    """Runs the loop on a case; writes a picture, a latency report, overlays and alerts to a folder.
 
     Parameters
     ----------
@@ -36,6 +38,8 @@ def run_demo(launch_path: Path, seconds: float, out: Path, display_port: int | N
     out : Path
     display_port : int, optional
         Port of the navigation display meanwhile.
+    case_path : Path, optional
+        A ``case.yaml`` or its folder; the launch file's case by default.
 
     Returns
     -------
@@ -52,7 +56,8 @@ def run_demo(launch_path: Path, seconds: float, out: Path, display_port: int | N
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    launch = load_launch(launch_path)
+    instead = {} if case_path is None else {"case": str(case_path.resolve())}
+    launch = load_launch(launch_path, **instead)
     case = load_case(launch.case)
     camera = Camera.load(launch.camera)
     say(f"case {case.id}: {len(case.structures)} structures, {len(case.plan)} planned trajectories")

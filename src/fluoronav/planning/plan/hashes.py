@@ -1,27 +1,5 @@
-"""Hashes of what a plan was made on."""
+"""Hashes of what a plan was made on; the stream checks the same ones (:mod:`fluoronav.case.approved_plan`)."""
 
-from __future__ import annotations
+from fluoronav.case.hashes import volume_hash
 
-import hashlib
-
-import numpy as np
-import SimpleITK as sitk
-
-
-def volume_hash(image: sitk.Image) -> str:
-    """SHA-256 of a volume's voxels, type, size and place; the same for every file format that holds it.
-
-    Parameters
-    ----------
-    image : SimpleITK.Image
-        CT or label map. Its place enters at 1 micrometre, so that a format with less precision gives the same hash.
-    """
-    digest = hashlib.sha256()
-    view = sitk.GetArrayViewFromImage(image)
-    place = (*image.GetOrigin(), *image.GetSpacing(), *image.GetDirection())
-    # Adding zero turns a negative zero into a positive one.
-    digest.update((np.round(np.array(place) * 1000) + 0.0).astype("<f8").tobytes())
-    digest.update(repr((view.dtype.str, view.shape)).encode())
-    for plane in view:
-        digest.update(np.ascontiguousarray(plane).data)
-    return digest.hexdigest()
+__all__ = ["volume_hash"]

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fluoronav.case.schema import Length, Name, Point, Shaft, Strict
+from fluoronav.geometry import is_rigid
 
 Origin = Literal["proposed", "moved", "drawn"]
 PlanState = Literal["draft", "reviewed", "approved"]
 Side = Literal["left", "right"]
 Grade = Literal["A", "B", "C", "D", "E"]
+
+
+def _rigid(value: list[list[float]]) -> list[list[float]]:
+    if [len(row) for row in value] != [4] * 4 or not is_rigid(value):
+        raise ValueError("must be a rigid, right-handed 4 x 4 matrix")
+    return value
+
+
+Rigid4x4 = Annotated[list[list[float]], AfterValidator(_rigid), Field(description="4 x 4, rigid, right-handed, mm")]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="SHA-256")]
 
 
@@ -56,6 +66,10 @@ class Cut(_Item):
     point_ct: Point
     normal_ct: Point
     kerf_mm: float = Field(ge=0, le=5)
+    wedge_to: Name | None = Field(
+        default=None,
+        description="id of a second cut of the same bone: the bone past this one and before that is taken out",
+    )
 
 
 class Move(_Item):
@@ -63,7 +77,7 @@ class Move(_Item):
 
     kind: Literal["move"] = "move"
     cut: Name = Field(description="id of the cut; the piece on the side of its normal moves")
-    T_moved_ct: list[list[float]] = Field(description="4 x 4, rigid, mm")
+    T_moved_ct: Rigid4x4
 
 
 class Resection(_Item):
@@ -80,7 +94,7 @@ class Implant(_Item):
     kind: Literal["implant"] = "implant"
     family: Name
     size: Name
-    T_ct_implant: list[list[float]] = Field(description="4 x 4, rigid, mm")
+    T_ct_implant: Rigid4x4
     structure: Name | None = None
 
 

@@ -12,7 +12,7 @@ from fluoronav.lab import machine
 Say = Callable[[str], object]
 
 # Name of each part, which is also its module here; each has `measure(data, say) -> dict` and `table(result) -> str`.
-PARTS: tuple[str, ...] = ("segmentation", "measurements", "screws", "views", "page")
+PARTS: tuple[str, ...] = ("segmentation", "measurements", "screws", "views", "page", "meshes")
 
 
 def bench_planning(only: Sequence[str], data: Path, say: Say) -> dict[str, Any]:

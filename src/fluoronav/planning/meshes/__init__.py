@@ -1,0 +1,1 @@
+"""Watertight surfaces of masks, and of files that people bring; mm."""

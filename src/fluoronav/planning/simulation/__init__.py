@@ -1,0 +1,1 @@
+"""Simulated surgery: cuts, moved pieces, resections, implants."""
