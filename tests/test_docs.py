@@ -28,6 +28,8 @@ WRITTEN = {
     "demo.png",
     "plan/NNNN.yaml",
     "provenance.jsonl",
+    "questions.json",
+    "live/acceptance.json",
     "feedback.jsonl",
 }
 

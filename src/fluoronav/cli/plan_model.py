@@ -18,7 +18,7 @@ def add_verbs(family: argparse._SubParsersAction) -> None:
         "runs it: spacing (mm), patch (voxels), intensities (HU), structures, hash, licence",
         _model,
         "fluoronav plan model spine/net.onnx --plans plans.json --dataset dataset.json --orientation RAS "
-        "--licence Apache-2.0 --origin 'our own, 200 CTs'",
+        "--licence Apache-2.0 --origin our-200-CTs",
     )
     model.add_argument(
         "network", type=Path, help="the network as ONNX: one window in, logits out; the card goes beside it"

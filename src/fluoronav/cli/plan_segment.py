@@ -71,7 +71,7 @@ def _segment(options: argparse.Namespace) -> int:
         revision = write_draft(found, ct, options.out, series=options.series, copy_ct=options.copy_ct)
     except ImportError as error:
         raise missing_extra("planning", error) from error
-    result = {**as_json(found), "case": str(options.out), "revision": revision.number}
+    result = {**_as_json(found), "case": str(options.out), "revision": revision.number}
     if options.json == "-":
         print(json.dumps(result, indent=1))
     else:
@@ -87,7 +87,7 @@ def _segment(options: argparse.Namespace) -> int:
     return 0
 
 
-def as_json(found: Segmentation) -> dict[str, Any]:
+def _as_json(found: Segmentation) -> dict[str, Any]:
     """What `--json` holds."""
     from dataclasses import asdict
 
