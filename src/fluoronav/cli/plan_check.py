@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 from collections import Counter
 from dataclasses import asdict
-from pathlib import Path
 
-from fluoronav.cli.arguments import CASE_HELP, add_verb
-from fluoronav.cli.plan_screws import add_json_option, case_file_of, told
+from fluoronav.cli.arguments import add_verb
+from fluoronav.cli.plan_options import add_json_option, add_plan, plan_and_case, told
 
 _FAULTY = ("unsafe", "stale", "open")
 
@@ -27,21 +26,6 @@ def add_verbs(family: argparse._SubParsersAction) -> None:
     )
     add_plan(check)
     add_json_option(check, "the findings")
-
-
-def add_plan(parser: argparse.ArgumentParser) -> None:
-    """The plan, and the case that it belongs to."""
-    parser.add_argument("plan", type=Path, metavar="PLAN", help="a plan.yaml, a revision of it, or a case's folder")
-    parser.add_argument(
-        "--case", metavar="CASE", help=f"the case, where the plan does not lie in its folder: {CASE_HELP}"
-    )
-
-
-def plan_and_case(options: argparse.Namespace) -> tuple[Path, Path]:
-    """The plan's file and the case's."""
-    plan = options.plan / "plan.yaml" if options.plan.is_dir() else options.plan
-    folder = plan.parent.parent if plan.parent.name == "plan" else plan.parent
-    return plan, case_file_of(options.case) if options.case else folder / "case.yaml"
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from fluoronav.cli.arguments import CASE_HELP, add_verb
+from fluoronav.cli.plan_options import add_json_option, case_file_of, told
 from fluoronav.cli.reporting import say
-from fluoronav.paths import embedded_case, write_json
+from fluoronav.paths import embedded_case
 
 
 def add_verbs(family: argparse._SubParsersAction) -> None:
@@ -37,32 +38,6 @@ def add_verbs(family: argparse._SubParsersAction) -> None:
     )
     screws.add_argument("--png", type=Path, metavar="FILE", help="draw each screw here, in three cuts through its axis")
     add_json_option(screws, "the screws")
-
-
-def add_json_option(parser: argparse.ArgumentParser, what: str) -> None:
-    """``--json [FILE]``: JSON to standard output instead of the table, or to a file beside it."""
-    parser.add_argument(
-        "--json", nargs="?", const="-", metavar="FILE",
-        help=f"write {what} as JSON to this file; without FILE, print JSON instead of the table",
-    )  # fmt: skip
-
-
-def told(options: argparse.Namespace, table: str, result: dict[str, Any]) -> None:
-    """Prints the table, or the JSON that was asked for."""
-    import json
-
-    if options.json == "-":
-        print(json.dumps(result, indent=1))
-        return
-    print(table)
-    if options.json:
-        write_json(result, Path(options.json))
-
-
-def case_file_of(name: str) -> Path:
-    """The case file that a CASE on the command line means."""
-    path = embedded_case() if name == "embedded" else Path(name)
-    return path / "case.yaml" if path.is_dir() else path
 
 
 def _screws(options: argparse.Namespace) -> int:

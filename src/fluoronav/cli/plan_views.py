@@ -8,8 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fluoronav.cli.arguments import add_verb, positive
-from fluoronav.cli.plan_check import add_plan, plan_and_case
-from fluoronav.cli.plan_screws import add_json_option, told
+from fluoronav.cli.plan_options import add_json_option, add_plan, plan_and_case, told
 from fluoronav.cli.reporting import say
 from fluoronav.paths import shipped
 
