@@ -17,7 +17,7 @@ RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 FROM python:${PYTHON}-slim AS cpu
 RUN useradd --create-home --uid 10001 fluoronav
 COPY --from=wheels /wheels /wheels
-RUN pip install --no-cache-dir --find-links /wheels "$(ls /wheels/fluoronav-*.whl)[cpu,openvino,igtl,pacs]" && rm -rf /wheels
+RUN pip install --no-cache-dir --find-links /wheels "$(ls /wheels/fluoronav-*.whl)[cpu,openvino,igtl,pacs,planning]" && rm -rf /wheels
 # For processors with AVX2 and with AVX-512, whatever the image is built on; a start in the OR compiles nothing.
 RUN fluoronav kernels build --target all --for-all-users
 USER fluoronav

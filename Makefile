@@ -4,7 +4,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 
 # Tests of running processes, sockets and a browser: they wait for one another, so nothing runs beside them.
-ALONE := tests/live tests/display tests/openigtlink tests/recording tests/pacs
+ALONE := tests/live tests/display tests/openigtlink tests/recording tests/pacs tests/workspace
 
 .PHONY: setup kernels engines demo test lint bench clean
 
@@ -13,7 +13,7 @@ setup: $(VENV)/.installed
 $(VENV)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "fluoronav needs Python 3.11 or newer; name one with PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,bench,igtl,display,pacs,dev]'
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --editable '.[cpu,bench,igtl,display,pacs,planning,dev]'
 	touch $@
 
 # Engines that a user's computer need not have: types refer to them, and with them no test of the networks is skipped.
