@@ -12,6 +12,7 @@ from pynetdicom import AE
 from tests.pacs.conftest import ct_series, free_port, send, until
 
 from fluoronav.case import load_case
+from fluoronav.pacs.ahead import Ahead
 from fluoronav.pacs.arrivals import Arrivals
 from fluoronav.pacs.associations import OpenAssociations
 from fluoronav.pacs.cases import CaseStore
@@ -273,7 +274,7 @@ def test_an_error_that_nobody_foresaw_refuses_one_series_and_the_others_go_on(tm
             raise LookupError("a text that may name a patient")
         return take_in(job)
 
-    node._workers.take_in = first_fails
+    node._ahead = Ahead(first_fails)
     node._take_in()
     (refused,) = node._arrivals.series(State.REFUSED)
     assert refused["reason"] == "making its case failed (LookupError)"

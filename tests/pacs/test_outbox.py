@@ -4,6 +4,7 @@ import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 import yaml
@@ -383,3 +384,25 @@ def test_the_archive_says_how_many_instances_a_series_has(make_node, orthanc):
     send(node.port, single[13:], release=False)
     (series,) = node.series(state="complete", instances=26)
     assert series["complete_by"] == "counted" and not series["flagged"]
+
+
+def test_what_another_process_puts_in_while_the_node_starts_is_not_taken_for_a_leftover(outbox, tmp_path, monkeypatch):
+    (file,) = save(ct_series(count=1), tmp_path / "out").iterdir()
+    leftover = outbox._folder / "pacs-leftover.dcm"
+    leftover.write_bytes(b"of nobody")
+    other = open_outbox(load_site(tmp_path / "site" / "SITE.yaml"))
+    putting = threading.Thread(target=other.add, args=(file, "pacs"))
+    listed = Path.iterdir
+
+    def listed_late(folder):
+        if folder == outbox._folder and not putting.is_alive():
+            putting.start()
+            putting.join(1.0)
+        return listed(folder)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "iterdir", listed_late)
+        outbox.recover()
+    putting.join()
+    assert not leftover.exists() and outbox.left() == 1
+    assert len(outbox.due().parcels) == 1

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from sqlite3 import Connection, Row
@@ -289,13 +290,16 @@ class Outbox:
 
     def recover(self) -> None:
         """After a start: removes files without a row (nobody was told that they are sent), and those that were sent."""
-        kept = {r["file"] for r in self._database.rows("SELECT file FROM outbox WHERE state != 'sent'")}
-        for path in self._folder.iterdir():
-            # A .part may be another process', which is putting a file in; an old one is of a process that ended.
-            if path.name.endswith(".part") and time.time() - path.stat().st_mtime < LIMITS.part_s:
-                continue
-            if path.name not in kept:
-                path.unlink()
+        # In a transaction: a file that another process puts in meanwhile would not have its row yet.
+        with self._database.transaction() as sql:
+            kept = {r["file"] for r in sql.execute("SELECT file FROM outbox WHERE state != 'sent'")}
+            for path in self._folder.iterdir():
+                # A .part may be another process', which is putting a file in; an old one is of a process that ended.
+                with suppress(FileNotFoundError):
+                    if path.name.endswith(".part") and time.time() - path.stat().st_mtime < LIMITS.part_s:
+                        continue
+                    if path.name not in kept:
+                        path.unlink()
 
     def _copy(self, file: Path, part: Path) -> None:
         try:
