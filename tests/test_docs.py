@@ -31,6 +31,7 @@ WRITTEN = {
     "questions.json",
     "live/acceptance.json",
     "feedback.jsonl",
+    "questions.json",
 }
 
 

@@ -1,4 +1,7 @@
-"""Names and label values of anatomical structures, as TotalSegmentator (version 1) numbers them, and other schemes."""
+"""Names and label values of anatomical structures, by this project's numbers, and other schemes.
+
+The numbers 1 to 116 are those of TotalSegmentator 2 (not of 1); 117 and 118 are this project's.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ class Structure:
     label : int
         Its value in label maps that fluoronav writes.
     name : str
-        TotalSegmentator's name (version 1), such as ``vertebrae_T8`` or ``rib_left_4``.
+        TotalSegmentator's name, such as ``vertebrae_T8`` or ``rib_left_4``.
     kind : Kind
     """
 
@@ -49,7 +52,7 @@ class Structure:
 
 @cache
 def vocabulary() -> dict[int, Structure]:
-    """All structures by label value; the values are those of TotalSegmentator 1."""
+    """All structures by label value; 1 to 116 have the values of TotalSegmentator 2."""
     with files("fluoronav.planning").joinpath("structures.csv").open(encoding="utf-8") as file:
         rows = [Structure(int(r["id"]), r["name"], r["kind"]) for r in csv.DictReader(file)]  # type: ignore[arg-type]
     rows += [Structure(label, f"vertebrae_{level}", "vertebra") for level, label in _EXTRA.items()]
@@ -94,7 +97,8 @@ def labels_of_scheme(scheme: Scheme) -> dict[int, Structure]:
     Parameters
     ----------
     scheme : "totalsegmentator" or "verse"
-        TotalSegmentator 1, or VerSe (vertebrae alone: 1 is C1, 8 is T1, 20 is L1, 28 is T13).
+        This project's numbers (TotalSegmentator 2 up to 116), or VerSe (vertebrae
+        alone: 1 is C1, 8 is T1, 20 is L1, 28 is T13).
     """
     if scheme == "verse":
         return {value: vertebra(level) for value, level in _VERSE.items()}
