@@ -31,7 +31,6 @@ WRITTEN = {
     "questions.json",
     "live/acceptance.json",
     "feedback.jsonl",
-    "questions.json",
 }
 
 
