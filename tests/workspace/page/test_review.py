@@ -180,3 +180,16 @@ def test_an_error_of_the_server_is_said_in_words_and_nothing_is_lost(page, serve
     page.page.wait_for_selector("#message:has-text('disk is full')")
     page.page.unroute("**/session/steps*")
     np.testing.assert_array_equal(page.labels(), sitk.GetArrayFromImage(saved(server, page.case)))
+
+
+@pytest.mark.parametrize(("target", "axes", "asked"), [("STL, mm", "RAS", "ras"), ("3D Slicer scene", None, None)])
+def test_an_export_of_meshes_asks_for_their_axes(page, target, axes, asked):
+    """Regression: the verb refused what the page asked for."""
+    page.page.click("[data-tab=Work]")
+    page.page.click("button[title='For guidance, printing, archive']")
+    with page.page.expect_request(lambda r: r.method == "POST" and "/jobs" in r.url) as caught:
+        page.page.click(f"dialog button:has-text('{target}')")
+        if axes:
+            page.page.click(f"dialog button:has-text('{axes}')")
+    body = json.loads(caught.value.post_data)
+    assert body["kind"] == "export" and body.get("frame") == asked

@@ -4,7 +4,10 @@ import { fileAddress, get, post, remove, upload } from "./api.js";
 import { $, asked, el, percent, say, tried } from "./dom.js";
 
 const WORDS = { segment: "Segmentation", measure: "Measurements", screws: "Screws", check: "Check", views: "Views", export: "Export" };
-const TARGETS = { case: "Case for the guidance (case.yaml)", stl: "STL, mm, LPS", "3mf": "3MF, mm", slicer: "3D Slicer scene", dicom: "DICOM (SEG, SR, STL)" };
+const TARGETS = { case: "Case for the guidance (case.yaml)", stl: "STL, mm", "3mf": "3MF, mm", slicer: "3D Slicer scene", dicom: "DICOM (SEG, SR, STL)" };
+
+const MESHES = ["stl", "3mf"]; // whose axes must be said: programs differ
+const AXES = [["LPS (DICOM)", "lps"], ["RAS (3D Slicer, NIfTI)", "ras"], ["Cancel", undefined]];
 
 const size = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} KB` : `${(bytes / 1e6).toFixed(1)} MB`);
 const question = (q) => el("p", { className: "warn" }, "? ", typeof q === "string" ? q : q.text);
@@ -84,7 +87,10 @@ export class Jobs {
 
   async exportAsked() {
     const to = await asked("Export", "What is written can be taken under Work.", [...Object.entries(TARGETS).map(([v, t]) => [t, v]), ["Cancel", undefined]]);
-    if (to) await this.start("export", { to });
+    if (!to) return;
+    const frame = MESHES.includes(to) ? await asked("Axes of the meshes", "Programs for printing and design take either.", AXES) : undefined;
+    if (MESHES.includes(to) && !frame) return;
+    await this.start("export", frame ? { to, frame } : { to });
   }
 
   draw(page) {
