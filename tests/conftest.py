@@ -41,6 +41,27 @@ def shared_data():
     return folder
 
 
+@pytest.fixture(scope="session")
+def browser():
+    """A headless Chromium; one for all folders, since Playwright's loop runs once in a process."""
+    import os
+
+    from fluoronav.lab.bench.chromium import FLAGS, find_chromium
+
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `dev`)")
+    chromium = find_chromium()
+    if chromium is None:
+        if os.environ.get("CI"):
+            pytest.fail("Chromium is not installed")
+        pytest.skip("Chromium is not installed")
+    # Tests hear what a surgeon hears after the first touch.
+    flags = [*FLAGS, "--autoplay-policy=no-user-gesture-required"]
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=flags)
+        yield browser
+        browser.close()
+
+
 @pytest.fixture
 def rng():
     return np.random.default_rng(20261124)

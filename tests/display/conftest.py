@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import threading
 import time
@@ -12,27 +11,9 @@ import pytest
 import yaml
 from tests.display.pipeline_stand_in import CASE, SIDE, StandIn, health, overlay
 
-from fluoronav.lab.bench.chromium import FLAGS as CHROMIUM_FLAGS
-from fluoronav.lab.bench.chromium import find_chromium
 from fluoronav.lab.bench.display import DisplayProcess
 
 ROOT = Path(__file__).parents[2]
-CHROMIUM = find_chromium()
-# Tests hear what a surgeon hears after the first touch.
-FLAGS = [*CHROMIUM_FLAGS, "--autoplay-policy=no-user-gesture-required"]
-
-
-@pytest.fixture(scope="session")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `dev`)")
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("Chromium is not installed")
-        pytest.skip("Chromium is not installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 def launch_file(folder: Path, stand_in: StandIn) -> Path:

@@ -1,6 +1,7 @@
 """The plan over HTTP: items, flags, review and approval, and the verbs that fill it."""
 
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import yaml
@@ -257,7 +258,9 @@ def test_a_page_that_is_loaded_again_is_told_of_work_that_goes_on(server, case):
             with pytest.raises(aiohttp.WSServerHandshakeError):
                 await session.ws_connect(f"{server.url}/api{page.at}/events")
 
-    asyncio.run(run())
+    # In a thread of its own: Playwright's loop may run in this one.
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, run()).result()
 
 
 def test_an_upload_has_a_harmless_name_and_is_known_to_its_case_alone(server, case):

@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-import os
-
 import numpy as np
 import pytest
 import SimpleITK as sitk
 import yaml
 from tests.workspace.conftest import SHAPE, T8, T9, make_case, phantom
-
-from fluoronav.lab.bench.chromium import FLAGS, find_chromium
-
-CHROMIUM = find_chromium()
-
-
-@pytest.fixture(scope="session")
-def browser():
-    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed (extra `dev`)")
-    if CHROMIUM is None:
-        if os.environ.get("CI"):
-            pytest.fail("Chromium is not installed")
-        pytest.skip("Chromium is not installed")
-    with api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 class Page:
