@@ -173,7 +173,7 @@ def test_a_session_ends_with_a_stop_or_ctrl_c_and_outlives_anything_else(tmp_pat
     pipeline.process.terminate()
     assert pipeline.process.wait(8) == 0 and session.is_file()
     assert pipeline.start_again().messages("health")[-1]["session"] == {
-        "confirmed": False, "accepted": False, "plan": ["T8_left", "T8_right"], "restored": True,
+        "confirmed": False, "accepted": False, "accepted_t": None, "plan": ["T8_left", "T8_right"], "restored": True,
     }  # fmt: skip
     pipeline.process.send_signal(signal.SIGINT)
     pipeline.process.wait(8)

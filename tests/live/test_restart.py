@@ -56,7 +56,8 @@ def test_after_a_crash_the_same_patient_is_in_shadow_until_a_person_confirms(sec
     assert {h["mode"] for h in said} == {"shadow"}
     now = health(second)
     assert (now["case"], now["case_name"]) == (before["case"], "second")
-    assert now["session"] == {"confirmed": False, "accepted": False, "plan": [], "restored": True}
+    expected = {"confirmed": False, "accepted": False, "accepted_t": None, "plan": [], "restored": True}
+    assert now["session"] == expected
     assert now["instance"] != before["instance"] and now["reason"] == ""
     overlay = second.frame()
     assert overlay["mode"] == "shadow" and overlay["plan"] == []
