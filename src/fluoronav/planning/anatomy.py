@@ -24,6 +24,8 @@ LEVELS = tuple(
 _VERSE = {k + 1: level for k, level in enumerate(LEVELS[:-1])} | {25: "L6", 26: "S1", 28: "T13"}
 # Label values of a vertebra that the table does not have; chosen above its last value.
 _EXTRA = {"T13": 201, "L6": 202}
+# Label values of structures that the vocabulary does not have; a label map of bytes ends with the last.
+OWN_LABELS = range(203, 256)
 _LEVEL = re.compile(r"(?:vertebrae?_)?([CTLS]\d{1,2})", re.IGNORECASE)
 _BONES = ("vertebra", "rib", "bone")
 

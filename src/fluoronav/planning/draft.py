@@ -25,7 +25,7 @@ from fluoronav.case.label_checks import check_labels
 from fluoronav.case.schema import CaseError
 from fluoronav.case.volume import Volume
 from fluoronav.durable import made_folder, moved, sync_file, written
-from fluoronav.planning.anatomy import by_name, vocabulary
+from fluoronav.planning.anatomy import OWN_LABELS, by_name, vocabulary
 from fluoronav.planning.plan.hashes import volume_hash
 from fluoronav.planning.revisions import Revision, Revisions
 from fluoronav.planning.segmentation.engine import Segmentation, SegmentationError, SegmentedStructure
@@ -34,7 +34,6 @@ CASE, LABELS, QUESTIONS = "case.yaml", "labels.nii.gz", "questions.json"
 # Engines that draw everything that they can in one run; of the others each run adds to the ones before.
 _WHOLE = {"atlas", "network"}
 _ISOCENTRE_MM = 620.0  # from the source; chosen: as for the embedded case, a person corrects it at the C-arm
-_FIRST_OWN, _LAST_OWN = 203, 255  # label values of names that the vocabulary does not have
 _COLOURS = {
     "vertebra": ("#f4d03f", "#5dade2", "#7fb3d5"),
     "rib": ("#d5c9b0", "#c7b89a"),
@@ -158,9 +157,11 @@ def _counts(voxels: NDArray[np.uint16]) -> NDArray[np.int64]:
 
 
 def _free_label(taken: set[int]) -> int:
-    free = next((k for k in range(_FIRST_OWN, _LAST_OWN + 1) if k not in taken), None)
+    free = next((k for k in OWN_LABELS if k not in taken), None)
     if free is None:
-        raise SegmentationError(f"the case has no free label value for another structure ({_FIRST_OWN} to {_LAST_OWN})")
+        raise SegmentationError(
+            f"the case has no free label value for another structure ({OWN_LABELS[0]} to {OWN_LABELS[-1]})"
+        )
     return free
 
 

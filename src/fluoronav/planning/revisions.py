@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
 import SimpleITK as sitk
 
-from fluoronav.durable import made_folder, sync_file, sync_folder, written
+from fluoronav.durable import locked, made_folder, sync_file, sync_folder, written
 from fluoronav.planning.plan.hashes import volume_hash
 from fluoronav.planning.segmentation.engine import SegmentedStructure
 
@@ -163,8 +161,7 @@ class Revisions:
         return self._added(about, lambda path: os.link(self.labels_path(parent), path))
 
     def _added(self, about: Revision, write: Callable[[Path], None]) -> Revision:
-        made_folder(self.folder)
-        with self._locked():
+        with locked(self.folder):
             numbers = self.numbers()
             newest = self.newest(about.branch)
             tip = newest.number if newest else 0
@@ -182,9 +179,3 @@ class Revisions:
             os.replace(part, self.folder / f"{number:04d}")
             sync_folder(self.folder)
             return revision
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        with (self.folder / ".lock").open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield

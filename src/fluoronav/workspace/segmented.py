@@ -10,6 +10,7 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from fluoronav.case import read_volume
+from fluoronav.planning.anatomy import OWN_LABELS
 from fluoronav.planning.revisions import Revision, Revisions
 from fluoronav.planning.segmentation.engine import SegmentedStructure
 from fluoronav.workspace.label_maps import described, on_grid, voxel_counts
@@ -17,7 +18,6 @@ from fluoronav.workspace.published import publish
 from fluoronav.workspace.scan import Scan
 
 _PERSON = "person"
-_FIRST_OWN = 203  # label value of a structure whose own is taken; above those of the vocabulary
 
 Map = NDArray[np.uint16]
 Structures = tuple[SegmentedStructure, ...]
@@ -90,7 +90,7 @@ def laid_over(below: Map, old: Structures, labels: Map, new: Structures) -> tupl
     for s in new:
         if s.name in firm:
             continue
-        label = s.label if s.label not in taken else next(k for k in range(_FIRST_OWN, 65_536) if k not in taken)
+        label = s.label if s.label not in taken else next(k for k in range(OWN_LABELS[0], 65_536) if k not in taken)
         taken.add(label)
         out[(labels == s.label) & ~solid] = label
         kept[s.name] = replace(s, label=label)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 
-from fluoronav.durable import made_folder, written
+from fluoronav.durable import locked, written
 from fluoronav.planning.plan.file import PlanError, read_plan, write_plan
 from fluoronav.planning.plan.schema import Plan
 
@@ -65,7 +62,7 @@ class PlanRevisions:
         PlanError
         """
         if (self.file.exists() or self.numbers()) and not self._is_current():
-            with self._locked():
+            with locked(self.folder):
                 self._adopt()
         numbers = self.numbers()
         return self.read(numbers[-1]) if numbers else None
@@ -87,7 +84,7 @@ class PlanRevisions:
         PlanError, OSError
         """
         self.newest()
-        with self._locked():
+        with locked(self.folder):
             numbers = self.numbers()
             tip = numbers[-1] if numbers else 0
             if parent != tip:
@@ -115,13 +112,6 @@ class PlanRevisions:
             return
         plan = read_plan(self.file)
         self._put(plan.model_copy(update={"state": "draft", "reviewed_by": "", "approved_by": ""}), max([0, *numbers]))
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        made_folder(self.folder)
-        with (self.folder / ".lock").open("wb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
 
 def _digest(path: Path) -> str:

@@ -50,10 +50,6 @@ class Surfaces:
         )
         return cls(mask, origin_ct, step_ct, inside, outside, spacing / parts / 2)
 
-    def contains(self, points_ct: Float) -> NDArray[np.bool_]:
-        """Whether points (n, 3), LPS mm, lie in the mask's voxels."""
-        return self._located(points_ct)[1]
-
     def outside_mm(self, points_ct: Float) -> Float:
         """Signed distance of points (n, 3), LPS mm, to the mask's voxels taken as boxes; positive outside."""
         mm, inside = self._located(points_ct)

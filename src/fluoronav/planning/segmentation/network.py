@@ -14,15 +14,12 @@ import SimpleITK as sitk
 from numpy.typing import NDArray
 
 from fluoronav.case.volume import Volume
-from fluoronav.planning.anatomy import by_name, mirrored
+from fluoronav.planning.anatomy import OWN_LABELS, by_name, mirrored
 from fluoronav.planning.segmentation.engine import Progress, SegmentationError, SegmentedStructure
 from fluoronav.planning.segmentation.engine import Segmentation as Found
 from fluoronav.planning.segmentation.model_card import Card, Intensity, read_card, read_model
 from fluoronav.planning.segmentation.resampling import resampled
 from fluoronav.planning.segmentation.sliding_window import Float32, probabilities
-
-_FIRST_OWN_LABEL = 203  # above those of the vocabulary
-_LAST_LABEL = 255
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +185,7 @@ def _resized(plane: Float32, size_xy: tuple[int, int]) -> Float32:
 
 def own_labels(names: list[str]) -> dict[str, int]:
     """Label values of structures: those of the vocabulary, and free ones for names that it does not have."""
-    free = iter(range(_FIRST_OWN_LABEL, _LAST_LABEL + 1))
+    free = iter(OWN_LABELS)
     known = by_name()
     try:
         return {name: known[name].label if name in known else next(free) for name in names}

@@ -51,10 +51,6 @@ class Scan:
     metal_cm3: float = 0.0
     warnings: tuple[str, ...] = ()
 
-    @property
-    def size_mm(self) -> Float:
-        return np.array(self.working.GetSize()) * np.array(self.working.GetSpacing())
-
 
 def scan_of(ct: Volume) -> Scan:
     """Checks a CT and makes its coarse copy.

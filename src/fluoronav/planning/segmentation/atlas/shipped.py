@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
-from fluoronav.planning.anatomy import LEVELS, level_of, vertebra, vocabulary
+from fluoronav.planning.anatomy import LEVELS, vertebra, vocabulary
 from fluoronav.planning.segmentation.engine import SegmentationError
 
 Float = NDArray[np.float64]
@@ -89,9 +89,3 @@ def _centres(labels: sitk.Image) -> tuple[dict[str, Float], dict[str, Float]]:
         front = points[points[:, 1] < nearest[:, 1].min() - 4]
         bodies[level], centres[level] = (front.min(0) + front.max(0)) / 2, points.mean(0)
     return bodies, centres
-
-
-def level_of_label(label: int) -> str | None:
-    """The vertebral level of a label value."""
-    found = vocabulary().get(label)
-    return level_of(found.name) if found else None

@@ -16,7 +16,7 @@ from fluoronav.case.label_checks import check_labels
 from fluoronav.case.schema import CaseError
 from fluoronav.case.volume import Volume, bounds, read_volume
 from fluoronav.dicom.errors import DicomError
-from fluoronav.planning.anatomy import by_name
+from fluoronav.planning.anatomy import OWN_LABELS, by_name
 from fluoronav.planning.segmentation.engine import Progress, Segmentation, SegmentationError, SegmentedStructure
 from fluoronav.planning.segmentation.imported.checks import exchanged, unusual
 from fluoronav.planning.segmentation.imported.names import (
@@ -30,7 +30,6 @@ from fluoronav.planning.segmentation.imported.names import (
 )
 from fluoronav.planning.segmentation.imported.surface import Coordinates, read_surface, voxels_of
 
-_FIRST_OWN, _LAST_OWN = 203, 255  # label values of names that the vocabulary does not have
 # Nothing but the label map itself says how good it is; by a person's hand or a network, bones were held against HU.
 _CONFIDENCE, _BONE_CONFIDENCE = 0.6, 0.8
 
@@ -276,9 +275,9 @@ def _label_of(name: str, taken: set[int]) -> int:
     known = by_name().get(name)
     if known is not None:
         return known.label
-    free = next((k for k in range(_FIRST_OWN, _LAST_OWN + 1) if k not in taken), None)
+    free = next((k for k in OWN_LABELS if k not in taken), None)
     if free is None:
-        raise SegmentationError(f"more than {_LAST_OWN - _FIRST_OWN + 1} structures have names that are not known")
+        raise SegmentationError(f"more than {len(OWN_LABELS)} structures have names that are not known")
     return free
 
 
