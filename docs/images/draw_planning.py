@@ -3,7 +3,7 @@
     python docs/images/draw_planning.py DATA WORK
 
 `DATA` is the folder of real data, of which `chest/ct.nii.gz` is read. It holds the chest as NIfTI alone, so the series
-is written from it first, without any name. `WORK` is a folder for the case; what is there already is not made again.
+is written from it first, without any name. `WORK` is a folder for the case. Files that it already holds are kept.
 Needs the extras `dev` and `planning`, and Chromium.
 """
 
