@@ -13,7 +13,6 @@ import yaml
 from fluoronav.lab.bench.display import DisplayProcess
 from fluoronav.paths import embedded_case
 from tests.case.scans import slices
-from tests.display.conftest import browser  # noqa: F401
 from tests.live.conftest import SIZE, Pipeline
 from tests.pacs.conftest import NAME, PATIENT_ID, Orthanc, RunningNode, ct_series, free_port, send, until
 
@@ -147,7 +146,7 @@ def test_an_accepted_registration_and_a_mark_are_found_in_the_ct_s_study_as_draf
     assert PATIENT_ID not in theatre.said() and NAME not in theatre.said()
 
 
-def test_a_press_on_the_displays_mark_button_makes_objects_and_the_page_says_so(theatre, browser):  # noqa: F811
+def test_a_press_on_the_displays_mark_button_makes_objects_and_the_page_says_so(theatre, browser):
     had = len(theatre.results())
     launch = yaml.safe_load(theatre.pipeline.path.read_text())
     launch["endpoints"]["marks"] = yaml.safe_load(theatre.node.file.read_text())["live"]["marks"]
