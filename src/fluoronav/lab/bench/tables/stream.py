@@ -1,89 +1,20 @@
-"""Tables of the documentation, made from what benches measured (``bench/*.json``).
-
-``python -m fluoronav.lab.bench.tables`` renews the tables between ``<!-- table: NAME -->`` and ``<!-- end -->`` in the
-pages.
-"""
+"""Tables of the stream: latency, registration, instruments, enhancement, engines, faults, display."""
 
 from __future__ import annotations
 
-import json
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 from fluoronav.lab.bench.latency_pairs import MEASURES, ratio_words, spread
+from fluoronav.lab.bench.tables.pages import Row, read, table
 
-CHECKOUT = Path(__file__).parents[4]
-PAGES = ("README.md", "docs/benches.md", "docs/bench-results.md", "docs/gpu.md", "engines/README.md")
-
-_MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.S)
 # Columns of the latency by the kernels' instruction set, and the end of the file's name for each.
 _KERNELS = (("AVX-512", "avx512f"), ("AVX2", "avx2"))
 _NOT_YET = "not measured"
 _FAULTS_A_ROW = 3
 _DOSES = (1.0, 0.5, 0.25, 0.125)
-
-Row = Sequence[object]
-Rows = Callable[[Path], Iterable[Row]]
-# Reads the folder `bench/`; the first row is the header.
-TABLES: dict[str, Rows] = {}
-
-
-def table(name: str) -> Callable[[Rows], Rows]:
-    """Registers the rows of a table under the name that pages use."""
-
-    def register(rows: Rows) -> Rows:
-        TABLES[name] = rows
-        return rows
-
-    return register
-
-
-def markdown(rows: Iterable[Row]) -> str:
-    """A Markdown table; the first row is the header."""
-    header, *body = (["" if cell is None else str(cell) for cell in row] for row in rows)
-    lines = [header, ["---"] * len(header), *body]
-    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
-
-
-def renewed(text: str, bench: Path) -> str:
-    """A page with its marked tables made anew.
-
-    Parameters
-    ----------
-    text : str
-    bench : Path
-        The folder that holds the JSON files.
-
-    Raises
-    ------
-    KeyError
-        The page names a table that does not exist.
-    """
-    return _MARKED.sub(lambda m: m[1] + markdown(TABLES[m[2]](bench)) + m[3], text)
-
-
-def stale_pages(checkout: Path = CHECKOUT) -> dict[Path, str]:
-    """Pages whose tables differ from the JSON, with the text that they should have."""
-    stale = {}
-    for page in (checkout / name for name in PAGES):
-        text = page.read_text()
-        if (new := renewed(text, checkout / "bench")) != text:
-            stale[page] = new
-    return stale
-
-
-def main() -> None:
-    """Renews the pages, and names those that it has changed."""
-    for page, text in stale_pages().items():
-        page.write_text(text)
-        print(f"renewed: {page.relative_to(CHECKOUT)}")
-
-
-def _read(bench: Path, name: str) -> Any:
-    return json.loads((bench / f"{name}.json").read_text())
 
 
 def _range(value: Any) -> str:
@@ -114,7 +45,7 @@ def _latency(bench: Path) -> Iterable[Row]:
         "dropped",
         "detection looked in",
     )
-    published = _read(bench, "xeon-amx/latency")
+    published = read(bench, "xeon-amx/latency")
     for run in published["runs"]:
         frames = f"{run['count']} x {run['frames_each']}" if "count" in run else ""
         times = (_range(run.get(f"{q}_ms")) for q in ("p50", "p99", "p99_9"))
@@ -153,8 +84,8 @@ def _latency_pairs(bench: Path) -> Iterable[Row]:
 
 def _pairs(bench: Path, kernels: str) -> dict[str, Any]:
     """What `bench latency --against` found with kernels for an instruction set; empty where it is not measured."""
-    file = bench / "epyc-zen4" / f"latency-pairs-{kernels}.json"
-    return json.loads(file.read_text()) if file.exists() else {}
+    name = f"epyc-zen4/latency-pairs-{kernels}"
+    return read(bench, name) if (bench / f"{name}.json").exists() else {}
 
 
 @table("latency-stages")
@@ -183,7 +114,7 @@ def _registration(bench: Path) -> Iterable[Row]:
         "subject", "found, %", "wide, %", "across the ray, median / 95 %, mm", "in space, mm",
         "across at 20 photons, mm", "2 views, in space, mm",
     )  # fmt: skip
-    for s in _read(bench, "xeon-amx/registration")["subjects"]:
+    for s in read(bench, "xeon-amx/registration")["subjects"]:
         found = f"{s['found_percent']:.0f}", f"{s['wide_percent']:.0f}"
         errors = _median_95(s["across_mm"]), s["space_mm"]["p50"], _median_95(s["across_20_photons_mm"])
         yield s["subject"], *found, *errors, s["two_views_mm"]
@@ -195,7 +126,7 @@ def _registration_fields(bench: Path) -> Iterable[Row]:
         "field, of the image", "left out, %", "beyond, %", "found, %", "across the ray, median / 95 %, mm",
         "in space, mm", "bounds hold", "lost",
     )  # fmt: skip
-    for f in _read(bench, "xeon-amx/registration")["fields"]:
+    for f in read(bench, "xeon-amx/registration")["fields"]:
         shares = f["left_out_percent"], f["beyond_percent"], f["found_percent"]
         held = f"{f['bounds_hold']} of {f['of']}"
         yield f"{f['field_percent']} % ({f['by']})", *shares, _median_95(f["across_mm"]), f["space_mm"], held, f["lost"]
@@ -203,7 +134,7 @@ def _registration_fields(bench: Path) -> Iterable[Row]:
 
 @table("registration-measures")
 def _registration_measures(bench: Path) -> Iterable[Row]:
-    r = _read(bench, "xeon-amx/registration")
+    r = read(bench, "xeon-amx/registration")
     search, tracking, accepted = r["search"], r["tracking_spine"], r["acceptance"]
     second, moved, still, auto = r["second_view_in_stream"], r["bones"]["moved"], r["bones"]["still"], r["wrist_auto"]
     yield "measure", "value"
@@ -238,7 +169,7 @@ def _instruments(bench: Path) -> Iterable[Row]:
         "photons", "kind", "shown", "found (95 %), %", "with the tip in sight, %", "tip, median / 95 %, px",
         "direction, deg", "kind right, %", "false a frame",
     )  # fmt: skip
-    for d in _read(bench, "xeon-amx/instruments")["detection"]:
+    for d in read(bench, "xeon-amx/instruments")["detection"]:
         found = f"{d['found_percent']} ({_range(d['found_95_percent'])})"
         angles = f"{d['direction_deg']:.2f}", d["kind_right_percent"], f"{d['false_a_frame']:.4f}"
         yield d["photons"], d["kind"], d["shown"], found, d["tip_in_sight_percent"], _median_95(d["tip_px"]), *angles
@@ -246,8 +177,8 @@ def _instruments(bench: Path) -> Iterable[Row]:
 
 @table("instruments-measures")
 def _instruments_measures(bench: Path) -> Iterable[Row]:
-    r = _read(bench, "xeon-amx/instruments")
-    epyc = _read(bench, "epyc-zen4/instruments")
+    r = read(bench, "xeon-amx/instruments")
+    epyc = read(bench, "epyc-zen4/instruments")
     yield "measure", "80 photons", "20 photons"
     yield "moving: shown (95 %), %", *(f"{m['shown_percent']} ({m['low']} to {m['high']})" for m in r["moving"])
     yield "moving: shown with the tip in sight, %", *(m["tip_in_sight_percent"] for m in r["moving"])
@@ -282,7 +213,7 @@ def _enhancement(bench: Path) -> Iterable[Row]:
     columns = (("psnr_db", ".1f"), ("ssim", ".3f"), ("cnr_wire", ".2f"), ("cnr_edge", ".2f"), ("edge_px", ".2f"),
                ("ghost_percent", ".1f"), ("ms", ".1f"))  # fmt: skip
     yield "filter", "PSNR, dB", "SSIM", "CNR wire", "CNR edge", "edge, px", "ghost, %", "ms"
-    rows = _read(bench, "xeon-amx/enhancement")["filters"]
+    rows = read(bench, "xeon-amx/enhancement")["filters"]
     for name in dict.fromkeys(r["filter"] for r in rows):
         by_dose = {r["dose"]: r for r in rows if r["filter"] == name}
         yield name, *(" / ".join(format(by_dose[dose][key], how) for dose in _DOSES) for key, how in columns)
@@ -290,7 +221,7 @@ def _enhancement(bench: Path) -> Iterable[Row]:
 
 @table("enhancement-times")
 def _enhancement_times(bench: Path) -> Iterable[Row]:
-    xeon, epyc = (_read(bench, f"{machine}/enhancement") for machine in ("xeon-amx", "epyc-zen4"))
+    xeon, epyc = (read(bench, f"{machine}/enhancement") for machine in ("xeon-amx", "epyc-zen4"))
     yield "ms", xeon["machine"], epyc["machine"], "asked"
     for key, ms in xeon["ms"].items():
         yield key.replace("_", " "), ms, epyc["ms"].get(key), epyc["asked_ms"].get(key)
@@ -300,7 +231,7 @@ def _enhancement_times(bench: Path) -> Iterable[Row]:
 def _engines(bench: Path) -> Iterable[Row]:
     engines = ("cpu", "openvino", "cpu, 8 bits")
     yield "network", *(f"{e}, ms" for e in engines), *(f"{e}: difference (largest)" for e in engines[1:])
-    rows = _read(bench, "xeon-amx/engines")["rows"]
+    rows = read(bench, "xeon-amx/engines")["rows"]
     for model in dict.fromkeys(r["model"] for r in rows):
         at = {r["engine"]: r for r in rows if r["model"] == model}
         differences = (f"{at[e]['difference']:.1e} ({at[e]['largest']:.1e})" for e in engines[1:])
@@ -309,7 +240,7 @@ def _engines(bench: Path) -> Iterable[Row]:
 
 @table("display")
 def _display(bench: Path) -> Iterable[Row]:
-    measured = _read(bench, "epyc-zen4/display")
+    measured = read(bench, "epyc-zen4/display")
     asked = measured["asked"]
     yield (
         "", f"overlay to pixels, p50, ms (asked: {asked['p50_ms']})", f"p99, ms (asked: {asked['p99_ms']})",
@@ -329,7 +260,7 @@ def _display(bench: Path) -> Iterable[Row]:
 @table("faults")
 def _faults(bench: Path) -> Iterable[Row]:
     yield ("fault", "said, s", "over, s", "lost") * _FAULTS_A_ROW
-    faults = [_fault(f) for f in _read(bench, "faults-epyc")["faults"]]
+    faults = [_fault(f) for f in read(bench, "faults-epyc")["faults"]]
     height = -(-len(faults) // _FAULTS_A_ROW)
     for k in range(height):
         yield [cell for row in faults[k::height] for cell in row]
@@ -338,7 +269,7 @@ def _faults(bench: Path) -> Iterable[Row]:
 @table("faults-summary")
 def _faults_summary(bench: Path) -> Iterable[Row]:
     yield "faults", "rows", "as expected", "said, median and longest, s", "over, median and longest, s", "frames lost"
-    faults = _read(bench, "faults-epyc")["faults"]
+    faults = read(bench, "faults-epyc")["faults"]
     for what, streamed in (("in the stream", True), ("files, protocols, and the start", False)):
         rows = [f for f in faults if (f["lost_frames"] is not None) == streamed]
         times = (_median_longest([f[key] for f in rows]) for key in ("said_after_ms", "recovered_after_ms"))
@@ -359,7 +290,7 @@ def _fault(fault: dict[str, Any]) -> Row:
 
 @table("peers")
 def _peers(bench: Path) -> Iterable[Row]:
-    p = _read(bench, "two-cores/peers")
+    p = read(bench, "two-cores/peers")
     yield "DRR", "ms", "ratio"
     yield "plain, two cores", p["plain_ms"], ""
     yield "with six derivatives", p["derivatives_ms"], f"{p['derivatives_ratio']} times the plain time"
@@ -370,7 +301,7 @@ def _peers(bench: Path) -> Iterable[Row]:
 
 @table("gpu-engines")
 def _gpu_engines(bench: Path) -> Iterable[Row]:
-    measured = _read(bench, "gpu-h100")
+    measured = read(bench, "gpu-h100")
     yield (
         "`engines verify --engine cuda --case embedded`",
         "CPU, ms",
@@ -387,13 +318,9 @@ def _gpu_latency(bench: Path) -> Iterable[Row]:
     yield "`bench latency`, every stage, ms", "p50", "p99", "p99.9", "registration", "detection", "first overlay, s"
     names = {"cpu-kernel": "CPU", "cuda-kernel": "networks on the GPU", "cuda-graph": "and the registration's step"}
     for host, name in (("", "gpu-h100"), (", on the slower host", "gpu-h100-slow-host")):
-        measured = _read(bench, name)
+        measured = read(bench, name)
         for key, what in names.items():
             run = measured[f"latency-{key}"]
             ends = (f"{run['end_to_end_ms'][q]:.1f}" for q in ("p50", "p99", "p99_9"))
             stages = (f"{run['stages_ms'][stage]['p50']:.1f}" for stage in ("registration", "detection"))
             yield what + host, *ends, *stages, f"{run['start_s']['first_overlay']:.1f}"
-
-
-if __name__ == "__main__":
-    main()
