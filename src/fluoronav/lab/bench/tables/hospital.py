@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
+from statistics import median
 
 from fluoronav.lab.bench.tables.pages import Row, read, table
 
@@ -32,3 +33,56 @@ def _pacs(bench: Path) -> Iterable[Row]:
         f"{p99['alone']}, {p99['beside']} ({p99['beside'] / p99['alone']:.2f} of alone)",
         "1.1",
     )
+
+
+@table("planning")
+def _planning(bench: Path) -> Iterable[Row]:
+    p = read(bench, "epyc-zen4/planning")
+    yield "", "measured", "asked"
+    for name, subject in p["segmentation"]["subjects"].items():
+        vertebrae = {s["name"]: s["dice"] for s in subject["structures"] if s["name"].startswith("vertebrae_")}
+        dice = ", ".join(f"{name.removeprefix('vertebrae_')} {dice:.2f}" for name, dice in vertebrae.items())
+        yield f"Dice of vertebrae, {name} (reference: {subject['reference']})", dice, "0.85, none under 0.80"
+        yield (
+            "its seconds; of CPU; peak, MiB",
+            f"{subject['seconds']}; {subject['cpu_seconds']}; {subject['peak_mib']}",
+            "60",
+        )
+    long = p["segmentation"]["long_scan"]
+    yield f"scan of {' x '.join(map(str, long['voxels']))} voxels: peak, MiB", long["peak_mib"], "bounded"
+    hand = p["screws"]["hand"]
+    yield (
+        "screws on hand-drawn masks: fit, A or B, seconds each",
+        f"{hand['fit']} of {hand['pedicles']}, {100 * hand['a_or_b']:.0f} %, {hand['cpu_s']['median']:.2f}",
+        "95 %, 0.5",
+    )
+    yield (
+        "volume of cuts: largest relative change",
+        f"{max(m['conservation_max'] for m in p['meshes'].values()):.0e}",
+        "1e-4",
+    )
+    closed, labels = (sum(m[key] for m in p["meshes"].values()) for key in ("watertight", "labels"))
+    yield "closed surfaces", f"{closed} of {labels}", "all"
+    leg = p["measurements"]["synthetic_leg"]["error"]
+    yield (
+        "axes of a synthetic leg: largest error, degrees",
+        f"{max(abs(v) for k, v in leg.items() if k != 'head_mm'):.2f}",
+        "1",
+    )
+    page = p["page"]
+    brush = page["brush_to_pixels_ms"]
+    yield (
+        "page: opening a case, s (the first time)",
+        f"{median(page['open_ms']) / 1000:.1f} ({page['first_open_ms'] / 1000:.1f})",
+        "3",
+    )
+    yield "page: brush to pixels, p50, p99, ms", f"{brush['p50']:.0f}, {brush['p99']:.0f}", "50"
+    yield "page: undo after a reload, steps", page["undo_after_reload"], "20"
+    views, pairs = p["views"]["all"], p["views"]["all_pairs"]
+    yield (
+        "`plan views`: predicted over measured error, 8 views, 3 pairs",
+        f"{views['ratio']:.2f}, {pairs['ratio']:.2f}",
+        "0.8 to 1.2",
+    )
+    single = [v["predicted_mm"] / v["measured_mm"] for v in p["views"]["views"]]
+    yield "... of a single view", f"{min(single):.2f} to {max(single):.2f}", "0.8 to 1.2"
