@@ -6,7 +6,8 @@ The body's centre is that of the largest circle inside the vertebra's outline. N
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 
 import cv2
 import numpy as np
@@ -25,6 +26,8 @@ class CanalSettings:
     tilts_deg: tuple[float, ...] = (12.0, 4.0, 1.5)  # steps of the search, coarse to fine; chosen
     most_tilt_deg: float = 48.0  # of the canal from the patient's long axis; L5 and a bent spine reach 40
     least_radius_mm: float = 3.5  # of a circle in the canal; the narrowest canals of adults are 10 mm deep
+    wall_mm: float = 8.0  # that both walls of a ring open at the back reach to the back; chosen: a pedicle's length
+    open_depth: float = 0.8  # of such a canal, in its widths; chosen between lumbar (0.7) and thoracic ones (0.95)
     most_turn_deg: float = 50.0  # of the body's direction from the patient's front; a scoliosis reaches 40
 
 
@@ -52,6 +55,8 @@ class Canal:
     corner_mm : tuple of float
         Right and front coordinate of the first pixel.
     pixel_mm : float
+    is_open : bool
+        The ring is open at the back: the canal's back is assumed from its width.
     """
 
     T_ct_vertebra: Float
@@ -62,6 +67,7 @@ class Canal:
     outside_mm: NDArray[np.float32] = field(repr=False)
     corner_mm: tuple[float, float]
     pixel_mm: float
+    is_open: bool = False
 
     def to_ct(self, points: Float) -> Float:
         """Points of the vertebra's frame (n, 3) in LPS mm."""
@@ -84,14 +90,32 @@ class Canal:
 def find_canal(bone: Bone, settings: CanalSettings = SETTINGS) -> Canal:
     """Finds the canal and the frame of a vertebra.
 
+    Where no ring is closed around a canal, one that is open at the back is looked for.
+
     Raises
     ------
     VertebraError
-        The ring is open, or the body does not lie in front of it.
+        There is no canal between two pedicles, or the body does not lie in front of it.
     """
     surface = bone.surface_ct()
     middle = (surface.min(0) + surface.max(0)) / 2
     points = surface - middle
+    for seen, is_open in ((_hole, False), (_opening, True)):
+        tilt, hole = _along(points, seen, settings)
+        if hole is not None:
+            return _framed(bone, points, middle, _axes(tilt), hole, settings, is_open)
+    raise VertebraError(
+        f"{bone.level}: its ring is not closed around the spinal canal, and no canal lies between two pedicles behind "
+        "its body (an incomplete label?), so that no screw is proposed: draw the screws by hand"
+    )
+
+
+Hole = tuple[NDArray, Float]  # a mask, and the place of its first pixel
+Seen = Callable[[Float, Float, CanalSettings], tuple[float, Hole] | None]
+
+
+def _along(points: Float, seen: Seen, settings: CanalSettings) -> tuple[Float, Hole | None]:
+    """The tilts along which a canal looks largest, degrees, and the canal as it is seen there."""
     tilt = np.zeros(2)
     best, hole = 0.0, None
     for k, step in enumerate(settings.tilts_deg):
@@ -100,15 +124,10 @@ def find_canal(bone: Bone, settings: CanalSettings = SETTINGS) -> Canal:
         for a in range(-reach, reach + 1):
             for b in range(-reach, reach + 1):
                 here = start + step * np.array([a, b])
-                found = _hole(points, _axes(here), settings)
+                found = seen(points, _axes(here), settings)
                 if found is not None and found[0] > best:
                     best, tilt, hole = found[0], here, found[1]
-    if hole is None:
-        raise VertebraError(
-            f"{bone.level}: its ring is not closed around the spinal canal (a laminectomy, a cleft arch, or an "
-            "incomplete label), so that no screw is proposed: draw the screws by hand"
-        )
-    return _framed(bone, points, middle, _axes(tilt), hole, settings)
+    return tilt, hole
 
 
 def _axes(tilt_deg: Float) -> Float:
@@ -146,8 +165,38 @@ def _hole(points: Float, axes: Float, settings: CanalSettings) -> tuple[float, t
     return best
 
 
+def _opening(points: Float, axes: Float, settings: CanalSettings) -> tuple[float, Hole] | None:
+    """As :func:`_hole`, of a canal that is open at the back: what lies behind the body, between two pedicles.
+
+    Its depth is assumed from its width, since nothing shows where its back was.
+    """
+    image, low = _outline(points, axes, settings.pixel_mm)
+    to_bone = cv2.distanceTransform(image, cv2.DIST_L2, 5)
+    row, col = (int(k) for k in np.unravel_index(np.argmax(to_bone), image.shape))  # the body's middle
+    behind = np.flatnonzero(image[row:, col] == 0)
+    if not len(behind):
+        return None
+    front, mask = row + int(behind[0]), np.zeros_like(image)
+    widths: list[int] = []
+    wall = round(settings.wall_mm / settings.pixel_mm)
+    for at in range(front, image.shape[0]):
+        left, right = (np.flatnonzero(side) for side in (image[at, :col][::-1], image[at, col:]))
+        if image[at, col] or not len(left) or not len(right):
+            break
+        first, last = col - int(left[0]), col + int(right[0])  # free columns: first to last - 1
+        mask[at, first:last] = 1
+        widths.append(last - first)
+        col = (first + last) // 2
+        if len(widths) >= wall and len(widths) >= settings.open_depth * np.median(widths):
+            break
+    radius = settings.least_radius_mm / settings.pixel_mm
+    if len(widths) < wall or np.median(widths) < 2 * radius:
+        return None
+    return float(mask.sum()), (mask, low)
+
+
 def _framed(
-    bone: Bone, points: Float, middle: Float, axes: Float, hole: tuple[NDArray, Float], settings: CanalSettings
+    bone: Bone, points: Float, middle: Float, axes: Float, hole: Hole, settings: CanalSettings, is_open: bool
 ) -> Canal:
     mask, low = hole
     pixel = settings.pixel_mm
@@ -168,7 +217,7 @@ def _framed(
     T[:3, :3] = R
     height = (points @ axes[2]).max() + (points @ axes[2]).min()
     T[:3, 3] = middle + (low + pixel * centre) @ axes[:2] + height / 2 * axes[2]
-    return _measured(bone, T, mask, low, axes, middle, pixel)
+    return replace(_measured(bone, T, mask, low, axes, middle, pixel), is_open=is_open)
 
 
 def _check_front(bone: Bone, front: Float, settings: CanalSettings) -> None:
