@@ -2,8 +2,9 @@
 
     python docs/images/draw_planning.py DATA WORK
 
-`DATA` is the folder of real data, of which `chest/ct.nii.gz` is read. It holds the chest as NIfTI alone, so the series
-is written from it first, without any name. `WORK` is a folder for the case. Files that it already holds are kept.
+`DATA` is the folder of real data, of which `chest/ct.nii.gz` and `planning/patient_b/ct.nii.gz` are read. It holds the
+chest as NIfTI alone, so the series is written from it first, without any name. `WORK` is a folder for the cases. Files
+that it already holds are kept.
 Needs the extras `dev` and `planning`, and Chromium.
 """
 
@@ -176,8 +177,6 @@ def plan(walk: Walk) -> None:
     walk.close_message()
     walk.shot("7-work")
     walk.tab("Questions")
-    if walk.page.locator("text=Name the vertebrae").count():
-        walk.page.click("text=Name the vertebrae")
     walk.shot("8-questions")
     flags = walk.js("fluoronavWorkspace.view.plan.open().map((f) => f.id)")
     if flags:
@@ -189,6 +188,18 @@ def plan(walk: Walk) -> None:
     walk.page.wait_for_selector("#case-state:has-text('approved')")
     walk.shot("9-plan")
     walk.close_message()
+
+
+def level(walk: Walk) -> None:
+    """The question of the level: its evidence, its place, and the names of the vertebrae."""
+    walk.page.click("[data-case=abdomen]")
+    walk.page.wait_for_selector("body[data-ready=abdomen]")
+    walk.page.click("[data-window=Bone]")
+    walk.tab("Questions")
+    walk.page.click("[data-question=level] >> text=Show the place")
+    walk.page.click("[data-question=level] >> text=Name the vertebrae")
+    walk.js("fluoronavWorkspace.view.surfacesShown")
+    walk.shot("8-level")
 
 
 def guide(case: Path, work: Path, browser) -> None:
@@ -227,6 +238,9 @@ def main(data: Path, work: Path) -> None:
         write_series(data / "chest" / "ct.nii.gz", series)
     if not (case / "case.yaml").is_file():
         run("plan", "segment", str(series), "--engine", "atlas", "--copy-ct", "--out", str(case))
+    other = work / "cases" / "abdomen"
+    if not (other / "case.yaml").is_file():
+        run("plan", "segment", str(data / "planning" / "patient_b" / "ct.nii.gz"), "--copy-ct", "--out", str(other))
     command = [
         sys.executable,
         "-m",
@@ -254,6 +268,9 @@ def main(data: Path, work: Path) -> None:
             walk.close_message()
             walk.tab("Work")
             walk.shot("10-export")
+            walk.page.click("#home")
+            walk.page.wait_for_selector("[data-case]")
+            level(walk)
             guide(case, work, browser)
             browser.close()
     finally:
