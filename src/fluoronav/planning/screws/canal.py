@@ -28,8 +28,8 @@ class CanalSettings:
     least_radius_mm: float = 3.5  # of a circle in the canal; the narrowest canals of adults are 10 mm deep
     wall_mm: float = 8.0  # that both walls of a ring open at the back reach to the back; chosen: a pedicle's length
     most_open_tilt_deg: float = 30.0  # of such a canal; chosen: from farther aside a neural foramen looks like one
-    # Times the area of any closed ring that an open canal has at least; fitted on 10 vertebrae drawn by hand: whole ones
-    # reach 1.5, and those whose arch was taken out have 2.5 and more.
+    # Times the area of any closed ring that an open canal has at least. Fitted on 10 vertebrae drawn by hand: the
+    # whole ones reach 1.5, and those whose arch was taken out 2.5.
     opening: float = 2.0
     open_reach: float = 0.9  # of its walls, in widths, that is looked along; chosen: with less it is seen askew
     open_depth: float = 0.65  # of an open canal, in its widths; chosen between lumbar (0.6) and thoracic ones (0.9)
