@@ -2,28 +2,27 @@
 
     python docs/images/draw_planning.py DATA WORK
 
-`DATA` is the folder of real data, of which `chest/ct.nii.gz` is read. It holds the chest as NIfTI alone, so the series
-is written from it first, without any name. `WORK` is a folder for the case. Files that it already holds are kept.
+`DATA` is the folder of real data, of which `chest/ct.nii.gz` and `planning/patient_b/ct.nii.gz` are read. It holds the
+chest as NIfTI alone, so the series is written from it first, without any name. `WORK` is a folder for the cases. Files
+that it already holds are kept.
 Needs the extras `dev` and `planning`, and Chromium.
 """
 
+import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-import yaml
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import Error, sync_playwright
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 from fluoronav.lab.bench.chromium import FLAGS, find_chromium
-from fluoronav.lab.demo import run_demo
 
 HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
 LEVELS = ("T7", "T8")
 WIDTH = 1100  # of a picture, px
 _AIR_HU = -1024
@@ -191,21 +190,46 @@ def plan(walk: Walk) -> None:
     walk.close_message()
 
 
-def guide(case: Path, work: Path) -> None:
-    """Runs the loop of `fluoronav demo` with the exported case in place of the embedded one."""
+def level(walk: Walk) -> None:
+    """The question of the level: its evidence, its place, and the names of the vertebrae."""
+    walk.page.click("[data-case=abdomen]")
+    walk.page.wait_for_selector("body[data-ready=abdomen]")
+    walk.page.click("[data-window=Bone]")
+    walk.tab("Questions")
+    walk.page.click("[data-question=level] >> text=Show the place")
+    walk.page.click("[data-question=level] >> text=Name the vertebrae")
+    walk.js("fluoronavWorkspace.view.surfacesShown")
+    walk.shot("8-level")
+
+
+def guide(case: Path, work: Path, browser) -> None:
+    """`fluoronav demo` on the exported case, with the navigation display in the browser."""
     exported = max(case.glob(".cache/job-*/out/case.yaml"), key=lambda p: p.stat().st_mtime)
-    launch = yaml.safe_load((ROOT / "launch" / "demo.yaml").read_text())
-    launch |= {
-        "case": str(exported),
-        "camera": str(ROOT / "calibration" / "demo-carm.yaml"),
-        "audit": str(work / "audit"),
-    }
-    (work / "launch.yaml").write_text(yaml.safe_dump(launch))
-    if failed := run_demo(work / "launch.yaml", 10.0, work / "guided"):
-        raise RuntimeError(failed)
-    picture = Image.open(work / "guided" / "demo.png").convert("RGB")
-    picture.thumbnail((900, 900), Image.Resampling.LANCZOS)
-    picture.save(HERE / "planning-11-guidance.jpg", quality=75)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = ["demo", "--case", str(exported), "--seconds", "40", "--out", str(work / "guided"), "--port", str(port)]
+    demo = subprocess.Popen([sys.executable, "-m", "fluoronav", *command])
+    page = browser.new_page(viewport={"width": 1600, "height": 1000})
+    while demo.poll() is None:
+        try:
+            page.goto(f"http://127.0.0.1:{port}/")
+            break
+        except Error:
+            page.wait_for_timeout(500)
+    shown = "fluoronav.state.overlays.get(fluoronav.stats.overlaySeq)?.overlay"
+    # The tip is in the bone, on its way along the screw.
+    inside = "o?.status === 'tracking' && o.plan[0]?.depth_left_mm < 12 && o.outlines.length"
+    page.wait_for_function(f"(o => {inside})({shown})", timeout=300_000)
+    path = HERE / "planning-11-guidance.jpg"
+    png = path.with_suffix(".png")
+    page.screenshot(path=str(png))
+    picture = Image.open(png).convert("RGB")
+    picture.resize((WIDTH, WIDTH * picture.height // picture.width), Image.Resampling.LANCZOS).save(path, quality=78)
+    png.unlink()
+    page.close()
+    if demo.wait():
+        raise RuntimeError("fluoronav demo failed")
 
 
 def main(data: Path, work: Path) -> None:
@@ -214,6 +238,9 @@ def main(data: Path, work: Path) -> None:
         write_series(data / "chest" / "ct.nii.gz", series)
     if not (case / "case.yaml").is_file():
         run("plan", "segment", str(series), "--engine", "atlas", "--copy-ct", "--out", str(case))
+    other = work / "cases" / "abdomen"
+    if not (other / "case.yaml").is_file():
+        run("plan", "segment", str(data / "planning" / "patient_b" / "ct.nii.gz"), "--copy-ct", "--out", str(other))
     command = [
         sys.executable,
         "-m",
@@ -241,11 +268,14 @@ def main(data: Path, work: Path) -> None:
             walk.close_message()
             walk.tab("Work")
             walk.shot("10-export")
+            walk.page.click("#home")
+            walk.page.wait_for_selector("[data-case]")
+            level(walk)
+            guide(case, work, browser)
             browser.close()
     finally:
         server.terminate()
         server.wait()
-    guide(case, work)
 
 
 if __name__ == "__main__":

@@ -66,8 +66,15 @@ def digest_from(path: Path, offset: int) -> str:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Holds a folder, created if needed, against other processes and threads that lock it too; waits for them."""
-    with (made_folder(folder) / ".lock").open("wb") as file:
+def locked(folder: Path, name: str = ".lock") -> Iterator[None]:
+    """Holds a folder, created if needed, against other processes and threads that lock it too; waits for them.
+
+    Parameters
+    ----------
+    folder : Path
+    name : str
+        Of the file that is locked; for a part of the folder that has a lock of its own.
+    """
+    with (made_folder(folder) / name).open("wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

@@ -136,3 +136,25 @@ def test_a_run_with_mostly_late_frames_states_it():
     assert result["frames"]["missed"] == 7
     assert "MOST FRAMES WERE LATE: 7 of 10" in table(result)
     assert "MOST" not in table(report(recorded(late[:5]), np.zeros(3), 33.3))
+
+
+def test_an_exported_plan_guides_a_tip_along_its_screw_with_distances_and_alerts(launch, tmp_path):
+    """The planned case names no instruments; the demo adds the simulation's."""
+    pytest.importorskip("skimage")
+    from fluoronav.planning.export.stream_case import write_stream_case
+    from fluoronav.planning.plan.planned import read_planned
+    from tests.planning.planned_case import LEFT, planned_case
+
+    planned = planned_case(tmp_path / "planned", LEFT)
+    content = yaml.safe_load((planned / "case.yaml").read_text())
+    del content["tools"], content["tracker"]
+    (planned / "case.yaml").write_text(yaml.safe_dump(content))
+    write_stream_case(read_planned(planned), tmp_path / "or", lambda _: None)
+    assert not demo.run_demo(launch(), 9.0, tmp_path / "out", case_path=tmp_path / "or")
+    said = [json.loads(line) for line in (tmp_path / "out" / "overlays.jsonl").read_text().splitlines()]
+    guided = [o for o in said if o["instruments"] and o["plan"] and o["distances"]]
+    assert len(guided) > len(said) / 3
+    assert {i["tool"] for o in guided for i in o["instruments"]} == {"kwire"}
+    assert {d["structure"] for o in guided for d in o["distances"]} >= {"spinal_cord"}
+    alerts = [json.loads(line) for line in (tmp_path / "out" / "alerts.jsonl").read_text().splitlines()]
+    assert any(a["structure"] == "spinal_cord" and a["state"] == "raised" for a in alerts)

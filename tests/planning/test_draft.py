@@ -16,6 +16,7 @@ from fluoronav.planning.draft import write_draft
 from fluoronav.planning.plan.hashes import volume_hash
 from fluoronav.planning.revisions import Revisions
 from fluoronav.planning.segmentation.engine import Question, Segmentation, SegmentationError, SegmentedStructure
+from fluoronav.site.case_trail import CaseTrail
 
 T8, CORD = by_name()["vertebrae_T8"].label, by_name()["spinal_cord"].label
 
@@ -173,6 +174,9 @@ def test_the_command_writes_the_case_and_prints_json(ct, tmp_path, capsys):
     assert first.keys() >= {"name", "engine", "confidence", "voxels", "volume_cm3"}
     assert (first["name"], first["engine"], first["voxels"]) == ("vertebrae_T8", "import", int(bone().sum()))
     assert load_case(tmp_path / "case", cache=tmp_path).structures[0].name == "vertebrae_T8"
+    (line,) = CaseTrail(tmp_path / "case").events()
+    assert (line["event"], line["revision"], line["branch"], line["structures"]) == ("segmented", 1, "", 2)
+    assert line["user"] and line["engine"].startswith("import")
 
 
 def test_the_command_says_what_an_engine_lacks(ct, tmp_path, capsys):

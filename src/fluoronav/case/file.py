@@ -200,12 +200,18 @@ def read_case_file(path: Path) -> CaseFile:
     content = read_yaml(path)
     if not isinstance(content, dict):
         raise CaseError(f"{path}: must hold a mapping of keys, not {type(content).__name__}")
-    if isinstance(content.get("tools"), list):
-        content["tools"] = [_with_its_file(path, k, tool) for k, tool in enumerate(content["tools"])]
     try:
-        return CaseFile.model_validate(content)
+        return CaseFile.model_validate(with_tool_files(path, content))
     except ValidationError as error:
         raise CaseError(f"{path}: {first_error(error, unknown_key=_UNKNOWN_KEY)}") from error
+
+
+def with_tool_files(path: Path, content: dict[Any, Any]) -> dict[Any, Any]:
+    """The content of a case file or of a file of instruments, with the tools' own files read into it."""
+    tools = content.get("tools")
+    if not isinstance(tools, list):
+        return content
+    return content | {"tools": [_with_its_file(path, k, tool) for k, tool in enumerate(tools)]}
 
 
 def _with_its_file(case: Path, index: int, tool: Any) -> Any:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from skimage.measure import marching_cubes
 
 from fluoronav.case import NoGo, Structure
+from fluoronav.geometry.isosurface import isosurface
 
 Float = NDArray[np.float64]
 
@@ -24,13 +24,13 @@ def surface(thing: Structure | NoGo) -> tuple[Float, NDArray[np.int64]]:
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1)
         out = np.empty((grid.size // 3, 4))
         thing.distances(grid.reshape(-1, 3), out)
-        distance, coarse = out[:, 0].reshape(grid.shape[:3]), 1
+        distance, coarse = out[:, 0].reshape(grid.shape[:3]).transpose(2, 1, 0), 1
     else:
         field = thing.field
-        distance = field.hundredths.transpose(2, 1, 0).astype(np.float32)
+        distance = field.hundredths.astype(np.float32)
         spacing, origin = field.spacing_mm, field.origin_ct
         coarse = max(round(_SURFACE_MM / float(spacing.min())), 1)
     if not distance.min() < 0 < distance.max():
         return np.empty((0, 3)), np.empty((0, 3), np.int64)
-    points, triangles, _, _ = marching_cubes(distance, 0.0, step_size=coarse, gradient_direction="descent")
-    return np.asarray(points, np.float64) * spacing + origin, triangles.astype(np.int64)
+    points, triangles = isosurface(distance, step=coarse)
+    return points * spacing + origin, triangles

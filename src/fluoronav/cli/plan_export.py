@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fluoronav.cli.arguments import add_verb, host_and_port
+from fluoronav.cli.plan_options import add_json_option, add_plan, plan_and_case, told
 from fluoronav.cli.reporting import missing_extra, say
-from fluoronav.paths import write_json
-
-_PLAN_HELP = "plan.yaml, a revision of it (plan/0003.yaml), or the folder of a case with a plan"
 
 
 def add_verbs(family: argparse._SubParsersAction) -> None:
@@ -31,14 +29,13 @@ def _add_simulate(family: argparse._SubParsersAction) -> None:
         "fluoronav plan simulate cases/P2KQX7 --json",
         "fluoronav plan simulate cases/P2KQX7/plan.yaml --out out/pieces --frame lps --png out/pieces.png",
     )
-    verb.add_argument("plan", type=Path, metavar="PLAN", help=_PLAN_HELP)
     _add_source(verb)
     verb.add_argument("--out", type=Path, metavar="FOLDER", help="write the bodies as STL here; needs --frame")
     _add_frame(verb)
     verb.add_argument(
         "--png", type=Path, metavar="FILE", help="draw the bodies here, from behind, from the left and from the feet"
     )
-    _add_json(verb)
+    add_json_option(verb, "the figures")
 
 
 def _add_export(family: argparse._SubParsersAction) -> None:
@@ -48,10 +45,9 @@ def _add_export(family: argparse._SubParsersAction) -> None:
         "hand a plan on: a case for the stream (an approved plan only), STL or 3MF in mm, 3D Slicer, DICOM objects, "
         "OpenIGTLink",
         _export,
-        "fluoronav plan export cases/P2KQX7 --to case --out or/P2KQX7",
+        "fluoronav plan export cases/P2KQX7 --to case --instruments room2.yaml --out or/P2KQX7",
         "fluoronav plan export cases/P2KQX7 --to stl --frame lps --guide T8 --out out/print",
     )
-    verb.add_argument("plan", type=Path, metavar="PLAN", help=_PLAN_HELP)
     verb.add_argument("--to", required=True, choices=tuple(_WRITERS), help="what to write")
     verb.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="folder to write into")
     _add_source(verb)
@@ -63,6 +59,11 @@ def _add_export(family: argparse._SubParsersAction) -> None:
     verb.add_argument(
         "--guide", metavar="LEVEL", help="also a drill guide for the screws of this level (stl, 3mf); an example"
     )
+    case = verb.add_argument_group("case")
+    case.add_argument(
+        "--instruments", type=Path, metavar="FILE",
+        help="YAML with the room's `tools` (mm) and `tracker`, as in case.yaml; by default those of the planned case",
+    )  # fmt: skip
     dicom = verb.add_argument_group("dicom")
     dicom.add_argument(
         "--source", type=Path, metavar="PATH", help="the CT as DICOM, where the case names another format"
@@ -73,13 +74,11 @@ def _add_export(family: argparse._SubParsersAction) -> None:
     igtl.add_argument(
         "--send", type=host_and_port, metavar="HOST:PORT", help="also send the messages to this OpenIGTLink server"
     )
-    _add_json(verb)
+    add_json_option(verb, "the figures")
 
 
 def _add_source(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--case", type=Path, metavar="CASE", help="case.yaml or folder of the plan's case, where it lies elsewhere"
-    )
+    add_plan(verb)
     verb.add_argument(
         "--implants", type=Path, metavar="FILE", help="a catalogue of implants besides the demonstration's"
     )
@@ -87,13 +86,6 @@ def _add_source(verb: argparse.ArgumentParser) -> None:
 
 def _add_frame(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--frame", choices=("lps", "ras"), help="axes of STL and 3MF; must be said: programs differ")
-
-
-def _add_json(verb: argparse.ArgumentParser) -> None:
-    verb.add_argument(
-        "--json", nargs="?", const="-", metavar="FILE",
-        help="write the figures as JSON to this file; without FILE, print JSON instead of the table",
-    )  # fmt: skip
 
 
 def _simulate(options: argparse.Namespace) -> None:
@@ -117,7 +109,7 @@ def _simulate(options: argparse.Namespace) -> None:
             raise ValueError(f"{options.plan}: has no cut, resection or implant; there is nothing to draw")
         options.png.parent.mkdir(parents=True, exist_ok=True)
         cv2.imwrite(str(options.png), drawn(parts, f"{planned.plan.case}, revision {planned.plan.revision}"))
-    _told(options, _simulation_table(result), result)
+    told(options, _simulation_table(result), result)
 
 
 def _simulated(options: argparse.Namespace) -> tuple[Any, Any]:
@@ -126,7 +118,7 @@ def _simulated(options: argparse.Namespace) -> tuple[Any, Any]:
     from fluoronav.planning.simulation.catalogue import read_catalogue
     from fluoronav.planning.simulation.simulate import simulate
 
-    planned = read_planned(options.plan, options.case)
+    planned = read_planned(*plan_and_case(options))
     planned.check_hashes()
     return planned, simulate(planned, read_catalogue(options.implants), say)
 
@@ -135,21 +127,24 @@ def _export(options: argparse.Namespace) -> None:
     try:
         from fluoronav.planning.plan.planned import read_planned
 
-        planned = read_planned(options.plan, options.case)
+        planned = read_planned(*plan_and_case(options))
         table, result = _WRITERS[options.to](options, planned)
     except ImportError as error:
         raise missing_extra("pacs" if options.to == "dicom" else "planning", error) from error
     result = {"to": options.to, "plan": planned.digest, "state": planned.plan.state, **result}
     if planned.plan.state != "approved":
         say(f"WARNING: the plan is {planned.plan.state}, not approved")
-    _told(options, table, result)
+    told(options, table, result)
 
 
 def _to_case(options: argparse.Namespace, planned: Any) -> tuple[str, dict[str, Any]]:
+    from fluoronav.case.instruments import read_instruments
     from fluoronav.planning.export.stream_case import write_stream_case
 
-    made = write_stream_case(planned, options.out, say)
+    room = read_instruments(options.instruments) if options.instruments is not None else None
+    made = write_stream_case(planned, options.out, say, room)
     lines = [f"written: {made['file']}", f"trajectories: {', '.join(made['trajectories'])}"]
+    lines.append(f"tools: {', '.join(made['tools']) or 'none'}; tracker: {made['tracker'] or 'none'}")
     lines.append(f"alarms: {', '.join(made['alarms']) or 'none'}")
     return "\n".join([*lines, *(f"WARNING {w}" for w in made["warnings"])]), made
 
@@ -258,15 +253,6 @@ def _frame(options: argparse.Namespace) -> Any:
             "DICOM take STL as LPS; some printers' and planning programs want RAS"
         )
     return options.frame
-
-
-def _told(options: argparse.Namespace, table: str, result: dict[str, Any]) -> None:
-    if options.json == "-":
-        print(json.dumps(result, indent=1))
-        return
-    print(table)
-    if options.json:
-        write_json(result, Path(options.json))
 
 
 def _simulation_table(result: dict[str, Any]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,7 @@ def _measure(options: argparse.Namespace) -> int:
         from fluoronav.planning.measurements.into_plan import write_into_plan
         from fluoronav.planning.measurements.measure import Wanted, measure
         from fluoronav.planning.plan.revisions import PlanRevisions
+        from fluoronav.site.case_trail import CaseTrail
     except ImportError as error:
         raise missing_extra("planning", error) from error
     if (options.case is None) == (options.labels is None):
@@ -91,6 +93,10 @@ def _measure(options: argparse.Namespace) -> int:
     items = (*results.items, *results.flags)
     if found.folder is not None and found.case is not None and found.made_on is not None and not options.no_plan:
         plan = write_into_plan(found.folder, found.case.name, found.made_on, results)
+        CaseTrail(found.folder).add(
+            "plan.measure", user=getpass.getuser(), program="fluoronav plan measure", revision=plan.revision,
+            measured=len(results.items), flags=[f.text for f in results.flags],
+        )  # fmt: skip
         items = plan.items
         print(f"written: {PlanRevisions(found.folder).file}, revision {plan.revision}, a draft")
     if options.sr is not None:

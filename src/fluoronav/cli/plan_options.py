@@ -38,7 +38,10 @@ def case_file_of(name: str) -> Path:
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
     """The plan, and the case that it belongs to."""
-    parser.add_argument("plan", type=Path, metavar="PLAN", help="a plan.yaml, a revision of it, or a case's folder")
+    parser.add_argument(
+        "plan", type=Path, metavar="PLAN",
+        help="a plan.yaml, a revision of it (plan/0003.yaml), or the folder of a case with a plan",
+    )  # fmt: skip
     parser.add_argument(
         "--case", metavar="CASE", help=f"the case, where the plan does not lie in its folder: {CASE_HELP}"
     )
@@ -46,6 +49,7 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
 
 def plan_and_case(options: argparse.Namespace) -> tuple[Path, Path]:
     """The plan's file and the case's."""
-    plan = options.plan / "plan.yaml" if options.plan.is_dir() else options.plan
-    folder = plan.parent.parent if plan.parent.name == "plan" else plan.parent
-    return plan, case_file_of(options.case) if options.case else folder / "case.yaml"
+    from fluoronav.planning.plan.planned import case_file_of_plan, plan_file
+
+    plan = plan_file(options.plan)
+    return plan, case_file_of(options.case) if options.case else case_file_of_plan(plan)

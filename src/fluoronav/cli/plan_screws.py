@@ -27,6 +27,10 @@ def add_verbs(family: argparse._SubParsersAction) -> None:
     screws.add_argument("case", nargs="?", metavar="CASE", help=CASE_HELP)
     screws.add_argument("--labels", type=Path, metavar="MASK", help="a label map instead of a case; no plan is written")
     screws.add_argument(
+        "--ct", type=Path, metavar="PATH",
+        help="the CT of MASK (HU): without it, nothing tells whether vertebrae alone are mirrored",
+    )  # fmt: skip
+    screws.add_argument(
         "--scheme", choices=("totalsegmentator", "verse"), default="totalsegmentator",
         help="how the values of MASK are numbered: as TotalSegmentator 1 does, or VerSe (1 is C1, 20 is L1)",
     )  # fmt: skip
@@ -49,17 +53,22 @@ def _screws(options: argparse.Namespace) -> int:
 
     if (options.case is None) == (options.labels is None):
         raise ValueError("name either a CASE or a label map with --labels MASK")
+    if options.ct is not None and options.labels is None:
+        raise ValueError("--ct is the CT of --labels MASK; a CASE names its own")
     catalogue = read_catalogue(options.catalogue)
     source: Source | None = None
     notes: list[str] = []
     if options.labels is not None:
-        spine = spine_of_scheme(whole_numbers(read_volume(options.labels)), options.scheme)
+        labels = read_volume(options.labels)
+        spine = spine_of_scheme(whole_numbers(labels), options.scheme)
+        notes += _sides(spine, read_volume(options.ct) if options.ct is not None else None, labels)
     else:
         source = read_source(case_file_of(options.case))
         if source.labels is None:
             raise ValueError(f"{source.path}: has no label map: run `fluoronav plan segment` first")
         notes += source.check_vertebrae()
         spine = spine_of_names(whole_numbers(source.labels), {s.label: s.name for s in source.file.structures})
+        notes += _sides(spine, source.widest_ct())
     levels = options.levels or [n for n in spine.values if n == "C7" or n[0] in "TL"]
     if not levels:
         raise ValueError(f"{options.labels or options.case}: the label map has no vertebra from C7 to L6")
@@ -72,6 +81,21 @@ def _screws(options: argparse.Namespace) -> int:
         _draw(options.png, found, source)
     told(options, _table(result), result)
     return 0
+
+
+def _sides(spine: Any, ct: Any, labels: Any = None) -> list[str]:
+    """What speaks for and against a mirrored map; `labels` are checked against the CT, where they are no case's."""
+    from fluoronav.planning.plan.source import check_vertebrae
+    from fluoronav.planning.sides import evidence_of_sides, question_of_sides
+
+    if ct is None:
+        return [
+            "left and right are as the file says: vertebrae look the same in a mirror, and no CT was named that could "
+            "tell; give --ct, or compare with a study whose sides are known"
+        ]
+    notes = check_vertebrae(ct, labels, spine.values) if labels is not None else []
+    question = question_of_sides(evidence_of_sides(ct.image, list(spine.middles_ct().values())))
+    return [*notes, f"CHECK {question}"] if question else notes
 
 
 def _planned(source, screws, notes: list[str]) -> str:

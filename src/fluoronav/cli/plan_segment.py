@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import json
 import sys
 from pathlib import Path
@@ -56,6 +57,7 @@ def _segment(options: argparse.Namespace) -> int:
     try:
         from fluoronav.case.volume import read_volume
         from fluoronav.planning.draft import write_draft
+        from fluoronav.site.case_trail import CaseTrail
 
         engine = make_engine(options)
         ct = read_volume(options.ct, options.series)
@@ -69,6 +71,11 @@ def _segment(options: argparse.Namespace) -> int:
 
             found = engine.segment(ct, progress)
         revision = write_draft(found, ct, options.out, series=options.series, copy_ct=options.copy_ct)
+        CaseTrail(options.out).add(
+            "segmented", user=getpass.getuser(), program="fluoronav plan segment", engine=found.engine,
+            revision=revision.number, branch="", structures=len(found.structures),
+            questions=[q.text for q in found.questions],
+        )  # fmt: skip
     except ImportError as error:
         raise missing_extra("planning", error) from error
     result = {**_as_json(found), "case": str(options.out), "revision": revision.number}
@@ -82,6 +89,8 @@ def _segment(options: argparse.Namespace) -> int:
         say(f"WARNING {warning}")
     for question in found.questions:
         say(f"QUESTION {question.text} {' or '.join(question.choices)}? ({question.evidence})")
+        if question.key == "level":
+            say(f"  answer: fluoronav plan level {options.out} --level-of {question.choices[0]}=LEVEL")
     say(f"written: {options.out}, revision {revision.number}; a draft until a person has looked at it")
     sys.stdout.flush()
     return 0

@@ -77,11 +77,12 @@ def _views(options: argparse.Namespace) -> int:
 
 
 def _written(plan_file: Path, plan, found, notes: list[str]) -> str:
+    from fluoronav.planning.plan.planned import case_file_of_plan
     from fluoronav.planning.plan.revisions import PlanRevisions
     from fluoronav.planning.views.plan_views import with_views
     from fluoronav.site.case_trail import CaseTrail
 
-    folder, user = (plan_file.parent.parent if plan_file.parent.name == "plan" else plan_file.parent), getpass.getuser()
+    folder, user = case_file_of_plan(plan_file).parent, getpass.getuser()
     number = CaseTrail(folder).add(
         "plan.views", user=user, program="fluoronav plan views", screws=[s.screw.id for s in found.screws]
     )

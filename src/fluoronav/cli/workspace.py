@@ -34,6 +34,13 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
     workspace.add_argument("folder", nargs="?", type=Path, metavar="CASES", help="case store of `feedback`")
     workspace.add_argument("--cases", type=Path, metavar="FOLDER", help="case store: a folder with a folder per case")
     workspace.add_argument(
+        "--instruments",
+        type=Path,
+        metavar="FILE",
+        help="YAML with the operating room's `tools` (mm) and `tracker`, which exported cases name (default: "
+        "`instruments` of the site file)",
+    )
+    workspace.add_argument(
         "--user",
         action="append",
         default=[],
@@ -69,7 +76,7 @@ def _workspace(options: argparse.Namespace) -> None:
         return
     if options.folder is not None or options.json is not None:
         raise ValueError("CASES and --json are of `fluoronav workspace feedback CASES`")
-    root = _case_store(options)
+    root, instruments = _store_and_instruments(options)
     try:
         from fluoronav.workspace.people import FOLDER, People
         from fluoronav.workspace.server import WorkspaceServer, serve
@@ -80,7 +87,7 @@ def _workspace(options: argparse.Namespace) -> None:
     if hasattr(os, "nice"):
         os.nice(_NICE)
     people = People(options.user or [getpass.getuser()], root / FOLDER / "keys.json")
-    server = WorkspaceServer(CaseStore(root), people, options.allowed_host)
+    server = WorkspaceServer(CaseStore(root), people, options.allowed_host, instruments)
 
     def started(at: int) -> None:
         for user, key in people.keys.items():
@@ -90,16 +97,26 @@ def _workspace(options: argparse.Namespace) -> None:
     serve(server, options.host, options.port, started)
 
 
-def _case_store(options: argparse.Namespace) -> Path:
+def _store_and_instruments(options: argparse.Namespace) -> tuple[Path, Path | None]:
+    """The case store, and the file of the room's instruments, which is read once so that a wrong one is said now."""
     if (options.site is None) == (options.cases is None):
         raise ValueError("name either a site file or `--cases FOLDER`")
+    instruments = options.instruments
     if options.cases is not None:
         if not options.cases.is_dir():
             raise ValueError(f"{options.cases}: no such folder; `fluoronav pacs serve` fills a case store")
-        return options.cases.resolve()
-    from fluoronav.site.site_file import load_site
+        root = options.cases.resolve()
+    else:
+        from fluoronav.site.site_file import load_site
 
-    return load_site(options.site).cases
+        site = load_site(options.site)
+        root, instruments = site.cases, instruments or site.instruments
+    if instruments is None:
+        return root, None
+    from fluoronav.case.instruments import read_instruments
+
+    read_instruments(instruments)
+    return root, instruments.resolve()
 
 
 def _feedback(options: argparse.Namespace) -> None:

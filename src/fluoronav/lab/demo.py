@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from fluoronav.case import load_case
 from fluoronav.geometry import Camera
+from fluoronav.lab.demo_case import with_instruments
 from fluoronav.lab.latency_report import draw_histogram, report, table
 from fluoronav.lab.simulation.picture import draw_overlay
 from fluoronav.lab.simulation.rig import CapturedRun, capture_run
@@ -56,7 +57,7 @@ def run_demo(
     def say(text: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
-    instead = {} if case_path is None else {"case": str(case_path.resolve())}
+    instead = {} if case_path is None else {"case": str(with_instruments(case_path.resolve(), out, say))}
     launch = load_launch(launch_path, **instead)
     case = load_case(launch.case)
     camera = Camera.load(launch.camera)

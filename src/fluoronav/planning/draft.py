@@ -7,7 +7,6 @@ one immutable revision for each run.
 from __future__ import annotations
 
 import getpass
-import json
 import os
 import shutil
 from collections.abc import Sequence
@@ -27,10 +26,11 @@ from fluoronav.case.volume import Volume
 from fluoronav.durable import made_folder, moved, sync_file, written
 from fluoronav.planning.anatomy import OWN_LABELS, by_name, vocabulary
 from fluoronav.planning.plan.hashes import volume_hash
+from fluoronav.planning.questions import write_questions
 from fluoronav.planning.revisions import Revision, Revisions
 from fluoronav.planning.segmentation.engine import Segmentation, SegmentationError, SegmentedStructure
 
-CASE, LABELS, QUESTIONS = "case.yaml", "labels.nii.gz", "questions.json"
+CASE, LABELS = "case.yaml", "labels.nii.gz"
 # Engines that draw everything that they can in one run; of the others each run adds to the ones before.
 _WHOLE = {"atlas", "network"}
 _ISOCENTRE_MM = 620.0  # from the source; chosen: as for the embedded case, a person corrects it at the C-arm
@@ -102,12 +102,8 @@ def write_draft(
     _link_newest(revisions, revision, folder)
     text = yaml.safe_dump(content, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
     written(folder / CASE, f"# A draft by `fluoronav plan segment`; mm, degrees, DICOM LPS.\n{text}".encode())
-    questions = {
-        "revision": revision.number,
-        "questions": [asdict(q) for q in found.questions],
-        "warnings": list(found.warnings),
-    }
-    written(folder / QUESTIONS, (json.dumps(questions, indent=1) + "\n").encode())
+    asked = [asdict(q) for q in found.questions]
+    write_questions(folder, {"revision": revision.number, "questions": asked, "warnings": list(found.warnings)})
     return revision
 
 

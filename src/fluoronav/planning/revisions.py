@@ -28,7 +28,10 @@ class Conflict(RevisionError):
 
     def __init__(self, newest: int, parent: int) -> None:
         super().__init__(f"revision {newest} was made meanwhile, after revision {parent}: load it and edit again")
-        self.newest = newest
+        self.newest, self._parent = newest, parent
+
+    def __reduce__(self) -> tuple[type[Conflict], tuple[int, int]]:
+        return Conflict, (self.newest, self._parent)  # it comes from worker processes, too
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ Its lines are those of :mod:`fluoronav.site.audit`, and ``fluoronav audit verify
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import os
@@ -15,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from fluoronav.durable import digest_from, made_folder, sync_folder, written
+from fluoronav.durable import digest_from, locked, sync_folder, written
 from fluoronav.paths import private_opener
 from fluoronav.site.audit import START, AuditError, AuditLimits, bounded, chained
 
@@ -52,7 +51,6 @@ class CaseTrail:
             It could not be written.
         """
         try:
-            made_folder(self.path.parent)
             with self._locked() as file:
                 number, previous, size = _end(file, self.path)
                 if number < 0:
@@ -101,8 +99,7 @@ class CaseTrail:
 
     @contextmanager
     def _locked(self) -> Iterator[int]:
-        with (self.path.parent / f".{NAME}.lock").open("wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self.path.parent, f".{NAME}.lock"):
             is_new = not self.path.exists()
             file = private_opener(str(self.path), os.O_RDWR | os.O_CREAT)
             try:

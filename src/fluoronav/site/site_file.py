@@ -202,6 +202,9 @@ class SiteFile(_Part):
     folder: Path = Field(default=Path("node"), description="what the node keeps: its database, what came, what waits")
     cases: Path = Field(default=Path("cases"), description="the case store")
     key: Path = Field(default=Path("site.key"), description="what pseudonyms are made and names are sealed with")
+    instruments: Path | None = Field(
+        default=None, description="the room's tools and tracker, which exported cases name"
+    )
     issuer: str = Field(min_length=1, max_length=64, description="issuer of patient IDs that name none")
     node: Node
     series: Series = Series()

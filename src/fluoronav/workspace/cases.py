@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from fluoronav.durable import made_folder
+from fluoronav.durable import locked
 from fluoronav.planning.plan.file import PlanError
 from fluoronav.planning.plan.revisions import PlanRevisions
 from fluoronav.planning.revisions import RevisionError, Revisions
@@ -58,9 +57,7 @@ class CaseStore:
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
     """Held by whoever writes the files of a case that are made of others: worker processes and the server."""
-    made_folder(folder / CACHE)
-    with (folder / CACHE / ".lock").open("wb") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    with locked(folder / CACHE):
         yield
 
 

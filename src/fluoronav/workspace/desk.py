@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 from aiohttp import web
 
-from fluoronav.workspace.cases import CACHE, CaseStore
+from fluoronav.workspace.cases import CaseStore
 from fluoronav.workspace.errors import WorkspaceError
 from fluoronav.workspace.jobs import Jobs
 from fluoronav.workspace.open_case import OpenCase
@@ -31,10 +31,13 @@ class Desk:
     ----------
     store : CaseStore
     people : People
+    instruments : Path, optional
+        The operating room's tools and tracker, which exported cases name.
     """
 
-    def __init__(self, store: CaseStore, people: People) -> None:
+    def __init__(self, store: CaseStore, people: People, instruments: Path | None = None) -> None:
         self.store, self.people, self.workers = store, people, Workers()
+        self.instruments = instruments
         self.jobs = Jobs()
         self._open: dict[str, asyncio.Task[OpenCase]] = {}
         self._tried: dict[str, int] = {}
@@ -98,8 +101,7 @@ class Desk:
         """Closes what nobody uses, as long as the server runs, and everything at its end."""
         self.workers.warm()
         for name in self.store.names():
-            for path in (self.store.root / name / CACHE).glob("job-*"):  # of a server that was killed
-                shutil.rmtree(path, ignore_errors=True)
+            self.jobs.recover(name, self.store.root / name)
         tasks = [asyncio.create_task(self._sweep()), asyncio.create_task(self._prepare())]
         yield
         for task in tasks:

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.paths import private_opener
+from fluoronav.planning.levels import is_move, is_move_back
 from fluoronav.planning.revisions import Revision, RevisionError, Revisions
 from fluoronav.workspace.cases import CaseStore
 
@@ -96,11 +97,16 @@ def feedback(root: Path) -> dict[str, Any]:
 
 
 def _ancestry(revisions: Revisions, revision: Revision) -> list[Revision]:
-    """The revisions from which one comes, the newest first; one that cannot be read ends the list."""
+    """The revisions from which one comes, the newest first; one that cannot be read ends the list.
+
+    So does a move of levels: it changed every name and no shape, and is in the audit trail. One that was taken back is
+    left out.
+    """
     out = [revision]
-    while out[-1].parent:
+    while out[-1].parent and not is_move(out[-1]):
         try:
-            out.append(revisions.read(out[-1].parent))
+            before = revisions.read(out[-1].parent)
+            out.append(revisions.read(before.parent) if is_move_back(out[-1]) else before)
         except RevisionError:
             break
     return out

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
+import logging
 import os
 import re
 import secrets
@@ -16,12 +18,15 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from fluoronav.durable import made_folder
+from fluoronav.durable import made_folder, written
+from fluoronav.site.case_trail import CaseTrail
 from fluoronav.workspace.cases import CACHE
 from fluoronav.workspace.errors import NotInstalled, Refused, Unknown, WorkspaceError
 from fluoronav.workspace.open_case import OpenCase
 
-State = Literal["waiting", "running", "done", "failed", "cancelled"]
+log = logging.getLogger("fluoronav")
+
+State = Literal["waiting", "running", "done", "failed", "cancelled", "broken"]
 
 _AT_A_TIME = 1  # chosen: each uses all cores that it finds
 _KEPT = 20  # ended jobs of a case that are still told; chosen
@@ -30,6 +35,7 @@ _TERM_S = 5.0  # from asking a process to end to ending it; chosen
 # "measuring T8 (40%)", or a bar "atlas: spine:  45%|####| 00:03": what is being done, and its share.
 _SHARE = re.compile(r"(.*?)[:\s(]*(\d{1,3}(?:\.\d+)?) ?%\)?(?:\|.*)?")
 _LINE = re.compile(rb"[\r\n]+")
+_BROKEN = "the server ended before this was done"
 _NO_SUCH_VERB = 2  # status with which argparse refuses
 _MOST_TEXT = 400  # of a line that is shown; chosen
 
@@ -48,6 +54,8 @@ class Job:
         What it last said.
     folder : Path
         Where it writes.
+    request : dict
+        What was asked for, so that a job that was broken off can be started again.
     result : dict
         What its end adds for the page, such as ``revision``.
     """
@@ -62,7 +70,13 @@ class Job:
     share: float | None = None
     text: str = ""
     error: str = ""
+    request: dict[str, Any] = field(default_factory=dict)
     result: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def record(self) -> Path:
+        """The file that says, as long as the job has not ended, that it has begun."""
+        return self.folder.with_suffix(".json")
 
     def head(self) -> dict[str, Any]:
         """What the page is told."""
@@ -102,6 +116,47 @@ class Jobs:
         self._jobs: dict[str, Job] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._room = asyncio.Semaphore(_AT_A_TIME)
+        self._is_closing = False
+
+    def recover(self, case: str, folder: Path) -> None:
+        """Takes up the jobs of a case that ended with an earlier server, as broken off; removes what they left.
+
+        Parameters
+        ----------
+        case : str
+        folder : Path
+            The case's.
+        """
+        for path in (folder / CACHE).glob("job-*"):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+        for path in sorted((folder / CACHE).glob("job-*.json")):
+            try:
+                known = json.loads(path.read_bytes())
+                job = Job(
+                    path.stem.removeprefix("job-"), case, known["kind"], known["user"], path.with_suffix(""),
+                    known["started"], "broken", error=_BROKEN, request=known["request"],
+                )  # fmt: skip
+                if not known["noted"]:
+                    self._note_end(CaseTrail(folder), job)
+                    written(path, _recorded(job, noted=True))
+            except (OSError, ValueError, LookupError, TypeError) as error:
+                log.warning("%s: is no record of a job (%s)", path, error)
+                continue
+            self._jobs[job.job] = job
+
+    def forget(self, case: OpenCase, job: Job) -> None:
+        """Forgets a job that was broken off: it was started again, or nobody wants it any more.
+
+        Raises
+        ------
+        Refused
+        """
+        if job.state != "broken":
+            raise Refused(f"the job is {job.state}, not broken off")
+        job.record.unlink(missing_ok=True)
+        del self._jobs[job.job]
+        self._tell(case)
 
     def of(self, case: str) -> list[dict[str, Any]]:
         """The jobs of a case, the oldest first."""
@@ -123,7 +178,7 @@ class Jobs:
             raise Unknown(f"case {case} has no job {job[:20]!r}")
         return found
 
-    def start(self, case: OpenCase, user: str, kind: str, work: Work) -> Job:
+    def start(self, case: OpenCase, user: str, kind: str, work: Work, request: dict[str, Any] | None = None) -> Job:
         """Starts work on a case.
 
         Raises
@@ -137,7 +192,9 @@ class Jobs:
             raise Refused(f"{kind} is being done for this case already")
         number = secrets.token_hex(6)
         folder = made_folder(case.folder / CACHE / f"job-{number}")
-        job = Job(number, case.name, kind, user, folder, datetime.now().astimezone().isoformat(timespec="seconds"))
+        started = datetime.now().astimezone().isoformat(timespec="seconds")
+        job = Job(number, case.name, kind, user, folder, started, request=request or {})
+        written(job.record, _recorded(job, noted=False))
         self._forget(case.name)
         self._jobs[number] = job
         case.trail.add("job", user=user, kind=kind, job=number)
@@ -156,7 +213,8 @@ class Jobs:
             self._ends(case, job, "cancelled")
 
     async def close(self) -> None:
-        """Ends all jobs."""
+        """Ends all jobs; the next server says that they were broken off."""
+        self._is_closing = True
         for task in self._tasks.values():
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -176,12 +234,21 @@ class Jobs:
             self._ends(case, job, "failed", str(error).replace(f"{case.folder.parent}/", "")[:2000])
 
     def _ends(self, case: OpenCase, job: Job, state: State, error: str = "") -> None:
-        job.state, job.error = state, error
+        is_broken = self._is_closing and state == "cancelled"
+        job.state, job.error = ("broken", _BROKEN) if is_broken else (state, error)
         if state != "done":
             shutil.rmtree(job.folder, ignore_errors=True)
-        with contextlib.suppress(ValueError, OSError):  # what it made is there, whether or not the disk takes the line
-            case.trail.add("job.end", user=job.user, kind=job.kind, job=job.job, state=state, error=error)
+        self._note_end(case.trail, job)
+        with contextlib.suppress(OSError):
+            if is_broken:
+                written(job.record, _recorded(job, noted=True))
+            else:
+                job.record.unlink(missing_ok=True)
         self._tell(case)
+
+    def _note_end(self, trail: CaseTrail, job: Job) -> None:
+        with contextlib.suppress(ValueError, OSError):  # what it made is there, whether or not the disk takes the line
+            trail.add("job.end", user=job.user, kind=job.kind, job=job.job, state=job.state, error=job.error)
 
     async def _process(self, case: OpenCase, job: Job, work: Work) -> None:
         arguments = work.command(job)
@@ -224,8 +291,15 @@ class Jobs:
         ended = [j for j in self._jobs.values() if j.case == case and j.state not in ("waiting", "running")]
         for job in ended[: max(len(ended) - _KEPT, 0)]:
             shutil.rmtree(job.folder, ignore_errors=True)
+            job.record.unlink(missing_ok=True)
             del self._jobs[job.job]
             self._tasks.pop(job.job, None)
+
+
+def _recorded(job: Job, *, noted: bool) -> bytes:
+    """The record of a job; `noted`: the trail says that it was broken off."""
+    known = {"kind": job.kind, "user": job.user, "started": job.started, "request": job.request, "noted": noted}
+    return json.dumps(known).encode()
 
 
 async def _ended(process: asyncio.subprocess.Process) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import time
 from collections import defaultdict
 from dataclasses import replace
@@ -15,7 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.planning.anatomy import by_name, vocabulary
+from fluoronav.planning.levels import is_move
 from fluoronav.planning.plan.revisions import PlanRevisions
+from fluoronav.planning.questions import read_questions
 from fluoronav.planning.revisions import Revision, Revisions
 from fluoronav.site.case_trail import CaseTrail
 from fluoronav.workspace.cases import summary
@@ -33,7 +34,6 @@ from fluoronav.workspace.workers import Workers
 
 _WAITING = 64  # messages for one listener; one that is slower is told all anew; chosen
 SESSIONS = "sessions"
-QUESTIONS = "questions.json"  # in the case's folder: what the last segmentation wants to know
 
 
 class OpenCase:
@@ -290,7 +290,7 @@ class OpenCase:
             "structures": self.structures(newest) if newest else [],
             "plan": plan.model_dump(mode="json") if plan else None,
             "session": session.state() if session else None, "editors": self.editors(), "jobs": jobs,
-            "questions": questions_of(self.folder),
+            "questions": read_questions(self.folder)["questions"], "can_move_back": bool(newest and is_move(newest)),
         }  # fmt: skip
 
     def revision_head(self, revision: Revision) -> dict[str, Any]:
@@ -311,14 +311,6 @@ class OpenCase:
             }
             for s in revision.structures
         ]  # fmt: skip
-
-
-def questions_of(folder: Path) -> list[dict[str, Any]]:
-    """What the last segmentation wants a person to answer."""
-    try:
-        return list(json.loads((folder / QUESTIONS).read_bytes())["questions"])
-    except (OSError, ValueError, LookupError, TypeError):
-        return []
 
 
 def kind_of(name: str, label: int) -> str:

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from fluoronav.case import CaseError
 from fluoronav.display.packing import with_head
+from fluoronav.planning.levels import LevelError
 from fluoronav.planning.plan.file import PlanError
 from fluoronav.planning.plan.revisions import PlanConflict
 from fluoronav.planning.revisions import Conflict, RevisionError
@@ -153,7 +154,7 @@ async def errors_as_json(
         return _error(error.status, str(error), error.more)
     except (Conflict, PlanConflict) as error:
         return _error(409, str(error), {"newest": error.newest})
-    except (CaseError, RevisionError, PlanError, JournalError) as error:
+    except (CaseError, RevisionError, PlanError, LevelError, JournalError) as error:
         return _error(422, _without_folders(request, str(error)), {})
     except AuditError as error:
         log.error("%s", error)

@@ -12,7 +12,7 @@ from fluoronav.durable import made_folder
 from fluoronav.paths import private_opener
 from fluoronav.workspace.cases import CACHE
 from fluoronav.workspace.desk import Desk
-from fluoronav.workspace.errors import Unknown, WorkspaceError
+from fluoronav.workspace.errors import Refused, Unknown, WorkspaceError
 from fluoronav.workspace.open_case import OpenCase
 from fluoronav.workspace.requests import body_of, json_response
 from fluoronav.workspace.verbs import JobRequest, start
@@ -39,6 +39,7 @@ class JobRoutes:
         app.router.add_put(f"{at}/uploads/{{name}}", of_case(self.upload))
         app.router.add_get(f"{at}/jobs", of_case(self.all))
         app.router.add_post(f"{at}/jobs", of_case(self.start))
+        app.router.add_post(f"{at}/jobs/{{job}}/again", of_case(self.again))
         app.router.add_delete(f"{at}/jobs/{{job}}", of_case(self.cancel))
         app.router.add_get(f"{at}/jobs/{{job}}/files/{{path:.+}}", of_case(self.file))
 
@@ -67,11 +68,22 @@ class JobRoutes:
 
     async def start(self, request: web.Request, case: OpenCase, user: str) -> web.StreamResponse:
         body = await body_of(request, JobRequest)
-        job = start(self.desk.jobs, case, user, body)
+        job = start(self.desk.jobs, case, user, body, self.desk.instruments)
+        return json_response({"job": job.job})
+
+    async def again(self, request: web.Request, case: OpenCase, user: str) -> web.StreamResponse:
+        broken = self.desk.jobs.get(case.name, request.match_info["job"])
+        if broken.state != "broken":
+            raise Refused(f"the job is {broken.state}, not broken off")
+        job = start(self.desk.jobs, case, user, JobRequest.model_validate(broken.request), self.desk.instruments)
+        self.desk.jobs.forget(case, broken)
         return json_response({"job": job.job})
 
     async def cancel(self, request: web.Request, case: OpenCase, user: str) -> web.StreamResponse:
         job = self.desk.jobs.get(case.name, request.match_info["job"])
+        if job.state == "broken":
+            self.desk.jobs.forget(case, job)
+            return json_response(job.head())
         await self.desk.jobs.cancel(case, job)
         return json_response(job.head())
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from fluoronav.planning.levels import is_move, is_move_back
 from fluoronav.planning.revisions import Conflict, Revision, Revisions
 from fluoronav.planning.segmentation.engine import SegmentedStructure
 from fluoronav.workspace import delta
@@ -127,6 +128,7 @@ class Saver:
             return self._unmerged(session)
         assert tip is not None
         start = self._ancestor(session.base.revision, tip)
+        self._check_levels(tip, start)
         flat = session.labels.reshape(-1)
         if start.number == session.base.number:
             at, mine = session.changes()
@@ -165,6 +167,20 @@ class Saver:
         while at not in theirs:
             at = self.revisions.read(at).parent
         return self._base_of(at)
+
+    def _check_levels(self, tip: Revision, start: Base) -> None:
+        """Refuses edits of vertebrae whose levels were moved meanwhile: they would be merged into their neighbours."""
+        at = tip
+        while at.number and at.number != start.number:
+            if is_move(at) or is_move_back(at):
+                raise OutOfStep(
+                    f"{at.author} has moved the levels in revision {at.number}, and your edits are of the levels "
+                    "before: save them as a branch, or restart the session and edit again",
+                    newest=tip.number,
+                )
+            if not at.parent:
+                return
+            at = self.revisions.read(at.parent)
 
     def _check_names(self, session: Session, tip: Revision, start: Base) -> None:
         """Refuses two meanings of one label."""

@@ -7,7 +7,7 @@ import signal
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from importlib import resources
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from socket import create_server
 from socket import socket as Socket
 
@@ -20,6 +20,7 @@ from fluoronav.workspace.people import People
 from fluoronav.workspace.requests import STORE_ROOT, errors_as_json
 from fluoronav.workspace.routes_cases import CaseRoutes
 from fluoronav.workspace.routes_jobs import MOST_UPLOAD, JobRoutes
+from fluoronav.workspace.routes_levels import LevelRoutes
 from fluoronav.workspace.routes_plan import PlanRoutes
 from fluoronav.workspace.routes_session import SessionRoutes
 
@@ -49,10 +50,18 @@ class WorkspaceServer:
     people : People
     allowed_hosts : collection of str
         Host names of the server, besides addresses and ``localhost``.
+    instruments : Path, optional
+        The operating room's tools and tracker, which exported cases name.
     """
 
-    def __init__(self, store: CaseStore, people: People, allowed_hosts: Collection[str] = ()) -> None:
-        self.desk = Desk(store, people)
+    def __init__(
+        self,
+        store: CaseStore,
+        people: People,
+        allowed_hosts: Collection[str] = (),
+        instruments: Path | None = None,
+    ) -> None:
+        self.desk = Desk(store, people, instruments)
         limits = AdmissionLimits(max_bytes=MOST_UPLOAD, idle_s=LIMITS.idle_s, answer_s=LIMITS.answer_s)
         self._admission = Admission(allowed_hosts, limits, lambda path: path.endswith("/events"))
         self.app = web.Application(
@@ -62,7 +71,7 @@ class WorkspaceServer:
         self.app.on_response_prepare.append(_add_security)
         self.app.router.add_get("/", self._page)
         self.app.router.add_get("/page/{path:.+}", self._file)
-        for routes in (CaseRoutes, SessionRoutes, PlanRoutes, JobRoutes):
+        for routes in (CaseRoutes, SessionRoutes, LevelRoutes, PlanRoutes, JobRoutes):
             routes(self.desk).add(self.app)
         self.app.cleanup_ctx.append(self.desk.background)
 

@@ -75,17 +75,17 @@ def cropped(labels: Map, label: int) -> Crop:
 
 def surface_of(crop: Crop, scan: Scan, label: int, name: str) -> bytes:
     """The surface as a packed message: float32 points (n, 3) LPS mm, uint32 triangles (m, 3)."""
-    from skimage.measure import marching_cubes
+    from fluoronav.geometry.isosurface import isosurface
 
     step = 1
     while crop.mask.size / step**3 > SETTINGS.most_voxels:
         step += 1
-    coarse = np.pad(crop.mask[::step, ::step, ::step], 1).astype(np.float32)
+    outside = np.pad(~crop.mask[::step, ::step, ::step], 1, constant_values=True).astype(np.float32)
     try:
-        points, triangles, _, _ = marching_cubes(coarse, 0.5)
+        points, triangles = isosurface(outside, 0.5)
     except ValueError as error:  # a single row of voxels that every second leaves out
         raise Refused(f"label {label} is too small for a surface: {error}") from error
-    index = np.array(crop.first) + step * (points[:, ::-1].astype(np.float64) - 1)
+    index = np.array(crop.first) + step * (points - 1)
     points_ct = index @ scan.step_mm().T + np.array(scan.origin_ct)
     # Normals point outwards; a left-handed grid turns them round.
     if np.linalg.det(scan.step_mm()) < 0:

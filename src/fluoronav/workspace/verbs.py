@@ -12,11 +12,11 @@ from typing import Any, Literal
 from pydantic import Field
 
 from fluoronav.case.file import read_case_file
-from fluoronav.durable import written
+from fluoronav.planning.questions import write_questions
 from fluoronav.workspace.cases import CACHE
 from fluoronav.workspace.errors import Unknown, WorkspaceError
 from fluoronav.workspace.jobs import Job, Jobs, Work
-from fluoronav.workspace.open_case import QUESTIONS, OpenCase
+from fluoronav.workspace.open_case import OpenCase
 from fluoronav.workspace.requests import Body
 from fluoronav.workspace.segmented import kept_segmentation
 
@@ -46,8 +46,8 @@ class JobRequest(Body):
     guide: str | None = Field(default=None, pattern=_LEVEL)
 
 
-def start(jobs: Jobs, case: OpenCase, user: str, request: JobRequest) -> Job:
-    """Starts what was asked for.
+def start(jobs: Jobs, case: OpenCase, user: str, request: JobRequest, instruments: Path | None = None) -> Job:
+    """Starts what was asked for; an exported case names the room's instruments.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def start(jobs: Jobs, case: OpenCase, user: str, request: JobRequest) -> Job:
     seen = newest.number if newest else 0
 
     def command(job: Job) -> Sequence[str]:
-        return _arguments(job, case, request, upload)
+        return _arguments(job, case, request, upload, instruments)
 
     async def finish(job: Job) -> None:
         if request.kind == "segment":
@@ -74,7 +74,7 @@ def start(jobs: Jobs, case: OpenCase, user: str, request: JobRequest) -> Job:
         # `plan check` ends with status 1 where it has found something: that is its result.
         return request.kind == "check" and status == 1 and (job.folder / _RESULT).exists()
 
-    return jobs.start(case, user, request.kind, Work(command, finish, is_result))
+    return jobs.start(case, user, request.kind, Work(command, finish, is_result), request.model_dump(mode="json"))
 
 
 def _uploaded(case: OpenCase, upload: str | None) -> Path | None:
@@ -86,7 +86,9 @@ def _uploaded(case: OpenCase, upload: str | None) -> Path | None:
     return path
 
 
-def _arguments(job: Job, case: OpenCase, request: JobRequest, upload: Path | None) -> list[str]:
+def _arguments(
+    job: Job, case: OpenCase, request: JobRequest, upload: Path | None, instruments: Path | None
+) -> list[str]:
     """Arguments of `fluoronav` for a job."""
     out = str(job.folder / _OUT)
     result = ["--json", str(job.folder / _RESULT)]
@@ -108,7 +110,8 @@ def _arguments(job: Job, case: OpenCase, request: JobRequest, upload: Path | Non
             *result,
         ]
     if request.kind == "export":
-        options = {"--to": request.to, "--frame": request.frame, "--guide": request.guide}
+        room = instruments if request.to == "case" else None
+        options = {"--to": request.to, "--frame": request.frame, "--guide": request.guide, "--instruments": room}
         given = [f"{k}={v}" for k, v in options.items() if v is not None]
         return ["plan", "export", str(case.folder), *given, "--out", out, *result]
     more = {"screws": ["--levels", *request.levels] if request.levels else [], "views": ["--write"]}
@@ -129,7 +132,7 @@ async def _keep_segmentation(job: Job, case: OpenCase, user: str, request: JobRe
 
     def note() -> None:
         case.trail.add("segmented", user=user, engine=revision.author, revision=revision.number, branch=branch)
-        written(case.folder / QUESTIONS, json.dumps(questions, indent=1).encode())
+        write_questions(case.folder, questions)
 
     await asyncio.to_thread(note)
     job.result = {**questions, "branch": branch}

@@ -7,6 +7,7 @@ import yaml
 from tests.planning.planned_case import BEST, LEFT, RIGHT, planned_case
 
 from fluoronav.case import load_case
+from fluoronav.case.instruments import read_instruments
 from fluoronav.case.schema import CaseError
 from fluoronav.planning.export.stream_case import write_stream_case
 from fluoronav.planning.plan.file import PlanError
@@ -145,3 +146,64 @@ def test_without_revisions_of_the_segmentation_nothing_raises_an_alarm(tmp_path)
     case = planned_case(tmp_path / "case", LEFT, RIGHT)
     shutil.rmtree(case / "segmentation")
     assert load_case(exported(case, tmp_path / "out")).watched == ()
+
+
+ROOM = """
+tools:
+- {id: probe, kind: pointer, diameter_mm: 4.0, length_mm: 180.0, tip_mm: [0, 0, 172.5]}
+tracker: {reference: spine_marker}
+"""
+
+
+def room(tmp_path, text=ROOM):
+    path = tmp_path / "room2.yaml"
+    path.write_text(text)
+    return path
+
+
+def without_instruments(case):
+    content = yaml.safe_load((case / "case.yaml").read_text())
+    del content["tools"], content["tracker"]
+    (case / "case.yaml").write_text(yaml.safe_dump(content))
+    return case
+
+
+def test_the_exported_case_names_the_rooms_instruments(tmp_path):
+    case = without_instruments(planned_case(tmp_path / "case"))
+    report = write_stream_case(read_planned(case), tmp_path / "out", lambda _: None, read_instruments(room(tmp_path)))
+    assert (report["tools"], report["tracker"]) == (["probe"], "spine_marker")
+    loaded = load_case(tmp_path / "out")
+    assert [t.id for t in loaded.tools] == ["probe"] and loaded.tools[0].tip_mm == (0, 0, 172.5)
+    assert loaded.file.tracker.reference == "spine_marker" and loaded.file.tracker.T_ct_reference is None
+
+
+def test_the_place_of_the_planned_cases_marker_is_kept_with_the_rooms_tools(tmp_path):
+    case = planned_case(tmp_path / "case")
+    place = load_case(case).file.tracker.T_ct_reference
+    same = ROOM.replace("spine_marker", "patient_reference")
+    write_stream_case(read_planned(case), tmp_path / "out", lambda _: None, read_instruments(room(tmp_path, same)))
+    assert load_case(tmp_path / "out").file.tracker.T_ct_reference == place
+
+
+def test_a_case_without_tools_is_exported_with_a_warning(tmp_path):
+    case = without_instruments(planned_case(tmp_path / "case"))
+    report = write_stream_case(read_planned(case), tmp_path / "out", lambda _: None)
+    assert any("no tip will be guided" in w for w in report["warnings"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (ROOM.replace("diameter_mm: 4.0", "diameter_mm: 0.004"), "diameter_mm"),
+        (ROOM + "prior: {}\n", "unknown key"),
+        ("tracker: {reference: m}\n", "tools"),
+        (ROOM.replace("spine_marker", "probe"), "'probe' is there twice"),
+        (
+            ROOM.replace("spine_marker}", f"m, T_ct_reference: {np.eye(4).tolist()}}}"),
+            "belongs into that patient's case.yaml",
+        ),
+    ],
+)
+def test_a_wrong_file_of_instruments_is_refused(tmp_path, text, said):
+    with pytest.raises(CaseError, match=said):
+        read_instruments(room(tmp_path, text))

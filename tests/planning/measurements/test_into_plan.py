@@ -20,6 +20,7 @@ from fluoronav.planning.measurements.results import Results
 from fluoronav.planning.measurements.spine_flags import flag
 from fluoronav.planning.plan.file import read_plan
 from fluoronav.planning.plan.schema import Screw
+from fluoronav.site.case_trail import CaseTrail
 
 SCREW = Screw(
     id="T8-left", origin="proposed", level="T8", side="left", entry_ct=(14.4, 109.8, -158.0),
@@ -124,6 +125,8 @@ def test_a_case_is_measured_into_its_plan_and_a_valid_report(case, tmp_path, cap
             done = subprocess.run([tool, str(report)], capture_output=True, text=True, check=False)
             assert errors not in done.stderr, done.stderr
     assert "revision 1, a draft" in capsys.readouterr().out
+    (line,) = CaseTrail(case).events()
+    assert (line["event"], line["revision"], line["measured"]) == ("plan.measure", 1, len(found)) and line["user"]
 
 
 def test_a_report_is_never_overwritten_and_needs_a_dicom_ct(case, tmp_path, capsys):

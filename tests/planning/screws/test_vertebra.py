@@ -6,6 +6,9 @@ import SimpleITK as sitk
 
 from fluoronav.geometry import exp_so3
 from fluoronav.planning.screws.bone import VertebraError
+from fluoronav.planning.screws.catalogue import read_catalogue
+from fluoronav.planning.screws.grading import graded
+from fluoronav.planning.screws.proposal import proposed
 from fluoronav.planning.screws.spine import ORDER, spine_of_names, spine_of_scheme
 from fluoronav.planning.screws.vertebra import read_vertebra
 
@@ -39,9 +42,38 @@ def test_the_canal_is_found_from_the_ring_where_the_vertebra_is_tilted(phantom):
     assert np.linalg.norm(middle - tilt[:, 2] * (middle @ tilt[:, 2])) < 2
 
 
-def test_an_open_ring_is_refused_in_words(phantom):
-    with pytest.raises(VertebraError, match=r"L1: its ring is not closed .* laminectomy"):
-        read_vertebra(phantom.image(ring_open=True), 20, "L1")
+def test_a_ring_that_is_open_at_the_back_keeps_its_pedicles_with_a_note(phantom):
+    whole = read_vertebra(phantom.image(), 20, "L1")
+    opened = read_vertebra(phantom.image(ring_open=True), 20, "L1")
+    assert not whole.canal.is_open and opened.canal.is_open
+    assert "L1: its ring is open at the back" in opened.notes[0] and not whole.notes
+    assert opened.canal.front_mm - opened.canal.back_mm == pytest.approx(16, abs=3)
+    for side, pedicle in whole.pedicles.items():
+        found = opened.pedicles[side]
+        assert found.radius_mm == pytest.approx(pedicle.radius_mm, abs=0.4)
+        ends = [v.canal.to_ct(p.isthmus[None])[0] for v, p in ((whole, pedicle), (opened, found))]
+        # Along the pedicle, which is a box, every section is the narrowest.
+        assert np.linalg.norm((ends[0] - ends[1])[[0, 2]]) < 2
+
+
+def test_a_screw_in_an_open_ring_fits_the_vertebra_that_was_whole(phantom):
+    whole, opened = (read_vertebra(phantom.image(ring_open=o), 20, "L1") for o in (False, True))
+    for side in ("left", "right"):
+        screw = proposed(opened, side, read_catalogue())
+        assert screw.fits, screw.reason
+        assert graded(screw.entry_ct, screw.tip_ct, screw.diameter_mm, side, whole).grade == "A"
+
+
+def test_a_body_without_pedicles_is_refused_in_words(phantom):
+    image = phantom.image()
+    voxels = sitk.GetArrayFromImage(image)
+    z, y, x = np.nonzero(voxels)
+    back = np.array(image.GetOrigin())[1] + 0.8 * y - phantom.centre_ct[1] > -9
+    voxels[z[back], y[back], x[back]] = 0
+    body = sitk.GetImageFromArray(voxels)
+    body.CopyInformation(image)
+    with pytest.raises(VertebraError, match=r"L1: its ring is not closed .* no canal lies between two pedicles"):
+        read_vertebra(body, 20, "L1")
 
 
 def test_a_label_in_two_pieces_is_refused_and_specks_are_left_out(phantom):

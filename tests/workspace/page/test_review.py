@@ -5,8 +5,9 @@ import json
 import numpy as np
 import pytest
 import SimpleITK as sitk
-from tests.workspace.conftest import until
-from tests.workspace.page.conftest import T8, T9, saved
+from tests.workspace.conftest import Server, make_case, until
+from tests.workspace.page.conftest import T8, T9, Page, saved
+from tests.workspace.test_levels import QUESTION
 
 
 def state_of(server, case, label):
@@ -193,3 +194,72 @@ def test_an_export_of_meshes_asks_for_their_axes(page, target, axes, asked):
             page.page.click(f"dialog button:has-text('{axes}')")
     body = json.loads(caught.value.post_data)
     assert body["kind"] == "export" and body.get("frame") == asked
+
+
+def test_the_level_is_asked_with_evidence_answered_and_taken_back(opened, case, server):
+    (server.root / case / "questions.json").write_text(
+        json.dumps({"revision": 1, "questions": [QUESTION], "warnings": []})
+    )
+    page = opened(case)
+    page.page.click("text=Questions (1)")
+    card = page.page.locator("[data-question=level]")
+    assert "drafted as T8" in card.inner_text() and "ribs: T12 unclear" in card.inner_text()
+    card.locator("text=Show the place").click()
+    np.testing.assert_allclose(page.js("() => fluoronavWorkspace.view.scene.cross"), QUESTION["points_ct"][0])
+    card.locator("text=Name the vertebrae").click()
+    names = page.js("() => fluoronavWorkspace.view.levels.marks().map((m) => m.text)")
+    assert names == ["T8", "T9"]
+    before = page.labels()
+    card.locator("[data-level=T9]").click()
+    page.page.wait_for_selector("#message:has-text('All levels have moved')")
+    after = page.labels()
+    np.testing.assert_array_equal(after == T9, before == T8)
+    np.testing.assert_array_equal(after == T9 - 1, before == T9)
+    page.page.wait_for_selector("[data-question=level]", state="detached")
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(saved(server, case)), after)
+    page.reload()
+    page.page.click("[data-tab=Questions]")
+    page.page.click("#levels-back")
+    page.page.wait_for_selector("[data-question=level]")
+    np.testing.assert_array_equal(page.labels(), before)
+
+
+def test_levels_that_nobody_asked_about_are_moved_from_a_chosen_vertebra(page, server):
+    page.choose(T9)
+    page.page.click("[data-tab=Questions]")
+    page.page.click("[data-move='-1']:has-text('T9 is T8')")
+    page.page.wait_for_selector("#message:has-text('All levels have moved')")
+    assert set(np.unique(page.labels())) >= {T8, T8 + 1} and not (page.labels() == T9).any()
+
+
+def test_bone_is_translucent_where_there_are_screws(opened, case, server):
+    page = opened(case)
+    opacity = "() => Object.fromEntries(fluoronavWorkspace.view.structures.inSpace().map((s) => [s.label, s.opacity]))"
+    assert page.js(opacity)[str(T8)] == 1
+    put(server, case, PATH)
+    page.page.wait_for_function("() => fluoronavWorkspace.view.plan.screws().length === 1")
+    assert page.js(opacity)[str(T8)] == 0.3
+    page.js("() => fluoronavWorkspace.view.surfacesShown")
+    shown = "([label]) => fluoronavWorkspace.view.space.surfaces.get(label)?.actor.getProperty().getOpacity()"
+    until(lambda: page.js(shown, [T8]) == 0.3, what="the translucent bone")
+
+
+def test_a_job_that_was_broken_off_is_said_and_started_again(opened, tmp_path, browser):
+    make_case(tmp_path, "B")
+    own = Server(tmp_path)
+    try:
+        with own.client() as http:
+            http.get("/cases/B")
+            job = http.post("/cases/B/jobs", json={"kind": "check"}).json()["job"]
+        own.kill()
+        own.start()
+        page = Page(browser, own, "B")
+        page.page.wait_for_selector("#message:has-text('Check, started by ada, was broken off')")
+        page.page.click("[data-tab=Work]")
+        page.page.click(".job-broken button:has-text('Start again')")
+        page.page.wait_for_selector(".job-broken", state="detached")
+        page.page.wait_for_selector(".job-failed, .job-done")  # there is no plan to check: it says so
+        assert job not in page.js("() => fluoronavWorkspace.view.jobs.all.map((j) => j.job)")
+        page.close()
+    finally:
+        own.stop()

@@ -1,4 +1,4 @@
-"""The simulated optical tracker: its message at a frame of a sequence."""
+"""The simulated optical tracker: its marker on the patient, and its message at a frame of a sequence."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.case import Case
-from fluoronav.geometry import exp_se3
+from fluoronav.case import Case, CaseFile
+from fluoronav.geometry import exp_se3, inverse
 from fluoronav.lab.simulation.sequence import Sequence
 from fluoronav.wire.messages import PROTOCOL_VERSION
 
@@ -17,6 +17,23 @@ Float = NDArray[np.float64]
 
 # The tracker's frame from the X-ray source; chosen: it cancels, since both markers are measured in it.
 T_TRACKER_CAMERA = exp_se3([0.4, -0.7, 0.2, 350.0, -900.0, 1500.0])
+# From the first planned entry to the marker, CT axes; chosen: as in the embedded case, near the wound and beside it.
+_ENTRY_TO_MARKER_MM = (25.0, 15.0, 70.0)
+
+
+def marker_on_patient(file: CaseFile) -> Float:
+    """``T_ct_reference`` of the simulated marker, shape (4, 4), mm: the case's, else beside the first planned entry.
+
+    Parameters
+    ----------
+    file : CaseFile
+        With a plan.
+    """
+    if file.tracker is not None and file.tracker.T_ct_reference is not None:
+        return np.array(file.tracker.T_ct_reference)
+    T = np.eye(4)
+    T[:3, 3] = np.add(file.plan[0].entry_ct, _ENTRY_TO_MARKER_MM)
+    return T
 
 
 def tracker_message(
@@ -52,8 +69,8 @@ def tracker_message(
     assert marker is not None and sequence.T_ct_tool is not None
     T_tracker_ct = T_TRACKER_CAMERA @ sequence.T_camera_ct[k]
     poses = {
-        marker.reference: T_tracker_ct @ np.array(marker.T_ct_reference),
-        case.tools[0].id: T_tracker_ct @ sequence.T_ct_tool[k],
+        marker.reference: T_tracker_ct @ marker_on_patient(case.file),
+        case.tools[0].id: T_tracker_ct @ sequence.T_ct_tool[k] @ inverse(case.tools[0].T_tool_tip()),
     }
     return {
         "v": PROTOCOL_VERSION,

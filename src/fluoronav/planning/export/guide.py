@@ -16,8 +16,8 @@ import SimpleITK as sitk
 from manifold3d import Manifold
 from numpy.typing import NDArray
 from scipy import ndimage
-from skimage.measure import marching_cubes
 
+from fluoronav.geometry.isosurface import isosurface
 from fluoronav.planning.meshes.of_mask import signed_distances
 from fluoronav.planning.meshes.parts import cylinder_between, frame_to
 from fluoronav.planning.meshes.solid import Float, Mesh, MeshError, solid
@@ -192,8 +192,8 @@ def _plate(
 def _surface(field: NDArray[np.float32], voxel_mm: float, T: Float) -> Mesh:
     """The surface where a field is 0, closed at the border of the grid; LPS mm."""
     padded = np.pad(field, 1, constant_values=1.0)
-    points, triangles, _, _ = marching_cubes(padded.transpose(2, 1, 0), 0.0, gradient_direction="descent")
-    return Mesh((points - 1.0) * voxel_mm, triangles.astype(np.int64)).moved(T)
+    points, triangles = isosurface(padded)
+    return Mesh((points - 1.0) * voxel_mm, triangles).moved(T)
 
 
 def _thin_share(body: Manifold, T: Float, size: tuple[int, int, int], s: GuideSettings) -> float:

@@ -12,6 +12,7 @@ import SimpleITK as sitk
 import yaml
 
 from fluoronav.case.file import CaseFile, StructureEntry
+from fluoronav.case.instruments import Instruments
 from fluoronav.durable import made_folder, moved, sync_file, written
 from fluoronav.planning.plan.file import PlanError
 from fluoronav.planning.plan.planned import Planned, ends, kind_of
@@ -34,7 +35,9 @@ class Thresholds:
 THRESHOLDS = Thresholds()
 
 
-def write_stream_case(planned: Planned, folder: Path, say: Callable[[str], object]) -> dict[str, Any]:
+def write_stream_case(
+    planned: Planned, folder: Path, say: Callable[[str], object], instruments: Instruments | None = None
+) -> dict[str, Any]:
     """Writes the case; its ``case.yaml`` comes last.
 
     The CT is written without its DICOM header, so that the case names nobody.
@@ -46,11 +49,13 @@ def write_stream_case(planned: Planned, folder: Path, say: Callable[[str], objec
         New or empty.
     say : callable
         Takes a text for each step.
+    instruments : Instruments, optional
+        Of the operating room, in place of the tools and the tracker that the planned case names.
 
     Returns
     -------
     dict
-        What was written: trajectories, structures with alarms and without, warnings.
+        What was written: trajectories, tools, tracker, structures with alarms and without, warnings.
 
     Raises
     ------
@@ -61,7 +66,7 @@ def write_stream_case(planned: Planned, folder: Path, say: Callable[[str], objec
     check_approved(planned)
     say("checking that the plan is of this CT and these labels")
     planned.check_hashes()
-    content, report = _content(planned)
+    content, report = _content(planned, instruments)
     try:
         CaseFile.model_validate(content)
     except ValueError as error:
@@ -99,7 +104,7 @@ def check_approved(planned: Planned) -> None:
         raise PlanError(f"{path}: differs from the revision that was approved ({revision}); restore it from there")
 
 
-def _content(planned: Planned) -> tuple[dict[str, Any], dict[str, Any]]:
+def _content(planned: Planned, instruments: Instruments | None) -> tuple[dict[str, Any], dict[str, Any]]:
     """The content of ``case.yaml``, and what to report about it."""
     plan, source = planned.plan, planned.case
     trajectories = _trajectories(planned)
@@ -118,10 +123,9 @@ def _content(planned: Planned) -> tuple[dict[str, Any], dict[str, Any]]:
         if not rigid:
             raise PlanError(f"{planned.case_path}: all bones of `rigid` were rejected; the CT could not be registered")
         content["rigid"] = {"structures": rigid}
-    whole = source.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-    for key in ("no_go", "tools", "tracker"):
-        if key in whole:
-            content[key] = whole[key]
+    if source.no_go:
+        content["no_go"] = _dumped(source)["no_go"]
+    content |= _instruments(planned, instruments, report)
     content["plan"] = trajectories
     content["prior"] = _prior(planned)
     content["approved_plan"] = {
@@ -133,6 +137,26 @@ def _content(planned: Planned) -> tuple[dict[str, Any], dict[str, Any]]:
             "objects with a pose of their own are not exported: " + ", ".join(o.name for o in source.objects)
         )
     return content, {"trajectories": [t["name"] for t in trajectories], **report}
+
+
+def _instruments(planned: Planned, instruments: Instruments | None, report: dict[str, Any]) -> dict[str, Any]:
+    """`tools` and `tracker`: each of the room's where it is given, else of the planned case."""
+    own = planned.case.tracker
+    whole = _dumped(planned.case) | (_dumped(instruments) if instruments is not None else {})
+    out = {key: whole[key] for key in ("tools", "tracker") if key in whole}
+    if own is not None and own.T_ct_reference is not None and out["tracker"]["reference"] == own.reference:
+        out["tracker"]["T_ct_reference"] = own.T_ct_reference  # the marker's place is of the patient
+    report["tools"] = [t["id"] for t in out.get("tools", [])]
+    report["tracker"] = out.get("tracker", {}).get("reference")
+    if not report["tools"]:
+        report["warnings"].append("no tools are named, so no tip will be guided; name the room's with --instruments")
+    elif report["tracker"] is None:
+        report["warnings"].append("no tracker is named: tips are guided where the picture alone shows them")
+    return out
+
+
+def _dumped(content: CaseFile | Instruments) -> dict[str, Any]:
+    return content.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
 
 
 def _trajectories(planned: Planned) -> list[dict[str, Any]]:

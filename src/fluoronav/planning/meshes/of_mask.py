@@ -12,9 +12,9 @@ from dataclasses import dataclass
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from skimage.measure import marching_cubes
 
 from fluoronav.case.volume import bounds
+from fluoronav.geometry.isosurface import isosurface
 from fluoronav.planning.meshes.solid import Float, Mesh, MeshError, solid, surface_of
 
 
@@ -123,5 +123,5 @@ def signed_distances(mask: sitk.Image) -> NDArray[np.float32]:
 
 def _at(distance: NDArray[np.float32], spacing: Float, level: float) -> Mesh:
     """The surface at a level, in mm along the axes of the grid."""
-    points, triangles, _, _ = marching_cubes(distance.transpose(2, 1, 0), level, gradient_direction="descent")
-    return Mesh(np.asarray(points, np.float64) * spacing, triangles.astype(np.int64))
+    points, triangles = isosurface(distance, level)
+    return Mesh(points * spacing, triangles)

@@ -122,6 +122,17 @@ class Planned:
             )
 
 
+def plan_file(path: Path) -> Path:
+    """The plan that a path means: itself, or the newest one of a case's folder."""
+    return path / _PLAN if path.is_dir() else path
+
+
+def case_file_of_plan(plan: Path) -> Path:
+    """The case file that a plan belongs to by its place: in its folder, or above the folder ``plan`` of revisions."""
+    is_revision = plan.parent.name == "plan" and not (plan.parent / _CASE).exists()
+    return (plan.parent.parent if is_revision else plan.parent) / _CASE
+
+
 def read_planned(path: Path, case: Path | None = None) -> Planned:
     """Reads a plan and its case file; volumes are read when they are asked for.
 
@@ -136,14 +147,11 @@ def read_planned(path: Path, case: Path | None = None) -> Planned:
     ------
     PlanError, CaseError
     """
-    path = path / _PLAN if path.is_dir() else path
+    path = plan_file(path)
     if not path.exists():
         raise PlanError(f"{path}: no such file; make a plan first, such as with fluoronav plan screws")
     plan = read_plan(path)
-    if case is None:
-        revision = path.parent.name == "plan" and not (path.parent / _CASE).exists()
-        case = path.parent.parent if revision else path.parent
-    case_path = case / _CASE if case.is_dir() else case
+    case_path = case_file_of_plan(path) if case is None else case / _CASE if case.is_dir() else case
     file = read_case_file(case_path)
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     return Planned(path, digest, plan, case_path, file, _states(case_path.parent, plan.labels_hash))

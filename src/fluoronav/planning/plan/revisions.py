@@ -16,7 +16,10 @@ class PlanConflict(PlanError):
 
     def __init__(self, newest: int, parent: int) -> None:
         super().__init__(f"revision {newest} of the plan was made meanwhile, after revision {parent}: load it")
-        self.newest = newest
+        self.newest, self._parent = newest, parent
+
+    def __reduce__(self) -> tuple[type[PlanConflict], tuple[int, int]]:
+        return PlanConflict, (self.newest, self._parent)  # it comes from worker processes, too
 
 
 class PlanRevisions:

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import SimpleITK as sitk
 
-from fluoronav.case.file import CaseFile, read_case_file
+from fluoronav.case.file import CaseFile, PriorPose, StructureEntry, read_case_file
 from fluoronav.case.intensity import to_hounsfield
 from fluoronav.case.label_checks import check_labels
 from fluoronav.case.loading import along_patient_axes
 from fluoronav.case.schema import CaseError
 from fluoronav.case.volume import Volume, read_volume
-from fluoronav.planning.anatomy import level_of
+from fluoronav.planning.anatomy import level_of, vertebra
 from fluoronav.planning.plan.hashes import volume_hash
 
 
@@ -43,6 +44,13 @@ class Source:
     labels_hash: str | None
     frame_of_reference: str
 
+    def widest_ct(self) -> Volume:
+        """The surroundings in HU where the case has them, else the CT."""
+        if self.file.surroundings is None:
+            return self.ct
+        around = read_volume(self.path.parent / self.file.surroundings)
+        return around if self.file.units is None else to_hounsfield(around, self.file.units, "units:").volume
+
     @property
     def vertebrae(self) -> dict[str, int]:
         """Label values of the case's vertebrae, by level."""
@@ -57,10 +65,38 @@ class Source:
             They do not, or only if they were mirrored.
         """
         assert self.labels is not None
-        file = self.file.model_copy(
-            update={"structures": tuple(s for s in self.file.structures if level_of(s.name) is not None)}
-        )
-        return check_labels(self.ct, self.labels, along_patient_axes(self.labels), file, self.path)
+        return check_vertebrae(self.ct, self.labels, self.vertebrae, self.file, self.path)
+
+
+def check_vertebrae(
+    ct: Volume, labels: Volume, vertebrae: Mapping[str, int], case: CaseFile | None = None, path: Path | None = None
+) -> list[str]:
+    """Whether the labels of vertebrae lie in bone of a CT; returns what is unusual.
+
+    Parameters
+    ----------
+    ct, labels : Volume
+    vertebrae : mapping
+        Label values by level.
+    case : CaseFile, optional
+        That of the labels, where they are a case's.
+    path : Path, optional
+        For messages; that of the labels by default.
+
+    Raises
+    ------
+    CaseError
+        They do not, or only if they were mirrored.
+    """
+    names = {vertebra(level).name: label for level, label in vertebrae.items()}
+    if case is None:
+        prior = PriorPose(isocentre_ct=(0.0, 0.0, 0.0), source_to_isocentre_mm=620.0)
+        entries = tuple(StructureEntry(name=n, label=k) for n, k in names.items())
+        case = CaseFile(name="labels", ct=ct.path, labels=labels.path, structures=entries, prior=prior)
+    else:
+        levels = tuple(s for s in case.structures if level_of(s.name) is not None)
+        case = case.model_copy(update={"structures": levels})
+    return check_labels(ct, labels, along_patient_axes(labels), case, path or labels.path)
 
 
 def read_source(case_file: Path) -> Source:

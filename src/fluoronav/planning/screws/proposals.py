@@ -73,7 +73,7 @@ def propose(
             screws += [ScrewProposal(level, side, False, reason=str(error)) for side in SIGNS]
             continue
         vertebrae[level] = vertebra
-        notes += vertebra.bone.notes
+        notes += vertebra.notes
         screws += [proposed(vertebra, side, catalogue) for side in SIGNS]
     return Proposals(tuple(screws), vertebrae, tuple(notes), time.process_time() - cpu, time.perf_counter() - begun)
 

@@ -36,6 +36,11 @@ class Spine:
     image: sitk.Image = field(repr=False)
     values: dict[str, int]
 
+    def middles_ct(self) -> dict[str, Float]:
+        """Middle of each vertebra's bounding box, LPS mm."""
+        middles = _middles_ct(self.image)
+        return {level: middles[value] for level, value in self.values.items()}
+
     def vertebra(self, level: str) -> Vertebra:
         """Reads a vertebra.
 

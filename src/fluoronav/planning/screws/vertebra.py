@@ -42,6 +42,17 @@ class Vertebra:
     def level(self) -> str:
         return self.bone.level
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is unusual about it."""
+        if not self.canal.is_open:
+            return self.bone.notes
+        note = (
+            f"{self.level}: its ring is open at the back (a laminectomy, a cleft arch, an incomplete label): the back "
+            "of the spinal canal is assumed; look at its screws in the CT"
+        )
+        return (*self.bone.notes, note)
+
 
 def read_vertebra(labels: sitk.Image, value: int, level: str) -> Vertebra:
     """Finds canal and pedicles of a vertebra; takes half a second.

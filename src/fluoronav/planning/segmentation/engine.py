@@ -66,12 +66,15 @@ class Question:
         Answers, the engine's own first.
     evidence : str
         What speaks for and against.
+    points_ct : tuple
+        Where to look, LPS mm.
     """
 
     key: str
     text: str
     choices: tuple[str, ...]
     evidence: str = ""
+    points_ct: tuple[tuple[float, float, float], ...] = ()
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 from manifold3d import Manifold
-from skimage.measure import marching_cubes
 
+from fluoronav.geometry.isosurface import isosurface
 from fluoronav.planning.meshes.of_mask import signed_distances
 from fluoronav.planning.meshes.parts import Part, part
 from fluoronav.planning.meshes.solid import Mesh, MeshError, solid, surface_of
@@ -145,13 +145,12 @@ def _distance(mask: sitk.Image, name: str) -> sitk.Image:
 
 def _surface(grid: sitk.Image, level: float) -> Mesh:
     """The surface at a distance, LPS mm."""
-    distance = sitk.GetArrayFromImage(grid)
-    points, triangles, _, _ = marching_cubes(distance.transpose(2, 1, 0), level, gradient_direction="descent")
+    points, triangles = isosurface(sitk.GetArrayViewFromImage(grid), level)
     T = np.eye(4)
     T[:3, :3] = np.array(grid.GetDirection()).reshape(3, 3)
     # A padded image begins at an index below 0.
     T[:3, 3] = grid.TransformIndexToPhysicalPoint([0, 0, 0])
-    return Mesh(points * np.array(grid.GetSpacing()), triangles.astype(np.int64)).moved(T)
+    return Mesh(points * np.array(grid.GetSpacing()), triangles).moved(T)
 
 
 def _pieces(rest: Manifold) -> tuple[Manifold, ...]:

@@ -76,7 +76,7 @@ function panel() {
     if (view.tab === "Plan") view.plan.draw(page);
     if (view.tab === "Questions") view.plan.drawQuestions(page);
     if (view.tab === "Work") view.jobs.draw(page);
-    const open = view.plan.open().length;
+    const open = view.plan.open().length + (view.info.questions ?? []).length;
     document.querySelector('[data-tab="Questions"]').textContent = open ? `Questions (${open})` : "Questions";
     $("case-state").hidden = false;
     $("case-state").textContent = view.plan.plan ? `plan ${view.plan.plan.state}` : view.info.state;

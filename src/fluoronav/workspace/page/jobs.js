@@ -10,6 +10,7 @@ const MESHES = ["stl", "3mf"]; // whose axes must be said: programs differ
 const AXES = [["LPS (DICOM)", "lps"], ["RAS (3D Slicer, NIfTI)", "ras"], ["Cancel", undefined]];
 
 const size = (bytes) => (bytes < 1e6 ? `${Math.ceil(bytes / 1e3)} KB` : `${(bytes / 1e6).toFixed(1)} MB`);
+const going = (job) => job.state === "running" || job.state === "waiting";
 const question = (q) => el("p", { className: "warn" }, "? ", typeof q === "string" ? q : q.text);
 
 export class Jobs {
@@ -21,12 +22,13 @@ export class Jobs {
   }
 
   take(jobs) {
-    const ended = this.first === false ? jobs.filter((j) => j.state !== "running" && !this.seen.has(j.job)) : [];
+    const ended = jobs.filter((j) => (this.first === false ? !going(j) : j.state === "broken") && !this.seen.has(j.job));
     if (this.first !== false) this.first = false;
-    for (const job of jobs) if (job.state !== "running") this.seen.add(job.job);
+    for (const job of jobs) if (!going(job)) this.seen.add(job.job);
     this.all = jobs;
     for (const job of ended) {
       if (job.state === "done") say(`${WORDS[job.kind] ?? job.kind}: done.${job.text ? ` ${job.text}` : ""}`);
+      if (job.state === "broken") say(`${WORDS[job.kind] ?? job.kind}, started by ${job.user}, was broken off when the server ended. Start it again under Work.`, "error");
       if (job.state === "failed") say(`${WORDS[job.kind] ?? job.kind} failed: ${job.error}`, "error");
     }
     if (ended.some((j) => j.state === "done")) tried(() => this.#ended(ended));
@@ -46,14 +48,18 @@ export class Jobs {
     view.repaint();
   }
 
-  // What engines asked, and nobody has answered by editing since.
-  get questions() {
-    const last = this.all.filter((j) => j.kind === "segment" && j.state === "done").at(-1);
-    return (last?.questions ?? []).map((q) => (typeof q === "string" ? { text: q } : q));
-  }
-
   start = (kind, keys = {}) => tried(async () => {
     await post(`${this.view.path}/jobs`, { kind, ...keys });
+    const { jobs } = await get(`${this.view.path}/jobs`);
+    this.take(jobs);
+  });
+
+  #address = (job) => `${this.view.path}/jobs/${job.job}`;
+
+  #again = (job) => this.#ask(() => post(`${this.#address(job)}/again`, {}));
+
+  #ask = (work) => tried(async () => {
+    await work();
     const { jobs } = await get(`${this.view.path}/jobs`);
     this.take(jobs);
   });
@@ -115,6 +121,9 @@ export class Jobs {
       ...(job.warnings ?? []).map((w) => el("p", { className: "warn" }, w)),
       ...(job.questions ?? []).map((q) => question(q)),
       ...files.map(({ name, bytes }) => el("a", { href: fileAddress(`${this.view.path}/jobs/${job.job}/files/${name.split("/").map(encodeURIComponent).join("/")}`), download: name.split("/").at(-1) }, `${name} (${size(bytes)})`)),
-      job.state === "running" ? el("button", { onclick: () => tried(() => remove(`${this.view.path}/jobs/${job.job}`)) }, "Stop") : "");
+      job.state === "broken" ? el("div", { className: "row" },
+        el("button", { className: "main", onclick: () => this.#again(job) }, "Start again"),
+        el("button", { onclick: () => this.#ask(() => remove(this.#address(job))) }, "Forget it")) : "",
+      going(job) ? el("button", { onclick: () => tried(() => remove(`${this.view.path}/jobs/${job.job}`)) }, "Stop") : "");
   }
 }

@@ -5,6 +5,7 @@ import { along, dot, minus } from "./grid.js";
 const CROSS = { axial: "#5cc8ff", sagittal: "#ffb000", coronal: "#7fe0a8" };
 export const GRADES = { A: "#37d67a", B: "#b6e34a", C: "#ffd23f", D: "#ff8a3c", E: "#ff5a4a" };
 const HANDLE_PX = 7, REACH_PX = 12;
+const NAME_REACH_MM = 15; // chosen: half a vertebra
 
 export function drawCross(context, cut, scene, width, height) {
   if (!scene.layers.cross) return;
@@ -35,6 +36,10 @@ export function drawMarks(context, cut, grid, scene) {
   context.textAlign = "left";
   context.textBaseline = "middle";
   for (const mark of scene.marks()) {
+    if (mark.everywhere) {
+      name(context, cut, grid, mark);
+      continue;
+    }
     const near = mark.points.map((p) => away(cut, grid, p) <= Math.max(cut.step, 2));
     if (!near.some(Boolean) && !mark.chosen) continue;
     const at = mark.points.map((p) => cut.viewport.worldToCanvas(p));
@@ -52,6 +57,13 @@ export function drawMarks(context, cut, grid, scene) {
     if (mark.text && (mark.chosen || (mark.always && near.every(Boolean)))) label(context, mark.text, at[0][0] + 10, at[0][1] - 12, mark.colour);
     context.globalAlpha = 1;
   }
+}
+
+// A name of what lies at a point, also where the slice passes some way beside it.
+function name(context, cut, grid, { points: [point], text, colour }) {
+  if (away(cut, grid, point) > NAME_REACH_MM) return;
+  const [x, y] = cut.viewport.worldToCanvas(point);
+  label(context, text, x - context.measureText(text).width / 2, y, colour);
 }
 
 function label(context, text, x, y, colour) {

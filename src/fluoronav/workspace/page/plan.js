@@ -22,6 +22,7 @@ export class Plan {
     if (!this.item(this.view.scene.chosen)) this.view.scene.chosen = undefined;
     this.view.cuts?.soon();
     this.view.space?.drawScrews();
+    if (this.seeThrough !== (this.seeThrough = this.screws().length > 0)) this.view.surfaces();
     this.view.tell();
   }
 
@@ -206,7 +207,8 @@ export class Plan {
   drawQuestions(page) {
     const open = this.open(), done = this.flags().filter((f) => f.acknowledged_by);
     page.replaceChildren(
-      ...this.view.jobs.questions.map((q) => el("div", { className: "card question" }, el("h2", {}, "Asked by the segmentation"), el("p", {}, q.text), el("small", {}, "Answer it by relabelling, or by approving the structure as it is."))),
+      ...this.view.levels.cards(),
+      ...(this.view.info.questions ?? []).filter((q) => q.key !== "level").map((q) => el("div", { className: "card question" }, el("h2", {}, "Asked by the segmentation"), el("p", {}, q.text), el("small", {}, "Answer it by relabelling, or by approving the structure as it is."))),
       el("h3", {}, open.length ? `${of(open.length, "question")} to answer` : "No question is open."),
       ...open.map((f) => el("div", { className: "card question" },
         el("h2", {}, readable(f.what)), el("p", {}, f.text),

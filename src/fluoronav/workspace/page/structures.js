@@ -6,6 +6,7 @@ import { asked, el, percent, say, tried } from "./dom.js";
 const KINDS = { vertebra: "Vertebrae", rib: "Ribs", bone: "Bones", cartilage: "Cartilage", lesion: "Lesions", implant: "Implants", nerve: "Cord and nerves", vessel: "Vessels", organ: "Organs", muscle: "Muscles", other: "Other" };
 const IN_SPACE = new Set(["vertebra", "rib", "bone", "lesion", "implant", "nerve", "vessel"]); // shown in 3D at first
 const ABOUT_SCREWS = new Set(["vertebra", "nerve", "vessel", "lesion", "implant"]);
+const BONE = new Set(["vertebra", "rib", "bone", "cartilage"]);
 const LOW_CONFIDENCE = 0.7; // chosen: shown as a warning
 
 export const readable = (name) => name.replace(/^vertebrae?_/, "Vertebra ").replaceAll("_", " ").replace(/^./, (c) => c.toUpperCase());
@@ -63,13 +64,18 @@ export class Structures {
     if (scene.drawing) scene.drawing.label = this.chosen;
   }
 
-  // What 3D shows. With a screw chosen: what lies about it, and vertebrae that it can be seen through.
+  // What 3D shows. Bone is translucent where there are screws; with one chosen, only what lies about it is shown.
   inSpace() {
     const screw = this.view.scene.chosen;
     return this.all
       .filter((s) => !screw || ABOUT_SCREWS.has(s.kind))
       .filter((s) => !this.hidden.has(s.label) && !this.solo.has(s.label) && s.voxels && (IN_SPACE.has(s.kind) || s.label === this.chosen))
-      .map(({ label, colour, kind }) => ({ label, colour, opacity: kind === "vertebra" && screw ? 0.2 : kind === "vessel" ? 0.7 : 1 }));
+      .map(({ label, colour, kind }) => ({ label, colour, opacity: this.#opacity(kind, screw) }));
+  }
+
+  #opacity(kind, screw) {
+    if (this.view.scene.layers.screws && this.view.plan?.seeThrough && BONE.has(kind)) return screw ? 0.2 : 0.3;
+    return kind === "vessel" ? 0.7 : 1;
   }
 
   choose(label, go = false) {

@@ -4,6 +4,7 @@ import { events, get, Refusal, voxels } from "./api.js";
 import { Cuts, NAMES, WINDOWS } from "./cuts.js";
 import { $, asked, el, of, say, tried } from "./dom.js";
 import { Grid } from "./grid.js";
+import { Levels } from "./levels.js";
 import { Plan } from "./plan.js";
 import { attach } from "./pointers.js";
 import { Session } from "./session.js";
@@ -22,7 +23,7 @@ export class View {
     this.edited = new Map(); // label: how often it was edited since the revision
     this.listeners = new Set(); // panels
     const layers = { structures: true, cross: true, marks: true, screws: true };
-    this.scene = { layers, window: WINDOWS["Soft tissue"], marks: () => this.plan.marks(), screws: () => this.plan.screws(), drawn: (cut) => this.timing.drawn(cut) };
+    this.scene = { layers, window: WINDOWS["Soft tissue"], marks: () => [...this.plan.marks(), ...this.levels.marks()], screws: () => this.plan.screws(), drawn: (cut) => this.timing.drawn(cut) };
     this.scene.crossMoved = () => this.#crossMoved();
   }
 
@@ -41,6 +42,7 @@ export class View {
     this.hu = new Int16Array(buffer);
     this.structures = new Structures(this);
     this.plan = new Plan(this);
+    this.levels = new Levels(this);
     this.#boxes();
     this.cuts = new Cuts(this.boxes, this.grid, this.hu, ct.frame_of_reference ?? "", this.scene);
     this.structures.take();

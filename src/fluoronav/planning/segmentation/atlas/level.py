@@ -99,7 +99,8 @@ def _question(chain: list[FoundVertebra], ribs: dict[str, float | None], scores:
         "level",
         f"Which level is the vertebra whose body is at {point} (LPS mm)? It is drafted as {asked.level}.",
         tuple(choices),
-        "; ".join(evidence) + f"; answer with --level-of {asked.level}=LEVEL",
+        "; ".join(evidence),
+        ((float(asked.body_ct[0]), float(asked.body_ct[1]), float(asked.body_ct[2])),),
     )
 
 
