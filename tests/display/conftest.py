@@ -12,6 +12,7 @@ import yaml
 from tests.display.pipeline_stand_in import CASE, SIDE, StandIn, health, overlay
 
 from fluoronav.lab.bench.display import DisplayProcess
+from fluoronav.lab.simulation.rig import scaled_camera
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +23,7 @@ def launch_file(folder: Path, stand_in: StandIn) -> Path:
     launch["endpoints"] |= stand_in.endpoints | {"marks": f"ipc://{folder}/marks"}
     launch["audit"] = str(folder / "audit")
     launch["cases"] = {"another": str(folder / "another" / "case.yaml")}
-    launch["camera"] = str(ROOT / "calibration" / "demo-carm.yaml")
+    launch["camera"] = scaled_camera(ROOT / "calibration" / "demo-carm.yaml", SIDE, folder)
     path = folder / "launch.yaml"
     path.write_text(yaml.safe_dump(launch))
     return path
