@@ -23,7 +23,7 @@ def launch_file(folder: Path, stand_in: StandIn) -> Path:
     launch["endpoints"] |= stand_in.endpoints | {"marks": f"ipc://{folder}/marks"}
     launch["audit"] = str(folder / "audit")
     launch["cases"] = {"another": str(folder / "another" / "case.yaml")}
-    launch["camera"] = scaled_camera(ROOT / "calibration" / "demo-carm.yaml", SIDE, folder)
+    launch["camera"] = str(scaled_camera(ROOT / "calibration" / "demo-carm.yaml", SIDE, folder))
     path = folder / "launch.yaml"
     path.write_text(yaml.safe_dump(launch))
     return path

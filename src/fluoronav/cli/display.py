@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fluoronav.cli.arguments import add_launch, add_verb
+from fluoronav.cli.arguments import add_launch, add_verb, not_negative, port
 from fluoronav.cli.reporting import missing_extra
 
 
@@ -20,7 +20,7 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
     )
     add_launch(display, positional=True)
     display.add_argument("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 serves other computers too")
-    display.add_argument("--port", type=int, default=8765, help="port to serve at; 0 takes any free port")
+    display.add_argument("--port", type=port, default=8765, help="port to serve at; 0 takes any free port")
     display.add_argument(
         "--allowed-host",
         action="append",
@@ -29,6 +29,10 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
         help="host name under which browsers may request the page, besides its addresses and localhost; may be "
         "repeated",
     )
+    display.add_argument(
+        "--user-minutes", type=not_negative, default=60.0, metavar="MIN",
+        help="time after which a controlling screen asks again who uses it, min; 0 asks once",
+    )  # fmt: skip
     display.add_argument(
         "--niceness", type=int, choices=range(20), default=10, metavar="0..19",
         help="priority that the server takes, as of nice(1); at 10 a pipeline on the same computer comes first",
@@ -52,11 +56,16 @@ def _display(options: argparse.Namespace) -> None:
     server = DisplayServer(
         Hub(launch.endpoints.out, launch.endpoints.frames), launch.endpoints.requests, Camera.load(launch.camera),
         lambda name: load_case(launch.cases.get(name, launch.case)), AuditTrail(launch.audit_folder, "display"),
-        allowed_hosts=options.allowed_host, marks=launch.endpoints.marks,
+        allowed_hosts=options.allowed_host, marks=launch.endpoints.marks, user_min=options.user_minutes,
     )  # fmt: skip
 
-    def started(port: int) -> None:
-        address = f"http://{options.host}:{port}/"
+    def started(at: int) -> None:
+        address = f"http://{options.host}:{at}/"
         print(f"watch:   {address}\ncontrol: {address}?key={server.control_key}", flush=True)
 
-    serve(server, options.host, options.port, started)
+    try:
+        serve(server, options.host, options.port, started)
+    except OSError as error:
+        raise OSError(
+            f"nothing can be served at {options.host}, port {options.port}: {error.strerror}; choose others by --host and --port"
+        ) from error

@@ -252,6 +252,7 @@ function refresh(hidden, asked) {
   numbers.show(overlay, unguided, ages, state.frozen ? [] : alarms.proximity(), doubt, Math.max(current.now - (current.entry?.received ?? 0), 0));
   pipelineState.show(state.health, unguided ? null : overlay, isHeard(wrong), current.when);
   state.redraw = state.changed = state.told = false;
+  controls.registering.tick();
   conclude(wrong, now);
   thinned.show(now, stats.shown, stats.overlays, state.frozen);
   if (came) refreshing.whenPainted(asked, (ms) => stream.drawn(ms));
@@ -327,8 +328,10 @@ function fit() {
 
 window.fluoronav.stream = stream;
 asking.noByDefault = text.no;
-panel.closed = (name) => name === "ask" && asking.closed();
 const controls = addControls({
   state, layers, picture, view, alarms, space, history, panel, ask, user, request, say, freeze, warn: refuse, showMoment, stream,
+  current: () => (state.frozen || performance.now() - state.overlayAt < LOST_MS ? shownNow().entry?.overlay : null),
 });
+panel.opened = (name) => name === "register" && controls.registering.open();
+panel.closed = (name) => (name === "register" ? controls.registering.close() : name === "ask" && asking.closed());
 refreshing.ask();
