@@ -29,7 +29,7 @@ from fluoronav.display.case_view import camera_head, case_head, ct_box, surfaces
 from fluoronav.display.hub import Hub
 from fluoronav.display.place import is_own_address
 from fluoronav.display.screen_requests import LIMITS as REQUESTS
-from fluoronav.display.screen_requests import ScreenRequests, Waiting, put
+from fluoronav.display.screen_requests import Person, ScreenRequests, Waiting, put
 from fluoronav.display.viewer import DisplayPicture, Viewer, packed
 from fluoronav.geometry import Camera
 from fluoronav.site.audit import AuditTrail
@@ -84,18 +84,20 @@ class DisplayServer:
         Endpoint of who hears marked moments.
     user_min : float
         Minutes after which a controlling screen asks again who uses it; 0 for never.
+    who : callable
+        Given `health.case`, the person behind it, for screens that control.
     """
 
     def __init__(
         self, hub: Hub, requests: str, camera: Camera, load_case: Callable[[str], Case], trail: AuditTrail,
         control_key: str | None = None, allowed_hosts: Collection[str] = (), marks: str = DEFAULT_ENDPOINTS["marks"],
-        user_min: float = 0.0,
+        user_min: float = 0.0, who: Callable[[str], Person] = lambda case: Person(),
     ) -> None:  # fmt: skip
         self.hub = hub
         self._hello = {"protocol": PROTOCOL_VERSION, "camera": camera_head(camera), "user_min": user_min}
         self._load_case = load_case
         self._case: tuple[str, asyncio.Task[dict[str, bytes]]] | None = None
-        self._requests = ScreenRequests(hub, requests, trail, marks)
+        self._requests = ScreenRequests(hub, requests, trail, marks, who)
         self.control_key = control_key or secrets.token_urlsafe(12)
         self._admission = Admission(allowed_hosts)
         self._closing: set[asyncio.Task[bool]] = set()

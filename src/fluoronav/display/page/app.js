@@ -166,13 +166,14 @@ const stream = new Stream({
 
 async function readCase(id) {
   state.case = id;
-  const reply = await stream.ask("case.info");
+  const [reply, person] = await Promise.all([stream.ask("case.info"), stream.ask("patient.info")]);
   if (!reply.ok || !reply.result) {
     state.case = null; // asked again with the next health
     return;
   }
   if (id !== state.case) return; // another case has come meanwhile
   heading.procedure(reply.result);
+  heading.patient(person.result ?? {});
   const plan = reply.result.plan ?? [];
   if (layers.camera) layers.camera.target_ct = plan[0]?.target_ct ?? null;
   layers.no_go = new Set(reply.result.no_go ?? []);

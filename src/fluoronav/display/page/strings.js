@@ -123,6 +123,7 @@ export const text = {
   // Letters of the patient's directions.
   toLeft: "L", toBack: "P", toHead: "H",
   degrees: (n) => `${n}°`,
+  born: (date) => `born ${date}`,
   asked: (what) => `${what}: asked`,
   done: {
     "registration.accept": "Registration accepted", "registration.reject": "Registration rejected: the patient is searched for anew",
