@@ -22,8 +22,8 @@ from fluoronav.wire.marks import MarkReply, MarkRequest
 
 log = logging.getLogger("fluoronav")
 
-# What a viewer may ask, by role; `watch` only looks. All go on to the pipeline, but `patient.info`, which is answered here,
-# and `moment.mark`, which is noted here and told to who hears marks.
+# What a viewer may ask, by role; `watch` only looks. All go on to the pipeline, but `patient.info`, which is answered
+# here, and `moment.mark`, which is noted here and told to who hears marks.
 ROLES: dict[str, frozenset[str]] = {
     "watch": frozenset({"status", "case.info", "patient.info"}),
     "control": frozenset(

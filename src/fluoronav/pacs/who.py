@@ -32,7 +32,7 @@ class Who:
         self._identities = Identities(self._database, pseudonyms)
 
     def of_case(self, case: str) -> PatientRecord | None:
-        """Who is behind a case, `health.case`; None where the case is none of the store, or nobody is known behind it."""
+        """Who is behind `health.case`; None where that is none of the store, or nobody is known behind it."""
         match = _CASE.fullmatch(case)
         rows = self._database.rows("SELECT patient FROM cases WHERE name = ?", match[1]) if match else []
         return self._identities.record(self._identities.survivor(rows[0]["patient"])) if rows else None
