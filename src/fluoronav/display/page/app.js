@@ -327,7 +327,7 @@ function fit() {
   if (state.shown && side !== stream.side) stream.shows(side);
 }
 
-window.fluoronav.stream = stream;
+Object.assign(window.fluoronav, { stream, request });
 asking.noByDefault = text.no;
 const controls = addControls({
   state, layers, picture, view, alarms, space, history, panel, ask, user, request, say, freeze, warn: refuse, showMoment, stream,
