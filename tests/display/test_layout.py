@@ -188,7 +188,7 @@ def test_no_control_moves(browser, display, size):
     page = display.open(browser, size=size)
     display.show(page)
     controls = (
-        "header button, footer button, footer select, #presets button, #tool-sound, .card, #view, #mode, #registration"
+        "body > header button, footer button, footer select, #presets button, #tool-sound, .card, #view, #mode, #registration"
     )
     at_first = boxes(page, controls)
     assert len(at_first) > 18
