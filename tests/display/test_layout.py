@@ -187,9 +187,7 @@ def test_what_is_touched_has_72_pixels_at_full_hd(browser, display, size):
 def test_no_control_moves(browser, display, size):
     page = display.open(browser, size=size)
     display.show(page)
-    controls = (
-        "body > header button, footer button, footer select, #presets button, #tool-sound, .card, #view, #mode, #registration"
-    )
+    controls = "body > header button, footer button, footer select, #presets button, #tool-sound, .card, #view, #mode, #registration"
     at_first = boxes(page, controls)
     assert len(at_first) > 18
 

@@ -362,3 +362,11 @@ def test_the_head_says_the_pseudonym_on_a_screen_that_was_given_no_identities(br
     page = display.open(browser)
     until_says(display, page, "who", CASE.id.partition("@")[0])
     assert page.evaluate("/^\\d\\d:\\d\\d:\\d\\d$/.test(document.getElementById('clock').textContent)")
+
+
+def test_a_recording_that_is_sent_again_is_called_replay_and_never_live(browser, display):
+    page = display.open(browser)
+    display.show(page, replayed=True)
+    until_says(display, page, "mode", "REPLAY")
+    for card in CARDS:
+        until_says(display, page, card, "REPLAY")
