@@ -1,4 +1,4 @@
-"""Pictures of the whole screen in every state that a person may meet, at four sizes; each is looked at before a release.
+"""Pictures of the whole screen in every state that a person may meet, at four sizes, to be looked at before a release.
 
 With FLUORONAV_SCREENSHOTS=FOLDER they are written there as PNG.
 """
