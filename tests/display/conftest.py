@@ -12,6 +12,7 @@ import yaml
 from tests.display.pipeline_stand_in import CASE, SIDE, StandIn, health, overlay
 
 from fluoronav.lab.bench.display import DisplayProcess
+from fluoronav.lab.simulation.rig import scaled_camera
 
 ROOT = Path(__file__).parents[2]
 
@@ -22,7 +23,7 @@ def launch_file(folder: Path, stand_in: StandIn) -> Path:
     launch["endpoints"] |= stand_in.endpoints | {"marks": f"ipc://{folder}/marks"}
     launch["audit"] = str(folder / "audit")
     launch["cases"] = {"another": str(folder / "another" / "case.yaml")}
-    launch["camera"] = str(ROOT / "calibration" / "demo-carm.yaml")
+    launch["camera"] = str(scaled_camera(ROOT / "calibration" / "demo-carm.yaml", SIDE, folder))
     path = folder / "launch.yaml"
     path.write_text(yaml.safe_dump(launch))
     return path
@@ -37,6 +38,8 @@ class Display:
         self.stand_in = stand_in
         self.k, self.changes, self.health = 0, {}, {"case": CASE.id}
         self._pages, self._stumbled = [], []
+        self.side = SIDE
+        self.pixels = None  # of every frame; None for the stand-in's own
         self.streaming, self.with_overlays, self._ending = True, True, False
         self._thread = threading.Thread(target=self._stream, daemon=True)
         self._thread.start()
@@ -45,7 +48,7 @@ class Display:
         while not self._ending:
             self.stand_in.answer()
             if self.streaming:
-                self.next(self.with_overlays)
+                self.next(self.with_overlays, self.side)
                 if self.k % 8 == 0:
                     self.stand_in.say("health", health(mode=self.changes.get("mode", "live"), **self.health))
             time.sleep(0.033)
@@ -53,7 +56,7 @@ class Display:
     def next(self, with_overlay: bool = True, side: int = SIDE) -> None:
         """One more frame."""
         self.k += 1
-        self.stand_in.picture(self.k, side)
+        self.stand_in.picture(self.k, side, self.pixels if side == SIDE else None)
         if with_overlay:
             self.stand_in.say("overlay", overlay(self.k, **self.changes))
 
@@ -69,13 +72,16 @@ class Display:
             assert time.monotonic() < end, f"never came true: {condition}"
             page.wait_for_timeout(30)
 
-    def open(self, browser, address: str | None = None, size=(1280, 720)):
+    def open(self, browser, address: str | None = None, size=(1280, 720), user: str | None = "Dr. Test"):
+        """A page of the display, used by somebody who has said who they are, unless `user` is None."""
         page = browser.new_page(viewport={"width": size[0], "height": size[1]})
         self._pages.append(page)
         page.on("pageerror", lambda error: self._stumbled.append(str(error)))
-        page.on("dialog", lambda dialog: dialog.accept("Dr. Test"))
+        page.on("dialog", lambda dialog: self._stumbled.append(f"a dialog halted the page: {dialog.message}"))
         page.goto(address or self.control)
         self.until(page, "fluoronav.stats.shownSeq !== null && fluoronav.layers.camera?.target_ct")
+        if user is not None:
+            page.evaluate("(name) => fluoronav.user.take(name)", user)
         return page
 
     def close(self) -> None:

@@ -1,30 +1,46 @@
 // The page: what has come is drawn at the next refresh of the screen, each overlay on its own frame.
 
+import { AlarmLog } from "./alarmlog.js";
 import { Alarms } from "./alarms.js";
+import { Asking } from "./ask.js";
 import { checkedHealth, checkedOverlay } from "./checked.js";
 import {
-  HELD_MS, HELD_STEP_MS, LOST_MS, LOUPE_ZOOM, MAX_LATENCIES, MAX_OVERLAYS, MAX_WAITING_PICTURES, NEW_COUNT_FRAMES, NOTE_MS,
-  OLD_FRAMES, OLD_OVERLAY_OPACITY, REFUSAL_MS, RESTART_NOTE_MS, UNKNOWN_MS, WAIT_FOR_OVERLAY_MS, WINDOW_OVERLAY_MS,
+  LOST_MS, MAX_LATENCIES, MAX_OVERLAYS, MAX_WAITING_PICTURES, NEW_COUNT_FRAMES, OLD_FRAMES, OLD_OVERLAY_OPACITY,
+  WAIT_FOR_OVERLAY_MS, WINDOW_OVERLAY_MS,
 } from "./constants.js";
 import { addControls } from "./controls.js";
+import { agesOf, faultOf, isHeard, showFault } from "./faults.js";
+import { clock, Heading } from "./heading.js";
 import { History } from "./history.js";
 import { Layers } from "./layers.js";
+import { anew, plain, refuse, say, tick } from "./notices.js";
 import { Numbers } from "./numbers.js";
+import { Panel } from "./panel.js";
 import { makePicture } from "./picture.js";
-import { Space } from "./space.js";
+import { doubtOf, PipelineState } from "./pipeline_state.js";
+import { recordingSays } from "./recording.js";
 import { Refreshing } from "./refreshing.js";
-import { PipelineState } from "./pipeline_state.js";
+import { Space } from "./space.js";
 import { Stream } from "./stream.js";
 import { text } from "./strings.js";
 import { Thinned } from "./thinned.js";
+import { User } from "./user.js";
+import { View } from "./view.js";
 import { write } from "./words.js";
 
 const find = (id) => document.getElementById(id);
 
 const picture = makePicture(find("picture"), new URLSearchParams(location.search).get("draw"));
+const view = new View(picture);
 const layers = new Layers(find("layers"));
 const numbers = new Numbers();
-const alarms = new Alarms(find("alarms"), find("log").querySelector("ol"), acknowledge);
+const heading = new Heading();
+const log = new AlarmLog(find("log"), () => heading.now(), acknowledge);
+const alarms = new Alarms(log, acknowledge);
+const panel = new Panel();
+const asking = new Asking(panel);
+const ask = (question) => asking.ask(question);
+const user = new User(ask, (name) => write(find("role"), text.by(text.role[state.role], name)));
 layers.alarms = () => alarms.proximity();
 const pipelineState = new PipelineState((id) => request("case.confirm", { case: id }));
 const space = new Space();
@@ -42,12 +58,16 @@ const state = {
   pictureAt: -Infinity,
   overlayAt: -Infinity,
   link: { heard: true },
+  came: null, // header of the newest picture that came
+  camera: null, // the camera file's {rows, cols, ...}
   frozen: false,
+  frozenAt: 0, // when what is frozen was shown
   held: null, // what was drawn when it froze: {overlay, received}
   moment: null, // the moment of the last half minute that is shown after stepping back
   told: false, // an overlay or alarm has come since the last refresh
   changed: false, // an overlay has come that belongs on the shown picture
   loupe: true,
+  role: "watch",
   measuring: 0, // points to set: 2 for a length, 3 for an angle
   health: null, // the newest
   linkAt: -Infinity, // when the server last told whether it hears the pipeline
@@ -57,7 +77,6 @@ const state = {
   said: "", // the pipeline's last error that was shown
   plan: [],
   bones: new Set(), // names of structures that are known to be bone
-  user: "",
   // A person has changed what is shown.
   get redraw() {
     return redraw;
@@ -70,20 +89,21 @@ const state = {
 // For benches and tests; overlayToPixels: from an overlay's arrival to the refresh that shows it, ms; pictures came, and
 // of these were shown.
 const stats = { drawn: 0, overlayToPixels: [], pictures: 0, overlays: 0, shown: 0, firstPictureAt: 0, shownSeq: null, overlaySeq: null, strength: 1 };
-window.fluoronav = { stats, state, alarms, layers, picture, space, history };
+window.fluoronav = { stats, state, alarms, layers, picture, space, history, user, heading };
 
 const stream = new Stream({
   hello(header) {
-    find("role").textContent = text.role[header.role];
-    document.body.dataset.role = header.role;
-    layers.camera = header.camera;
+    state.role = document.body.dataset.role = header.role;
+    write(find("role"), user.name ? text.by(text.role[header.role], user.name) : text.role[header.role]);
+    layers.camera = state.camera = header.camera;
+    user.lasts_ms = 60000 * (header.user_min || Infinity);
     state.case = null;
     alarms.forgetAll();
   },
   picture(header, buffer, offset, received) {
     state.waiting.push([header, buffer, offset, received]);
     if (state.waiting.length > MAX_WAITING_PICTURES) state.waiting.shift();
-    state.pictureAt = received;
+    [state.came, state.pictureAt] = [header, received];
     stats.pictures++;
     stream.taken();
     // One that comes before its overlay is drawn with it.
@@ -114,19 +134,19 @@ const stream = new Stream({
     refreshing.ask();
   },
   anew() {
-    alarms.say(text.anew);
-    notice("anew", text.anew, RESTART_NOTE_MS);
+    log.say(text.anew);
+    anew(text.anew);
   },
   health(header) {
     const health = checkedHealth(header);
     state.health = health;
+    if (health.t !== null) heading.heard(health.t);
     if (health.p50 !== null) write(find("latency"), text.latency(health.p50.toFixed(0)));
     state.mode = health.mode;
     state.running = health.case;
-    state.recording = health.recording;
-    controls.recording(state.recording);
+    recordingSays(state, health.recording, controls, refuse);
     if (health.loading) say(text.loadingCase(health.loading));
-    else if (health.error.startsWith("case.load") && health.error !== state.said) refuse(text.pipelineSays(health.error));
+    else if (health.error.startsWith("case.load") && health.error !== state.said) refuse(text.pipelineSays(plain(health.error)));
     state.said = health.error;
     if (health.case && health.case !== state.case) readCase(health.case);
   },
@@ -138,95 +158,46 @@ const stream = new Stream({
   pace(header) {
     thinned.keeps(header);
   },
+  // A reply that came after the page had said that there was none.
+  late(op, reply) {
+    refuse(text.late(text.ops[op] ?? op, reply.ok ? (text.done[op] ?? text.ok) : text.refused(reply.error?.text ?? "")));
+  },
 });
 
 async function readCase(id) {
   state.case = id;
-  const reply = await stream.ask("case.info");
+  const [reply, person] = await Promise.all([stream.ask("case.info"), stream.ask("patient.info")]);
   if (!reply.ok || !reply.result) {
     state.case = null; // asked again with the next health
     return;
   }
   if (id !== state.case) return; // another case has come meanwhile
-  find("case").textContent = reply.result.name;
+  heading.procedure(reply.result);
+  heading.patient(person.result ?? {});
   const plan = reply.result.plan ?? [];
   if (layers.camera) layers.camera.target_ct = plan[0]?.target_ct ?? null;
   layers.no_go = new Set(reply.result.no_go ?? []);
   // Structures without warning distances are bone: vessels and nerves have them.
   state.bones = new Set((reply.result.structures ?? []).filter((s) => s.caution_mm == null && s.danger_mm == null).map((s) => s.name));
   state.plan = plan.map((t) => t.name);
-  controls.offerPlan(state.plan);
+  controls.offerPlan(plan);
   controls.offerCases(reply.result.cases ?? []);
   state.redraw = true;
 }
 
 async function request(op, args) {
-  if (!state.user) state.user = (prompt(text.askName) ?? "").trim();
-  if (!state.user) return refuse(text.refused(text.noName));
-  const reply = await stream.ask(op, args, state.user);
-  if (!reply.ok) refuse(text.refused(reply.error?.text || reply.error?.code || ""));
+  const name = await user.get();
+  if (!name) return refuse(text.refused(text.noName));
+  const what = text.ops[op] ?? op;
+  say(text.asked(what));
+  const reply = await stream.ask(op, args, name);
+  if (reply.ok) say(text.done[op] ?? text.asked(what));
+  else refuse(reply.error?.code === "unreachable" ? `${what}: ${reply.error.text}` : text.refused(plain(reply.error?.text || reply.error?.code || "")));
   return reply;
 }
 
 function acknowledge(id) {
   return request("alert.acknowledge", { alert: id });
-}
-
-let saidUntil = 0;
-function say(words) {
-  find("age").textContent = words;
-  saidUntil = performance.now() + NOTE_MS;
-}
-
-const notices = new Map(); // id of an element -> when it goes
-function notice(id, words, ms) {
-  write(find(id), words);
-  find(id).hidden = false;
-  notices.set(id, performance.now() + ms);
-}
-
-// A refusal is shown in full over the picture.
-function refuse(words) {
-  say(words);
-  notice("refusal", words, REFUSAL_MS);
-}
-
-// Age of the newest health, ms; null where none has come.
-function healthAge(now) {
-  if (!state.health) return null;
-  return (state.link.health_s ?? 0) * 1000 + Math.max(now - state.linkAt, 0);
-}
-
-// What is held for longer than HELD_MS, with its age in ms, in steps.
-function agesOf(entry, now) {
-  const since = entry && Number.isFinite(entry.received) ? Math.max(now - entry.received, 0) : 0;
-  const held = (part) => {
-    const ms = part?.age_ms == null ? 0 : Math.max(part.age_ms, 0) + since;
-    return ms > HELD_MS ? HELD_STEP_MS * Math.ceil(ms / HELD_STEP_MS) : null;
-  };
-  const those = (list, key) => new Map(list.map((x) => [x[key], held(x)]).filter(([, ms]) => ms !== null));
-  if (!entry) return { registration: null, instruments: new Map(), objects: new Set() };
-  const { registration, instruments, objects, outlines } = entry.overlay;
-  const bodies = those(objects, "name");
-  // The structures of an object with another name are unknown: any may be one of them.
-  const named = new Set(outlines.map((o) => o.structure));
-  const any = [...bodies.keys()].some((name) => !named.has(name));
-  return {
-    registration: held(registration), instruments: those(instruments, "id"),
-    objects: any ? new Set(named) : new Set(bodies.keys()),
-  };
-}
-
-// What is wrong with what is shown: [title, detail], or null.
-function lost(now) {
-  if (now - stream.heardAt > LOST_MS) return [text.connectionLost, text.connectionDetail];
-  if (state.health && !state.link.heard) return [text.pipelineLost, text.pipelineDetail];
-  if (healthAge(now) > UNKNOWN_MS) return [text.unknown, text.unknownDetail(Math.floor(healthAge(now) / 1000))];
-  if (state.overlayAt === -Infinity && state.pictureAt === -Infinity) return [text.waiting, text.waitingDetail];
-  if (!state.link.heard) return [text.pipelineLost, text.pipelineDetail];
-  const silent = now - Math.max(state.pictureAt, state.overlayAt);
-  if (silent > LOST_MS) return [text.stale, text.staleDetail(Math.round(silent / 100) * 100)];
-  return null;
 }
 
 function takePicture(now) {
@@ -239,7 +210,7 @@ function takePicture(now) {
   if (k < 0) return false;
   const [header, buffer, offset] = state.waiting[k];
   state.waiting.splice(0, k + 1);
-  state.shown = header;
+  [state.shown, state.frozenAt] = [header, now];
   stats.shown++;
   const overlay = state.overlays.get(header.seq)?.overlay ?? null;
   picture.take(header, buffer, offset);
@@ -261,32 +232,49 @@ function bones({ outlines }) {
 // `hidden`: the page is behind another, and only sounds; `asked`: when this refresh was asked for.
 function refresh(hidden, asked) {
   const now = performance.now();
-  const wrong = lost(now);
+  const wrong = faultOf(now, state, stream);
   if (hidden) {
     state.waiting = [];
-    return showLost(wrong, now);
+    return conclude(wrong, now);
   }
   const came = takePicture(now);
-  const ages = agesOf(state.newest && { overlay: state.newest, received: state.newestAt }, now);
+  const current = shownNow();
+  const ages = agesOf(current.entry, current.now);
   const aged = JSON.stringify([ages.registration !== null, [...ages.instruments.keys()], [...ages.objects.keys()]]);
-  const anew = came || state.changed || state.redraw || aged !== state.aged;
+  const drawn = came || state.changed || state.redraw || aged !== state.aged;
   state.aged = aged;
-  if (anew) draw(now);
-  space.draw(now, shownOverlay(), layers.camera, anew || state.told, state.running);
+  if (drawn) draw(now);
   // Pictures may go on after guidance has ended: then the numbers must go.
-  const unguided = Boolean(wrong) || now - state.overlayAt > LOST_MS;
-  numbers.show(state.newest ?? EMPTY, unguided, ages, alarms.proximity());
-  pipelineState.show(state.health, unguided ? null : state.newest, !wrong || wrong[0] === text.waiting || wrong[0] === text.stale);
+  const unguided = state.frozen ? !current.entry : Boolean(wrong) || now - state.overlayAt > LOST_MS;
+  const overlay = unguided ? EMPTY : current.entry.overlay;
+  space.draw(now, unguided ? null : overlay, layers.camera, drawn || state.told, state.running);
+  alarms.follow(Boolean(wrong) || now - state.overlayAt > LOST_MS ? [] : (state.newest?.distances ?? []));
+  const doubt = doubtOf(state.health, overlay, current.when);
+  numbers.show(overlay, unguided, ages, state.frozen ? [] : alarms.proximity(), doubt, Math.max(current.now - (current.entry?.received ?? 0), 0));
+  pipelineState.show(state.health, unguided ? null : overlay, isHeard(wrong), current.when);
   state.redraw = state.changed = state.told = false;
-  showLost(wrong, now);
+  controls.registering.tick();
+  conclude(wrong, now);
   thinned.show(now, stats.shown, stats.overlays, state.frozen);
   if (came) refreshing.whenPainted(asked, (ms) => stream.drawn(ms));
 }
 
-// The overlay of the moment that is shown; else the newest, as in the numbers.
-function shownOverlay() {
-  if (state.moment) return state.moment.overlay;
-  return performance.now() - state.overlayAt < LOST_MS ? state.newest : null;
+// What the whole screen is of: {entry: {overlay, received}, now, when}. While it is frozen time stands still in it, and `when`
+// says of when it is.
+function shownNow() {
+  const now = performance.now();
+  if (!state.frozen) return { entry: state.newest && { overlay: state.newest, received: state.newestAt }, now, when: "" };
+  const { moment, held } = state;
+  const entry = moment ? moment.overlay && { overlay: moment.overlay, received: moment.at } : held;
+  const at = moment ? moment.at : state.frozenAt;
+  const when = text.frozenAt(clock(heading.now() - (now - at)), ((now - at) / 1000).toFixed(0));
+  return { entry, now: entry ? Math.max(at, entry.received) : at, when };
+}
+
+// Freezes the whole screen, or lets it go on.
+function freeze(on) {
+  [state.frozen, state.moment] = [on, null];
+  state.redraw = true;
 }
 
 function showMoment(k) {
@@ -304,8 +292,7 @@ function draw(now) {
   fit();
   picture.draw();
   const seq = state.shown?.seq ?? null;
-  let entry = state.moment ? state.moment.overlay && { overlay: state.moment.overlay, received: NaN }
-    : state.frozen ? state.held : state.overlays.get(seq);
+  let entry = state.frozen ? shownNow().entry : state.overlays.get(seq);
   // A frame without its own overlay shows the last one before it, faded, with its age.
   if (!entry && seq !== null && !state.frozen)
     for (const [k, e] of state.overlays) if (k < seq && (!entry || k > entry.overlay.seq)) entry = e;
@@ -313,11 +300,9 @@ function draw(now) {
   const age = entry && seq !== null ? seq - entry.overlay.seq : 0;
   stats.strength = age > OLD_FRAMES ? OLD_OVERLAY_OPACITY : 1;
   const [rows, cols] = state.shown ? [state.shown.rows, state.shown.cols] : [1024, 1024];
-  layers.draw(entry?.overlay, rows, cols, stats.strength, agesOf(entry, state.frozen ? entry?.received : now));
-  if (state.loupe && entry) loupe(entry.overlay, rows, cols);
-  else find("loupe").hidden = true;
-  const ago = state.moment ? (performance.now() - state.moment.at) / 1000 : 0;
-  find("view").dataset.note = state.frozen ? text.frozen(ago.toFixed(1)) : age > OLD_FRAMES ? text.overlayOld(age) : "";
+  layers.draw(entry?.overlay, rows, cols, stats.strength, agesOf(entry, state.frozen ? shownNow().now : now));
+  view.loupe(state.loupe ? entry?.overlay : null, rows, cols);
+  if (!state.frozen) find("view").dataset.note = age > OLD_FRAMES ? text.overlayOld(age) : "";
   if (entry && !state.frozen && entry.overlay.seq !== stats.overlaySeq) {
     stats.overlayToPixels.push(performance.now() - entry.received);
     if (stats.overlayToPixels.length > MAX_LATENCIES) stats.overlayToPixels.shift();
@@ -327,68 +312,27 @@ function draw(now) {
   stats.overlaySeq = entry?.overlay.seq ?? null;
 }
 
-function showLost(wrong, now) {
-  const box = find("lost");
-  const words = wrong ? wrong.join("\n") : "";
-  if (box.dataset.words !== words) {
-    box.dataset.words = words;
-    box.hidden = !wrong;
-    box.replaceChildren();
-    for (const [k, line] of (wrong ?? []).entries()) {
-      const p = document.createElement(k ? "p" : "h1");
-      p.textContent = line;
-      box.append(p);
-    }
-  }
-  document.body.classList.toggle("lost", Boolean(wrong));
-  const started = state.pictureAt > -Infinity || state.overlayAt > -Infinity;
-  alarms.sound(Boolean(wrong) && started);
-  for (const [id, until] of notices)
-    if (now > until) {
-      find(id).hidden = true;
-      notices.delete(id);
-    }
-  if (now > saidUntil) {
-    const paused = alarms.pausedFor;
-    // In steps, rounded up, so that it can be read and is painted less often.
-    const age = HELD_STEP_MS * Math.ceil(Math.max(now - Math.max(state.pictureAt, 0), 0) / HELD_STEP_MS);
-    write(find("age"), paused ? text.soundPaused(paused) : alarms.audio ? text.age(age) : text.soundBlocked);
-  }
+// What holds whether the page is seen or hidden: faults, alarm sounds, notices, the clock.
+function conclude(wrong, now) {
+  showFault(wrong);
+  alarms.sound(Boolean(wrong) && (state.pictureAt > -Infinity || state.overlayAt > -Infinity));
+  tick(now, alarms, state.pictureAt);
+  heading.tick();
+  if (state.frozen) find("view").dataset.note = text.frozen(shownNow().when);
 }
 
-// The canvases have the screen's own pixels; the picture at most as many as it can draw.
 function fit() {
-  const box = find("view").getBoundingClientRect();
   const [rows, cols] = state.shown ? [state.shown.rows, state.shown.cols] : [1, 1];
-  const scale = Math.min(box.width / cols, box.height / rows);
-  const drr = find("drr");
-  [drr.style.width, drr.style.height] = [`${cols * scale}px`, `${rows * scale}px`];
-  for (const canvas of [find("picture"), find("layers")]) {
-    const perPx = Math.min(scale * devicePixelRatio, canvas.id === "picture" ? picture.mostPerPx : Infinity);
-    const [width, height] = [Math.round(cols * perPx), Math.round(rows * perPx)];
-    if (canvas.width !== width || canvas.height !== height) [canvas.width, canvas.height] = [width, height];
-    canvas.style.width = `${cols * scale}px`;
-    canvas.style.height = `${rows * scale}px`;
-  }
-  const side = Math.max(find("picture").width, find("picture").height);
+  const side = view.fit(rows, cols);
   if (state.shown && side !== stream.side) stream.shows(side);
 }
 
-function loupe(overlay, rows, cols) {
-  const canvas = find("loupe");
-  const tip = overlay.instruments.find((i) => i.tip_px)?.tip_px;
-  canvas.hidden = !tip;
-  if (!tip) return;
-  const c = canvas.getContext("2d");
-  const side = (canvas.width / LOUPE_ZOOM) * (cols / find("layers").width); // in pixels of the frame
-  c.fillRect(0, 0, canvas.width, canvas.height);
-  for (const from of [find("picture"), find("layers")]) {
-    const [perCol, perRow] = [from.width / cols, from.height / rows];
-    const [x, y] = [(tip[0] + 0.5 - side / 2) * perCol, (tip[1] + 0.5 - side / 2) * perRow];
-    c.drawImage(from, x, y, side * perCol, side * perRow, 0, 0, canvas.width, canvas.height);
-  }
-}
-
-window.fluoronav.stream = stream;
-const controls = addControls({ state, layers, picture, alarms, space, history, request, say, warn: refuse, showMoment });
+Object.assign(window.fluoronav, { stream, request });
+asking.noByDefault = text.no;
+const controls = addControls({
+  state, layers, picture, view, alarms, space, history, panel, ask, user, request, say, freeze, warn: refuse, showMoment, stream,
+  current: () => shownNow().entry?.overlay ?? null,
+});
+panel.opened = (name) => name === "register" && controls.registering.open();
+panel.closed = (name) => (name === "register" ? controls.registering.close() : name === "ask" && asking.closed());
 refreshing.ask();

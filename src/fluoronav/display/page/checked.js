@@ -1,6 +1,6 @@
 // Received messages with every value of its type: a wrong value must not break the page, or be drawn at a wrong place.
 
-import { MAX_AGE_MS, MAX_NUMBER } from "./constants.js";
+import { MAX_AGE_MS, MAX_NUMBER, MAX_TIME_NS } from "./constants.js";
 
 const STATUS = ["searching", "tracking", "degraded", "lost", "no_model"];
 const LEVELS = ["clear", "caution", "danger"];
@@ -60,6 +60,7 @@ export function checkedOverlay(o) {
       structure: words(x.structure), color: words(x.color), paths: (Array.isArray(x.paths) ? x.paths : []).map(points).filter((p) => p.length > 1),
     })),
     mode: MODES.includes(o.mode) ? o.mode : "shadow",
+    replayed: o.replayed === true,
   };
 }
 
@@ -69,11 +70,11 @@ export function checkedHealth(h) {
   return {
     case: words(h.case), case_name: words(h.case_name), mode: MODES.includes(h.mode) ? h.mode : "shadow",
     state: STATES.includes(h.state) ? h.state : "degraded", reason: words(h.reason), error: words(h.error),
-    loading: words(h.loading), recording: words(h.recording), p50: number(h.latency_ms?.p50),
+    loading: words(h.loading), recording: words(h.recording), t: number(h.t, MAX_TIME_NS), p50: number(h.latency_ms?.p50),
     confirmed: session.confirmed !== false, restored: session.restored === true, unauthenticated: h.unauthenticated === true,
   };
 }
 
 export function checkedAlert(a) {
-  return { ...a, text: words(a.text), kind: words(a.kind), distance_mm: number(a.distance_mm), lower_mm: number(a.lower_mm) };
+  return { ...a, t_raised: number(a.t_raised, MAX_TIME_NS), text: words(a.text), kind: words(a.kind), distance_mm: number(a.distance_mm), lower_mm: number(a.lower_mm) };
 }

@@ -5,6 +5,7 @@ export const LOST_MS = 450; // silence after which what is shown is called old
 export const UNKNOWN_MS = 3000; // silence of health, which comes once a second, after which its state is unknown
 export const HELD_MS = 300; // a pose that was measured longer ago is not called tracked
 export const HELD_STEP_MS = 50; // ages are written in these steps
+export const STAMP_STEP_MS = 100; // and those under the numbers in these
 export const OLD_FRAMES = 2; // an overlay that is older than the picture by more frames is faded
 export const OLD_OVERLAY_OPACITY = 0.35;
 
@@ -32,6 +33,18 @@ export const NOTE_MS = 4000;
 export const REFUSAL_MS = 10000;
 export const RESTART_NOTE_MS = 20000;
 
+// Recordings (recording.js)
+export const RECORDING_BEGINS_MS = 3000; // after the request; health comes once a second
+
+// Checking the registration (register.js)
+export const LANDMARKS = 3;
+export const LANDMARK_MARGIN = 0.08; // of the picture's side: a point nearer to the edge is not asked for
+export const LANDMARK_APART = 0.06; // of the picture's width: points nearer to one another are taken for one
+export const LARGE_RESIDUAL_MM = 3; // chosen: more than a finger errs at this size
+
+// Buttons (bar.js)
+export const HOLD_MS = 1000; // chosen: longer than any touch by mistake
+
 // Alarms (alarms.js), by IEC 60601-1-8: starts of the pulses and their length in s, pause between bursts in s, pitch in Hz.
 // High: two bursts of five.
 export const BURST = {
@@ -40,14 +53,20 @@ export const BURST = {
   low: { pulses: [0, 0.35], length: 0.2, every: 20, hertz: 390 },
 };
 export const SOUND_PAUSE_S = 120;
+export const MAX_ROWS = 2; // alarms in the strip; the number of the others is shown
+export const LATCH_MS = 3000; // an alarm of the stream is shown for so long at least: long enough to be read
+export const RESOUND_MS = 10000; // an alarm that comes again within this time begins no new burst
+export const SAME_TARGET_MS = 400; // reaction time: a press that follows a change sooner was meant for what stood there before
 export const MAX_LOG_LINES = 500;
+export const LOG_GROUP_MS = 60000; // alarms of one kind with shorter pauses are one line of the log
 
 // Values that are accepted (checked.js)
 export const MAX_NUMBER = 1e6; // mm, px, degrees or ms: more is no measurement
 export const MAX_AGE_MS = 1e12;
+export const MAX_TIME_NS = 4e18; // since 1970: in 2096
 
 // Connection (stream.js)
-export const REPLY_MS = 5000; // the server gives the pipeline two seconds for each request
+export const REPLY_MS = 1500; // after which the page says that nothing has answered; the server gives the pipeline less
 
 // Stepping back (history.js)
 export const HISTORY_EVERY_MS = 100;

@@ -1,6 +1,6 @@
 // The cards of numbers beside the picture.
 
-import { BULLSEYE_MM, FAR_LATERAL_MM, FULL_DEPTH_MM, RING_MM, SHOWN_CONTACT_S } from "./constants.js";
+import { BULLSEYE_MM, FAR_LATERAL_MM, FULL_DEPTH_MM, RING_MM, SHOWN_CONTACT_S, STAMP_STEP_MS } from "./constants.js";
 import { text } from "./strings.js";
 import { mark, write } from "./words.js";
 
@@ -15,11 +15,11 @@ function svg(name, attributes, parent) {
 
 export class Numbers {
   constructor() {
-    for (const id of ["registration", "depth", "bullseye", "nearest"]) find(id).querySelector("h2").textContent = text[id];
+    for (const id of ["depth", "bullseye", "nearest"]) find(id).querySelector("h2").textContent = text[id];
     const eye = find("bullseye").querySelector("svg");
     for (const mm of RING_MM) {
       svg("circle", { r: radius(mm), class: "ring" }, eye);
-      svg("text", { x: 2, y: -radius(mm) + 7, class: "ring" }, eye).textContent = mm;
+      svg("text", { x: 2, y: -radius(mm) + 7, class: "ring" }, eye).textContent = text.mm(mm);
     }
     svg("path", { d: "M-58 0H58M0-58V58", class: "ring" }, eye);
     this.ring = svg("circle", { class: "beside" }, eye);
@@ -27,11 +27,22 @@ export class Numbers {
     this.dot = svg("circle", { r: 4.5, class: "tip" }, eye);
   }
 
-  // `ages`: what is held for too long, {registration, instruments: Map of id to ms}; `open`: open alarms of distances.
-  show(overlay, lost, ages, open) {
+  // `ages`: what is held for too long, {registration, instruments: Map of id to ms}; `open`: open alarms of distances;
+  // `doubt`: why nobody may guide by the numbers, or empty; `since`: how long ago the overlay came, ms.
+  show(overlay, lost, ages, open, doubt, since) {
+    this.doubt = lost ? "" : doubt;
+    this.since = since;
     this.registration(overlay, lost, ages.registration);
     this.plan(overlay, lost, ages);
     this.nearest(overlay, lost, ages, open);
+  }
+
+  // Where a card's number comes from and how old it is, or why it is not to be guided by.
+  stamp(card, instrument) {
+    card.classList.toggle("doubt", Boolean(this.doubt));
+    const age = Math.max(instrument?.age_ms ?? 0, 0) + this.since;
+    const source = text.origin[instrument?.origin];
+    write(card.querySelector(".stamp"), !instrument ? "" : this.doubt || text.stamp(source, STAMP_STEP_MS * Math.ceil(age / STAMP_STEP_MS)));
   }
 
   registration(overlay, lost, held) {
@@ -51,7 +62,7 @@ export class Numbers {
     const note = card.querySelector(".note");
     if (note.hidden === unaccepted) note.hidden = !unaccepted;
     write(note, unaccepted ? text.notAccepted : "");
-    find("tool-accept")?.classList.toggle("wanted", unaccepted);
+    find("tool-check")?.classList.toggle("wanted", unaccepted);
   }
 
   plan(overlay, lost, ages) {
@@ -62,8 +73,10 @@ export class Numbers {
     eye.classList.toggle("none", !p);
     const old = p ? this.age(overlay, ages, null) : null;
     for (const card of [depth, eye]) card.classList.toggle("aged", old !== null);
+    const placed = overlay.instruments.find((i) => i.tip_ct);
+    for (const card of [depth, eye]) this.stamp(card, p ? (placed ?? {}) : null);
     if (!p) {
-      write(depth.querySelector(".number"), "–");
+      for (const card of [depth, eye]) write(card.querySelector(".number"), "–");
       write(eye.querySelector(".detail"), text.noPlan);
       return;
     }
@@ -81,8 +94,8 @@ export class Numbers {
     mark(this.dot, "cy", (-y * scale).toFixed(2));
     mark(this.ring, "r", (size).toFixed(2));
     mark(eye, "data-beside", p.lateral_mm > FAR_LATERAL_MM ? "far" : "near");
-    write(eye.querySelector(".detail"), old !== null ? text.old(old)
-      : text.lateral(p.lateral_mm.toFixed(1), p.angle_deg === null ? "?" : p.angle_deg.toFixed(1)));
+    write(eye.querySelector(".number"), text.lateral(p.lateral_mm.toFixed(1), p.angle_deg === null ? "?" : p.angle_deg.toFixed(1)));
+    write(eye.querySelector(".detail"), old !== null ? text.old(old) : text.lateralDetail);
   }
 
   // The longest time for which an input of a number is held, ms: the registration, and the instrument `id` (null: any
@@ -99,8 +112,11 @@ export class Numbers {
     const d = unmeasured ?? measured;
     const old = d && !unmeasured ? this.age(overlay, ages, d.instrument) : null;
     card.classList.toggle("aged", old !== null);
-    mark(card, "data-level", old !== null && level === "clear" ? "none" : level);
-    write(card.querySelector(".number"), unmeasured ? text.notMeasured : d ? text.mm(d.distance_mm.toFixed(1)) : "–");
+    this.stamp(card, d ? (overlay.instruments.find((i) => i.id === d.instrument) ?? {}) : null);
+    mark(card, "data-level", (old !== null || this.doubt) && level === "clear" ? "none" : level);
+    const number = card.querySelector(".number");
+    number.classList.toggle("words", Boolean(unmeasured));
+    write(number, unmeasured ? text.notMeasured : d ? text.mm(d.distance_mm.toFixed(1)) : "–");
     write(card.querySelector(".detail"), unmeasured ? text.distance(d.instrument, d.structure.replaceAll("_", " "))
       : d ? this.detail(d, old, open) : text.noInstrument);
   }

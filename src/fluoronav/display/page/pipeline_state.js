@@ -5,17 +5,32 @@ import { write } from "./words.js";
 
 const find = (id) => document.getElementById(id);
 
-// [kind, words] of the badge: LIVE only where everything that it promises was received, and recently.
-export function badge(health, overlay, known) {
-  if (!health) return ["", ""];
-  if (!known) return ["unknown", text.mode.unknown];
-  if (health.state === "failed") return ["failed", text.state.failed];
-  if (!health.confirmed) return ["shadow", text.mode.unconfirmed];
-  if (health.mode === "shadow" || overlay?.mode === "shadow") return ["shadow", text.mode.shadow];
-  if (health.state !== "running") return ["waiting", text.state[health.state]];
-  if (!overlay) return ["waiting", text.mode.unguided];
-  if (overlay.registration?.accepted === false) return ["waiting", text.mode.unaccepted];
-  return ["live", text.mode.live];
+// [kind, words, detail] of the block: LIVE only where everything that it promises was received, and recently; `frozen`: of
+// when the screen is, or empty.
+export function badge(health, overlay, known, frozen) {
+  if (!health) return ["", "", ""];
+  if (frozen) return ["frozen", text.mode.frozen, frozen];
+  if (!known) return ["unknown", text.mode.unknown, ""];
+  if (health.state === "failed") return ["failed", text.state.failed, ""];
+  if (!health.confirmed) return ["shadow", text.mode.shadow, text.mode.unconfirmed];
+  if (health.mode === "shadow" || overlay?.mode === "shadow") return ["shadow", text.mode.shadow, text.mode.notGuiding];
+  if (health.state !== "running") return ["waiting", text.state[health.state], ""];
+  if (!overlay) return ["waiting", text.mode.unguided, ""];
+  if (!isPlaced(overlay)) return ["waiting", text.mode.unguided, text.mode.unregistered];
+  if (overlay.registration?.accepted === false) return ["waiting", text.mode.unaccepted, text.mode.registration];
+  if (overlay.replayed) return ["replay", text.mode.replay, ""];
+  return ["live", text.mode.live, ""];
+}
+
+const isPlaced = (overlay) => Boolean(overlay.registration) && (overlay.status === "tracking" || overlay.status === "degraded");
+
+// Why nobody may guide by the numbers, as it stands beneath them; empty where they may.
+export function doubtOf(health, overlay, frozen) {
+  if (frozen) return text.doubt.frozen(frozen);
+  if (!isPlaced(overlay)) return text.doubt.unregistered;
+  if (health?.mode === "shadow" || health?.confirmed === false || overlay.mode === "shadow") return text.doubt.shadow;
+  if (overlay.registration.accepted === false) return text.doubt.unaccepted;
+  return overlay.replayed ? text.doubt.replay : "";
 }
 
 export class PipelineState {
@@ -26,12 +41,14 @@ export class PipelineState {
     button.onclick = () => confirm(this.asked);
   }
 
-  // `overlay` is the newest, or null where it is old; `known`: the pipeline was heard recently.
-  show(health, overlay, known) {
-    const [kind, words] = badge(health, overlay, known);
-    write(find("mode"), words);
-    find("mode").className = kind;
-    // The badge or the picture shows the state itself.
+  // `overlay` is the one that is shown, or null where it is old; `known`: the pipeline was heard recently.
+  show(health, overlay, known, frozen) {
+    const [kind, words, detail] = badge(health, overlay, known, frozen);
+    const block = find("mode");
+    write(block.querySelector("b"), words);
+    write(block.querySelector("small"), detail);
+    if (block.className !== kind) block.className = kind;
+    // The block or the picture shows the state itself.
     const reason = health && known && health.state !== "running" ? health.reason || health.error : "";
     write(find("reason"), reason);
     if (find("reason").title !== reason) find("reason").title = reason;

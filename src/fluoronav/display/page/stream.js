@@ -10,6 +10,7 @@ export class Stream {
   constructor(handlers) {
     this.handlers = handlers; // topic -> function(header, pixels, received)
     this.waiting = new Map();
+    this.late = new Map(); // id -> operation of requests that the page has said were not answered
     this.number = 0;
     this.heardAt = -Infinity;
     this.drawn_ms = [];
@@ -73,8 +74,11 @@ export class Stream {
   }
 
   answered(reply) {
-    this.waiting.get(reply.id)?.(reply);
+    const asked = this.waiting.get(reply.id);
+    if (asked) asked(reply);
+    else if (this.late.has(reply.id)) this.handlers.late?.(this.late.get(reply.id), reply);
     this.waiting.delete(reply.id);
+    this.late.delete(reply.id);
   }
 
   // A promise of the reply, which is never rejected: a refusal is a reply.
@@ -86,7 +90,11 @@ export class Stream {
     return new Promise((done) => {
       this.waiting.set(id, done);
       const error = { code: "unreachable", text: text.noReply(REPLY_MS / 1000) };
-      setTimeout(() => this.answered({ id, ok: false, error }), REPLY_MS);
+      setTimeout(() => {
+        if (!this.waiting.has(id)) return;
+        this.answered({ id, ok: false, error });
+        this.late.set(id, op);
+      }, REPLY_MS);
     });
   }
 }
