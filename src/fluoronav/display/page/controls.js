@@ -4,6 +4,7 @@ import { button, group, holdButton, opener, selection, sheet, slider } from "./b
 import { FLICKER_MS } from "./constants.js";
 import { addMenu } from "./menu.js";
 import { text } from "./strings.js";
+import { addViewControls } from "./view_controls.js";
 
 const find = (id) => document.getElementById(id);
 const KEYS = {
@@ -55,6 +56,7 @@ function addView(app, bar) {
   const windowed = sheet("window");
   opener(app, bar, "windowing", windowed);
   button(app, windowed, "window", () => (picture.window = null));
+  addViewControls(app, layered, windowed);
   addDrr(app, bar);
 }
 
