@@ -23,7 +23,7 @@ def launch_file(folder: Path, stand_in: StandIn) -> Path:
     launch["endpoints"] |= stand_in.endpoints | {"marks": f"ipc://{folder}/marks"}
     launch["audit"] = str(folder / "audit")
     launch["cases"] = {"another": str(folder / "another" / "case.yaml")}
-    launch["camera"] = scaled_camera(ROOT / "calibration" / "demo-carm.yaml", SIDE, folder)
+    launch["camera"] = str(scaled_camera(ROOT / "calibration" / "demo-carm.yaml", SIDE, folder))
     path = folder / "launch.yaml"
     path.write_text(yaml.safe_dump(launch))
     return path
@@ -70,13 +70,16 @@ class Display:
             assert time.monotonic() < end, f"never came true: {condition}"
             page.wait_for_timeout(30)
 
-    def open(self, browser, address: str | None = None, size=(1280, 720)):
+    def open(self, browser, address: str | None = None, size=(1280, 720), user: str | None = "Dr. Test"):
+        """A page of the display, used by somebody who has said who they are, unless `user` is None."""
         page = browser.new_page(viewport={"width": size[0], "height": size[1]})
         self._pages.append(page)
         page.on("pageerror", lambda error: self._stumbled.append(str(error)))
-        page.on("dialog", lambda dialog: dialog.accept("Dr. Test"))
+        page.on("dialog", lambda dialog: self._stumbled.append(f"a dialog halted the page: {dialog.message}"))
         page.goto(address or self.control)
         self.until(page, "fluoronav.stats.shownSeq !== null && fluoronav.layers.camera?.target_ct")
+        if user is not None:
+            page.evaluate("(name) => fluoronav.user.take(name)", user)
         return page
 
     def close(self) -> None:

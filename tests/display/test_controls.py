@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 from tests.display.pipeline_stand_in import overlay
-from tests.display.test_display import drawn, extent, only, shot
+from tests.display.test_display import drawn, extent, hold, only, shot
 
 from fluoronav.site.audit import verify_trail
 
@@ -106,13 +106,19 @@ def test_decisions_go_to_the_pipeline_and_into_the_trail(browser, display, tmp_p
     page = display.open(browser)
     display.until(page, "document.getElementById('tool-trajectory').options.length === 3")
     page.locator("#tool-trajectory").select_option("T5 right")
-    for name in ("accept", "reject", "restart", "mode", "mark"):
-        page.click(f"#tool-{name}")
+    page.click("#tool-check")
+    hold(page, "#tool-reject")
+    display.until(page, "document.getElementById('panel').hidden")
+    hold(page, "#tool-restart")
+    page.click("#tool-menu")
+    page.click("#tool-mode")
+    page.click("#ask .yes")
+    page.click("#tool-mark")
     display.until(page, "document.getElementById('refusal').textContent.includes('nobody hears marks')")
     asked = [a for a in display.stand_in.asked if a["op"] not in ("case.info", "status")]
     assert [(a["op"], a["args"]) for a in asked] == [
-        ("plan.set", {"trajectories": ["T5 right"]}), ("registration.accept", {}), ("registration.reject", {}),
-        ("registration.start", {}), ("mode.set", {"mode": "shadow"}),
+        ("plan.set", {"trajectories": ["T5 right"]}), ("registration.reject", {}), ("registration.start", {}),
+        ("mode.set", {"mode": "shadow"}),
     ]  # fmt: skip
     assert {a["user"] for a in asked} == {"Dr. Test"}
     (marked,) = trail(tmp_path)
@@ -150,12 +156,16 @@ def test_the_dot_lies_on_the_tips_side_of_the_path(browser, display):
 def test_recording_and_another_case_are_requested_and_the_pipelines_state_is_shown(browser, display):
     page = display.open(browser)
     display.until(page, "document.getElementById('tool-case').options.length === 2")
+    page.click("#tool-menu")
     page.click("#tool-record")
-    display.until(page, "document.getElementById('tool-record').textContent === 'Record'")
+    display.until(page, "document.getElementById('age').textContent === 'Recording begins'")
+    assert page.locator("#rec").is_hidden()
     display.health["recording"] = "/recordings/carm0.mcap"
     display.until(page, "document.getElementById('tool-record').textContent === 'Stop recording'")
+    assert page.locator("#rec").is_visible()
     page.click("#tool-record")
     page.locator("#tool-case").select_option("another")
+    page.click("#ask .yes")
 
     def asked():
         return [(a["op"], a["args"]) for a in display.stand_in.asked if a["op"] not in ("case.info", "status")]
@@ -167,8 +177,11 @@ def test_recording_and_another_case_are_requested_and_the_pipelines_state_is_sho
     assert asked() == [("record.start", {}), ("record.stop", {}), ("case.load", {"case": "another"})]
     display.health["loading"] = "another"
     display.until(page, "document.getElementById('age').textContent.startsWith('Loading the case another')")
-    display.health |= {"loading": "", "error": "case.load another: another/case.yaml: cannot be read"}
+    why = "case.load another: /srv/cases/another/case.yaml: [Errno 2] cannot be read"
+    display.health |= {"loading": "", "error": why}
     display.until(page, "document.getElementById('age').textContent.includes('cannot be read')")
+    said = page.evaluate("document.getElementById('refusal').textContent")
+    assert "/srv" not in said and "Errno" not in said and "case.yaml" in said
 
 
 def test_a_gpu_that_goes_and_comes_back_shows_the_picture_again(browser, display):

@@ -155,9 +155,9 @@ def test_a_press_on_the_displays_mark_button_makes_objects_and_the_page_says_so(
     display = DisplayProcess(file)
     try:
         page = browser.new_page()
-        page.on("dialog", lambda dialog: dialog.accept("Dr. Test"))
         page.goto(display.control)
         until(lambda: page.evaluate("fluoronav.stats.shownSeq !== null"))
+        page.evaluate("fluoronav.user.take('Dr. Test')")
         page.click("#tool-mark")
         until(lambda: "PACS side" in page.inner_text("#age"))
         until(lambda: len(theatre.results()) == had + 4, what=theatre.said())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -96,6 +97,21 @@ def host_and_port(text: str) -> tuple[str, int]:
     return host, int(number)
 
 
+def not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+    return value
+
+
+def endpoint(text: str) -> str:
+    """A ZeroMQ endpoint, checked before anything connects to it."""
+    tcp = re.fullmatch(r"tcp://(?:\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})", text)
+    if not (text.startswith("ipc://") and len(text) > 6) and not (tcp and 0 < int(tcp[1]) < 65536):
+        raise argparse.ArgumentTypeError(f"{text} is no endpoint; write tcp://HOST:PORT or ipc://PATH")
+    return text
+
+
 def port(text: str) -> int:
     if not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text} is not a port, 0 to 65535")
@@ -139,10 +155,15 @@ def add_endpoints(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """The endpoints that a stand-in for C-arm and tracker binds."""
     group = parser.add_argument_group("endpoints")
     group.add_argument(
-        "--frames-endpoint", default="tcp://127.0.0.1:5550", metavar="ENDPOINT", help="ZeroMQ endpoint of the frames"
+        "--frames-endpoint",
+        type=endpoint,
+        default="tcp://127.0.0.1:5550",
+        metavar="ENDPOINT",
+        help="ZeroMQ endpoint of the frames",
     )
     group.add_argument(
         "--tools-endpoint",
+        type=endpoint,
         default="tcp://127.0.0.1:5553",
         metavar="ENDPOINT",
         help="ZeroMQ endpoint of the tracker's tool poses",

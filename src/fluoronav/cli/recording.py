@@ -50,6 +50,11 @@ def _record(options: argparse.Namespace) -> None:
     from fluoronav.site.launch import load_launch
 
     launch = load_launch(options.launch)
+    folder = options.out.absolute().parent
+    if not folder.is_dir():
+        raise ValueError(
+            f"{options.out} cannot be written: there is no folder {folder}; make it, or choose another file by --out"
+        )
     stop = until_stopped()
     if options.until_input_ends:
         stop_when_input_ends(stop)

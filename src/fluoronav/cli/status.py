@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fluoronav.cli.arguments import add_verb, positive
+from fluoronav.cli.arguments import add_verb, endpoint, positive
 from fluoronav.cli.reporting import say
 
 
@@ -18,7 +18,9 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
         "fluoronav status",
         "fluoronav status --endpoint tcp://192.168.0.7:5552 --timeout 5",
     )
-    status.add_argument("--endpoint", default="tcp://127.0.0.1:5552", help="ZeroMQ endpoint of the pipeline's requests")
+    status.add_argument(
+        "--endpoint", type=endpoint, default="tcp://127.0.0.1:5552", help="ZeroMQ endpoint of the pipeline's requests"
+    )
     status.add_argument("--timeout", type=positive, default=2.0, help="time to wait for the answer, s")
 
 

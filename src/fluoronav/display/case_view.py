@@ -5,6 +5,7 @@ The display reads the case itself, so that these megabytes do not pass through t
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -83,12 +84,46 @@ def ct_box(case: Case) -> bytes:
     return with_head(head, np.rint(shown).astype(np.uint8).tobytes())
 
 
+# Directions of the patient, and what the outermost point of a vertebra in them is called.
+_OUTERMOST = (
+    ((0, 1, 0), "tip of the spinous process", "furthest back"),
+    ((1, 0, 0), "left transverse process", "furthest left"),
+    ((-1, 0, 0), "right transverse process", "furthest right"),
+)
+
+
+def landmarks(case: Case) -> list[dict[str, Any]]:
+    """Points of bone by which a person checks a registration, those nearest to the target first.
+
+    Bones are the structures without warning distances. Of each, the outermost points to the back and to both sides are
+    taken.
+
+    Returns
+    -------
+    list of dict
+        ``name``, ``point_ct`` (LPS mm).
+    """
+    found = []
+    for bone in (s for s in case.structures if s.caution_mm is None and s.danger_mm is None):
+        points, _ = surface(bone)
+        if not len(points):
+            continue
+        vertebra = re.fullmatch(r"vertebrae_([CTLS]\d{1,2})", bone.name)
+        name = vertebra[1] if vertebra else bone.name.replace("_", " ")
+        for way, of_vertebra, of_bone in _OUTERMOST:
+            point = points[int(np.argmax(points @ np.array(way)))]
+            what = of_vertebra if vertebra else of_bone
+            found.append({"name": f"{name}, {what}", "point_ct": point.astype(float).tolist()})
+    return sorted(found, key=lambda one: float(np.linalg.norm(np.subtract(one["point_ct"], case.target_ct))))
+
+
 def case_head(case: Case) -> dict[str, Any]:
-    """Name, plan and tools, for the page."""
+    """Name, plan, tools and landmarks, for the page."""
     return {
         "case": case.id,
         "name": case.file.name,
         "target_ct": case.target_ct.tolist(),
         "plan": [t.model_dump() for t in case.plan],
         "tools": [t.model_dump() for t in case.tools],
+        "landmarks": landmarks(case),
     }

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import msgpack
@@ -21,12 +22,12 @@ from fluoronav.wire.marks import MarkReply, MarkRequest
 
 log = logging.getLogger("fluoronav")
 
-# What a viewer may ask, by role; `watch` only looks. All go on to the pipeline, but `moment.mark`, which is noted here
-# and told to who hears marks.
+# What a viewer may ask, by role; `watch` only looks. All go on to the pipeline, but `patient.info`, which is answered
+# here, and `moment.mark`, which is noted here and told to who hears marks.
 ROLES: dict[str, frozenset[str]] = {
-    "watch": frozenset({"status", "case.info"}),
+    "watch": frozenset({"status", "case.info", "patient.info"}),
     "control": frozenset(
-        {"status", "case.info", "alert.acknowledge", "plan.set", "mode.set", "registration.start",
+        {"status", "case.info", "patient.info", "alert.acknowledge", "plan.set", "mode.set", "registration.start",
          "registration.accept", "registration.reject", "case.load", "case.confirm", "record.start", "record.stop",
          "moment.mark"}
     ),
@@ -37,7 +38,7 @@ ROLES: dict[str, frozenset[str]] = {
 class RequestLimits:
     """Times and numbers of requests; all are chosen."""
 
-    reply_s: float = 2.0  # the pipeline answers within this
+    reply_s: float = 1.2  # the pipeline answers within this: the page says so within 1.5 s
     mark_s: float = 0.9  # a mark's results are made within this, or said to be on their way
     heard_s: float = 1.2  # who hears marks answers within this: the page says so within 1.5 s
     max_waiting: int = 16  # requests of one screen; more are refused
@@ -49,6 +50,22 @@ class RequestLimits:
 
 
 LIMITS = RequestLimits()
+
+
+@dataclass(frozen=True)
+class Person:
+    """Who lies there, as the top of a screen says it; texts are empty where they are not known.
+
+    Attributes
+    ----------
+    name, patient_id : str
+    birth_date : str
+        YYYY-MM-DD.
+    """
+
+    name: str = ""
+    patient_id: str = ""
+    birth_date: str = ""
 
 
 @dataclass(frozen=True)
@@ -77,10 +94,20 @@ class ScreenRequests:
         Takes marked moments, and requests that were refused for want of the key.
     marks : str
         Endpoint of who hears marks.
+    who : callable
+        Given `health.case`, the person behind it. Only screens that control are told; others see the pseudonym.
     """
 
-    def __init__(self, hub: Hub, endpoint: str, trail: AuditTrail, marks: str) -> None:
+    def __init__(
+        self,
+        hub: Hub,
+        endpoint: str,
+        trail: AuditTrail,
+        marks: str,
+        who: Callable[[str], Person] = lambda case: Person(),
+    ) -> None:
         self._hub, self._endpoint, self._trail, self._marks = hub, endpoint, trail, marks
+        self._who = who
         self._forbidden_logged = Rate(LIMITS.forbidden_logged, LIMITS.forbidden_window_s)
 
     async def answer(self, viewer: Viewer, waiting: Waiting) -> None:
@@ -101,12 +128,20 @@ class ScreenRequests:
         event = {"op": asked.op, "args": asked.args, "user": asked.user, "role": role}
         if asked.op not in ROLES[role]:
             return await self._forbid(asked, role)
+        if asked.op == "patient.info":
+            return {"id": asked.id, "ok": True, "result": await self._patient(role), "error": None}
         if asked.op == "moment.mark":
             now = {"case": self._hub.health.get("case"), "mode": self._hub.health.get("mode")}
             noted = await self._note(asked.id, {"event": "marked", **event, **now})
             return noted or {"id": asked.id, "ok": True, "result": await self._mark(asked), "error": None}
         # Screens number their requests by themselves: two of them may send the same number.
         return await self._pass_on(make_request(asked.op, asked.args, asked.user)) | {"id": asked.id}
+
+    async def _patient(self, role: str) -> dict[str, str]:
+        """The patient of the pipeline's case: the pseudonym, and for a screen that controls who that is."""
+        case = str(self._hub.health.get("case") or "")
+        person = await asyncio.to_thread(self._who, case) if role == "control" else Person()
+        return {"pseudonym": case.partition("@")[0], **asdict(person)}
 
     async def _forbid(self, asked: ScreenRequest, role: str) -> dict[str, Any]:
         """The refusal for want of the key; the trail bounds how many of these it writes."""
@@ -158,7 +193,7 @@ class ScreenRequests:
         except TimeoutError:
             return refusal(
                 request["id"], "unreachable",
-                f"the pipeline did not answer within {LIMITS.reply_s:.0f} s: it is not known whether this was done",
+                f"the pipeline did not answer within {LIMITS.reply_s:g} s: it is not known whether this was done",
             )  # fmt: skip
         except (ValueError, TypeError, OverflowError, msgpack.UnpackException) as error:
             return refusal(request["id"], "invalid", str(error)[:200])

@@ -29,7 +29,7 @@ from fluoronav.display.case_view import camera_head, case_head, ct_box, surfaces
 from fluoronav.display.hub import Hub
 from fluoronav.display.place import is_own_address
 from fluoronav.display.screen_requests import LIMITS as REQUESTS
-from fluoronav.display.screen_requests import ScreenRequests, Waiting, put
+from fluoronav.display.screen_requests import Person, ScreenRequests, Waiting, put
 from fluoronav.display.viewer import DisplayPicture, Viewer, packed
 from fluoronav.geometry import Camera
 from fluoronav.site.audit import AuditTrail
@@ -82,17 +82,22 @@ class DisplayServer:
         Host names of the display, besides addresses and ``localhost``.
     marks : str
         Endpoint of who hears marked moments.
+    user_min : float
+        Minutes after which a controlling screen asks again who uses it; 0 for never.
+    who : callable
+        Given `health.case`, the person behind it, for screens that control.
     """
 
     def __init__(
         self, hub: Hub, requests: str, camera: Camera, load_case: Callable[[str], Case], trail: AuditTrail,
         control_key: str | None = None, allowed_hosts: Collection[str] = (), marks: str = DEFAULT_ENDPOINTS["marks"],
+        user_min: float = 0.0, who: Callable[[str], Person] = lambda case: Person(),
     ) -> None:  # fmt: skip
         self.hub = hub
-        self._camera = camera_head(camera)
+        self._hello = {"protocol": PROTOCOL_VERSION, "camera": camera_head(camera), "user_min": user_min}
         self._load_case = load_case
         self._case: tuple[str, asyncio.Task[dict[str, bytes]]] | None = None
-        self._requests = ScreenRequests(hub, requests, trail, marks)
+        self._requests = ScreenRequests(hub, requests, trail, marks, who)
         self.control_key = control_key or secrets.token_urlsafe(12)
         self._admission = Admission(allowed_hosts)
         self._closing: set[asyncio.Task[bool]] = set()
@@ -148,7 +153,8 @@ class DisplayServer:
         try:
             parts = await asyncio.shield(self._case[1])
         except (CaseError, OSError) as error:
-            raise web.HTTPServiceUnavailable(text=str(error)[:400]) from error
+            log.warning("display: the case cannot be shown in space: %s", error)
+            raise web.HTTPServiceUnavailable(text=_for_people(error)) from error
         kind = "application/json" if address == "/case" else "application/octet-stream"
         return web.Response(body=parts[address], content_type=kind, headers={"Content-Encoding": "gzip"})
 
@@ -177,7 +183,7 @@ class DisplayServer:
         try:
             await socket.prepare(request)
             self._admission.becomes_stream(request)
-            viewer.reply(packed("hello", {"role": role, "protocol": PROTOCOL_VERSION, "camera": self._camera}))
+            viewer.reply(packed("hello", {"role": role, **self._hello}))
             self.hub.add(viewer)
             tasks = [
                 asyncio.create_task(_send(socket, viewer, self._pictures)),
@@ -218,6 +224,13 @@ class DisplayServer:
         closing = asyncio.create_task(socket.close(code=REPLACED, message=b"this screen has opened another stream"))
         self._closing.add(closing)
         closing.add_done_callback(self._closing.discard)
+
+
+def _for_people(error: CaseError | OSError) -> str:
+    """An error's reason without folders and numbers, which say nothing to who stands before the screen."""
+    if isinstance(error, OSError):
+        return f"this computer cannot read the case ({error.strerror or 'a file'})"
+    return re.sub(r"\S*[/\\]", "", str(error))[:400]
 
 
 def _packed_case(load: Callable[[str], Case], name: str) -> dict[str, bytes]:

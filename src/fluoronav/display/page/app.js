@@ -172,13 +172,14 @@ const stream = new Stream({
 
 async function readCase(id) {
   state.case = id;
-  const reply = await stream.ask("case.info");
+  const [reply, person] = await Promise.all([stream.ask("case.info"), stream.ask("patient.info")]);
   if (!reply.ok || !reply.result) {
     state.case = null; // asked again with the next health
     return;
   }
   if (id !== state.case) return; // another case has come meanwhile
   heading.procedure(reply.result);
+  heading.patient(person.result ?? {});
   const plan = reply.result.plan ?? [];
   if (layers.camera) layers.camera.target_ct = plan[0]?.target_ct ?? null;
   layers.meanings.take(reply.result);
@@ -260,6 +261,7 @@ function refresh(hidden, asked) {
   numbers.show(overlay, unguided, ages, state.frozen ? [] : alarms.proximity(), doubt, Math.max(current.now - (current.entry?.received ?? 0), 0));
   pipelineState.show(state.health, unguided ? null : overlay, isHeard(wrong), current.when);
   state.redraw = state.changed = state.told = false;
+  controls.registering.tick();
   conclude(wrong, now);
   thinned.show(now, stats.shown, stats.overlays, state.frozen);
   if (came) refreshing.whenPainted(asked, (ms) => stream.drawn(ms));
@@ -335,10 +337,12 @@ function fit() {
   if (state.shown && side !== stream.side) stream.shows(side);
 }
 
-window.fluoronav.stream = stream;
+Object.assign(window.fluoronav, { stream, request });
 asking.noByDefault = text.no;
-panel.closed = (name) => name === "ask" && asking.closed();
 const controls = addControls({
   state, layers, picture, view, alarms, space, history, panel, ask, user, request, say, freeze, warn: refuse, showMoment, stream,
+  current: () => (state.frozen || performance.now() - state.overlayAt < LOST_MS ? shownNow().entry?.overlay : null),
 });
+panel.opened = (name) => name === "register" && controls.registering.open();
+panel.closed = (name) => (name === "register" ? controls.registering.close() : name === "ask" && asking.closed());
 refreshing.ask();

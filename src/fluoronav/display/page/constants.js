@@ -35,6 +35,12 @@ export const RESTART_NOTE_MS = 20000;
 // Recordings (recording.js)
 export const RECORDING_BEGINS_MS = 3000; // after the request; health comes once a second
 
+// Checking the registration (register.js)
+export const LANDMARKS = 3;
+export const LANDMARK_MARGIN = 0.08; // of the picture's side: a point nearer to the edge is not asked for
+export const LANDMARK_APART = 0.06; // of the picture's width: points nearer to one another are taken for one
+export const LARGE_RESIDUAL_MM = 3; // chosen: more than a finger errs at this size
+
 // Buttons (bar.js)
 export const HOLD_MS = 1000; // chosen: longer than any touch by mistake
 

@@ -3,6 +3,7 @@
 import { button, group, holdButton, opener, selection, sheet, slider } from "./bar.js";
 import { FLICKER_MS } from "./constants.js";
 import { addMenu } from "./menu.js";
+import { Registering } from "./register.js";
 import { text } from "./strings.js";
 import { addViewControls } from "./view_controls.js";
 
@@ -20,16 +21,16 @@ export function addControls(app) {
   const back = addHistory(app, groups.freeze);
   addMeasuring(app, groups.measure);
   const offerPlan = addPlan(app, groups.plan);
-  addRegistration(app, groups.registration);
+  const registering = addRegistration(app, groups.registration);
   const sound = find("tool-sound");
   sound.textContent = text.tools.sound;
   sound.onclick = () => app.alarms.pause();
   find("more").onclick = () => app.panel.open("log");
   const offers = addMenu(app);
-  app.view.follow(app.state, (at) => touch(app, at));
+  app.view.follow(app.state, (at) => registering.touched(at) || touch(app, at));
   followKeys(app, back);
   addEventListener("resize", () => (app.state.redraw = true));
-  return { ...offers, offerPlan };
+  return { ...offers, offerPlan, registering };
 }
 
 // What the middle column shows.
@@ -114,9 +115,8 @@ function addMeasuring(app, bar) {
   addMarking(app, bar);
 }
 
-// A touched place of the picture, in pixels of the frame: a landmark, or a point of what is measured.
-function touch({ state, layers, registering }, at) {
-  if (registering?.touched(at)) return true;
+// A touched place of the picture, in pixels of the frame: a point of what is measured.
+function touch({ state, layers }, at) {
   if (!state.measuring) return false;
   layers.measure = layers.measure.length < state.measuring ? [...layers.measure, at] : [at];
   state.redraw = true;
@@ -170,8 +170,10 @@ function addPlan(app, bar) {
 
 function addRegistration(app, bar) {
   const { panel, request } = app;
+  const registering = new Registering(app);
   button(app, bar, "check", () => panel.open(panel.shown === "register" ? "" : "register")).classList.add("control");
   holdButton(app, bar, "restart", () => request("registration.start", {})).classList.add("control");
+  return registering;
 }
 
 function followKeys({ state }, step) {

@@ -1,5 +1,6 @@
 // The head of the page: who lies there, what is done, and the time by the pipeline's clock.
 
+import { text } from "./strings.js";
 import { write } from "./words.js";
 
 const find = (id) => document.getElementById(id);
@@ -9,11 +10,12 @@ export class Heading {
     this.offset_ms = 0; // the pipeline's clock minus this computer's
   }
 
-  // `patient`: {name, id, birth_date}, as far as this screen may know them.
-  patient({ name, id, birth_date }) {
-    write(find("patient-name"), name);
-    write(find("patient-id"), id);
-    write(find("birth"), birth_date);
+  // {pseudonym, name, patient_id, birth_date}, as far as this screen may know them.
+  patient(person) {
+    const said = (key) => (typeof person[key] === "string" ? person[key] : "");
+    write(find("patient-name"), said("name") || said("pseudonym"));
+    write(find("patient-id"), said("patient_id"));
+    write(find("birth"), said("birth_date") && text.born(said("birth_date")));
   }
 
   // What is done, and at which level and side, as the plan names them.

@@ -7,7 +7,7 @@ const find = (id) => document.getElementById(id);
 export class Panel {
   constructor() {
     this.shown = "";
-    this.closed = () => {}; // called with the name of the section that is closed
+    this.closed = this.opened = () => {}; // called with the name of a section that is closed, or opened
     find("panel-close").textContent = text.close;
     find("panel-close").onclick = () => this.open("");
     find("tool-menu").textContent = text.tools.menu;
@@ -23,5 +23,6 @@ export class Panel {
     find("panel").querySelector("h2").textContent = name ? text.panel[name] : "";
     find("tool-menu").setAttribute("aria-pressed", name === "menu");
     if (before && before !== name) this.closed(before);
+    if (name && before !== name) this.opened(name);
   }
 }

@@ -75,8 +75,10 @@ class RecordingProcess:
             if pipe:
                 pipe.close()
         expected, self._process, self._ending = self._ending, None, False
-        if expected:
+        if expected and self.path is not None and self.path.is_file():
             return None
+        if expected:
+            return f"the recording {self.path} was ended before it had begun: there is no file"
         return f"the recording {self.path} has ended: {said[-1] if said else f'exit {process.returncode}'}"
 
     def close(self) -> None:
