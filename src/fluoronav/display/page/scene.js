@@ -15,8 +15,8 @@ const SEE_THROUGH = { transparent: true, opacity: 0.4, depthWrite: false };
 const SURFACES = {
   bone: { color: BONE_SHADE },
   target: { color: TARGET_SHADE },
-  nerve: { color: GUARDED_COLOUR, ...SEE_THROUGH, opacity: 0.6 },
-  vessel: { color: GUARDED_COLOUR, ...SEE_THROUGH, opacity: 0.25 },
+  nerve: { color: GUARDED_COLOUR, ...SEE_THROUGH, opacity: 0.5 },
+  vessel: { color: GUARDED_COLOUR, ...SEE_THROUGH, opacity: 0.15 },
   no_go: { color: NO_GO_COLOUR, ...SEE_THROUGH, wireframe: true },
 };
 

@@ -145,17 +145,17 @@ export class Slices extends Renderer {
       c.strokeText(words, ...at);
       c.fillText(words, ...at);
     };
-    for (const [edge, at] of [["left", [0.07, 0.5]], ["right", [0.93, 0.5]], ["top", [0.5, 0.08]], ["bottom", [0.5, 0.92]]])
+    for (const [edge, at] of [["left", [0.07, 0.5]], ["right", [0.93, 0.5]], ["top", [0.5, 0.18]], ["bottom", [0.5, 0.92]]])
       if (letters[edge]) write(letters[edge], at.map((part) => part * side));
     [c.textAlign, c.font] = ["start", `${Math.round(side / 15)}px sans-serif`];
-    write(text.slices[view.name], [0.03 * side, 0.93 * side]);
+    write(text.slices[view.name], [0.03 * side, 0.07 * side]);
     c.restore();
   }
 
   // A cross that leaves the middle free.
   hair(c, side, unit) {
     [c.strokeStyle, c.lineWidth] = ["rgb(255 255 255 / 45%)", unit];
-    for (const [a, b] of [[[0.12, 0.5], [0.42, 0.5]], [[0.58, 0.5], [0.88, 0.5]], [[0.5, 0.14], [0.5, 0.42]], [[0.5, 0.58], [0.5, 0.86]]]) {
+    for (const [a, b] of [[[0.12, 0.5], [0.42, 0.5]], [[0.58, 0.5], [0.88, 0.5]], [[0.5, 0.25], [0.5, 0.42]], [[0.5, 0.58], [0.5, 0.86]]]) {
       c.beginPath();
       c.moveTo(a[0] * side, a[1] * side);
       c.lineTo(b[0] * side, b[1] * side);
