@@ -38,6 +38,8 @@ class Display:
         self.stand_in = stand_in
         self.k, self.changes, self.health = 0, {}, {"case": CASE.id}
         self._pages, self._stumbled = [], []
+        self.side = SIDE
+        self.pixels = None  # of every frame; None for the stand-in's own
         self.streaming, self.with_overlays, self._ending = True, True, False
         self._thread = threading.Thread(target=self._stream, daemon=True)
         self._thread.start()
@@ -46,7 +48,7 @@ class Display:
         while not self._ending:
             self.stand_in.answer()
             if self.streaming:
-                self.next(self.with_overlays)
+                self.next(self.with_overlays, self.side)
                 if self.k % 8 == 0:
                     self.stand_in.say("health", health(mode=self.changes.get("mode", "live"), **self.health))
             time.sleep(0.033)
@@ -54,7 +56,7 @@ class Display:
     def next(self, with_overlay: bool = True, side: int = SIDE) -> None:
         """One more frame."""
         self.k += 1
-        self.stand_in.picture(self.k, side)
+        self.stand_in.picture(self.k, side, self.pixels if side == SIDE else None)
         if with_overlay:
             self.stand_in.say("overlay", overlay(self.k, **self.changes))
 

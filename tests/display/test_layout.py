@@ -224,7 +224,7 @@ def test_no_word_of_the_head_the_strip_or_the_cards_is_cut_off(browser, display,
     near = overlay(0)["distances"][0] | {"distance_mm": -10.4, "lower_mm": -11.9, "contact_s": 1.2, "level": "danger"}
     past = overlay(0)["plan"][0] | {"depth_left_mm": -113.6, "lateral_mm": 12.8, "angle_deg": 11.5}
     cut = """() => [...document.querySelectorAll("#mode b, #mode small, #registration p, .alarm .text, .card p, footer button, #presets button")]
-      .filter((e) => e.checkVisibility() && (e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 3
+      .filter((e) => e.checkVisibility() && (e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 0.2 * parseFloat(getComputedStyle(e).fontSize)
         || e.getBoundingClientRect().right > (e.closest(".card, #mode, #registration, .alarm, button") ?? e).getBoundingClientRect().right + 1
         || e.getBoundingClientRect().bottom > (e.closest(".card, #mode, #registration, .alarm, button") ?? e).getBoundingClientRect().bottom + 1))
       .map((e) => [e.id || `${e.parentElement.id} ${e.className}`, e.textContent])"""

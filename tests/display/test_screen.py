@@ -342,13 +342,10 @@ def test_without_points_in_the_picture_acceptance_needs_a_held_button(browser, d
 def test_a_frame_of_another_size_than_the_camera_files_is_said_on_the_screen(browser, display):
     page = display.open(browser)
     display.show(page)
-    display.streaming = False
-    for _ in range(40):
-        display.next(with_overlay=False, side=320)
-        page.wait_for_timeout(30)
+    display.with_overlays, display.side = False, 320
     until_says(display, page, "lost", "Wrong picture size")
     assert "320 × 320" in says(page, "lost") and "512 × 512" in says(page, "lost")
-    display.streaming = True
+    display.with_overlays, display.side = True, 512
     display.show(page)
     display.until(page, "document.getElementById('lost').hidden")
 

@@ -230,7 +230,7 @@ def _for_people(error: CaseError | OSError) -> str:
     """An error's reason without folders and numbers, which say nothing to who stands before the screen."""
     if isinstance(error, OSError):
         return f"this computer cannot read the case ({error.strerror or 'a file'})"
-    return re.sub(r"\S*[/\\]", "", str(error))[:400]
+    return re.sub(r"\[Errno \d+\] |\S*[/\\]", "", str(error))[:400]
 
 
 def _packed_case(load: Callable[[str], Case], name: str) -> dict[str, bytes]:

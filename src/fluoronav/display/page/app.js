@@ -341,7 +341,7 @@ Object.assign(window.fluoronav, { stream, request });
 asking.noByDefault = text.no;
 const controls = addControls({
   state, layers, picture, view, alarms, space, history, panel, ask, user, request, say, freeze, warn: refuse, showMoment, stream,
-  current: () => (state.frozen || performance.now() - state.overlayAt < LOST_MS ? shownNow().entry?.overlay : null),
+  current: () => shownNow().entry?.overlay ?? null,
 });
 panel.opened = (name) => name === "register" && controls.registering.open();
 panel.closed = (name) => (name === "register" ? controls.registering.close() : name === "ask" && asking.closed());

@@ -57,25 +57,27 @@ export function holdButton({ say }, where, name, action) {
   const element = document.createElement("button");
   [element.textContent, element.id, element.className] = [text.tools[name], `tool-${name}`, "hold"];
   element.title = text.holdIt;
-  let timer = 0;
+  let timer = 0, began = 0;
   const begin = () => {
     if (timer) return;
     element.classList.add("held");
-    timer = setTimeout(() => {
-      end();
-      action();
-    }, HOLD_MS);
+    began = performance.now();
+    timer = setTimeout(() => end(true), HOLD_MS);
   };
-  const end = (early) => {
-    if (early && timer) say(text.holdIt);
+  // `long`: it was held for long enough; a busy page may hear of the finger before it hears of its own timer.
+  const end = (long) => {
+    if (!timer) return;
     clearTimeout(timer);
     timer = 0;
     element.classList.remove("held");
+    if (long) action();
+    else say(text.holdIt);
   };
+  const released = () => end(performance.now() - began >= HOLD_MS);
   element.onpointerdown = begin;
-  for (const over of ["pointerup", "pointerleave", "pointercancel", "blur"]) element.addEventListener(over, () => end(true));
+  for (const over of ["pointerup", "pointerleave", "pointercancel", "blur"]) element.addEventListener(over, released);
   element.onkeydown = (event) => (event.key === "Enter" || event.key === " ") && !event.repeat && begin();
-  element.onkeyup = () => end(true);
+  element.onkeyup = released;
   element.oncontextmenu = (event) => event.preventDefault(); // a long touch opens one
   where.append(element);
   return element;
