@@ -11,6 +11,7 @@ export function annotate(layers, overlay, held, strength) {
   const stands = overlay.registration && (overlay.status === "tracking" || overlay.status === "degraded");
   if (layers.on.labels) labels(layers, overlay, strength);
   scaleBar(layers, overlay);
+  layers.edges = null; // letters that are shown
   if (layers.on.letters && stands && !held) letters(layers, overlay.registration.T_camera_ct);
   [c.textAlign, c.textBaseline] = ["start", "alphabetic"];
 }

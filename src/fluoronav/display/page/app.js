@@ -95,7 +95,7 @@ const state = {
 // For benches and tests; overlayToPixels: from an overlay's arrival to the refresh that shows it, ms; pictures came, and
 // of these were shown.
 const stats = { drawn: 0, overlayToPixels: [], pictures: 0, overlays: 0, shown: 0, firstPictureAt: 0, shownSeq: null, overlaySeq: null, strength: 1 };
-window.fluoronav = { stats, state, alarms, layers, picture, space, history, user, heading };
+window.fluoronav = { stats, state, alarms, layers, picture, view, space, history, user, heading };
 
 const stream = new Stream({
   hello(header) {
@@ -263,7 +263,7 @@ function refresh(hidden, asked) {
   state.redraw = state.changed = state.told = false;
   controls.registering.tick();
   conclude(wrong, now);
-  thinned.show(now, stats.shown, stats.overlays, state.frozen);
+  thinned.show(now, stats.shown, stats.overlays, state.frozen, view.coarse);
   if (came) refreshing.whenPainted(asked, (ms) => stream.drawn(ms));
 }
 

@@ -38,6 +38,7 @@ export const text = {
   thinned: (per_s, smaller, why) => `${smaller ? "Smaller pictures, at" : "At"} most ${per_s} a second: ${why}`,
   thinnedWhy: { pipeline: "the pipeline needs the computer", screen: "this browser is slow", server: "many screens look on" },
   thinnedDetail: "Numbers and alarms come at once all the same.",
+  coarse: (drawn, wanted) => `Drawn with ${drawn} of the screen's ${wanted} pixels across: no GPU`,
   fewPictures: (per_s) => `Only ${per_s} pictures a second`,
   mode: {
     live: "LIVE", shadow: "SHADOW", frozen: "FROZEN", replay: "REPLAY", unknown: "UNKNOWN", unaccepted: "NOT ACCEPTED", unguided: "NO GUIDANCE",

@@ -14,6 +14,7 @@ export class View {
     this.zoom = 1;
     this.middle = [0.5, 0.5]; // of what is shown, in parts of the frame
     this.zoomed = () => {}; // is told the enlargement
+    this.coarse = null; // {drawn, wanted}: pixels across, where fewer are drawn than the screen has
     this.corner = 1; // of the magnifier: upper left, upper right, lower left, lower right
   }
 
@@ -68,6 +69,8 @@ export class View {
       canvas.style.height = `${height}px`;
     }
     this.unit = this.unitOf();
+    const [drawn, wanted] = [find("layers").width, Math.round(width * devicePixelRatio)];
+    this.coarse = drawn < wanted ? { drawn, wanted } : null;
     this.lay(find("drr"), region, width, height);
     const shown = Math.max(find("picture").width, find("picture").height);
     return Math.min(Math.round(shown * this.zoom), Math.max(rows, cols));
