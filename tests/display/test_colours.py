@@ -27,7 +27,9 @@ VISIONS = {
     ),
 }
 # Linear sRGB to XYZ, D65 (IEC 61966-2-1).
-TO_XYZ = np.array([[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]])
+TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
 WHITE = np.array([0.95047, 1.0, 1.08883])
 
 
@@ -41,7 +43,8 @@ def level(name):
 
 MEANINGS = {
     "bone": colour("BONE_COLOUR"), "nerve, vessel, no-go": colour("GUARDED_COLOUR"), "plan": colour("PLAN_COLOUR"),
-    "instrument": colour("SHAFT_COLOUR"), "danger": level("danger"), "caution": level("caution"), "clear": level("clear"),
+    "instrument": colour("SHAFT_COLOUR"), "danger": level("danger"), "caution": level("caution"),
+    "clear": level("clear"),
 }  # fmt: skip
 
 
@@ -65,10 +68,10 @@ def ciede2000(one, other):
     h1, h2 = (np.degrees(np.arctan2(b, g * a)) % 360 for a, b in ((a1, b1), (a2, b2)))
     turn = (h2 - h1 + 180) % 360 - 180 if c1 * c2 else 0.0
     big_h = 2 * np.sqrt(c1 * c2) * np.sin(np.radians(turn / 2))
-    l, c, h = (l1 + l2) / 2, (c1 + c2) / 2, (h1 + turn / 2) % 360 if c1 * c2 else h1 + h2
+    light, c, h = (l1 + l2) / 2, (c1 + c2) / 2, (h1 + turn / 2) % 360 if c1 * c2 else h1 + h2
     cos = [np.cos(np.radians(k * h + by)) for k, by in ((1, -30), (2, 0), (3, 6), (4, -63))]
     t = 1 - 0.17 * cos[0] + 0.24 * cos[1] + 0.32 * cos[2] - 0.2 * cos[3]
-    sl, sc, sh = 1 + 0.015 * (l - 50) ** 2 / np.sqrt(20 + (l - 50) ** 2), 1 + 0.045 * c, 1 + 0.015 * c * t
+    sl, sc, sh = 1 + 0.015 * (light - 50) ** 2 / np.sqrt(20 + (light - 50) ** 2), 1 + 0.045 * c, 1 + 0.015 * c * t
     turned = -2 * np.sqrt(c**7 / (c**7 + 25**7)) * np.sin(np.radians(60 * np.exp(-(((h - 275) / 25) ** 2))))
     dl, dc, dh = (l2 - l1) / sl, (c2 - c1) / sc, big_h / sh
     return float(np.sqrt(dl**2 + dc**2 + dh**2 + turned * dc * dh))

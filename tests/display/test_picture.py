@@ -27,7 +27,9 @@ def box(structure, x1, x2, y1, y2):
 
 def knows(page):
     """The page as with a case whose structures are known."""
-    page.evaluate("(s) => fluoronav.layers.meanings.take({ structures: s, no_go: ['forbidden'], plan: [] })", STRUCTURES)
+    page.evaluate(
+        "(s) => fluoronav.layers.meanings.take({ structures: s, no_go: ['forbidden'], plan: [] })", STRUCTURES
+    )
 
 
 def edges(page):
@@ -37,7 +39,8 @@ def edges(page):
 def at(page, x, y):
     """The place on the screen of a pixel of the frame."""
     return page.evaluate(
-        """([x, y]) => { const b = document.getElementById("layers").getBoundingClientRect(), [l, t, p] = fluoronav.view.region();
+        """([x, y]) => {
+        const b = document.getElementById("layers").getBoundingClientRect(), [l, t, p] = fluoronav.view.region();
         return [b.left + (((x + 0.5) / 512 - l) / p) * b.width, b.top + (((y + 0.5) / 512 - t) / p) * b.height]; }""",
         [x, y],
     )
@@ -87,21 +90,29 @@ def test_levels_are_named_in_their_vertebrae_and_the_target_is_stronger(browser,
     knows(page)
     only(page, "outlines")
     plan = [overlay(0)["plan"][0] | {"trajectory": "T6_left"}]
-    shown = {"plan": plan, "instruments": [], "outlines": [box("vertebrae_T5", 150, 350, 60, 190), box("vertebrae_T6", 150, 350, 250, 380)]}
+    shown = {
+        "plan": plan,
+        "instruments": [],
+        "outlines": [box("vertebrae_T5", 150, 350, 60, 190), box("vertebrae_T6", 150, 350, 250, 380)],
+    }
     display.show(page, **posed(FROM_THE_FRONT), **shown)
     image, scale = drawn(page)
     heights = []
     for y in (125, 315):
         about = image[round((y - 40) * scale) : round((y + 40) * scale), round(200 * scale) : round(300 * scale)]
         rows, cols = np.nonzero((about[..., 3] > 200) & (about[..., :3].min(-1) > 150))
-        assert abs((rows.min() + rows.max()) / 2 / scale - 40) < 6 and abs((cols.min() + cols.max()) / 2 / scale - 50) < 6
+        assert (
+            abs((rows.min() + rows.max()) / 2 / scale - 40) < 6 and abs((cols.min() + cols.max()) / 2 / scale - 50) < 6
+        )
         heights.append(np.ptp(rows))
     assert heights[1] > 1.2 * heights[0]
     # The outline of the target level is thicker: opaque pixels across its left side.
     widths = [(image[round(y * scale), round(140 * scale) : round(160 * scale), 3] > 120).sum() for y in (125, 315)]
     assert widths[1] > 1.3 * widths[0]
     names = ["vertebrae_T8", "T8_left", "L 3", "vertebra_l5", "sacrum", "rib_left_7", "C2", "catheter12"]
-    found = page.evaluate("async (n) => { const { levelOf } = await import('/page/meanings.js'); return n.map(levelOf) }", names)
+    found = page.evaluate(
+        "async (n) => { const { levelOf } = await import('/page/meanings.js'); return n.map(levelOf) }", names
+    )
     assert found == ["T8", "T8", "L3", "L5", "", "", "C2", ""]
 
 
@@ -115,10 +126,18 @@ def test_a_cord_is_dashed_and_not_green_and_the_legend_names_what_is_shown(brows
     inked = line[line[:, 3] > 200]
     assert 0.3 < len(inked) / len(line) < 0.95, "gaps between its dashes"
     coloured = inked[inked.max(1) > 120]
-    assert (coloured[:, 1] < coloured[:, 0]).all() and (coloured[:, 1] < coloured[:, 2]).all(), "magenta: green is least"
+    assert (coloured[:, 1] < coloured[:, 0]).all() and (coloured[:, 1] < coloured[:, 2]).all(), (
+        "magenta: green is least"
+    )
     legend = "document.getElementById('legend').innerText.split('\\n')"
     assert page.evaluate(legend) == ["Nerve", "Plan"] or page.evaluate(legend) == ["Nerve"]
-    display.show(page, **posed(FROM_THE_FRONT), instruments=[], plan=[], outlines=[box("aorta", 150, 350, 100, 300), box("vertebrae_T5", 1, 2, 1, 2), box("forbidden", 9, 30, 9, 30)])
+    display.show(
+        page,
+        **posed(FROM_THE_FRONT),
+        instruments=[],
+        plan=[],
+        outlines=[box("aorta", 150, 350, 100, 300), box("vertebrae_T5", 1, 2, 1, 2), box("forbidden", 9, 30, 9, 30)],
+    )
     display.until(page, f"{legend}.join() === 'Bone,Vessel'")  # no-go regions are switched off
     page.evaluate("document.getElementById('tool-labels').click()")
     display.until(page, "document.getElementById('legend').hidden")
@@ -134,8 +153,15 @@ def test_danger_is_told_by_shape_as_well(browser, display, level):
         display.show(page, **posed(FROM_THE_FRONT), distances=[near | {"level": level}])
         image, scale = drawn(page)
         x, y = 300 - 34 * np.sqrt(0.5), 200 + 34 * np.sqrt(0.5)  # beyond the tip
-        part = image[round((y - 16) * scale) : round((y + 16) * scale), round((x - 16) * scale) : round((x + 16) * scale), 3] > 150
-        return part.mean(), part[len(part) // 2 - 2 : len(part) // 2 + 2, len(part) // 2 - 2 : len(part) // 2 + 2].mean()
+        part = (
+            image[
+                round((y - 16) * scale) : round((y + 16) * scale), round((x - 16) * scale) : round((x + 16) * scale), 3
+            ]
+            > 150
+        )
+        return part.mean(), part[
+            len(part) // 2 - 2 : len(part) // 2 + 2, len(part) // 2 - 2 : len(part) // 2 + 2
+        ].mean()
 
     assert ink("clear")[0] < 0.02
     covered, middle = ink(level)
@@ -170,7 +196,9 @@ def test_marks_are_as_large_on_every_screen_and_distances_legible_at_two_metres(
     only(page, "none")
     display.show(page, **posed(FROM_THE_FRONT))
     image, _ = drawn(page)
-    to_screen = page.evaluate("(() => { const l = document.getElementById('layers'); return l.getBoundingClientRect().width / l.width })()")
+    to_screen = page.evaluate(
+        "(() => { const l = document.getElementById('layers'); return l.getBoundingClientRect().width / l.width })()"
+    )
     unit = size[1] / 1080 / to_screen  # pixels of the canvas
     # The scale's words, above its line: capitals and digits.
     part = image[-round(90 * unit) : -round(30 * unit), round(20 * unit) : round(60 * unit)]
@@ -212,7 +240,10 @@ def test_the_wheel_zooms_at_the_pointer_and_every_layer_follows(browser, display
     display.show(page, **posed(FROM_THE_FRONT))
     # The tip is drawn where its place of the frame now lies.
     image, _ = drawn(page)
-    edge = page.evaluate("(() => { const b = document.getElementById('layers').getBoundingClientRect(); return [b.left, b.top, b.width] })()")
+    edge = page.evaluate(
+        "(() => { const { left, top, width } = document.getElementById('layers').getBoundingClientRect();"
+        "return [left, top, width] })()"
+    )
     x, y = ((before[k] - edge[k]) * image.shape[1] / edge[2] for k in (0, 1))
     assert image[round(y), round(x), 3] == 255
     # The frame is drawn there, too: a ramp from black to white, of which the middle part is left.

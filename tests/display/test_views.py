@@ -44,7 +44,9 @@ def test_the_3d_view_from_the_beam_agrees_with_the_picture(browser, display, deg
     # The same letters at the same edges, and every point at the same place of the field, not mirrored.
     assert page.evaluate("fluoronav.space.scene.edges") == page.evaluate("fluoronav.layers.edges")
     assert np.count_nonzero(canvas(page, "scene-letters")) > 100
-    width, height = page.evaluate("[fluoronav.space.scene.canvas.clientWidth, fluoronav.space.scene.canvas.clientHeight]")
+    width, height = page.evaluate(
+        "[fluoronav.space.scene.canvas.clientWidth, fluoronav.space.scene.canvas.clientHeight]"
+    )
     side = min(width, height)
     for off in ([0, 0, 0], [20, 0, 0], [0, 20, 0], [0, 0, 20]):
         point = np.array(CASE.plan[0].target_ct) + off
@@ -79,17 +81,27 @@ def test_the_probes_eye_slices_the_ct_along_the_instrument(browser, display):
     for view in views[:2]:  # contain the axis, which points down
         assert view["down"] == pytest.approx(axis) and view["middle"] == pytest.approx(tip)
     for view in views[2:]:  # across it, the head up
-        assert abs(np.dot(view["right"], axis)) < 1e-6 and abs(np.dot(view["down"], axis)) < 1e-6 and view["down"][2] < -0.9
-        assert np.cross(view["right"], view["down"]) == pytest.approx(axis, abs=1e-6), "seen along the instrument, not mirrored"
+        assert (
+            abs(np.dot(view["right"], axis)) < 1e-6
+            and abs(np.dot(view["down"], axis)) < 1e-6
+            and view["down"][2] < -0.9
+        )
+        assert np.cross(view["right"], view["down"]) == pytest.approx(axis, abs=1e-6), (
+            "seen along the instrument, not mirrored"
+        )
     assert views[3]["middle"] == pytest.approx(tip + 10 * axis)
     image = canvas(page, "probe")[..., 0].astype(float)
     tiles = page.evaluate("fluoronav.space.probe.tiles(4)")
     low = CASE.ct.corners_ct().min(0)
-    grid = CASE.ct.resampled(low, tuple((np.ptp(CASE.ct.corners_ct(), axis=0) // 1 + 1).astype(int).tolist()), 1.0, -400.0)
+    grid = CASE.ct.resampled(
+        low, tuple((np.ptp(CASE.ct.corners_ct(), axis=0) // 1 + 1).astype(int).tolist()), 1.0, -400.0
+    )
     for view, tile in zip(views, tiles, strict=True):
         side = tile["side"]
         at = (np.arange(9, side - 9, 6) + 0.5) / side - 0.5
-        places = view["middle"] + 90 * (at[None, :, None] * np.array(view["right"]) + at[:, None, None] * np.array(view["down"]))
+        places = view["middle"] + 90 * (
+            at[None, :, None] * np.array(view["right"]) + at[:, None, None] * np.array(view["down"])
+        )
         index = np.rint(places - low).astype(int)
         inside = ((index >= 0) & (index < np.array(grid.shape)[::-1])).all(-1)
         i = np.clip(index, 0, np.array(grid.shape)[::-1] - 1)

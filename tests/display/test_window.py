@@ -157,12 +157,17 @@ def test_presets_for_bone_soft_tissue_and_metal(browser, display, draw):
     found = {}
     for name in ("bone", "soft", "metal"):
         page.evaluate(f"document.getElementById('tool-{name}').click()")
-        pressed = page.evaluate("['bone', 'soft', 'metal'].filter((n) => document.getElementById(`tool-${n}`).ariaPressed === 'true')")
+        pressed = page.evaluate(
+            "['bone', 'soft', 'metal'].filter((n) => document.getElementById(`tool-${n}`).ariaPressed === 'true')"
+        )
         assert pressed == [name]
         stream(display, page, pixels, [box(190, 322, 80, 430)])
         image = greys(page)
         inner = np.hypot(X - 256, Y - 256) < 200
-        medians = [np.median(image[part & inner]) for part in (metal, SPINE & BONE & ~metal, SPINE & ~BONE & ~metal, vessel, ~SPINE & ~vessel)]
+        medians = [
+            np.median(image[part & inner])
+            for part in (metal, SPINE & BONE & ~metal, SPINE & ~BONE & ~metal, vessel, ~SPINE & ~vessel)
+        ]
         found[name] = np.diff(medians)  # bone against metal, soft tissue against bone, and lung against what is in it
     assert found["bone"][1] == max(f[1] for f in found.values())
     assert abs(found["soft"][3]) > 12 and abs(found["soft"][3]) == max(abs(f[3]) for f in found.values())
