@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-SIZE = 1280, 720  # width and height of the page, px
+SIZE = {"width": 1280, "height": 720}  # of the page, px
 # As on a computer without a GPU: software rendering, and a software GPU for WebGL (the 3D view). The other flags
 # keep the browser from using the network.
 FLAGS = [

@@ -50,7 +50,7 @@ def bench_display(
     niceness: int = 10,
     stages: list[str] | None = None,
     say: Callable[[str], None] = lambda text: None,
-    size: tuple[int, int] = SIZE,
+    size: tuple[int, int] = (SIZE["width"], SIZE["height"]),
 ) -> dict[str, Any]:
     """Measures the display alone, on recorded messages, and with the running pipeline.
 
