@@ -131,3 +131,44 @@ def test_a_constant_picture_and_empty_outlines_give_a_window(browser, display, v
         value,
     )
     assert high - low > 0.02
+
+
+def test_a_spine_has_contrast_at_both_its_ends_however_much_lies_before_them(browser, display):
+    """The heart and the diaphragm: ten times less of the beam comes through at the lower end than at the upper."""
+    page = display.open(browser, f"{display.control}&draw=cpu", size=(1920, 1080))
+    thickness = 10.0 ** -(Y / SIDE)
+    primary = np.where(SPINE, np.where(BONE, 0.06, 0.1) * thickness, 0.9)
+    noise = np.random.default_rng(0).normal(0, 40, X.shape)
+    pixels = np.clip(OPEN * primary * FIELD + SCATTER + noise, 0, 65535).astype("<u2")
+    stream(display, page, pixels, [box(190, 322, 40, 470)])
+    image = greys(page)
+    for rows in (slice(70, 130), slice(380, 440)):
+        bone, beside = (np.median(image[rows][part[rows]]) for part in (SPINE & BONE, SPINE & ~BONE))
+        assert beside - bone > 35 and bone > 15 and beside < 240
+    assert np.median(image[~FIELD]) < 12, "nothing outside the field is lifted"
+
+
+@pytest.mark.parametrize("draw", ["cpu", "gpu"])
+def test_presets_for_bone_soft_tissue_and_metal(browser, display, draw):
+    page = display.open(browser, f"{display.control}&draw={draw}", size=(1920, 1080))
+    primary = np.where(SPINE, np.where(BONE, 0.016, 0.032), np.where(np.sin(X / 15) > 0, 0.9, 0.6))
+    metal, vessel = SPINE & (np.abs(Y - 256) < 8), ~SPINE & (np.sin(X / 15) > 0)
+    pixels = np.clip(OPEN * np.where(metal, 0.004, primary) * FIELD + SCATTER, 0, 65535).astype("<u2")
+    found = {}
+    for name in ("bone", "soft", "metal"):
+        page.evaluate(f"document.getElementById('tool-{name}').click()")
+        pressed = page.evaluate(
+            "['bone', 'soft', 'metal'].filter((n) => document.getElementById(`tool-${n}`).ariaPressed === 'true')"
+        )
+        assert pressed == [name]
+        stream(display, page, pixels, [box(190, 322, 80, 430)])
+        image = greys(page)
+        inner = np.hypot(X - 256, Y - 256) < 200
+        medians = [
+            np.median(image[part & inner])
+            for part in (metal, SPINE & BONE & ~metal, SPINE & ~BONE & ~metal, vessel, ~SPINE & ~vessel)
+        ]
+        found[name] = np.diff(medians)  # bone against metal, soft tissue against bone, and lung against what is in it
+    assert found["bone"][1] == max(f[1] for f in found.values())
+    assert abs(found["soft"][3]) > 12 and abs(found["soft"][3]) == max(abs(f[3]) for f in found.values())
+    assert found["metal"][0] == max(f[0] for f in found.values()) and found["metal"][0] > 60

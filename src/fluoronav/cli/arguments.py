@@ -98,6 +98,14 @@ def image_size(text: str) -> int:
     return value
 
 
+def page_size(text: str) -> tuple[int, int]:
+    """A page's width and height, px, as in 3840x2160."""
+    found = re.fullmatch(r"(\d{3,4})x(\d{3,4})", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text} is not WIDTHxHEIGHT in pixels, such as 1920x1080")
+    return int(found[1]), int(found[2])
+
+
 def host_and_port(text: str) -> tuple[str, int]:
     host, _, number = text.rpartition(":")
     if not host or not number.isdigit() or not 0 < int(number) < 65536:

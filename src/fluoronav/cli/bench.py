@@ -13,6 +13,7 @@ from fluoronav.cli.arguments import (
     add_verb,
     count,
     image_size,
+    page_size,
     positive,
 )
 from fluoronav.cli.bench_latency import add_verbs as _add_latency
@@ -98,6 +99,7 @@ def _add_display(bench: argparse._SubParsersAction) -> None:
         "it, in turns in one run (needs playwright and chromium)",
         _display,
         "fluoronav bench display --seconds 30 --viewers 2",
+        "fluoronav bench display --size 3840x2160",
         "fluoronav bench display --pipeline-seconds 120 --stages attenuation registration detection instruments "
         "guidance view",
     )
@@ -114,6 +116,9 @@ def _add_display(bench: argparse._SubParsersAction) -> None:
         "--browser-niceness", type=int, choices=range(20), default=10, metavar="0..19",
         help="niceness of the browser; 0 is that of any program, 10 that of launch/systemd/fluoronav-screen.service",
     )  # fmt: skip
+    display.add_argument(
+        "--size", type=page_size, default=(1280, 720), metavar="WIDTHxHEIGHT", help="size of the page, pixels"
+    )
     display.add_argument("--viewers", type=count, default=1, help="pages open at once, fed from recorded messages")
     add_json(display, "out/display.json")
 
@@ -214,7 +219,7 @@ def _display(options: argparse.Namespace) -> None:
 
     result = bench_display(
         options.launch, options.seconds, options.pipeline_seconds, options.viewers, options.browser_niceness,
-        options.stages, say,
+        options.stages, say, options.size,
     )  # fmt: skip
     report(table(result), result, options.json)
 

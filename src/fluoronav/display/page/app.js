@@ -13,6 +13,7 @@ import { agesOf, faultOf, isHeard, showFault } from "./faults.js";
 import { clock, Heading } from "./heading.js";
 import { History } from "./history.js";
 import { Layers } from "./layers.js";
+import { Legend } from "./legend.js";
 import { anew, plain, refuse, say, tick } from "./notices.js";
 import { Numbers } from "./numbers.js";
 import { Panel } from "./panel.js";
@@ -42,8 +43,13 @@ const asking = new Asking(panel);
 const ask = (question) => asking.ask(question);
 const user = new User(ask, (name) => write(find("role"), text.by(text.role[state.role], name)));
 layers.alarms = () => alarms.proximity();
+layers.view = view;
+layers.legend = new Legend(find("view"));
 const pipelineState = new PipelineState((id) => request("case.confirm", { case: id }));
 const space = new Space();
+space.meaning = (name) => layers.meanings.of(name);
+space.region = () => view.region();
+space.gpu = Boolean(picture.gl);
 const history = new History();
 const refreshing = new Refreshing(refresh);
 const thinned = new Thinned(find("thinned"));
@@ -89,7 +95,7 @@ const state = {
 // For benches and tests; overlayToPixels: from an overlay's arrival to the refresh that shows it, ms; pictures came, and
 // of these were shown.
 const stats = { drawn: 0, overlayToPixels: [], pictures: 0, overlays: 0, shown: 0, firstPictureAt: 0, shownSeq: null, overlaySeq: null, strength: 1 };
-window.fluoronav = { stats, state, alarms, layers, picture, space, history, user, heading };
+window.fluoronav = { stats, state, alarms, layers, picture, view, space, history, user, heading };
 
 const stream = new Stream({
   hello(header) {
@@ -176,7 +182,9 @@ async function readCase(id) {
   heading.patient(person.result ?? {});
   const plan = reply.result.plan ?? [];
   if (layers.camera) layers.camera.target_ct = plan[0]?.target_ct ?? null;
-  layers.no_go = new Set(reply.result.no_go ?? []);
+  layers.meanings.take(reply.result);
+  space.other.forget();
+  space.other.plan = plan;
   // Structures without warning distances are bone: vessels and nerves have them.
   state.bones = new Set((reply.result.structures ?? []).filter((s) => s.caution_mm == null && s.danger_mm == null).map((s) => s.name));
   state.plan = plan.map((t) => t.name);
@@ -255,7 +263,7 @@ function refresh(hidden, asked) {
   state.redraw = state.changed = state.told = false;
   controls.registering.tick();
   conclude(wrong, now);
-  thinned.show(now, stats.shown, stats.overlays, state.frozen);
+  thinned.show(now, stats.shown, stats.overlays, state.frozen, view.coarse);
   if (came) refreshing.whenPainted(asked, (ms) => stream.drawn(ms));
 }
 
@@ -300,7 +308,9 @@ function draw(now) {
   const age = entry && seq !== null ? seq - entry.overlay.seq : 0;
   stats.strength = age > OLD_FRAMES ? OLD_OVERLAY_OPACITY : 1;
   const [rows, cols] = state.shown ? [state.shown.rows, state.shown.cols] : [1024, 1024];
-  layers.draw(entry?.overlay, rows, cols, stats.strength, agesOf(entry, state.frozen ? shownNow().now : now));
+  const ages = agesOf(entry, state.frozen ? shownNow().now : now);
+  layers.draw(entry?.overlay, rows, cols, stats.strength, ages);
+  if (!state.frozen) space.other.take(now, find("picture"), view.region(), entry?.overlay, age > 0 || ages.registration !== null, clock(heading.now()));
   view.loupe(state.loupe ? entry?.overlay : null, rows, cols);
   if (!state.frozen) find("view").dataset.note = age > OLD_FRAMES ? text.overlayOld(age) : "";
   if (entry && !state.frozen && entry.overlay.seq !== stats.overlaySeq) {

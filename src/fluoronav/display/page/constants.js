@@ -26,7 +26,6 @@ export const HIDDEN_EVERY_MS = 100; // of a page that is behind another
 export const THINNED_SPAN_MS = 2000; // over which pictures and overlays are counted
 export const MIN_COUNTED = 10; // overlays in this time, from which on pictures are compared with them
 export const FEW_PICTURES = 0.6; // of the overlays: where fewer pictures are shown, the page says so
-export const LOUPE_ZOOM = 4;
 
 // Texts that disappear (app.js)
 export const NOTE_MS = 4000;
@@ -73,15 +72,36 @@ export const HISTORY_EVERY_MS = 100;
 export const MAX_MOMENTS = 300; // half a minute
 export const HALVED_ABOVE_PX = 700; // longer sides are kept at half their size
 
-// Drawing over the picture (layers.js)
-export const SHAFT_COLOUR = "#ffb000"; // amber and blue are told apart by every kind of colour vision
-export const PLAN_COLOUR = "#5cc8ff";
-export const LEVEL_COLOUR = { danger: "#ff5a36", caution: "#ffd23f", clear: "#7fe0a8" };
+// What is shown of the picture (view.js)
+export const MAX_ZOOM = 8;
+export const WHEEL_ZOOM = 0.0015; // of the logarithm of the enlargement, for a CSS pixel of the wheel's way
+export const DOUBLE_TAP_ZOOM = 2.5, DOUBLE_TAP_MS = 350, DOUBLE_TAP_PX = 40;
+export const MOVED_PX = 6; // a shorter way of a finger is a touch
+export const LOUPE_ZOOM = 4;
+export const LOUPE_CLEAR = 0.42; // of the picture's side: the magnifier is not in a corner to which a tip is nearer
+export const UNITS_PER_REM = 16; // style.css: a root unit is 1/67.5 of the height of the screen
+export const SOFTWARE_LAYER_PX = 1080; // width of what is drawn over the picture where there is no GPU: more takes too long
+
+// Drawing over the picture (layers.js, annotations.js, meanings.js). A unit is 1/1080 of the height of a screen.
+// Colours are told apart, and from one another's simulation in protanopia, deuteranopia and tritanopia, by 13 or more
+// (CIEDE2000): tests/display/test_colours.py. Green is for clear alone.
+export const SHAFT_COLOUR = "#ffffff";
+export const PLAN_COLOUR = "#a8d8ff";
+export const BONE_COLOUR = "#9aa3a9";
+export const GUARDED_COLOUR = "#f03cff"; // nerves and vessels
+export const NO_GO_COLOUR = "#f03cff"; // hatched
+export const LEVEL_COLOUR = { danger: "#ff2d20", caution: "#ffd23f", clear: "#1fbf73" };
+export const CASING = "rgb(0 0 0 / 90%)"; // the dark border of lines and letters
 export const HELD_OPACITY = 0.45; // of what is drawn at an old pose
 export const SCALE_BAR_MM = [1, 2, 5, 10, 20, 50, 100];
-export const MIN_SCALE_BAR_PX = 90;
+export const MIN_SCALE_BAR_UNITS = 120;
 export const ELLIPSE_95 = 2.45; // radius of the 95 % ellipse of a normal error in the plane, in sigmas
-export const MIN_ARROW = 0.3; // of a direction's length in the picture: a shorter arrow points at the viewer
+export const HATCH_UNITS = 12; // from line to line
+export const MIN_ARROW = 0.3; // of a direction's length in the picture: a shorter one points at the viewer
+export const LESS_OBLIQUE = 0.42; // of a direction's length along an edge: less than 25 degrees is not told
+// Heights of letters in units. 43 units have capitals of 31, which are 16 minutes of arc at 2 m on a 27-inch screen.
+export const TEXT_UNITS = { distance: 43, direction: 56, target: 43, level: 32 };
+export const LABEL_CLEAR_UNITS = 50; // between a label and a tip
 
 // Numbers (numbers.js)
 export const RING_MM = [1, 2, 5]; // of the bull's-eye
@@ -90,18 +110,32 @@ export const FAR_LATERAL_MM = 2;
 export const FULL_DEPTH_MM = 80; // full length of the depth bar
 export const SHOWN_CONTACT_S = 10; // later contacts are not written
 
-// The picture's window (picture.js, window.js); fractions of what lies under the outlines unless said otherwise
+// The picture's window (picture.js, curve.js, window.js)
 export const WINDOW_EVERY_MS = 150;
 export const WINDOW_SETTLES_MS = 500; // time constant of following
 export const MAX_WINDOW_STEP = 0.25; // of the way, so that it does not flicker
-export const LOW_QUANTILE = 0.03, HIGH_QUANTILE = 0.95; // the values between them span the window
-export const BELOW_WIDTHS = 0.15, ABOVE_WIDTHS = 0.6; // margins in widths: metal is darker than bone, soft tissue brighter
+// Black and white lie at quantiles of what is under the outlines of bone ("bones") or in the whole field ("field"), plus
+// margins in widths. `even`: the part of the coarse differences that is subtracted. Bone: soft tissue is brighter than bone,
+// metal darker. Metal: bone is nearly white. All chosen by eye on the demo's frames.
+export const PRESET_WINDOWS = {
+  bone: { black: ["bones", 0.02], white: ["bones", 0.98], below: 0.15, above: 0.3, even: 0.75 },
+  soft: { black: ["bones", 0.03], white: ["field", 0.98], below: 0.05, above: 0.05, even: 0.3 },
+  metal: { black: ["bones", 0.02], white: ["bones", 0.6], below: 1.2, above: 0.1, even: 0.75 },
+};
+export const GRID_SIDE = 32; // cells of the coarse brightness
+export const GRID_SMOOTH_CELLS = 1.3; // sigma: 4 % of the picture, a third of a vertebra of the spine
+export const SAMPLES_PER_CELL = 3; // to a side
+export const OUTSIDE_CELL = 0.25; // of a cell's samples that lie inside the field, below which it is outside
+export const SHOULDER = 0.7; // of the window: what is brighter is drawn together
+export const SOFT_PART = 0.3; // of the counts under the bones that are added before the logarithm
+export const CURVE_CHANGE = 0.3; // of `soft`, by which dark or soft must change before the curve does
 export const MIN_WINDOW = 0.05; // of full scale: a narrower window would show noise alone
 export const MIN_SAMPLES = 60;
 export const SAMPLES_PER_SIDE = 24; // of the box around an outline, and of the inner field
+export const FIELD_SAMPLES_PER_SIDE = 48; // of the picture
 export const INNER_RADIUS = 0.36; // of the inner field, in sides of the picture
 export const CORNER_SIDE = 0.04; // of a corner that is tested for lying outside the field, in sides of the picture
-export const DARK_CORNER = 0.2; // of full scale: a corner that is darker than the centre by more lies outside the field
+export const DARK_CORNER = 0.25; // of the bright part of the inner field: a darker corner lies outside the field
 
 // The 3D view (scene.js, space.js, volume.js)
 export const BEAM_LENGTH = 1.35; // in distances from the source to the target
@@ -111,6 +145,11 @@ export const SPACE_TIME_FRACTION = 0.1; // where the GPU is a program on the sam
 export const SPACE_RETRY_MS = 5000;
 export const DRR_SIDE_PX = 512;
 export const FLICKER_MS = 400; // between the DRR and the frame (controls.js)
+export const SPACE_MAX_PX = 900; // longer side of slices where there is no GPU
 export const SLICE_FIELD_MM = 90;
+export const AHEAD_MM = 10; // of the tip: the probe's eye looks there, too
+export const BONE_SHADE = "#aab3b9", TARGET_SHADE = "#f2f5f7"; // of surfaces
+export const OTHER_VIEW_DEG = 30; // between two beams: a smaller turn is the same view
+export const OTHER_VIEW_PX = 768, SNAPSHOT_EVERY_MS = 1000;
 export const SLICE_WINDOW_HU = [-200, 900];
 export const DRR_FROM_HU = 120; // the DRR sums what is denser

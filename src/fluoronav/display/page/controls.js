@@ -5,6 +5,7 @@ import { FLICKER_MS } from "./constants.js";
 import { addMenu } from "./menu.js";
 import { Registering } from "./register.js";
 import { text } from "./strings.js";
+import { addViewControls } from "./view_controls.js";
 
 const find = (id) => document.getElementById(id);
 const KEYS = {
@@ -56,6 +57,7 @@ function addView(app, bar) {
   const windowed = sheet("window");
   opener(app, bar, "windowing", windowed);
   button(app, windowed, "window", () => (picture.window = null));
+  addViewControls(app, layered, windowed);
   addDrr(app, bar);
 }
 

@@ -1,150 +1,209 @@
-// Drawing over the frame: outlines, plan, instruments, scale bar.
+// Drawing over the frame: outlines, plan, instruments. Widths and letters are in units of the screen, 1/1080 of its height, so
+// that they are as large on every screen; `u` is a unit in pixels of the frame.
 
+import { annotate } from "./annotations.js";
 import {
-  ELLIPSE_95, HELD_OPACITY, LEVEL_COLOUR, MIN_ARROW, MIN_SCALE_BAR_PX, PLAN_COLOUR, SCALE_BAR_MM, SHAFT_COLOUR,
+  CASING, ELLIPSE_95, HATCH_UNITS, HELD_OPACITY, LEVEL_COLOUR, PLAN_COLOUR, SHAFT_COLOUR, TEXT_UNITS,
 } from "./constants.js";
+import { Meanings } from "./meanings.js";
 import { text } from "./strings.js";
+
+const WORST = ["danger", "caution"];
 
 export class Layers {
   constructor(canvas) {
     this.canvas = canvas;
     this.context = canvas.getContext("2d");
-    this.on = { outlines: true, plan: true, instruments: true, no_go: true };
-    this.no_go = new Set(); // names of no-go regions
+    this.on = { outlines: true, plan: true, instruments: true, no_go: true, labels: true, letters: true };
+    this.meanings = new Meanings();
     this.alarms = () => []; // the open alarms of distances
     this.camera = null; // {focal_px}
     this.measure = []; // points in pixels of the frame
+    this.landmarks = []; // [{name, touched_px, projected_px}]
+    this.view = null; // {region(), unit}: the part of the frame that is shown, and a unit in CSS pixels
+    this.legend = null;
+    this.patterns = new Map(); // hatching by colour and size
+  }
+
+  get no_go() {
+    return this.meanings.no_go;
   }
 
   // Draws an overlay over a frame of rows x cols with the opacity `strength`; what is held by `ages` is dashed.
   draw(overlay, rows, cols, strength, ages) {
     const c = this.context;
-    const scale = this.canvas.width / cols;
-    c.setTransform(1, 0, 0, 1, 0, 0);
-    c.clearRect(0, 0, this.canvas.width, this.canvas.height);
-    // Pixel centres are at whole coordinates: the frame's left edge is at -0.5.
-    c.setTransform(scale, 0, 0, this.canvas.height / rows, scale / 2, this.canvas.height / rows / 2);
-    this.px = 1 / scale;
+    this.lay(rows, cols);
     if (overlay) {
+      if (overlay.plan.length) this.meanings.aim(overlay.plan.map((p) => p.trajectory));
       const drawn = (held) => (c.globalAlpha = held ? Math.min(strength, HELD_OPACITY) : strength);
-      this.outlines(overlay.outlines, (structure) => {
-        const held = ages.registration !== null || ages.objects.has(structure);
-        drawn(held);
-        return held;
-      });
+      const isHeld = (structure) => ages.registration !== null || ages.objects.has(structure);
+      this.outlines(overlay, isHeld, drawn);
       drawn(ages.registration !== null);
       if (this.on.plan) this.plan(overlay.plan);
+      annotate(this, overlay, ages.registration !== null, strength);
       if (this.on.instruments)
         for (const i of overlay.instruments) {
           const held = ages.instruments.has(i.id);
           drawn(held);
           this.instrument(i, overlay, held);
         }
-      drawn(ages.registration !== null);
-      this.scaleBar(overlay, rows);
-      this.orientation(overlay, rows, cols);
       c.globalAlpha = 1;
     }
-    this.measured(overlay);
+    this.picked(overlay);
+    this.legend?.show(overlay, this);
   }
 
-  // A light line with a dark border: legible on bone and on air.
-  bordered(points) {
-    const c = this.context;
-    for (const [colour, width] of [["rgb(0 0 0 / 70%)", 4.5], ["#e8eef2", 2]]) {
-      c.strokeStyle = colour;
-      c.lineWidth = width * this.px;
-      this.path(points, false);
-    }
-  }
-
-  words(said, x, y, size) {
-    const c = this.context;
-    c.font = `${size * this.px}px sans-serif`;
-    c.strokeStyle = "rgb(0 0 0 / 70%)";
-    c.fillStyle = "#e8eef2";
-    c.lineWidth = 3 * this.px;
+  // Clears the canvas, and lays pixels of the frame over it. Pixel centres are at whole coordinates: the frame's left edge is
+  // at -0.5.
+  lay(rows, cols) {
+    const { canvas, context: c } = this;
+    const [left, top, wide, high] = this.view?.region() ?? [0, 0, 1, 1];
+    c.setTransform(1, 0, 0, 1, 0, 0);
+    c.clearRect(0, 0, canvas.width, canvas.height);
+    const [x, y] = [canvas.width / (wide * cols), canvas.height / (high * rows)];
+    c.setTransform(x, 0, 0, y, (0.5 - left * cols) * x, (0.5 - top * rows) * y);
     c.lineJoin = "round";
-    c.strokeText(said, x, y);
-    c.fillText(said, x, y);
+    this.px = 1 / x; // a pixel of the canvas
+    this.u = ((this.view?.unit ?? 1) * wide * cols) / (canvas.clientWidth || canvas.width);
+    this.shown = { left: left * cols - 0.5, top: top * rows - 0.5, right: (left + wide) * cols - 0.5, bottom: (top + high) * rows - 0.5 };
   }
 
-  path(points, closed) {
+  // A line with a dark border: legible on bone and on air. `dash` in units.
+  line(points, colour, width, { dash = [], closed = false } = {}) {
     const c = this.context;
     c.beginPath();
     points.forEach(([x, y], k) => (k ? c.lineTo(x, y) : c.moveTo(x, y)));
     if (closed) c.closePath();
-    c.stroke();
+    c.setLineDash(dash.map((n) => n * this.u));
+    for (const [stroke, wide] of [[CASING, width + 2], [colour, width]]) {
+      c.strokeStyle = stroke;
+      c.lineWidth = wide * this.u;
+      c.stroke();
+    }
+    c.setLineDash([]);
   }
 
-  // `isHeld(structure)` sets the opacity for it, and returns whether its pose is old.
-  outlines(outlines, isHeld) {
+  ring([x, y], radius, colour, width) {
     const c = this.context;
-    for (const outline of outlines) {
-      const forbidden = this.no_go.has(outline.structure);
-      if (!this.on[forbidden ? "no_go" : "outlines"]) continue;
-      c.strokeStyle = c.fillStyle = outline.color;
-      c.lineWidth = (forbidden ? 2.5 : 1.6) * this.px;
-      if (isHeld(outline.structure)) c.setLineDash([8 * this.px, 8 * this.px]);
-      else if (forbidden) c.setLineDash([3 * this.px, 5 * this.px]);
-      for (const points of outline.paths) {
-        this.path(points, true);
-        if (forbidden) this.hatch();
-      }
-      c.setLineDash([]);
+    c.beginPath();
+    c.arc(x, y, radius, 0, 7);
+    for (const [stroke, wide] of [[CASING, width + 2], [colour, width]]) {
+      c.strokeStyle = stroke;
+      c.lineWidth = wide * this.u;
+      c.stroke();
     }
   }
 
-  // Fills the path that was just drawn, so that a no-go region does not look like a bone.
-  hatch() {
+  // Bordered words of a height in units.
+  words(said, x, y, size, { colour = "#ffffff", align = "start", base = "alphabetic" } = {}) {
     const c = this.context;
-    const before = c.globalAlpha;
-    c.globalAlpha = 0.22 * before;
+    [c.font, c.textAlign, c.textBaseline] = [`700 ${size * this.u}px sans-serif`, align, base];
+    [c.strokeStyle, c.fillStyle, c.lineWidth] = [CASING, colour, (size / 7) * this.u];
+    c.strokeText(said, x, y);
+    c.fillText(said, x, y);
+  }
+
+  outlines(overlay, isHeld, drawn) {
+    const order = ["bone", "target", "no_go", "vessel", "nerve"];
+    const things = overlay.outlines.map((o) => ({ ...o, meaning: this.meanings.of(o.structure) }));
+    things.sort((a, b) => order.indexOf(a.meaning) - order.indexOf(b.meaning));
+    for (const { structure, paths, meaning } of things) {
+      if (!this.on[meaning === "no_go" ? "no_go" : "outlines"]) continue;
+      const held = isHeld(structure), style = this.meanings.style(structure);
+      drawn(held);
+      const level = this.levelAt(overlay, (d) => d.structure === structure);
+      const colour = level ? LEVEL_COLOUR[level] : style.colour, width = style.width * (level ? 1.6 : 1);
+      for (const points of paths) {
+        this.line(points, colour, width, { dash: held ? [8, 8] : style.dash, closed: true });
+        if (style.hatched || level === "danger") this.hatch(points, colour);
+      }
+    }
+  }
+
+  // The worst level of the distances and open alarms that `chosen` picks; undefined where all are clear.
+  levelAt(overlay, chosen) {
+    const levels = [...overlay.distances, ...this.alarms()].filter(chosen).map((d) => d.level);
+    return WORST.find((level) => levels.includes(level));
+  }
+
+  // Fills a path with oblique lines: what may not be touched is told by shape as well.
+  hatch(points, colour) {
+    const c = this.context;
+    c.beginPath();
+    points.forEach(([x, y], k) => (k ? c.lineTo(x, y) : c.moveTo(x, y)));
+    c.fillStyle = this.pattern(colour);
     c.fill();
-    c.globalAlpha = before;
+  }
+
+  pattern(colour) {
+    const side = Math.max(Math.round((HATCH_UNITS * this.u) / this.px), 4), key = `${colour} ${side}`;
+    if (!this.patterns.has(key)) {
+      if (this.patterns.size > 16) this.patterns.clear(); // of other sizes of the window
+      const tile = document.createElement("canvas");
+      tile.width = tile.height = side;
+      const t = tile.getContext("2d");
+      [t.strokeStyle, t.lineWidth] = [colour, side / 6];
+      for (const from of [-side, 0, side]) {
+        t.moveTo(from - 1, side + 1);
+        t.lineTo(from + side + 1, -1);
+      }
+      t.stroke();
+      this.patterns.set(key, this.context.createPattern(tile, "repeat"));
+    }
+    const pattern = this.patterns.get(key);
+    pattern.setTransform(new DOMMatrix([this.px, 0, 0, this.px, 0, 0]));
+    return pattern;
   }
 
   plan(plan) {
-    const c = this.context;
     for (const p of plan) {
       if (!p.entry_px || !p.target_px) continue;
-      c.strokeStyle = c.fillStyle = PLAN_COLOUR;
-      c.lineWidth = 2 * this.px;
-      c.setLineDash([10 * this.px, 6 * this.px]);
-      this.path([p.entry_px, p.target_px], false);
-      c.setLineDash([]);
-      c.beginPath();
-      c.arc(...p.target_px, 6 * this.px, 0, 7);
-      c.stroke();
+      this.line([p.entry_px, p.target_px], PLAN_COLOUR, 3, { dash: [14, 8] });
+      this.ring(p.target_px, 8 * this.u, PLAN_COLOUR, 3);
     }
   }
 
   instrument(i, overlay, held) {
     if (!i.tip_px) return;
     const c = this.context;
-    const levels = [...overlay.distances, ...this.alarms()].filter((d) => d.instrument === i.id).map((d) => d.level);
-    const worst = ["danger", "caution"].find((level) => levels.includes(level));
-    c.strokeStyle = c.fillStyle = worst ? LEVEL_COLOUR[worst] : SHAFT_COLOUR;
-    c.lineWidth = 2.5 * this.px;
-    if (i.age || held) c.setLineDash([4 * this.px, 4 * this.px]); // predicted or held, not detected
-    if (i.shaft_px) this.path(i.shaft_px, false);
-    else if (i.tail_px) this.path([i.tail_px, i.tip_px], false);
-    c.setLineDash([]);
+    const level = this.levelAt(overlay, (d) => d.instrument === i.id);
+    const colour = level ? LEVEL_COLOUR[level] : SHAFT_COLOUR;
+    const shaft = i.shaft_px ?? (i.tail_px ? [i.tail_px, i.tip_px] : null);
+    const uncertain = i.age || held; // predicted or held, not detected
+    if (shaft) {
+      this.line(shaft, colour, level ? 6 : 4, { dash: uncertain ? [6, 6] : [] });
+      if (level === "danger" && !uncertain) this.line(shaft, "#ffffff", 1.5, { dash: [7, 9] });
+    }
     c.beginPath();
-    c.arc(...i.tip_px, 3 * this.px, 0, 7);
+    c.arc(...i.tip_px, 4.5 * this.u, 0, 7);
+    c.fillStyle = colour;
     c.fill();
     const perMm = this.pxPerMm(overlay, i.tip_ct);
     const [rx, ry] = this.errors(i, overlay.registration).map((mm) => perMm * ELLIPSE_95 * mm);
     if (rx > 0) {
-      c.lineWidth = 1.2 * this.px;
+      [c.lineWidth, c.strokeStyle] = [1.6 * this.u, colour];
       c.beginPath();
       c.ellipse(...i.tip_px, rx, Math.abs(ry), 0, 0, 7);
       c.stroke();
     }
+    if (level) this.warning(i.tip_px, level, shaft);
     if (i.shaft_px) {
       const [x, y] = i.shaft_px[i.shaft_px.length >> 1];
-      this.words(text.bent, x + 10 * this.px, y - 10 * this.px, 15);
+      this.words(text.bent, x + 12 * this.u, y - 12 * this.u, TEXT_UNITS.level);
     }
+  }
+
+  // The level at a tip by shape: a triangle with a mark for danger, an empty one for caution; beyond the tip, off the shaft.
+  warning([x, y], level, shaft) {
+    const c = this.context, [from] = shaft ?? [[x, y - 1]], size = 20 * this.u;
+    const length = Math.hypot(x - from[0], y - from[1]) || 1;
+    const [mx, my] = [x + (52 * this.u * (x - from[0])) / length, y + (52 * this.u * (y - from[1])) / length];
+    const corners = [[mx, my - size], [mx + size, my + 0.8 * size], [mx - size, my + 0.8 * size]];
+    this.line(corners, LEVEL_COLOUR[level], 4, { closed: true });
+    if (level !== "danger") return;
+    c.fillStyle = LEVEL_COLOUR.danger;
+    c.fill();
+    this.words("!", mx, my + 0.2 * size, 28, { align: "center", base: "middle" });
   }
 
   // 1 sigma along the picture's columns and rows, mm. A tip that comes from the tracker alone is drawn through the
@@ -166,49 +225,27 @@ export class Layers {
     return z > 0 ? this.camera.focal_px / z : 0;
   }
 
-  scaleBar(overlay, rows) {
-    const perMm = this.pxPerMm(overlay, null);
-    if (!perMm) return;
-    const mm = SCALE_BAR_MM.find((m) => m * perMm > MIN_SCALE_BAR_PX * this.px) ?? 100;
-    const [x, y] = [24 * this.px, rows - 26 * this.px];
-    this.bordered([[x, y - 5 * this.px], [x, y], [x + mm * perMm, y], [x + mm * perMm, y - 5 * this.px]]);
-    this.words(text.mm(mm), x, y - 9 * this.px, 15);
-  }
-
-  // The patient's directions: arrows to the left (L), the back (P) and the head (H), projected into the picture.
-  orientation(overlay, rows, cols) {
-    const T = overlay.registration?.T_camera_ct;
-    if (!T) return;
-    const c = this.context;
-    const [x, y, length] = [cols - 60 * this.px, rows - 60 * this.px, 38 * this.px];
-    c.textAlign = "center";
-    c.textBaseline = "middle";
-    [text.toLeft, text.toBack, text.toHead].forEach((letter, k) => {
-      const [dx, dy] = [T[k], T[4 + k]];
-      if (Math.hypot(dx, dy) < MIN_ARROW) return; // points at the viewer
-      this.bordered([[x, y], [x + length * dx, y + length * dy]]);
-      const size = Math.hypot(dx, dy);
-      const beyond = length + (11 * this.px) / size;
-      this.words(letter, x + beyond * dx, y + beyond * dy, 15);
-    });
-    c.textAlign = "start";
-    c.textBaseline = "alphabetic";
-  }
-
-  measured(overlay) {
-    if (!this.measure.length) return;
-    const c = this.context;
-    c.strokeStyle = c.fillStyle = "#ffffff";
-    c.lineWidth = 1.5 * this.px;
-    this.path(this.measure, false);
-    for (const p of this.measure) {
-      c.beginPath();
-      c.arc(...p, 4 * this.px, 0, 7);
-      c.stroke();
+  // What a person has touched: points of a measurement, and landmarks beside where the registration projects them.
+  picked(overlay) {
+    for (const { name, touched_px, projected_px } of this.landmarks) {
+      if (projected_px) {
+        this.line([touched_px, projected_px], "#ffffff", 1.5);
+        this.ring(projected_px, 9 * this.u, PLAN_COLOUR, 3);
+      }
+      this.cross(touched_px);
+      this.words(name, touched_px[0] + 14 * this.u, touched_px[1] - 14 * this.u, TEXT_UNITS.level);
     }
+    if (!this.measure.length) return;
+    this.line(this.measure, "#ffffff", 2);
+    for (const p of this.measure) this.ring(p, 7 * this.u, "#ffffff", 2);
     const said = this.said(this.measure, overlay);
-    const last = this.measure[this.measure.length - 1];
-    if (said) this.words(said, last[0] + 8 * this.px, last[1], 18);
+    const [x, y] = this.measure[this.measure.length - 1];
+    if (said) this.words(said, x + 12 * this.u, y, TEXT_UNITS.distance);
+  }
+
+  cross([x, y]) {
+    const arm = 9 * this.u;
+    for (const [dx, dy] of [[arm, 0], [0, arm]]) this.line([[x - dx, y - dy], [x + dx, y + dy]], "#ffffff", 2.5);
   }
 
   // The length of two points, the angle at the middle one of three.

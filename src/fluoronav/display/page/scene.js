@@ -5,14 +5,29 @@ import {
   LineSegments, Matrix4, Mesh, MeshLambertMaterial, OrbitControls, PerspectiveCamera, Scene, SphereGeometry, Vector3,
   WebGLRenderer,
 } from "./three.js";
-import { BEAM_LENGTH, MIN_SHAFT_RADIUS_MM, PLAN_COLOUR, SHAFT_COLOUR, SHAFT_MM } from "./constants.js";
+import {
+  BEAM_LENGTH, BONE_SHADE, GUARDED_COLOUR, MIN_SHAFT_RADIUS_MM, NO_GO_COLOUR, PLAN_COLOUR, SHAFT_COLOUR, SHAFT_MM, TARGET_SHADE,
+} from "./constants.js";
+import { edgesOf } from "./directions.js";
 
 const BEAM_COLOUR = 0x93a1ab;
+const SEE_THROUGH = { transparent: true, opacity: 0.4, depthWrite: false };
+const SURFACES = {
+  bone: { color: BONE_SHADE },
+  target: { color: TARGET_SHADE },
+  nerve: { color: GUARDED_COLOUR, ...SEE_THROUGH, opacity: 0.5 },
+  vessel: { color: GUARDED_COLOUR, ...SEE_THROUGH, opacity: 0.15 },
+  no_go: { color: NO_GO_COLOUR, ...SEE_THROUGH, wireframe: true },
+};
 
 export class Scene3d {
-  // `towards_ct`: a point on the side to look from, where the instruments enter.
+  // `towards_ct`: a point on the side to look from until there is a beam to look along, where the instruments enter.
   constructor(canvas, target_ct, towards_ct) {
     this.canvas = canvas;
+    this.marks = canvas.cloneNode(false); // letters
+    this.marks.id = "scene-letters";
+    canvas.after(this.marks);
+    this.along = true; // as the picture: from the source
     this.renderer = new WebGLRenderer({ canvas, antialias: true, preserveDrawingBuffer: true });
     this.scene = new Scene();
     this.camera = new PerspectiveCamera(35, 1, 1, 5000);
@@ -25,6 +40,7 @@ export class Scene3d {
     this.controls = new OrbitControls(this.camera, canvas);
     this.controls.target.copy(this.target);
     this.controls.addEventListener("change", () => (this.changed = true));
+    this.controls.addEventListener("start", () => (this.along = false));
     this.controls.update();
     const light = new DirectionalLight(0xffffff, 2.2);
     this.camera.add(light);
@@ -38,10 +54,13 @@ export class Scene3d {
     this.shafts = new Map();
     this.pixel = new Uint8Array(4);
     this.changed = true;
+    this.most = Infinity; // pixels of the longer side
     this.drawn = 0;
   }
 
-  surfaces(head, buffer, offset) {
+  // `meaning(name)` says what a structure is: see meanings.js.
+  surfaces(head, buffer, offset, meaning) {
+    this.meshes = [];
     for (const s of head.surfaces) {
       const points = new Float32Array(buffer, offset, 3 * s.points);
       offset += points.byteLength;
@@ -51,17 +70,29 @@ export class Scene3d {
       geometry.setAttribute("position", new BufferAttribute(points, 3));
       geometry.setIndex(new BufferAttribute(triangles, 1));
       geometry.computeVertexNormals();
-      const see_through = s.no_go ? { transparent: true, opacity: 0.35, depthWrite: false } : {};
-      const mesh = new Mesh(geometry, new MeshLambertMaterial({ color: s.color, side: DoubleSide, ...see_through }));
+      const mesh = new Mesh(geometry);
       mesh.name = s.name;
+      this.meshes.push(mesh);
       this.scene.add(mesh);
     }
-    this.changed = true;
+    this.colour(meaning);
+  }
+
+  // Gives the surfaces the colours of what they are; again when another level is planned.
+  colour(meaning) {
+    for (const mesh of this.meshes) {
+      const is = meaning(mesh.name);
+      if (is === mesh.userData.is) continue;
+      mesh.userData.is = is;
+      mesh.material = new MeshLambertMaterial({ side: DoubleSide, ...SURFACES[is] });
+      this.changed = true;
+    }
   }
 
   end() {
     this.controls.dispose();
     this.renderer.dispose();
+    this.marks.remove();
   }
 
   plan(trajectories) {
@@ -105,8 +136,12 @@ export class Scene3d {
   }
 
   follow_beam(T, camera) {
-    this.beam.visible = Boolean(T && camera);
-    if (!this.beam.visible) return;
+    this.T = T && camera ? T : null;
+    this.K = camera;
+    if (!this.T) {
+      this.beam.visible = false;
+      return;
+    }
     const T_ct_camera = new Matrix4().set(...T).invert();
     const depth = this.target.clone().applyMatrix4(new Matrix4().set(...T)).z * BEAM_LENGTH;
     const source = new Vector3().applyMatrix4(T_ct_camera);
@@ -116,15 +151,29 @@ export class Scene3d {
     const ends = corners.flatMap((p, k) => [source, p, p, corners[(k + 1) % 4]]);
     this.beam.geometry.attributes.position.array.set(ends.flatMap((p) => [p.x, p.y, p.z]));
     this.beam.geometry.attributes.position.needsUpdate = true;
-    this.source = source;
   }
 
-  // Looks along the beam, as the picture does.
+  // Looks along the beam, as the picture does: the same side is left, and the same place is the middle.
   look_along_beam() {
-    if (!this.source) return;
-    this.camera.position.copy(this.target).addScaledVector(this.source.clone().sub(this.target).normalize(), 400);
-    this.controls.update();
-    this.changed = true;
+    this.along = this.changed = true;
+  }
+
+  // Puts the eye into the X-ray source, with the picture's axes and its field; otherwise leaves it where a person put it.
+  aim() {
+    const { camera, T, K } = this, follows = this.along && T;
+    this.beam.visible = Boolean(T) && !follows;
+    camera.aspect = this.canvas.clientWidth / this.canvas.clientHeight;
+    if (!follows) return camera.updateProjectionMatrix();
+    const back = new Matrix4().set(T[0], T[1], T[2], 0, -T[4], -T[5], -T[6], 0, -T[8], -T[9], -T[10], 0, 0, 0, 0, 1).transpose();
+    camera.position.set(...[0, 1, 2].map((k) => -(T[k] * T[3] + T[4 + k] * T[7] + T[8 + k] * T[11])));
+    camera.quaternion.setFromRotationMatrix(back);
+    const [[fx, , cx], [, fy, cy]] = K.K;
+    const high = Math.max(K.rows, K.cols / camera.aspect) / 2, wide = high * camera.aspect; // of what is shown, half, px
+    camera.fov = (360 / Math.PI) * Math.atan(high / fy);
+    camera.updateProjectionMatrix();
+    const e = camera.projectionMatrix.elements;
+    [e[0], e[8], e[9]] = [fx / wide, -(cx + 0.5 - K.cols / 2) / wide, (cy + 0.5 - K.rows / 2) / high];
+    camera.projectionMatrixInverse.copy(camera.projectionMatrix).invert();
   }
 
   draw() {
@@ -132,22 +181,41 @@ export class Scene3d {
     const size = `${width} ${height} ${devicePixelRatio}`;
     if (size !== this.size && width && height) {
       this.size = size;
-      this.renderer.setPixelRatio(devicePixelRatio);
+      this.renderer.setPixelRatio(Math.min(devicePixelRatio, this.most / Math.max(width, height)));
       this.renderer.setSize(width, height, false);
-      this.camera.aspect = width / height;
-      this.camera.updateProjectionMatrix();
       this.changed = true;
     }
     if (!this.changed || !width) return;
     this.changed = false;
+    this.aim();
     this.renderer.render(this.scene, this.camera);
+    this.letters();
     const gl = this.renderer.getContext();
     gl.readPixels(0, 0, 1, 1, gl.RGBA, gl.UNSIGNED_BYTE, this.pixel); // waits for the GPU, so that its time is known
     this.drawn++;
   }
 
+  // The patient's directions at the edges, as in the picture.
+  letters() {
+    const { marks, camera } = this, { width, height } = this.canvas;
+    if (marks.width !== width || marks.height !== height) [marks.width, marks.height] = [width, height];
+    camera.updateMatrixWorld();
+    const e = camera.matrixWorld.elements; // its columns are the camera's axes in the patient: right, up, back
+    this.edges = edgesOf([e[0], e[1], e[2], 0, -e[4], -e[5], -e[6], 0]);
+    const c = marks.getContext("2d"), size = Math.max(width, height) / 18, inset = 0.8 * size;
+    c.clearRect(0, 0, width, height);
+    [c.font, c.textAlign, c.textBaseline, c.lineJoin] = [`700 ${size}px sans-serif`, "center", "middle", "round"];
+    [c.fillStyle, c.strokeStyle, c.lineWidth] = ["#ffffff", "rgb(0 0 0 / 75%)", size / 7];
+    const places = { left: [inset, height / 2], right: [width - inset, height / 2], top: [width / 2, inset], bottom: [width / 2, height - inset] };
+    for (const [edge, at] of Object.entries(places)) {
+      c.strokeText(this.edges[edge], ...at);
+      c.fillText(this.edges[edge], ...at);
+    }
+  }
+
   // Where a point of the patient is on the canvas, CSS pixels; for tests.
   project(point_ct) {
+    this.aim();
     this.camera.updateMatrixWorld();
     const p = new Vector3(...point_ct).project(this.camera);
     return [((p.x + 1) / 2) * this.canvas.clientWidth, ((1 - p.y) / 2) * this.canvas.clientHeight];

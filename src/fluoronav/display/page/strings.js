@@ -38,6 +38,7 @@ export const text = {
   thinned: (per_s, smaller, why) => `${smaller ? "Smaller pictures, at" : "At"} most ${per_s} a second: ${why}`,
   thinnedWhy: { pipeline: "the pipeline needs the computer", screen: "this browser is slow", server: "many screens look on" },
   thinnedDetail: "Numbers and alarms come at once all the same.",
+  coarse: (drawn, wanted) => `Drawn with ${drawn} of the screen's ${wanted} pixels across: no GPU`,
   fewPictures: (per_s) => `Only ${per_s} pictures a second`,
   mode: {
     live: "LIVE", shadow: "SHADOW", frozen: "FROZEN", replay: "REPLAY", unknown: "UNKNOWN", unaccepted: "NOT ACCEPTED", unguided: "NO GUIDANCE",
@@ -82,6 +83,7 @@ export const text = {
     mode: "Live / shadow", mark: "Mark", trajectory: "Planned path", case: "Load a case", record: "Record", recording: "Stop recording",
     menu: "Menu", user: "Your name", check: "Check", again: "Begin again",
     unchecked: "Accept unchecked (hold)",
+    labels: "Labels", bone: "Bone", soft: "Soft tissue", metal: "Metal", unzoom: "Whole picture",
   },
   check: {
     unregistered: "Not registered yet: there is nothing to check.",
@@ -91,6 +93,12 @@ export const text = {
     line: (name, mm) => (mm === undefined ? name : `${name}: ${mm} mm`),
     residual: (mm) => `Residual ${mm} mm across`,
   },
+  slices: { axial: "axial", sagittal: "sagittal", coronal: "coronal", along: "along it", alongToo: "along it, turned 90°", across: "across, at the tip", ahead: "across, 10 mm ahead" },
+  noDirection: "No instrument whose direction is known",
+  noOtherView: ["No other view yet.", "Turn the C-arm by more than 30°:", "the last picture before is kept here."],
+  otherView: (name, when) => `${{ AP: "AP", PA: "PA", lateral: "Lateral", oblique: "Oblique" }[name]}, kept at ${when}`,
+  otherAge: (s) => (s < 100 ? `${s.toFixed(0)} s old; the instrument is live` : `${(s / 60).toFixed(0)} min old; the instrument is live`),
+  legend: { bone: "Bone", target: "Target level", nerve: "Nerve", vessel: "Vessel", no_go: "No-go", plan: "Plan", instrument: "Instrument" },
   holdIt: "Hold this button for a second",
   soundPaused: (s) => `Sound paused: ${s} s`,
   soundBlocked: "Touch the screen to let alarms sound",
@@ -120,8 +128,6 @@ export const text = {
   noSpace: (why) => `No 3D view: ${why}`,
   otherCase: (here, running) => `this computer has the case ${here}, the pipeline runs ${running}`,
   bent: "bent",
-  // Letters of the patient's directions.
-  toLeft: "L", toBack: "P", toHead: "H",
   degrees: (n) => `${n}°`,
   born: (date) => `born ${date}`,
   asked: (what) => `${what}: asked`,

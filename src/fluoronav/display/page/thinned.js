@@ -1,4 +1,4 @@
-// Says that fewer or smaller pictures are shown than come from the C-arm, and why.
+// Says that fewer or smaller pictures are shown than come from the C-arm, or fewer pixels than the screen has, and why.
 
 import { FEW_PICTURES, MIN_COUNTED, THINNED_SPAN_MS } from "./constants.js";
 import { text } from "./strings.js";
@@ -21,7 +21,8 @@ export class Thinned {
   }
 
   // Compares the pictures that were shown with the overlays, of which each frame has one; both counted since the start.
-  show(now, pictures, overlays, frozen) {
+  // `coarse`: {drawn, wanted} pixels across, or null.
+  show(now, pictures, overlays, frozen, coarse) {
     if (frozen || this.began === null) {
       [this.began, this.pictures, this.overlays] = [frozen ? null : now, pictures, overlays];
       this.measured = null;
@@ -30,12 +31,13 @@ export class Thinned {
       this.measured = came >= MIN_COUNTED && shown < FEW_PICTURES * came ? (1000 * shown) / (now - this.began) : null;
       [this.began, this.pictures, this.overlays] = [now, pictures, overlays];
     }
-    write(this.element, this.words());
+    write(this.element, this.words(coarse));
   }
 
-  words() {
+  words(coarse) {
     const { per_s, scale, why } = this.pace;
     if (why) return text.thinned(per_s, scale < 1, text.thinnedWhy[why]);
-    return this.measured === null ? "" : text.fewPictures(this.measured.toFixed(0));
+    if (this.measured !== null) return text.fewPictures(this.measured.toFixed(0));
+    return coarse ? text.coarse(coarse.drawn, coarse.wanted) : "";
   }
 }

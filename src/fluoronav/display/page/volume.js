@@ -1,9 +1,9 @@
-// The case's CT on the browser's GPU: slices through a point, and the projection (DRR).
+// The case's CT on the browser's GPU, and its projection (DRR).
 
-import { DRR_FROM_HU, SLICE_FIELD_MM, SLICE_WINDOW_HU } from "./constants.js";
+import { DRR_FROM_HU } from "./constants.js";
 import { context, program } from "./gl.js";
 
-const HEAD = `#version 300 es
+export const HEAD = `#version 300 es
 precision highp float;
 precision highp sampler3D;
 uniform sampler3D ct;
@@ -11,15 +11,6 @@ uniform vec3 origin, size; // LPS mm, of the first voxel's corner and of the who
 in vec2 at;
 out vec4 colour;
 `;
-const SLICE = `${HEAD}
-uniform vec3 middle, right, down; // LPS mm; the square's middle and its sides
-uniform vec2 window; // fractions of the voxel's range
-void main() {
-  vec3 p = (middle + (at.x - 0.5) * right + (at.y - 0.5) * down - origin) / size;
-  bool inside = all(greaterThanEqual(p, vec3(0))) && all(lessThanEqual(p, vec3(1)));
-  float value = inside ? texture(ct, p).r : 0.0;
-  colour = vec4(vec3((value - window.x) / (window.y - window.x)), 1.0);
-}`;
 // Beer's law along the ray, over what is denser than soft tissue, so that bones look as in the frame.
 const DRR = `${HEAD}
 uniform vec3 source, corner, right, down; // LPS mm; corner, sides: of the picture's plane as seen from the source
@@ -52,7 +43,7 @@ export class Ct {
   }
 }
 
-class Renderer {
+export class Renderer {
   constructor(canvas, ct, fragment) {
     this.canvas = canvas;
     this.ct = ct;
@@ -89,82 +80,6 @@ class Renderer {
   }
 }
 
-// Right and down on the screen in LPS, as radiologists look at them, and the letters at the four sides.
-const VIEWS = [
-  { name: "axial", right: [1, 0, 0], down: [0, 1, 0], sides: "RLAP" },
-  { name: "sagittal", right: [0, 1, 0], down: [0, 0, -1], sides: "APSI" },
-  { name: "coronal", right: [1, 0, 0], down: [0, 0, -1], sides: "RLSI" },
-];
-
-export class Slices extends Renderer {
-  constructor(canvas, marks, ct) {
-    super(canvas, ct, SLICE);
-    this.marks = marks;
-  }
-
-  prepare() {
-    super.prepare();
-    this.set("window", SLICE_WINDOW_HU.map((hu) => this.ct.fraction(hu)));
-  }
-
-  // Three slices through a point of the patient; `lines` are [from, to, colour] in LPS mm.
-  draw(point_ct, lines) {
-    const gl = this.gl;
-    const side = Math.floor(this.canvas.width / VIEWS.length);
-    this.set("middle", point_ct);
-    VIEWS.forEach((view, k) => {
-      gl.viewport(k * side, 0, side, this.canvas.height);
-      for (const way of ["right", "down"]) this.set(way, view[way].map((x) => x * SLICE_FIELD_MM));
-      gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
-    });
-    this.mark(point_ct, lines, side);
-  }
-
-  // A point of the patient in pixels of a slice of `side` pixels that is centred at `middle`.
-  at(view, point, middle, side) {
-    const off = point.map((x, k) => x - middle[k]);
-    const along = (way) => off[0] * way[0] + off[1] * way[1] + off[2] * way[2];
-    return [side * (0.5 + along(view.right) / SLICE_FIELD_MM), side * (0.5 + along(view.down) / SLICE_FIELD_MM)];
-  }
-
-  mark(middle, lines, side) {
-    const c = this.marks.getContext("2d");
-    c.setTransform(1, 0, 0, 1, 0, 0);
-    c.clearRect(0, 0, this.marks.width, this.marks.height);
-    c.font = `${Math.round(side / 11)}px sans-serif`;
-    c.textAlign = "center";
-    c.textBaseline = "middle";
-    VIEWS.forEach((view, k) => {
-      c.setTransform(1, 0, 0, 1, k * side, 0);
-      c.save();
-      c.beginPath();
-      c.rect(0, 0, side - 2, side);
-      c.clip();
-      for (const [from, to, colour] of lines) {
-        c.strokeStyle = colour;
-        c.lineWidth = 2;
-        c.beginPath();
-        c.moveTo(...this.at(view, from, middle, side));
-        c.lineTo(...this.at(view, to, middle, side));
-        c.stroke();
-      }
-      c.strokeStyle = "rgb(255 255 255 / 45%)";
-      c.lineWidth = 1;
-      for (const [a, b] of [[[0, 0.5], [0.42, 0.5]], [[0.58, 0.5], [1, 0.5]], [[0.5, 0], [0.5, 0.42]], [[0.5, 0.58], [0.5, 1]]]) {
-        c.beginPath();
-        c.moveTo(a[0] * side, a[1] * side);
-        c.lineTo(b[0] * side, b[1] * side);
-        c.stroke();
-      }
-      c.fillStyle = "#e8eef2";
-      const [left, right, up, down] = view.sides;
-      for (const [letter, x, y] of [[left, 0.06, 0.5], [right, 0.94, 0.5], [up, 0.5, 0.07], [down, 0.5, 0.93]])
-        c.fillText(letter, x * side, y * side);
-      c.restore();
-    });
-  }
-}
-
 export class Drr extends Renderer {
   constructor(canvas, ct) {
     super(canvas, ct, DRR);
@@ -175,15 +90,17 @@ export class Drr extends Renderer {
     this.set("dense", [this.ct.fraction(DRR_FROM_HU)]);
   }
 
-  // As the camera would see the patient from a pose (16 floats, row-major).
-  draw(T, camera) {
+  // As the camera would see the patient from a pose (16 floats, row-major), in a `region` of the frame: left, top, width, height in
+  // parts of it.
+  draw(T, camera, region = [0, 0, 1, 1]) {
     const gl = this.gl;
     const back = (v) => [0, 1, 2].map((k) => T[k] * v[0] + T[4 + k] * v[1] + T[8 + k] * v[2]); // camera to patient
     const [[fx, , cx], [, fy, cy]] = camera.K;
     this.set("source", back([-T[3], -T[7], -T[11]]));
-    this.set("corner", back([(-0.5 - cx) / fx, (-0.5 - cy) / fy, 1]));
-    this.set("right", back([camera.cols / fx, 0, 0]));
-    this.set("down", back([0, camera.rows / fy, 0]));
+    const [left, top, wide, high] = region;
+    this.set("corner", back([(left * camera.cols - 0.5 - cx) / fx, (top * camera.rows - 0.5 - cy) / fy, 1]));
+    this.set("right", back([(wide * camera.cols) / fx, 0, 0]));
+    this.set("down", back([0, (high * camera.rows) / fy, 0]));
     gl.viewport(0, 0, this.canvas.width, this.canvas.height);
     gl.drawArrays(gl.TRIANGLE_STRIP, 0, 4);
   }

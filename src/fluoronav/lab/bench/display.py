@@ -50,6 +50,7 @@ def bench_display(
     niceness: int = 10,
     stages: list[str] | None = None,
     say: Callable[[str], None] = lambda text: None,
+    size: tuple[int, int] = (SIZE["width"], SIZE["height"]),
 ) -> dict[str, Any]:
     """Measures the display alone, on recorded messages, and with the running pipeline.
 
@@ -65,6 +66,10 @@ def bench_display(
         Of the browser, 0 to 19.
     stages : list of str, optional
         Of the pipeline, instead of the launch file's.
+    say : callable
+        Takes a line about the progress.
+    size : tuple of int
+        Width and height of the page, px.
 
     Returns
     -------
@@ -96,18 +101,18 @@ def bench_display(
         program = of_low_priority(chromium, niceness, Path(name))
         browser = playwright.chromium.launch(executable_path=program, args=FLAGS)
         out: dict[str, Any] = {
-            "machine": machine.description(), "viewers": viewers, "seconds": seconds, "size": SIZE,
+            "machine": machine.description(), "viewers": viewers, "seconds": seconds, "size": list(size),
             "browser_niceness": niceness, "stages": list(launch["stages"]),
         }  # fmt: skip
-        out["recorded"] = _recorded(browser, launch, run, frames, seconds, viewers, Path(name))
+        out["recorded"] = _recorded(browser, launch, run, frames, seconds, viewers, Path(name), size)
         say("beside the running pipeline, with the page and without it in turns")
-        out["with_pipeline"] = display_beside.bench_beside(browser, launch, pipeline_seconds)
+        out["with_pipeline"] = display_beside.bench_beside(browser, launch, pipeline_seconds, size)
         browser.close()
     return out
 
 
 def _recorded(
-    browser, launch: dict, run: CapturedRun, frames, seconds: float, viewers: int, folder: Path
+    browser, launch: dict, run: CapturedRun, frames, seconds: float, viewers: int, folder: Path, size: tuple[int, int]
 ) -> dict[str, Any]:
     import psutil
 
@@ -121,7 +126,7 @@ def _recorded(
         socket.bind(endpoint)
     server = DisplayProcess(path)
     try:
-        pages = [browser.new_page(viewport=SIZE) for _ in range(viewers)]
+        pages = [browser.new_page(viewport={"width": size[0], "height": size[1]}) for _ in range(viewers)]
         begin, opened, settled, heap, shown = time.monotonic(), False, False, 0.0, 0
         processes = {"server": [psutil.Process(server.process.pid)], "browser": browser_processes()}
         used, since = dict.fromkeys(processes, 0.0), begin
@@ -227,8 +232,8 @@ def table(result: dict[str, Any]) -> str:
     r = result["recorded"]
     t, heap, cpu = r["overlay_to_pixels_ms"], r["heap_mb"], r["cpu_percent"]
     lines = [
-        f"overlay received to pixels drawn, {SIZE['width']} x {SIZE['height']}, drawn in software, browser at niceness "
-        f"{result['browser_niceness']}",
+        f"overlay received to pixels drawn, {result['size'][0]} x {result['size'][1]}, drawn in software, browser at "
+        f"niceness {result['browser_niceness']}",
         f"  fed from recorded messages, {result['viewers']} viewers: p50 {t['p50']:.1f} ms, p99 {t['p99']:.1f} ms of "
         f"{t['count']}; {r['shown_per_s']:.1f} pictures a second; first picture after {r['first_picture_ms']:.0f} ms; "
         f"heap {heap['start']:.1f} to {heap['end']:.1f} MB; of a core: server {cpu['server']:.0f} %, browser "

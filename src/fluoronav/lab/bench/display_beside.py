@@ -50,7 +50,7 @@ class Turn:
     said: str
 
 
-def bench_beside(browser, launch: dict[str, Any], seconds: float) -> dict[str, Any]:
+def bench_beside(browser, launch: dict[str, Any], seconds: float, size: tuple[int, int] = SIZE) -> dict[str, Any]:
     """Runs grabber, pipeline and server, and opens and closes a page in turns.
 
     Parameters
@@ -60,6 +60,8 @@ def bench_beside(browser, launch: dict[str, Any], seconds: float) -> dict[str, A
         Content of a launch file.
     seconds : float
         With the page, and as long without it.
+    size : tuple of int
+        Width and height of the page, px.
 
     Returns
     -------
@@ -73,7 +75,7 @@ def bench_beside(browser, launch: dict[str, Any], seconds: float) -> dict[str, A
     rounds = max(round(seconds / TURNS.turn_s), 1)
     port = _free_port()
     frames = round((2 * rounds * (TURNS.turn_s + TURNS.opening_s) + TURNS.start_s) * TURNS.fps)
-    page = browser.new_page(viewport=SIZE)
+    page = browser.new_page(viewport={"width": size[0], "height": size[1]})
     address = f"http://127.0.0.1:{port}/"
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(capture_run, launch, frames, TURNS.fps, display_port=port)
