@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fluoronav.geometry import transform_points
 from fluoronav.lab.bench.cohort.motion import Motion
 from fluoronav.lab.bench.cohort.people import VERTEBRAE, Person, Region
-from fluoronav.lab.bench.cohort.physics import BONE, DENSITY_G_CM3, IRON, MATERIALS, SOFT, TITANIUM
+from fluoronav.lab.bench.cohort.physics import BONE, DENSITY_G_CM3, IRON, MATERIALS, SOFT
 from fluoronav.lab.bench.cohort.rays import cylinder_mm
 
 Float = NDArray[np.float64]
@@ -45,7 +45,7 @@ SIZES = ScrewSizes()
 
 
 def screws_and_rods(person: Person, region: Region, screws: int, motion: Motion) -> list[Cylinder]:
-    """Pedicle screws of titanium in the target and its neighbours, two to a vertebra, joined by two rods of steel.
+    """Steel pedicle screws in the target and its neighbours, two to a vertebra, joined by two rods.
 
     Parameters
     ----------
@@ -75,8 +75,8 @@ def screws_and_rods(person: Person, region: Region, screws: int, motion: Motion)
             at = transform_points(motion.of_bone(label), np.array([entry, entry + axis]))
             entry, axis = at[0], at[1] - at[0]
             tip, top = entry + SIZES.length * axis, entry - SIZES.head_length * axis
-            out.append(_cylinder(entry, tip, SIZES.radius, TITANIUM))
-            out.append(_cylinder(top, entry, SIZES.head_radius, TITANIUM))
+            out.append(_cylinder(entry, tip, SIZES.radius, IRON))
+            out.append(_cylinder(top, entry, SIZES.head_radius, IRON))
             heads[side].append((top + entry) / 2)
     for side in (-1, 1):
         line = sorted(heads[side], key=lambda p: p[2])
@@ -119,7 +119,7 @@ def _cylinder(begin: Float, end: Float, radius: float, material: int, displaces:
 
 
 def add_shapes(shapes: list[Cylinder], source_ct: Float, directions_ct, paths: NDArray[np.float32]) -> None:
-    """Adds the mass of shapes to `paths` (5, n), g/cm2; metal in the patient replaces soft tissue."""
+    """Adds the mass of shapes to `paths` (4, n), g/cm2; metal in the patient replaces soft tissue."""
     for s in shapes:
         mm = cylinder_mm(s.begin_ct, s.end_ct, s.radius_mm, source_ct, directions_ct)
         paths[s.material] += (DENSITY_G_CM3[MATERIALS[s.material]] / 10) * mm

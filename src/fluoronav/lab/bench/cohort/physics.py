@@ -14,9 +14,9 @@ from numpy.typing import ArrayLike, NDArray
 Float = NDArray[np.float64]
 
 # Rows of `paths`: what a ray crosses, g/cm2.
-SOFT, BONE, IODINE, TITANIUM, IRON = range(5)
-MATERIALS = ("soft", "bone", "iodine", "titanium", "iron")
-DENSITY_G_CM3 = {"soft": 1.06, "bone": 1.92, "iodine": 4.93, "titanium": 4.54, "iron": 7.874, "csi": 4.51}
+SOFT, BONE, IODINE, IRON = range(4)
+MATERIALS = ("soft", "bone", "iodine", "iron")  # iron stands for steel
+DENSITY_G_CM3 = {"soft": 1.06, "bone": 1.92, "iodine": 4.93, "iron": 7.874, "csi": 4.51}
 DENSITY_G_CM3 |= {"water": 1.0, "aluminium": 2.699, "copper": 8.96}
 
 _KEV = (20.0, 30.0, 40.0, 50.0, 60.0, 80.0, 100.0, 150.0)
@@ -25,7 +25,6 @@ _SMOOTH = {
     "water": (0.8096, 0.3756, 0.2683, 0.2269, 0.2059, 0.1837, 0.1707, 0.1505),
     "soft": (0.8230, 0.3790, 0.2688, 0.2264, 0.2048, 0.1823, 0.1693, 0.1492),
     "bone": (4.001, 1.331, 0.6655, 0.4242, 0.3148, 0.2229, 0.1855, 0.1480),
-    "titanium": (15.85, 4.972, 2.214, 1.213, 0.7661, 0.4052, 0.2721, 0.1649),
     "iron": (25.68, 8.176, 3.629, 1.958, 1.205, 0.5952, 0.3717, 0.1964),
     "aluminium": (3.441, 1.128, 0.5685, 0.3681, 0.2778, 0.2018, 0.1704, 0.1378),
     "copper": (33.79, 10.92, 4.862, 2.613, 1.593, 0.7630, 0.4584, 0.2217),
@@ -69,7 +68,7 @@ class Beam:
     kev : ndarray, shape (bins,)
     signal : ndarray, shape (bins,)
         Share of each bin in the panel's signal, which is the absorbed energy; sums to 1.
-    coefficients_cm2_g : ndarray, shape (5, bins)
+    coefficients_cm2_g : ndarray, shape (4, bins)
         Of `MATERIALS`.
     noise_gain : float
         Variance over mean of the signal, relative to photons that all have the same energy: 1 for one energy.
@@ -103,7 +102,7 @@ class Beam:
         return cls(kev, energy / energy.sum(), coefficients, gain)
 
     def transmitted(self, paths: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Share of the open beam's signal behind `paths` (g/cm2, shape (5, n)); shape (n,)."""
+        """Share of the open beam's signal behind `paths` (g/cm2, shape (4, n)); shape (n,)."""
         out = np.zeros(paths.shape[1], np.float32)
         mu = self.coefficients_cm2_g.astype(np.float32)
         for e, share in enumerate(self.signal):
@@ -137,9 +136,9 @@ def densities_g_cm3() -> NDArray[np.float32]:
     out = np.zeros((2 * len(hu), 3), np.float32)
     marrow = water * (1 + _MARROW_HU / 1000)
     cortex = bone * DENSITY_G_CM3["bone"]
-    share = np.maximum((mu - marrow) / (cortex - marrow), 0)
-    out[: len(hu), 0] = np.where(share > 0, np.maximum(1 - share, 0) * marrow, mu) / soft
-    out[: len(hu), 1] = share * cortex / bone
+    share = np.clip((mu - marrow) / (cortex - marrow), 0, 1)
+    out[: len(hu), 0] = np.where(share > 0, (1 - share) * marrow, mu) / soft
+    out[: len(hu), 1] = np.where(share < 1, share * cortex, mu) / bone
     blood = np.minimum(mu, water * (1 + _BLOOD_HU / 1000))
     out[len(hu) :, 0] = blood / soft
     out[len(hu) :, 2] = (mu - blood) / iodine

@@ -26,7 +26,7 @@ Float = NDArray[np.float64]
 class StillSettings:
     """How a still is shown to the stages; all chosen."""
 
-    searches: int = 4  # around the prior and around the whole orbit, in turns, twice
+    searches: int = 2  # around the prior, then around the whole orbit and of the mirror image
     tracked_frames: int = 8  # after the first that is tracked: every bone has a pose of its own by then
     settling_frames: int = 8  # after a search that found something
     frame_ns: int = 66_666_667  # between two frames: 15 a second
