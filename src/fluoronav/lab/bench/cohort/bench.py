@@ -92,7 +92,7 @@ def _with_dask(tasks: list[tuple[str, int]], people, scheduler: str | None, work
     else:
         say(f"starting {workers} processes")
         cluster = LocalCluster(
-            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=None,
+            n_workers=workers, threads_per_worker=1, processes=True, dashboard_address=":0",
             silence_logs=logging.ERROR, memory_limit=0,
         )  # fmt: skip
         client = Client(cluster)

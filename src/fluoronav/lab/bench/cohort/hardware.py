@@ -107,10 +107,11 @@ def hand(T_camera_ct: Float, rng: np.random.Generator) -> list[Cylinder]:
             in_camera.append((begin, end, 8.5 - n, SOFT))
             in_camera.append((begin + 2 * way, end - 2 * way, 2.8 - 0.4 * n, BONE))
     T_ct_camera = np.linalg.inv(T_camera_ct)
-    return [
-        _cylinder(*transform_points(T_ct_camera, np.array([a, b])), radius, material, displaces=False)
-        for a, b, radius, material in in_camera
-    ]
+    out = []
+    for a, b, radius, material in in_camera:
+        begin, end = transform_points(T_ct_camera, np.array([a, b]))
+        out.append(_cylinder(begin, end, radius, material, displaces=False))
+    return out
 
 
 def _cylinder(begin: Float, end: Float, radius: float, material: int, displaces: bool = True) -> Cylinder:

@@ -191,7 +191,7 @@ def _breath(person: Person, labels: NDArray, grid: sitk.Image, in_ct: Float, bre
     free = _smooth_step((away - SETTINGS.rest_mm) / (SETTINGS.free_mm - SETTINGS.rest_mm))
     wall = _smooth_step(1 - inside / SETTINGS.wall_mm)
     wall = np.maximum(wall, np.isin(labels, [*RIBS]))
-    wall = np.asarray(sitk.GetArrayFromImage(sitk.DiscreteGaussian(sitk.GetImageFromArray(wall), 4.0)))
+    wall = np.asarray(sitk.GetArrayFromImage(sitk.DiscreteGaussian(sitk.GetImageFromArray(wall), [4.0] * 3)))
     # Ribs turn about their joints at the spine: what lies in front of it rises most.
     middle = _places_ct(grid)[spine][:, 1].mean() if spine.any() else 0.0
     in_front = np.clip((middle - _places_ct(grid)[..., 1]) / 150, 0, 1)

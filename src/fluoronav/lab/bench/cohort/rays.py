@@ -159,7 +159,9 @@ def _cylinder(begin, axis, length, radius, source, directions, out):
             out[r] += t1 - max(t0, 0.0)
 
 
-def cylinder_mm(begin_ct: ArrayLike, end_ct: ArrayLike, radius_mm: float, source_ct: Float, directions_ct) -> Float:
+def cylinder_mm(
+    begin_ct: ArrayLike, end_ct: ArrayLike, radius_mm: float, source_ct: Float, directions_ct: NDArray
+) -> NDArray[np.float32]:
     """Length of rays inside a cylinder with flat ends.
 
     Parameters

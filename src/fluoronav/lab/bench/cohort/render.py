@@ -8,6 +8,8 @@ exposure.counts, exposure.bits, exposure.camera, exposure.T_camera_ct, exposure.
 
 from __future__ import annotations
 
+import hashlib
+import os
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -25,10 +27,11 @@ from fluoronav.lab.bench.cohort.people import VESSELS, Person, Region, person_of
 from fluoronav.lab.bench.cohort.physics import AIR_HU, MATERIALS, Beam, Tube, coded, densities_g_cm3
 from fluoronav.lab.bench.cohort.rays import add_voxels, pixel_rays
 from fluoronav.lab.bench.cohort.scenes import BY_NAME, Picture, Scene
-from fluoronav.paths import shipped
+from fluoronav.paths import cache_folder, shipped
 
 Float = NDArray[np.float64]
 _DENSITIES = densities_g_cm3()
+_VERSION = "cohort 1"  # of the fine grids, for the cache's key
 
 
 @dataclass(frozen=True)
@@ -177,16 +180,36 @@ def _resting(person: Person, grid_mm: float) -> tuple[sitk.Image, sitk.Image | N
     grid = sitk.Image([int(n) for n in np.floor((high - low) / grid_mm) + 1], sitk.sitkInt16)
     grid.SetOrigin(low.tolist())
     grid.SetSpacing([grid_mm] * 3)
-    hu = _fine(whole, grid)
-    if person.surroundings is not None:
-        part = _fine(person.ct, grid)
-        inside = sitk.Resample(person.ct.image * 0 + 1, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0) > 0
-        hu = sitk.Mask(hu, inside == 0, 0) + sitk.Mask(part, inside, 0)
+    hu = _kept([whole, *([person.ct] if person.surroundings else [])], grid)
     labels = None
     if person.labels is not None:
         image = sitk.Cast(person.labels.image, sitk.sitkUInt8)
         labels = sitk.Resample(image, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
     return hu, labels
+
+
+def _kept(volumes: list[Volume], grid: sitk.Image) -> sitk.Image:
+    """Volumes on a grid, the later ones over the first; from the cache, since splines take ten seconds for a trunk."""
+    digest = hashlib.sha256(f"{_VERSION} {grid.GetSize()} {grid.GetSpacing()} {grid.GetOrigin()}".encode())
+    for v in volumes:
+        digest.update(f"{v.image.GetOrigin()} {v.image.GetSpacing()} {v.image.GetDirection()}".encode())
+        digest.update(np.ascontiguousarray(v.voxels).data)
+    path = cache_folder("cohort") / f"{digest.hexdigest()[:24]}.npy"
+    try:
+        hu = sitk.GetImageFromArray(np.load(path, allow_pickle=False))
+        hu.CopyInformation(grid)
+        return hu
+    except (OSError, ValueError, RuntimeError):  # not there, or broken off while it was written
+        pass
+    hu = _fine(volumes[0], grid)
+    for part in volumes[1:]:
+        ones = sitk.Cast(part.image, sitk.sitkUInt8) * 0 + 1
+        inside = sitk.Resample(ones, grid, sitk.Transform(), sitk.sitkNearestNeighbor, 0) > 0
+        hu = sitk.Mask(hu, inside == 0, 0) + sitk.Mask(_fine(part, grid), inside, 0)
+    new = path.with_suffix(f".{os.getpid()}.npy")
+    np.save(new, sitk.GetArrayViewFromImage(hu))
+    new.replace(path)
+    return hu
 
 
 def _fine(volume: Volume, grid: sitk.Image) -> sitk.Image:
