@@ -16,6 +16,7 @@ from fluoronav.cli.arguments import (
     page_size,
     positive,
 )
+from fluoronav.cli.bench_cohort import add_verbs as _add_cohort
 from fluoronav.cli.bench_latency import add_verbs as _add_latency
 from fluoronav.cli.bench_pacs import add_verbs as _add_pacs
 from fluoronav.cli.bench_planning import add_verbs as _add_planning
@@ -28,7 +29,7 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
     bench = add_family(verbs, "bench", "measure latency, accuracy and failures", "fluoronav bench latency --fps 30")
     for add in (
         _add_latency, _add_tracking, _add_registration, _add_instruments, _add_enhancement, _add_display, _add_engines,
-        _add_faults, _add_peers, _add_start, _add_pacs, _add_planning,
+        _add_faults, _add_peers, _add_start, _add_pacs, _add_planning, _add_cohort,
     ):  # fmt: skip
         add(bench)
 

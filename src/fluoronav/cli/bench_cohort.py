@@ -1,0 +1,94 @@
+"""`fluoronav bench cohort`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from fluoronav.cli.arguments import add_data, add_json, add_verb, count, positive
+from fluoronav.cli.reporting import missing_extra, report, say
+
+_WORST = 5
+
+
+def add_verbs(verbs: argparse._SubParsersAction) -> None:
+    cohort = add_verb(
+        verbs,
+        "cohort",
+        "measure the registration on patients and scenes that it was not tuned on, rendered by an X-ray simulator that "
+        "shares no code with the projector: believed, wrong, error (mm, degrees), and whether the bounds hold",
+        _cohort,
+        "fluoronav bench cohort --frames 4 --json out/cohort.json",
+        "fluoronav bench cohort --scenes screws-6 screws-10 --pictures out/cohort",
+        "fluoronav bench cohort --ct lee=lee.nii.gz,lee-labels.nii.gz --scheduler tcp://cluster:8786",
+        "fluoronav bench cohort --stream 30 --png out/cohort-stream.png",
+    )
+    cohort.add_argument("--scenes", nargs="+", metavar="SCENE", help="measure these scenes only")
+    cohort.add_argument("--list", action="store_true", help="print the scenes with what they are, and run none")
+    cohort.add_argument("--frames", type=count, default=8, help="exposures of each scene")
+    cohort.add_argument("--seed", type=count, default=0, help="of the first exposure; the others follow")
+    cohort.add_argument(
+        "--ct", action="append", default=[], metavar="NAME=CT[,LABELS]",
+        help="a patient: CT (NRRD, NIfTI or DICOM folder) and label map as of TotalSegmentator 1; may be given several "
+        "times; by default those of --data, and without these the embedded case",
+    )  # fmt: skip
+    add_data(cohort, "chest/ and planning/patient_b/")
+    cohort.add_argument(
+        "--scheduler", metavar="ADDRESS",
+        help="Dask scheduler to run on, tcp://HOST:PORT; its workers must see the same files (default: this computer)",
+    )  # fmt: skip
+    cohort.add_argument("--workers", type=count, default=0, help="processes on this computer; 0: one for each core")
+    cohort.add_argument(
+        "--pictures", type=Path, metavar="FOLDER",
+        help=f"write the {_WORST} worst exposures here, with the target bone where it is (green) and was found (red)",
+    )  # fmt: skip
+    cohort.add_argument(
+        "--stream", type=positive, metavar="S",
+        help="instead of stills, show one patient who breathes before a turning C-arm for so many seconds",
+    )  # fmt: skip
+    cohort.add_argument("--fps", type=positive, default=10.0, help="frames per second of --stream")
+    cohort.add_argument("--png", type=Path, metavar="FILE", help="draw error and bound over time of --stream here")
+    add_json(cohort, "out/cohort.json")
+
+
+def _cohort(options: argparse.Namespace) -> int:
+    from fluoronav.lab.bench.cohort import SCENES, known_people, spec_of
+    from fluoronav.lab.bench.cohort.scenes import chosen
+
+    if options.list:
+        print("\n".join(f"{s.name:20}{s.what}" for s in SCENES))
+        return 0
+    people = [spec_of(text) for text in options.ct] or known_people(options.data)
+    scenes = chosen(options.scenes)
+    if options.stream:
+        return _stream(options, people)
+    from fluoronav.lab import machine
+    from fluoronav.lab.bench.cohort.bench import bench_cohort
+    from fluoronav.lab.bench.cohort.pictures import write_pictures
+    from fluoronav.lab.bench.cohort.report import table, worst
+
+    workers = options.workers or machine.processor_cores()
+    try:
+        result = bench_cohort(scenes, options.frames, options.seed, people, options.scheduler, workers, say)
+    except ImportError as error:
+        raise missing_extra("bench", error) from error
+    report(table(result), result, options.json)
+    print(f"written: {options.json}")
+    if options.pictures:
+        paths = write_pictures(worst(result["rows"], _WORST), people, options.pictures)
+        print(f"written: {', '.join(map(str, paths))}")
+    return 0
+
+
+def _stream(options: argparse.Namespace, people: list[tuple[str, ...]]) -> int:
+    from fluoronav.lab.bench.cohort.stream import bench_stream, draw, table
+
+    try:
+        run, result = bench_stream(people, options.stream, options.fps, options.seed, say)
+        png = options.png or options.json.with_suffix(".png")
+        draw(run, png)
+    except ImportError as error:
+        raise missing_extra("bench", error) from error
+    report(table(result), result, options.json)
+    print(f"written: {options.json}, {png}")
+    return 0

@@ -1,0 +1,76 @@
+"""Pictures of exposures with the target bone where it is and where it was found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from fluoronav.lab.bench.cohort.render import Exposure, render
+
+Float = NDArray[np.float64]
+_GREEN, _RED, _WHITE = (90, 230, 90), (80, 80, 255), (255, 255, 255)  # BGR
+_QUALITY = 80
+
+
+def write_pictures(rows: list[dict[str, Any]], people: list[tuple[str, ...]], folder: Path) -> list[Path]:
+    """Renders exposures again and draws the target bone: green where it is, red where it was found.
+
+    Parameters
+    ----------
+    rows : list of dict
+        From :func:`fluoronav.lab.bench.cohort.registering.measured`.
+    people : list of tuple
+    folder : Path
+        Created if needed.
+
+    Returns
+    -------
+    list of Path
+        JPEG files, named by rank, scene and seed.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for rank, row in enumerate(rows, 1):
+        exposure = render(row["scene"], row["seed"], people)
+        path = folder / f"{rank}-{row['scene']}-{row['seed']}.jpg"
+        cv2.imwrite(str(path), drawn(exposure, row), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+        paths.append(path)
+    return paths
+
+
+def drawn(exposure: Exposure, row: dict[str, Any]) -> NDArray[np.uint8]:
+    """The picture with outlines and a line of text, shape (rows, cols, 3), BGR."""
+    counts = exposure.counts.astype(np.float32)
+    logs = np.log(np.maximum(counts - np.percentile(counts, 0.1), 1))
+    low, high = np.percentile(logs, (2, 99))
+    grey = (255 * np.clip((logs - low) / max(high - low, 1e-6), 0, 1)).astype(np.uint8)
+    picture = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
+    if exposure.region.target:
+        if row["present"]:
+            _outline(picture, exposure, exposure.T_camera_ct, _GREEN)
+        if "T_camera_ct" in row:
+            _outline(picture, exposure, np.array(row["T_camera_ct"]), _RED)
+    errors = f"{row['across_mm']:.2f} mm, {row['degrees']:.1f} deg" if "across_mm" in row else ""
+    what = "wrong, believed" if row["wrong_believed"] else "believed" if row["believed"] else row["status"]
+    for thickness, colour in ((4, (0, 0, 0)), (1, _WHITE)):
+        text = f"{row['scene']} {row['region']}: {what} {errors}"
+        cv2.putText(picture, text, (12, 28), cv2.FONT_HERSHEY_SIMPLEX, 0.8, colour, thickness, cv2.LINE_AA)
+    return np.asarray(picture, np.uint8)
+
+
+def _outline(picture: NDArray[np.uint8], exposure: Exposure, T_camera_ct: Float, colour: tuple[int, int, int]) -> None:
+    """Draws the shadow's outline of the target bone for a pose."""
+    points = exposure.other.bone_points_ct(exposure.region.target, 20_000)
+    in_camera = points @ T_camera_ct[:3, :3].T + T_camera_ct[:3, 3]
+    px = exposure.camera.project(in_camera[in_camera[:, 2] > 1])
+    at = np.rint(px[np.isfinite(px).all(1)]).astype(int)
+    at = at[((at >= 0) & (at < picture.shape[1::-1])).all(1)]
+    mask = np.zeros(picture.shape[:2], np.uint8)
+    mask[at[:, 1], at[:, 0]] = 255
+    mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((17, 17), np.uint8))
+    found, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(picture, found, -1, colour, 2, cv2.LINE_AA)
