@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.case import NoGo, Structure
-from fluoronav.geometry.isosurface import isosurface
+from fluoronav.case.isosurface import isosurface
 
 Float = NDArray[np.float64]
 

@@ -75,7 +75,7 @@ def cropped(labels: Map, label: int) -> Crop:
 
 def surface_of(crop: Crop, scan: Scan, label: int, name: str) -> bytes:
     """The surface as a packed message: float32 points (n, 3) LPS mm, uint32 triangles (m, 3)."""
-    from fluoronav.geometry.isosurface import isosurface
+    from fluoronav.case.isosurface import isosurface
 
     step = 1
     while crop.mask.size / step**3 > SETTINGS.most_voxels:

@@ -17,7 +17,7 @@ from manifold3d import Manifold
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from fluoronav.geometry.isosurface import isosurface
+from fluoronav.case.isosurface import isosurface
 from fluoronav.planning.meshes.of_mask import signed_distances
 from fluoronav.planning.meshes.parts import cylinder_between, frame_to
 from fluoronav.planning.meshes.solid import Float, Mesh, MeshError, solid

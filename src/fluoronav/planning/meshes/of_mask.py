@@ -13,8 +13,8 @@ import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
 
+from fluoronav.case.isosurface import isosurface
 from fluoronav.case.volume import bounds
-from fluoronav.geometry.isosurface import isosurface
 from fluoronav.planning.meshes.solid import Float, Mesh, MeshError, solid, surface_of
 
 

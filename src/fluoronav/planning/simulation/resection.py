@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 from manifold3d import Manifold
 
-from fluoronav.geometry.isosurface import isosurface
+from fluoronav.case.isosurface import isosurface
 from fluoronav.planning.meshes.of_mask import signed_distances
 from fluoronav.planning.meshes.parts import Part, part
 from fluoronav.planning.meshes.solid import Mesh, MeshError, solid, surface_of
