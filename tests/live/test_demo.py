@@ -150,11 +150,11 @@ def test_an_exported_plan_guides_a_tip_along_its_screw_with_distances_and_alerts
     del content["tools"], content["tracker"]
     (planned / "case.yaml").write_text(yaml.safe_dump(content))
     write_stream_case(read_planned(planned), tmp_path / "or", lambda _: None)
-    assert not demo.run_demo(launch(), 9.0, tmp_path / "out", case_path=tmp_path / "or")
+    assert not demo.run_demo(launch(), 12.0, tmp_path / "out", case_path=tmp_path / "or")
     said = [json.loads(line) for line in (tmp_path / "out" / "overlays.jsonl").read_text().splitlines()]
     guided = [o for o in said if o["instruments"] and o["plan"] and o["distances"]]
-    assert len(guided) > len(said) / 3
-    assert {i["tool"] for o in guided for i in o["instruments"]} == {"kwire"}
+    assert len(guided) > 20
+    assert {i["id"] for o in guided for i in o["instruments"]} == {"kwire"}
     assert {d["structure"] for o in guided for d in o["distances"]} >= {"spinal_cord"}
     alerts = [json.loads(line) for line in (tmp_path / "out" / "alerts.jsonl").read_text().splitlines()]
     assert any(a["structure"] == "spinal_cord" and a["state"] == "raised" for a in alerts)
