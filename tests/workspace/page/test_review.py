@@ -238,10 +238,10 @@ def test_bone_is_translucent_where_there_are_screws(opened, case, server):
     assert page.js(opacity)[str(T8)] == 1
     put(server, case, PATH)
     page.page.wait_for_function("() => fluoronavWorkspace.view.plan.screws().length === 1")
-    assert page.js(opacity)[str(T8)] == 0.3
+    assert page.js(opacity)[str(T8)] == 0.18
     page.js("() => fluoronavWorkspace.view.surfacesShown")
     shown = "([label]) => fluoronavWorkspace.view.space.surfaces.get(label)?.actor.getProperty().getOpacity()"
-    until(lambda: page.js(shown, [T8]) == 0.3, what="the translucent bone")
+    until(lambda: page.js(shown, [T8]) == 0.18, what="the translucent bone")
 
 
 def test_a_job_that_was_broken_off_is_said_and_started_again(opened, tmp_path, browser):

@@ -19,7 +19,10 @@ export class Plan {
   take(plan, obstacles) {
     this.plan = plan;
     this.obstacles = obstacles ?? [];
-    if (!this.item(this.view.scene.chosen)) this.view.scene.chosen = undefined;
+    if (!this.item(this.view.scene.chosen)) {
+      this.view.scene.chosen = undefined;
+      this.view.space?.near(undefined);
+    }
     this.view.cuts?.soon();
     this.view.space?.drawScrews();
     if (this.seeThrough !== (this.seeThrough = this.screws().length > 0)) this.view.surfaces();
@@ -62,10 +65,11 @@ export class Plan {
     this.view.scene.mark = id;
     if (item.kind === "screw" || item.kind === "path") {
       this.view.scene.chosen = id;
+      this.view.space?.near(middle([item.entry_ct, item.tip_ct ?? item.target_ct]));
       this.view.surfaces();
     }
     const points = item.points_ct ?? [item.entry_ct, item.tip_ct ?? item.target_ct, item.point_ct].filter(Boolean);
-    if (points.length) this.view.goTo(points[0].map((_, k) => points.reduce((sum, p) => sum + p[k], 0) / points.length));
+    if (points.length) this.view.goTo(middle(points));
     this.view.cuts.soon();
     this.view.space?.drawScrews();
     this.view.tell();
@@ -218,6 +222,8 @@ export class Plan {
       ...done.map((f) => el("div", { className: "item", onclick: () => this.show(f.id) }, el("b", {}, readable(f.what)), el("span", {}, `answered by ${f.acknowledged_by}`))));
   }
 }
+
+const middle = (points) => points[0].map((_, k) => points.reduce((sum, p) => sum + p[k], 0) / points.length);
 
 // A screw as the server knows it.
 function plain({ short, colour, tip_ct, ...item }) {

@@ -8,6 +8,7 @@ import { GRADES } from "./marks.js";
 
 const { Enums, ToolEnums, ToolGroupManager, vtkActor, vtkCellArray, vtkDataArray, vtkMapper, vtkPoints, vtkPolyData } = cornerstone;
 const NAME = "space", SIDES = 20;
+const NEAR_MM = 55; // half the height of the picture of a screw; chosen: three vertebrae
 const RENDER_EVERY_MS = 1500; // while surfaces come in: each picture of all takes long without a graphics processor
 const FROM = { A: [0, -1, 0], P: [0, 1, 0], L: [1, 0, 0], R: [-1, 0, 0], H: [0, 0, 1], F: [0, 0, -1] };
 
@@ -35,6 +36,12 @@ function normalsOf(points, triangles) {
   return normals;
 }
 
+// What is seen through shows its near side alone: its far side would hide as much again.
+function translucent(actor, opacity) {
+  actor.getProperty().setOpacity(opacity);
+  actor.getProperty().setBackfaceCulling(opacity < 1);
+}
+
 function actorOf(points, triangles, colour, opacity) {
   const cells = new Uint32Array((triangles.length / 3) * 4);
   for (let t = 0, c = 0; t < triangles.length; t += 3) {
@@ -52,7 +59,7 @@ function actorOf(points, triangles, colour, opacity) {
   const actor = vtkActor.newInstance();
   actor.setMapper(mapper);
   actor.getProperty().setColor(...rgb(colour));
-  actor.getProperty().setOpacity(opacity);
+  translucent(actor, opacity);
   actor.getProperty().setSpecular(0.2);
   actor.getProperty().setAmbient(0.15);
   return actor;
@@ -115,7 +122,7 @@ export class Space {
       const address = `${path({ label })}/surfaces/${label}`;
       const have = this.surfaces.get(label);
       if (have?.version === version) {
-        have.actor.getProperty().setOpacity(opacity);
+        translucent(have.actor, opacity);
         have.actor.getProperty().setColor(...rgb(colour));
         continue;
       }
@@ -165,7 +172,16 @@ export class Space {
     this.viewport.setCamera({ viewPlaneNormal: towards, viewUp: Math.abs(towards[2]) ? [0, -1, 0] : [0, 0, 1] });
     this.viewport.resetCamera({ resetPan: true, resetZoom: true, resetToCenter: true });
     this.viewport.setCamera({ viewPlaneNormal: towards, viewUp: Math.abs(towards[2]) ? [0, -1, 0] : [0, 0, 1] });
+    if (this.middle) this.near(this.middle);
     this.viewport.render();
+  }
+
+  // Looks at a point from near, from where it looks now; undefined: at everything from the next side on.
+  near(point) {
+    this.middle = point;
+    if (!point || !this.viewport) return;
+    const { focalPoint, position } = this.viewport.getCamera();
+    this.viewport.setCamera({ focalPoint: point, position: along(point, minus(position, focalPoint), 1), parallelScale: NEAR_MM });
   }
 
   close() {

@@ -7,6 +7,7 @@ const KINDS = { vertebra: "Vertebrae", rib: "Ribs", bone: "Bones", cartilage: "C
 const IN_SPACE = new Set(["vertebra", "rib", "bone", "lesion", "implant", "nerve", "vessel"]); // shown in 3D at first
 const ABOUT_SCREWS = new Set(["vertebra", "nerve", "vessel", "lesion", "implant"]);
 const BONE = new Set(["vertebra", "rib", "bone", "cartilage"]);
+const THROUGH = 0.18; // opacity of what a screw is seen through; chosen on the chest
 const LOW_CONFIDENCE = 0.7; // chosen: shown as a warning
 
 export const readable = (name) => name.replace(/^vertebrae?_/, "Vertebra ").replaceAll("_", " ").replace(/^./, (c) => c.toUpperCase());
@@ -68,14 +69,25 @@ export class Structures {
   inSpace() {
     const screw = this.view.scene.chosen;
     return this.all
-      .filter((s) => !screw || ABOUT_SCREWS.has(s.kind))
+      .filter((s) => !screw || (ABOUT_SCREWS.has(s.kind) && this.#isNear(s)))
       .filter((s) => !this.hidden.has(s.label) && !this.solo.has(s.label) && s.voxels && (IN_SPACE.has(s.kind) || s.label === this.chosen))
       .map(({ label, colour, kind }) => ({ label, colour, opacity: this.#opacity(kind, screw) }));
   }
 
+  // Of the vertebrae: that of the chosen screw, and its neighbours.
+  #isNear({ kind, name }) {
+    const level = this.view.plan.chosen?.level;
+    if (kind !== "vertebra" || !level) return true;
+    const all = this.view.levels.vertebrae;
+    const [at, here] = [level, name.replace(/^vertebrae_/, "")].map((l) => all.findIndex((v) => v.level === l));
+    return at < 0 || Math.abs(at - here) <= 1;
+  }
+
   #opacity(kind, screw) {
-    if (this.view.scene.layers.screws && this.view.plan?.seeThrough && BONE.has(kind)) return screw ? 0.2 : 0.3;
-    return kind === "vessel" ? 0.7 : 1;
+    const through = this.view.scene.layers.screws && this.view.plan?.seeThrough;
+    if (through && BONE.has(kind)) return THROUGH;
+    if (kind === "vessel") return through && screw ? THROUGH : 0.7;
+    return through && kind === "nerve" ? 0.5 : 1;
   }
 
   choose(label, go = false) {
