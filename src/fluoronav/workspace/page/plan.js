@@ -213,7 +213,7 @@ export class Plan {
     page.replaceChildren(
       ...this.view.levels.cards(),
       ...(this.view.info.questions ?? []).filter((q) => q.key !== "level").map((q) => el("div", { className: "card question" }, el("h2", {}, "Asked by the segmentation"), el("p", {}, q.text), el("small", {}, "Answer it by relabelling, or by approving the structure as it is."))),
-      el("h3", {}, open.length ? `${of(open.length, "question")} to answer` : "No question is open."),
+      el("h3", {}, open.length ? `${of(open.length, "question")} to answer` : this.view.info.questions?.length ? "" : "No question is open."),
       ...open.map((f) => el("div", { className: "card question" },
         el("h2", {}, readable(f.what)), el("p", {}, f.text),
         el("div", { className: "row" },
