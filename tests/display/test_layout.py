@@ -84,13 +84,13 @@ def test_capitals_of_alarms_distances_and_state_have_16_minutes_of_arc_at_two_me
     far = ".alarm .text, .alarm .priority, #mode b, #registration .state, .card .number"
     seen = page.evaluate(CAPITALS, far)
     assert len(seen) == 9
+    digits = page.evaluate("parseFloat(getComputedStyle(document.querySelector('#nearest .number')).fontSize)")
+    assert digits >= 72 * size[1] / 1080 - 0.5
     display.show(page, plan=[overlay(0)["plan"][0] | {"depth_left_mm": -13.6}], instruments=[], distances=[])
     seen += page.evaluate(CAPITALS, far)
     for what, px in seen:
         minutes = np.degrees(np.arctan(px * SCREEN_HEIGHT_MM / size[1] / AT_MM)) * 60
         assert minutes >= MINUTES_OF_ARC, f"{what}: {minutes:.1f}"
-    digits = page.evaluate("parseFloat(getComputedStyle(document.querySelector('#nearest .number')).fontSize)")
-    assert digits >= 72 * size[1] / 1080 - 0.5
 
 
 # Every element with words of its own: its colour, and the colour that lies behind it.

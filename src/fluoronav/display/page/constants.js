@@ -32,6 +32,9 @@ export const NOTE_MS = 4000;
 export const REFUSAL_MS = 10000;
 export const RESTART_NOTE_MS = 20000;
 
+// The pipeline's clock (heading.js)
+export const CLOCK_SET_MS = 2000; // a health message that seems later than this has another clock, not a longer way
+
 // Recordings (recording.js)
 export const RECORDING_BEGINS_MS = 3000; // after the request; health comes once a second
 

@@ -1,5 +1,6 @@
 // The head of the page: who lies there, what is done, and the time by the pipeline's clock.
 
+import { CLOCK_SET_MS } from "./constants.js";
 import { text } from "./strings.js";
 import { write } from "./words.js";
 
@@ -27,7 +28,8 @@ export class Heading {
   // The pipeline's time of a health message, ns; the shortest delay of the last minutes tells its clock best.
   heard(t_ns) {
     const ms = t_ns / 1e6 - Date.now();
-    this.offset_ms = this.known && ms < this.offset_ms ? this.offset_ms + (ms - this.offset_ms) * 0.01 : ms;
+    const slower = this.known && ms < this.offset_ms && this.offset_ms - ms < CLOCK_SET_MS;
+    this.offset_ms = slower ? this.offset_ms + (ms - this.offset_ms) * 0.01 : ms;
     this.known = true;
   }
 
