@@ -68,7 +68,8 @@ def test_every_part_has_its_place_and_lies_over_no_other(browser, display, size)
         shot(page, "display-stand-in")
 
 
-CAPITALS = """(selector) => [...document.querySelectorAll(selector)].filter((e) => e.checkVisibility() && e.textContent).map((e) => {
+CAPITALS = """(selector) => [...document.querySelectorAll(selector)]
+.filter((e) => e.checkVisibility() && e.textContent).map((e) => {
   const style = getComputedStyle(e), c = document.createElement("canvas").getContext("2d");
   c.font = `${style.fontStyle} ${style.fontWeight} ${style.fontSize} ${style.fontFamily}`;
   return [e.id || e.className || e.parentElement.id, c.measureText("H").actualBoundingBoxAscent];
@@ -97,11 +98,13 @@ COLOURS = """() => {
   const rgba = (css) => { const n = css.match(/[\\d.]+/g).map(Number); return n.length > 3 ? n : [...n, 1]; };
   const behind = (e) => {
     const layers = [];
-    for (let p = e; p; p = p.parentElement) { layers.push(rgba(getComputedStyle(p).backgroundColor)); if (layers.at(-1)[3] === 1) break; }
+    for (let p = e; p && layers.at(-1)?.[3] !== 1; p = p.parentElement)
+      layers.push(rgba(getComputedStyle(p).backgroundColor));
     return layers.reverse().reduce((a, b) => [0, 1, 2].map((k) => b[3] * b[k] + (1 - b[3]) * (a[k] ?? 0)), [0, 0, 0]);
   };
   const own = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-  return [...document.querySelectorAll("body *")].filter((e) => e.checkVisibility() && own(e) && !e.closest("#lost")).map((e) => {
+  const seen = (e) => e.checkVisibility({visibilityProperty: true}) && own(e) && !e.closest("#lost");
+  return [...document.querySelectorAll("body *")].filter(seen).map((e) => {
     const style = getComputedStyle(e), ink = rgba(e.namespaceURI.includes("svg") ? style.fill : style.color);
     return [e.id || `${e.parentElement.id} ${e.className.baseVal ?? e.className}`, ink.slice(0, 3), behind(e)];
   });
@@ -138,7 +141,8 @@ def test_every_word_has_a_contrast_of_at_least_four_and_a_half(browser, display)
         legible(page, priority)
         # Both phases of the flashing.
         page.evaluate(
-            "document.getAnimations().forEach((a) => { a.pause(); a.currentTime = a.effect.getTiming().duration * 0.75 })"
+            "for (const a of document.getAnimations()) "
+            "{ a.pause(); a.currentTime = a.effect.getTiming().duration * 0.75 }"
         )
         legible(page, f"{priority}, dark phase")
         display.stand_in.say("alert", alert(1, priority, "cleared"))
@@ -188,7 +192,8 @@ def test_no_control_moves(browser, display, size):
     page = display.open(browser, size=size)
     display.show(page)
     controls = (
-        "header button, footer button, footer select, #presets button, #tool-sound, .card, #view, #mode, #registration"
+        "body > header button, footer button, footer select, #presets button, #tool-sound, "
+        ".card, #view, #mode, #registration"
     )
     at_first = boxes(page, controls)
     assert len(at_first) > 18
@@ -204,7 +209,8 @@ def test_no_control_moves(browser, display, size):
     unmoved("a long reason, recording")
     for changes in ({"status": "lost", "registration": None, "instruments": [], "distances": [], "plan": []},
                     {"plan": [overlay(0)["plan"][0] | {"depth_left_mm": -113.6}], "mode": "shadow"},
-                    {"distances": [overlay(0)["distances"][0] | {"level": "danger", "distance_mm": -10.4}]}):  # fmt: skip
+                    {"distances": [overlay(0)["distances"][0] | {"level": "danger",
+                                                                   "distance_mm": -10.4}]}):  # fmt: skip
         display.show(page, **changes)
         unmoved(str(changes)[:60])
     for name in ("layers", "windowing", "drr", "freeze", "earlier", "menu", "check", "log", "measure", "freeze"):
@@ -223,14 +229,20 @@ def test_no_word_of_the_head_the_strip_or_the_cards_is_cut_off(browser, display,
     held = overlay(0)["registration"] | {"age_ms": 1650.0, "tre_mm": 13.1, "tre_image_mm": 10.6}
     near = overlay(0)["distances"][0] | {"distance_mm": -10.4, "lower_mm": -11.9, "contact_s": 1.2, "level": "danger"}
     past = overlay(0)["plan"][0] | {"depth_left_mm": -113.6, "lateral_mm": 12.8, "angle_deg": 11.5}
-    cut = """() => [...document.querySelectorAll("#mode b, #mode small, #registration p, .alarm .text, .card p, footer button, #presets button")]
-      .filter((e) => e.checkVisibility() && (e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + 0.2 * parseFloat(getComputedStyle(e).fontSize)
-        || e.getBoundingClientRect().right > (e.closest(".card, #mode, #registration, .alarm, button") ?? e).getBoundingClientRect().right + 1
-        || e.getBoundingClientRect().bottom > (e.closest(".card, #mode, #registration, .alarm, button") ?? e).getBoundingClientRect().bottom + 1))
-      .map((e) => [e.id || `${e.parentElement.id} ${e.className}`, e.textContent])"""
+    cut = """() => {
+      const home = (e) => (e.closest(".card, #mode, #registration, .alarm, button") ?? e).getBoundingClientRect();
+      const outside = (a, b) => a.right > b.right + 1 || a.bottom > b.bottom + 1;
+      const words = "#mode b, #mode small, #registration p, .alarm .text, .card p, footer button, #presets button";
+      const spare = (e) => 0.2 * parseFloat(getComputedStyle(e).fontSize); // lines are set closely
+      const isCut = (e) => e.scrollWidth > e.clientWidth + 1 || e.scrollHeight > e.clientHeight + spare(e);
+      return [...document.querySelectorAll(words)].filter((e) => e.checkVisibility() && e.textContent)
+        .filter((e) => isCut(e) || outside(e.getBoundingClientRect(), home(e)))
+        .map((e) => [e.id || `${e.parentElement.id} ${e.className}`, e.textContent]); }"""
+    unaccepted = {"registration": overlay(0)["registration"] | {"accepted": False}, "status": "degraded"}
     for changes, mode in (({}, {}), ({"registration": held, "plan": [past], "distances": [near]}, {}),
-                          ({"registration": overlay(0)["registration"] | {"accepted": False}, "status": "degraded"}, {}),
-                          ({"status": "searching", "registration": None}, {"session": {"confirmed": False}})):  # fmt: skip
+                          (unaccepted, {}),
+                          ({"status": "searching", "registration": None},
+                           {"session": {"confirmed": False}})):  # fmt: skip
         display.health = {"case": display.health["case"]} | mode
         display.show(page, **changes)
         page.wait_for_timeout(400)

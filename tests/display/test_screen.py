@@ -1,4 +1,4 @@
-"""What the screen says holds for all of it: frozen whole, in doubt whole, alarms and answers that are never left open."""
+"""What the screen says holds for all of it: frozen whole, in doubt whole, and no alarm or answer left open."""
 
 import time
 
@@ -219,9 +219,12 @@ def test_a_button_that_nothing_answers_says_so_within_a_second_and_a_half(browse
     page = display.open(browser)
     if op == "moment.mark":
         page.evaluate("fluoronav.stream.link.postMessage = () => {}")  # the display's server does not answer
-    waited = """(name) => new Promise((done) => { const began = performance.now(), bar = document.getElementById("refusal");
-      new MutationObserver(() => done([performance.now() - began, bar.textContent])).observe(bar, {childList: true, characterData: true, subtree: true});
-      if (name !== "restart") document.getElementById(`tool-${name}`).click(); else fluoronav.request("registration.start", {}); })"""
+    waited = """(name) => new Promise((done) => {
+      const began = performance.now(), bar = document.getElementById("refusal");
+      const told = () => done([performance.now() - began, bar.textContent]);
+      new MutationObserver(told).observe(bar, {childList: true, characterData: true, subtree: true});
+      if (name === "restart") fluoronav.request("registration.start", {});
+      else document.getElementById(`tool-${name}`).click(); })"""
     ms, words = page.evaluate(waited, name)
     assert "not known whether this was done" in words
     assert page.evaluate("import('/page/constants.js').then((c) => c.REPLY_MS)") <= 1500 and ms < 3000
@@ -344,7 +347,7 @@ def test_a_frame_of_another_size_than_the_camera_files_is_said_on_the_screen(bro
     display.show(page)
     display.with_overlays, display.side = False, 320
     until_says(display, page, "lost", "Wrong picture size")
-    assert "320 × 320" in says(page, "lost") and "512 × 512" in says(page, "lost")
+    assert "320 x 320" in says(page, "lost") and "512 x 512" in says(page, "lost")
     display.with_overlays, display.side = True, 512
     display.show(page)
     display.until(page, "document.getElementById('lost').hidden")
@@ -362,3 +365,11 @@ def test_the_head_says_the_pseudonym_on_a_screen_that_was_given_no_identities(br
     page = display.open(browser)
     until_says(display, page, "who", CASE.id.partition("@")[0])
     assert page.evaluate("/^\\d\\d:\\d\\d:\\d\\d$/.test(document.getElementById('clock').textContent)")
+
+
+def test_a_recording_that_is_sent_again_is_called_replay_and_never_live(browser, display):
+    page = display.open(browser)
+    display.show(page, replayed=True)
+    until_says(display, page, "mode", "REPLAY")
+    for card in CARDS:
+        until_says(display, page, card, "REPLAY")

@@ -18,6 +18,7 @@ from fluoronav.site.audit import AuditTrail
 aiohttp = pytest.importorskip("aiohttp", reason="the extra `display` is not installed")
 from fluoronav.display.admission import LIMITS, SECURITY  # noqa: E402
 from fluoronav.display.hub import Hub  # noqa: E402
+from fluoronav.display.screen_requests import Person  # noqa: E402
 from fluoronav.display.server import MAX_STREAMS, REPLACED, DisplayServer  # noqa: E402
 
 KEY = "the-key"
@@ -353,6 +354,20 @@ def test_requests_are_passed_on_with_new_ids_and_a_time(tmp_path, stand_in):
             ask = json.dumps({"id": "x", "op": "case.confirm", "args": {"case": "other@1"}})
             (reply,) = await replies(await served.stream(session, KEY), [ask])
             assert reply["id"] == "x" and "not the case that runs" in reply["error"]["text"]
+
+    outside(run())
+
+
+def test_who_the_patient_is_is_told_to_screens_that_control_alone(tmp_path, stand_in):
+    async def run():
+        who = {"who": lambda case: Person("Doe, Jane", "4711", "1970-01-31")}
+        async with serving(tmp_path, stand_in, **who) as served, aiohttp.ClientSession() as session:
+            served.server.hub.health = {"case": "PAAAAAAAAAAAAAAAA@0123"}
+            for key, name in ((KEY, "Doe, Jane"), ("", "")):
+                (reply,) = await replies(await served.stream(session, key), ['{"id": 1, "op": "patient.info"}'])
+                assert reply["result"]["pseudonym"] == "PAAAAAAAAAAAAAAAA" and reply["result"]["name"] == name
+                assert bool(reply["result"]["patient_id"]) == bool(reply["result"]["birth_date"]) == bool(name)
+        assert "Doe" not in "".join(file.read_text() for file in (tmp_path / "audit").glob("*.jsonl"))
 
     outside(run())
 

@@ -279,6 +279,7 @@ def test_a_replay_sends_the_same_at_the_same_pace_with_times_of_now(tmp_path):
     assert [parts[2] for parts in seen[:10]] == [bytes([k] * 4) for k in range(10)]
     headers = [msgpack.unpackb(parts[1]) for parts in seen[:10]]
     assert [h["seq"] for h in headers] == list(range(10)) and all(h["rows"] == 2 for h in headers)
+    assert all(h["replayed"] for h in headers), "a screen must not call this live"
     times = [h["t_acq"] for h in headers]
     assert before - second < times[0] < before + second
     assert {round((b - a) / 1e6) for a, b in pairwise(times)} == {25}  # of 50 ms, twice as fast

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import textwrap
 from collections.abc import Callable
@@ -76,6 +77,13 @@ def positive(text: str) -> float:
     return value
 
 
+def not_negative(text: str) -> float:
+    value = float(text)
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
+    return value
+
+
 def count(text: str) -> int:
     value = int(text)
     if not 0 <= value <= 10_000_000:
@@ -105,25 +113,43 @@ def host_and_port(text: str) -> tuple[str, int]:
     return host, int(number)
 
 
-def not_negative(text: str) -> float:
-    value = float(text)
-    if not 0 <= value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} is not 0 or more")
-    return value
-
-
-def endpoint(text: str) -> str:
-    """A ZeroMQ endpoint, checked before anything connects to it."""
-    tcp = re.fullmatch(r"tcp://(?:\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})", text)
-    if not (text.startswith("ipc://") and len(text) > 6) and not (tcp and 0 < int(tcp[1]) < 65536):
-        raise argparse.ArgumentTypeError(f"{text} is no endpoint; write tcp://HOST:PORT or ipc://PATH")
-    return text
-
-
 def port(text: str) -> int:
     if not text.isdigit() or int(text) > 65535:
         raise argparse.ArgumentTypeError(f"{text} is not a port, 0 to 65535")
     return int(text)
+
+
+def folder_to_write(text: str) -> Path:
+    """A folder that is there and may be written to, or that can be made."""
+    path = Path(text)
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: {there} is a file, not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{path}: {there} may not be written to: name another folder")
+    return path
+
+
+def file_to_write(text: str) -> Path:
+    """A file whose folder may be written to; it is checked before the work whose result it takes."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: is a folder; name a file in it")
+    folder_to_write(str(path.parent))
+    return path
+
+
+_ENDPOINT = re.compile(r"tcp://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})|ipc://.+")
+
+
+def endpoint(text: str) -> str:
+    """A ZeroMQ endpoint, ``tcp://host:port`` or ``ipc://path``."""
+    match = _ENDPOINT.fullmatch(text)
+    if match is None or (match[2] is not None and not 0 < int(match[2]) < 65536):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an endpoint: give tcp://HOST:PORT (a port from 1 to 65535) or ipc://PATH"
+        )
+    return text
 
 
 def label_or_file(text: str) -> int | Path:
@@ -134,7 +160,7 @@ def add_json(parser: argparse._ActionsContainer, default: str | None = None, wha
     """``--json FILE``, which every verb has that measures; required where there is no default."""
     parser.add_argument(
         "--json",
-        type=Path,
+        type=file_to_write,
         required=default is None,
         default=default and Path(default),
         metavar="FILE",

@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from fluoronav.cli.arguments import add_verb, port, positive
+from fluoronav.cli.arguments import add_verb, folder_to_write, port, positive
 from fluoronav.cli.reporting import say
 from fluoronav.paths import shipped
 
@@ -23,7 +23,9 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
         "fluoronav demo --case or/P2KQX7",
     )
     demo.add_argument("--seconds", type=positive, default=20.0, help="duration of the stream, s")
-    demo.add_argument("--out", type=Path, default=Path("out"), metavar="FOLDER", help="folder for picture and report")
+    demo.add_argument(
+        "--out", type=folder_to_write, default=Path("out"), metavar="FOLDER", help="folder for picture and report"
+    )
     demo.add_argument(
         "--case", type=Path, metavar="CASE", help="case.yaml or its folder, such as `plan export --to case` writes"
     )

@@ -94,10 +94,15 @@ class Replay:
 
 
 def _moved(parts: list[bytes], first: int, begun: int, speed: float) -> list[bytes]:
-    """The message with its exposure time moved: as long after `begun` as it was after `first` (ns), over the speed."""
+    """The message with its exposure time moved: as long after `begun` as it was after `first` (ns), over the speed.
+
+    A frame says that it is of a recording.
+    """
     try:
         header = msgpack.unpackb(parts[1])
         header["t_acq"] = round(begun + (int(header["t_acq"]) - first) / speed)
+        if parts[0].startswith(b"frame/"):
+            header["replayed"] = True
     except (ValueError, TypeError, KeyError, IndexError, OverflowError, msgpack.UnpackException):
         return parts  # a broken message is sent as it came
     return [parts[0], encode(header), *parts[2:]]

@@ -99,6 +99,7 @@ class FrameHeader(Received, kw_only=True, frozen=True, omit_defaults=True):
     pulse_ms: Annotated[Number | None, doc("length of the pulse, ms")] = None
     air_kerma_ugy: Annotated[Number | None, doc("air kerma, µGy")] = None
     collimation: Annotated[Corners | None, doc("corners of the collimated field, px")] = None
+    replayed: Annotated[bool, doc("whether it is sent again from a recording: no patient lies there")] = False
     camera: Annotated[str | None, doc("name of a calibration")] = None
     study: Annotated[str | None, doc("study instance UID")] = None
     series: Annotated[str | None, doc("series instance UID")] = None
@@ -292,6 +293,7 @@ class Overlay(Message, kw_only=True):
         list[ObjectRegistration] | UnsetType | None,
         doc("where the case names rigid objects: those that have a pose of their own at the moment"),
     ] = UNSET
+    replayed: Annotated[bool | UnsetType, doc("its frame is sent again from a recording")] = UNSET
     look: Annotated[Look | UnsetType | None, doc("where the launch file names `detection`: what it has looked at")] = (
         UNSET
     )

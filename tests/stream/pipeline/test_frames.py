@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import msgpack
+import msgspec
 import numpy as np
 import pytest
 import zmq
@@ -42,7 +43,8 @@ class Loop:
         finds = {"ObservesTools": instruments}
         chain = SimpleNamespace(find=lambda kind: finds.get(kind.__name__), process=self._process, idle=idle)
         self.process = process
-        publisher = SimpleNamespace(send=lambda *message: None)
+        self.sent = []
+        publisher = SimpleNamespace(send=lambda *message: self.sent.append(message))
         self.context = zmq.Context()
         wake = self.context.socket(zmq.PAIR)
         wake.bind("inproc://wake")
@@ -59,10 +61,11 @@ class Loop:
         self.seen.append(frame)
         return self.process(frame, budget)
 
-    def show(self, counts, ahead_ms=0.0):
+    def show(self, counts, ahead_ms=0.0, **header):
         """A frame whose grabber's clock is ahead of ours."""
         t_acq = self.clock.time_ns() + round((ahead_ms - 2) * 1e6)
-        header = FrameHeader(v=1, source="carm0", seq=self.seq, t_acq=t_acq, rows=32, cols=32, dtype="u2", bits=16)
+        size = {"rows": 32, "cols": 32, "dtype": "u2", "bits": 16}
+        header = FrameHeader(v=1, source="carm0", seq=self.seq, t_acq=t_acq, **size, **header)
         assert self.account.admit(header, self.clock.time_ns()) is None
         self.loop._one(header, counts, self.clock.time_ns())
         self.seq += 1
@@ -88,6 +91,13 @@ def test_the_same_picture_under_new_numbers_and_times_is_told_from_a_new_one(rig
     assert held == pytest.approx([40, 80, 120, 160, 200])
     assert rig.loop.last_frame_at - rig.loop.repeats.changed_at == pytest.approx(0.2)
     assert rig.show(pictures[0]).unchanged_ms == 0
+
+
+def test_the_overlay_of_a_frame_that_is_sent_again_from_a_recording_says_so(rig, rng):
+    for replayed in (False, True):
+        rig.show(rng.integers(0, 4000, (32, 32)).astype(np.uint16), replayed=replayed)
+    overlays = [message for kind, message, *_ in rig.sent if kind == "overlay"]
+    assert [overlay.replayed for overlay in overlays] == [msgspec.UNSET, True]
 
 
 def test_the_clock_of_the_arm_set_back_by_two_seconds_costs_four_frames_their_time(clock, rng):

@@ -60,6 +60,7 @@ export function checkedOverlay(o) {
       structure: words(x.structure), color: words(x.color), paths: (Array.isArray(x.paths) ? x.paths : []).map(points).filter((p) => p.length > 1),
     })),
     mode: MODES.includes(o.mode) ? o.mode : "shadow",
+    replayed: o.replayed === true,
   };
 }
 

@@ -26,7 +26,7 @@ export function faultOf(now, state, stream) {
 // The pipeline refuses frames of another size than its camera file's; they are still seen here.
 function otherSize(camera, came) {
   if (!camera || !came || (came.rows === camera.rows && came.cols === camera.cols)) return null;
-  return [text.otherSize, text.otherSizeDetail(`${came.cols} × ${came.rows}`, `${camera.cols} × ${camera.rows}`)];
+  return [text.otherSize, text.otherSizeDetail(`${came.cols} x ${came.rows}`, `${camera.cols} x ${camera.rows}`)];
 }
 
 // Faults in which the pipeline itself is heard.

@@ -195,6 +195,8 @@ class FrameLoop:
         message = overlay_message(
             frame, self._launch.source, self._launch.deadline_ms, dropped, {"receive": delay_ms, **stages}, self.mode
         )
+        if header.replayed:
+            message.replayed = True
         for alert in frame.alerts:
             self._publisher.send("alert", self._publisher.alert(alert, frame.seq, frame.t_acq))
         t_sent = max(time.time_ns(), t_recv)
