@@ -103,7 +103,7 @@ AIMED = """async (steps) => {
     steps.forEach(([dark, outlined], k) => {
       picture.upload({ dtype: "u2", bits: 16, inverse: false }, 128, 128, pixels(dark));
       picture.aim(1000 + 33 * k, outlined ? [path] : [], 128);
-      out.push(picture.range);
+      out.push(picture.range.map((x) => Math.log1p(Math.max(picture.curve.back(x), 0))));
     });
     return out; }"""
 
