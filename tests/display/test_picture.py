@@ -32,6 +32,12 @@ def knows(page):
     )
 
 
+def labelled(page, layer):
+    """Only one layer, and what is written."""
+    only(page, layer)
+    page.evaluate("fluoronav.layers.on.labels = fluoronav.layers.on.letters = true")
+
+
 def edges(page):
     return page.evaluate("fluoronav.layers.edges")
 
@@ -68,7 +74,7 @@ def test_letters_at_the_edges_follow_the_pose(browser, display):
 @pytest.mark.parametrize("lost", [{"status": "searching", "registration": None}, {"status": "lost"}])
 def test_no_letter_stands_without_a_pose(browser, display, lost):
     page = display.open(browser)
-    only(page, "none")
+    labelled(page, "none")
     display.show(page, **posed(FROM_THE_FRONT))
     assert edges(page)["left"] == "R"
     display.show(page, **lost)
@@ -88,7 +94,7 @@ def test_no_letter_stands_at_a_held_pose(browser, display):
 def test_levels_are_named_in_their_vertebrae_and_the_target_is_stronger(browser, display):
     page = display.open(browser, size=(1920, 1080))
     knows(page)
-    only(page, "outlines")
+    labelled(page, "outlines")
     plan = [overlay(0)["plan"][0] | {"trajectory": "T6_left"}]
     shown = {
         "plan": plan,
@@ -119,7 +125,7 @@ def test_levels_are_named_in_their_vertebrae_and_the_target_is_stronger(browser,
 def test_a_cord_is_dashed_and_not_green_and_the_legend_names_what_is_shown(browser, display):
     page = display.open(browser, size=(1920, 1080))
     knows(page)
-    only(page, "outlines")
+    labelled(page, "outlines")
     display.show(page, **posed(FROM_THE_FRONT), instruments=[], outlines=[box("spinal_cord", 150, 350, 100, 300)])
     image, scale = drawn(page)
     line = image[round(101 * scale), round(160 * scale) : round(340 * scale)].astype(int)
@@ -136,10 +142,10 @@ def test_a_cord_is_dashed_and_not_green_and_the_legend_names_what_is_shown(brows
         **posed(FROM_THE_FRONT),
         instruments=[],
         plan=[],
-        outlines=[box("aorta", 150, 350, 100, 300), box("vertebrae_T5", 1, 2, 1, 2), box("forbidden", 9, 30, 9, 30)],
+        outlines=[box("aorta", 150, 350, 100, 300), box("vertebrae_T6", 1, 2, 1, 2), box("forbidden", 9, 30, 9, 30)],
     )
     display.until(page, f"{legend}.join() === 'Bone,Vessel'")  # no-go regions are switched off
-    page.evaluate("document.getElementById('tool-labels').click()")
+    page.evaluate("fluoronav.layers.on.labels = true; document.getElementById('tool-labels').click()")
     display.until(page, "document.getElementById('legend').hidden")
 
 
@@ -193,7 +199,7 @@ def test_an_open_alarm_hatches_the_structure_that_is_near(browser, display):
 @pytest.mark.parametrize("size", [(1280, 720), (1920, 1080), (3840, 2160)])
 def test_marks_are_as_large_on_every_screen_and_distances_legible_at_two_metres(browser, display, size):
     page = display.open(browser, size=size)
-    only(page, "none")
+    labelled(page, "none")
     display.show(page, **posed(FROM_THE_FRONT))
     image, _ = drawn(page)
     to_screen = page.evaluate(
@@ -203,7 +209,7 @@ def test_marks_are_as_large_on_every_screen_and_distances_legible_at_two_metres(
     # The scale's words, above its line: capitals and digits.
     part = image[-round(90 * unit) : -round(30 * unit), round(20 * unit) : round(60 * unit)]
     rows = np.nonzero(((part[..., 3] > 200) & (part[..., :3].min(-1) > 150)).any(1))[0]
-    capital = np.ptp(rows) * to_screen / size[1]  # of the screen's height
+    capital = (np.ptp(rows) + 1) * to_screen / size[1]  # of the screen's height
     # 16 minutes of arc at 2 m are 9.3 mm; a 27-inch screen of 16:9 is 336 mm high.
     assert capital >= 0.97 * 2000 * np.tan(np.radians(16 / 60)) / 336
     letter = image[image.shape[0] // 2 - round(40 * unit) : image.shape[0] // 2 + round(40 * unit), : round(70 * unit)]

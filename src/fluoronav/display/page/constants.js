@@ -99,11 +99,11 @@ export const HELD_OPACITY = 0.45; // of what is drawn at an old pose
 export const SCALE_BAR_MM = [1, 2, 5, 10, 20, 50, 100];
 export const MIN_SCALE_BAR_UNITS = 120;
 export const ELLIPSE_95 = 2.45; // radius of the 95 % ellipse of a normal error in the plane, in sigmas
-export const HATCH_UNITS = 12; // from line to line
+export const HATCH_UNITS = 18; // from line to line
 export const MIN_ARROW = 0.3; // of a direction's length in the picture: a shorter one points at the viewer
 export const LESS_OBLIQUE = 0.42; // of a direction's length along an edge: less than 25 degrees is not told
-// Heights of letters in units. 43 units have capitals of 31, which are 16 minutes of arc at 2 m on a 27-inch screen.
-export const TEXT_UNITS = { distance: 43, direction: 56, target: 43, level: 32 };
+// Heights of letters in units. 43 units have capitals of 30 at least, which are 16 minutes of arc at 2 m on a 27-inch screen.
+export const TEXT_UNITS = { distance: 46, direction: 58, target: 46, level: 34 };
 export const LABEL_CLEAR_UNITS = 50; // between a label and a tip
 
 // Numbers (numbers.js)
@@ -121,12 +121,12 @@ export const MAX_WINDOW_STEP = 0.25; // of the way, so that it does not flicker
 // margins in widths. `even`: the part of the coarse differences that is subtracted. Bone: soft tissue is brighter than bone,
 // metal darker. Metal: bone is nearly white. All chosen by eye on the demo's frames.
 export const PRESET_WINDOWS = {
-  bone: { black: ["bones", 0.02], white: ["bones", 0.98], below: 0.15, above: 0.3, even: 0.75 },
+  bone: { black: ["bones", 0.03], white: ["bones", 0.97], below: 0.08, above: 0.2, even: 0.75 },
   soft: { black: ["bones", 0.03], white: ["field", 0.98], below: 0.05, above: 0.05, even: 0.3 },
-  metal: { black: ["bones", 0.02], white: ["bones", 0.6], below: 1.2, above: 0.1, even: 0.75 },
+  metal: { black: ["bones", 0.02], white: ["bones", 0.6], below: 1.2, above: 0.1, even: 0.6 },
 };
 export const GRID_SIDE = 32; // cells of the coarse brightness
-export const GRID_SMOOTH_CELLS = 1.3; // sigma: 4 % of the picture, a third of a vertebra of the spine
+export const GRID_SMOOTH_CELLS = 1.5; // sigma: 5 % of the picture, a third of a vertebra of the spine
 export const SAMPLES_PER_CELL = 3; // to a side
 export const OUTSIDE_CELL = 0.25; // of a cell's samples that lie inside the field, below which it is outside
 export const SHOULDER = 0.7; // of the window: what is brighter is drawn together

@@ -142,7 +142,7 @@ export class Layers {
       const tile = document.createElement("canvas");
       tile.width = tile.height = side;
       const t = tile.getContext("2d");
-      [t.strokeStyle, t.lineWidth] = [colour, side / 6];
+      [t.strokeStyle, t.lineWidth] = [colour, side / 9];
       for (const from of [-side, 0, side]) {
         t.moveTo(from - 1, side + 1);
         t.lineTo(from + side + 1, -1);

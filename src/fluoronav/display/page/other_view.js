@@ -98,7 +98,7 @@ export class OtherView {
       }
       c.setLineDash([]);
     };
-    for (const t of this.plan) line(t.entry_ct, t.target_ct, PLAN_COLOUR, 3, [12, 7]);
+    for (const t of this.plan.filter((t) => t.entry_ct)) line(t.entry_ct, t.target_ct, PLAN_COLOUR, 3, [12, 7]);
     for (const i of overlay?.instruments ?? []) {
       if (!i.tip_ct) continue;
       if (i.axis_ct) line(i.tip_ct.map((v, k) => v - SHAFT_MM * i.axis_ct[k]), i.tip_ct, SHAFT_COLOUR, 4);

@@ -50,7 +50,9 @@ class Turn:
     said: str
 
 
-def bench_beside(browser, launch: dict[str, Any], seconds: float, size: tuple[int, int] = SIZE) -> dict[str, Any]:
+def bench_beside(
+    browser, launch: dict[str, Any], seconds: float, size: tuple[int, int] = (SIZE["width"], SIZE["height"])
+) -> dict[str, Any]:
     """Runs grabber, pipeline and server, and opens and closes a page in turns.
 
     Parameters
