@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import re
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
@@ -102,6 +104,39 @@ def port(text: str) -> int:
     return int(text)
 
 
+def folder_to_write(text: str) -> Path:
+    """A folder that is there and may be written to, or that can be made."""
+    path = Path(text)
+    there = next(p for p in (path.absolute(), *path.absolute().parents) if p.exists())
+    if not there.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: {there} is a file, not a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise argparse.ArgumentTypeError(f"{path}: {there} may not be written to: name another folder")
+    return path
+
+
+def file_to_write(text: str) -> Path:
+    """A file whose folder may be written to; it is checked before the work whose result it takes."""
+    path = Path(text)
+    if path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path}: is a folder; name a file in it")
+    folder_to_write(str(path.parent))
+    return path
+
+
+_ENDPOINT = re.compile(r"tcp://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})|ipc://.+")
+
+
+def endpoint(text: str) -> str:
+    """A ZeroMQ endpoint, ``tcp://host:port`` or ``ipc://path``."""
+    match = _ENDPOINT.fullmatch(text)
+    if match is None or (match[2] is not None and not 0 < int(match[2]) < 65536):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not an endpoint: give tcp://HOST:PORT (a port from 1 to 65535) or ipc://PATH"
+        )
+    return text
+
+
 def label_or_file(text: str) -> int | Path:
     return count(text) if text.isdigit() else Path(text)
 
@@ -110,7 +145,7 @@ def add_json(parser: argparse._ActionsContainer, default: str | None = None, wha
     """``--json FILE``, which every verb has that measures; required where there is no default."""
     parser.add_argument(
         "--json",
-        type=Path,
+        type=file_to_write,
         required=default is None,
         default=default and Path(default),
         metavar="FILE",
@@ -139,10 +174,15 @@ def add_endpoints(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """The endpoints that a stand-in for C-arm and tracker binds."""
     group = parser.add_argument_group("endpoints")
     group.add_argument(
-        "--frames-endpoint", default="tcp://127.0.0.1:5550", metavar="ENDPOINT", help="ZeroMQ endpoint of the frames"
+        "--frames-endpoint",
+        type=endpoint,
+        default="tcp://127.0.0.1:5550",
+        metavar="ENDPOINT",
+        help="ZeroMQ endpoint of the frames",
     )
     group.add_argument(
         "--tools-endpoint",
+        type=endpoint,
         default="tcp://127.0.0.1:5553",
         metavar="ENDPOINT",
         help="ZeroMQ endpoint of the tracker's tool poses",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from fluoronav.cli.arguments import add_family, add_launch, add_verb, host_and_port, port, positive
+from fluoronav.cli.arguments import add_family, add_launch, add_verb, endpoint, host_and_port, port, positive
 from fluoronav.cli.processes import until_stopped
 from fluoronav.cli.reporting import missing_extra, summary
 
@@ -50,7 +50,7 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
     )
     tracker.add_argument("--error-mm", type=positive, default=0.3, help="error of the tracker, 1 sigma, mm")
     tracker.add_argument("--source", default="igtl", help="name under which the tools are published")
-    tracker.add_argument("--endpoint", default="tcp://127.0.0.1:5553", help="ZeroMQ endpoint to bind")
+    tracker.add_argument("--endpoint", type=endpoint, default="tcp://127.0.0.1:5553", help="ZeroMQ endpoint to bind")
 
 
 def _igtl(options: argparse.Namespace) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fluoronav.cli.arguments import add_family, add_json, add_verb, positive
+from fluoronav.cli.arguments import add_family, add_json, add_verb, endpoint, positive
 from fluoronav.paths import write_json
 
 
@@ -34,7 +34,10 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
         help="then time to spin the tool about its shaft, s; this finds the axis too",
     )
     pivot.add_argument(
-        "--endpoint", default="tcp://127.0.0.1:5553", help="ZeroMQ endpoint at which the tracker publishes tool/*"
+        "--endpoint",
+        type=endpoint,
+        default="tcp://127.0.0.1:5553",
+        help="ZeroMQ endpoint at which the tracker publishes tool/*",
     )
     add_json(pivot, "out/pivot.json", "the result")
 

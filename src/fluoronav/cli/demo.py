@@ -7,7 +7,7 @@ import importlib.util
 import sys
 from pathlib import Path
 
-from fluoronav.cli.arguments import add_verb, positive
+from fluoronav.cli.arguments import add_verb, folder_to_write, port, positive
 from fluoronav.cli.reporting import say
 from fluoronav.paths import shipped
 
@@ -23,12 +23,14 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
         "fluoronav demo --case or/P2KQX7",
     )
     demo.add_argument("--seconds", type=positive, default=20.0, help="duration of the stream, s")
-    demo.add_argument("--out", type=Path, default=Path("out"), metavar="FOLDER", help="folder for picture and report")
+    demo.add_argument(
+        "--out", type=folder_to_write, default=Path("out"), metavar="FOLDER", help="folder for picture and report"
+    )
     demo.add_argument(
         "--case", type=Path, metavar="CASE", help="case.yaml or its folder, such as `plan export --to case` writes"
     )
     demo.add_argument("--no-display", action="store_true", help="only write files; serve no page")
-    demo.add_argument("--port", type=int, default=8765, help="port of the navigation display; 0 takes any free port")
+    demo.add_argument("--port", type=port, default=8765, help="port of the navigation display; 0 takes any free port")
 
 
 def _demo(options: argparse.Namespace) -> int:

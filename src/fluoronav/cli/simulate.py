@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fluoronav.cli.arguments import CASE_HELP, add_endpoints, add_field, add_verb, count, positive
+from fluoronav.cli.arguments import CASE_HELP, add_endpoints, add_field, add_verb, count, file_to_write, positive
 from fluoronav.paths import shipped
 
 
@@ -37,7 +37,10 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
     add_field(simulate)
     endpoints = add_endpoints(simulate)
     endpoints.add_argument(
-        "--truth", type=Path, metavar="FILE", help="write the true poses to this file, one JSON object per line"
+        "--truth",
+        type=file_to_write,
+        metavar="FILE",
+        help="write the true poses to this file, one JSON object per line",
     )
     simulate.add_argument("--quiet", action="store_true", help="print nothing")
 
