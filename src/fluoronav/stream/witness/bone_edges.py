@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,63 +22,75 @@ Float32 = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class EdgeLimits:
-    """When projected edges lie on edges.
+    """When projected edges lie on edges; pixels are of the picture that is used.
 
     Attributes
     ----------
-    most_points : int
-        Of the bones' surfaces; chosen for 0.1 ms a frame.
+    most_points, groups : int
+        Of the bones' surfaces in a frame, chosen for 0.4 ms; and how many such groups take turns, so that the sum over
+        frames is of more of them.
     rim_cos : float
-        A surface within this of the ray's direction is an edge of its shadow; chosen: 7 degrees.
+        A surface whose normal is this near to a right angle with the ray is an edge of its shadow. Fitted on the demo's
+        sequence: of 0.12, 0.25 and 0.4 the surest best copy.
     most_rim, least_rim : int
-        Points of edges that are used, and that a verdict needs; chosen.
+        Pixels on edges that are used, and that a verdict needs; chosen.
     pixel_mm : float
-        Size of a pixel at the target in the picture that is used, as near as the pyramid has it; chosen: an edge of
-        bone is 1 to 2 mm wide.
-    half_mm : float
-        Gradient of attenuation at which an edge counts half, per mm; chosen: so that metal counts as bone does.
-    reach_mm, most_reach_px : float, int
-        Copies are shifted by so much to each side; chosen.
+        Size of a pixel at the target in the picture that is used, as near as the pyramid has it. Fitted: 0.35, 0.7.
+    edge_px, around_px : float, int
+        A Gaussian and a square mean whose difference is taken before the gradient, so that a wide slope (from lung to
+        spine) is no edge. Fitted, of seven pairs of Gaussians.
+    half_per_px : float
+        Gradient that counts half, per pixel: little, so that its direction counts and metal weighs as bone does.
+        Fitted: of 0.005, 0.015, 0.05 and 1.
+    reach_px : int
+        Copies are shifted by so much to each side; chosen: 5 mm.
     forgets : float
-        Weight of the frames before in the sum; chosen: half after two frames.
-    least_contrast : float
-        Score of the best copy over the mean of the farthest ones, 0 to 1; fitted (`bench witness`).
-    near_mm : float
-        A best copy this near agrees; fitted (`bench witness`).
+        Weight of the frames before in the sum; chosen: a seventh is left after four frames.
+    least_summed : int
+        Frames that a verdict needs; chosen: the noise of one is as large as what is looked for.
+    near_px, far_px : float
+        Copies this near and nearer count as in place, from this far on as beside; chosen: 1.1 and 2.2 mm.
     lead : float
-        Part of the contrast by which a copy farther away must be better; fitted (`bench witness`).
+        A copy beside is better where its score is higher by this much, in standard deviations over all copies; fitted
+        (`bench witness`).
     margin_px : int
         Beside the field's edge, where a shadow's edge may be the collimator's; chosen.
     """
 
-    most_points: int = 24_000
-    rim_cos: float = 0.12
-    most_rim: int = 1500
-    least_rim: int = 200
+    most_points: int = 8_000
+    groups: int = 3
+    rim_cos: float = 0.25
+    most_rim: int = 4000
+    least_rim: int = 500
     pixel_mm: float = 0.7
-    half_mm: float = 0.05
-    reach_mm: float = 6.0
-    most_reach_px: int = 12
+    edge_px: float = 1.2
+    around_px: int = 9
+    half_per_px: float = 0.005
+    reach_px: int = 7
     forgets: float = 0.6
-    least_contrast: float = 0.05
-    near_mm: float = 1.5
+    least_summed: int = 3
+    near_px: float = 1.5
+    far_px: float = 3.0
     lead: float = 0.15
-    margin_px: int = 3
+    margin_px: int = 4
 
 
 LIMITS = EdgeLimits()
-_RIM_COS, _MARGIN_PX = LIMITS.rim_cos, LIMITS.margin_px
+_RIM_COS, _REACH_PX = LIMITS.rim_cos, LIMITS.reach_px
+_SHIFTS = 2 * _REACH_PX + 1
+_LANES = _SHIFTS + 1
 _SIDES = (512, 256, 128)  # of the pyramid
 
 NO_BONES = Verdict("cannot_say", "no_bones")
 FEW_EDGES = Verdict("cannot_say", "few_edges")
+BEGUN = Verdict("cannot_say", "begun")
 NO_CONTRAST = Verdict("cannot_say", "no_contrast")
 AGREES = Verdict("agrees", "agrees")
 
 
 @njit(cache=True, nogil=True)
-def project_rims(points, normals, T_camera_ct, camera, at_px, out_of_bone):
-    """Points of a surface at which rays touch it, in the picture.
+def project_rims(points, normals, T_camera_ct, camera, owner, stamp, at_px, out_of_bone):
+    """Points of a surface at which rays touch it, in the picture: those of one pixel are one.
 
     Parameters
     ----------
@@ -85,17 +98,21 @@ def project_rims(points, normals, T_camera_ct, camera, at_px, out_of_bone):
         LPS mm; normals point out of the bone.
     T_camera_ct : ndarray, shape (4, 4)
     camera : ndarray, shape (17,)
+    owner : ndarray of int64, shape (rows, cols)
+        Of the picture; `stamp` plus the number of the point that a pixel has. Is changed.
+    stamp : int
+        Larger than what `owner` holds.
     at_px : ndarray of int32, shape (m, 2)
         Column and row; is filled.
     out_of_bone : ndarray of float32, shape (m, 2)
-        Unit vectors in the picture; is filled.
+        Sums of unit vectors in the picture; is filled.
 
     Returns
     -------
-    int
-        How many there are.
+    count, merged : int
+        Pixels, and points on them.
     """
-    count = 0
+    count = merged = 0
     for i in range(points.shape[0]):
         x, y, z = moved(T_camera_ct, points[i], 1.0)
         nx, ny, nz = moved(T_camera_ct, normals[i], 0.0)
@@ -107,37 +124,22 @@ def project_rims(points, normals, T_camera_ct, camera, at_px, out_of_bone):
         if long < 1e-6:
             continue
         u, v = projected(x, y, z, camera)
-        at_px[count, 0], at_px[count, 1] = int(np.floor(u + 0.5)), int(np.floor(v + 0.5))
-        out_of_bone[count, 0], out_of_bone[count, 1] = du / long, dv / long
-        count += 1
-        if count == at_px.shape[0]:
-            break
-    return count
-
-
-@njit(cache=True, nogil=True)
-def find_usable(field, shrink, usable):
-    """Pixels of a smaller picture that lie in the field of view, away from its edge.
-
-    Parameters
-    ----------
-    field : ndarray of bool, shape (rows, cols)
-    shrink : int
-        Pixels of `field` along a side of one of `usable`.
-    usable : ndarray of bool
-        Is overwritten.
-    """
-    rows, cols = usable.shape
-    reach = _MARGIN_PX * shrink
-    for r in range(rows):
-        for c in range(cols):
-            inside = True
-            for i in range(-1, 2):
-                for j in range(-1, 2):
-                    y, x = r * shrink + i * reach, c * shrink + j * reach
-                    if not (0 <= y < field.shape[0] and 0 <= x < field.shape[1]) or not field[y, x]:
-                        inside = False
-            usable[r, c] = inside
+        col, row = int(np.floor(u + 0.5)), int(np.floor(v + 0.5))
+        if not (_REACH_PX <= col < owner.shape[1] - _LANES and _REACH_PX <= row < owner.shape[0] - _REACH_PX):
+            continue
+        k = owner[row, col] - stamp
+        if k < 0:
+            k = count
+            if k == at_px.shape[0]:
+                break
+            owner[row, col] = stamp + k
+            at_px[k, 0], at_px[k, 1] = col, row
+            out_of_bone[k, 0] = out_of_bone[k, 1] = 0
+            count += 1
+        out_of_bone[k, 0] += du / long
+        out_of_bone[k, 1] += dv / long
+        merged += 1
+    return count, merged
 
 
 @njit(cache=True, nogil=True, fastmath=True)
@@ -147,58 +149,50 @@ def find_gradients(picture, usable, half, gradient_x, gradient_y):
     Parameters
     ----------
     picture : ndarray of float32, shape (rows, cols)
-    usable : ndarray of bool, of the same shape
-        The others have none.
+    usable : ndarray of float32, of the same shape
+        1 where there are gradients, 0 elsewhere.
     half : float
         Gradient that counts half, per pixel.
     gradient_x, gradient_y : ndarray of float32, of the same shape
         Are overwritten but for their border.
     """
-    rows, cols = picture.shape
-    for r in range(1, rows - 1):
-        for c in range(1, cols - 1):
-            gx = np.float32(0.5) * (picture[r, c + 1] - picture[r, c - 1])
-            gy = np.float32(0.5) * (picture[r + 1, c] - picture[r - 1, c])
-            weight = np.float32(usable[r, c]) / (np.sqrt(gx * gx + gy * gy) + half)
+    one = np.uint64(1)  # an index that is never negative needs no check
+    for r in range(one, np.uint64(picture.shape[0] - 1)):
+        for c in range(one, np.uint64(picture.shape[1] - 1)):
+            gx = np.float32(0.5) * (picture[r, c + one] - picture[r, c - one])
+            gy = np.float32(0.5) * (picture[r + one, c] - picture[r - one, c])
+            weight = usable[r, c] / (np.sqrt(gx * gx + gy * gy) + half)
             gradient_x[r, c], gradient_y[r, c] = gx * weight, gy * weight
 
 
 @njit(cache=True, nogil=True, fastmath=True)
-def score_shifts(at_px, out_of_bone, count, gradient_x, gradient_y, scores):
+def score_shifts(at_px, out_of_bone, count, merged, width, gradient_x, gradient_y, scores):
     """How far attenuation falls along the normals, for copies shifted by whole pixels.
 
     Parameters
     ----------
     at_px : ndarray of int32, shape (m, 2)
+        All of whose copies lie in the picture.
     out_of_bone : ndarray of float32, shape (m, 2)
-    count : int
-        Points that are used of them.
-    gradient_x, gradient_y : ndarray of float32, shape (rows, cols)
-    scores : ndarray of float32, shape (2 reach + 1, 2 reach + 1)
-        By shift of row and column: the mean over points, -1 to 1. Is overwritten.
-
-    Returns
-    -------
-    int
-        Points all of whose copies lie in the picture.
+    count, merged : int
+        Pixels that are used of them, and points on these.
+    width : int
+        Of the picture, in pixels.
+    gradient_x, gradient_y : ndarray of float32, shape (rows * cols,)
+    scores : ndarray of float32, shape (15 * 16,)
+        By shift of row and column, and one column more, which fills a register: the mean over points, -1 to 1. Is
+        overwritten.
     """
-    rows, cols = gradient_x.shape
-    side = scores.shape[0]
-    reach = side // 2
     scores[:] = 0
-    used = 0
+    stride, lanes = np.uint64(width), np.uint64(_LANES)
     for i in range(count):
-        c0, r0 = at_px[i, 0] - reach, at_px[i, 1] - reach
-        if c0 < 0 or r0 < 0 or c0 + side > cols or r0 + side > rows:
-            continue
-        used += 1
         nx, ny = out_of_bone[i, 0], out_of_bone[i, 1]
-        for r in range(side):
-            for c in range(side):
-                scores[r, c] -= gradient_x[r0 + r, c0 + c] * nx + gradient_y[r0 + r, c0 + c] * ny
-    if used:
-        scores /= np.float32(used)
-    return used
+        first = np.uint64(at_px[i, 1] - _REACH_PX) * stride + np.uint64(at_px[i, 0] - _REACH_PX)
+        for r in range(np.uint64(_SHIFTS)):
+            at, to = first + r * stride, r * lanes
+            for c in range(lanes):
+                scores[to + c] -= gradient_x[at + c] * nx + gradient_y[at + c] * ny
+    scores /= np.float32(max(merged, 1))
 
 
 class BoneEdgeWitness:
@@ -211,15 +205,26 @@ class BoneEdgeWitness:
     target_ct : ndarray, shape (3,)
     depth_mm : float
         Of the target from the source, as expected.
+
+    Attributes
+    ----------
+    scores : ndarray of float32, shape (15, 15)
+        By shift of row and column, summed over frames.
+    lead : float
+        By how much the best copy beside is better than the best in place, in standard deviations of `scores`.
     """
 
     def __init__(self, bones: Sequence[Structure], camera: Camera, target_ct: Float, depth_mm: float) -> None:
         surfaces = [surface_points(bone) for bone in bones]
-        every = -(-sum(map(len, surfaces)) // LIMITS.most_points) or 1
-        self._points = np.concatenate([np.zeros((0, 3)), *(s[::every] for s in surfaces)]).astype(np.float32)
-        self._normals = np.concatenate(
-            [np.zeros((0, 3)), *(_normals(b, s[::every]) for b, s in zip(bones, surfaces, strict=True))]
-        ).astype(np.float32)
+        points = np.concatenate([np.zeros((0, 3)), *surfaces])
+        normals = np.concatenate([np.zeros((0, 3)), *map(_normals, bones, surfaces)])
+        # In no order, so that where there are too many all parts of all bones are left.
+        chosen = np.random.default_rng(0).permutation(len(points))[: LIMITS.most_points * LIMITS.groups]
+        self._groups = [
+            (points[part].astype(np.float32), normals[part].astype(np.float32))
+            for part in np.array_split(chosen, LIMITS.groups)
+        ]
+        self._turn = 0
         self._target_ct = np.append(target_ct, 1.0)
         longest = max(camera.rows, camera.cols)
 
@@ -229,20 +234,30 @@ class BoneEdgeWitness:
         self.side = min(_SIDES, key=lambda side: abs(np.log(pixel_mm(side) / LIMITS.pixel_mm)))
         small = camera.scaled(self.side / longest)
         self._camera, self._focal_px = intrinsics(small), small.focal_px
-        self._reach = min(int(np.ceil(LIMITS.reach_mm / pixel_mm(self.side))), LIMITS.most_reach_px)
         shape = (small.rows, small.cols)
         self._gradient_x, self._gradient_y = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
-        self._usable = np.zeros(shape, bool)
+        self._usable, self._inside = np.zeros(shape, np.float32), np.zeros(shape, np.uint8)
+        self._owner, self._stamp = np.full(shape, -1, np.int64), 0
+        self._margin = np.ones((2 * LIMITS.margin_px + 1,) * 2, np.uint8)
         self._at_px = np.zeros((LIMITS.most_rim, 2), np.int32)
         self._out_of_bone = np.zeros((LIMITS.most_rim, 2), np.float32)
-        self._of_frame = np.zeros((2 * self._reach + 1,) * 2, np.float32)
-        self.scores = np.zeros_like(self._of_frame)
+        self._edges, self._around = np.zeros(shape, np.float32), np.zeros(shape, np.float32)
+        self._of_frame = np.zeros((_SHIFTS, _LANES), np.float32)
+        self._width = shape[1]
+        steps = np.arange(-_REACH_PX, _REACH_PX + 1)
+        away_px = np.hypot(steps[:, None], steps)
+        self._in_place, self._beside = away_px <= LIMITS.near_px, away_px >= LIMITS.far_px
+        self._away_px = away_px[self._beside]
+        self.scores = np.zeros((_SHIFTS, _SHIFTS), np.float32)
+        self.lead = 0.0
+        self._summed = 0  # frames
         self._T_camera_ct = np.eye(4)
         self._field: NDArray[np.bool_] | None = None
 
     def forget(self) -> None:
         """Another pose follows, or none."""
         self.scores[:] = 0
+        self._summed = 0
 
     def look(self, pyramid: dict[int, Float32], field: NDArray[np.bool_], T_camera_ct: Float) -> Verdict:
         """What the picture says of the pose.
@@ -255,39 +270,64 @@ class BoneEdgeWitness:
             Of the size of the pyramid's largest picture.
         T_camera_ct : ndarray, shape (4, 4)
         """
-        if not len(self._points):
+        if not len(self._groups[0][0]):
             return NO_BONES
         picture = pyramid[self.side]
         if field is not self._field:
-            find_usable(field, max(field.shape[0] // picture.shape[0], 1), self._usable)
-            self._field = field
+            self._note_field(field)
         pixel_mm = float(T_camera_ct[2] @ self._target_ct) / self._focal_px
-        half = np.float32(LIMITS.half_mm * pixel_mm)
-        find_gradients(picture, self._usable, half, self._gradient_x, self._gradient_y)
-        self._T_camera_ct[:] = T_camera_ct  # a copy: the kernel is compiled for arrays of one kind
-        count = project_rims(
-            self._points, self._normals, self._T_camera_ct, self._camera, self._at_px, self._out_of_bone
-        )
-        used = score_shifts(self._at_px, self._out_of_bone, count, self._gradient_x, self._gradient_y, self._of_frame)
-        if used < LIMITS.least_rim:
+        count, merged = self._project(T_camera_ct)
+        if count < LIMITS.least_rim:
             return FEW_EDGES
+        self._find_gradients(picture, self._at_px[:count])
+        score_shifts(
+            self._at_px, self._out_of_bone, count, merged, self._width, self._gradient_x.ravel(),
+            self._gradient_y.ravel(), self._of_frame.ravel(),
+        )  # fmt: skip
         self.scores *= np.float32(LIMITS.forgets)
-        self.scores += np.float32(1 - LIMITS.forgets) * self._of_frame
+        self.scores += np.float32(1 - LIMITS.forgets) * self._of_frame[:, :_SHIFTS]
+        self._summed += 1
         return self._judged(pixel_mm)
 
+    def _project(self, T_camera_ct: Float) -> tuple[int, int]:
+        self._T_camera_ct[:] = T_camera_ct  # a copy: the kernel is compiled for arrays of one kind
+        self._stamp += LIMITS.most_rim
+        self._turn = (self._turn + 1) % LIMITS.groups
+        points, normals = self._groups[self._turn]
+        return project_rims(
+            points, normals, self._T_camera_ct, self._camera, self._owner, self._stamp, self._at_px, self._out_of_bone
+        )
+
+    def _find_gradients(self, picture: Float32, at_px: NDArray[np.int32]) -> None:
+        """Finds the gradients about the pixels that are used, and not in all of the picture."""
+        reach = _LANES + LIMITS.around_px
+        (left, top), (right, bottom) = at_px.min(0) - reach, at_px.max(0) + reach + 1
+        box = slice(max(top, 0), bottom), slice(max(left, 0), right)
+        edges, around = self._edges[box], self._around[box]
+        cv2.GaussianBlur(picture[box], (0, 0), LIMITS.edge_px, dst=edges)
+        cv2.boxFilter(picture[box], -1, (LIMITS.around_px, LIMITS.around_px), dst=around)
+        np.subtract(edges, around, out=edges)
+        half = np.float32(LIMITS.half_per_px)
+        find_gradients(edges, self._usable[box], half, self._gradient_x[box], self._gradient_y[box])
+
+    def _note_field(self, field: NDArray[np.bool_]) -> None:
+        """The field of view has changed, which it does twice a second at the most."""
+        cv2.resize(field.view(np.uint8), self._inside.shape[::-1], dst=self._inside, interpolation=cv2.INTER_NEAREST)
+        cv2.erode(self._inside, self._margin, dst=self._inside, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+        np.copyto(self._usable, self._inside)
+        self._field = field
+
     def _judged(self, pixel_mm: float) -> Verdict:
-        scores, reach = self.scores, self._reach
-        row, col = divmod(int(scores.argmax()), scores.shape[1])
-        far = (scores[0].mean() + scores[-1].mean() + scores[:, 0].mean() + scores[:, -1].mean()) / 4
-        contrast = float(scores[row, col] - far)
-        if contrast < LIMITS.least_contrast:
-            return NO_CONTRAST
-        offset_mm = float(np.hypot(row - reach, col - reach)) * pixel_mm
-        if offset_mm <= LIMITS.near_mm:
+        beside = self.scores[self._beside]
+        best = int(beside.argmax())
+        self.lead = float(beside[best] - self.scores[self._in_place].max()) / max(float(self.scores.std()), 1e-9)
+        if self._summed < LIMITS.least_summed:
+            return BEGUN
+        if self.lead < -LIMITS.lead:
             return AGREES
-        if scores[row, col] - scores[reach, reach] < LIMITS.lead * contrast:
+        if self.lead < LIMITS.lead:
             return NO_CONTRAST
-        return Verdict("disagrees", "edges_beside", offset_mm)
+        return Verdict("disagrees", "edges_beside", float(self._away_px[best]) * pixel_mm)
 
 
 def _normals(bone: Structure, points: Float) -> Float:

@@ -12,12 +12,12 @@ from fluoronav.geometry import Camera, transform_points
 from fluoronav.stream.doubts import Doubts
 from fluoronav.stream.frame import Budget, FrameRecord
 from fluoronav.stream.witness.bone_edges import BoneEdgeWitness
-from fluoronav.stream.witness.evidence import Evidence, Verdict
+from fluoronav.stream.witness.evidence import LIMITS, Evidence, Verdict
 from fluoronav.stream.witness.shaft import ShaftWitness
 
 _SIDE = 512  # of the pyramid's picture in which shafts are looked for
 # What may be counted, so that nothing is allocated with a frame.
-_POSE = ("agrees", "edges_beside", "no_bones", "few_edges", "no_contrast")
+_POSE = ("agrees", "edges_beside", "no_bones", "few_edges", "begun", "no_contrast")
 _TOOL = ("agrees", "shadow_beside", "outside_field", "over_metal", "seen_end_on", "no_contrast", "pose_doubted")
 _POSE_DOUBTED = Verdict("cannot_say", "pose_doubted")
 
@@ -31,13 +31,13 @@ class WitnessStage:
 
     name = "witness"
     engine = "cpu (numba)"
-    reads = frozenset({"pyramid", "full_field_mask", "registration", "instruments"})
-    writes = frozenset({"doubts"})
+    reads = frozenset({"pyramid", "full_field_mask", "registration", "status", "instruments"})
+    writes = frozenset({"doubts", "status", "status_reason"})
 
     def __init__(self) -> None:
         self.verdicts = {f"pose_{r}": 0 for r in _POSE} | {f"tool_{r}": 0 for r in _TOOL}
         self._tools: dict[str, tuple[ShaftWitness, Evidence]] = {}
-        self._pose = Evidence()
+        self._pose = Evidence(LIMITS.raised_at_of_sums)
         self._doubts = Doubts()
 
     def prepare(self, case: Case, camera: Camera, progress: Callable[[str], None] = lambda _: None) -> None:
@@ -47,7 +47,7 @@ class WitnessStage:
         depth_mm = float(transform_points(T_camera_ct, case.target_ct)[2])
         self._bones = BoneEdgeWitness(_rigid_bones(case), camera, case.target_ct, depth_mm)
         self._tools = {tool.id: (ShaftWitness(tool, small), Evidence()) for tool in case.tools}
-        self._pose, self._doubts = Evidence(), Doubts()
+        self._pose, self._doubts = Evidence(LIMITS.raised_at_of_sums), Doubts()
         # Compiles.
         pyramid = {side: np.zeros(_shape(camera, side), np.float32) for side in (512, 256, 128)}
         field = np.ones(pyramid[_SIDE].shape, bool)
@@ -66,6 +66,9 @@ class WitnessStage:
         if changed:
             self._doubts = self._in_words()
         frame.doubts = self._doubts
+        if self._doubts.pose and frame.status == "tracking":
+            # The registration follows with the next frame.
+            frame.status, frame.status_reason = "degraded", self._doubts.pose
 
     def start_again(self) -> None:
         """Forgets all doubts; for benches."""
