@@ -97,7 +97,7 @@ def test_the_latency_bench_ends_with_1_when_no_frame_got_a_pose_and_its_report_s
 
 
 def test_a_run_with_one_pose_has_not_failed():
-    assert why_without_a_pose(recorded([overlay(0), overlay(1, registration={"tre_mm": 1.0})])) == ""
+    assert why_without_a_pose(recorded([overlay(0), overlay(1, status="tracking", registration={"tre_mm": 1.0})])) == ""
 
 
 @pytest.mark.parametrize(
@@ -114,6 +114,19 @@ def test_a_run_with_one_pose_has_not_failed():
 )  # fmt: skip
 def test_the_reason_is_in_words(recording, said):
     assert said in why_without_a_pose(recording)
+
+
+def test_poses_none_of_which_was_tracked_are_no_result():
+    pose = {"tre_mm": 1.0}
+    said = why_without_a_pose(recorded([overlay(0), overlay(1, status="degraded", registration=pose)]))
+    assert said.startswith("no pose was ever tracked: of 2 overlays degraded 1, searching 1")
+
+
+def test_a_computer_that_is_too_slow_for_a_pose_is_named_with_its_late_and_skipped_frames():
+    skipped = {"network": 0, "overload": 3, "invalid": 0}
+    said = why_without_a_pose(recorded([overlay(0, missed=True), overlay(1, missed=False, dropped=skipped)]))
+    assert "50 % of the overlays were late and 3 frames of 10 were skipped: this computer is too slow" in said
+    assert "too slow" not in why_without_a_pose(recorded([overlay(0), overlay(1)]))
 
 
 def test_the_texts_of_alerts_are_in_the_reason_once():

@@ -29,6 +29,11 @@ _MOVES = np.array(
 )
 
 
+def is_named_as_bone(name: str) -> bool:
+    """Whether a structure's name is that of a bone."""
+    return name.lower().startswith(_BONES)
+
+
 def check_labels(ct: Volume, labels: Volume, aligned: sitk.Image, file: CaseFile, path: Path) -> list[str]:
     """Whether the label map lies in the CT, and its bones in bone.
 
@@ -59,7 +64,7 @@ def check_labels(ct: Volume, labels: Volume, aligned: sitk.Image, file: CaseFile
         if box is None:
             raise CaseError(f"{path}: structures: {s.name}: label {s.label} is not in {file.labels}")
         inside, hu = _in_ct(ct, _points_ct(aligned, inner, s.label, box))
-        is_bone = s.name in moving or s.name.lower().startswith(_BONES)
+        is_bone = s.name in moving or is_named_as_bone(s.name)
         least = LIMITS.bone_inside if s.name in moving else LIMITS.least_inside
         if inside < least:
             raise CaseError(

@@ -15,6 +15,7 @@ from fluoronav.cli import (
     bridge,
     calibrate,
     case,
+    check,
     demo,
     dicom,
     display,
@@ -45,8 +46,8 @@ Lengths are in mm, angles in degrees, times in the unit that their name ends wit
 _EPILOG = "`fluoronav VERB --help` describes the options of a verb and gives examples."
 # In the order of the help text.
 _MODULES = (
-    demo, run, simulate, case, plan, workspace, dicom, register, calibrate, display, recording, audit, bridge, pacs,
-    site, engines, kernels, status, bench,
+    demo, run, simulate, case, plan, workspace, dicom, register, calibrate, check, display, recording, audit, bridge,
+    pacs, site, engines, kernels, status, bench,
 )  # fmt: skip
 
 

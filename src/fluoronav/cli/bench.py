@@ -29,7 +29,7 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
     bench = add_family(verbs, "bench", "measure latency, accuracy and failures", "fluoronav bench latency --fps 30")
     for add in (
         _add_latency, _add_tracking, _add_registration, _add_instruments, _add_enhancement, _add_display, _add_engines,
-        _add_faults, _add_peers, _add_start, _add_pacs, _add_planning, _add_cohort,
+        _add_faults, _add_peers, _add_start, _add_witness, _add_pacs, _add_planning, _add_cohort,
     ):  # fmt: skip
         add(bench)
 
@@ -181,6 +181,22 @@ def _add_start(bench: argparse._SubParsersAction) -> None:
     add_json(start, "out/start.json")
 
 
+def _add_witness(bench: argparse._SubParsersAction) -> None:
+    witness = add_verb(
+        bench,
+        "witness",
+        "put poses and tools wrong on the demo's frames and measure which part the witness finds within five frames, "
+        "how often it doubts right ones, and its CPU time, ms a frame",
+        _witness,
+        "fluoronav bench witness --places 30 --runs 40",
+    )
+    witness.add_argument("--places", type=count, default=30, help="places in the sequence, ten frames each")
+    witness.add_argument(
+        "--runs", type=count, default=40, help="runs of ten frames at each place, of each kind of error"
+    )
+    add_json(witness, "out/witness.json")
+
+
 def _tracking(options: argparse.Namespace) -> None:
     from fluoronav.lab.bench.tracking import bench_tracking, draw, table
 
@@ -230,6 +246,14 @@ def _engines(options: argparse.Namespace) -> None:
 
     result = bench_engines(options.data, options.frames, say)
     report(table(result), result, options.json)
+
+
+def _witness(options: argparse.Namespace) -> None:
+    from fluoronav.lab.bench.witness import bench_witness, table
+
+    result = bench_witness(max(options.places, 1), max(options.runs, 1))
+    report(table(result), result, options.json)
+    print(f"written: {options.json}")
 
 
 def _faults(options: argparse.Namespace) -> int:

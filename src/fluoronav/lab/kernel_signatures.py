@@ -76,7 +76,7 @@ def _stage(name: str) -> None:
 
 def _attenuation() -> None:
     from fluoronav.imaging.xray.detector import DetectorCalibration, DetectorCorrection
-    from fluoronav.stream.frame import blank_counts
+    from fluoronav.stream.stage import blank_counts
 
     _stage("attenuation")
     plain = np.zeros((64, 64), np.float32)
@@ -101,7 +101,7 @@ def _openigtlink() -> None:
         crc64(data)
 
 
-_STAGES = ("registration", "detection", "instruments", "guidance", "view")
+_STAGES = ("registration", "detection", "instruments", "witness", "guidance", "view")
 PARTS: dict[str, Callable[[], None]] = {
     "attenuation": _attenuation,
     **{name: lambda name=name: _stage(name) for name in _STAGES},

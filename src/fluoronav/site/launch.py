@@ -24,7 +24,7 @@ from fluoronav.site.yaml_file import read_mapping
 from fluoronav.validation import first_error
 from fluoronav.wire import DEFAULT_ENDPOINTS, reaches_other_computers
 
-StageName = Literal["attenuation", "registration", "detection", "instruments", "guidance", "view"]
+StageName = Literal["attenuation", "registration", "detection", "instruments", "witness", "guidance", "view"]
 # A source's name is part of topics and of file names: it must not lead out of a folder.
 SOURCE_NAME = r"^(?!\.)[A-Za-z0-9_.-]{1,64}\Z"
 
@@ -69,7 +69,7 @@ class LaunchFile(BaseModel):
     stale_ms: float = Field(default=150, ge=20, le=10000, description="silence after which frames are called stale")
     max_future_ms: float = Field(default=100, ge=0, description="how far a frame's clock may run ahead of ours")
     queue_frames: int = Field(default=8, ge=1, le=64, description="frames that may wait before the oldest is lost")
-    stages: tuple[StageName, ...] = ("attenuation", "registration", "instruments", "guidance")
+    stages: tuple[StageName, ...] = ("attenuation", "registration", "instruments", "witness", "guidance")
     cases: dict[CaseName, str] = Field(
         default={}, max_length=64, description="names of cases that may be loaded instead on request, and their files"
     )

@@ -6,15 +6,14 @@ A stage reads what earlier stages wrote and adds its own; stages never call one 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from itertools import product
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.geometry import ArmJoints
+from fluoronav.stream.doubts import Doubts
 from fluoronav.stream.look import Look
 
 Float = NDArray[np.float64]
@@ -315,6 +314,8 @@ class FrameRecord:
         Why a network does not run on what the launch file asks for; empty when it does. Written by the chain.
     tool_faults : dict
         By tool, in words: why the tracker's poses of it are not believed.
+    doubts : Doubts or None
+        What the picture itself says against the pose and the tools; None where nobody asks it.
     models : dict
         SHA-256 by name of the networks that had a part in it. Written by the chain.
     joints : ArmJoints or None
@@ -353,6 +354,7 @@ class FrameRecord:
     drift: Drift | None = None
     engine_fault: str = ""
     tool_faults: dict[str, str] = field(default_factory=dict[str, str])
+    doubts: Doubts | None = None
     instruments: tuple[Instrument, ...] = ()
     distances: tuple[Distance, ...] = ()
     plan: tuple[PlanProgress, ...] = ()
@@ -387,14 +389,3 @@ class FrameRecord:
     def full_scale(self) -> int:
         """The largest count that its pixels can have."""
         return 2**self.bits - 1
-
-
-def blank_counts(rows: int, cols: int) -> Iterator[NDArray[Any]]:
-    """Blank frames of every type that `FrameRecord.counts` may have, to compile kernels with.
-
-    Numba compiles anew for an array that may not be written to, which is what the wire delivers.
-    """
-    for dtype, writeable in product((np.uint8, np.uint16), (False, True)):
-        counts = np.ones((rows, cols), dtype)
-        counts.flags.writeable = writeable
-        yield counts

@@ -5,8 +5,9 @@ The pipeline knows no stage by its class: it reads these declarations, and asks 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -152,6 +153,20 @@ class RendersKeyframes(Protocol):
 
 
 @runtime_checkable
+class WitnessesPictures(Protocol):
+    """Asks each picture whether pose and tools lie where it shows them.
+
+    Attributes
+    ----------
+    verdicts : mapping of str to int
+        What frames have said since the start, by reason; of each tool one in each frame.
+    """
+
+    @property
+    def verdicts(self) -> Mapping[str, int]: ...
+
+
+@runtime_checkable
 class HoldsAlerts(Protocol):
     """Raises alerts about the patient."""
 
@@ -166,3 +181,14 @@ class FailsWith(Protocol):
     """Says what its fields hold in a frame in which it has failed; others are left as they were."""
 
     on_failure: Mapping[str, Any]
+
+
+def blank_counts(rows: int, cols: int) -> Iterator[NDArray[Any]]:
+    """Blank frames of every type that `FrameRecord.counts` may have, to compile kernels with.
+
+    Numba compiles anew for an array that may not be written to, which is what the wire delivers.
+    """
+    for dtype, writeable in product((np.uint8, np.uint16), (False, True)):
+        counts = np.ones((rows, cols), dtype)
+        counts.flags.writeable = writeable
+        yield counts

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from fluoronav.case.no_go import Box, Capsule, NoGo, Sphere
-from fluoronav.stream.guidance.outlines import surface_points
+from fluoronav.case.surfaces import surface_points
 
 SHAPES = {
     "sphere": {"sphere": Sphere(centre_ct=(10, -20, 30), radius_mm=14.3)},

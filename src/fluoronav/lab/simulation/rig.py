@@ -43,6 +43,7 @@ class RigLimits:
 
 
 LIMITS = RigLimits()
+_SLOW_SHARE = 0.1  # of the frames, late or skipped, from which a computer is called too slow; as `health` judges it
 
 
 class RigError(RuntimeError):
@@ -261,7 +262,7 @@ def capture_run(
 
 
 def why_without_a_pose(run: CapturedRun) -> str:
-    """Why a run has no result: no frame got a pose, or a process ended; empty otherwise.
+    """Why a run has no result: no frame got a pose, none was tracked, or a process ended; empty otherwise.
 
     Parameters
     ----------
@@ -270,7 +271,8 @@ def why_without_a_pose(run: CapturedRun) -> str:
     overlays = [overlay for _, overlay in run.overlays]
     if run.ended:
         return f"{run.ended} ({len(overlays)} overlays had come)"
-    if any(overlay["registration"] for overlay in overlays):
+    posed = [overlay for overlay in overlays if overlay["registration"]]
+    if any(overlay["status"] == "tracking" for overlay in posed):
         return ""
     if not run.sent:
         return "no frame was sent: nobody subscribed to the grabber's frames"
@@ -279,10 +281,24 @@ def why_without_a_pose(run: CapturedRun) -> str:
     statuses = [overlay["status"] for overlay in overlays]
     counted = ", ".join(f"{status} {statuses.count(status)}" for status in sorted(set(statuses)))
     if overlays:
-        said = f"no frame of {run.sent} got a pose: of {len(overlays)} overlays {counted}"
+        none = "no pose was ever tracked" if posed else f"no frame of {run.sent} got a pose"
+        said = f"{none}: of {len(overlays)} overlays {counted}{_too_slow(run, overlays)}"
     else:
         said = f"no overlay came for {run.sent} frames, of which the pipeline received {received}"
     return "; ".join([said, *_complaints(run, health)])
+
+
+def _too_slow(run: CapturedRun, overlays: list[dict[str, Any]]) -> str:
+    """What of it is this computer's slowness, in words; empty where it keeps up."""
+    late = sum(overlay.get("missed", False) for overlay in overlays)
+    skipped = sum(overlay["dropped"]["overload"] for overlay in overlays)
+    if late + skipped <= _SLOW_SHARE * run.sent:
+        return ""
+    share = 100 * late / len(overlays)
+    return (
+        f"; {share:.0f} % of the overlays were late and {skipped} frames of {run.sent} were skipped: this computer is "
+        "too slow or too busy; end other programs and try again"
+    )
 
 
 def _complaints(run: CapturedRun, health: dict[str, Any] | None) -> list[str]:

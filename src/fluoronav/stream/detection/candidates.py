@@ -16,7 +16,8 @@ from fluoronav.stream.detection.profiles import attenuation_in_cells, attenuatio
 from fluoronav.stream.detection.strip_image import STRIP_COLS, STRIP_ROWS, sample_strip
 from fluoronav.stream.detection.tiles import Tile
 from fluoronav.stream.detection.tracing import TIP, Trace, trace_instruments
-from fluoronav.stream.frame import Detection, FrameRecord, blank_counts
+from fluoronav.stream.frame import Detection, FrameRecord
+from fluoronav.stream.stage import blank_counts
 
 Float = NDArray[np.float64]
 

@@ -16,7 +16,8 @@ from fluoronav.stream.detection.network_input import KINDS
 from fluoronav.stream.detection.profiles import saturation_along
 from fluoronav.stream.detection.strip_image import ACROSS_SCALE_PX, SHIFT_SCALE_PX, TURN_SCALE_DEG, sample_strip
 from fluoronav.stream.detection.tiles import Tile
-from fluoronav.stream.frame import Detection, FrameRecord, blank_counts
+from fluoronav.stream.frame import Detection, FrameRecord
+from fluoronav.stream.stage import blank_counts
 
 Float, Float32 = NDArray[np.float64], NDArray[np.float32]
 

@@ -1,4 +1,4 @@
-"""Conditions other than proximity that raise alerts: registration, lost instruments, tracker drift and engines."""
+"""Conditions other than proximity that raise alerts: registration, lost instruments, drift, the witness, engines."""
 
 from __future__ import annotations
 
@@ -126,6 +126,30 @@ def check_drift(alerts: AlertBook, frame: FrameRecord) -> Alert | None:
     if drift.size_mm < LIMITS.drift_over_mm:
         return alerts.end("tracker_drift", "the tracker agrees with the pictures again")
     return None
+
+
+class WitnessCondition:
+    """Tracked tools whose shadow lies elsewhere in the picture."""
+
+    def __init__(self, alerts: AlertBook) -> None:
+        self._alerts = alerts
+        self._doubted: frozenset[str] = frozenset()
+
+    def check(self, frame: FrameRecord) -> list[Alert]:
+        """The alerts to be sent."""
+        doubts = {} if frame.doubts is None else frame.doubts.tools
+        if not doubts and not self._doubted:
+            return []
+        said = [
+            self._alerts.hold("tracker_drift", "high", time.time_ns(), f"{text}: do not trust it", instrument=name)
+            for name, text in doubts.items()
+        ]
+        said += [
+            self._alerts.end("tracker_drift", f"the shadow of {name} lies where its tracker has it", instrument=name)
+            for name in self._doubted - doubts.keys()
+        ]
+        self._doubted = frozenset(doubts)
+        return [alert for alert in said if alert is not None]
 
 
 def check_engines(alerts: AlertBook, frame: FrameRecord) -> Alert | None:

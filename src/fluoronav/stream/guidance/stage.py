@@ -15,6 +15,7 @@ from fluoronav.stream.frame import Alert, Budget, FrameRecord
 from fluoronav.stream.guidance.conditions import (
     InstrumentCondition,
     RegistrationCondition,
+    WitnessCondition,
     check_drift,
     check_engines,
 )
@@ -43,7 +44,9 @@ class GuidanceStage:
 
     name = "guidance"
     engine = "cpu"
-    reads = frozenset({"registration", "status", "status_reason", "objects", "instruments", "drift", "tool_faults"})
+    reads = frozenset(
+        {"registration", "status", "status_reason", "objects", "instruments", "drift", "tool_faults", "doubts"}
+    )
     writes = frozenset({"distances", "plan", "outlines", "alerts"})
 
     def __init__(self) -> None:
@@ -51,6 +54,7 @@ class GuidanceStage:
         self._proximity = Proximity(self.alerts)
         self._registration = RegistrationCondition(self.alerts)
         self._instruments = InstrumentCondition(self.alerts)
+        self._witness = WitnessCondition(self.alerts)
         self._background = ThreadPoolExecutor(1, thread_name_prefix="outlines", initializer=beside_the_frame_path)
         self._search: Future[list[Silhouette]] | None = None
         self._silhouettes: list[Silhouette] = []
@@ -126,6 +130,7 @@ class GuidanceStage:
         frame.alerts.extend(self._instruments.check(frame, near, self._distances.applies_to))
         self._proximity.hold_unmeasured(frame)
         _add(frame, check_drift(self.alerts, frame))
+        frame.alerts.extend(self._witness.check(frame))
         _add(frame, check_engines(self.alerts, frame))
 
     def idle(self, frame: FrameRecord, budget: Budget) -> None:

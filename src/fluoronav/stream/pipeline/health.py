@@ -17,7 +17,7 @@ from fluoronav.stream.pipeline.publisher import Publisher
 from fluoronav.stream.pipeline.recording_process import RecordingProcess
 from fluoronav.stream.pipeline.watchdog import Watchdog
 from fluoronav.stream.pipeline.work import Work
-from fluoronav.stream.stage import HoldsPose, ObservesTools, RendersKeyframes
+from fluoronav.stream.stage import HoldsPose, ObservesTools, RendersKeyframes, WitnessesPictures
 from fluoronav.wire import messages as wire
 
 log = logging.getLogger("fluoronav")
@@ -119,6 +119,7 @@ class Health:
             tools_rejected=dict(loop.standing.tools_rejected) if loop else {},
             keyframes=self._keyframes(),
             looks=dict(loop.standing.looks) if loop else {},
+            witness=self._verdicts(),
             clock_offset_ms=loop.clock_offset_ms if loop else 0.0,
             engine=work.chain.engines if work else {},
             case=work.case.id if work else "",
@@ -133,6 +134,10 @@ class Health:
     def _keyframes(self) -> dict[str, int]:
         renders = self.work.chain.find(RendersKeyframes) if self.work else None
         return dict(renders.keyframes) if renders is not None else {}
+
+    def _verdicts(self) -> dict[str, int]:
+        witness = self.work.chain.find(WitnessesPictures) if self.work else None
+        return {reason: n for reason, n in witness.verdicts.items() if n} if witness is not None else {}
 
     def _totals(self, now: float) -> FrameTotals:
         """Frames since the start; brings the rates up to date."""

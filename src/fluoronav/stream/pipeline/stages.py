@@ -17,12 +17,15 @@ from fluoronav.stream.registration.stage import RegistrationStage
 from fluoronav.stream.stage import Stage
 from fluoronav.stream.tracking.stage import InstrumentStage
 from fluoronav.stream.view.stage import ViewStage
+from fluoronav.stream.witness.stage import WitnessStage
 
 # By the name in launch files.
 STAGES: dict[str, type[Any]] = {
     stage.name: stage
-    for stage in (AttenuationStage, RegistrationStage, DetectionStage, InstrumentStage, GuidanceStage, ViewStage)
-}
+    for stage in (
+        AttenuationStage, RegistrationStage, DetectionStage, InstrumentStage, WitnessStage, GuidanceStage, ViewStage,
+    )
+}  # fmt: skip
 _NEEDED = {f.name for f in fields(FrameRecord) if f.metadata.get("needed")}
 
 

@@ -16,7 +16,8 @@ from fluoronav.imaging.xray.detector import DetectorCalibration, DetectorCorrect
 from fluoronav.imaging.xray.field_edge import find_full_field_mask
 from fluoronav.imaging.xray.field_of_view import FieldOfView, dark_level, find_field_of_view
 from fluoronav.imaging.xray.field_shapes import EDGE_SIDE, FIELD_SIDE
-from fluoronav.stream.frame import Budget, FrameRecord, blank_counts
+from fluoronav.stream.frame import Budget, FrameRecord
+from fluoronav.stream.stage import blank_counts
 
 # Pixels of the longer side: the finest level is for the detection of instruments, the others for the registration.
 SIDES = (512, 256, 128, 64)

@@ -13,6 +13,7 @@ from fluoronav.imaging.registration.confidence import (
     TRACKING_SCORE,
 )
 from fluoronav.imaging.registration.gauss_newton import PoseEstimate
+from fluoronav.stream.doubts import Doubts
 
 NO_TIME = "the pose is old: there was no time to measure it"
 LATE_KEYFRAME = "the pose is old: the patches at the new pose were not rendered in time"
@@ -67,17 +68,26 @@ class FieldComparison:
         When a comparison was begun last, by the monotonic clock, s.
     change : str
         How the picture has changed since, in words; empty when it goes on from the one before.
+    doubt : str
+        What the last picture itself says against the pose, in words; empty where it says nothing.
     """
 
     def __init__(self) -> None:
         self.agreement = self.checked_at = 0.0
-        self.change = ""
+        self.change = self.doubt = ""
         self._agreed_at: int | None = None  # ns, this computer's clock
 
     def invalidate(self, change: str = "") -> None:
         """No comparison holds any more, and the next is due now."""
         self.agreement, self.checked_at, self._agreed_at = 0.0, 0.0, None
         self.change = change or self.change
+
+    def doubted(self, doubts: Doubts | None) -> None:
+        """Takes what the witness says of the last frame; with a new doubt a comparison is due now."""
+        doubt = "" if doubts is None else doubts.pose
+        if doubt and not self.doubt:
+            self.checked_at = 0.0
+        self.doubt = doubt
 
     def found(self, agreement: float, of: int | None) -> None:
         """The pose was compared; `of` is the frame's time, ns, or None where it is that of the frame at hand."""
@@ -91,6 +101,8 @@ class FieldComparison:
             self.change = ""
         elif self.change:
             return self.change
+        if self.doubt:
+            return self.doubt
         if not estimate.settled:
             return SETTLING
         if estimate.score < TRACKING_SCORE:

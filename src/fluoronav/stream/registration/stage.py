@@ -167,7 +167,7 @@ class RegistrationStage:
         }
 
     def idle(self, frame: FrameRecord, budget: Budget) -> None:
-        patches = self.patch_sets.in_use
+        self._comparison.doubted(frame.doubts)
         busy = any(job is not None for job in (self._placing, self._search, self._check, self._measuring))
         if self._T_camera_ct is None or busy or frame.anatomy_mask is None:
             return
@@ -180,7 +180,7 @@ class RegistrationStage:
             self._finder.newest = snapshot = Snapshot.of(frame, self._arm.T_camera_room)
             self._check_of = frame.t_local
             self._check = self._background.submit(self._finder.compare, pose, snapshot)
-        elif self._is_elsewhere(patches.T_camera_ct, self._T_camera_ct):
+        elif self._is_elsewhere(self.patch_sets.in_use.T_camera_ct, self._T_camera_ct):
             where = self._T_camera_ct, frame.anatomy_mask.copy()
             self._placing = self._background.submit(self.patch_sets.place, self.patch_sets.other, *where)
         elif len(self._objects) and self._machine.state is State.TRACKING and measured:
@@ -264,9 +264,9 @@ class RegistrationStage:
         last = self._last
         aged = as_result(last.T_camera_ct, last.score, self._covariance + motion_covariance(age_ms), self._centre_ct)
         self._last = replace(aged, age=last.age + 1, age_ms=age_ms, accepted=self.accepted)
-        if age_ms > self._limits.tracking_ms:
-            self._machine.happens(Event.AGED)
-            self._reason = why
+        if self._comparison.doubt or age_ms > self._limits.tracking_ms:
+            self._machine.happens(Event.DOUBTFUL if self._comparison.doubt else Event.AGED)
+            self._reason = self._comparison.doubt or why
         self._report(frame, self._last)
 
     def adopt(self, T_camera_ct: Float, frame: FrameRecord) -> None:

@@ -27,7 +27,7 @@ class Event(Enum):
     FOUND = "a search, or a comparison with its neighbours, has found a pose"
     MEASURED = "measured, and nothing speaks against it"
     UNSETTLED = "measured, and still moving"
-    DOUBTFUL = "measured, and something speaks against it"
+    DOUBTFUL = "something speaks against it"
     IMPLAUSIBLE = "not measured: no pose near the last one fits"
     AGED = "not measured for longer than a pose may be called tracking"
     TOO_OLD = "not measured for so long that the patient may be anywhere"

@@ -88,7 +88,7 @@ class Loop:
         }  # fmt: skip
         content |= launch
         self.path.write_text(yaml.safe_dump(content))
-        stages = content.get("stages", ("attenuation", "registration", "instruments", "guidance"))
+        stages = content.get("stages", ("attenuation", "registration", "instruments", "witness", "guidance"))
         watched = {s.name: (s.caution_mm or 0.0, s.danger_mm or 0.0) for s in scene.case.watched}
         promised = Promised("registration" in stages, "instruments" in stages)
         self.judge = Judge(promised, 1 / fps, scene.case.target_ct.tolist(), watched)

@@ -19,7 +19,7 @@ from fluoronav.lab.bench.faults.row import BenchError
 from fluoronav.lab.bench.faults.scene import Scene, load_scene
 from fluoronav.paths import embedded_case
 
-ALL_STAGES = ("attenuation", "registration", "detection", "instruments", "guidance", "view")
+ALL_STAGES = ("attenuation", "registration", "detection", "instruments", "witness", "guidance", "view")
 _SETTLING_S = 12.0  # until pose, tool and alarm are as before a fault; chosen
 
 

@@ -1,0 +1,49 @@
+"""Arguments that cannot be right end in a line that says what to give, before any work."""
+
+import pytest
+
+from fluoronav.cli import main
+
+ENDPOINTS = [
+    ["calibrate", "pivot", "--tool", "kwire", "--endpoint"],
+    ["bridge", "igtl", "--endpoint"],
+    ["simulate", "embedded", "--frames-endpoint"],
+    ["simulate", "embedded", "--tools-endpoint"],
+    ["replay", "run.mcap", "--frames-endpoint"],
+    ["check", "grabber", "--endpoint"],
+]
+
+
+@pytest.mark.parametrize(
+    "bad", ["foo", "tcp://127.0.0.1", "tcp://127.0.0.1:99999", "tcp://:5550", "http://a:1", "ipc://"]
+)
+@pytest.mark.parametrize("verb", ENDPOINTS, ids=" ".join)
+def test_what_is_no_endpoint_is_refused_with_what_one_looks_like(verb, bad, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main([*verb, bad])
+    said = capsys.readouterr().err
+    assert ended.value.code == 2 and "is not an endpoint: give tcp://HOST:PORT" in said and "Traceback" not in said
+
+
+@pytest.mark.parametrize(
+    "good", ["tcp://127.0.0.1:5550", "tcp://*:5550", "tcp://[::1]:5550", "tcp://or1:1", "ipc:///tmp/x"]
+)
+def test_endpoints_are_taken_as_they_are(good):
+    from fluoronav.cli.arguments import endpoint
+
+    assert endpoint(good) == good
+
+
+@pytest.mark.parametrize("verb", [["demo", "--port", "99999"], ["demo", "--port", "-1"]], ids=" ".join)
+def test_what_is_no_port_is_refused(verb, capsys):
+    with pytest.raises(SystemExit):
+        main(verb)
+    assert "is not a port, 0 to 65535" in capsys.readouterr().err
+
+
+def test_a_result_that_could_not_be_written_is_refused_before_it_is_measured(tmp_path, capsys):
+    (tmp_path / "file").write_text("")
+    for verb in (["bench", "tracking", "--json", str(tmp_path)], ["demo", "--out", str(tmp_path / "file" / "x")]):
+        with pytest.raises(SystemExit):
+            main(verb)
+        assert "folder" in capsys.readouterr().err
