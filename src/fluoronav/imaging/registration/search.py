@@ -151,9 +151,11 @@ class InitialSearch:
         self._coarse_model, self._coarse_bones = model.coarse_tissue, model.coarse_bones
         self._T_prior = np.array(T_prior)
         self._centre_ct = np.asarray(centre_ct, dtype=np.float64)
-        self._grid = ViewGrid(self._coarse_model, camera, self._centre_ct, spread, GRID_SIDE, SETTINGS.grid_sigma_px)
-        self.agreement = Agreement(self._model, camera, COARSE_SIDE, self._T_prior)
-        self._first_agreement = Agreement(self._coarse_model, camera, GRID_SIDE, self._T_prior)
+        self._grid = ViewGrid(
+            self._coarse_model, self._coarse_bones, camera, self._centre_ct, spread, GRID_SIDE, SETTINGS.grid_sigma_px
+        )
+        self.agreement = Agreement(self._model, self._bones, camera, COARSE_SIDE, self._T_prior)
+        self._first_agreement = Agreement(self._coarse_model, self._coarse_bones, camera, GRID_SIDE, self._T_prior)
         self._pool = ThreadPoolExecutor(SETTINGS.threads, thread_name_prefix="search")
         self._buffers: SimpleQueue[_Buffers] = SimpleQueue()
         for _ in range(SETTINGS.threads):
