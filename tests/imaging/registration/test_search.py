@@ -196,7 +196,7 @@ def test_half_of_the_tilts_leaves_none_farther_than_a_step_and_no_shift_wraps_ar
         spread,
         64,
         4.0,
-        lambda R, mm: (np.zeros((64, 64)), np.zeros((64, 64), bool)),
+        lambda R, mm: (np.zeros((64, 64)), np.zeros((64, 64))),
     )
     first, rest = np.array(views.tilts[: views.first_half]), np.array(views.tilts[views.first_half :])
     cosines = (np.einsum("aij,bij->ab", rest, first).max(1) - 1) / 2

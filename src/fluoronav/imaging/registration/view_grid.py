@@ -100,8 +100,8 @@ class ViewGrid:
         """
         return FrameMatch(self.around(T_prior), image, field_mask, self._side, self._sigma_px, self._centre_ct)
 
-    def _frontal(self, R_camera_ct: Float, distance: float) -> tuple[Float32, NDArray[np.bool_]]:
-        """The DRR by a camera whose axis goes through the model's centre, and the model's area, (side, side) both."""
+    def _frontal(self, R_camera_ct: Float, distance: float) -> tuple[Float32, Float32]:
+        """The DRR by a camera whose axis goes through the model's centre, and the area that is matched, 0 or 1."""
         T = np.eye(4)
         T[:3, :3] = R_camera_ct
         T[:3, 3] = [0, 0, distance] - R_camera_ct @ self._centre_ct
@@ -111,7 +111,9 @@ class ViewGrid:
         if self._model.grid.known_ct is not None:
             self._bones.line_integrals(T, self._directions, integrals)
         area = integrals[: self._count].reshape(self._side, self._side)
-        return drr, area > SETTINGS.min_drr * float(area.max())
+        there = (area > SETTINGS.min_drr * float(area.max())).astype(np.float32)
+        border = np.ones((SETTINGS.border_px, SETTINGS.border_px), np.uint8)
+        return drr, np.asarray(cv2.dilate(there, border), np.float32)
 
 
 class FrameMatch:

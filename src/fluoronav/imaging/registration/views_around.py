@@ -48,7 +48,6 @@ class GridSettings:
 
 
 SETTINGS = GridSettings()
-_BORDER = np.ones((SETTINGS.border_px, SETTINGS.border_px), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,8 @@ class ViewsAround:
     sigma_px : float
         Neighbourhood in which mean and contrast are equalised.
     rendered : callable
-        Renders the DRR of a camera whose axis goes through the model's centre, and the model's area, shape (side, side)
-        both, given its rotation and its distance in mm.
+        Renders the DRR of a camera whose axis goes through the model's centre, and the area (0 or 1) in which it is
+        matched, shape (side, side) both, given its rotation and its distance in mm.
 
     Attributes
     ----------
@@ -122,7 +121,7 @@ class ViewsAround:
         spread,
         side: int,
         sigma_px: float,
-        rendered: Callable[[Float, float], tuple[Float32, NDArray[np.bool_]]],
+        rendered: Callable[[Float, float], tuple[Float32, Float32]],
     ) -> None:
         self.T_prior = np.array(T_prior)
         self._camera, self._centre_ct, self._spread = camera, centre_ct, spread
@@ -183,8 +182,7 @@ class ViewsAround:
         T[:3, 3] = ray * self._distance * variant.scale - T[:3, :3] @ self._centre_ct
         return T
 
-    def _made(self, drr: Float32, area: NDArray[np.bool_]) -> View | None:
-        there = np.asarray(cv2.dilate(area.astype(np.float32), _BORDER), np.float32)
+    def _made(self, drr: Float32, there: Float32) -> View | None:
         area_px = float(there.sum())
         if area_px == 0:
             return None
