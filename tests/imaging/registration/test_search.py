@@ -172,12 +172,14 @@ def test_views_that_were_rendered_before_are_used_again_and_the_result_is_the_sa
 
 
 def test_the_views_that_are_kept_are_bounded(case, camera, model):
-    grid = ViewGrid(model.coarse_tissue, camera, case.target_ct, Spread(), 64, 4.0)
+    grid = ViewGrid(model.coarse_tissue, model.coarse_bones, camera, case.target_ct, Spread(), 64, 4.0)
     T_prior = case.prior.T_camera_ct()
     for k in range(3 * SETTINGS.kept_priors):
         grid.around(moved_in_camera(T_prior, case.target_ct, np.eye(3), [k, 0, 0])).view(0)
     assert len(grid._known) == SETTINGS.kept_priors
-    fine = ViewGrid(model.coarse_tissue, camera, case.target_ct, Spread(rotation_deg=90), 192, 4.0).around(T_prior)
+    fine = ViewGrid(
+        model.coarse_tissue, model.coarse_bones, camera, case.target_ct, Spread(rotation_deg=90), 192, 4.0
+    ).around(T_prior)
     fine.view(0)
     assert not fine._kept
 
@@ -188,7 +190,13 @@ def test_half_of_the_tilts_leaves_none_farther_than_a_step_and_no_shift_wraps_ar
     spread = Spread(rotation_deg=degrees, in_plane_mm=mm, depth_mm=depth)
     small = camera.scaled(64 / max(camera.rows, camera.cols))
     views = ViewsAround(
-        case.prior.T_camera_ct(), small, case.target_ct, spread, 64, 4.0, lambda R, mm: np.zeros((64, 64))
+        case.prior.T_camera_ct(),
+        small,
+        case.target_ct,
+        spread,
+        64,
+        4.0,
+        lambda R, mm: (np.zeros((64, 64)), np.zeros((64, 64))),
     )
     first, rest = np.array(views.tilts[: views.first_half]), np.array(views.tilts[views.first_half :])
     cosines = (np.einsum("aij,bij->ab", rest, first).max(1) - 1) / 2

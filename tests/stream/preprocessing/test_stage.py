@@ -271,6 +271,19 @@ def test_blades_that_leak_do_not_raise_the_dark_level_above_the_patient(rng):
     assert 0 < dark < counts[field_mask].min()
 
 
+@pytest.mark.parametrize(("depth", "scatter"), [(1.2, 0.25), (1.2, 0.35), (2.4, 0.25)])
+def test_blades_that_leak_with_scatter_behind_them_still_bound_the_field(rng, depth, scatter):
+    """Regression: behind the spine the signal dropped by half alone, no edge was found, and all was taken for seen."""
+    y, x = np.mgrid[:128, :128].astype(float)
+    inside = (x > 24) & (x < 106) & (y > 8) & (y < 102)
+    spine = np.exp(-((x - 60 - 0.1 * y) ** 2) / 200)
+    beam = np.where(x > 75 + 0.25 * y, 15000.0, 4000.0) * np.exp(-depth * spine) * np.where(inside, 1, 0.02)
+    signal = cv2.blur(beam, (3, 3)) + scatter * cv2.GaussianBlur(beam, (0, 0), 19)
+    field_mask = find_field_of_view((signal + 180 + rng.normal(0, 8, x.shape)).astype(np.float32)).field_mask
+    assert not (field_mask & ~inside).any()
+    assert field_mask[inside].mean() > 0.9
+
+
 def test_a_strip_along_the_border_that_no_edge_explains_is_not_seen(rng):
     """Regression: a strip of less than nine pixels of 128 passed for an instrument that reaches the edge."""
     y, x = np.mgrid[:128, :128] / 128 - 0.5

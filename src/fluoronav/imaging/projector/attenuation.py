@@ -78,11 +78,15 @@ class AttenuationGrid:
     origin_ct : ndarray, shape (3,)
         Centre of voxel (0, 0, 0), LPS mm, ordered (x, y, z).
     spacing_mm : float
+    known_ct : ndarray, shape (2, 3), or None
+        Lowest and highest corner of the part that a CT covers, LPS mm; beyond it the voxels are a guess. None where all
+        is known.
     """
 
     voxels: NDArray[np.float32]
     origin_ct: NDArray[np.float64]
     spacing_mm: float
+    known_ct: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         if self.voxels.ndim != 3 or min(self.voxels.shape) < 2:
@@ -99,7 +103,10 @@ class AttenuationGrid:
         """The grid reflected in the sagittal plane at ``x_ct`` (mm)."""
         last = self.origin_ct[0] + (self.voxels.shape[2] - 1) * self.spacing_mm
         origin = np.array([2 * x_ct - last, *self.origin_ct[1:]])
-        return AttenuationGrid(np.ascontiguousarray(self.voxels[:, :, ::-1]), origin, self.spacing_mm)
+        known = self.known_ct
+        if known is not None:
+            known = np.array([[2 * x_ct - known[1, 0], *known[0, 1:]], [2 * x_ct - known[0, 0], *known[1, 1:]]])
+        return AttenuationGrid(np.ascontiguousarray(self.voxels[:, :, ::-1]), origin, self.spacing_mm, known)
 
     @cached_property
     def scale(self) -> float:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from fluoronav.case import CaseError, Volume
 from fluoronav.imaging.projector import AttenuationGrid, Projector, attenuation_of_hu
+from fluoronav.imaging.registration.truncation import continued, is_cut
 
 Float = NDArray[np.float64]
 
@@ -94,7 +95,7 @@ def tissue_grid(
     spacing_mm : float
     fade_mm : float
         Width over which the attenuation fades out at the grid's faces. An abrupt end would project as an edge that the
-        patient does not have.
+        patient does not have. A CT whose sides cut through the body is continued instead (:mod:`.truncation`).
     surroundings : fluoronav.case.Volume, optional
         A coarse CT of the same patient, used outside `ct`.
 
@@ -115,6 +116,10 @@ def tissue_grid(
         np.copyto(hu, surroundings.resampled(low, size, spacing_mm, _AIR_HU), where=missing)
     else:
         hu[missing] = _AIR_HU
+        if is_cut(hu):
+            voxels, n = continued(attenuation_of_hu(hu), spacing_mm)
+            known = np.array([low, low + spacing_mm * (np.array(size) - 1)])
+            return AttenuationGrid(voxels, low - n * spacing_mm, spacing_mm, known)
     return AttenuationGrid(attenuation_of_hu(hu) * _fade(hu.shape, fade_mm / spacing_mm), low, spacing_mm)
 
 

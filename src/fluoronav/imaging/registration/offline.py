@@ -18,9 +18,10 @@ from fluoronav.imaging.projector import AttenuationGrid, Projector
 from fluoronav.imaging.registration.agreement import Agreement
 from fluoronav.imaging.registration.confidence import TRACKING_AGREEMENT, covariance_in_camera, error_bounds_mm
 from fluoronav.imaging.registration.gauss_newton import PoseEstimate, refine_views, twist_between
+from fluoronav.imaging.registration.handedness import MirrorImage, reversed_camera, reversed_columns, told_hand
 from fluoronav.imaging.registration.offline_settings import SETTINGS
 from fluoronav.imaging.registration.patches import PatchLevel
-from fluoronav.imaging.registration.search import COARSE_SIDE
+from fluoronav.imaging.registration.search import COARSE_SIDE, FINE_SIDE
 from fluoronav.imaging.registration.starts import reflection, twists_around_start, twists_to_similar_poses
 from fluoronav.imaging.registration.view_grid import DistinctPoses, ViewGrid
 
@@ -37,7 +38,8 @@ class XrayView:
     camera : Camera
     attenuation : ndarray of float32, shape (rows, cols)
     field_mask : ndarray of bool
-        Field of view without its penumbra, any size.
+        The pixels that may be compared: the field of view without its penumbra, any size; for a whole trunk without
+        metal (:mod:`fluoronav.imaging.xray.anatomy_mask`).
     """
 
     camera: Camera
@@ -189,7 +191,7 @@ class OfflineRegistration:
         found: list[Float] = []
         with ThreadPoolExecutor(2) as pool:
             for v, view in enumerate(self._views):
-                grid = ViewGrid(self._model, view.camera, self._centre_ct, spread, side, sigma_px)
+                grid = ViewGrid(self._model, self._bones, view.camera, self._centre_ct, spread, side, sigma_px)
                 image = _resized(view.attenuation, grid.camera)
                 of_view: list[tuple[float, Float]] = []
                 for k, T_prior in enumerate(T_priors):
@@ -247,14 +249,16 @@ class OfflineRegistration:
         return self._refined([self._at(T_first, twist) for twist in twists_around_start()], progress)
 
     def _compared_with_mirror_image(self, result: OfflineResult, progress: Callable[[str], None]) -> OfflineResult:
-        """The result; not accepted if, in one view, the mirror image of the bone fits as well.
+        """The result; not accepted if the mirror image of a trunk, or in one view that of a bone, fits as well.
 
         In parallel projection, a bone and its reflection in the image plane look alike; only perspective distinguishes
         them.
         """
-        if not (result.accepted and self._segmented and len(self._views) == 1):
+        if not result.accepted or (self._segmented and len(self._views) > 1):
             return result
         progress("comparing with the mirror image")
+        if not self._segmented:
+            return self._told_hand(result)
         x_ct = float(self._centre_ct[0])
         model, bone = (grid.mirrored(x_ct) for grid in self._grids)
         other = OfflineRegistration(model, bone, self._views)
@@ -269,6 +273,30 @@ class OfflineRegistration:
             "told whether the volume is mirrored; add a second view"
         )
         return replace(result, accepted=False, reason=reason)
+
+    def _told_hand(self, result: OfflineResult) -> OfflineResult:
+        """The result of a trunk; not accepted if the mirror images of the views fit as well, on the mean."""
+        own, other = [], []
+        for v, (view, estimate) in enumerate(zip(self._views, result.views, strict=True)):
+            T = estimate.T_camera_ct
+            mirror = MirrorImage(self._model, self._bones, view.camera, self._centre_ct, T)
+            pyramid = {
+                side: _resized(view.attenuation, view.camera.scaled(side / max(view.camera.rows, view.camera.cols)))
+                for side in (COARSE_SIDE, FINE_SIDE)
+            }
+            own.append(self._agreement(v, T))
+            other.append(mirror.agreement(T, pyramid, view.field_mask))
+        agreement, mirrored = float(np.mean(own)), float(np.mean(other))
+        hand = told_hand(agreement, mirrored)
+        if hand == "right":
+            return result
+        figures = f"the model agrees with the image with {agreement:.2f}, with its mirror image with {mirrored:.2f}"
+        do = (
+            "the picture looks mirrored: turn it over, left for right, or check the camera file"
+            if hand == "mirrored"
+            else "from this view it cannot be told whether the picture is mirrored; add a less symmetric one"
+        )
+        return replace(result, accepted=False, reason=f"{figures}: {do}")
 
     def _refined(self, hypotheses: list[_Hypothesis], progress: Callable[[str], None]) -> list[_Hypothesis]:
         """The distinct hypotheses at the finest resolution, best first."""
@@ -343,9 +371,15 @@ class OfflineRegistration:
 
     def _agreement(self, v: int, T_camera_ct: Float) -> float:
         view = self._views[v]
-        agreement = Agreement(self._model, view.camera, COARSE_SIDE, T_camera_ct)
+        agreement = Agreement(self._model, self._bones, view.camera, COARSE_SIDE, T_camera_ct)
         small = view.camera.scaled(COARSE_SIDE / max(view.camera.rows, view.camera.cols))
         return agreement(T_camera_ct, _resized(view.attenuation, small), view.field_mask)
+
+
+def reversed_view(view: XrayView) -> XrayView:
+    """A view of the picture with its columns reversed, left for right, by the camera where it stands."""
+    image, mask = (reversed_columns(array) for array in (view.attenuation, view.field_mask))
+    return XrayView(reversed_camera(view.camera), image, mask)
 
 
 def _resized(image: Float32, camera: Camera) -> Float32:

@@ -18,7 +18,7 @@ from fluoronav.dicom.xray_intensity import Response
 from fluoronav.geometry import Camera, is_rigid
 from fluoronav.imaging.projector import AttenuationGrid, Projector
 from fluoronav.imaging.registration.model import SEGMENT_DEG, SEGMENT_MM, bone_grid, tissue_grid
-from fluoronav.imaging.registration.offline import OfflineRegistration, OfflineResult, XrayView
+from fluoronav.imaging.registration.offline import OfflineRegistration, OfflineResult, XrayView, reversed_view
 from fluoronav.imaging.registration.view_grid import orbit_priors
 from fluoronav.imaging.xray.file import XrayFileError, XrayFrame, read_xray
 from fluoronav.imaging.xray.polarity import Polarity, opposite
@@ -129,9 +129,9 @@ def register_files(request: RegistrationRequest, progress: Callable[[str], None]
     for note in notes:
         progress(note)
     cameras = [Camera.load(c) for c in request.cameras]
-    views = _views(frames, cameras)
     ct, labels, bone_volumes = _volumes(request)
     segmented = ct.segmented
+    views = _views(frames, cameras, segmented)
     inferred = [v.note for v in (ct, *bone_volumes.values()) if v.note]
     notes += inferred
     for note in inferred:
@@ -147,13 +147,14 @@ def register_files(request: RegistrationRequest, progress: Callable[[str], None]
     T_prior = _prior(request, frames, registration.centre_ct)
     start = time.perf_counter()
     result = _registered(request, registration, T_prior, progress)
-    if not result.accepted and request.polarity is None:
-        progress("comparing with the images turned over")
-        turned = [_read(f.path, request, opposite(f.polarity)) for f in frames]
-        other = OfflineRegistration(model, bones[0], _views(turned, cameras), segmented=segmented)
-        inverted = _registered(request, other, T_prior, progress)
-        if inverted.accepted:
-            result = replace(result, reason=_reason_inverted(frames, result, inverted))
+
+    def fit_of(what: str, other_views: list[XrayView]) -> OfflineResult:
+        progress(f"comparing with the images {what}")
+        other = OfflineRegistration(model, bones[0], other_views, segmented=segmented)
+        return _registered(request, other, T_prior, progress)
+
+    if not result.accepted:
+        result = _with_cause(request, result, frames, views, cameras, segmented, fit_of)
     out: dict[str, Any] = {"accepted": result.accepted, "reason": result.reason, "ms": 0.0, "notes": notes}
     out["views"] = _rows(result, frames)
     if len(request.bones) > 1:
@@ -229,6 +230,33 @@ def _registered(
     return registration.search(priors, Spread(), progress)
 
 
+def _with_cause(
+    request: RegistrationRequest,
+    result: OfflineResult,
+    frames: list[XrayFrame],
+    views: list[XrayView],
+    cameras: list[Camera],
+    segmented: bool,
+    fit_of: Callable[[str, list[XrayView]], OfflineResult],
+) -> OfflineResult:
+    """A result that is not accepted, with the cause as its reason where the images fit inverted or mirrored."""
+    if request.polarity is None:
+        turned = [_read(f.path, request, opposite(f.polarity)) for f in frames]
+        inverted = fit_of("turned over", _views(turned, cameras, segmented))
+        if inverted.accepted:
+            return replace(result, reason=_reason_inverted(frames, result, inverted))
+    if not segmented and "mirrored" not in result.reason:
+        mirrored = fit_of("mirrored", [reversed_view(view) for view in views])
+        if mirrored.accepted:
+            what = "the picture looks" if len(frames) == 1 else "the pictures look"
+            reason = (
+                f"{what} mirrored: left for right the model fits with {mirrored.fit:.2f}, as taken with "
+                f"{result.fit:.2f}: reverse the columns, or check the camera file"
+            )
+            return replace(result, reason=reason)
+    return result
+
+
 def _reason_inverted(frames: list[XrayFrame], result: OfflineResult, turned: OfflineResult) -> str:
     taken: list[Polarity] = sorted({frame.polarity for frame in frames})
     what = "the picture looks" if len(frames) == 1 else "the pictures look"
@@ -257,7 +285,8 @@ def _rows(result: OfflineResult, frames: list[XrayFrame]) -> list[dict[str, Any]
     ]
 
 
-def _views(frames: list[XrayFrame], cameras: list[Camera]) -> list[XrayView]:
+def _views(frames: list[XrayFrame], cameras: list[Camera], segmented: bool) -> list[XrayView]:
+    """The views; metal counts as anatomy beside a segmented bone: a finger is as narrow, and as dense beside air."""
     views = []
     for k, frame in enumerate(frames):
         if cameras:
@@ -272,7 +301,7 @@ def _views(frames: list[XrayFrame], cameras: list[Camera]) -> list[XrayView]:
             camera = frame.geometry.camera
         else:
             raise RegisterError(f"{frame.path}: has no header that describes the camera: give a file with --camera")
-        views.append(XrayView(camera, frame.attenuation, frame.field_mask))
+        views.append(XrayView(camera, frame.attenuation, frame.field_mask if segmented else frame.anatomy_mask))
     return views
 
 

@@ -55,6 +55,12 @@ class SearchSettings:
         SearchStep(halves=1, at_64=24, at_128=4, at_256=2, hopeless=0.7),
         SearchStep(halves=2, at_64=140, at_128=12, at_256=4, hopeless=-1.0),
     )
+    # Of a CT that is a part of the patient the right candidate is one of many: on 140 mm cubes of a lumbar spine it was
+    # the 174th.
+    part_steps: tuple[SearchStep, ...] = (
+        SearchStep(halves=1, at_64=24, at_128=4, at_256=2, hopeless=0.6),
+        SearchStep(halves=2, at_64=400, at_128=30, at_256=8, hopeless=-1.0),
+    )
     kept_neighbours: int = 4  # that are refined at 256 pixels
     # Poses that are this close after a refinement have converged to the same pose.
     same_deg: float = 3.0
@@ -151,9 +157,11 @@ class InitialSearch:
         self._coarse_model, self._coarse_bones = model.coarse_tissue, model.coarse_bones
         self._T_prior = np.array(T_prior)
         self._centre_ct = np.asarray(centre_ct, dtype=np.float64)
-        self._grid = ViewGrid(self._coarse_model, camera, self._centre_ct, spread, GRID_SIDE, SETTINGS.grid_sigma_px)
-        self.agreement = Agreement(self._model, camera, COARSE_SIDE, self._T_prior)
-        self._first_agreement = Agreement(self._coarse_model, camera, GRID_SIDE, self._T_prior)
+        self._grid = ViewGrid(
+            self._coarse_model, self._coarse_bones, camera, self._centre_ct, spread, GRID_SIDE, SETTINGS.grid_sigma_px
+        )
+        self.agreement = Agreement(self._model, self._bones, camera, COARSE_SIDE, self._T_prior)
+        self._first_agreement = Agreement(self._coarse_model, self._coarse_bones, camera, GRID_SIDE, self._T_prior)
         self._pool = ThreadPoolExecutor(SETTINGS.threads, thread_name_prefix="search")
         self._buffers: SimpleQueue[_Buffers] = SimpleQueue()
         for _ in range(SETTINGS.threads):
@@ -201,7 +209,7 @@ class InitialSearch:
         image = pyramid[GRID_SIDE]
         matches = [self._grid.matched(T, image, field_mask) for T in priors]
         known, halves, best = _Known(), 0, None
-        for step in SETTINGS.steps:
+        for step in SETTINGS.steps if self._model.grid.known_ct is None else SETTINGS.part_steps:
             for _ in range(halves, step.halves):
                 for match in matches:
                     match.match_half(self._pool, go_on)

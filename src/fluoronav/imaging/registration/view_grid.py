@@ -40,8 +40,9 @@ class ViewGrid:
 
     Parameters
     ----------
-    model : Projector
-        A coarse one suffices.
+    model, bones : Projector
+        All tissue, and the rigid bones alone, which are what is matched where the CT is a part of the patient. Coarse
+        ones suffice.
     camera : Camera
         At full resolution.
     centre_ct : ndarray, shape (3,)
@@ -54,8 +55,18 @@ class ViewGrid:
         Neighbourhood in which mean and contrast are equalised (:func:`.agreement.locally_normalised`).
     """
 
-    def __init__(self, model: Projector, camera: Camera, centre_ct: Float, spread, side: int, sigma_px: float) -> None:
-        self._model, self._spread, self._side, self._sigma_px = model, spread, side, sigma_px
+    def __init__(
+        self,
+        model: Projector,
+        bones: Projector,
+        camera: Camera,
+        centre_ct: Float,
+        spread,
+        side: int,
+        sigma_px: float,
+    ) -> None:
+        self._model, self._bones = model, bones
+        self._spread, self._side, self._sigma_px = spread, side, sigma_px
         self._centre_ct = np.asarray(centre_ct, dtype=np.float64)
         self.camera = camera.scaled(side / max(camera.rows, camera.cols))
         K = self.camera.K.copy()
@@ -89,14 +100,20 @@ class ViewGrid:
         """
         return FrameMatch(self.around(T_prior), image, field_mask, self._side, self._sigma_px, self._centre_ct)
 
-    def _frontal(self, R_camera_ct: Float, distance: float) -> Float32:
-        """The DRR by a camera whose axis goes through the model's centre, shape (side, side)."""
+    def _frontal(self, R_camera_ct: Float, distance: float) -> tuple[Float32, Float32]:
+        """The DRR by a camera whose axis goes through the model's centre, and the area that is matched, 0 or 1."""
         T = np.eye(4)
         T[:3, :3] = R_camera_ct
         T[:3, 3] = [0, 0, distance] - R_camera_ct @ self._centre_ct
         integrals = np.empty(self._directions.shape[1], np.float32)
         self._model.line_integrals(T, self._directions, integrals)
-        return integrals[: self._count].reshape(self._side, self._side)
+        drr = integrals[: self._count].reshape(self._side, self._side).copy()
+        if self._model.grid.known_ct is not None:
+            self._bones.line_integrals(T, self._directions, integrals)
+        area = integrals[: self._count].reshape(self._side, self._side)
+        there = (area > SETTINGS.min_drr * float(area.max())).astype(np.float32)
+        border = np.ones((SETTINGS.border_px, SETTINGS.border_px), np.uint8)
+        return drr, np.asarray(cv2.dilate(there, border), np.float32)
 
 
 class FrameMatch:

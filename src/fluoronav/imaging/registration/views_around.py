@@ -48,7 +48,6 @@ class GridSettings:
 
 
 SETTINGS = GridSettings()
-_BORDER = np.ones((SETTINGS.border_px, SETTINGS.border_px), np.uint8)
 
 
 @dataclass(frozen=True)
@@ -97,8 +96,8 @@ class ViewsAround:
     sigma_px : float
         Neighbourhood in which mean and contrast are equalised.
     rendered : callable
-        Renders the DRR of a camera whose axis goes through the model's centre, shape (side, side), given its rotation
-        and its distance in mm.
+        Renders the DRR of a camera whose axis goes through the model's centre, and the area (0 or 1) in which it is
+        matched, shape (side, side) both, given its rotation and its distance in mm.
 
     Attributes
     ----------
@@ -122,7 +121,7 @@ class ViewsAround:
         spread,
         side: int,
         sigma_px: float,
-        rendered: Callable[[Float, float], Float32],
+        rendered: Callable[[Float, float], tuple[Float32, Float32]],
     ) -> None:
         self.T_prior = np.array(T_prior)
         self._camera, self._centre_ct, self._spread = camera, centre_ct, spread
@@ -149,7 +148,7 @@ class ViewsAround:
         """The view at a tilt, kept or rendered; None where the model is not in it. Threads may call it at a time."""
         if tilt in self._kept:
             return self._kept[tilt]
-        view = self._made(self._rendered(self.tilts[tilt], self._distance))
+        view = self._made(*self._rendered(self.tilts[tilt], self._distance))
         if self._keeps:
             self._kept[tilt] = view
         return view
@@ -183,16 +182,13 @@ class ViewsAround:
         T[:3, 3] = ray * self._distance * variant.scale - T[:3, :3] @ self._centre_ct
         return T
 
-    def _made(self, drr: Float32) -> View | None:
-        there = np.asarray(
-            cv2.dilate((drr > SETTINGS.min_drr * float(drr.max())).astype(np.float32), _BORDER), np.float32
-        )
-        area = float(there.sum())
-        if area == 0:
+    def _made(self, drr: Float32, there: Float32) -> View | None:
+        area_px = float(there.sum())
+        if area_px == 0:
             return None
         spectrum = spectra_of(locally_normalised(drr, there, self._sigma_px), self.shape)
-        over = spectra_of(halved(there), (self.shape[0] // 2, self.shape[1] // 2)) / np.float32(area / 4)
-        return View(np.conj(spectrum), np.conj(over), area)
+        over = spectra_of(halved(there), (self.shape[0] // 2, self.shape[1] // 2)) / np.float32(area_px / 4)
+        return View(np.conj(spectrum), np.conj(over), area_px)
 
     def _variants(self, z: float) -> list[Variant]:
         """All rotations and scales of a frame whose patient is expected at depth `z`, mm."""

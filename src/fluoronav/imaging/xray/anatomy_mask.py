@@ -32,6 +32,9 @@ class AnatomyLimits:
         titanium and all of steel, and 2.6 % of the field beside it.
     around_px : int
         Side of the square that metal is dilated by: its blurred edge.
+    usual_percentiles, usual_spread : tuple of float, float
+        Of the log signal in the field: 2.2 to 2.5 in exposures of the embedded chest. It tells the gain of an image
+        whose values are a logarithm; metal is above these percentiles.
     floor_fraction : float
         Maximum signal that has no logarithm worth comparing, of the field's median; chosen.
     least_left : float
@@ -42,6 +45,8 @@ class AnatomyLimits:
     metal_px: int = 13
     metal_drop: float = 0.4
     around_px: int = 3
+    usual_percentiles: tuple[float, float] = (10.0, 75.0)
+    usual_spread: float = 2.4
     floor_fraction: float = 0.01
     least_left: float = 0.6
 
@@ -66,15 +71,38 @@ def find_anatomy(counts: Float32, dark: float, field_mask: Mask, median_signal: 
     -------
     ndarray of bool, the same shape
     """
-    scale = max(counts.shape) / FIELD_SIDE
     floor = max(LIMITS.floor_fraction * median_signal, 1e-3)
     signal = counts - np.float32(dark)
-    attenuation = -np.log(np.maximum(signal, np.float32(floor)))
+    seen = field_mask & (signal > floor)
+    return _without_metal(-np.log(np.maximum(signal, np.float32(floor))), seen, field_mask, LIMITS.metal_drop)
+
+
+def find_anatomy_of_log(attenuation: Float32, field_mask: Mask) -> Mask:
+    """The same of an image whose values are a logarithm with an unknown gain.
+
+    Parameters
+    ----------
+    attenuation : ndarray of float32, shape (rows, cols)
+        A small version of the frame (`FIELD_SIDE` pixels), up to gain and offset.
+    field_mask : ndarray of bool, the same shape
+
+    Returns
+    -------
+    ndarray of bool, the same shape
+    """
+    if not field_mask.any():
+        return field_mask
+    low, high = np.percentile(attenuation[field_mask], LIMITS.usual_percentiles)
+    gain = float(high - low) / LIMITS.usual_spread
+    return _without_metal(attenuation, field_mask, field_mask, LIMITS.metal_drop * gain)
+
+
+def _without_metal(attenuation: Float32, seen: Mask, field_mask: Mask, drop: float) -> Mask:
+    scale = max(attenuation.shape) / FIELD_SIDE
     size = max(round(LIMITS.metal_px * scale) | 1, 3)
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    metal = attenuation - cv2.morphologyEx(attenuation, cv2.MORPH_OPEN, disc) > LIMITS.metal_drop
+    metal = attenuation - cv2.morphologyEx(attenuation, cv2.MORPH_OPEN, disc) > drop
     around = max(round(LIMITS.around_px * scale) | 1, 3)
     metal = cv2.dilate(metal.astype(np.uint8), np.ones((around, around), np.uint8)) > 0
-    seen = field_mask & (signal > floor)
     anatomy = seen & ~metal
     return anatomy if anatomy.sum() >= LIMITS.least_left * field_mask.sum() else seen

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.imaging.xray.edge_search import find_edges
+from fluoronav.imaging.xray.edge_search import LEAKING, find_edges
 from fluoronav.imaging.xray.field_shapes import FIELD_SIDE, Circle, Edge, Line
 
 Float = NDArray[np.float64]
@@ -46,6 +46,11 @@ class FieldLimits:
     brighter: float = 1.5  # minimum ratio to the median of the field found before: the rest of that field is no field
     bright_enough: float = 0.12  # median in the field that ends the search, of the brightest signal
     least_bounded: float = 0.6  # of the field's border, not the image's own: a leg beside air has one straight edge
+    # Blades that leak: a field that nothing else bounds is searched for with lower drops, and taken only where two
+    # pairs of blades close it.
+    leaking_fraction: float = 0.24  # threshold of lit pixels, of the brightest signal
+    square_cos: float = 0.1  # maximum cosine between the normals of two pairs
+    most_left_out: float = 0.4  # of the pixels above half of that threshold: right fields 0.25, wrong ones 0.6
     # Blades close in pairs. Without the unpaired ones the field may be larger by `most_unpaired` at most.
     opposite_cos: float = -0.99  # maximum cosine between the normals of a pair
     off_middle: float = 0.12  # maximum distance of the pair's middle from the image's, of the longer side
@@ -96,6 +101,9 @@ def find_field_of_view(counts: Float32) -> FieldOfView:
         edges, distance = find_edges(signal, median, bright, lit)
     else:
         edges, distance, lit, median = small
+    leaking = None if _is_bounded(distance > 0) else _leaking_field(signal, brightest)
+    if leaking is not None:
+        edges, distance, lit, median = leaking
     inside = distance > FIELD.penumbra_px * max(counts.shape) / FIELD_SIDE
     is_dark = (signal <= dark_below) & (distance > 0)
     _, region = cv2.connectedComponents((is_dark | (distance <= 0)).astype(np.uint8), connectivity=4)
@@ -158,6 +166,23 @@ def _small_field(signal: Float32, brightest: float) -> tuple[list[Edge], Float, 
         if best_median > FIELD.bright_enough * brightest:
             break
     return best
+
+
+def _leaking_field(signal: Float32, brightest: float) -> tuple[list[Edge], Float, Mask, float] | None:
+    """As :func:`_small_field`, of blades that leak; None unless two pairs of them close the field on all sides."""
+    above = signal[signal > FIELD.leaking_fraction * brightest]
+    median = float(np.median(above))
+    lit = _large_regions(signal > FIELD.lit_fraction * median)
+    edges, distance = find_edges(signal, median, float(np.percentile(above, 90)), lit, LEAKING)
+    inside = distance > 0
+    lines = [edge for edge in edges if isinstance(edge, Line)]
+    paired = [a for a in lines if any(float(a.normal @ b.normal) < FIELD.opposite_cos for b in lines)]
+    across = any(abs(float(a.normal @ b.normal)) < FIELD.square_cos for a in paired for b in paired)
+    bright = signal > FIELD.leaking_fraction / 2 * brightest
+    left_out = (bright & ~inside).sum() > FIELD.most_left_out * bright.sum()
+    if len(paired) < 4 or not across or not _is_bounded(inside) or left_out:
+        return None
+    return edges, distance, lit, float(np.median(signal[inside]))
 
 
 def _is_paired(edges: list[Edge], field: Mask) -> bool:

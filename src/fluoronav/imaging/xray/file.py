@@ -23,6 +23,7 @@ from fluoronav.dicom.xray_readout import read_readout
 from fluoronav.dicom.xray_shutters import read_shutters
 from fluoronav.geometry import Camera
 from fluoronav.geometry.camera import LIMITS
+from fluoronav.imaging.xray.anatomy_mask import find_anatomy, find_anatomy_of_log
 from fluoronav.imaging.xray.errors import XrayFileError
 from fluoronav.imaging.xray.field_of_view import dark_level, find_field_of_view
 from fluoronav.imaging.xray.field_shapes import FIELD_SIDE
@@ -41,8 +42,8 @@ class XrayFrame:
     ----------
     attenuation : ndarray of float32, shape (rows, cols)
         Minus the logarithm of the intensity, up to gain and offset: higher where there is bone.
-    field_mask : ndarray of bool, shape (128, 128)
-        Field of view without its penumbra.
+    field_mask, anatomy_mask : ndarray of bool, shape (128, 128)
+        Field of view without its penumbra, and the pixels of it that show anatomy alone (:mod:`.anatomy_mask`).
     geometry : XrayGeometry or None
         From the header, where there is one.
     polarity : "counts" or "inverse"
@@ -58,6 +59,7 @@ class XrayFrame:
     path: Path
     attenuation: Float32
     field_mask: NDArray[np.bool_]
+    anatomy_mask: NDArray[np.bool_]
     geometry: XrayGeometry | None
     polarity: Polarity = "counts"
     polarity_source: str = "assumed"
@@ -233,7 +235,8 @@ def _frame(
     """The frame of an image; `hidden` (128 x 128) is not seen; `orient` turns an array as stored to the camera's."""
     counts = orient(intensity.counts())
     small = np.asarray(cv2.resize(counts, (FIELD_SIDE, FIELD_SIDE), interpolation=cv2.INTER_AREA), dtype=np.float32)
-    field_mask = find_field_of_view(small).field_mask
+    view = find_field_of_view(small)
+    field_mask = view.field_mask
     dark = min(dark_level(small, field_mask), intensity.full / 2)
     if hidden is not None:
         field_mask = field_mask & ~orient(hidden)
@@ -244,12 +247,15 @@ def _frame(
             field_mask = field_mask & orient(field)
     if intensity.linear:
         attenuation = -np.log(np.maximum(counts - np.float32(dark), 1) / (intensity.full - dark))
+        anatomy_mask = find_anatomy(small, dark, field_mask, view.median_signal)
     else:
         attenuation = -counts / np.float32(intensity.full)
+        anatomy_mask = find_anatomy_of_log(-small, field_mask)
     return XrayFrame(
         path,
         attenuation.astype(np.float32, copy=False),
         field_mask,
+        anatomy_mask,
         None,
         intensity.polarity,
         intensity.source,

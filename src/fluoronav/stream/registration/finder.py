@@ -11,8 +11,10 @@ from numpy.typing import NDArray
 from fluoronav.geometry import inverse
 from fluoronav.imaging.registration.confidence import LOST_AGREEMENT, MIN_PATCHES, TRACKING_AGREEMENT, TRACKING_SCORE
 from fluoronav.imaging.registration.gauss_newton import PoseEstimate
+from fluoronav.imaging.registration.handedness import MirrorImage, told_hand
 from fluoronav.imaging.registration.search import COARSE_SIDE, SEARCH_SIDES, Hypothesis, InitialSearch
 from fluoronav.stream.frame import FrameRecord
+from fluoronav.stream.registration.judging import BOTH_HANDS, MIRRORED
 
 Float = NDArray[np.float64]
 
@@ -24,12 +26,13 @@ class FinderSettings:
     Attributes
     ----------
     catch_up_tries : int
-        Newer frames on which a pose is refined before it is given up. Chosen; no source is recorded.
+        Newer frames on which a pose is refined before it is given up, one of them after the comparison with the mirror
+        image. Chosen; no source is recorded.
     mirrored_every : int
         The mirror image is searched after every such number of failed searches. Chosen; no source is recorded.
     """
 
-    catch_up_tries: int = 3
+    catch_up_tries: int = 4
     mirrored_every: int = 2
 
 
@@ -67,6 +70,8 @@ class Finder:
     Parameters
     ----------
     searcher : InitialSearch
+    mirror_image : MirrorImage
+        Against which every pose that is found is compared once.
     T_room_ct : ndarray, shape (4, 4)
         Where the patient is expected to lie in the room, so that the C-arm's joints make a prior for any view.
     place : callable
@@ -74,12 +79,18 @@ class Finder:
     """
 
     def __init__(
-        self, searcher: InitialSearch, T_room_ct: Float, place: Callable[[Float, NDArray[np.bool_]], None]
+        self,
+        searcher: InitialSearch,
+        mirror_image: MirrorImage,
+        T_room_ct: Float,
+        place: Callable[[Float, NDArray[np.bool_]], None],
     ) -> None:
-        self._searcher, self._T_room_ct, self._place = searcher, T_room_ct, place
+        self._searcher, self._mirror_image = searcher, mirror_image
+        self._T_room_ct, self._place = T_room_ct, place
         self.newest: Snapshot | None = None
         self.found_from: Float | None = None  # T_camera_room of the frame on which the last result was confirmed
-        self.mirrored = False  # the last search found a pose in the mirror image alone
+        self.doubt = ""  # why what the last search found is not believed, in words
+        self._doubt: str | None = None  # of the search under way; None where it has not compared the mirror image
         self._failed_searches = 0
         self._stopping = self._outdated = False
         searcher.prepare()
@@ -90,7 +101,7 @@ class Finder:
 
     def begin_anew(self) -> None:
         """Abandons what is under way: the picture that it looks at is of something else than those that come now."""
-        self._outdated, self._failed_searches = True, 0
+        self._outdated, self._failed_searches, self.doubt = True, 0, ""
 
     def find(
         self, snapshot: Snapshot, T_room_ct_before: Float | None, T_before: Float | None = None
@@ -105,7 +116,7 @@ class Finder:
         T_before : ndarray, shape (4, 4), or None
             The pose that was lost last: tried next, since the patient and the C-arm may be where they were.
         """
-        self._outdated = False
+        self._outdated, self._doubt = False, None
         T_camera_room = snapshot.T_camera_room
         starts = [] if T_before is None else [T_before]
         if T_camera_room is not None and T_room_ct_before is not None:
@@ -125,8 +136,9 @@ class Finder:
             T_prior=None if T_camera_room is None else T_camera_room @ self._T_room_ct,
         )
         caught = None if found is None or found.agreement < LOST_AGREEMENT else self._caught_up(found, snapshot)
-        if caught is None and self._go_on() and (self._failed_searches + 1) % SETTINGS.mirrored_every == 0:
-            self.mirrored = self._fits_mirrored(snapshot)
+        every = SETTINGS.mirrored_every
+        if caught is None and not self._doubt and self._go_on() and (self._failed_searches + 1) % every == 0:
+            self._doubt = MIRRORED if self._fits_mirrored(snapshot) else ""
         return self._ended(caught)
 
     def compare(self, pose: PoseEstimate, snapshot: Snapshot) -> Hypothesis | None:
@@ -146,8 +158,10 @@ class Finder:
     def _caught_up(self, found: Hypothesis, on: Snapshot) -> Hypothesis | None:
         """Carries a pose from the frame on which it was found, seconds ago, to the newest; None where that fails.
 
-        The patches for it are placed. It is believed on the newest frame or not at all.
+        The patches for it are placed. It is believed on the newest frame or not at all, and only if the mirror image of
+        a frame fits worse.
         """
+        of_right_hand = False
         for _ in range(SETTINGS.catch_up_tries):
             snapshot = self.newest
             if snapshot is None or self._stopping:
@@ -157,6 +171,13 @@ class Finder:
                 T = snapshot.T_camera_room @ inverse(on.T_camera_room) @ T
             found, on = self._refined(T, snapshot), snapshot
             if _believable(found):
+                if not of_right_hand:
+                    self._doubt = self._doubt_of_hand(found, snapshot)
+                    if self._doubt:
+                        return None
+                    of_right_hand = True
+                    if self.newest is not snapshot:
+                        continue  # the comparison took as long as several frames
                 self._place(found.estimate.T_camera_ct, snapshot.anatomy_mask)
                 self.found_from = snapshot.T_camera_room
                 return found
@@ -168,6 +189,10 @@ class Finder:
 
     def _refined(self, T_camera_ct: Float, snapshot: Snapshot) -> Hypothesis:
         return self._searcher.refined(T_camera_ct, snapshot.pyramid, snapshot.anatomy_mask)
+
+    def _doubt_of_hand(self, found: Hypothesis, snapshot: Snapshot) -> str:
+        mirrored = self._mirror_image.agreement(found.estimate.T_camera_ct, snapshot.pyramid, snapshot.anatomy_mask)
+        return {"right": "", "unclear": BOTH_HANDS, "mirrored": MIRRORED}[told_hand(found.agreement, mirrored)]
 
     def _fits_mirrored(self, snapshot: Snapshot) -> bool:
         """Whether the mirror image shows the patient: a word for people, never a pose."""
@@ -183,7 +208,10 @@ class Finder:
         return found is not None and _believable(found)
 
     def _ended(self, found: Hypothesis | None) -> Hypothesis | None:
-        self.mirrored = self.mirrored and found is None
+        if found is not None:
+            self.doubt = ""
+        elif self._doubt is not None and self._go_on():
+            self.doubt = self._doubt
         # One that was given up says nothing of where the patient is.
         self._failed_searches = 0 if found is not None or self._outdated else self._failed_searches + 1
         return found

@@ -23,7 +23,8 @@ POOR = "no pose near the last one fits the picture"
 FAINT = "the picture fits the CT poorly"
 DISAGREES = "the whole field does not agree with the CT"
 UNCOMPARED = "the pose has not been compared with the whole field"
-MIRRORED = "the picture fits the CT only as its mirror image: is the C-arm's picture flipped?"
+MIRRORED = "the picture looks mirrored: it fits the CT as its mirror image; is the C-arm's picture flipped?"
+BOTH_HANDS = "the picture and its mirror image fit the CT alike: turn the C-arm to a less symmetric view"
 
 
 @dataclass(frozen=True, slots=True)

@@ -80,6 +80,10 @@ class PatchSets:
             if self.with_keyframes:
                 self.keyframes.render_first(levels, T_camera_ct)
 
+    def place_other(self, T_camera_ct: Float, field_mask: NDArray[np.bool_]) -> None:
+        """Places the set that no frame uses."""
+        self.place(self.other, T_camera_ct, field_mask)
+
     def render_next(self, patches: Patches, T_camera_ct: Float) -> None:
         """Renders the fine level's next keyframe."""
         with self.in_work:

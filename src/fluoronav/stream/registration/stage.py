@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from fluoronav.imaging.inference import InferenceSettings
 from fluoronav.imaging.registration.confidence import LOST_AGREEMENT, covariance_in_camera
 from fluoronav.imaging.registration.gauss_newton import PoseEstimate
+from fluoronav.imaging.registration.handedness import MirrorImage
 from fluoronav.imaging.registration.model import RegistrationModel
 from fluoronav.imaging.registration.search import COARSE_SIDE, FINE_SIDE, Hypothesis, InitialSearch
 from fluoronav.stream.frame import Budget, FrameRecord, RegistrationResult, Status
@@ -79,9 +80,8 @@ class RegistrationStage:
         self._searcher = InitialSearch(model, camera, case.prior.T_camera_ct(), case.prior.spread, case.target_ct)
         T_room_ct = np.eye(4)
         T_room_ct[:3, 3] = -np.asarray(case.prior.isocentre_ct)
-        self._finder = Finder(
-            self._searcher, T_room_ct, lambda T, mask: self.patch_sets.place(self.patch_sets.other, T, mask)
-        )
+        mirror_image = MirrorImage(model.tissue, model.bones, camera, case.target_ct, case.prior.T_camera_ct())
+        self._finder = Finder(self._searcher, mirror_image, T_room_ct, self.patch_sets.place_other)
         self._views = ViewMemory(case.target_ct, camera.arm_deg, camera.arm_mm)
         self._arm = ArmMotion(self._views, case.prior.source_to_isocentre_mm)
         self._objects = ObjectPoses(model.tissue, model.objects, camera)
@@ -133,7 +133,7 @@ class RegistrationStage:
         if changed:
             self._start_search(frame)
         frame.status = self.status
-        frame.status_reason = judging.UNCHANGED if not changed else judging.MIRRORED if self._finder.mirrored else ""
+        frame.status_reason = self._finder.doubt if changed else judging.UNCHANGED
         if self._machine.state is State.LOST and not frame.status_reason:
             frame.status_reason = self._comparison.change or judging.POOR
 
@@ -182,7 +182,7 @@ class RegistrationStage:
             self._check = self._background.submit(self._finder.compare, pose, snapshot)
         elif self._is_elsewhere(self.patch_sets.in_use.T_camera_ct, self._T_camera_ct):
             where = self._T_camera_ct, frame.anatomy_mask.copy()
-            self._placing = self._background.submit(self.patch_sets.place, self.patch_sets.other, *where)
+            self._placing = self._background.submit(self.patch_sets.place_other, *where)
         elif len(self._objects) and self._machine.state is State.TRACKING and measured:
             self._measuring_of = frame.t_local
             image, anatomy_mask = frame.pyramid[FINE_SIDE].copy(), frame.anatomy_mask.copy()

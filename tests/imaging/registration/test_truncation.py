@@ -1,0 +1,52 @@
+"""A CT that is a part of the patient."""
+
+from dataclasses import replace
+
+import numpy as np
+import SimpleITK as sitk
+
+from fluoronav.case import Volume
+from fluoronav.geometry import exp_so3
+from fluoronav.imaging.registration.model import RegistrationModel
+from fluoronav.imaging.registration.truncation import SETTINGS, chords_mm, continued, is_cut
+
+
+def cube(case, side_mm, height_mm=None):
+    """The case with a CT of a small reconstructed field around its target."""
+    image, half = case.ct.image, np.array([side_mm, side_mm, height_mm or side_mm]) / 2
+    ends = [image.TransformPhysicalPointToContinuousIndex((case.target_ct + s * half).tolist()) for s in (-1, 1)]
+    low, high = np.sort(ends, axis=0)
+    first = np.maximum(np.ceil(low), 0).astype(int)
+    last = np.minimum(np.floor(high), np.array(image.GetSize()) - 1).astype(int)
+    small = sitk.RegionOfInterest(image, (last - first + 1).tolist(), first.tolist())
+    return replace(case, ct=Volume(small, case.ct.path), surroundings=None)
+
+
+def test_the_chord_of_a_ray_is_its_length_in_the_box():
+    box = np.array([[-10.0, -20, 90], [30, 20, 110]])
+    directions = np.array([[0, 0.1, 5.0], [0, 0, 0]], np.float32)
+    lengths = chords_mm(directions, np.eye(4), box)
+    np.testing.assert_allclose(lengths, [20, 20 * np.hypot(1, 0.1), 0], rtol=1e-5)
+    turned = np.eye(4)
+    turned[:3, :3] = exp_so3([0, np.pi, 0])
+    assert (chords_mm(directions, turned, box) == 0).all()
+
+
+def test_a_ct_is_continued_smoothly_and_is_itself_where_it_is_known():
+    rng = np.random.default_rng(3)
+    known = (0.02 + 0.002 * rng.random((20, 24, 22))).astype(np.float32)
+    wide, n = continued(known, 3.0)
+    assert n == round(SETTINGS.width_mm / 3)
+    np.testing.assert_allclose(wide[n:-n, n:-n, n:-n], known, atol=1e-7)
+    assert wide[0].max() < 0.002 and wide.shape == tuple(size + 2 * n for size in known.shape)
+    along = wide[n + 10, n + 12, : n + 1]
+    assert np.abs(np.diff(along)).max() < 0.0035
+
+
+def test_a_cube_inside_the_trunk_is_cut_and_the_whole_trunk_is_not(case):
+    whole, part = RegistrationModel.of_case(case), RegistrationModel.of_case(cube(case, 140))
+    assert whole.tissue.grid.known_ct is None
+    np.testing.assert_allclose(
+        np.ptp(part.tissue.grid.known_ct, axis=0), np.ptp(cube(case, 140).ct.corners_ct(), axis=0), atol=1.5
+    )
+    assert not is_cut(np.full((8, 8, 8), -1000, np.float32))
