@@ -64,6 +64,11 @@ def test_every_part_has_its_place_and_lies_over_no_other(browser, display, size)
     cards = list(boxes(page, "#numbers .card").values())
     assert len(cards) == 3 and not any(overlap(a, b) for a, b in itertools.combinations(cards, 2))
     assert len(boxes(page, "footer .group")) == 5
+    pressed = boxes(page, "body > header button, #alarms button, #presets button, footer button, footer select")
+    for a, b in itertools.combinations(pressed, 2):
+        assert not overlap(pressed[a], pressed[b]), f"{a} and {b}"
+    status = found["#status"]
+    assert not any(overlap(box, status) for box in pressed.values())
     if size == (1920, 1080):
         shot(page, "display-stand-in")
 
