@@ -155,7 +155,7 @@ def row(scene="chest", seed=0, across=0.1, believed=True, present=True, **others
     return {
         "scene": scene, "seed": seed, "person": "p", "region": "chest", "present": present, "believed": believed,
         "wrong_believed": believed and (not present or across > 2), "status": "tracking" if believed else "searching",
-        "reason": "" if believed else "the picture fits the CT poorly", "across_mm": across, **bounds, **others,
+        "reason": "" if believed else "the picture fits the CT poorly", "across_mm": across, **(bounds | others),
     }  # fmt: skip
 
 
@@ -188,6 +188,13 @@ def test_the_worst_are_the_wrong_ones_that_were_believed():
 def test_the_bound_of_a_rotation_is_the_radius_that_holds_95_percent():
     result = RegistrationResult(np.eye(4), 0.9, np.array([0.1, 0.1, 0.1, 1, 1, 1]), 3.0, 0.3, 0)
     assert rotation_bound_deg(result) == pytest.approx(0.28, abs=0.005)  # root of chi-square's quantile: 2.795 sigma
+
+
+def test_a_bound_that_is_not_said_is_no_bound_that_holds():
+    rows = [row(bound_degrees=None), row(bound_degrees=0.6), row(bound_degrees=0.4)]
+    assert summaries(rows)["all"]["rotation_bound_holds"] == 0.5
+    assert summaries(rows[:1])["all"]["rotation_bound_holds"] is None
+    assert "not said" in table({**summaries(rows[:1]), "left_out": {}})
 
 
 def test_the_streams_patient_breathes_and_the_arm_turns():
@@ -233,3 +240,18 @@ def test_a_tiny_cohort_runs_through_a_scheduler_to_the_end(people, tmp_path):
     assert "lumbar" in found["left_out"] and found["all"]["n"] == 1
     (path,) = write_pictures(found["rows"], people, tmp_path)
     assert path.stat().st_size > 20_000
+
+
+def test_a_process_that_fails_is_named_with_its_scene_and_seed(people):
+    from fluoronav.lab.bench.cohort.bench import _with_dask
+
+    with pytest.raises(RuntimeError, match=r"scene lumbar, seed 7: ValueError: scene lumbar: no CT shows lumbar"):
+        _with_dask([("lumbar", 7)], people, None, 2, lambda text: None)
+
+
+def test_a_scheduler_that_does_not_answer_is_named(people, monkeypatch):
+    from fluoronav.lab.bench.cohort import bench
+
+    monkeypatch.setattr(bench, "_START_S", 0.2)
+    with pytest.raises(RuntimeError, match=r"--scheduler tcp://127.0.0.1:9: no Dask scheduler answers"):
+        bench_cohort(chosen(["chest"]), 1, 0, people, "tcp://127.0.0.1:9", 1)

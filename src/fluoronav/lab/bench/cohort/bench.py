@@ -15,7 +15,6 @@ from fluoronav.lab.bench.cohort.render import cast
 from fluoronav.lab.bench.cohort.report import summaries
 from fluoronav.lab.bench.cohort.scenes import Scene
 
-_STILL_WAITING_S = 5.0
 _START_S = 60.0  # for a scheduler to answer; chosen: a batch system has started it by then
 
 

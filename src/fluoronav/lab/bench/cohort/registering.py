@@ -136,7 +136,7 @@ def judged(exposure: Exposure, found: Shown) -> dict[str, Any]:
     return row
 
 
-def errors_and_bounds(found: RegistrationResult, truth: Float, target_ct: Float) -> dict[str, float]:
+def errors_and_bounds(found: RegistrationResult, truth: Float, target_ct: Float) -> dict[str, float | None]:
     """Errors of a pose at the target, and its 95 % bounds."""
     off = transform_points(found.T_camera_ct, target_ct) - transform_points(truth, target_ct)
     return {
@@ -149,8 +149,14 @@ def errors_and_bounds(found: RegistrationResult, truth: Float, target_ct: Float)
     }
 
 
-def rotation_bound_deg(found: RegistrationResult) -> float:
-    """95 % bound of the rotation's error, degrees, from its covariance as the bounds in mm are from theirs."""
+def rotation_bound_deg(found: RegistrationResult) -> float | None:
+    """95 % bound of the rotation's error, degrees: the stated one, or else from the covariance as those in mm are.
+
+    None where it is said not to be known.
+    """
+    stated = getattr(found, "turn_deg", None)
+    if stated is not None:
+        return float(stated) if np.isfinite(stated) else None
     covariance = np.zeros((6, 6))
     covariance[3:, 3:] = np.diag(np.asarray(found.sigma[:3], np.float64) ** 2)
     return error_bounds_mm(covariance, np.array([0.0, 0.0, 1.0]))[0]

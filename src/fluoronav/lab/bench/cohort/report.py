@@ -61,8 +61,9 @@ def _figures(poses: list[Row]) -> Row:
             ("across_mm", "space_mm", "degrees", "bound_mm", "bound_holds", "space_bound_holds", "rotation_bound_holds")
         )
 
-    def held(error: str, bound: str) -> float:
-        return float(np.mean([p[error] <= p[bound] for p in poses]))
+    def held(error: str, bound: str) -> float | None:
+        stated = [p[error] <= p[bound] for p in poses if p[bound] is not None]
+        return float(np.mean(stated)) if stated else None
 
     return {
         **{k: _median_and_p95([p[k] for p in poses]) for k in ("across_mm", "space_mm", "degrees")},
@@ -101,8 +102,12 @@ def cells_of(s: dict[str, Any]) -> tuple[str, ...]:
         str(s["wrong_believed"]),
         *(f"{s[k]['median']:.2f} / {s[k]['p95']:.2f}" for k in ("across_mm", "degrees")),
         f"{s['bound_mm']:.2f}",
-        ", ".join(f"{100 * s[k]:.0f}" for k in ("bound_holds", "space_bound_holds", "rotation_bound_holds")) + " %",
+        ", ".join(_percent(s[k]) for k in ("bound_holds", "space_bound_holds", "rotation_bound_holds")) + " %",
     )
+
+
+def _percent(share: float | None) -> str:
+    return "not said" if share is None else f"{100 * share:.0f}"
 
 
 def _reasons(s: dict[str, Any]) -> str:

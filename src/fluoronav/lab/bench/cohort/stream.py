@@ -1,4 +1,8 @@
-"""One patient in a stream: a chest that breathes before a turning C-arm, in real time through the stages."""
+"""One patient in a stream: a chest that breathes before a turning C-arm, through the stages.
+
+No frame comes before it is due, nor before the background has done what the one before gave it: errors and bounds do
+not depend on how fast the computer is, or how busy.
+"""
 
 from __future__ import annotations
 
@@ -63,7 +67,7 @@ class StreamRun:
 def bench_stream(
     people: list[tuple[str, ...]], seconds: float, fps: float, seed: int, say: Callable[[str], None] = lambda text: None
 ) -> tuple[StreamRun, dict[str, Any]]:
-    """Renders a stream and plays it to the stages at its own pace.
+    """Renders a stream and shows it to the stages.
 
     Parameters
     ----------
@@ -151,12 +155,13 @@ def _played(
     attenuation: AttenuationStage, registration: RegistrationStage, frames: list[Any], truths: list[Float],
     target_ct: Float, t_s: Float,
 ) -> StreamRun:  # fmt: skip
-    """Shows the frames when they are due; one that comes late is shown late."""
+    """Shows the frames, each when it is due and the background is idle."""
     period_ms = 1000 * float(t_s[1] - t_s[0]) if len(t_s) > 1 else 100.0
     rows = []
-    begin = time.perf_counter()
+    due = time.perf_counter()
     for i, (counts, truth) in enumerate(zip(frames, truths, strict=True)):
-        time.sleep(max(begin + t_s[i] - time.perf_counter(), 0))
+        time.sleep(max(due - time.perf_counter(), 0))
+        due = time.perf_counter() + period_ms / 1000
         frame = FrameRecord.of_counts(counts, seq=i, t_acq=int(1e9 * (1 + t_s[i])), bits=14)
         for stage in (attenuation, registration):
             stage.process(frame, Budget(period_ms))
@@ -166,11 +171,12 @@ def _played(
                 target_error_mm(found.T_camera_ct, truth, target_ct)[0],
                 found.tre_image_mm,
                 rotation_distance_deg(found.T_camera_ct, truth),
-                rotation_bound_deg(found),
+                np.nan if (stated := rotation_bound_deg(found)) is None else stated,
             ]
         rows.append((*row, frame.status == "tracking"))
         for stage in (attenuation, registration):
             stage.idle(frame, Budget(period_ms))
+        registration.wait_for_background()
     across, bound, turn, bound_turn, tracking = np.array(rows, np.float64).T
     return StreamRun(t_s, across, bound, turn, bound_turn, tracking.astype(bool))
 
@@ -185,7 +191,8 @@ def _summary(run: StreamRun, person: Person, region: Region, fps: float) -> dict
         return {"median": float(np.median(values[sure])), "p95": float(np.percentile(values[sure], 95))}
 
     def held(error: Float, bound: Float) -> float | None:
-        return float((error <= bound)[sure].mean()) if sure.any() else None
+        said = sure & np.isfinite(bound)
+        return float((error <= bound)[said].mean()) if said.any() else None
 
     return {
         "person": person.name,
