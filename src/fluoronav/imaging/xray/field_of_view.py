@@ -171,6 +171,8 @@ def _small_field(signal: Float32, brightest: float) -> tuple[list[Edge], Float, 
 def _leaking_field(signal: Float32, brightest: float) -> tuple[list[Edge], Float, Mask, float] | None:
     """As :func:`_small_field`, of blades that leak; None unless two pairs of them close the field on all sides."""
     above = signal[signal > FIELD.leaking_fraction * brightest]
+    if not above.size:
+        return None
     median = float(np.median(above))
     lit = _large_regions(signal > FIELD.lit_fraction * median)
     edges, distance = find_edges(signal, median, float(np.percentile(above, 90)), lit, LEAKING)
