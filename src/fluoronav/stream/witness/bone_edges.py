@@ -45,14 +45,14 @@ class EdgeLimits:
     reach_px : int
         Copies are shifted by so much to each side; chosen: 5 mm.
     forgets : float
-        Weight of the frames before in the sum; chosen: a seventh is left after four frames.
+        Weight of the frames before in the sum; fitted (`bench witness`), of 0 to 0.75.
     least_summed : int
         Frames that a verdict needs; chosen: the noise of one is as large as what is looked for.
     near_px, far_px : float
-        Copies this near and nearer count as in place, from this far on as beside; chosen: 1.1 and 2.2 mm.
-    lead : float
-        A copy beside is better where its score is higher by this much, in standard deviations over all copies; fitted
-        (`bench witness`).
+        Copies this near and nearer count as in place, from this far on as beside; fitted: 1.1 and 1.8 mm.
+    lead, most_lead : float
+        A copy beside is better where its score is higher by this much, in standard deviations over all copies; more
+        than the second counts as that. Fitted (`bench witness`).
     margin_px : int
         Beside the field's edge, where a shadow's edge may be the collimator's; chosen.
     """
@@ -67,11 +67,12 @@ class EdgeLimits:
     around_px: int = 9
     half_per_px: float = 0.005
     reach_px: int = 7
-    forgets: float = 0.6
+    forgets: float = 0.4
     least_summed: int = 3
     near_px: float = 1.5
-    far_px: float = 3.0
-    lead: float = 0.15
+    far_px: float = 2.5
+    lead: float = 0.3
+    most_lead: float = 0.8
     margin_px: int = 4
 
 
@@ -85,7 +86,6 @@ NO_BONES = Verdict("cannot_say", "no_bones")
 FEW_EDGES = Verdict("cannot_say", "few_edges")
 BEGUN = Verdict("cannot_say", "begun")
 NO_CONTRAST = Verdict("cannot_say", "no_contrast")
-AGREES = Verdict("agrees", "agrees")
 
 
 @njit(cache=True, nogil=True)
@@ -323,11 +323,12 @@ class BoneEdgeWitness:
         self.lead = float(beside[best] - self.scores[self._in_place].max()) / max(float(self.scores.std()), 1e-9)
         if self._summed < LIMITS.least_summed:
             return BEGUN
-        if self.lead < -LIMITS.lead:
-            return AGREES
-        if self.lead < LIMITS.lead:
+        if 0 <= self.lead <= LIMITS.lead:
             return NO_CONTRAST
-        return Verdict("disagrees", "edges_beside", float(self._away_px[best]) * pixel_mm)
+        weight = min(max(self.lead, -1.0), LIMITS.most_lead) - LIMITS.lead
+        if self.lead < 0:
+            return Verdict("agrees", "agrees", weight)
+        return Verdict("disagrees", "edges_beside", weight, float(self._away_px[best]) * pixel_mm)
 
 
 def _normals(bone: Structure, points: Float) -> Float:
