@@ -81,7 +81,7 @@ def test_a_right_pose_and_a_right_tool_are_not_doubted(scene):
     stage = scene.stage()
     doubts = shown(stage, scene.frames())
     assert not doubts.pose and not doubts.tools
-    assert stage.verdicts["pose_agrees"] >= 2 and stage.verdicts["tool_agrees"] == 5
+    assert stage.verdicts["pose_agrees"] >= 2 and stage.verdicts["tool_agrees"] >= 4
 
 
 @pytest.mark.parametrize("mm", [-3.0, 3.0, 6.0])
@@ -100,6 +100,13 @@ def test_a_pose_whose_bones_lie_beside_the_edges_is_doubted_within_five_frames(s
     assert stage.verdicts["tool_pose_doubted"] > 0
 
 
+def test_at_a_low_dose_a_right_pose_is_not_doubted(case, camera):
+    scene = Scene(case, camera.scaled(0.5))  # a quarter of the photons in each place
+    stage = scene.stage()
+    assert not shown(stage, scene.frames(count=30)).pose
+    assert stage.verdicts["pose_no_contrast"] > 0
+
+
 def test_what_cannot_be_said_changes_nothing_and_is_counted(scene):
     stage = scene.stage()
     away = scene.frames()
@@ -107,8 +114,8 @@ def test_what_cannot_be_said_changes_nothing_and_is_counted(scene):
     elsewhere = replace(wire, tip_ct=wire.tip_ct + 400.0)
     for frame in away:
         frame.instruments = (elsewhere,)
-    assert not shown(stage, away).tools and stage.verdicts["tool_outside_field"] == 5
-    assert not shown(stage, scene.frames("no wire")).tools and stage.verdicts["tool_no_contrast"] == 5
+    assert not shown(stage, away).tools and stage.verdicts["tool_outside_field"] >= 4
+    assert not shown(stage, scene.frames("no wire")).tools and stage.verdicts["tool_no_contrast"] >= 4
     before = dict(stage.verdicts)
     assert not shown(stage, scene.frames(tool_mm=3.0, unchanged_ms=40.0)).tools
     assert not shown(stage, scene.frames(tool_mm=3.0, origin="image")).tools
@@ -119,7 +126,7 @@ def test_metal_on_both_sides_of_a_shaft_says_nothing_of_it(scene):
     stage, frames = scene.stage(), scene.frames(tool_mm=3.0)
     for frame in frames:
         frame.pyramid[512][:] += 8.0
-    assert not shown(stage, frames).tools and stage.verdicts["tool_over_metal"] == 5
+    assert not shown(stage, frames).tools and stage.verdicts["tool_over_metal"] >= 4
 
 
 def test_a_doubt_ends_when_the_shadow_lies_under_the_shaft_again(scene):

@@ -44,7 +44,7 @@ class EvidenceLimits:
     """
 
     against_tool: float = 3.0
-    against_pose: float = 1.0
+    against_pose: float = 0.8
     agreed: int = 10
 
 

@@ -88,11 +88,14 @@ class WitnessStage:
         verdict = self._bones.look(frame.pyramid, frame.full_field_mask, T_camera_ct)
         self.verdicts[f"pose_{verdict.reason}"] += 1
         changed = self._pose.take(verdict)
+        if changed and self._pose.doubted:
+            for _, evidence in self._tools.values():
+                evidence.forget()
         for instrument in frame.instruments:
             if instrument.origin == "image" or instrument.tip_ct is None or instrument.axis_ct is None:
                 continue
             witness, evidence = self._tools[instrument.id]
-            if self._pose.doubted or verdict.answer == "disagrees":
+            if self._pose.doubted or self._bones.lead > 0:
                 verdict_of_tool = _POSE_DOUBTED
             else:
                 verdict_of_tool = witness.look(
