@@ -65,7 +65,7 @@ def test_a_good_stream_has_nothing_to_mend():
         (heard(change=lambda k: {"t_acq": START}), "clock", "does not go up with each frame"),
         (heard(delay_ms=lambda k: 3000.0), "clock", "frames arrive 3000 ms after their `t_acq`"),
         (heard(delay_ms=lambda k: -400.0), "clock", "frames are dated 400 ms into the future and are refused"),
-        (heard(delay_ms=lambda k: 0.2 * k), "drift", "the delay changes by +6.0 ms a second, the clocks run apart"),
+        (heard(delay_ms=lambda k: 0.2 * k), "drift", "the clocks run apart"),
         (heard(delay_ms=lambda k: 100.0 * (k % 4 == 0)), "pace", "they arrive in bursts (delays of 0 to 100 ms)"),
         (heard(change=lambda k: {"sdd_mm": 700.0, "pixel_mm": [4.6875] * 2}), "geometry", "a zoom or another distance"),
         (heard(change=lambda k: {"camera": "other"}), "geometry", "camera: is 'other'"),
@@ -88,7 +88,8 @@ def test_fourteen_bits_are_told_apart_by_where_they_stand(rng):
 
 def test_a_picture_with_the_wrong_polarity_is_told_by_its_round_field(rng):
     y, x = np.mgrid[:256, :256] / 256 - 0.5
-    counts = np.where(np.hypot(x, y) < 0.45, 30000 + 500 * rng.standard_normal(x.shape), 300).astype("u2")
+    noise = rng.standard_normal(x.shape)
+    counts = np.where(np.hypot(x, y) < 0.45, 30000 + 500 * noise, 300 + 20 * noise).astype("u2")
     assert said(heard(pixels=counts), "polarity")[0][0] == "ok"
     verdict, text = said(heard(pixels=counts, change=lambda k: {"polarity": "inverse"}), "polarity")[0]
     assert verdict == "mend" and "counts" in text

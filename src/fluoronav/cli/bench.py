@@ -192,7 +192,7 @@ def _add_witness(bench: argparse._SubParsersAction) -> None:
     )
     witness.add_argument("--places", type=count, default=30, help="places in the sequence, ten frames each")
     witness.add_argument(
-        "--runs", type=count, default=40, help="runs of ten frames at each place, of each kind of error"
+        "--runs", type=count, default=10, help="runs of ten frames at each place, of each kind of error"
     )
     add_json(witness, "out/witness.json")
 

@@ -4,18 +4,18 @@ import pytest
 
 from fluoronav.stream.witness.evidence import LIMITS, Evidence, Verdict
 
-AGREES, BESIDE, MUTE = Verdict("agrees", "a"), Verdict("disagrees", "b", 3.0), Verdict("cannot_say", "c")
+AGREES, BESIDE, MUTE = Verdict("agrees", "a", -1.0), Verdict("disagrees", "b", 1.0, 3.0), Verdict("cannot_say", "c")
 
 
-def taken(verdicts):
-    evidence = Evidence()
+def taken(verdicts, limit=3.0):
+    evidence = Evidence(limit)
     for verdict in verdicts:
         evidence.take(verdict)
     return evidence
 
 
 def test_three_frames_that_disagree_make_a_doubt_that_says_how_far():
-    evidence = Evidence()
+    evidence = Evidence(3.0)
     assert [evidence.take(BESIDE) for _ in range(4)] == [False, False, True, False]
     assert evidence.doubted and evidence.offset_mm == 3.0
 
@@ -23,6 +23,11 @@ def test_three_frames_that_disagree_make_a_doubt_that_says_how_far():
 @pytest.mark.parametrize("run", [[BESIDE, BESIDE], [BESIDE, AGREES] * 20, [BESIDE, BESIDE, AGREES, BESIDE, AGREES]])
 def test_single_frames_that_disagree_make_none(run):
     assert not taken(run).doubted
+
+
+def test_frames_that_are_less_sure_count_less():
+    faint = Verdict("disagrees", "b", 0.3, 2.0)
+    assert not taken([faint] * 3, 1.0).doubted and taken([faint] * 4, 1.0).doubted
 
 
 def test_a_frame_that_cannot_say_changes_nothing():

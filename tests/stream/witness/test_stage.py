@@ -1,5 +1,7 @@
 """The witness on exposures of the embedded case: right poses and tools, and ones that are put wrong."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -20,7 +22,7 @@ class Scene:
     """One exposure with its wire, and the truth."""
 
     def __init__(self, case, camera):
-        self.case, self.camera = case, camera.scaled(0.5)
+        self.case, self.camera = case, camera
         scenario = Scenario()
         k = scenario.anatomy_index(FRAME)
         self.T_camera_ct, T_ct_tool = scenario.poses(case)[k], scenario.wire(case)[FRAME]
@@ -30,7 +32,12 @@ class Scene:
         with_wire = plain.copy()
         _add_tool(with_wire, self.camera, self.T_camera_ct @ T_ct_tool, case.tools[0], water, bone)
         chain = ImageChain(FlatPanel(), self.camera.rows, self.camera.cols, 3)
-        self.exposures = {"wire": chain.counts(with_wire, 1), "no wire": chain.counts(plain, 1)}
+        self.exposures = {
+            name: [chain.counts(beam, seed) for seed in range(6)]
+            for name, beam in (("wire", with_wire), ("no wire", plain))
+        }
+        self.attenuation = AttenuationStage()
+        self.attenuation.prepare(case, self.camera)
         T_ct_tip = T_ct_tool @ case.tools[0].T_tool_tip()
         self.tip_ct, self.axis_ct = T_ct_tip[:3, 3], T_ct_tip[:3, 2]
         along = (self.T_camera_ct[:3, :3] @ self.axis_ct)[:2]
@@ -41,12 +48,15 @@ class Scene:
         stage.prepare(self.case, self.camera)
         return stage
 
-    def frame(self, exposure="wire", pose_mm=(0, 0), tool_mm=0.0, origin="tracker", **change):
+    def frames(self, exposure="wire", count=5, **change):
+        """Frames of one place, each with noise of its own."""
+        return [self.frame(exposure, seed=k % 6, **change) for k in range(count)]
+
+    def frame(self, exposure="wire", seed=0, pose_mm=(0, 0), tool_mm=0.0, origin="tracker", **change):
         """A frame whose pose is put wrong along the camera's x and y, and its wire across the shaft."""
-        frame = FrameRecord.of_counts(self.exposures[exposure], **change)
-        attenuation = AttenuationStage()
-        attenuation.prepare(self.case, self.camera)
-        attenuation.process(frame, Budget(1e4))
+        frame = FrameRecord.of_counts(self.exposures[exposure][seed], **change)
+        self.attenuation.process(frame, Budget(1e4))
+        frame.pyramid = {side: picture.copy() for side, picture in frame.pyramid.items()}
         T = self.T_camera_ct.copy()
         T[:2, 3] += pose_mm
         frame.registration, frame.status = RegistrationResult(T, 1.0, np.zeros(6), 0.0, 0.0, 0), "tracking"
@@ -61,22 +71,22 @@ def scene(case, camera):
     return Scene(case, camera)
 
 
-def shown(stage, frame, times=5):
-    for _ in range(times):
+def shown(stage, frames):
+    for frame in frames:
         stage.process(frame, Budget(1e4))
-    return frame.doubts
+    return frames[-1].doubts
 
 
 def test_a_right_pose_and_a_right_tool_are_not_doubted(scene):
     stage = scene.stage()
-    doubts = shown(stage, scene.frame())
+    doubts = shown(stage, scene.frames())
     assert not doubts.pose and not doubts.tools
-    assert stage.verdicts["pose_agrees"] == stage.verdicts["tool_agrees"] == 5
+    assert stage.verdicts["pose_agrees"] >= 2 and stage.verdicts["tool_agrees"] >= 4
 
 
 @pytest.mark.parametrize("mm", [-3.0, 3.0, 6.0])
 def test_a_tool_beside_its_shadow_is_doubted_within_five_frames_with_how_far(scene, mm):
-    doubts = shown(scene.stage(), scene.frame(tool_mm=mm))
+    doubts = shown(scene.stage(), scene.frames(tool_mm=mm))
     assert f"the shadow of kwire lies {abs(mm):.0f} mm beside where its tracker has it" == doubts.tools["kwire"]
     assert not doubts.pose
 
@@ -84,63 +94,69 @@ def test_a_tool_beside_its_shadow_is_doubted_within_five_frames_with_how_far(sce
 @pytest.mark.parametrize("pose_mm", [(3, 0), (-3, 0), (0, 3), (0, -3), (2.2, -2.2)])
 def test_a_pose_whose_bones_lie_beside_the_edges_is_doubted_within_five_frames(scene, pose_mm):
     stage = scene.stage()
-    doubts = shown(stage, scene.frame(pose_mm=pose_mm))
+    doubts = shown(stage, scene.frames(pose_mm=pose_mm))
     assert "the bones' edges in the picture lie" in doubts.pose
     assert not doubts.tools, "the tool is not blamed for the pose"
     assert stage.verdicts["tool_pose_doubted"] > 0
 
 
+def test_at_a_low_dose_a_right_pose_is_not_doubted(case, camera):
+    scene = Scene(case, camera.scaled(0.5))  # a quarter of the photons in each place
+    stage = scene.stage()
+    assert not shown(stage, scene.frames(count=30)).pose
+    assert stage.verdicts["pose_no_contrast"] > 0
+
+
 def test_what_cannot_be_said_changes_nothing_and_is_counted(scene):
     stage = scene.stage()
-    away = scene.frame()
-    (wire,) = away.instruments
-    away.instruments = (
-        Instrument(wire.id, wire.kind, None, None, wire.tip_ct + 400.0, wire.axis_ct, 0.3, "tracker", 0),
-    )
-    assert not shown(stage, away).tools and stage.verdicts["tool_outside_field"] == 5
-    assert not shown(stage, scene.frame("no wire")).tools and stage.verdicts["tool_no_contrast"] == 5
+    away = scene.frames()
+    (wire,) = away[0].instruments
+    elsewhere = replace(wire, tip_ct=wire.tip_ct + 400.0)
+    for frame in away:
+        frame.instruments = (elsewhere,)
+    assert not shown(stage, away).tools and stage.verdicts["tool_outside_field"] >= 4
+    assert not shown(stage, scene.frames("no wire")).tools and stage.verdicts["tool_no_contrast"] >= 4
     before = dict(stage.verdicts)
-    assert not shown(stage, scene.frame(tool_mm=3.0, unchanged_ms=40.0)).tools
-    assert not shown(stage, scene.frame(tool_mm=3.0, origin="image")).tools
+    assert not shown(stage, scene.frames(tool_mm=3.0, unchanged_ms=40.0)).tools
+    assert not shown(stage, scene.frames(tool_mm=3.0, origin="image")).tools
     assert all(before[name] == n for name, n in stage.verdicts.items() if name.startswith("tool"))
 
 
 def test_metal_on_both_sides_of_a_shaft_says_nothing_of_it(scene):
-    stage, frame = scene.stage(), scene.frame(tool_mm=3.0)
-    frame.pyramid[512][:] += 8.0
-    assert not shown(stage, frame).tools and stage.verdicts["tool_over_metal"] == 5
+    stage, frames = scene.stage(), scene.frames(tool_mm=3.0)
+    for frame in frames:
+        frame.pyramid[512][:] += 8.0
+    assert not shown(stage, frames).tools and stage.verdicts["tool_over_metal"] >= 4
 
 
 def test_a_doubt_ends_when_the_shadow_lies_under_the_shaft_again(scene):
     stage = scene.stage()
-    assert shown(stage, scene.frame(tool_mm=3.0)).tools
-    right = scene.frame()
-    assert shown(stage, right, 5).tools and not shown(stage, right, 10).tools
+    assert shown(stage, scene.frames(tool_mm=3.0)).tools
+    assert shown(stage, scene.frames()).tools and not shown(stage, scene.frames(count=10)).tools
 
 
 def test_without_a_pose_its_doubt_is_over(scene):
     stage = scene.stage()
-    assert shown(stage, scene.frame(pose_mm=(3, 0))).pose
+    assert shown(stage, scene.frames(pose_mm=(3, 0))).pose
     lost = scene.frame()
     lost.registration = None
-    assert not shown(stage, lost, 1).pose
+    assert not shown(stage, [lost]).pose
 
 
 def test_a_doubted_tool_raises_tracker_drift_and_clears_it(scene):
     stage, guidance = scene.stage(), GuidanceStage()
     guidance.prepare(scene.case, scene.camera)
 
-    def alerts(frame, times):
+    def alerts(frames):
         said = []
-        for _ in range(times):
-            frame.alerts = []
+        for frame in frames:
             for one in (stage, guidance):
                 one.process(frame, Budget(1e4))
             said += [(a.state, a.priority, a.instrument) for a in frame.alerts if a.kind == "tracker_drift"]
         return said
 
-    assert alerts(scene.frame(tool_mm=3.0), 6) == [("raised", "high", "kwire")]
-    assert alerts(scene.frame(), 10) == [("cleared", "high", "kwire")]
+    assert alerts(scene.frames(tool_mm=3.0, count=6)) == [("raised", "high", "kwire")]
+    assert alerts(scene.frames(count=12)) == [("cleared", "high", "kwire")]
     guidance.close()
 
 
@@ -154,21 +170,21 @@ def test_a_doubted_pose_is_degraded_with_the_witness_words(scene, case):
     registration._comparison.found(1.0, None)
     registration.process(frame, Budget(1e4))
     assert frame.status == "tracking", frame.status_reason
-    wrong = scene.frame(pose_mm=(3, 0))
-    stage = scene.stage()
-    frame.doubts = shown(stage, wrong)
+    wrong = scene.frames(pose_mm=(3, 0))
+    frame.doubts = shown(scene.stage(), wrong)
+    assert (wrong[-1].status, wrong[-1].status_reason) == ("degraded", frame.doubts.pose), "the witness says it at once"
     registration.idle(frame, Budget(1e4))
     frame.doubts = None
     registration.process(frame, Budget(1e4))
-    assert (frame.status, frame.status_reason) == ("degraded", wrong.doubts.pose)
+    assert (frame.status, frame.status_reason) == ("degraded", wrong[-1].doubts.pose), "the registration follows"
     registration.close()
 
 
 def test_a_new_doubt_calls_for_a_comparison_with_the_whole_field(scene):
-    comparison, wrong = FieldComparison(), scene.frame(pose_mm=(3, 0))
+    comparison, wrong = FieldComparison(), scene.frames(pose_mm=(3, 0))
     comparison.checked_at = 5.0
     comparison.doubted(shown(scene.stage(), wrong))
     assert comparison.checked_at == 0.0
     comparison.checked_at = 6.0
-    comparison.doubted(wrong.doubts)
+    comparison.doubted(wrong[-1].doubts)
     assert comparison.checked_at == 6.0

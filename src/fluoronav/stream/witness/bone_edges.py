@@ -45,14 +45,18 @@ class EdgeLimits:
     reach_px : int
         Copies are shifted by so much to each side; chosen: 5 mm.
     forgets : float
-        Weight of the frames before in the sum; chosen: a seventh is left after four frames.
+        Weight of the frames before in the sum; fitted (`bench witness`), of 0 to 0.75.
     least_summed : int
         Frames that a verdict needs; chosen: the noise of one is as large as what is looked for.
     near_px, far_px : float
-        Copies this near and nearer count as in place, from this far on as beside; chosen: 1.1 and 2.2 mm.
-    lead : float
-        A copy beside is better where its score is higher by this much, in standard deviations over all copies; fitted
-        (`bench witness`).
+        Copies this near and nearer count as in place, from this far on as beside; fitted: 1.1 and 1.8 mm.
+    lead, most_lead : float
+        A copy beside is better where its score is higher by this much, in standard deviations over all copies; more
+        than the second counts as that. Fitted (`bench witness`).
+    least_sigmas : float
+        And by so many standard deviations of the scores' noise, which dose and detector decide; fitted likewise.
+    noise_frames : float
+        Over which the noise is learned; chosen.
     margin_px : int
         Beside the field's edge, where a shadow's edge may be the collimator's; chosen.
     """
@@ -67,11 +71,14 @@ class EdgeLimits:
     around_px: int = 9
     half_per_px: float = 0.005
     reach_px: int = 7
-    forgets: float = 0.6
+    forgets: float = 0.4
     least_summed: int = 3
     near_px: float = 1.5
-    far_px: float = 3.0
-    lead: float = 0.15
+    far_px: float = 2.5
+    lead: float = 0.3
+    most_lead: float = 0.8
+    least_sigmas: float = 1.5
+    noise_frames: float = 8.0
     margin_px: int = 4
 
 
@@ -79,13 +86,13 @@ LIMITS = EdgeLimits()
 _RIM_COS, _REACH_PX = LIMITS.rim_cos, LIMITS.reach_px
 _SHIFTS = 2 * _REACH_PX + 1
 _LANES = _SHIFTS + 1
+_NOISE_LEFT = float(np.sqrt((1 - LIMITS.forgets) / (1 + LIMITS.forgets)))  # in a sum over frames
 _SIDES = (512, 256, 128)  # of the pyramid
 
 NO_BONES = Verdict("cannot_say", "no_bones")
 FEW_EDGES = Verdict("cannot_say", "few_edges")
 BEGUN = Verdict("cannot_say", "begun")
 NO_CONTRAST = Verdict("cannot_say", "no_contrast")
-AGREES = Verdict("agrees", "agrees")
 
 
 @njit(cache=True, nogil=True)
@@ -248,7 +255,8 @@ class BoneEdgeWitness:
         away_px = np.hypot(steps[:, None], steps)
         self._in_place, self._beside = away_px <= LIMITS.near_px, away_px >= LIMITS.far_px
         self._away_px = away_px[self._beside]
-        self.scores = np.zeros((_SHIFTS, _SHIFTS), np.float32)
+        self.scores, self._before = np.zeros((_SHIFTS, _SHIFTS), np.float32), np.zeros((_SHIFTS, _SHIFTS), np.float32)
+        self._variance = 0.0  # of the noise of a frame's scores
         self.lead = 0.0
         self._summed = 0  # frames
         self._T_camera_ct = np.eye(4)
@@ -257,6 +265,7 @@ class BoneEdgeWitness:
     def forget(self) -> None:
         """Another pose follows, or none."""
         self.scores[:] = 0
+        self.lead = 0.0
         self._summed = 0
 
     def look(self, pyramid: dict[int, Float32], field: NDArray[np.bool_], T_camera_ct: Float) -> Verdict:
@@ -284,10 +293,19 @@ class BoneEdgeWitness:
             self._at_px, self._out_of_bone, count, merged, self._width, self._gradient_x.ravel(),
             self._gradient_y.ravel(), self._of_frame.ravel(),
         )  # fmt: skip
-        self.scores *= np.float32(LIMITS.forgets)
-        self.scores += np.float32(1 - LIMITS.forgets) * self._of_frame[:, :_SHIFTS]
-        self._summed += 1
+        self._sum_up(self._of_frame[:, :_SHIFTS])
         return self._judged(pixel_mm)
+
+    def _sum_up(self, of_frame: Float32) -> None:
+        """Adds a frame's scores to those before; how they change from frame to frame is their noise."""
+        if self._summed:
+            np.subtract(of_frame, self._before, out=self._before)
+            variance = float(self._before.var()) / 2
+            self._variance += (variance - self._variance) / min(self._summed, LIMITS.noise_frames)
+        np.copyto(self._before, of_frame)
+        self.scores *= np.float32(LIMITS.forgets)
+        self.scores += np.float32(1 - LIMITS.forgets) * of_frame
+        self._summed += 1
 
     def _project(self, T_camera_ct: Float) -> tuple[int, int]:
         self._T_camera_ct[:] = T_camera_ct  # a copy: the kernel is compiled for arrays of one kind
@@ -320,14 +338,17 @@ class BoneEdgeWitness:
     def _judged(self, pixel_mm: float) -> Verdict:
         beside = self.scores[self._beside]
         best = int(beside.argmax())
-        self.lead = float(beside[best] - self.scores[self._in_place].max()) / max(float(self.scores.std()), 1e-9)
+        better = float(beside[best] - self.scores[self._in_place].max())
+        self.lead = better / max(float(self.scores.std()), 1e-9)
         if self._summed < LIMITS.least_summed:
             return BEGUN
-        if self.lead < -LIMITS.lead:
-            return AGREES
-        if self.lead < LIMITS.lead:
+        noise = float(np.sqrt(self._variance)) * _NOISE_LEFT
+        if 0 <= self.lead <= LIMITS.lead or 0 < better < LIMITS.least_sigmas * noise:
             return NO_CONTRAST
-        return Verdict("disagrees", "edges_beside", float(self._away_px[best]) * pixel_mm)
+        weight = min(max(self.lead, -1.0), LIMITS.most_lead) - LIMITS.lead
+        if self.lead < 0:
+            return Verdict("agrees", "agrees", weight)
+        return Verdict("disagrees", "edges_beside", weight, float(self._away_px[best]) * pixel_mm)
 
 
 def _normals(bone: Structure, points: Float) -> Float:

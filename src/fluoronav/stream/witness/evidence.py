@@ -17,32 +17,34 @@ class Verdict:
     answer : {"agrees", "disagrees", "cannot_say"}
     reason : str
         Under which it is counted.
+    weight : float
+        How much it counts against what is looked at; below 0 for it.
     offset_mm : float
         How far the shadow lies from where it is expected, across the ray; 0 where it agrees or cannot be said.
     """
 
     answer: Answer
     reason: str
+    weight: float = 0.0
     offset_mm: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class EvidenceLimits:
-    """How many frames make a doubt, and end it.
+    """How much makes a doubt, and ends it.
 
     Attributes
     ----------
-    raised_at : int
-        Frames that disagree, less those that agree, where each frame is judged by itself. Chosen: with the frame in
-        which the alert leaves, it is raised within five.
-    raised_at_of_sums : int
-        The same where frames are judged by the sum of those before; chosen for the same.
+    against_tool : float
+        Sum of weights of a tool's frames, which are 1 and -1; chosen: three frames.
+    against_pose : float
+        The same of the pose's, which are at most 0.5. Fitted (`bench witness`) for few false doubts.
     agreed : int
-        So many in a row that agree end it. Chosen: a third of a second at 30 frames a second.
+        So many frames in a row that agree end a doubt. Chosen: a third of a second at 30 frames a second.
     """
 
-    raised_at: int = 3
-    raised_at_of_sums: int = 2
+    against_tool: float = 3.0
+    against_pose: float = 0.8
     agreed: int = 10
 
 
@@ -50,12 +52,12 @@ LIMITS = EvidenceLimits()
 
 
 class Evidence:
-    """Counts what frames say of one thing; a frame that cannot say changes nothing.
+    """Sums up what frames say of one thing (Page's cumulative sum test); a frame that cannot say changes nothing.
 
     Parameters
     ----------
-    raised_at : int
-        Frames that disagree, less those that agree, that make a doubt.
+    limit : float
+        A doubt begins where the sum, which never falls below 0, has reached this.
 
     Attributes
     ----------
@@ -64,26 +66,28 @@ class Evidence:
         Of the last frame that disagreed.
     """
 
-    def __init__(self, raised_at: int = LIMITS.raised_at) -> None:
-        self._raised_at = raised_at
+    def __init__(self, limit: float) -> None:
+        self._limit = limit
         self.doubted = False
-        self.offset_mm = 0.0
-        self._against = self._agreed = 0
+        self.offset_mm = self._against = 0.0
+        self._agreed = 0
 
     def take(self, verdict: Verdict) -> bool:
         """Takes a frame's verdict; returns whether `doubted` has changed."""
         before = self.doubted
+        if verdict.answer == "cannot_say":
+            return False
+        self._against = min(max(self._against + verdict.weight, 0.0), self._limit)
         if verdict.answer == "disagrees":
-            self._against, self._agreed = min(self._against + 1, self._raised_at), 0
-            self.offset_mm = verdict.offset_mm
-            self.doubted = self.doubted or self._against >= self._raised_at
-        elif verdict.answer == "agrees":
-            self._against, self._agreed = max(self._against - 1, 0), self._agreed + 1
+            self._agreed, self.offset_mm = 0, verdict.offset_mm
+            self.doubted = self.doubted or self._against >= self._limit
+        else:
+            self._agreed += 1
             self.doubted = self.doubted and self._agreed < LIMITS.agreed
         return self.doubted != before
 
     def forget(self) -> bool:
         """Begins anew; returns whether `doubted` has changed."""
         before = self.doubted
-        self.doubted, self._against, self._agreed = False, 0, 0
+        self.doubted, self._against, self._agreed = False, 0.0, 0
         return before

@@ -78,7 +78,7 @@ OUTSIDE = Verdict("cannot_say", "outside_field")
 OVER_METAL = Verdict("cannot_say", "over_metal")
 END_ON = Verdict("cannot_say", "seen_end_on")
 NO_CONTRAST = Verdict("cannot_say", "no_contrast")
-AGREES = Verdict("agrees", "agrees")
+AGREES = Verdict("agrees", "agrees", -1.0)
 
 
 @njit(cache=True, nogil=True)
@@ -281,5 +281,5 @@ class ShaftWitness:
             and shown[beside] > 0
             and at_axis < LIMITS.shares * self.depth[beside]
         ):
-            return Verdict("disagrees", "shadow_beside", abs(beside - _HALF) * self._step_mm)
+            return Verdict("disagrees", "shadow_beside", 1.0, abs(beside - _HALF) * self._step_mm)
         return NO_CONTRAST

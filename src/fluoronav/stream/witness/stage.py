@@ -37,7 +37,7 @@ class WitnessStage:
     def __init__(self) -> None:
         self.verdicts = {f"pose_{r}": 0 for r in _POSE} | {f"tool_{r}": 0 for r in _TOOL}
         self._tools: dict[str, tuple[ShaftWitness, Evidence]] = {}
-        self._pose = Evidence(LIMITS.raised_at_of_sums)
+        self._pose = Evidence(LIMITS.against_pose)
         self._doubts = Doubts()
 
     def prepare(self, case: Case, camera: Camera, progress: Callable[[str], None] = lambda _: None) -> None:
@@ -46,8 +46,8 @@ class WitnessStage:
         T_camera_ct = np.ascontiguousarray(case.prior.T_camera_ct())
         depth_mm = float(transform_points(T_camera_ct, case.target_ct)[2])
         self._bones = BoneEdgeWitness(_rigid_bones(case), camera, case.target_ct, depth_mm)
-        self._tools = {tool.id: (ShaftWitness(tool, small), Evidence()) for tool in case.tools}
-        self._pose, self._doubts = Evidence(LIMITS.raised_at_of_sums), Doubts()
+        self._tools = {tool.id: (ShaftWitness(tool, small), Evidence(LIMITS.against_tool)) for tool in case.tools}
+        self._pose, self._doubts = Evidence(LIMITS.against_pose), Doubts()
         # Compiles.
         pyramid = {side: np.zeros(_shape(camera, side), np.float32) for side in (512, 256, 128)}
         field = np.ones(pyramid[_SIDE].shape, bool)
@@ -88,11 +88,14 @@ class WitnessStage:
         verdict = self._bones.look(frame.pyramid, frame.full_field_mask, T_camera_ct)
         self.verdicts[f"pose_{verdict.reason}"] += 1
         changed = self._pose.take(verdict)
+        if changed and self._pose.doubted:
+            for _, evidence in self._tools.values():
+                evidence.forget()
         for instrument in frame.instruments:
             if instrument.origin == "image" or instrument.tip_ct is None or instrument.axis_ct is None:
                 continue
             witness, evidence = self._tools[instrument.id]
-            if self._pose.doubted or verdict.answer == "disagrees":
+            if self._pose.doubted or self._bones.lead > 0:
                 verdict_of_tool = _POSE_DOUBTED
             else:
                 verdict_of_tool = witness.look(
