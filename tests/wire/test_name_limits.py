@@ -27,9 +27,10 @@ from fluoronav.stream.pipeline.session import MOST_ALERTS, Accepted, Mark, Sessi
 from fluoronav.stream.registration.result import as_result
 from fluoronav.wire import messages, requests
 from fluoronav.wire.codec import decode_args, encode
+from fluoronav.wire.values import NAME_CHARS
 
 NOW = 1_800_000_000_000_000_000
-LONGEST = "ü" * (messages.NAME_CHARS - 1) + "1", "ü" * (messages.NAME_CHARS - 1) + "2"
+LONGEST = "ü" * (NAME_CHARS - 1) + "1", "ü" * (NAME_CHARS - 1) + "2"
 PREFIXES = "", "watch:", "recording:", "picture:"
 
 
@@ -131,7 +132,7 @@ def test_a_book_gives_ids_that_fit():
 
 
 def test_the_limits_that_are_written_elsewhere_are_the_protocol_s():
-    assert ID_CHARS == messages.NAME_CHARS
+    assert ID_CHARS == NAME_CHARS
     for name, is_taken in ((LONGEST[0], True), (LONGEST[0] + "x", False)):
         try:
             TypeAdapter(schema.Name).validate_python(name)
@@ -139,7 +140,7 @@ def test_the_limits_that_are_written_elsewhere_are_the_protocol_s():
             assert not is_taken
         else:
             assert is_taken
-    assert f"{{1,{messages.NAME_CHARS}}}" in launch.SOURCE_NAME
+    assert f"{{1,{NAME_CHARS}}}" in launch.SOURCE_NAME
 
 
 def test_a_marker_s_name_that_no_tracker_could_send_is_refused():
@@ -164,7 +165,7 @@ def test_a_device_of_any_name_is_a_tool_whose_id_fits():
 
 
 def test_as_many_alerts_as_are_kept_fit_into_the_session_file(tmp_path):
-    name = "\U0001f9b4" * messages.NAME_CHARS  # twelve characters each in JSON
+    name = "\U0001f9b4" * NAME_CHARS  # twelve characters each in JSON
     text = f"the distance of {name} from the {name} is no longer measured; it was 12.3 mm, and more words"
     kept = Alert(name, NOW, "acknowledged", "medium", "proximity", name, name, 12.3, 1 / 3, 1 / 3, text)
     session = Session(

@@ -12,7 +12,7 @@ from fluoronav.calibration.grabber_stream import HeardFrames
 from fluoronav.geometry import Camera
 from fluoronav.imaging.xray.polarity import polarity_of_image
 from fluoronav.stream.pipeline.calibration_check import CalibrationCheck
-from fluoronav.wire.messages import PROTOCOL_VERSION
+from fluoronav.wire.values import PROTOCOL_VERSION
 
 
 @dataclass(frozen=True, slots=True)

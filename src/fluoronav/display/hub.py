@@ -17,7 +17,7 @@ from fluoronav.display.place import is_of_this_computer
 from fluoronav.display.viewer import LIMITS as VIEWER_LIMITS
 from fluoronav.display.viewer import DisplayPicture, Message, Viewer, packed
 from fluoronav.wire import subscriber
-from fluoronav.wire.messages import MAX_SIDE, PROTOCOL_VERSION
+from fluoronav.wire.values import MAX_SIDE, PROTOCOL_VERSION
 
 
 @dataclass(frozen=True, slots=True)

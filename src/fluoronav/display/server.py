@@ -34,7 +34,7 @@ from fluoronav.display.viewer import DisplayPicture, Viewer, packed
 from fluoronav.geometry import Camera
 from fluoronav.site.audit import AuditTrail
 from fluoronav.wire import DEFAULT_ENDPOINTS
-from fluoronav.wire.messages import PROTOCOL_VERSION
+from fluoronav.wire.values import PROTOCOL_VERSION
 
 log = logging.getLogger("fluoronav")
 

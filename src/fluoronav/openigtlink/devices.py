@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.openigtlink.protocol import NAME_BYTES
-from fluoronav.wire.messages import NAME_CHARS
+from fluoronav.wire.values import NAME_CHARS
 
 Float = NDArray[np.float64]
 

@@ -24,7 +24,7 @@ from fluoronav.openigtlink.protocol import Message, ProtocolError, pack_message
 from fluoronav.openigtlink.sightings import Sighting, sightings
 from fluoronav.openigtlink.tally import Tally
 from fluoronav.wire import ToolPose, ToolsMessage, bind, encode
-from fluoronav.wire.messages import MOST_TOOLS, PROTOCOL_VERSION
+from fluoronav.wire.values import MOST_TOOLS, PROTOCOL_VERSION
 
 log = logging.getLogger("fluoronav")
 

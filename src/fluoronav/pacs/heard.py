@@ -13,7 +13,7 @@ from typing import Any
 import msgpack
 
 from fluoronav.wire import FrameHeader, InvalidMessage, decode_frame
-from fluoronav.wire.messages import PROTOCOL_VERSION
+from fluoronav.wire.values import PROTOCOL_VERSION
 
 
 @dataclass(frozen=True, slots=True)

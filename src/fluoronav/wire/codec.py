@@ -16,8 +16,9 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from fluoronav.wire.messages import PROTOCOL_VERSION, FrameHeader, ToolsMessage
+from fluoronav.wire.messages import FrameHeader, ToolsMessage
 from fluoronav.wire.requests import ARGS, Args, Request
+from fluoronav.wire.values import PROTOCOL_VERSION
 
 # A header is a few hundred bytes; what is much longer is a mistake or an attack, and is not even decoded.
 MAX_HEADER_BYTES = 65536

@@ -10,7 +10,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from fluoronav.wire.messages import PROTOCOL_VERSION, doc
+from fluoronav.wire.values import PROTOCOL_VERSION, doc
 
 MOST_MARK_BYTES = 16384  # of a request; chosen: a note of a few pages
 _LONGEST_WAIT_S = 3600.0

@@ -10,7 +10,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from fluoronav.wire.messages import NAME_CHARS, PROTOCOL_VERSION, Message, Mode, Received, Time, doc
+from fluoronav.wire.messages import Message, Received
+from fluoronav.wire.values import NAME_CHARS, PROTOCOL_VERSION, Mode, Time, doc
 
 # Names and ids of cases hold a person's words; they are longer than the names of sources and tools.
 WORDS_CHARS = 256

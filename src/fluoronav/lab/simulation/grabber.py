@@ -17,8 +17,8 @@ from fluoronav.case import Case
 from fluoronav.lab.simulation.sequence import Sequence
 from fluoronav.lab.simulation.tracker import tracker_message
 from fluoronav.wire import encode
-from fluoronav.wire.messages import PROTOCOL_VERSION
 from fluoronav.wire.sockets import publisher_of_frames, publisher_of_tools, wait_for_subscriber
+from fluoronav.wire.values import PROTOCOL_VERSION
 
 Float = NDArray[np.float64]
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fluoronav.case import Case, CaseFile
 from fluoronav.geometry import exp_se3, inverse
 from fluoronav.lab.simulation.sequence import Sequence
-from fluoronav.wire.messages import PROTOCOL_VERSION
+from fluoronav.wire.values import PROTOCOL_VERSION
 
 Float = NDArray[np.float64]
 

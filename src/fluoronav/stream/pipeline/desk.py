@@ -13,8 +13,8 @@ from fluoronav.stream.pipeline.freshness import Freshness
 from fluoronav.stream.pipeline.operations import Operations
 from fluoronav.stream.pipeline.work import RequestError, Work
 from fluoronav.wire import Health, InvalidMessage, Request, decode_args, decode_request, encode
-from fluoronav.wire.messages import PROTOCOL_VERSION
 from fluoronav.wire.requests import Reply, ReplyError
+from fluoronav.wire.values import PROTOCOL_VERSION
 
 log = logging.getLogger("fluoronav")
 

@@ -17,7 +17,7 @@ from fluoronav.stream.frame import FrameRecord, RegistrationResult
 from fluoronav.stream.look import Look
 from fluoronav.stream.pipeline.accounting import FrameTotals
 from fluoronav.wire import messages as wire
-from fluoronav.wire.messages import PROTOCOL_VERSION
+from fluoronav.wire.values import PROTOCOL_VERSION
 
 # What a number says that may not be left out and is not known, mm or degrees.
 _UNKNOWN = 1e6

@@ -23,7 +23,7 @@ from fluoronav.lab.bench.faults.row import BenchError, Fault, NotHere, Outcome
 from fluoronav.lab.bench.faults.scans import CORD, T8, build, case_id, crop, embedded, exact_ct, write_case
 from fluoronav.lab.simulation.rig import free_endpoints
 from fluoronav.wire import encode
-from fluoronav.wire.messages import PROTOCOL_VERSION
+from fluoronav.wire.values import PROTOCOL_VERSION
 
 Float = NDArray[np.float64]
 

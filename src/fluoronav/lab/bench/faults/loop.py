@@ -27,8 +27,8 @@ from fluoronav.lab.bench.faults.scene import DANGER_FRAMES, Scene
 from fluoronav.lab.simulation.grabber import frame_header
 from fluoronav.lab.simulation.rig import free_endpoints
 from fluoronav.wire import encode, subscriber
-from fluoronav.wire.messages import PROTOCOL_VERSION
 from fluoronav.wire.sockets import publisher_of_frames, publisher_of_tools
+from fluoronav.wire.values import PROTOCOL_VERSION
 
 Header = dict[str, Any]
 AlterFrames = Callable[[Header, NDArray], list[tuple[Header, NDArray]]]

@@ -34,7 +34,7 @@ from fluoronav.lab.process import end_process
 from fluoronav.lab.simulation.rig import free_endpoints
 from fluoronav.paths import embedded_case
 from fluoronav.wire import encode, subscriber
-from fluoronav.wire.messages import PROTOCOL_VERSION
+from fluoronav.wire.values import PROTOCOL_VERSION
 
 
 @dataclass(frozen=True)
