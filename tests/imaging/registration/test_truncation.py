@@ -43,10 +43,11 @@ def test_a_ct_is_continued_smoothly_and_is_itself_where_it_is_known():
     assert np.abs(np.diff(along)).max() < 0.0035
 
 
-def test_a_cube_inside_the_trunk_is_cut_and_the_whole_trunk_is_not(case):
-    whole, part = RegistrationModel.of_case(case), RegistrationModel.of_case(cube(case, 140))
-    assert whole.tissue.grid.known_ct is None
-    np.testing.assert_allclose(
-        np.ptp(part.tissue.grid.known_ct, axis=0), np.ptp(cube(case, 140).ct.corners_ct(), axis=0), atol=1.5
-    )
+def test_a_cube_whose_sides_are_tissue_is_cut_and_a_trunk_or_a_cube_between_lungs_is_not(case):
+    between_lungs = cube(case, 140)
+    solid = replace(between_lungs, ct=Volume(sitk.Maximum(between_lungs.ct.image, 0), case.ct.path))
+    part = RegistrationModel.of_case(solid).tissue.grid.known_ct
+    np.testing.assert_allclose(np.ptp(part, axis=0), np.ptp(solid.ct.corners_ct(), axis=0), atol=1.5)
+    for whole in (case, between_lungs, replace(case, surroundings=None)):
+        assert RegistrationModel.of_case(whole).tissue.grid.known_ct is None
     assert not is_cut(np.full((8, 8, 8), -1000, np.float32))

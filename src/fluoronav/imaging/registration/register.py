@@ -129,9 +129,11 @@ def register_files(request: RegistrationRequest, progress: Callable[[str], None]
     for note in notes:
         progress(note)
     cameras = [Camera.load(c) for c in request.cameras]
+    views = _views(frames, cameras)
     ct, labels, bone_volumes = _volumes(request)
     segmented = ct.segmented
-    views = _views(frames, cameras, segmented)
+    if segmented:
+        views = _with_what_looks_like_metal(views, frames)
     inferred = [v.note for v in (ct, *bone_volumes.values()) if v.note]
     notes += inferred
     for note in inferred:
@@ -242,7 +244,10 @@ def _with_cause(
     """A result that is not accepted, with the cause as its reason where the images fit inverted or mirrored."""
     if request.polarity is None:
         turned = [_read(f.path, request, opposite(f.polarity)) for f in frames]
-        inverted = fit_of("turned over", _views(turned, cameras, segmented))
+        turned_views = _views(turned, cameras)
+        if segmented:
+            turned_views = _with_what_looks_like_metal(turned_views, turned)
+        inverted = fit_of("turned over", turned_views)
         if inverted.accepted:
             return replace(result, reason=_reason_inverted(frames, result, inverted))
     if not segmented and "mirrored" not in result.reason:
@@ -285,8 +290,13 @@ def _rows(result: OfflineResult, frames: list[XrayFrame]) -> list[dict[str, Any]
     ]
 
 
-def _views(frames: list[XrayFrame], cameras: list[Camera], segmented: bool) -> list[XrayView]:
-    """The views; metal counts as anatomy beside a segmented bone: a finger is as narrow, and as dense beside air."""
+def _with_what_looks_like_metal(views: list[XrayView], frames: list[XrayFrame]) -> list[XrayView]:
+    """The views for a segmented bone: a finger is as narrow as metal, and as dense beside air."""
+    return [replace(view, field_mask=frame.field_mask) for view, frame in zip(views, frames, strict=True)]
+
+
+def _views(frames: list[XrayFrame], cameras: list[Camera]) -> list[XrayView]:
+    """The views of a trunk, without metal."""
     views = []
     for k, frame in enumerate(frames):
         if cameras:
@@ -301,7 +311,7 @@ def _views(frames: list[XrayFrame], cameras: list[Camera], segmented: bool) -> l
             camera = frame.geometry.camera
         else:
             raise RegisterError(f"{frame.path}: has no header that describes the camera: give a file with --camera")
-        views.append(XrayView(camera, frame.attenuation, frame.field_mask if segmented else frame.anatomy_mask))
+        views.append(XrayView(camera, frame.attenuation, frame.anatomy_mask))
     return views
 
 
