@@ -58,7 +58,7 @@ class HeardFrames:
     seconds: float = 0.0
 
 
-def listen(endpoint: str, seconds: float, progress: Callable[[float], None] = lambda s: None) -> HeardFrames:
+def listen(endpoint: str, seconds: float, progress: Callable[[float], object] = lambda s: None) -> HeardFrames:
     """Listens to frames as the pipeline does.
 
     Parameters

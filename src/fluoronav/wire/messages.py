@@ -371,13 +371,8 @@ class Health(Message, kw_only=True):
         dict[str, Count] | UnsetType,
         doc("keyframes of the registration rendered since the start, `in_frames` and `beside` the frame path"),
     ] = UNSET
-    looks: Annotated[
-        dict[str, Count] | UnsetType, doc("frames since the start of the case, by `look.kind` of their overlays")
-    ] = UNSET
-    witness: Annotated[
-        dict[str, Count] | UnsetType,
-        doc("what pictures have said of the pose (`pose_*`) and of tracked tools (`tool_*`), by reason"),
-    ] = UNSET
+    looks: Annotated[dict[str, Count] | UnsetType, doc("frames of this case, by `look.kind` of their overlays")] = UNSET
+    witness: Annotated[dict[str, Count] | UnsetType, doc("what pictures said of pose and tools, by reason")] = UNSET
     clock_offset_ms: Annotated[Number, doc("this computer's clock minus the grabber's, ms")]
     engine: Annotated[dict[str, str], doc("what each stage runs on, by its name")]
     case: Annotated[str, doc("id of the loaded case; empty while none is loaded")]
