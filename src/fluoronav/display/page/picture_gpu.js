@@ -22,7 +22,7 @@ float fraction(float value) {
 }
 void main() {
   vec2 place = region.xy + at * region.zw;
-  vec2 p = place * size - 0.5;
+  vec2 p = clamp(place * size - 0.5, vec2(0), size - 1.0);
   ivec2 i = ivec2(floor(p));
   vec2 f = fract(p);
   float row[8]; // of each line of texels: what the left and the right texel are made of
