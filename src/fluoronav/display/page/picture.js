@@ -94,7 +94,7 @@ class Picture {
     const outside = outsideOf(counts, rows, cols);
     this.corners = outside.corners;
     if (!this.view) this.follow_curve(curveOf(counts, rows, cols, scaled, this.full, outside));
-    this.noise = outside.noise ? this.curve.of(outside.noise) : -1;
+    this.noise = outside.noise < 0 ? -1 : this.curve.of(outside.noise);
     const first = this.aimedAt === null;
     const part = first ? 1 : Math.min(1 - Math.exp(-(now - this.aimedAt) / WINDOW_SETTLES_MS), MAX_WINDOW_STEP);
     const fraction = (x, y) => this.fractions[pixel(x, y)];

@@ -3,8 +3,8 @@
 import { GRID_SIDE, SHOULDER } from "./constants.js";
 import { context, program } from "./gl.js";
 
-// Integer textures are not filtered by the GPU, so four texels are blended here. Four places half a pixel away are averaged in
-// a noisy picture, which is the binomial mean.
+// Integer textures are not filtered by the GPU, so four texels are blended here, each of them the binomial mean of its
+// neighbours in a noisy picture.
 const FRAGMENT = `#version 300 es
 precision highp float;
 precision highp usampler2D;
@@ -16,18 +16,26 @@ uniform float low, high, full, inverse, dark, soft, span, even, spread;
 in vec2 at;
 out vec4 colour;
 float counts(ivec2 p) { return float(texelFetch(frame, clamp(p, ivec2(0), ivec2(size) - 1), 0).r); }
-float between(vec2 p) {
-  ivec2 i = ivec2(floor(p));
-  vec2 f = fract(p);
-  return mix(mix(counts(i), counts(i + ivec2(1, 0)), f.x), mix(counts(i + ivec2(0, 1)), counts(i + ivec2(1, 1)), f.x), f.y);
+float fraction(float value) {
+  value = clamp(mix(value, full - value, inverse), 0.0, full);
+  return soft > 0.0 ? log((max(value - dark, 0.0) + soft) / soft) / span : value / full;
 }
 void main() {
   vec2 place = region.xy + at * region.zw;
-  vec2 p = place * size - 0.5;
-  float value = spread > 0.0 ? 0.25 * (between(p + vec2(-0.5)) + between(p + vec2(0.5, -0.5)) + between(p + vec2(-0.5, 0.5)) + between(p + vec2(0.5))) : between(p);
-  value = clamp(mix(value, full - value, inverse), 0.0, full);
-  float fraction = soft > 0.0 ? log((max(value - dark, 0.0) + soft) / soft) / span : value / full;
-  float t = (fraction - even * texture(background, place).r - low) / (high - low);
+  vec2 p = clamp(place * size - 0.5, vec2(0), size - 1.0);
+  ivec2 i = ivec2(floor(p));
+  vec2 f = fract(p);
+  float row[8]; // of each line of texels: what the left and the right texel are made of
+  for (int k = 0; k < 4; k++) {
+    ivec2 q = i + ivec2(0, k - 1);
+    float a = counts(q), b = counts(q + ivec2(1, 0));
+    row[2 * k] = spread > 0.0 ? (counts(q - ivec2(1, 0)) + 2.0 * a + b) / 4.0 : a;
+    row[2 * k + 1] = spread > 0.0 ? (a + 2.0 * b + counts(q + ivec2(2, 0))) / 4.0 : b;
+  }
+  float four[4];
+  for (int k = 0; k < 4; k++) four[k] = fraction(spread > 0.0 ? (row[k] + 2.0 * row[k + 2] + row[k + 4]) / 4.0 : row[k + 2]);
+  float value = mix(mix(four[0], four[1], f.x), mix(four[2], four[3], f.x), f.y);
+  float t = (value - even * texture(background, place).r - low) / (high - low);
   float grey = t < ${SHOULDER.toFixed(3)} ? t : 1.0 - ${(1 - SHOULDER).toFixed(3)} * exp((${SHOULDER.toFixed(3)} - t) / ${(1 - SHOULDER).toFixed(3)});
   colour = vec4(vec3(grey), 1.0);
 }`;

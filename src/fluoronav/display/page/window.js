@@ -25,12 +25,12 @@ export function windowOf(fraction, rows, cols, paths, noise, preset = "bone") {
   return [middle - width * (0.5 + below), middle + width * (0.5 + (bones ? above : below))];
 }
 
-// {dark, noise}: the value outside the field, and what noise does not exceed there; zeros where no corner is dark. `corners`:
+// {dark, noise}: the value outside the field, and what noise does not exceed there, -1 where no corner is dark. `corners`:
 // how bright each corner is, in parts of the inner field; upper left, upper right, lower left, lower right.
 export function outsideOf(counts, rows, cols) {
   const bright = quantile(innerField(counts, rows, cols).sort(ascending), 0.9);
   const size = Math.max(Math.floor(CORNER_SIDE * Math.min(rows, cols)), 1);
-  const out = { dark: 0, noise: 0, corners: [] };
+  const out = { dark: 0, noise: -1, corners: [] };
   for (const [top, left] of [[0, 0], [0, cols - size], [rows - size, 0], [rows - size, cols - size]]) {
     const values = [];
     for (let y = top; y < top + size; y++) for (let x = left; x < left + size; x++) values.push(counts(x, y));
