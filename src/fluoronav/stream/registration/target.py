@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fluoronav.geometry import Camera
 from fluoronav.imaging.projector import Projector
 from fluoronav.imaging.registration.agreement import Agreement
-from fluoronav.imaging.registration.confidence import LOST_AGREEMENT, MIN_PATCHES, TRACKING_SCORE
+from fluoronav.imaging.registration.confidence import MIN_PATCHES, TRACKING_AGREEMENT, TRACKING_SCORE
 from fluoronav.imaging.registration.gauss_newton import PoseEstimate, twist_between
 from fluoronav.imaging.registration.layered_fit import LayeredFit, LayeredPose
 from fluoronav.imaging.registration.search import COARSE_SIDE, GRID_SIDE, Hypothesis
@@ -117,7 +117,8 @@ class TargetBone:
         before : LayeredPose, optional
             How the layers lay last.
         """
-        if whole.agreement < LOST_AGREEMENT and before is None:
+        # Layers fit wrong poses better, too: none may be believed that all tissue as one does not confirm.
+        if whole.agreement < TRACKING_AGREEMENT and before is None:
             return whole
         T = whole.estimate.T_camera_ct
         rounds = {} if before is None else {"rounds": SETTINGS.rounds}
