@@ -28,7 +28,7 @@ class TargetSettings:
     ----------
     apart : float
         The pose of all tissue is not the target bone's where it is farther from it: squared distance in units of the
-        bone's own covariance. Chi-square's 99 % quantile for six unknowns. In seven exposures of patients who were their
+        bone's own covariance. Chi-square's 99 % quantile for six unknowns. In seven exposures of patients who were the
         CT it was 6.4 at the most, in six whose chest had breathed 19 and more.
     doubtful : float
         From here on the whole difference counts as doubt of the pose of all tissue; below, a part of it. The 95 %
