@@ -5,6 +5,7 @@ A stage reads what earlier stages wrote and adds its own; stages never call one 
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -50,6 +51,10 @@ class RegistrationResult:
         Time since it was measured.
     accepted : bool
         A person has accepted it.
+    turn_deg : float
+        95 % bound of the angle by which it may be turned; infinite where it is not known.
+    bone : str
+        The bone that pose and bounds are of; empty where all bones move as one.
     """
 
     T_camera_ct: Float
@@ -60,6 +65,8 @@ class RegistrationResult:
     age: int
     age_ms: float = 0.0
     accepted: bool = False
+    turn_deg: float = math.inf
+    bone: str = ""
 
 
 @dataclass(frozen=True, slots=True)

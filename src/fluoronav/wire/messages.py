@@ -163,6 +163,13 @@ class Registration(msgspec.Struct, kw_only=True):
     age: Annotated[Count, doc("frames since it was measured")]
     age_ms: Annotated[NotNegative | UnsetType | None, doc("time since then, ms")] = UNSET
     accepted: Annotated[bool | UnsetType | None, doc("a person has accepted it")] = UNSET
+    turn_deg: Annotated[
+        NotNegative | UnsetType | None, doc("95 % bound of the angle by which it may be turned, degrees")
+    ] = UNSET
+    bone: Annotated[
+        str | UnsetType | None,
+        doc("the bone that pose and bounds are of, where bones have moved since the CT; else empty: all move as one"),
+    ] = UNSET
 
 
 class ObjectRegistration(Registration):

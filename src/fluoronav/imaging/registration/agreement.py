@@ -9,13 +9,14 @@ score.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.geometry import Camera, inverse
-from fluoronav.imaging.projector import Projector, padded_rays
+from fluoronav.imaging.projector import AttenuationGrid, padded_rays
 from fluoronav.imaging.registration.truncation import chords_mm
 
 Float32 = NDArray[np.float32]
@@ -84,12 +85,20 @@ def _noise_fraction(image: Float32) -> float:
     return 4 * float((diagonal**2).sum()) / (float((image**2).sum()) + 1e-12)
 
 
+class CastsPlainRays(Protocol):
+    """A model without derivatives; see :class:`fluoronav.imaging.projector.Projector`."""
+
+    grid: AttenuationGrid
+
+    def line_integrals(self, T_camera_ct: NDArray[np.float64], directions: Float32, integrals: Float32, /) -> None: ...
+
+
 class Agreement:
     """Agreement of poses with a frame over the whole field.
 
     Parameters
     ----------
-    model, bones : Projector
+    model, bones : CastsPlainRays
         All tissue, and the rigid bones alone, which are what is compared where the CT is a part of the patient.
     camera : Camera
         At full resolution.
@@ -101,7 +110,7 @@ class Agreement:
     """
 
     def __init__(
-        self, model: Projector, bones: Projector, camera: Camera, side: int, T_prior: NDArray[np.float64]
+        self, model: CastsPlainRays, bones: CastsPlainRays, camera: Camera, side: int, T_prior: NDArray[np.float64]
     ) -> None:
         self._model, self._bones = model, bones
         self._camera = camera.scaled(side / max(camera.rows, camera.cols))
@@ -112,7 +121,13 @@ class Agreement:
         area = min(float(self._rendered(frontal)[1].sum()), SETTINGS.max_area * self._count)
         self._full_px = SETTINGS.full_in_view * area
 
-    def __call__(self, T_camera_ct: NDArray[np.float64], image: Float32, field_mask: NDArray[np.bool_]) -> float:
+    def __call__(
+        self,
+        T_camera_ct: NDArray[np.float64],
+        image: Float32,
+        field_mask: NDArray[np.bool_],
+        model: CastsPlainRays | None = None,
+    ) -> float:
         """Correlation of the frame with the model's DRR inside the field and the model, -1 to 1.
 
         The correlation is corrected for the noise of the frame, which is estimated from its finest detail. Where little
@@ -126,12 +141,14 @@ class Agreement:
             Attenuation at this object's resolution.
         field_mask : ndarray of bool
             Field of view without its penumbra, any size.
+        model : CastsPlainRays, optional
+            Of the same patient, moved in parts; else the one that it was made with.
 
         Returns
         -------
         float
         """
-        drr, mask = self._rendered(T_camera_ct)
+        drr, mask = self._rendered(T_camera_ct, model)
         mask *= cv2.resize(field_mask.astype(np.float32), mask.shape[::-1], interpolation=cv2.INTER_NEAREST)
         in_view = float(mask.sum())
         if in_view < SETTINGS.min_in_view * mask.size:
@@ -142,10 +159,12 @@ class Agreement:
             attainable *= SETTINGS.attainable_by_part
         return float((a * b).sum() / attainable) * min(1.0, np.sqrt(in_view / self._full_px))
 
-    def _rendered(self, T_camera_ct: NDArray[np.float64]) -> tuple[Float32, Float32]:
+    def _rendered(
+        self, T_camera_ct: NDArray[np.float64], model: CastsPlainRays | None = None
+    ) -> tuple[Float32, Float32]:
         """The DRR, and its mask (0 or 1) of the pixels that are compared."""
         integrals = np.empty(self._directions.shape[1], np.float32)
-        self._model.line_integrals(T_camera_ct, self._directions, integrals)
+        (model or self._model).line_integrals(T_camera_ct, self._directions, integrals)
         drr = integrals[: self._count].reshape(self._camera.rows, self._camera.cols)
         compared = (drr > 0) & (drr > SETTINGS.min_attenuation * float(drr.max()))
         if self._model.grid.known_ct is not None:

@@ -41,7 +41,9 @@ TRACKING_SCORE, LOST_SCORE, MIN_PATCHES = LIMITS.tracking_score, LIMITS.lost_sco
 TRACKING_AGREEMENT, LOST_AGREEMENT = LIMITS.tracking_agreement, LIMITS.lost_agreement
 
 
-def covariance_in_camera(information: Float, T_camera_ct: Float, views: int = 1) -> Float:
+def covariance_in_camera(
+    information: Float, T_camera_ct: Float, views: int = 1, unexplained: Float | None = None
+) -> Float:
     """Covariance of the pose in camera axes, with the model's own error added.
 
     Parameters
@@ -52,6 +54,8 @@ def covariance_in_camera(information: Float, T_camera_ct: Float, views: int = 1)
         Patient to camera, mm.
     views : int
         Number of images. With more than one, the model's error in depth is that in the image plane.
+    unexplained : ndarray, shape (6, 6), optional
+        Covariance of the same twist by what the model has wrong of this patient, CT axes; added.
 
     Returns
     -------
@@ -63,7 +67,7 @@ def covariance_in_camera(information: Float, T_camera_ct: Float, views: int = 1)
     covariance = np.linalg.inv(scaled) * np.outer(scale, scale)
     R = np.zeros((6, 6))
     R[:3, :3] = R[3:, 3:] = T_camera_ct[:3, :3]
-    out = R @ covariance @ R.T
+    out = R @ (covariance if unexplained is None else covariance + unexplained) @ R.T
     image, depth = FLOOR.image_mm, FLOOR.depth_mm if views == 1 else FLOOR.image_mm
     out[3:, 3:] += np.diag([image**2, image**2, depth**2])
     return out
@@ -89,6 +93,17 @@ def error_bounds_mm(covariance: Float, point_camera: Float) -> tuple[float, floa
     ray = point_camera / np.linalg.norm(point_camera)
     across = np.eye(3) - np.outer(ray, ray)
     return _radius95(np.linalg.eigvalsh(C)), _radius95(np.linalg.eigvalsh(across @ C @ across))
+
+
+def turn_bound_deg(covariance: Float) -> float:
+    """95 % bound of the angle by which a pose is turned, degrees.
+
+    Parameters
+    ----------
+    covariance : ndarray, shape (6, 6)
+        From :func:`covariance_in_camera`.
+    """
+    return float(np.rad2deg(_radius95(np.linalg.eigvalsh(covariance[:3, :3]))))
 
 
 def _radius95(variances: NDArray[np.floating]) -> float:

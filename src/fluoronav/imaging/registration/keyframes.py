@@ -156,14 +156,16 @@ class _LevelKeys:
 
     Attributes
     ----------
+    projector : CastsRays
+        What is rendered.
     now, next, spare : Keyframe
         In use; rendered beside the frame path; rendered in a frame when neither is near.
     copied : tuple of (Keyframe, int)
         The keyframe, and its serial, whose derivatives are in the level's `model`.
     """
 
-    def __init__(self, level: PatchLevel) -> None:
-        self.level = level
+    def __init__(self, level: PatchLevel, projector: CastsRays) -> None:
+        self.level, self.projector = level, projector
         self.now, self.next, self.spare = Keyframe(level), Keyframe(level), Keyframe(level)
         self.copied: tuple[Keyframe, int] = (self.now, -1)
         self.exact_hat = np.zeros_like(level.frame_hat)
@@ -204,9 +206,9 @@ class KeyframeModel:
     def __init__(
         self, projector: CastsRays, centre_ct: Float, levels: Sequence[PatchLevel], limits: KeyframeLimits | None = None
     ) -> None:
-        self._projector, self.limits = projector, limits or KeyframeLimits()
+        self.limits = limits or KeyframeLimits()
         self._centre_ct = np.asarray(centre_ct, np.float64)
-        self._keys = {id(level): _LevelKeys(level) for level in levels}
+        self._keys = {id(level): _LevelKeys(level, projector) for level in levels}
         self._twist = np.zeros(6, np.float32)
         self.reach = 1.0
         self.rendered_in_frames = self.rendered_beside = 0
@@ -226,7 +228,7 @@ class KeyframeModel:
         if self.distance(level, T_camera_ct) > 1:
             start = time.perf_counter()
             # Not into the keyframe in use: a worker may be comparing it with the next.
-            keys.spare.render(self._projector, level, T_camera_ct, centre_ct)
+            keys.spare.render(keys.projector, level, T_camera_ct, centre_ct)
             keys.now, keys.spare = keys.spare, keys.now
             self.render_ms = (time.perf_counter() - start) * 1000
             self.rendered_in_frames += 1
@@ -247,24 +249,26 @@ class KeyframeModel:
         """Distance of two poses: 1 where one is at the edge of the reach of a keyframe at the other."""
         return self._distance(T_key, T_now) / self.reach
 
-    def forget(self, levels: Sequence[PatchLevel]) -> None:
-        """The levels' patches are about to be placed anew."""
+    def forget(self, levels: Sequence[PatchLevel], projector: CastsRays | None = None) -> None:
+        """The levels' patches are about to be placed anew, and rendered with this model where one is given."""
         for level in levels:
             keys = self._keys[id(level)]
             keys.now.is_valid = keys.next.is_valid = False
+            keys.projector = projector or keys.projector
 
     def render_first(self, levels: Sequence[PatchLevel], T_camera_ct: Float) -> None:
         """Renders keyframes of levels whose patches have just been placed, and that no frame uses yet."""
         for level in levels:
             if level.count:
-                self._keys[id(level)].now.render(self._projector, level, T_camera_ct, self._centre_ct)
+                keys = self._keys[id(level)]
+                keys.now.render(keys.projector, level, T_camera_ct, self._centre_ct)
                 self.rendered_beside += 1
 
     def render_next(self, level: PatchLevel, T_camera_ct: Float) -> None:
         """Renders the keyframe that comes next, and measures the error of the one in use at that pose."""
         keys = self._keys[id(level)]
         if level.count:
-            keys.next.render(self._projector, level, T_camera_ct, self._centre_ct)
+            keys.next.render(keys.projector, level, T_camera_ct, self._centre_ct)
             self.rendered_beside += 1
             self._measure_error(keys)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.geometry import Camera
-from fluoronav.imaging.projector import BLOCK, Projector, padded_rays
+from fluoronav.imaging.projector import BLOCK, padded_rays
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,12 @@ def choose_patches(
     return np.array(chosen, np.int32).reshape(-1, 2)
 
 
+class Renders(Protocol):
+    """What gives a whole DRR; see :class:`fluoronav.imaging.projector.Projector`."""
+
+    def render(self, T_camera_ct: NDArray, camera: Camera, /) -> NDArray[np.float32]: ...
+
+
 class PatchLevel:
     """Patches at one resolution, with the buffers of the iterations.
 
@@ -109,12 +116,12 @@ class PatchLevel:
         """Patches in use."""
         return len(self.first_row)
 
-    def choose(self, bones: Projector, T_camera_ct: NDArray, allowed: NDArray[np.bool_]) -> int:
+    def choose(self, bones: Renders, T_camera_ct: NDArray, allowed: NDArray[np.bool_]) -> int:
         """Places the patches for a pose and returns their number.
 
         Parameters
         ----------
-        bones : Projector
+        bones : Renders
             The bones alone.
         T_camera_ct : ndarray, shape (4, 4)
             Patient to camera, mm.

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from queue import SimpleQueue
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,9 @@ from fluoronav.imaging.registration.gauss_newton import PoseEstimate, refine
 from fluoronav.imaging.registration.model import RegistrationModel
 from fluoronav.imaging.registration.patches import PatchLevel
 from fluoronav.imaging.registration.view_grid import DistinctPoses, ViewGrid, orbit_priors
+
+if TYPE_CHECKING:
+    from fluoronav.imaging.registration.layered_fit import LayeredPose
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -95,10 +99,23 @@ _NEIGHBOURS = (
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A refined pose and its agreement with the frame (:mod:`.agreement`)."""
+    """A refined pose and its agreement with the frame (:mod:`.agreement`).
+
+    Attributes
+    ----------
+    estimate : PoseEstimate
+    agreement : float
+    layered : LayeredPose or None
+        Where the patient has moved in parts: how they lie. The pose is then the target bone's.
+    unexplained : ndarray, shape (6, 6), or None
+        Covariance of what the model may have wrong of this patient, twist about the search's centre, CT axes, rad and
+        mm. None where nobody has looked.
+    """
 
     estimate: PoseEstimate
     agreement: float
+    layered: LayeredPose | None = None
+    unexplained: Float | None = None
 
 
 def is_clear(found: Hypothesis) -> bool:

@@ -57,6 +57,8 @@ def _pose(r: RegistrationResult | None) -> dict[str, Any] | None:
         "age": r.age,
         "age_ms": round(r.age_ms, 1),
         "accepted": r.accepted,
+        "turn_deg": _number(r.turn_deg),
+        "bone": r.bone,
     }
 
 

@@ -6,15 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from fluoronav.geometry import inverse
 from fluoronav.imaging.registration.confidence import LOST_AGREEMENT, MIN_PATCHES, TRACKING_AGREEMENT, TRACKING_SCORE
 from fluoronav.imaging.registration.gauss_newton import PoseEstimate
 from fluoronav.imaging.registration.handedness import MirrorImage, told_hand
+from fluoronav.imaging.registration.layered_fit import LayeredPose
 from fluoronav.imaging.registration.search import COARSE_SIDE, SEARCH_SIDES, Hypothesis, InitialSearch
 from fluoronav.stream.frame import FrameRecord
 from fluoronav.stream.registration.judging import BOTH_HANDS, MIRRORED
+from fluoronav.stream.registration.target import TargetBone
 
 Float = NDArray[np.float64]
 
@@ -72,21 +74,26 @@ class Finder:
     searcher : InitialSearch
     mirror_image : MirrorImage
         Against which every pose that is found is compared once.
-    T_room_ct : ndarray, shape (4, 4)
-        Where the patient is expected to lie in the room, so that the C-arm's joints make a prior for any view.
+    isocentre_ct : array_like, shape (3,)
+        Where the patient is expected to lie in the room (LPS mm), so that the C-arm's joints make a prior for any view.
     place : callable
-        Places patches for a pose, given the anatomy mask.
+        Places patches for a pose, given the anatomy mask, and how the layers of the patient lie.
+    target : TargetBone, optional
+        Without it all tissue moves as one.
     """
 
     def __init__(
         self,
         searcher: InitialSearch,
         mirror_image: MirrorImage,
-        T_room_ct: Float,
-        place: Callable[[Float, NDArray[np.bool_]], None],
+        isocentre_ct: ArrayLike,
+        place: Callable[[Float, NDArray[np.bool_], LayeredPose | None], None],
+        target: TargetBone | None = None,
     ) -> None:
         self._searcher, self._mirror_image = searcher, mirror_image
-        self._T_room_ct, self._place = T_room_ct, place
+        self._place, self._target = place, target
+        self._T_room_ct = np.eye(4)
+        self._T_room_ct[:3, 3] = -np.asarray(isocentre_ct)
         self.newest: Snapshot | None = None
         self.found_from: Float | None = None  # T_camera_room of the frame on which the last result was confirmed
         self.doubt = ""  # why what the last search found is not believed, in words
@@ -141,16 +148,37 @@ class Finder:
             self._doubt = MIRRORED if self._fits_mirrored(snapshot) else ""
         return self._ended(caught)
 
-    def compare(self, pose: PoseEstimate, snapshot: Snapshot) -> Hypothesis | None:
+    def compare(
+        self, pose: PoseEstimate, snapshot: Snapshot, layered: LayeredPose | None = None, look: bool = False
+    ) -> Hypothesis | None:
         """Compares a pose with the whole field; where they disagree, neighbouring poses are tried.
 
         A result without patches is the pose itself.
+
+        Parameters
+        ----------
+        pose : PoseEstimate
+        snapshot : Snapshot
+        layered : LayeredPose, optional
+            How the layers of the patient lay last: the pose is the target bone's.
+        look : bool
+            Whether the target bone is looked at where all tissue moves as one.
         """
-        agreement = self._searcher.agreement(pose.T_camera_ct, snapshot.pyramid[COARSE_SIDE], snapshot.anatomy_mask)
-        here = Hypothesis(pose, agreement)
+        pyramid, mask = snapshot.pyramid, snapshot.anatomy_mask
+        if layered is not None and self._target is not None:
+            here = Hypothesis(pose, self._target.agreement(pose.T_camera_ct, pyramid, mask, layered), layered)
+        else:
+            here = Hypothesis(pose, self._searcher.agreement(pose.T_camera_ct, pyramid[COARSE_SIDE], mask))
+        if self._target is not None and (layered is not None or look):
+            found = self._target.of(here, pyramid, mask, layered)
+            if found.layered is not None and found is not here and found.agreement >= TRACKING_AGREEMENT:
+                self._place(found.estimate.T_camera_ct, mask, found.layered)
+                self.found_from = snapshot.T_camera_room
+                return found
+            here = found if found.layered is None else here
         if here.agreement >= TRACKING_AGREEMENT:
             return here
-        better = self._searcher.second_opinion(here, snapshot.pyramid, snapshot.anatomy_mask, self._go_on)
+        better = self._searcher.second_opinion(here, pyramid, mask, self._go_on)
         if better is None or better is here:
             return here
         return self._caught_up(better, snapshot) or here
@@ -178,7 +206,7 @@ class Finder:
                     of_right_hand = True
                     if self.newest is not snapshot:
                         continue  # the comparison took as long as several frames
-                self._place(found.estimate.T_camera_ct, snapshot.anatomy_mask)
+                self._place(found.estimate.T_camera_ct, snapshot.anatomy_mask, found.layered)
                 self.found_from = snapshot.T_camera_room
                 return found
             better = self._searcher.second_opinion(found, snapshot.pyramid, snapshot.anatomy_mask, self._go_on)
@@ -188,7 +216,8 @@ class Finder:
         return None
 
     def _refined(self, T_camera_ct: Float, snapshot: Snapshot) -> Hypothesis:
-        return self._searcher.refined(T_camera_ct, snapshot.pyramid, snapshot.anatomy_mask)
+        found = self._searcher.refined(T_camera_ct, snapshot.pyramid, snapshot.anatomy_mask)
+        return found if self._target is None else self._target.of(found, snapshot.pyramid, snapshot.anatomy_mask)
 
     def _doubt_of_hand(self, found: Hypothesis, snapshot: Snapshot) -> str:
         mirrored = self._mirror_image.agreement(found.estimate.T_camera_ct, snapshot.pyramid, snapshot.anatomy_mask)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fluoronav.imaging.registration.confidence import (
     LOST_SCORE,
     MIN_PATCHES,
     TRACKING_AGREEMENT,
     TRACKING_SCORE,
+    turn_bound_deg,
 )
 from fluoronav.imaging.registration.gauss_newton import PoseEstimate
+from fluoronav.imaging.registration.search import Hypothesis
 from fluoronav.stream.doubts import Doubts
+from fluoronav.stream.registration.target import SETTINGS as TARGET
 
 NO_TIME = "the pose is old: there was no time to measure it"
 LATE_KEYFRAME = "the pose is old: the patches at the new pose were not rendered in time"
@@ -23,6 +28,7 @@ POOR = "no pose near the last one fits the picture"
 FAINT = "the picture fits the CT poorly"
 DISAGREES = "the whole field does not agree with the CT"
 UNCOMPARED = "the pose has not been compared with the whole field"
+UNSURE = "bones and chest lie otherwise than in the CT: the target bone may be turned by more than is allowed"
 MIRRORED = "the picture looks mirrored: it fits the CT as its mirror image; is the C-arm's picture flipped?"
 BOTH_HANDS = "the picture and its mirror image fit the CT alike: turn the C-arm to a less symmetric view"
 
@@ -52,6 +58,9 @@ class AgeLimits:
     agreed_ms: float = 5000.0
 
 
+_MOST_TURN_DEG = 4.0  # 95 % bound by what the model leaves unexplained; chosen: five mislead a pedicle trajectory
+
+
 def fits(estimate: PoseEstimate) -> bool:
     """Whether a measurement is of the patient at all."""
     finite = bool(np.isfinite(estimate.T_camera_ct).all())
@@ -71,16 +80,23 @@ class FieldComparison:
         How the picture has changed since, in words; empty when it goes on from the one before.
     doubt : str
         What the last picture itself says against the pose, in words; empty where it says nothing.
+    unexplained : ndarray, shape (6, 6), or None
+        Covariance of what the model may have wrong of this patient, CT axes; None before somebody has looked.
+    turn_deg : float
+        95 % bound of the turn in it.
     """
 
     def __init__(self) -> None:
-        self.agreement = self.checked_at = 0.0
+        self.agreement = self.checked_at = self._looked_at = 0.0
         self.change = self.doubt = ""
+        self.unexplained: NDArray[np.float64] | None = None
+        self.turn_deg = 0.0
         self._agreed_at: int | None = None  # ns, this computer's clock
 
     def invalidate(self, change: str = "") -> None:
         """No comparison holds any more, and the next is due now."""
         self.agreement, self.checked_at, self._agreed_at = 0.0, 0.0, None
+        self.unexplained, self.turn_deg, self._looked_at = None, 0.0, 0.0
         self.change = change or self.change
 
     def doubted(self, doubts: Doubts | None) -> None:
@@ -90,9 +106,18 @@ class FieldComparison:
             self.checked_at = 0.0
         self.doubt = doubt
 
-    def found(self, agreement: float, of: int | None) -> None:
+    def begins(self) -> bool:
+        """A comparison begins; returns whether it is time to look at the target bone, too."""
+        self.checked_at = time.monotonic()
+        look = self.checked_at - self._looked_at > TARGET.look_every_s
+        self._looked_at = self.checked_at if look else self._looked_at
+        return look
+
+    def found(self, compared: Hypothesis, of: int | None) -> None:
         """The pose was compared; `of` is the frame's time, ns, or None where it is that of the frame at hand."""
-        self.agreement, self._agreed_at = agreement, of
+        self.agreement, self._agreed_at = compared.agreement, of
+        if compared.unexplained is not None:
+            self.unexplained, self.turn_deg = compared.unexplained, turn_bound_deg(compared.unexplained)
 
     def reason(self, t_local: int, estimate: PoseEstimate, limits: AgeLimits) -> str:
         """Why a pose that was measured in a frame is not called tracking; empty where nothing speaks against it."""
@@ -110,4 +135,6 @@ class FieldComparison:
             return FAINT
         if self.agreement < TRACKING_AGREEMENT:
             return DISAGREES
+        if self.turn_deg > _MOST_TURN_DEG:
+            return UNSURE
         return UNCOMPARED if t_local - self._agreed_at > limits.agreed_ms * 1e6 else ""

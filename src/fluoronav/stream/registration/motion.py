@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.geometry import rotation_distance_deg, transform_points
+from fluoronav.stream.registration.settings import SETTINGS
 
 Float = NDArray[np.float64]
 
@@ -68,3 +69,9 @@ def motion_covariance(age_ms: float) -> Float:
     """Covariance of the motion since a pose was measured, shape (6, 6), rad and mm."""
     turn, shift = np.deg2rad(LIMITS.second_deg) * age_ms / 1e3, LIMITS.second_mm * age_ms / 1e3
     return np.diag([turn**2] * 3 + [shift**2] * 3)
+
+
+def is_elsewhere(T_before: Float, T_now: Float, centre_ct: Float) -> bool:
+    """Whether patches that were placed for one pose are to be placed anew for another."""
+    shift_mm, turn_deg = change_between(T_before, T_now, centre_ct)
+    return bool(np.linalg.norm(shift_mm) > SETTINGS.replace_mm or turn_deg > SETTINGS.replace_deg)

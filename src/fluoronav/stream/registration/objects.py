@@ -7,18 +7,23 @@ the bone moves: all else stays in the picture where the common pose has it.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.geometry import inverse
+from fluoronav.case.file import RigidObject
+from fluoronav.geometry import Camera, inverse
 from fluoronav.imaging.projector import Projector
+from fluoronav.imaging.registration.agreement import CastsPlainRays
 from fluoronav.imaging.registration.confidence import MIN_PATCHES, TRACKING_SCORE, covariance_in_camera
 from fluoronav.imaging.registration.gauss_newton import refine, twist_between
+from fluoronav.imaging.registration.layered_fit import LayeredPose
 from fluoronav.imaging.registration.model import SEGMENT_DEG, SEGMENT_MM
 from fluoronav.imaging.registration.patches import PatchLevel
 from fluoronav.imaging.registration.search import FINE_SIDE
+from fluoronav.imaging.registration.target_bone import Layers
 from fluoronav.stream.frame import ObjectPose, RegistrationResult
 from fluoronav.stream.registration.result import as_result
 
@@ -86,11 +91,13 @@ class _InPlace:
         self._rest = np.zeros(rays, np.float32)
         self._bone = np.zeros(rays, np.float32)
 
-    def leave_out(self, model: Projector, T_camera_ct: Float, directions: NDArray[np.float32]) -> None:
-        """Takes the picture of all but the bone."""
+    def leave_out(
+        self, model: CastsPlainRays, T_camera_ct: Float, T_camera_bone: Float, directions: NDArray[np.float32]
+    ) -> None:
+        """Takes the picture of all but the bone, which lies there in the model."""
         n = directions.shape[1]
         model.line_integrals(T_camera_ct, directions, self._rest[:n])
-        self._bones.line_integrals(T_camera_ct, directions, self._bone[:n])
+        self._bones.line_integrals(T_camera_bone, directions, self._bone[:n])
         self._rest[:n] -= self._bone[:n]
 
     def line_integrals_and_derivatives(
@@ -113,10 +120,24 @@ class ObjectPoses:
         Name and bones.
     camera : Camera
         At full resolution.
+    layers : Layers, optional
+        Of the patient; with them a bone of the spine starts where the bend of its neighbours puts it.
+    entries : sequence of RigidObject
+        The case file's entries of these objects.
     """
 
-    def __init__(self, model: Projector, objects: tuple[tuple[str, Projector], ...], camera) -> None:
-        self._model = model
+    def __init__(
+        self,
+        model: Projector,
+        objects: tuple[tuple[str, Projector], ...],
+        camera: Camera,
+        layers: Layers | None = None,
+        entries: Sequence[RigidObject] = (),
+    ) -> None:
+        self._model, self._layers = model, layers
+        in_layers = {} if layers is None else {bone.name: bone for bone in layers.bones}
+        single = {o.name: o.structures[0] for o in entries if len(o.structures) == 1}
+        self._layer_of = {name: in_layers[s] for name, s in single.items() if s in in_layers}
         self._level = PatchLevel(camera, FINE_SIDE, SETTINGS.patch_px, SETTINGS.patches, SETTINGS.spacing)
         rays = self._level.model.shape[1]
         self._objects = [(name, bones, _InPlace(bones, rays)) for name, bones in objects]
@@ -131,7 +152,13 @@ class ObjectPoses:
         """Forgets every pose."""
         self._found = {}
 
-    def measure(self, image: NDArray[np.float32], field_mask: NDArray[np.bool_], T_camera_ct: Float) -> MeasuredBone:
+    def measure(
+        self,
+        image: NDArray[np.float32],
+        field_mask: NDArray[np.bool_],
+        T_camera_ct: Float,
+        layered: LayeredPose | None = None,
+    ) -> MeasuredBone:
         """Measures the bone whose turn it is; on the background thread.
 
         Parameters
@@ -141,10 +168,16 @@ class ObjectPoses:
         field_mask : ndarray of bool
         T_camera_ct : ndarray, shape (4, 4)
             The common pose in this image.
+        layered : LayeredPose, optional
+            How the layers of the patient lie; the common pose is the target bone's then.
         """
         name, bones, in_place = self._objects[self._next]
         self._next = (self._next + 1) % len(self._objects)
-        return self._measured(name, bones, in_place, image, field_mask, T_camera_ct)
+        model, T_ct_bone = self._model, np.eye(4)
+        if layered is not None and self._layers is not None:
+            model = layered.model(self._layers)
+            T_ct_bone = model.T_ct_bone(self._layer_of[name]) if name in self._layer_of else T_ct_bone
+        return self._measured(name, bones, in_place, image, field_mask, T_camera_ct, model, T_ct_bone)
 
     def take(self, measured: MeasuredBone, t_local: int = 0) -> None:
         """Takes a measurement; one that failed leaves the bone without a pose.
@@ -198,13 +231,16 @@ class ObjectPoses:
         image: NDArray[np.float32],
         field_mask: NDArray[np.bool_],
         T_common: Float,
+        model: CastsPlainRays,
+        T_ct_bone: Float,
     ) -> MeasuredBone:
-        T, centre = T_common, bones.grid.centre_ct
+        T_start = T_common @ T_ct_bone
+        T, centre = T_start, bones.grid.centre_ct
         held = np.diag([1 / np.deg2rad(SEGMENT_DEG) ** 2] * 3 + [1 / SEGMENT_MM**2] * 3)
         estimate = None
         for _ in range(SETTINGS.rounds):
             self._level.choose(bones, T, field_mask)
-            in_place.leave_out(self._model, T_common, self._level.directions)
+            in_place.leave_out(model, T_common, T_start, self._level.directions)
             estimate = refine(
                 in_place,
                 [(self._level, image, SETTINGS.iterations)],
@@ -212,7 +248,7 @@ class ObjectPoses:
                 centre,
                 held,
                 tolerance_mm=SETTINGS.tolerance_mm,
-                from_prior=twist_between(T_common, T, centre),
+                from_prior=twist_between(T_start, T, centre),
             )
             T = estimate.T_camera_ct
         assert estimate is not None

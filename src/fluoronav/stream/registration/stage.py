@@ -17,6 +17,7 @@ from fluoronav.imaging.registration.gauss_newton import PoseEstimate
 from fluoronav.imaging.registration.handedness import MirrorImage
 from fluoronav.imaging.registration.model import RegistrationModel
 from fluoronav.imaging.registration.search import COARSE_SIDE, FINE_SIDE, Hypothesis, InitialSearch
+from fluoronav.imaging.registration.target_bone import Layers
 from fluoronav.stream.frame import Budget, FrameRecord, RegistrationResult, Status
 from fluoronav.stream.registration import judging
 from fluoronav.stream.registration.acceptance import Acceptance
@@ -24,24 +25,21 @@ from fluoronav.stream.registration.arm_motion import ArmMotion
 from fluoronav.stream.registration.finder import Finder, Snapshot
 from fluoronav.stream.registration.judging import AgeLimits, FieldComparison
 from fluoronav.stream.registration.measuring import PoseMeasurement
-from fluoronav.stream.registration.motion import change_between, is_plausible, motion_covariance
+from fluoronav.stream.registration.motion import is_elsewhere, is_plausible
 from fluoronav.stream.registration.objects import MeasuredBone, ObjectPoses
 from fluoronav.stream.registration.patch_sets import PatchSets
 from fluoronav.stream.registration.picture_change import SIDE, PictureSimilarity
-from fluoronav.stream.registration.result import as_result
+from fluoronav.stream.registration.result import aged, as_result
 from fluoronav.stream.registration.settings import SETTINGS
 from fluoronav.stream.registration.states import Event, State, StateMachine
+from fluoronav.stream.registration.target import TargetBone
 from fluoronav.stream.registration.view_memory import ViewMemory
 
 Float = NDArray[np.float64]
 
 
 class RegistrationStage:
-    """Finds the patient in the background, then follows it in every frame.
-
-    The search and the placing of patches run on a thread of their own, in kernels that release the interpreter; a
-    frame never waits for them.
-    """
+    """Finds the patient on a thread of its own, and follows it in every frame, which never waits for that."""
 
     name = "registration"
     reads = frozenset({"pyramid", "field_mask", "anatomy_mask"})
@@ -76,17 +74,18 @@ class RegistrationStage:
         progress("registration: model")
         model = RegistrationModel.of_case(case)
         self._centre_ct = case.target_ct
-        self.patch_sets = PatchSets(camera, model.bones, model.tissue, case.target_ct)
-        self._searcher = InitialSearch(model, camera, case.prior.T_camera_ct(), case.prior.spread, case.target_ct)
-        T_room_ct = np.eye(4)
-        T_room_ct[:3, 3] = -np.asarray(case.prior.isocentre_ct)
-        mirror_image = MirrorImage(model.tissue, model.bones, camera, case.target_ct, case.prior.T_camera_ct())
-        self._finder = Finder(self._searcher, mirror_image, T_room_ct, self.patch_sets.place_other)
+        # A graph renders by itself, and knows no layers.
+        layers = Layers.of_case(case, model.tissue) if self._inference.registration != "graph" else None
+        T = case.prior.T_camera_ct()
+        target = None if layers is None else TargetBone(layers, model.bones, camera, T, case.target_ct)
+        self.patch_sets = PatchSets(camera, model.bones, model.tissue, case.target_ct, layers)
+        self._searcher = InitialSearch(model, camera, T, case.prior.spread, case.target_ct)
+        mirror = MirrorImage(model.tissue, model.bones, camera, case.target_ct, T)
+        self._finder = Finder(self._searcher, mirror, case.prior.isocentre_ct, self.patch_sets.place_other, target)
         self._views = ViewMemory(case.target_ct, camera.arm_deg, camera.arm_mm)
         self._arm = ArmMotion(self._views, case.prior.source_to_isocentre_mm)
-        self._objects = ObjectPoses(model.tissue, model.objects, camera)
+        self._objects = ObjectPoses(model.tissue, model.objects, camera, layers, case.file.objects)
         progress("registration: kernels")
-        T = case.prior.T_camera_ct()
         self.patch_sets.place(self.patch_sets.in_use, T, np.ones((COARSE_SIDE, COARSE_SIDE), bool))
         self._measurement = PoseMeasurement(model.tissue, self._inference, self.patch_sets, T, self._centre_ct)
 
@@ -140,7 +139,7 @@ class RegistrationStage:
     def _measure(self, frame: FrameRecord, budget: Budget, T_camera_ct: Float) -> None:
         T_start = self._arm.expected(T_camera_ct)
         estimate = self._track(frame, budget, T_start)
-        if estimate is not None and self._is_elsewhere(T_camera_ct, T_start):
+        if estimate is not None and is_elsewhere(T_camera_ct, T_start, self._centre_ct):
             # Wrong joints must not cost the pose: the image says whether the C-arm has turned.
             unmoved = self._track(frame, budget, T_camera_ct)
             if unmoved is not None and unmoved.score > estimate.score:
@@ -168,6 +167,7 @@ class RegistrationStage:
 
     def idle(self, frame: FrameRecord, budget: Budget) -> None:
         self._comparison.doubted(frame.doubts)
+        patches = self.patch_sets.in_use
         busy = any(job is not None for job in (self._placing, self._search, self._check, self._measuring))
         if self._T_camera_ct is None or busy or frame.anatomy_mask is None:
             return
@@ -175,18 +175,18 @@ class RegistrationStage:
         measured = self._last is not None and self._last.age == 0
         if time.monotonic() - self._comparison.checked_at > SETTINGS.check_every_s and measured:
             assert self._last is not None
-            self._comparison.checked_at = time.monotonic()
+            look = self._comparison.begins()
             pose = PoseEstimate(self._T_camera_ct, self._last.score, np.eye(6), self._centre_ct, 0, 0)
             self._finder.newest = snapshot = Snapshot.of(frame, self._arm.T_camera_room)
             self._check_of = frame.t_local
-            self._check = self._background.submit(self._finder.compare, pose, snapshot)
-        elif self._is_elsewhere(self.patch_sets.in_use.T_camera_ct, self._T_camera_ct):
-            where = self._T_camera_ct, frame.anatomy_mask.copy()
+            self._check = self._background.submit(self._finder.compare, pose, snapshot, patches.layered, look)
+        elif is_elsewhere(patches.T_camera_ct, self._T_camera_ct, self._centre_ct):
+            where = self._T_camera_ct, frame.anatomy_mask.copy(), patches.layered
             self._placing = self._background.submit(self.patch_sets.place_other, *where)
         elif len(self._objects) and self._machine.state is State.TRACKING and measured:
             self._measuring_of = frame.t_local
-            image, anatomy_mask = frame.pyramid[FINE_SIDE].copy(), frame.anatomy_mask.copy()
-            self._measuring = self._background.submit(self._objects.measure, image, anatomy_mask, self._T_camera_ct)
+            where = frame.pyramid[FINE_SIDE].copy(), frame.anatomy_mask.copy(), self._T_camera_ct, patches.layered
+            self._measuring = self._background.submit(self._objects.measure, *where)
 
     def close(self) -> None:
         if self._measurement is not None:
@@ -227,12 +227,9 @@ class RegistrationStage:
         self._acceptance.restore(T_camera_ct)
 
     def restart(self, status: Status = "searching") -> None:
-        """Forgets the pose, that it was accepted, and all that other views have said of it, and searches anew.
+        """Forgets the pose, that it was accepted, and what other views have said of it, and searches anew.
 
-        Parameters
-        ----------
-        status : "searching" or "lost"
-            Who asks: a person, or a comparison that has failed.
+        `status` is "searching" where a person asks, "lost" where a comparison has failed.
         """
         self._views.clear()
         self._lose(Event.RESTARTED if status == "searching" else Event.GIVEN_UP)
@@ -261,22 +258,16 @@ class RegistrationStage:
             self._lose(Event.TOO_OLD)
             frame.status, frame.status_reason = self.status, why
             return
-        last = self._last
-        aged = as_result(last.T_camera_ct, last.score, self._covariance + motion_covariance(age_ms), self._centre_ct)
-        self._last = replace(aged, age=last.age + 1, age_ms=age_ms, accepted=self.accepted)
+        self._last = replace(aged(self._last, self._covariance, self._centre_ct, age_ms), accepted=self.accepted)
         if self._comparison.doubt or age_ms > self._limits.tracking_ms:
             self._machine.happens(Event.DOUBTFUL if self._comparison.doubt else Event.AGED)
             self._reason = self._comparison.doubt or why
         self._report(frame, self._last)
 
     def adopt(self, T_camera_ct: Float, frame: FrameRecord) -> None:
-        """Goes on from a pose that was found elsewhere; it is held against the whole field at once.
+        """Goes on from a pose, shape (4, 4), that was found elsewhere; it is held against the whole field at once.
 
-        Parameters
-        ----------
-        T_camera_ct : ndarray, shape (4, 4)
-        frame : FrameRecord
-            With its pyramid; the patches are placed inside its field of view.
+        The patches are placed inside the frame's field of view.
         """
         assert frame.anatomy_mask is not None and self._measurement is not None
         self.wait_for_background()
@@ -288,8 +279,7 @@ class RegistrationStage:
         self._arm.take(frame.joints)
         self._arm.measured_at = self._arm.T_camera_room
         self._comparison.invalidate()
-        self._held = 0
-        self._measured_at = self._settled_at = frame.t_local
+        self._held, self._measured_at, self._settled_at = 0, frame.t_local, frame.t_local
 
     def wait_for_background(self) -> None:
         """Returns when the background has nothing to do; for benches and tests, never on the frame path."""
@@ -316,7 +306,7 @@ class RegistrationStage:
         self._T_camera_ct, self._arm.measured_at = estimate.T_camera_ct, self._arm.T_camera_room
         self._reason = self._comparison.reason(frame.t_local, estimate, self._limits)
         sure = not self._reason
-        alone = covariance_in_camera(estimate.information, self._T_camera_ct)
+        alone = covariance_in_camera(estimate.information, self._T_camera_ct, unexplained=self._comparison.unexplained)
         T_camera_ct, self._covariance = self._arm.fused(self._T_camera_ct, alone, sure)
         unsure = Event.UNSETTLED if self._reason == judging.SETTLING else Event.DOUBTFUL
         self._machine.happens(Event.MEASURED if sure else unsure)
@@ -327,7 +317,7 @@ class RegistrationStage:
         if sure:
             self._acceptance.found(self._T_camera_ct, self._centre_ct)
         result = as_result(T_camera_ct, estimate.score, self._covariance, self._centre_ct)
-        self._last = replace(result, accepted=self.accepted)
+        self._last = replace(result, accepted=self.accepted, bone=self.patch_sets.in_use.bone)
         self._report(frame, self._last)
 
     def _report(self, frame: FrameRecord, result: RegistrationResult) -> None:
@@ -348,11 +338,6 @@ class RegistrationStage:
             frame.status, frame.status_reason = self.status, self._reason
         else:
             self._hold(frame, self._reason)
-
-    def _is_elsewhere(self, T_before: Float, T_now: Float) -> bool:
-        """Whether patches that were placed for one pose are to be placed anew for another."""
-        shift_mm, turn_deg = change_between(T_before, T_now, self._centre_ct)
-        return bool(np.linalg.norm(shift_mm) > SETTINGS.replace_mm or turn_deg > SETTINGS.replace_deg)
 
     # The background: the search, and the placing of patches.
 
@@ -375,7 +360,7 @@ class RegistrationStage:
         self._T_camera_ct, self._poor_frames = found.estimate.T_camera_ct, 0
         self._measurement.begin()
         self._arm.measured_at = self._finder.found_from
-        self._comparison.found(found.agreement, None)
+        self._comparison.found(found, None)
         self._before = None
 
     def _take_check(self) -> None:
@@ -384,13 +369,25 @@ class RegistrationStage:
         found, self._check = self._check.result(), None
         if found is None or self._T_camera_ct is None:
             return
-        self._comparison.found(found.agreement, self._check_of)
-        if found.estimate.patches:  # a neighbour was better, and what was remembered was wrong
+        self._comparison.found(found, self._check_of)
+        if found.estimate.patches and found.layered is not None:
+            self._take_layers(found)
+        elif found.estimate.patches:  # a neighbour was better, and what was remembered was wrong
             self._views.clear()
             self._acceptance.withdraw()
             self._follow(found)
         elif found.agreement < LOST_AGREEMENT:
             self.restart("lost")
+
+    def _take_layers(self, found: Hypothesis) -> None:
+        """Goes on with the target bone, which lies otherwise in the patient than in the CT."""
+        if self.patch_sets.in_use.layered is not None:
+            self.patch_sets.swap()  # the same bone, with the layers as they lie now
+            return
+        self._views.clear()
+        self._objects.clear()
+        self._acceptance.lose(self._T_camera_ct)  # given again where the bone lies near
+        self._follow(found)
 
     def _take_placed_patches(self) -> None:
         if self._placing is not None and self._placing.done():
