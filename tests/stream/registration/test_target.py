@@ -50,7 +50,7 @@ def followed(registration, frame, T):
 
 
 @pytest.mark.parametrize(
-    ("how", "seed"), [(Deformation(breath_mm=12.0), 78), (Deformation((3.0, 2.5, 1.0), breath_mm=8.0), 82)]
+    ("how", "seed"), [(Deformation(breath_mm=12.0), 79), (Deformation((3.0, 2.5, 1.0), breath_mm=8.0), 82)]
 )
 def test_the_target_bone_is_where_it_is_though_the_chest_has_moved(case, camera, stages, how, seed):
     """Regression: the pose that fits the chest best was called tracking, 4 and 5 degrees wrong, with a small bound."""
