@@ -62,9 +62,8 @@ def test_each_bone_gets_its_pose_and_the_one_that_moved_is_found_where_it_is(ben
         still.append(errors_mm(own[STILL].T_camera_ct, T, bone_points_ct(case, STILL))[1])
         assert found[-1] < 2 * own[MOVED].tre_image_mm
     registration.close()
-    # The plan's target is in T8: the pose that all distances are taken at is its own, and its neighbours' is not.
-    assert np.median(common) < 0.9 and np.median(found) < 0.9
-    assert np.median(still) < 1.0
+    assert np.median(common) > 1.5 and np.median(found) < 0.6 * np.median(common)
+    assert np.median(still) < 0.7
 
 
 def test_objects_are_in_the_overlay_only_where_the_case_names_them(bent, camera):
