@@ -5,6 +5,7 @@ import pytest
 
 from fluoronav.case.no_go import Box, Capsule, NoGo, Sphere
 from fluoronav.case.surfaces import surface_points
+from fluoronav.stream.guidance.outlines import OutlineModel
 
 SHAPES = {
     "sphere": {"sphere": Sphere(centre_ct=(10, -20, 30), radius_mm=14.3)},
@@ -34,3 +35,14 @@ def test_a_surface_has_every_point_that_looking_at_the_whole_grid_finds(name):
         np.testing.assert_allclose(found, expected, atol=1e-9)
     region.distances(found, out := np.empty((len(found), 4)))
     assert np.abs(out[:, 0]).max() < 0.6 * step  # moved onto it; farther at an edge
+
+
+def test_a_structure_that_reaches_beyond_the_picture_has_a_silhouette(camera):
+    region = NoGo(name="large", caution_mm=5, danger_mm=2, **SHAPES["large"])
+    model = OutlineModel([region], camera)
+    for offset_mm in range(-400, 401, 40):
+        T_camera_ct = np.eye(4)
+        T_camera_ct[:3, 3] = offset_mm, -offset_mm / 2, 700
+        (silhouette,) = model.silhouettes(T_camera_ct)
+        if abs(offset_mm) < 200:
+            assert model.outlines([silhouette], T_camera_ct, {})

@@ -114,6 +114,28 @@ def test_outlines_enclose_the_projected_bone(stage, case, camera):
     assert overlap > 0.93
 
 
+def test_silhouettes_that_fail_cost_no_distance_and_are_searched_anew(stage, case, monkeypatch):
+    def fail(T_camera_ct):
+        raise ValueError("no silhouette")
+
+    T = case.prior.T_camera_ct()
+    stage.process(record(case, T=T), Budget(30))
+    with monkeypatch.context() as patch:
+        patch.setattr(stage._outlines, "silhouettes", fail)
+        stage.idle(record(case, T=T), Budget(1e6))
+        stage._search.exception()
+    frame = record(case, case.plan[0].entry_ct, T=T)
+    with pytest.raises(ValueError, match="no silhouette"):  # the chain says it
+        stage.process(frame, Budget(30))
+    assert frame.distances and frame.plan
+    stage.process(frame, Budget(30))
+    stage._silhouettes_of = None
+    stage.idle(frame, Budget(1e6))
+    stage._search.result()
+    stage.process(frame, Budget(30))
+    assert frame.outlines
+
+
 def test_a_lost_registration_is_an_alert_within_two_frames_and_cleared_when_found(stage, case):
     T = case.prior.T_camera_ct()
     states = []

@@ -209,6 +209,19 @@ def test_what_fails_beside_another_costs_its_own_results_only(noting):
     assert [name for name, _ in noting.calls].count("guidance") == 2
 
 
+def test_what_fails_between_frames_is_counted_and_ends_nothing(noting, monkeypatch):
+    def fail(frame, budget) -> None:
+        raise ValueError("no such view")
+
+    for stage, idle in zip(noting.stages, (fail, lambda *_: None, lambda *_: None), strict=True):
+        monkeypatch.setattr(stage, "idle", idle, raising=False)
+    frame = blank()
+    noting.chain.process(frame, Budget(1e6))
+    noting.chain.idle(frame, Budget(1e6))
+    assert noting.chain.failures == 1 and noting.chain.last_failure == "registration: ValueError: no such view"
+    assert [name for name, _ in noting.calls].count("guidance") == 1
+
+
 def test_a_stage_that_has_failed_leaves_what_it_declares_for_that_case(noting):
     def fail(frame) -> None:
         frame.status, frame.registration = "tracking", "half a pose"

@@ -106,7 +106,7 @@ class OutlineModel:
             for u, v in contour[:, 0]:
                 index = which[v, u]
                 if index < 0:
-                    window = which[v - 1 : v + 2, u - 1 : u + 2]
+                    window = which[max(v - 1, 0) : v + 2, max(u - 1, 0) : u + 2]
                     index = window.max()
                 if index >= 0 and (not indices or indices[-1] != index):
                     indices.append(index)

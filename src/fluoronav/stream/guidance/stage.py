@@ -114,17 +114,12 @@ class GuidanceStage:
         self._proximity.forget_levels()
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
-        self._take_silhouettes()
         frame.distances = tuple(
             self._proximity.update(frame, instrument.id, measured)
             for instrument in frame.instruments
             for measured in self._distances.of(instrument)
         )
         frame.plan = tuple(path.progress(frame, self._camera) for path in self._plan)
-        if frame.registration is not None:
-            self._pose = frame.registration.T_camera_ct
-            own = {s: o.registration.T_camera_ct for o in frame.objects for s in self._structures_of[o.name]}
-            frame.outlines = self._outlines.outlines(self._silhouettes, self._pose, own)
         _add(frame, self._registration.check(frame))
         near = self._proximity.near
         frame.alerts.extend(self._instruments.check(frame, near, self._distances.applies_to))
@@ -132,6 +127,7 @@ class GuidanceStage:
         _add(frame, check_drift(self.alerts, frame))
         frame.alerts.extend(self._witness.check(frame))
         _add(frame, check_engines(self.alerts, frame))
+        self._draw_outlines(frame)  # last: what is drawn never stands in the way of a distance or an alert
 
     def idle(self, frame: FrameRecord, budget: Budget) -> None:
         if self._pose is None or self._search is not None:
@@ -147,10 +143,14 @@ class GuidanceStage:
     def close(self) -> None:
         self._background.shutdown(wait=True, cancel_futures=True)
 
-    def _take_silhouettes(self) -> None:
+    def _draw_outlines(self, frame: FrameRecord) -> None:
         if self._search is not None and self._search.done():
-            self._silhouettes = self._search.result()
-            self._search = None
+            done, self._search = self._search, None  # a search that has failed is said once
+            self._silhouettes = done.result()
+        if frame.registration is not None:
+            self._pose = frame.registration.T_camera_ct
+            own = {s: o.registration.T_camera_ct for o in frame.objects for s in self._structures_of[o.name]}
+            frame.outlines = self._outlines.outlines(self._silhouettes, self._pose, own)
 
 
 def _add(frame: FrameRecord, alert: Alert | None) -> None:

@@ -120,7 +120,10 @@ class Chain:
     def idle(self, frame: FrameRecord, budget: Budget) -> None:
         """Work that no overlay waits for; see :class:`.stage.Stage`."""
         for stage in self.stages:
-            stage.idle(frame, budget)
+            try:
+                stage.idle(frame, budget)
+            except Exception as error:
+                self._failed(stage, frame, error)
 
     def close(self) -> None:
         """Ends the stages' threads."""

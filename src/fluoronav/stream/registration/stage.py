@@ -114,7 +114,8 @@ class RegistrationStage:
         self._take_check()
         self._take_search_result()
         if self._measuring is not None and self._measuring.done():
-            measured, self._measuring = self._measuring.result(), None
+            done, self._measuring = self._measuring, None
+            measured = done.result()
             if self._T_camera_ct is not None:
                 self._objects.take(measured, self._measuring_of)
 
@@ -348,8 +349,8 @@ class RegistrationStage:
 
     def _take_search_result(self) -> None:
         if self._search is not None and self._search.done():
-            found, self._search = self._search.result(), None
-            if found is not None and self._T_camera_ct is None:
+            done, self._search = self._search, None
+            if (found := done.result()) is not None and self._T_camera_ct is None:
                 self._follow(found)
 
     def _follow(self, found: Hypothesis) -> None:
@@ -366,8 +367,8 @@ class RegistrationStage:
     def _take_check(self) -> None:
         if self._check is None or not self._check.done():
             return
-        found, self._check = self._check.result(), None
-        if found is None or self._T_camera_ct is None:
+        done, self._check = self._check, None
+        if (found := done.result()) is None or self._T_camera_ct is None:
             return
         self._comparison.found(found, self._check_of)
         if found.estimate.patches and found.layered is not None:
@@ -391,7 +392,7 @@ class RegistrationStage:
 
     def _take_placed_patches(self) -> None:
         if self._placing is not None and self._placing.done():
-            self._placing.result()
-            self._placing = None
+            done, self._placing = self._placing, None
+            done.result()
             if self._T_camera_ct is not None:
                 self.patch_sets.swap()

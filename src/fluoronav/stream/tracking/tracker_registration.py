@@ -184,7 +184,8 @@ class TrackerRegistration:
         if self._solving is not None:
             if not self._solving.done():
                 return
-            found, self._solving = self._solving.result(), None
+            done, self._solving = self._solving, None
+            found = done.result()
             if (
                 found is not None
                 and found.residual < SOLVER.max_residual

@@ -98,7 +98,8 @@ class ViewStage:
             if not self._making.done():
                 self.skipped += 1
                 return
-            self._making.result()  # raises what has failed
+            done, self._making = self._making, None
+            done.result()  # raises what has failed
         now = time.monotonic()
         if budget.left_ms() < min(self._takes_ms, TIMES.most_ms) and now - self._begun < TIMES.longest_s:
             self.skipped += 1
