@@ -57,3 +57,9 @@ def test_the_report_says_processor_kernels_and_networks():
     assert text.startswith("processor: ")
     assert "\nkernels: compiled for " in text
     assert "ONNX Runtime uses what the processor has" in text
+
+
+def test_an_error_that_health_says_is_in_the_report():
+    said = report(captured(0, error="guidance: ValueError: no silhouette"), TARGET, 33.3)
+    assert "THE PIPELINE SAID AN ERROR: guidance: ValueError: no silhouette" in table(said)
+    assert "ERROR" not in table(report(captured(0, error=""), TARGET, 33.3))

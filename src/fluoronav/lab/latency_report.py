@@ -74,6 +74,7 @@ def report(run: CapturedRun, target_ct, deadline_ms: float) -> dict[str, Any]:
             "dropped_by_reason": dropped,
         },
         "tracking": _tracking(overlays, tracking_errors(run, target_ct)),
+        "errors": sorted({health["error"] for _, health in run.health if health.get("error")}),
         "failed": why_without_a_pose(run),  # why the run has no result; empty where it has one
         "start_s": {
             "ready": run.start_to_ready_s,
@@ -153,6 +154,7 @@ def table(result: dict[str, Any]) -> str:
         if f["overlays"]
         else f"memory {result['rss_mb']:.0f} MB, load {result['cpu_percent']:.0f} % of a core; no overlay came"
     )
+    lines += [f"THE PIPELINE SAID AN ERROR: {error}" for error in result["errors"]]
     if result["failed"]:
         lines.append(f"FAILED: {result['failed']}")
     return "\n".join(lines)
