@@ -1,6 +1,7 @@
 """The witness on exposures of the embedded case: right poses and tools, and ones that are put wrong."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -167,7 +168,7 @@ def test_a_doubted_pose_is_degraded_with_the_witness_words(scene, case):
     registration.adopt(scene.T_camera_ct, frame)
     for _ in range(5):
         registration.process(frame, Budget(1e4))
-    registration._comparison.found(1.0, None)
+    registration._comparison.found(SimpleNamespace(agreement=1.0, layered=None, unexplained=None), None)
     registration.process(frame, Budget(1e4))
     assert frame.status == "tracking", frame.status_reason
     wrong = scene.frames(pose_mm=(3, 0))

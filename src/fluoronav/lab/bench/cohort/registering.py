@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.geometry import Camera, rotation_distance_deg, transform_points
-from fluoronav.imaging.registration.confidence import error_bounds_mm
 from fluoronav.lab.bench.cohort.given import given_case
 from fluoronav.lab.bench.cohort.render import Exposure, render
 from fluoronav.lab.target_error import target_error_mm
@@ -150,16 +149,8 @@ def errors_and_bounds(found: RegistrationResult, truth: Float, target_ct: Float)
 
 
 def rotation_bound_deg(found: RegistrationResult) -> float | None:
-    """95 % bound of the rotation's error, degrees: the stated one, or else from the covariance as those in mm are.
-
-    None where it is said not to be known.
-    """
-    stated = getattr(found, "turn_deg", None)
-    if stated is not None:
-        return float(stated) if np.isfinite(stated) else None
-    covariance = np.zeros((6, 6))
-    covariance[3:, 3:] = np.diag(np.asarray(found.sigma[:3], np.float64) ** 2)
-    return error_bounds_mm(covariance, np.array([0.0, 0.0, 1.0]))[0]
+    """95 % bound of the rotation's error, degrees; None where it is not known."""
+    return float(found.turn_deg) if np.isfinite(found.turn_deg) else None
 
 
 def _stage(exposure: Exposure, seed: int) -> RegistrationStage:
