@@ -31,6 +31,7 @@ class StructureEntry(Strict):
     color: Color = "#ffffff"
     caution_mm: Margin | None = None
     danger_mm: Margin | None = None
+    drawn: bool = Field(default=True, description="whether displays show its outline and surface")
 
     @model_validator(mode="after")
     def _ordered(self) -> StructureEntry:

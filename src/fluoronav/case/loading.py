@@ -32,7 +32,7 @@ _MOST_LABEL = 65_535  # largest value of a label map; chosen: larger values numb
 
 @dataclass(frozen=True)
 class Structure:
-    """An anatomical structure with its distance field and thresholds (mm; None: drawn, but without alerts)."""
+    """An anatomical structure with its distance field and thresholds (mm; None: without alerts)."""
 
     name: str
     label: int
@@ -40,6 +40,7 @@ class Structure:
     caution_mm: float | None
     danger_mm: float | None
     field: DistanceField = field(repr=False)
+    drawn: bool = True
 
     def distances(self, points_ct: np.ndarray, out: np.ndarray) -> None:
         """Signed distances to the surface and unit vectors away from it: points (n, 3) LPS mm, out (n, 4)."""
@@ -148,7 +149,7 @@ def load_case(path: str | Path, cache: Path | None = None, progress: Callable[[s
         for s in file.structures:
             progress(f"distance field of {s.name}")
             structure_field = distance_field(aligned, s.label, cache)
-            structures.append(Structure(s.name, s.label, s.color, s.caution_mm, s.danger_mm, structure_field))
+            structures.append(Structure(s.name, s.label, s.color, s.caution_mm, s.danger_mm, structure_field, s.drawn))
     objects = []
     for o in file.objects:
         own = tuple(s.label for s in structures if s.name in o.structures)

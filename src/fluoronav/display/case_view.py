@@ -39,7 +39,7 @@ def camera_head(camera: Camera) -> dict[str, Any]:
 
 
 def surfaces(case: Case) -> bytes:
-    """The surfaces of all structures and no-go regions.
+    """The surfaces of structures that are drawn, and of no-go regions.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def surfaces(case: Case) -> bytes:
         (counts). Then for each surface its points (float32, LPS mm) and triangles (uint32), oriented outwards.
     """
     heads, parts = [], []
-    for thing in (*case.structures, *case.file.no_go):
+    for thing in (*(s for s in case.structures if s.drawn), *case.file.no_go):
         points, triangles = surface(thing)
         heads.append(
             {

@@ -40,10 +40,15 @@ def test_an_approved_plan_becomes_a_case_that_the_stream_loads(stream_case):
     assert case.file.approved_plan is not None and case.file.approved_plan.approved_by == "Test^Person"
 
 
-def test_an_unapproved_structure_is_drawn_but_never_raises_an_alarm(stream_case):
+def test_an_unapproved_structure_is_kept_but_never_raises_an_alarm(stream_case):
     case = load_case(stream_case)
     assert [s.name for s in case.watched] == ["spinal_cord"]
     assert "aorta" in [s.name for s in case.structures]
+
+
+def test_only_the_planned_vertebrae_their_neighbours_and_what_raises_alarms_are_drawn(stream_case):
+    drawn = {s.name for s in load_case(stream_case).structures if s.drawn}
+    assert drawn == {"vertebrae_T7", "vertebrae_T8", "vertebrae_T9", "spinal_cord"}
 
 
 def test_the_prior_is_the_best_view_about_its_screw(stream_case):

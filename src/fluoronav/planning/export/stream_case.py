@@ -14,6 +14,7 @@ import yaml
 from fluoronav.case.file import CaseFile, StructureEntry
 from fluoronav.case.instruments import Instruments
 from fluoronav.durable import made_folder, moved, sync_file, written
+from fluoronav.planning.anatomy import LEVELS
 from fluoronav.planning.plan.file import PlanError
 from fluoronav.planning.plan.planned import Planned, ends, kind_of
 from fluoronav.planning.plan.schema import Flag, Screw, View
@@ -177,6 +178,7 @@ def _trajectories(planned: Planned) -> list[dict[str, Any]]:
 def _structures(planned: Planned) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Structures with their thresholds; only what a person has approved gets any."""
     out, armed, silent = [], [], []
+    near = _near_the_plan(planned)
     for s in planned.structures:
         limits = _thresholds(s) if planned.states.get(s.name) == "approved" else None
         entry: dict[str, Any] = {"name": s.name, "label": s.label, "color": s.color}
@@ -185,6 +187,8 @@ def _structures(planned: Planned) -> tuple[list[dict[str, Any]], dict[str, Any]]
             armed.append(s.name)
         elif _thresholds(s) is not None:
             silent.append(s.name)
+        if limits is None and near and s.name not in near:
+            entry["drawn"] = False
         out.append(entry)
     warnings = []
     if silent:
@@ -192,6 +196,13 @@ def _structures(planned: Planned) -> tuple[list[dict[str, Any]], dict[str, Any]]
     if not armed and not planned.case.no_go:
         warnings.append("no structure raises an alarm; approve vessels and nerves in the workspace")
     return out, {"alarms": armed, "unapproved": silent, "warnings": warnings}
+
+
+def _near_the_plan(planned: Planned) -> set[str]:
+    """The vertebrae of the planned screws and their neighbours; empty, for all, where there are no screws."""
+    levels = {i.level for i in planned.plan.items if isinstance(i, Screw)}
+    at = [LEVELS.index(level) for level in levels if level in LEVELS]
+    return {f"vertebrae_{level}" for k in at for level in (*LEVELS[max(k - 1, 0) : k + 2], *levels)}
 
 
 def _thresholds(structure: StructureEntry) -> tuple[float, float] | None:

@@ -65,7 +65,7 @@ class GuidanceStage:
         progress("guidance: surfaces")
         self._camera = camera
         self.set_plan(case.plan)
-        self._outlines = OutlineModel((*case.structures, *case.file.no_go), camera)
+        self._outlines = OutlineModel((*(s for s in case.structures if s.drawn), *case.file.no_go), camera)
         self._structures_of = {o.name: o.structures for o in case.file.objects}
         self._target_ct = case.target_ct
         self._distances = InstrumentDistances(case.watched, case.tools, case.target_ct)
