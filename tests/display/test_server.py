@@ -434,3 +434,19 @@ def test_forbidden_requests_in_the_trail_are_bounded(tmp_path, stand_in):
         assert file.stat().st_size < 10_000 and 1 <= len(file.read_text().splitlines()) <= 10
 
     outside(run())
+
+
+def test_a_browser_that_goes_away_while_it_is_answered_is_no_error(tmp_path, stand_in, caplog):
+    async def run():
+        async with serving(tmp_path, stand_in) as served:
+            request = f"GET /case/ct HTTP/1.1\r\nHost: 127.0.0.1:{served.port}\r\n\r\n".encode()
+            for _ in range(5):
+                _, writer = await asyncio.open_connection("127.0.0.1", served.port)
+                writer.write(request)
+                await writer.drain()
+                await asyncio.sleep(0.02)
+                writer.transport.abort()
+            await asyncio.sleep(2.0)  # for the answers to be made
+
+    outside(run())
+    assert not [r for r in caplog.records if "Error handling request" in r.getMessage()]

@@ -7,7 +7,7 @@ import ipaddress
 import re
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from socket import socket
 from typing import Any, cast
@@ -96,7 +96,8 @@ class Admission:
                 if response is not None:
                     # Written here, so that the time limit also holds for a client that does not read.
                     await response.prepare(request)
-                    await response.write_eof()
+                    with suppress(ConnectionResetError):  # who asked has gone: aiohttp ends the connection
+                        await response.write_eof()
         except TimeoutError:
             if request.transport is not None:
                 request.transport.abort()
