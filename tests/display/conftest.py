@@ -72,6 +72,18 @@ class Display:
             assert time.monotonic() < end, f"never came true: {condition}"
             page.wait_for_timeout(30)
 
+    def asked(self, op: str) -> list[dict]:
+        """What the page has asked the pipeline for, by `op`."""
+        return [a for a in self.stand_in.asked if a["op"] == op]
+
+    def until_asked(self, page, op: str, count: int = 1) -> list[dict]:
+        """Waits until the page has asked for it."""
+        end = time.monotonic() + 20
+        while len(self.asked(op)) < count:
+            assert time.monotonic() < end, f"{op} was never asked"
+            page.wait_for_timeout(30)
+        return self.asked(op)
+
     def open(self, browser, address: str | None = None, size=(1280, 720), user: str | None = "Dr. Test"):
         """A page of the display, used by somebody who has said who they are, unless `user` is None."""
         page = browser.new_page(viewport={"width": size[0], "height": size[1]})

@@ -65,8 +65,10 @@ def test_forbidden_regions_are_hatched_and_have_a_switch_of_their_own(browser, d
     display.show(page, outlines=[*overlay(0)["outlines"], region], instruments=[], plan=[])
     assert np.abs(extent(page, 20) - [300, 400, 300, 400]).max() < 2
     image, scale = drawn(page)
-    middle = image[int(350 * scale), int(350 * scale)]
-    assert middle[2] > middle[0] and 40 < middle[3] < 80  # orange, and the frame shows through
+    inside = image[int(320 * scale) : int(380 * scale), int(320 * scale) : int(380 * scale)].reshape(-1, 4)
+    lines = inside[inside[:, 3] > 100]
+    assert 0.05 < len(lines) / len(inside) < 0.4, "lines, and the frame shows through between them"
+    assert np.abs(lines[:, :3].astype(int) - [0xFF, 0x3C, 0xF0]).max() < 10, "in the colour of forbidden regions (BGR)"
 
 
 def test_a_tip_from_the_tracker_includes_the_registration_error(browser, display):

@@ -15,18 +15,6 @@ DIM = "getComputedStyle(document.querySelector('#{} .number')).color"
 CARDS = ("nearest", "depth", "bullseye")
 
 
-def asked(display, op):
-    return [a for a in display.stand_in.asked if a["op"] == op]
-
-
-def until_asked(display, page, op, count=1):
-    end = time.monotonic() + 20
-    while len(asked(display, op)) < count:
-        assert time.monotonic() < end, f"{op} was never asked"
-        page.wait_for_timeout(30)
-    return asked(display, op)
-
-
 # Frozen
 
 
@@ -112,19 +100,21 @@ def test_the_strip_holds_two_alarms_and_the_number_of_the_others_and_acknowledge
         display.stand_in.say("alert", alert(k, priority, structure=structure))
     display.until(page, "document.getElementById('more').textContent === '+2'")
     assert [row[1] for row in alarms(page)] == ["alarm high", "alarm medium"]
+    page.wait_for_timeout(500)  # a press just after the alarm under the finger changed acknowledges none
     page.click("#acknowledge")
-    assert until_asked(display, page, "alert.acknowledge")[0]["args"] == {"alert": "a2"}
+    assert display.until_asked(page, "alert.acknowledge")[0]["args"] == {"alert": "a2"}
     display.stand_in.say("alert", alert(2, "high", "acknowledged"))
     display.until(page, "document.getElementById('acknowledge').dataset.priority === 'medium'")
     page.evaluate("document.getElementById('acknowledge').click()")  # what the finger was meant for has just gone
     page.wait_for_timeout(600)
-    assert len(asked(display, "alert.acknowledge")) == 1
+    assert len(display.asked("alert.acknowledge")) == 1
+    page.wait_for_timeout(500)  # a press just after the alarm under the finger changed acknowledges none
     page.click("#acknowledge")
-    assert until_asked(display, page, "alert.acknowledge", 2)[1]["args"] == {"alert": "a1"}
+    assert display.until_asked(page, "alert.acknowledge", 2)[1]["args"] == {"alert": "a1"}
     # The others are in the panel, each with a button of its own.
     page.click("#more")
     page.click("#log ul li:nth-child(4) button")
-    assert until_asked(display, page, "alert.acknowledge", 3)[2]["args"]["alert"] in ("a0", "a3")
+    assert display.until_asked(page, "alert.acknowledge", 3)[2]["args"]["alert"] in ("a0", "a3")
 
 
 def test_an_alarm_says_the_distance_that_the_card_says(browser, display):
@@ -154,7 +144,7 @@ def test_the_alarm_of_an_instrument_that_is_gone_does_not_flash_and_says_so(brow
     display.show(page, distances=[], instruments=[])
     display.stand_in.say("alert", alert(1, "high", "changed"))
     display.until(page, f"!({flashes})")
-    assert "not seen any more" in alarms(page)[0][0]
+    assert "it is not seen" in alarms(page)[0][0]
 
 
 def test_alarms_that_come_and_go_are_one_row_one_line_of_the_log_and_few_bursts(browser, display):
@@ -193,8 +183,9 @@ def test_the_log_blocks_nothing(browser, display):
     display.stand_in.say("alert", alert(1, "high"))
     display.until(page, "document.querySelector('.alarm')")
     assert page.locator("#log").is_visible() and page.locator("#picture").is_visible()
+    page.wait_for_timeout(500)  # a press just after the alarm under the finger changed acknowledges none
     page.click("#acknowledge")
-    until_asked(display, page, "alert.acknowledge")
+    display.until_asked(page, "alert.acknowledge")
     page.click("#tool-freeze")
     display.until(page, "fluoronav.state.frozen")
 
@@ -207,9 +198,9 @@ def test_the_pose_is_dropped_only_by_a_button_that_is_held(browser, display):
     page.click("#tool-restart")
     until_says(display, page, "age", "Hold this button")
     page.wait_for_timeout(1200)
-    assert not asked(display, "registration.start")
+    assert not display.asked("registration.start")
     hold(page, "#tool-restart")
-    until_asked(display, page, "registration.start")
+    display.until_asked(page, "registration.start")
     until_says(display, page, "age", "searched for anew")
 
 
@@ -237,17 +228,17 @@ def test_a_recording_that_does_not_begin_or_ends_by_itself_is_said(browser, disp
     press(page, "record")  # it is granted, and nothing is recorded
     until_says(display, page, "refusal", "Nothing is being recorded")
     press(page, "record")
-    until_asked(display, page, "record.start", 2)
+    display.until_asked(page, "record.start", 2)
     display.health["recording"] = "/srv/recordings/carm0.mcap"
     display.until(page, "!document.getElementById('rec').hidden")
     display.health["recording"] = ""
     until_says(display, page, "refusal", "ended by itself")
     press(page, "record")
-    until_asked(display, page, "record.start", 3)
+    display.until_asked(page, "record.start", 3)
     display.health["recording"] = "/srv/recordings/carm0-1.mcap"
     display.until(page, "!document.getElementById('rec').hidden")
     press(page, "record")
-    until_asked(display, page, "record.stop")
+    display.until_asked(page, "record.stop")
     display.health["recording"] = ""
     display.until(page, "document.getElementById('rec').hidden")
     page.wait_for_timeout(500)
@@ -258,20 +249,21 @@ def test_the_name_is_asked_in_the_page_handed_over_and_asked_again(browser, disp
     page = display.open(browser, user=None)
     display.stand_in.say("alert", alert(1, "high"))
     display.until(page, "document.querySelector('.alarm')")
+    page.wait_for_timeout(500)  # a press just after the alarm under the finger changed acknowledges none
     page.click("#acknowledge")
     display.until(page, "!document.getElementById('ask').hidden")
     sounded = page.evaluate("fluoronav.alarms.bursts.length")
     display.until(page, f"fluoronav.alarms.bursts.length > {sounded}")  # meanwhile alarms go on
     page.fill("#ask input", "Dr. One")
     page.click("#ask .yes")
-    assert until_asked(display, page, "alert.acknowledge")[0]["user"] == "Dr. One"
+    assert display.until_asked(page, "alert.acknowledge")[0]["user"] == "Dr. One"
     assert "Dr. One" in says(page, "role")
     page.click("#tool-menu")
     page.click("#tool-user")
     page.fill("#ask input", "Dr. Two")
     page.press("#ask input", "Enter")
     press(page, "record")
-    assert until_asked(display, page, "record.start")[0]["user"] == "Dr. Two"
+    assert display.until_asked(page, "record.start")[0]["user"] == "Dr. Two"
     assert page.evaluate("fluoronav.user.lasts_ms") == 60 * 60000
     page.evaluate("fluoronav.user.until = 0")  # the time is over
     press(page, "record")
@@ -280,7 +272,7 @@ def test_the_name_is_asked_in_the_page_handed_over_and_asked_again(browser, disp
     display.until(page, "!document.querySelector('#ask input').hidden")
     page.fill("#ask input", "Dr. Three")
     page.click("#ask .yes")
-    assert until_asked(display, page, "record.start", 2)[1]["user"] == "Dr. Three"
+    assert display.until_asked(page, "record.start", 2)[1]["user"] == "Dr. Three"
     # Without a name nothing is asked of the pipeline, and the page says why.
     page.evaluate("fluoronav.user.take('')")
     press(page, "record")
@@ -323,7 +315,7 @@ def test_the_registration_is_accepted_after_three_points_of_bone_were_touched(br
     del display.stand_in.refusals["registration.accept"]
     page.click("#tool-accept")
     until_says(display, page, "age", "Registration accepted")
-    args = asked(display, "registration.accept")[-1]["args"]
+    args = display.asked("registration.accept")[-1]["args"]
     assert args["residual_mm"] == pytest.approx(said, abs=0.06) and [one["name"] for one in args["landmarks"]] == names
     # Reject stands apart, and is held.
     page.click("#tool-check")
@@ -339,9 +331,9 @@ def test_without_points_in_the_picture_acceptance_needs_a_held_button(browser, d
     assert page.locator("#tool-accept").is_disabled()
     page.click("#tool-unchecked")
     page.wait_for_timeout(1200)
-    assert not asked(display, "registration.accept")
+    assert not display.asked("registration.accept")
     hold(page, "#tool-unchecked")
-    assert until_asked(display, page, "registration.accept")[0]["args"] == {}
+    assert display.until_asked(page, "registration.accept")[0]["args"] == {}
 
 
 def test_a_frame_of_another_size_than_the_camera_files_is_said_on_the_screen(browser, display):
