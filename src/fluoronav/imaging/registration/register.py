@@ -132,8 +132,6 @@ def register_files(request: RegistrationRequest, progress: Callable[[str], None]
     views = _views(frames, cameras)
     ct, labels, bone_volumes = _volumes(request)
     segmented = ct.segmented
-    if segmented:
-        views = _with_what_looks_like_metal(views, frames)
     inferred = [v.note for v in (ct, *bone_volumes.values()) if v.note]
     notes += inferred
     for note in inferred:
@@ -155,6 +153,11 @@ def register_files(request: RegistrationRequest, progress: Callable[[str], None]
         other = OfflineRegistration(model, bones[0], other_views, segmented=segmented)
         return _registered(request, other, T_prior, progress)
 
+    # Metal is looked for where the picture as it is does not fit: at a low dose dense bone looks like it, too.
+    if not result.accepted and not segmented and (bare := _without_metal(views, frames)) is not None:
+        views = bare
+        without = fit_of("without what looks like metal", views)
+        result = without if without.accepted else result
     if not result.accepted:
         result = _with_cause(request, result, frames, views, cameras, segmented, fit_of)
     out: dict[str, Any] = {"accepted": result.accepted, "reason": result.reason, "ms": 0.0, "notes": notes}
@@ -244,10 +247,7 @@ def _with_cause(
     """A result that is not accepted, with the cause as its reason where the images fit inverted or mirrored."""
     if request.polarity is None:
         turned = [_read(f.path, request, opposite(f.polarity)) for f in frames]
-        turned_views = _views(turned, cameras)
-        if segmented:
-            turned_views = _with_what_looks_like_metal(turned_views, turned)
-        inverted = fit_of("turned over", turned_views)
+        inverted = fit_of("turned over", _views(turned, cameras))
         if inverted.accepted:
             return replace(result, reason=_reason_inverted(frames, result, inverted))
     if not segmented and "mirrored" not in result.reason:
@@ -290,13 +290,14 @@ def _rows(result: OfflineResult, frames: list[XrayFrame]) -> list[dict[str, Any]
     ]
 
 
-def _with_what_looks_like_metal(views: list[XrayView], frames: list[XrayFrame]) -> list[XrayView]:
-    """The views for a segmented bone: a finger is as narrow as metal, and as dense beside air."""
-    return [replace(view, field_mask=frame.field_mask) for view, frame in zip(views, frames, strict=True)]
+def _without_metal(views: list[XrayView], frames: list[XrayFrame]) -> list[XrayView] | None:
+    """The views without what looks like metal or has no signal; None where no pixel does."""
+    if all(np.array_equal(frame.anatomy_mask, frame.field_mask) for frame in frames):
+        return None
+    return [replace(view, field_mask=frame.anatomy_mask) for view, frame in zip(views, frames, strict=True)]
 
 
 def _views(frames: list[XrayFrame], cameras: list[Camera]) -> list[XrayView]:
-    """The views of a trunk, without metal."""
     views = []
     for k, frame in enumerate(frames):
         if cameras:
@@ -311,7 +312,7 @@ def _views(frames: list[XrayFrame], cameras: list[Camera]) -> list[XrayView]:
             camera = frame.geometry.camera
         else:
             raise RegisterError(f"{frame.path}: has no header that describes the camera: give a file with --camera")
-        views.append(XrayView(camera, frame.attenuation, frame.anatomy_mask))
+        views.append(XrayView(camera, frame.attenuation, frame.field_mask))
     return views
 
 
