@@ -8,7 +8,7 @@ from fluoronav.imaging.projector import Projector
 from fluoronav.imaging.registration.confidence import turn_bound_deg
 from fluoronav.imaging.registration.layered_fit import LayeredFit
 from fluoronav.imaging.registration.model import SETTINGS, tissue_grid
-from fluoronav.imaging.registration.target_bone import LayeredModel, Layers
+from fluoronav.imaging.registration.target_bone import LayeredModel, Layers, _Scratch
 from fluoronav.lab.bench.subjects import view_poses
 
 BEND_RAD_MM = np.deg2rad([3.0, -2.0, 1.0]) / 100
@@ -87,3 +87,9 @@ def test_the_bound_of_the_turn_holds_in_95_of_100(rng):
     covariance = np.diag([*spread**2, 1, 1, 1])
     turns = np.rad2deg(np.linalg.norm(rng.normal(size=(20_000, 3)) * spread, axis=1))
     assert np.mean(turns < turn_bound_deg(covariance)) == pytest.approx(0.95, abs=0.01)
+
+
+def test_the_scratch_of_fewer_rays_is_contiguous_so_that_no_kernel_is_compiled_anew():
+    scratch = _Scratch()
+    scratch.of(1024)
+    assert scratch.of(256).flags.c_contiguous and scratch.of(256).shape == (7, 256)

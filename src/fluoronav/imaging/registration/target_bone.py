@@ -196,13 +196,13 @@ class _Scratch(threading.local):
     """Line integrals of one layer; each thread has its own."""
 
     def __init__(self) -> None:
-        self._part = np.zeros((7, 0), np.float32)
+        self._part = np.zeros(0, np.float32)
 
     def of(self, rays: int) -> Float32:
-        """Shape (7, rays); kept from call to call."""
-        if self._part.shape[1] < rays:
-            self._part = np.zeros((7, rays), np.float32)
-        return self._part[:, :rays]
+        """Shape (7, rays), contiguous as the kernels are compiled for it; kept from call to call."""
+        if len(self._part) < 7 * rays:
+            self._part = np.zeros(7 * rays, np.float32)
+        return self._part[: 7 * rays].reshape(7, rays)
 
 
 class LayeredModel:
