@@ -59,7 +59,7 @@ def test_a_press_says_what_becomes_of_the_moment_and_is_of_the_frame_that_was_sh
     # A note may follow: of the same frame, while pictures go on.
     page.fill("#mark-note", "wire in place")
     page.press("#mark-note", "Enter")
-    display.until(page, "document.getElementById('mark-note').hidden")
+    display.until(page, "document.getElementById('mark-note').offsetParent === null")
     assert (hears.asked[1].seq, hears.asked[1].note) == (hears.asked[0].seq, "wire in place")
 
 
