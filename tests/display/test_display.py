@@ -55,7 +55,7 @@ def hold(page, selector):
     """Holds a button until it acts."""
     page.hover(selector)
     page.mouse.down()
-    page.wait_for_timeout(1300)
+    page.wait_for_timeout(2000)  # HOLD_MS, and what a busy computer is late by
     page.mouse.up()
 
 
