@@ -163,7 +163,7 @@ class LayeredFit:
         rays = max(level.model.shape[1] for level in (self.coarse, self.fine))
         self.model = LayeredModel(layers)
         self._columns = np.zeros((_UNKNOWNS + 1, rays), np.float32)
-        self._part = np.zeros((7, rays), np.float32)
+        self._part = np.zeros(7 * rays, np.float32)  # shaped for a level: kernels are compiled for contiguous rows
         per_mm = np.deg2rad(SETTINGS.bend_deg_per_100_mm) / 100
         self._bend_information = np.eye(3) / per_mm**2
         spread = np.concatenate([np.deg2rad(SETTINGS.rest_deg), SETTINGS.rest_mm])
@@ -227,7 +227,7 @@ class LayeredFit:
     def _system(self, level: PatchLevel, T: Float, T_rest: Float, centre: Float) -> _System | None:
         """Normal equations at the present poses."""
         n, directions = level.directions.shape[1], level.directions
-        columns, part = self._columns[:, :n], self._part[:, :n]
+        columns, part = self._columns[:, :n], self._part[: 7 * n].reshape(7, n)
         columns[:] = 0
         self.model.layers.rest_and_derivatives(T_rest, directions, centre, part)
         columns[0] = part[0]
