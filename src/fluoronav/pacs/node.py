@@ -33,7 +33,7 @@ from fluoronav.pacs.receiver import Receiver
 from fluoronav.pacs.schedule import Schedule
 from fluoronav.pacs.spool import STRUCTURES, Spool
 from fluoronav.pacs.structure_watch import StructureWatch
-from fluoronav.pacs.workers import Workers
+from fluoronav.pacs.workers import Workers, WorkersEndedError
 from fluoronav.pacs.worklist import WorklistPoll
 from fluoronav.site.site_file import SiteFile
 
@@ -166,6 +166,8 @@ class Node:
                 log.error("a case could not be written: %s", os.strerror(error.errno or 5))
                 self._ended.wait(_AFTER_DISK_FAULT_S)
                 return
+            except WorkersEndedError:
+                return
             except Exception as error:
                 self._cases.failed(series, job, f"making its case failed ({type(error).__name__})")
                 continue
@@ -195,6 +197,8 @@ class Node:
             next_s = None
             try:
                 next_s = work()
+            except WorkersEndedError:
+                return
             except Exception as error:
                 # One series must not end the work on all others; the kind of error is said, never its text.
                 log.error("%s failed: %s", threading.current_thread().name, type(error).__name__)

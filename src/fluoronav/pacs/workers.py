@@ -8,13 +8,14 @@ import multiprocessing.connection
 import os
 import threading
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 from fluoronav.pacs.jobs import Job, Made, StructureJob, Structures
 from fluoronav.pacs.memory import give_back
 from fluoronav.pacs.quiet import quiet_libraries
+from fluoronav.process_pool import end_pool
 
 Work = TypeVar("Work")
 Result = TypeVar("Result")
@@ -22,6 +23,11 @@ log = logging.getLogger(__name__)
 _JOBS = 20  # after which the process is renewed, so that no library's leak grows; chosen
 _TRIES = 2  # chosen: a job that ends the process twice ends it always
 _NICE = 10  # chosen: below whatever guides
+_GRACE_S = 3.0  # for a job that runs when the node ends; chosen: most jobs end within it, and a stop stays prompt
+
+
+class WorkersEndedError(RuntimeError):
+    """The node ends: the job was not done, nothing is known of its images, and it is done after the next start."""
 
 
 class Workers:
@@ -30,20 +36,32 @@ class Workers:
     def __init__(self) -> None:
         self._pool = _pool()
         self._one = threading.Lock()
+        self._gate = threading.Lock()  # held for a hand-over only: an end must not wait for a job
+        self._ended = False
 
     def warm(self) -> None:
         """Starts the process, so that the first series does not wait for its imports."""
-        self._pool.submit(os.getpid)
+        self._submit(os.getpid)
 
     def take_in(self, job: Job) -> Made:
-        """Does a job; what ends the process refuses the series."""
+        """Does a job; what ends the process refuses the series.
+
+        Raises
+        ------
+        WorkersEndedError
+        """
         made = self._done(_take_in, job)
         return made or Made(
             None, refused="reading its images ended the process that makes cases, twice: an image is damaged"
         )
 
     def structures(self, job: StructureJob) -> Structures:
-        """Makes the results of a case's structures."""
+        """Makes the results of a case's structures.
+
+        Raises
+        ------
+        WorkersEndedError
+        """
         made = self._done(_structures, job)
         return made or Structures(fault="reading its label map ended the process that makes cases, twice")
 
@@ -52,14 +70,26 @@ class Workers:
         with self._one:
             for _ in range(_TRIES):
                 try:
-                    return self._pool.submit(work, job).result()
-                except BrokenProcessPool:
+                    return self._submit(work, job).result()
+                except (BrokenProcessPool, CancelledError):
+                    with self._gate:
+                        if self._ended:
+                            raise WorkersEndedError from None
+                        self._pool = _pool()
                     log.error("the process that makes cases ended in the middle of its work; another is started")
-                    self._pool = _pool()
         return None
 
+    def _submit(self, work: Callable[..., Result], *arguments: object) -> Future[Result]:
+        with self._gate:
+            if self._ended:
+                raise WorkersEndedError
+            return self._pool.submit(work, *arguments)
+
     def close(self) -> None:
-        self._pool.shutdown(wait=False, cancel_futures=True)
+        """Ends the process; a job that does not end within a grace is broken off."""
+        with self._gate:
+            self._ended = True
+        end_pool(self._pool, _GRACE_S)
 
 
 def _pool() -> ProcessPoolExecutor:

@@ -12,6 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import ParamSpec, TypeVar
 
+from fluoronav.process_pool import end_pool
 from fluoronav.workspace.errors import WorkspaceError
 
 _PROCESSES = 2  # chosen: one may unpack while another makes surfaces
@@ -48,10 +49,7 @@ class Workers:
 
     def close(self) -> None:
         """Ends the processes without waiting for their work."""
-        processes = list((self._pool._processes or {}).values())
-        self._pool.shutdown(wait=False, cancel_futures=True)
-        for process in processes:
-            process.terminate()
+        end_pool(self._pool, grace_s=0.0)
 
 
 def _pool() -> ProcessPoolExecutor:
