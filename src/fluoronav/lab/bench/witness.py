@@ -50,12 +50,14 @@ class _Counts:
     trials: int = 0
     found: int = 0
     could_say: int = 0
+    found_where_it_could_say: int = 0
     frames_to: list[int] = field(default_factory=list)
 
     def add(self, at: int | None, spoke: bool) -> None:
         self.trials += 1
         self.could_say += spoke
         self.found += at is not None
+        self.found_where_it_could_say += spoke and at is not None
         if at is not None:
             self.frames_to.append(at)
 
@@ -64,7 +66,7 @@ class _Counts:
             "trials": self.trials,
             "found": self.found / max(self.trials, 1),
             "could_say": self.could_say / max(self.trials, 1),
-            "found_where_it_could_say": self.found / max(self.could_say, 1),
+            "found_where_it_could_say": self.found_where_it_could_say / max(self.could_say, 1),
             "frames_to_doubt": {str(n): c for n, c in sorted(Counter(self.frames_to).items())},
         }
 
