@@ -1,5 +1,6 @@
 """The plan over HTTP: items, flags, review and approval, and the verbs that fill it."""
 
+import json
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 
@@ -173,6 +174,15 @@ def test_feedback_says_what_people_changed_of_an_engines_work(server, case, tmp_
     rows = {r["structure"]: r for r in yaml.safe_load((tmp_path / "f.json").read_text())["structures"]}
     assert rows["vertebrae_T8"]["share_changed"] == pytest.approx(6 / 360, abs=1e-4)
     assert (rows["spinal_cord"]["share_changed"], rows["spinal_cord"]["approved"]) == (0.0, 1)
+
+
+def test_what_little_people_changed_is_not_shown_as_nothing(tmp_path, capsys):
+    (tmp_path / "A").mkdir()
+    (tmp_path / "A" / "case.yaml").write_text("name: A")
+    line = {"engine": "atlas", "structure": "lung", "state": "draft", "voxels": 10**6, "share": 3e-6}
+    (tmp_path / "A" / "feedback.jsonl").write_text(json.dumps(line) + "\n")
+    assert main(["workspace", "feedback", str(tmp_path)]) == 0
+    assert "< 0.1 %" in capsys.readouterr().out
 
 
 @pytest.fixture(scope="module")

@@ -144,6 +144,15 @@ def test_a_comparison_counts_as_masks_do(before, after):
     assert ((mask == 1) == ((before > 0) & (after == 0))).all() and ((mask == 2) == ((before == 0) & (after > 0))).all()
 
 
+def test_the_overlap_of_what_differs_is_never_rounded_to_one():
+    """Regression: one voxel of a large structure was a Dice of 1."""
+    before = np.full((8, 400, 400), T8, np.uint16)
+    after = before.copy()
+    after[0, 0, 0] = 0
+    (row,) = compared(before, after, {})["structures"]
+    assert row["differing"] == 1 and 0.9999995 < row["dice"] < 1
+
+
 @given(mine=st.sets(st.integers(0, 59), max_size=15), theirs=st.sets(st.integers(0, 59), max_size=15))
 def test_two_works_are_merged_voxel_by_voxel_or_refused_with_their_number(mine, theirs):
     with tempfile.TemporaryDirectory() as temporary:

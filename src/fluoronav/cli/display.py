@@ -54,7 +54,8 @@ def _display(options: argparse.Namespace) -> None:
     try:
         from fluoronav.display.hub import Hub
         from fluoronav.display.place import take_what_is_left
-        from fluoronav.display.server import DisplayServer, serve
+        from fluoronav.display.server import DisplayServer
+        from fluoronav.display.serving import serve
     except ImportError as error:
         raise missing_extra("display", error) from error
     from fluoronav.case import load_case

@@ -178,11 +178,8 @@ def _to_slicer(options: argparse.Namespace, planned: Any) -> tuple[str, dict[str
 
     planned.check_hashes()
     made = write_slicer(planned, _bodies(options, planned, structures=False), options.out, say)
-    count = f"{len(made['markups'])} markups, {len(made['models'])} models and the label map"
-    return (
-        f"written: {options.out}: {count}; load all in Slicer with its script {options.out / made['script']}",
-        made,
-    )
+    count = f"{len(made['markups'])} markups, {len(made['models'])} models and the structures"
+    return f"written: {options.out}: {count}; open {options.out / made['scene']} in Slicer", made
 
 
 def _to_dicom(options: argparse.Namespace, planned: Any) -> tuple[str, dict[str, Any]]:

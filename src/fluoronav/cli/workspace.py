@@ -78,8 +78,9 @@ def _workspace(options: argparse.Namespace) -> None:
         raise ValueError("CASES and --json are of `fluoronav workspace feedback CASES`")
     root, instruments = _store_and_instruments(options)
     try:
+        from fluoronav.display.serving import serve
         from fluoronav.workspace.people import FOLDER, People
-        from fluoronav.workspace.server import WorkspaceServer, serve
+        from fluoronav.workspace.server import WorkspaceServer
     except ImportError as error:
         raise missing_extra("planning", error) from error
     from fluoronav.workspace.cases import CaseStore
@@ -139,7 +140,12 @@ def _table(found: dict[str, Any]) -> str:
     """The feedback for people: the share of an engine's voxels that people added or removed."""
     lines = [f"{'engine':<12} {'structure':<28} {'cases':>5} {'approved':>8} {'changed':>8}"]
     lines += [
-        f"{r['engine']:<12} {r['structure']:<28} {r['cases']:>5} {r['approved']:>8} {100 * r['share_changed']:>6.1f} %"
+        f"{r['engine']:<12} {r['structure']:<28} {r['cases']:>5} {r['approved']:>8} {_percent(r['share_changed']):>8}"
         for r in found["structures"]
     ]
     return "\n".join(lines) if found["structures"] else "nobody has edited or judged an engine's segmentation yet"
+
+
+def _percent(share: float) -> str:
+    """A share with one decimal; what is more than nothing is never shown as nothing."""
+    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"

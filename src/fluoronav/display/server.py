@@ -8,7 +8,6 @@ import json
 import logging
 import re
 import secrets
-import signal
 import time
 from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +15,6 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from functools import partial
 from importlib import resources
-from socket import create_server
 from socket import socket as Socket
 
 import cv2
@@ -115,6 +113,7 @@ class DisplayServer:
         self.app.cleanup_ctx.append(self._background)
 
     async def _background(self, app: web.Application):
+        cv2.setNumThreads(1)  # the cores are the pipeline's
         tasks = [asyncio.create_task(self.hub.run()), asyncio.create_task(self._watch())]
         yield
         for task in tasks:
@@ -253,34 +252,3 @@ async def _send(socket: web.WebSocketResponse, viewer: Viewer, pictures: ThreadP
     finally:
         # A stream on which nothing comes any more must not stay open.
         await socket.close()
-
-
-def serve(server: DisplayServer, host: str, port: int, started: Callable[[int], None] = lambda port: None) -> None:
-    """Runs until interrupted.
-
-    Parameters
-    ----------
-    server : DisplayServer
-    host : str
-    port : int
-        0 for any free port.
-    started : callable
-        Called with the port, once it is open.
-
-    Raises
-    ------
-    OSError
-        The port is in use.
-    """
-    cv2.setNumThreads(1)  # the cores are the pipeline's
-    socket = create_server((host, port))
-    started(int(socket.getsockname()[1]))
-    asyncio.run(_serve(server, socket))
-
-
-async def _serve(server: DisplayServer, at: Socket) -> None:
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with server.listening(at):
-        await stop.wait()

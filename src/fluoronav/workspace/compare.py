@@ -45,7 +45,7 @@ def compared(a: Map, b: Map, names: Mapping[int, str]) -> dict[str, Any]:
         shared = n_a - lost.get(label, 0)
         rows.append({
             "label": label, "name": names.get(label, f"label_{label}"), "voxels_a": n_a, "voxels_b": n_b,
-            "differing": lost.get(label, 0) + gained.get(label, 0), "dice": round(2 * shared / (n_a + n_b), 5),
+            "differing": lost.get(label, 0) + gained.get(label, 0), "dice": 2 * shared / (n_a + n_b),
         })  # fmt: skip
     return {"voxels": total, "structures": rows}
 

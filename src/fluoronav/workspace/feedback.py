@@ -54,7 +54,7 @@ def note_feedback(
             voxels, added, removed = counts[label]
             found = {
                 "voxels": voxels, "added": added, "removed": removed, "state": now.get(label, "removed"),
-                "share": round((added + removed) / max(voxels, 1), 5),
+                "share": (added + removed) / max(voxels, 1),
             }  # fmt: skip
             if found.items() <= noted.get((engine, name), {}).items():
                 continue
@@ -74,7 +74,8 @@ def feedback(root: Path) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``engines``: for each engine and structure, number of cases and approvals, voxels, mean share changed.
+        ``cases``: their number. ``structures``: for each engine and structure, number of cases and approvals, voxels,
+        mean share changed.
     """
     store, last = CaseStore(root), {}
     for name in store.names():
@@ -89,7 +90,7 @@ def feedback(root: Path) -> dict[str, Any]:
             "approved": sum(line["state"] == "approved" for line in lines),
             "rejected": sum(line["state"] == "rejected" for line in lines),
             "voxels": sum(line["voxels"] for line in lines),
-            "share_changed": round(float(np.mean([line["share"] for line in lines])), 5),
+            "share_changed": float(np.mean([line["share"] for line in lines])),
         }
         for (engine, structure), lines in sorted(rows.items())
     ]  # fmt: skip

@@ -21,6 +21,7 @@ from fluoronav.workspace.label_maps import mapped, name_of
 from fluoronav.workspace.open_case import OpenCase
 from fluoronav.workspace.plan_work import PlanWork
 from fluoronav.workspace.requests import Body, body_of, json_response, number_in, send_voxels
+from fluoronav.workspace.routes import Routes
 from fluoronav.workspace.surfaces import kept_surface
 
 _MOST_LINES = 2000  # of the audit trail that are sent; chosen
@@ -35,19 +36,10 @@ class Judgement(Body):
     state: Literal["draft", "approved", "rejected"]
 
 
-class CaseRoutes:
-    """Handlers; `add` puts them into an app.
-
-    Parameters
-    ----------
-    desk : Desk
-    """
-
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+class CaseRoutes(Routes):
+    """Cases and their revisions, and approval of structures."""
 
     def add(self, app: web.Application) -> None:
-        """Adds the routes."""
         router, of_case, for_user = app.router, self.desk.of_case, self.desk.for_user
         router.add_get("/api/me", for_user(self.me))
         router.add_get("/api/vocabulary", for_user(self.vocabulary))

@@ -11,10 +11,10 @@ from aiohttp import web
 from fluoronav.durable import made_folder
 from fluoronav.paths import private_opener
 from fluoronav.workspace.cases import CACHE
-from fluoronav.workspace.desk import Desk
 from fluoronav.workspace.errors import Refused, Unknown, WorkspaceError
 from fluoronav.workspace.open_case import OpenCase
 from fluoronav.workspace.requests import body_of, json_response
+from fluoronav.workspace.routes import Routes
 from fluoronav.workspace.verbs import JobRequest, start
 
 MOST_UPLOAD = 512 << 20  # of a label map or surface that a user brings; chosen
@@ -22,19 +22,10 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _CHUNK = 1 << 20
 
 
-class JobRoutes:
-    """Handlers; `add` puts them into an app.
-
-    Parameters
-    ----------
-    desk : Desk
-    """
-
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+class JobRoutes(Routes):
+    """Work in the background."""
 
     def add(self, app: web.Application) -> None:
-        """Adds the routes."""
         at, of_case = "/api/cases/{case}", self.desk.of_case
         app.router.add_put(f"{at}/uploads/{{name}}", of_case(self.upload))
         app.router.add_get(f"{at}/jobs", of_case(self.all))

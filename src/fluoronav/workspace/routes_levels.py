@@ -11,11 +11,11 @@ from pydantic import Field
 
 from fluoronav.planning.levels import Moved, is_move, move_back, move_levels, steps_between
 from fluoronav.planning.questions import answer, ask_again, read_questions
-from fluoronav.workspace.desk import Desk
 from fluoronav.workspace.errors import OutOfStep, Refused
 from fluoronav.workspace.open_case import OpenCase
 from fluoronav.workspace.published import publish
 from fluoronav.workspace.requests import Body, body_of, json_response
+from fluoronav.workspace.routes import Routes
 from fluoronav.workspace.session import Session
 
 _KEY = "level"  # of the engines' question
@@ -34,19 +34,10 @@ class Answer(Seen):
     true: str = Field(pattern=r"^[CTL]\d{1,2}$")
 
 
-class LevelRoutes:
-    """Handlers; `add` puts them into an app.
-
-    Parameters
-    ----------
-    desk : Desk
-    """
-
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+class LevelRoutes(Routes):
+    """The levels of the spine."""
 
     def add(self, app: web.Application) -> None:
-        """Adds the routes."""
         at, of_case = "/api/cases/{case}/levels", self.desk.of_case
         app.router.add_post(at, of_case(self.answer))
         app.router.add_post(f"{at}/back", of_case(self.back))

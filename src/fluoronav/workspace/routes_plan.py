@@ -15,6 +15,7 @@ from fluoronav.workspace.errors import Unknown
 from fluoronav.workspace.open_case import OpenCase
 from fluoronav.workspace.plan_work import PlanWork
 from fluoronav.workspace.requests import Body, body_of, json_of, json_response, number_in
+from fluoronav.workspace.routes import Routes
 
 
 class Parent(Body):
@@ -43,20 +44,14 @@ class Stated(Parent):
     state: Literal["draft", "reviewed", "approved"]
 
 
-class PlanRoutes:
-    """Handlers; `add` puts them into an app.
-
-    Parameters
-    ----------
-    desk : Desk
-    """
+class PlanRoutes(Routes):
+    """The plan."""
 
     def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+        super().__init__(desk)
         self._warming: asyncio.Task[None] | None = None
 
     def add(self, app: web.Application) -> None:
-        """Adds the routes."""
         at, of_case = "/api/cases/{case}/plan", self.desk.of_case
         app.router.add_get(at, of_case(self.newest))
         app.router.add_get("/api/cases/{case}/plans", of_case(self.all))

@@ -13,7 +13,6 @@ from pydantic import Field
 
 from fluoronav.workspace import delta
 from fluoronav.workspace.delta import Runs
-from fluoronav.workspace.desk import Desk
 from fluoronav.workspace.errors import WorkspaceError
 from fluoronav.workspace.open_case import OpenCase
 from fluoronav.workspace.operations import Place, change_of, parsed
@@ -26,6 +25,7 @@ from fluoronav.workspace.requests import (
     packed_response,
     send_voxels,
 )
+from fluoronav.workspace.routes import Routes
 from fluoronav.workspace.routes_cases import kind_for
 from fluoronav.workspace.session import Session, name_in
 from fluoronav.workspace.surfaces import cropped, surface_of
@@ -54,19 +54,10 @@ class Saving(Body):
     branch: str | None = Field(default=None, pattern=r"^[A-Za-z0-9_-]{0,32}$")
 
 
-class SessionRoutes:
-    """Handlers; `add` puts them into an app.
-
-    Parameters
-    ----------
-    desk : Desk
-    """
-
-    def __init__(self, desk: Desk) -> None:
-        self.desk = desk
+class SessionRoutes(Routes):
+    """A user's working session."""
 
     def add(self, app: web.Application) -> None:
-        """Adds the routes."""
         at, of_case = "/api/cases/{case}/session", self.desk.of_case
         app.router.add_post(at, of_case(self.open))
         app.router.add_get(f"{at}/labels", of_case(self.labels))

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import signal
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from socket import create_server
 from socket import socket as Socket
 
 from aiohttp import web
@@ -108,32 +106,3 @@ async def _small_bodies(
 
 async def _add_security(request: web.BaseRequest, response: web.StreamResponse) -> None:
     response.headers.update(_HEADERS)
-
-
-def serve(server: WorkspaceServer, host: str, port: int, started: Callable[[int], None] = lambda port: None) -> None:
-    """Runs until interrupted; edits that are being written are finished.
-
-    Parameters
-    ----------
-    server : WorkspaceServer
-    host : str
-    port : int
-        0 for any free port.
-    started : callable
-        Called with the port, once it is open.
-
-    Raises
-    ------
-    OSError
-        The port is in use.
-    """
-    asyncio.run(_serve(server, create_server((host, port)), started))
-
-
-async def _serve(server: WorkspaceServer, at: Socket, started: Callable[[int], None]) -> None:
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with server.listening(at):
-        started(int(at.getsockname()[1]))
-        await stop.wait()

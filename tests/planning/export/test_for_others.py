@@ -3,11 +3,14 @@ import json
 import shutil
 import socket
 import threading
+from dataclasses import replace
+from xml.etree import ElementTree
 
 import numpy as np
 import pydicom
 import pytest
 import SimpleITK as sitk
+import slicerio
 import trimesh
 import yaml
 from tests.case.scans import label_map, save
@@ -26,10 +29,12 @@ from fluoronav.planning.export.pacs_objects import write_dicom
 from fluoronav.planning.export.slicer import markups_of, write_slicer
 from fluoronav.planning.export.solids import instrument_parts, structure_parts
 from fluoronav.planning.meshes.of_mask import mask_of
+from fluoronav.planning.meshes.parts import write_stl
 from fluoronav.planning.meshes.solid import MeshError, surface_of
 from fluoronav.planning.plan.file import write_plan
 from fluoronav.planning.plan.planned import read_planned
 from fluoronav.planning.plan.schema import Measured, Plan
+from fluoronav.planning.segmentation.imported.surface import read_surface
 
 
 def silent(_):
@@ -62,12 +67,62 @@ def test_markups_follow_slicers_schema_and_say_that_they_are_lps(planned):
     json.dumps(made, allow_nan=False)
 
 
-def test_the_slicer_folder_loads_what_it_names(planned, tmp_path):
-    made = write_slicer(planned, instrument_parts(planned), tmp_path, silent)
-    assert all((tmp_path / f).exists() for f in (*made["markups"], *made["models"], made["labels"], made["colors"]))
-    compile((tmp_path / made["script"]).read_text(), made["script"], "exec")
-    assert volume_hash(sitk.ReadImage(str(tmp_path / made["labels"]))) == planned.plan.labels_hash
-    assert "36 vertebrae_T8 244 208 63 255" in (tmp_path / made["colors"]).read_text()
+def test_the_scene_of_slicer_names_its_files_with_their_kind_frame_and_colour(planned, tmp_path):
+    parts = instrument_parts(planned)
+    made = write_slicer(planned, parts, tmp_path, silent)
+    root = ElementTree.parse(tmp_path / made["scene"]).getroot()
+    assert root.tag == "MRML"
+    nodes = {n.get("id"): n for n in root}
+    assert len(nodes) == len(root)
+    shown = {}
+    for node in root:
+        if references := node.get("references"):
+            display, storage = (nodes[r.split(":")[1]] for r in references.rstrip(";").split(";"))
+            # Slicer makes a node of the class that its tag names.
+            assert node.get("id").startswith(f"vtkMRML{node.tag}Node")
+            assert display.tag.endswith("Display") and display.get("visibility") == "true"
+            shown[storage.get("fileName")] = (node.tag, display.get("color"), storage.get("coordinateSystem"))
+    written = {f.name for f in tmp_path.iterdir()} - {made["scene"]}
+    assert shown.keys() == written == {made["structures"], *made["markups"], *made["models"]}
+    assert shown["structures.seg.nrrd"][0] == "Segmentation"
+    assert shown["T8_left.mrk.json"][0] == "MarkupsLine" and shown["measurements.mrk.json"][0] == "MarkupsFiducial"
+    for file in made["models"]:
+        assert shown[file] == ("Model", "0.5608 0.6392 0.6902", "LPS")  # as it is the colour of screws
+
+
+def test_slicers_own_reader_finds_the_structures_where_they_are_with_name_colour_and_state(planned, tmp_path):
+    made = write_slicer(planned, [], tmp_path, silent)
+    assert volume_hash(sitk.ReadImage(str(tmp_path / made["structures"]))) == planned.plan.labels_hash
+    read = slicerio.read_segmentation(str(tmp_path / made["structures"]))
+    t8 = slicerio.segment_from_name(read, "vertebrae_T8")
+    assert t8["labelValue"] == 36 and np.allclose(np.array(t8["color"]) * 255, (244, 208, 63), atol=0.01)
+    assert t8["status"] == "completed" and len(read["segments"]) == len(planned.structures)
+    image = planned.label_image
+    index = np.argwhere(read["voxels"] == 36)[0]  # x, y, z
+    there = image.TransformIndexToPhysicalPoint([int(i) for i in index])
+    assert np.allclose((read["ijkToLPS"] @ [*index, 1])[:3], there, atol=1e-3)
+    assert image[tuple(int(i) for i in index)] == 36
+
+
+def test_a_rejected_structure_is_not_in_slicers_segmentation(planned, tmp_path):
+    rejected = replace(planned, states=planned.states | {"vertebrae_T8": "rejected"})
+    read = slicerio.read_segmentation(str(tmp_path / write_slicer(rejected, [], tmp_path, silent)["structures"]))
+    assert "vertebrae_T8" not in slicerio.segment_names(read) and not (read["voxels"] == 36).any()
+
+
+@pytest.mark.parametrize("frame", ["lps", "ras"])
+def test_a_surface_says_its_frame_as_slicer_and_our_own_import_read_it(planned, tmp_path, frame):
+    """Regression: the header named the frame in words of its own, so that RAS was taken for LPS."""
+    (part,) = [p for p in instrument_parts(planned) if "left" in p.name]
+    (path,) = write_stl([part], tmp_path, frame)
+    data = path.read_bytes()
+    assert f"SPACE={frame.upper()}".encode() in data[:80] and not data.startswith(b"solid")
+    corners = np.frombuffer(data[84:], np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("_", "<u2")]))
+    assert len(corners) == int.from_bytes(data[80:84], "little")
+    a, b, c = np.moveaxis(corners["corners"].astype(float), 1, 0)
+    assert np.einsum("ij,ij", a, np.cross(b, c)) / 6 == pytest.approx(part.mesh.volume_mm3, rel=1e-4)
+    points, _, notes = read_surface(path, None)
+    assert np.allclose(np.mean(points, 0), np.mean(part.mesh.points, 0), atol=0.5) and not notes
 
 
 def test_openigtlink_messages_are_ras_and_arrive_whole(planned):

@@ -98,6 +98,12 @@ def test_the_difference_of_two_revisions_is_drawn(page):
     assert page.js("(i) => fluoronavWorkspace.view.scene.difference[i]", index) == 2  # only in B
 
 
+@pytest.mark.parametrize(("dice", "text"), [(0.5, "50.0 %"), (0.9964, "99.6 %"), (0.99996, "99.996 %"), (0.0, "0.0 %")])
+def test_an_overlap_that_is_not_whole_is_never_shown_as_whole(page, dice, text):
+    """Regression: a structure that differed in 143 voxels was shown with a Dice of 100 %."""
+    assert page.js("async (share) => (await import('/page/dom.js')).percentBelow(share)", dice) == text
+
+
 # A path is dragged as a screw is; the phantom's vertebrae have no ring in which a screw could be graded.
 PATH = {
     "kind": "path", "id": "p1", "origin": "proposed", "name": "wire", "entry_ct": [7.0, 10.0, -194.0],

@@ -1,4 +1,4 @@
-"""The plan for 3D Slicer: markups (JSON, LPS), the label map with its colours, surfaces, and a script that loads it."""
+"""The plan for 3D Slicer: markups (JSON, LPS), the structures as a segmentation, surfaces, and a scene of all."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import SimpleITK as sitk
 
 from fluoronav.durable import moved, sync_file, written
+from fluoronav.planning.export.slicer_scene import SceneFile, rgb, scene_of
 from fluoronav.planning.meshes.parts import Part, file_name, write_stl
 from fluoronav.planning.plan.planned import Planned, ends
 from fluoronav.planning.plan.schema import Flag, Measured, Screw
@@ -20,26 +21,9 @@ SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
     "markups-schema-v1.0.0.json#"
 )
-_LABELS, _COLORS, _SCRIPT = "labels.nrrd", "labels.ctbl", "load_in_slicer.py"
-_LOADER = '''"""Loads this plan into 3D Slicer (5.0 or later), as a script that Slicer is started with."""
-
-import os
-
-import slicer
-
-here = os.path.dirname(os.path.abspath(__file__))
-colors = slicer.util.loadColorTable(os.path.join(here, "labels.ctbl"))
-labels = slicer.util.loadLabelVolume(os.path.join(here, "labels.nrrd"))
-labels.GetDisplayNode().SetAndObserveColorNodeID(colors.GetID())
-segmentation = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLSegmentationNode", "Structures")
-slicer.modules.segmentations.logic().ImportLabelmapToSegmentationNode(labels, segmentation)
-segmentation.CreateClosedSurfaceRepresentation()
-for name in {markups!r}:
-    slicer.util.loadMarkups(os.path.join(here, name))
-for name in {models!r}:
-    # Slicer takes STL files as LPS.
-    slicer.util.loadModel(os.path.join(here, name))
-'''
+_STRUCTURES, _SCENE = "structures.seg.nrrd", "plan.mrml"
+# Slicer's word for what a person has said of a segment.
+_STATUS = {"draft": "inprogress", "approved": "completed", "rejected": "flagged"}
 
 
 def write_slicer(planned: Planned, parts: list[Part], folder: Path, say: Callable[[str], object]) -> dict[str, Any]:
@@ -49,7 +33,7 @@ def write_slicer(planned: Planned, parts: list[Part], folder: Path, say: Callabl
     ----------
     planned : Planned
     parts : list of Part
-        Bodies of screws and simulated pieces; structures come as the label map.
+        Bodies of screws and simulated pieces; structures come as a segmentation.
     folder : Path
     say : callable
         Takes a text for each step.
@@ -60,22 +44,21 @@ def write_slicer(planned: Planned, parts: list[Part], folder: Path, say: Callabl
         Names of the files.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    markups = []
+    say("writing the structures")
+    _write_segmentation(planned, folder)
+    scene = [SceneFile("Segmentation", "Structures", _STRUCTURES)]
     for stem, content in markups_of(planned).items():
-        written(folder / f"{stem}.mrk.json", (json.dumps(content, indent=1) + "\n").encode())
-        markups.append(f"{stem}.mrk.json")
-    say("writing the label map")
-    part = folder / f".{_LABELS}"
-    labels = sitk.Image(planned.label_image)
-    for key in labels.GetMetaDataKeys():
-        labels.EraseMetaData(key)
-    sitk.WriteImage(labels, str(part), useCompression=True)
-    sync_file(part)
-    moved(part, folder / _LABELS)
-    written(folder / _COLORS, _color_table(planned).encode())
-    models = [p.name for p in write_stl(parts, folder, "lps")]
-    written(folder / _SCRIPT, _LOADER.format(markups=markups, models=models).encode())
-    return {"markups": markups, "models": models, "labels": _LABELS, "colors": _COLORS, "script": _SCRIPT}
+        name = f"{stem}.mrk.json"
+        written(folder / name, (json.dumps(content, indent=1) + "\n").encode())
+        kind = "MarkupsLine" if content["markups"][0]["type"] == "Line" else "MarkupsFiducial"
+        scene.append(SceneFile(kind, stem, name))
+    models = write_stl(parts, folder, "lps")
+    scene += [SceneFile("Model", p.name, path.name, p.color) for p, path in zip(parts, models, strict=True)]
+    written(folder / _SCENE, scene_of(scene))
+    return {
+        "scene": _SCENE, "structures": _STRUCTURES, "models": [path.name for path in models],
+        "markups": [f.file for f in scene if f.kind.startswith("Markups")],
+    }  # fmt: skip
 
 
 def markups_of(planned: Planned) -> dict[str, dict[str, Any]]:
@@ -131,10 +114,30 @@ def _file(kind: str, name: str, points: list[tuple[str, Any]], *, locked: bool) 
     }  # fmt: skip
 
 
-def _color_table(planned: Planned) -> str:
-    """Slicer's colour table: label, name, red, green, blue, opacity."""
-    lines = ["# Color table file labels.ctbl", "0 background 0 0 0 0"]
-    for s in sorted(planned.structures, key=lambda s: s.label):
-        red, green, blue = (int(s.color[k : k + 2], 16) for k in (1, 3, 5))
-        lines.append(f"{s.label} {file_name(s.name)} {red} {green} {blue} 255")
-    return "\n".join(lines) + "\n"
+def _write_segmentation(planned: Planned, folder: Path) -> None:
+    """The label map as Slicer's segmentation: an NRRD whose header names each label and gives its colour."""
+    left_out = {s.label for s in planned.case.structures} - {s.label for s in planned.structures}
+    image = sitk.ChangeLabel(planned.label_image, dict.fromkeys(left_out, 0))
+    for key in image.GetMetaDataKeys():
+        image.EraseMetaData(key)
+    extent = " ".join(f"0 {n - 1}" for n in image.GetSize())
+    header = {
+        "Segmentation_MasterRepresentation": "Binary labelmap",
+        # Slicer makes the surface as it loads the file.
+        "Segmentation_ContainedRepresentationNames": "Binary labelmap|Closed surface|",
+        "Segmentation_ReferenceImageExtentOffset": "0 0 0",
+    }
+    for k, s in enumerate(sorted(planned.structures, key=lambda s: s.label)):
+        status = _STATUS[planned.states.get(s.name, "draft")]
+        header |= {
+            f"Segment{k}_ID": s.name, f"Segment{k}_Name": s.name, f"Segment{k}_LabelValue": str(s.label),
+            f"Segment{k}_Color": " ".join(f"{x:.6g}" for x in rgb(s.color)), f"Segment{k}_Layer": "0",
+            f"Segment{k}_Extent": extent, f"Segment{k}_NameAutoGenerated": "0", f"Segment{k}_ColorAutoGenerated": "0",
+            f"Segment{k}_Tags": f"Segmentation.Status:{status}|",
+        }  # fmt: skip
+    for key, value in header.items():
+        image.SetMetaData(key, value)
+    part = folder / f".{_STRUCTURES}"
+    sitk.WriteImage(image, str(part), useCompression=True)
+    sync_file(part)
+    moved(part, folder / _STRUCTURES)

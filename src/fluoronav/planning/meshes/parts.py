@@ -77,7 +77,8 @@ def write_stl(parts: Sequence[Part], folder: Path, frame: Frame) -> list[Path]:
             stem, k = f"{file_name(p.name)}_{k}", k + 1
         taken.add(stem)
         data = export_stl(_trimesh(p, frame))
-        header = f"binary STL, mm, {frame.upper()}, {stem}".encode()[:80].ljust(80)
+        # In the words by which 3D Slicer, and our own import, know the frame.
+        header = f"binary STL, mm, SPACE={frame.upper()}, {stem}".encode()[:80].ljust(80)
         path = folder / f"{stem}.{frame}.stl"
         written(path, header + bytes(data)[80:])
         paths.append(path)

@@ -1,7 +1,7 @@
 // Two revisions beside each other: where they differ, and by how much.
 
 import { get, voxels } from "./api.js";
-import { el, of, percent, tried, when } from "./dom.js";
+import { el, of, percentBelow, tried, when } from "./dom.js";
 import { readable } from "./structures.js";
 
 export class Compare {
@@ -38,7 +38,7 @@ export class Compare {
     const first = this.view.scene.difference.findIndex((x) => x);
     if (first >= 0) this.#show(first);
     this.result.replaceChildren(el("h3", {}, count ? `${of(count, "voxel")} differ` : "No voxel differs"),
-      ...changed.map((s) => el("div", { className: "item", onclick: () => this.view.structures.choose(s.label, true) }, el("b", {}, readable(s.name)), el("span", {}, `${of(s.differing, "voxel")}, Dice ${s.dice === null ? "–" : percent(s.dice)}`))));
+      ...changed.map((s) => el("div", { className: "item", onclick: () => this.view.structures.choose(s.label, true) }, el("b", {}, readable(s.name)), el("span", {}, `${of(s.differing, "voxel")}, Dice ${percentBelow(s.dice)}`))));
   }
 
   // The slice with most differences.

@@ -54,5 +54,13 @@ export function asked(title, text, choices) {
 }
 
 export const percent = (share) => `${Math.round(share * 100)} %`;
+// A share of what is not whole, with as many decimals as show that it is not.
+export function percentBelow(share) {
+  for (let digits = 1; digits < 8; digits++) {
+    const text = (share * 100).toFixed(digits);
+    if (Number(text) < 100) return `${text} %`;
+  }
+  return "under 100 %";
+}
 export const when = (iso) => (iso ? new Date(iso).toLocaleString([], { dateStyle: "short", timeStyle: "short" }) : "");
 export const of = (n, one, many = `${one}s`) => `${n} ${n === 1 ? one : many}`;
