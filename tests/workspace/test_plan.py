@@ -13,6 +13,7 @@ from fluoronav.paths import embedded_case
 from fluoronav.planning.plan.file import read_plan, write_plan
 from fluoronav.planning.plan.schema import Flag, Plan, Screw
 from fluoronav.site.audit import verify_trail
+from fluoronav.site.case_trail import CaseTrail
 
 PATH = {
     "kind": "path",
@@ -208,6 +209,10 @@ def test_screws_are_proposed_in_the_background_moved_by_hand_and_graded(server, 
     ended = done(page, job)
     assert ended["state"] == "done", ended
     plan = page.http.get(f"{page.at}/plan").json()["plan"]
+    # Regression: it was the work of who had started the server.
+    assert plan["author"] == "ada"
+    line = [e for e in CaseTrail(server.root / spine).events() if e["event"] == "plan.screws"][-1]
+    assert line["user"] == "ada"
     screw = next(i for i in plan["items"] if i["kind"] == "screw")
     assert screw["origin"] == "proposed" and screw["grade"] in "AB"
     moved = {**screw, "entry_ct": [screw["entry_ct"][0] + 6, *screw["entry_ct"][1:]], "grade": "A", "breach_mm": 0}

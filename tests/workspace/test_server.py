@@ -138,7 +138,8 @@ def test_a_surface_lies_where_its_voxels_lie_and_looks_outwards(server, case):
         assert (head["label"], head["name"]) == (T8, "vertebrae_T8")
         low = origin + spacing * [12, -20 + 0.5, 1] - spacing * [0.5, 0, 0.5]
         high = origin + spacing * [23, -10 + 0.5, 3] + spacing * [0.5, 0, 0.5]
-        assert np.allclose(points.min(0), low, atol=0.6) and np.allclose(points.max(0), high, atol=0.6)
+        # The box has lost its edges, and its sides lie outside by as much as that took.
+        assert np.allclose(points.min(0), low, atol=0.8) and np.allclose(points.max(0), high, atol=0.8)
         mesh = trimesh.Trimesh(points, triangles, process=False)
         assert mesh.is_watertight and mesh.volume > 0.9 * (labels_of(T8) * spacing.prod())
     assert http.get(f"/cases/{case}/revisions/1/surfaces/7").status_code == 422

@@ -255,6 +255,7 @@ class Jobs:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "fluoronav", *arguments, stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.PIPE, start_new_session=True,
+            env=os.environ | {"LOGNAME": job.user},  # what it writes is this user's work
         )  # fmt: skip
         with contextlib.suppress(OSError, AttributeError):
             os.setpriority(os.PRIO_PROCESS, process.pid, _NICE)

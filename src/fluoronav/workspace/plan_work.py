@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Sequence
 from typing import Any, Literal, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -107,14 +108,17 @@ class PlanWork:
         # Reading a flag takes nothing from a plan that was reviewed.
         return self._add(plan, parent, user, note="acknowledged", items=items)
 
-    def state(self, user: str, parent: int, state: PlanState) -> Plan:
-        """Says that the plan is reviewed, approved, or a draft again."""
+    def state(self, user: str, parent: int, state: PlanState, accepted: Sequence[str] = ()) -> Plan:
+        """Says that the plan is reviewed, approved, or a draft again; `accepted`: what was unsafe, and was seen."""
         plan = self._at(parent)
         if state not in _FOLLOWS[plan.state]:
             raise Refused(f"the plan is {plan.state}; it can become {' or '.join(_FOLLOWS[plan.state])}, not {state}")
         if state == "approved" and (reasons := self.against(plan)):
             raise Refused(f"the plan cannot be approved: {reasons[0]}", reasons=reasons)
-        self._audit("plan", user, parent, what=state, ct=plan.ct_hash[:16], labels=(plan.labels_hash or "")[:16])
+        seen = {"accepted": [text[:300] for text in accepted]} if accepted else {}
+        self._audit(
+            "plan", user, parent, what=state, ct=plan.ct_hash[:16], labels=(plan.labels_hash or "")[:16], **seen
+        )
         said = {
             "draft": _DRAFT, "reviewed": {"state": "reviewed", "reviewed_by": user, "approved_by": ""},
             "approved": {"state": "approved", "approved_by": user},

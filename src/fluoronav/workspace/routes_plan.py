@@ -10,6 +10,7 @@ from aiohttp import web
 from pydantic import Field
 
 from fluoronav.planning.plan.schema import Plan
+from fluoronav.planning.simulation.catalogue import read_catalogue
 from fluoronav.workspace.desk import Desk
 from fluoronav.workspace.errors import Unknown
 from fluoronav.workspace.open_case import OpenCase
@@ -42,6 +43,7 @@ class Stated(Parent):
     """What the plan is to be."""
 
     state: Literal["draft", "reviewed", "approved"]
+    accepted: list[str] = Field(default=[], max_length=200)  # what a check called unsafe, and the user has seen
 
 
 class PlanRoutes(Routes):
@@ -54,6 +56,7 @@ class PlanRoutes(Routes):
     def add(self, app: web.Application) -> None:
         at, of_case = "/api/cases/{case}/plan", self.desk.of_case
         app.router.add_get(at, of_case(self.newest))
+        app.router.add_get("/api/implants", self.desk.for_user(self.implants))
         app.router.add_get("/api/cases/{case}/plans", of_case(self.all))
         app.router.add_get(f"{at}/{{number:\\d+}}", of_case(self.one))
         app.router.add_post(f"{at}/items", of_case(self.items))
@@ -61,6 +64,14 @@ class PlanRoutes(Routes):
         app.router.add_post(f"{at}/state", of_case(self.state))
         app.router.add_post(f"{at}/refit", of_case(self.refit))
         app.router.add_post(f"{at}/grade", of_case(self.grade))
+
+    async def implants(self, request: web.Request, user: str) -> web.StreamResponse:
+        catalogue = await asyncio.to_thread(read_catalogue)
+        families = [
+            {"name": name, "shape": f.shape, "sizes": list(f.sizes), "demonstration": f.demonstration}
+            for name, (f, _) in catalogue.families.items()
+        ]
+        return json_response({"families": families})
 
     async def newest(self, request: web.Request, case: OpenCase, user: str) -> web.StreamResponse:
         work, plan = PlanWork(case), await asyncio.to_thread(case.plans.newest)
@@ -98,7 +109,7 @@ class PlanRoutes(Routes):
 
     async def state(self, request: web.Request, case: OpenCase, user: str) -> web.StreamResponse:
         body, work = await body_of(request, Stated), PlanWork(case)
-        return await self._done(case, work, lambda: work.state(user, body.parent, body.state))
+        return await self._done(case, work, lambda: work.state(user, body.parent, body.state, body.accepted))
 
     async def refit(self, request: web.Request, case: OpenCase, user: str) -> web.StreamResponse:
         body, work = await body_of(request, Parent), PlanWork(case)

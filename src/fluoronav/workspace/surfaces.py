@@ -1,7 +1,7 @@
-"""Surfaces of structures for the 3D view. Needs scikit-image, trimesh and manifold3d.
+"""Surfaces of structures for the 3D view. Needs scikit-image and manifold3d.
 
-They are smoothed without shrinking (Taubin, SIGGRAPH 1995) and simplified within a bound: for the eye alone. What is
-measured or printed comes from the voxels.
+The mask is blurred, and the surface is laid where it encloses as much as the voxels do, so that smoothing takes nothing
+away. It is simplified within a bound. All this is for the eye: what is measured or printed comes from the voxels.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ class SurfaceSettings:
     """How surfaces are made; all are chosen for a screen."""
 
     most_voxels: int = 6_000_000  # of the box around a structure; larger ones are read at every second voxel
-    smoothing_steps: int = 10  # of Taubin's filter
+    smoothing_mm: float = 2.0  # standard deviation of the blur: drafts have steps of up to 5 mm
+    coarsest_mm: float = 1.5  # after the blur nothing finer is left
     tolerance_mm: float = 0.3  # by which simplifying may move the surface
 
 
@@ -77,35 +78,49 @@ def surface_of(crop: Crop, scan: Scan, label: int, name: str) -> bytes:
     """The surface as a packed message: float32 points (n, 3) LPS mm, uint32 triangles (m, 3)."""
     from fluoronav.case.isosurface import isosurface
 
-    step = 1
-    while crop.mask.size / step**3 > SETTINGS.most_voxels:
-        step += 1
-    outside = np.pad(~crop.mask[::step, ::step, ::step], 1, constant_values=True).astype(np.float32)
+    stride = np.ones(3, int)  # z, y, x
+    while crop.mask.size / stride.prod() > SETTINGS.most_voxels:
+        stride += 1
+    spacing = np.array(scan.spacing_mm[::-1])
+    soft = _blurred(crop.mask[:: stride[0], :: stride[1], :: stride[2]], spacing * stride)
+    level = _level_of_volume(soft, crop.mask.sum() / stride.prod())
+    finer = np.maximum(SETTINGS.coarsest_mm // (spacing * stride), 1).astype(int)
+    outside = -soft[:: finer[0], :: finer[1], :: finer[2]]
     try:
-        points, triangles = isosurface(outside, 0.5)
+        points, triangles = isosurface(outside, -level)
     except ValueError as error:  # a single row of voxels that every second leaves out
         raise Refused(f"label {label} is too small for a surface: {error}") from error
-    index = np.array(crop.first) + step * (points - 1)
+    index = np.array(crop.first) + (stride * (points[:, ::-1] * finer - _margin(spacing * stride)))[:, ::-1]
     points_ct = index @ scan.step_mm().T + np.array(scan.origin_ct)
     # Normals point outwards; a left-handed grid turns them round.
     if np.linalg.det(scan.step_mm()) < 0:
         triangles = triangles[:, ::-1]
-    points_ct, triangles = simplified(*smoothed(points_ct, triangles))
+    points_ct, triangles = simplified(points_ct, triangles)
     head = {
         "label": label, "name": name, "points": len(points_ct), "triangles": len(triangles),
-        "step_mm": step * float(max(scan.spacing_mm)),
+        "step_mm": float((stride * finer * spacing).max()),
     }  # fmt: skip
     return with_head(head, points_ct.astype("<f4").tobytes() + triangles.astype("<u4").tobytes())
 
 
-def smoothed(points: NDArray, triangles: NDArray) -> tuple[NDArray, NDArray]:
-    """The surface without its steps from voxel to voxel."""
-    from trimesh import Trimesh
-    from trimesh.smoothing import filter_taubin
+def _margin(spacing_mm: NDArray) -> NDArray:
+    """Voxels (z, y, x) around a mask into which its blur reaches."""
+    return np.ceil(3 * SETTINGS.smoothing_mm / spacing_mm).astype(int) + 1
 
-    mesh = Trimesh(points, triangles, process=False)
-    filter_taubin(mesh, iterations=SETTINGS.smoothing_steps)
-    return np.asarray(mesh.vertices), np.asarray(mesh.faces)
+
+def _blurred(mask: NDArray[np.bool_], spacing_mm: NDArray) -> NDArray[np.float32]:
+    """The mask with its margin, blurred; spacing z, y, x."""
+    from scipy.ndimage import gaussian_filter
+
+    inside = np.pad(mask, [(int(n), int(n)) for n in _margin(spacing_mm)]).astype(np.float32)
+    return gaussian_filter(inside, SETTINGS.smoothing_mm / spacing_mm, truncate=3.0)
+
+
+def _level_of_volume(soft: NDArray[np.float32], voxels: float) -> float:
+    """The level above which a blurred mask has so many voxels."""
+    values = soft[soft > 0]
+    count = int(np.clip(round(voxels), 1, values.size))
+    return float(np.partition(values, values.size - count)[values.size - count])
 
 
 def simplified(points: NDArray, triangles: NDArray) -> tuple[NDArray, NDArray]:

@@ -21,6 +21,7 @@ from fluoronav.workspace.requests import Body
 from fluoronav.workspace.segmented import kept_segmentation
 
 _UPLOAD = re.compile(r"upload-[0-9a-f]{12}/[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
+_OF_THIS_COMPUTER = ("case", "plan", "file", "out")  # keys of what verbs say that name files
 _RESULT, _OUT = "result.json", "out"  # in a job's folder
 _LEVEL = r"^[A-Z]\d{1,2}$"
 _NUMBER = r"-?\d{1,5}(\.\d{1,3})?"
@@ -141,11 +142,12 @@ async def _keep_segmentation(job: Job, case: OpenCase, user: str, request: JobRe
 
 async def _keep_result(job: Job, case: OpenCase) -> None:
     """What a verb has said, for the page; a plan that it wrote becomes a revision."""
-    job.result = {"result": await asyncio.to_thread(_said, job.folder / _RESULT)}
+    said = await asyncio.to_thread(_said, job.folder / _RESULT)
+    job.result = {"result": said, "warnings": said.get("warnings", [])}
     out = job.folder / _OUT
     if out.is_dir():
         files = sorted(p for p in out.rglob("*") if p.is_file())
-        job.result = {"files": [{"name": str(p.relative_to(out)), "bytes": p.stat().st_size} for p in files]}
+        job.result["files"] = [{"name": str(p.relative_to(out)), "bytes": p.stat().st_size} for p in files]
     async with case.planning:
         plan = await asyncio.to_thread(case.plans.newest)
     if plan is not None:
@@ -158,4 +160,6 @@ def _said(path: Path) -> dict[str, Any]:
         content = json.loads(path.read_bytes())
     except (OSError, ValueError):
         return {}
-    return {k: v for k, v in content.items() if k not in ("case", "plan")} if isinstance(content, dict) else {}
+    if not isinstance(content, dict):
+        return {}
+    return {k: v for k, v in content.items() if k not in _OF_THIS_COMPUTER}

@@ -2,8 +2,9 @@
 
 import { fileAddress, get, post, remove, upload } from "./api.js";
 import { $, asked, el, percent, say, tried } from "./dom.js";
+import { linesOf } from "./results.js";
 
-const WORDS = { segment: "Segmentation", measure: "Measurements", screws: "Screws", check: "Check", views: "Views", export: "Export" };
+const WORDS = { segment: "Segmentation", measure: "Measurements", screws: "Screws", check: "Check", views: "Views", simulate: "Simulated surgery", export: "Export" };
 const TARGETS = { case: "Case for the guidance (case.yaml)", stl: "STL, mm", "3mf": "3MF, mm", slicer: "3D Slicer scene", dicom: "DICOM (SEG, SR, STL)" };
 
 const MESHES = ["stl", "3mf"]; // whose axes must be said: programs differ
@@ -18,6 +19,7 @@ export class Jobs {
     this.view = view;
     this.all = [];
     this.seen = new Set();
+    this.awaited = new Map(); // job: who waits for its end
     view.jobs = this;
   }
 
@@ -26,6 +28,10 @@ export class Jobs {
     if (this.first !== false) this.first = false;
     for (const job of jobs) if (!going(job)) this.seen.add(job.job);
     this.all = jobs;
+    for (const job of jobs.filter((j) => !going(j) && this.awaited.has(j.job))) {
+      this.awaited.get(job.job)(job);
+      this.awaited.delete(job.job);
+    }
     for (const job of ended) {
       if (job.state === "done") say(`${WORDS[job.kind] ?? job.kind}: done.${job.text ? ` ${job.text}` : ""}`);
       if (job.state === "broken") say(`${WORDS[job.kind] ?? job.kind}, started by ${job.user}, was broken off when the server ended. Start it again under Work.`, "error");
@@ -53,6 +59,16 @@ export class Jobs {
     const { jobs } = await get(`${this.view.path}/jobs`);
     this.take(jobs);
   });
+
+  // Starts work, and resolves with it when it is done.
+  async finished(kind, keys = {}) {
+    const { job } = await post(`${this.view.path}/jobs`, { kind, ...keys });
+    const ended = new Promise((resolve) => this.awaited.set(job, resolve));
+    this.take((await get(`${this.view.path}/jobs`)).jobs);
+    const done = await ended;
+    if (done.state !== "done") throw new Error(`${WORDS[kind]}: ${done.error || done.state}`);
+    return done;
+  }
 
   #address = (job) => `${this.view.path}/jobs/${job.job}`;
 
@@ -108,6 +124,7 @@ export class Jobs {
         button("Propose screws…", "For chosen levels", () => this.screws()),
         button("Check the plan", "Clearances, flags", () => this.start("check")),
         button("Views for guidance", "C-arm angles at which the error is smallest", () => this.start("views")),
+        button("Simulate", "Carry out the plan's cuts, moves, resections and implants: volumes and angles", () => this.start("simulate")),
         button("Export…", "For guidance, printing, archive", () => this.exportAsked())),
       ...[...this.all].reverse().map((job) => this.#row(job)));
   }
@@ -118,6 +135,7 @@ export class Jobs {
       el("h2", {}, WORDS[job.kind] ?? job.kind, " ", el("span", { className: `chip ${job.state}` }, job.state)),
       job.state === "running" ? el("progress", { value: job.share ?? 0, max: 1 }) : "",
       el("p", {}, job.error ?? job.text ?? ""),
+      ...linesOf(job, (id) => this.view.plan.show(id)),
       ...(job.warnings ?? []).map((w) => el("p", { className: "warn" }, w)),
       ...(job.questions ?? []).map((q) => question(q)),
       ...files.map(({ name, bytes }) => el("a", { href: fileAddress(`${this.view.path}/jobs/${job.job}/files/${name.split("/").map(encodeURIComponent).join("/")}`), download: name.split("/").at(-1) }, `${name} (${size(bytes)})`)),

@@ -1,11 +1,12 @@
 // Marks over a cut: the cross, points of measurements and flags, screws and paths.
 
-import { along, dot, minus } from "./grid.js";
+import { along, cross, dot, minus } from "./grid.js";
 
 const CROSS = { axial: "#5cc8ff", sagittal: "#ffb000", coronal: "#7fe0a8" };
 export const GRADES = { A: "#37d67a", B: "#b6e34a", C: "#ffd23f", D: "#ff8a3c", E: "#ff5a4a" };
 const HANDLE_PX = 7, REACH_PX = 12;
 const NAME_REACH_MM = 15; // chosen: half a vertebra
+const PLANE_MM = 40, PARALLEL = 0.02; // a plane is drawn so far from its middle, where it lies across the slice; chosen
 
 export function drawCross(context, cut, scene, width, height) {
   if (!scene.layers.cross) return;
@@ -72,6 +73,30 @@ function label(context, text, x, y, colour) {
   context.fillRect(x - 4, y - 10, width + 8, 20);
   context.fillStyle = colour;
   context.fillText(text, x, y);
+}
+
+// Where the planes of cuts meet the slice; the tick points to the side that can be moved.
+export function drawPlanes(context, cut, scene) {
+  if (!scene.layers.screws) return;
+  for (const { point, normal, text, chosen } of scene.planes()) {
+    const inPlane = along(cut.axis, normal, -dot(cut.axis, normal));
+    const steepness = dot(inPlane, cut.axis);
+    if (steepness < PARALLEL) continue;
+    const t = dot(minus(cut.plane(), point), cut.axis) / steepness;
+    if (Math.abs(t) * Math.hypot(...inPlane) > PLANE_MM) continue;
+    const middle = along(point, inPlane, t);
+    const line = cross(normal, cut.axis).map((x) => x / Math.sqrt(steepness));
+    const [a, b, c, d] = [along(middle, line, -PLANE_MM), along(middle, line, PLANE_MM), middle, along(middle, normal, PLANE_MM / 6)].map((p) => cut.viewport.worldToCanvas(p));
+    context.strokeStyle = "#ff9f43";
+    context.lineWidth = chosen ? 3 : 1.5;
+    context.beginPath();
+    for (const [from, to] of [[a, b], [c, d]]) {
+      context.moveTo(...from);
+      context.lineTo(...to);
+    }
+    context.stroke();
+    label(context, `cut ${text}`, b[0] + 6, b[1], "#ff9f43");
+  }
 }
 
 // Screws as they lie in space: filled where the slice cuts them, dashed where they pass before or behind it.

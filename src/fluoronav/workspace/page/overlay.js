@@ -1,7 +1,7 @@
 // What lies over a cut: structures, cross, letters, measurements, screws, the brush.
 
 import { letters } from "./grid.js";
-import { drawCross, drawMarks, drawScrews } from "./marks.js";
+import { drawCross, drawMarks, drawPlanes, drawScrews } from "./marks.js";
 
 // Colours of a comparison: only in a, only in b, another structure (ABGR).
 const DIFFERENCE = [0, 0xb0ff6a4d, 0xb03cb4ff, 0xb0e85cff];
@@ -34,6 +34,7 @@ export class Overlay {
     this.#labels(context, width, height);
     drawMarks(context, this.cut, this.grid, this.scene);
     drawScrews(context, this.cut, this.scene);
+    drawPlanes(context, this.cut, this.scene);
     drawCross(context, this.cut, this.scene, width, height);
     this.#letters(context, width, height);
     this.#brush(context);

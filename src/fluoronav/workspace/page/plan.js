@@ -4,8 +4,10 @@ import { get, post, Refusal } from "./api.js";
 import { asked, el, of, say, tried, when } from "./dom.js";
 import { distance } from "./grid.js";
 import { GRADES } from "./marks.js";
+import { Surgery } from "./surgery.js";
 import { readable } from "./structures.js";
 
+const DRAWN = ["cut", "move", "resection", "implant"]; // kinds that a user adds and removes
 const GRADE_EVERY_MS = 120; // while an end is dragged
 
 export class Plan {
@@ -14,6 +16,7 @@ export class Plan {
     this.path = `${view.path}/plan`;
     this.plan = null;
     this.obstacles = [];
+    this.surgery = new Surgery(view);
   }
 
   take(plan, obstacles) {
@@ -56,8 +59,12 @@ export class Plan {
     const chosen = this.view.scene.mark;
     const measured = this.items("measurement").map((m) => ({ id: m.id, points: m.points_ct, colour: "#7fe0ff", text: `${readable(m.name)} ${value(m)}`, chosen: m.id === chosen }));
     const asked = this.open().map((f) => ({ id: f.id, points: f.points_ct, colour: "#ffd23f", text: "?", always: true, chosen: f.id === chosen }));
-    return [...measured, ...asked].filter((m) => m.points.length);
+    const implants = this.items("implant").map((i) => ({ id: i.id, points: [i.T_ct_implant.slice(0, 3).map((r) => r[3])], colour: "#b9c7d1", text: `${readable(i.family)} ${i.size}`, chosen: i.id === chosen }));
+    return [...measured, ...asked, ...implants].filter((m) => m.points.length);
   }
+
+  // Planes of the cuts.
+  planes = () => this.items("cut").map((c) => ({ point: c.point_ct, normal: c.normal_ct, text: readable(c.structure), chosen: c.id === this.view.scene.mark }));
 
   show(id) {
     const item = this.item(id);
@@ -133,9 +140,24 @@ export class Plan {
     });
   }
 
-  async setState(state) {
+  // Approves the plan as it was checked now; what the check calls unsafe is shown, and noted with who approved it.
+  async approve() {
     await tried(async () => {
-      const { plan, obstacles } = await post(`${this.path}/state`, { parent: this.plan.revision, state });
+      if (this.obstacles.length) return this.setState("approved"); // the server says why not
+      const { result } = await this.view.jobs.finished("check");
+      const unsafe = (result.findings ?? []).filter((f) => f.severity === "unsafe").map((f) => `${f.item} ${f.text}`.trim());
+      if (unsafe.length) {
+        const list = el("ul", {}, unsafe.map((text) => el("li", {}, text)));
+        const sure = await asked("The check calls this unsafe", list, [["Approve all the same", true, "bad"], ["Not now", false, "main"]]);
+        if (!sure) return undefined;
+      }
+      return this.setState("approved", unsafe);
+    });
+  }
+
+  async setState(state, accepted = []) {
+    await tried(async () => {
+      const { plan, obstacles } = await post(`${this.path}/state`, { parent: this.plan.revision, state, ...(accepted.length ? { accepted } : {}) });
       this.take(plan, obstacles);
       say(`The plan is ${state}.`);
     });
@@ -165,7 +187,7 @@ export class Plan {
   draw(page) {
     const { plan } = this;
     if (!plan) {
-      page.replaceChildren(el("p", { className: "empty" }, "There is no plan yet. Propose screws or measure under Work, or draw a screw."), el("button", { onclick: () => this.draw_screw() }, "+ Draw a screw"));
+      page.replaceChildren(el("p", { className: "empty" }, "There is no plan yet. Propose screws or measure under Work, or draw a screw."), el("button", { onclick: () => this.draw_screw() }, "+ Draw a screw"), this.surgery.buttons());
       return;
     }
     const obstacles = this.obstacles.map((o) => el("li", {}, o));
@@ -176,13 +198,15 @@ export class Plan {
         obstacles.length && plan.state !== "approved" ? el("details", { open: true }, el("summary", {}, `${of(obstacles.length, "thing")} to do before approval`), el("ul", {}, obstacles)) : "",
         el("div", { className: "row" },
           plan.state === "draft" ? el("button", { className: "main", id: "review-plan", onclick: () => this.setState("reviewed") }, "Mark as reviewed") : el("button", { onclick: () => this.setState("draft") }, "Back to draft"),
-          el("button", { className: "good", id: "approve-plan", disabled: plan.state !== "reviewed", title: "A plan is reviewed first, then approved", onclick: () => this.setState("approved") }, "✓ Approve the plan"),
+          el("button", { className: "good", id: "approve-plan", disabled: plan.state !== "reviewed", title: "A plan is reviewed first, then approved", onclick: () => this.approve() }, "✓ Approve the plan"),
           el("button", { id: "export", disabled: plan.state !== "approved", title: "Only an approved plan guides", onclick: () => this.view.jobs.exportAsked() }, "Export…"))),
       el("div", { className: "row" }, el("h3", {}, `Screws (${this.items("screw").length})`), el("button", { onclick: () => this.draw_screw() }, "+ Draw a screw")),
       ...this.screws().map((s) => this.#screw(s)),
-      ...this.#section("Views for guidance", "view", (v) => [`${v.item}`, `orbital ${v.orbital_deg.toFixed(0)}°, angular ${v.angular_deg.toFixed(0)}°, error ${v.error_mm.toFixed(2)} mm (95 %)`]),
+      this.surgery.buttons(),
+      ...this.#section("Views for guidance", "view", (v) => [`${v.item}`, `orbital ${v.orbital_deg.toFixed(0)}°, angular ${v.angular_deg.toFixed(0)}°, ${v.error_mm.toFixed(2)} mm expected${v.bound_mm ? `, ${v.bound_mm.toFixed(2)} stated` : ""} (95 %)`]),
       ...this.#section("Measurements", "measurement", (m) => [`${readable(m.name)}${m.structure ? ` · ${readable(m.structure)}` : ""}`, `${value(m)}${m.uncertainty ? ` ± ${m.uncertainty.toPrecision(2)}` : ""}`, m.method]),
       ...this.#section("Cuts", "cut", (c) => [readable(c.structure), `kerf ${c.kerf_mm} mm`]),
+      ...this.#section("Moved pieces", "move", (m) => [readable(this.item(m.cut)?.structure ?? m.cut), m.id]),
       ...this.#section("Resections", "resection", (r) => [readable(r.lesion), `margin ${r.margin_mm} mm`]),
       ...this.#section("Implants", "implant", (i) => [i.family, i.size]));
   }
@@ -192,21 +216,23 @@ export class Plan {
     if (!all.length) return [];
     return [el("details", { open: kind !== "measurement" || all.length < 12 }, el("summary", {}, `${title} (${all.length})`), all.map((i) => {
       const [name, ...rest] = words(i);
-      return el("div", { className: `item ${i.id === this.view.scene.mark ? "chosen" : ""}`, title: rest[1] ?? "", onclick: () => this.show(i.id) }, el("b", {}, name), el("span", {}, rest[0]));
+      return el("div", { className: `item ${i.id === this.view.scene.mark ? "chosen" : ""}`, title: rest[1] ?? "", onclick: () => this.show(i.id) }, el("b", {}, name), el("span", {}, rest[0]), DRAWN.includes(kind) ? this.#remove(i.id) : "");
     }))];
   }
 
   #screw(s) {
     const chosen = s.id === this.view.scene.chosen;
-    if (s.kind === "path") return el("div", { className: `item ${chosen ? "chosen" : ""}`, "data-screw": s.id, onclick: () => this.show(s.id) }, el("b", {}, s.name), el("span", {}, `path, Ø ${s.diameter_mm} mm`), el("span", { className: "chip" }, s.origin));
+    if (s.kind === "path") return el("div", { className: `item ${chosen ? "chosen" : ""}`, "data-screw": s.id, onclick: () => this.show(s.id) }, el("b", {}, s.name), el("span", {}, `path, Ø ${s.diameter_mm} mm`), el("span", { className: "chip" }, s.origin), chosen ? this.#remove(s.id) : "");
     return el("div", { className: `screw ${chosen ? "chosen" : ""}`, "data-screw": s.id, onclick: () => this.show(s.id) },
       el("span", { className: "grade", style: `background:${GRADES[s.grade]}`, title: "Gertzbein and Robbins" }, s.grade),
       el("div", { className: "what" }, el("b", {}, `${s.level} ${s.side}`),
         el("small", {}, `Ø ${s.diameter_mm} × ${s.length_mm.toFixed(0)} mm · clearance ${s.clearance_mm.toFixed(1)} mm${s.breach_mm > 0 ? ` · breach ${s.breach_mm.toFixed(1)} mm` : ""}`),
         chosen ? el("small", {}, "Drag its square (entry) or its circle (tip) in a cut.") : ""),
       el("span", { className: "chip" }, s.origin),
-      chosen ? el("button", { title: "Remove this screw", onclick: (e) => { e.stopPropagation(); this.change({ remove: [s.id] }); } }, "✕") : "");
+      chosen ? this.#remove(s.id) : "");
   }
+
+  #remove = (id) => el("button", { title: "Remove this from the plan", onclick: (e) => { e.stopPropagation(); this.change({ remove: [id] }); } }, "✕");
 
   drawQuestions(page) {
     const open = this.open(), done = this.flags().filter((f) => f.acknowledged_by);

@@ -15,6 +15,7 @@ export const TOOLS = [
 export class Tools {
   constructor(view) {
     this.view = view;
+    view.tools = this;
     this.settings = { radius_mm: 5, ball: false, keep: true, low_hu: 150, high_hu: 2000 };
     view.hint = (text) => ($("hint").textContent = text);
     this.choose("look");

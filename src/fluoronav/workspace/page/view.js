@@ -23,7 +23,7 @@ export class View {
     this.edited = new Map(); // label: how often it was edited since the revision
     this.listeners = new Set(); // panels
     const layers = { structures: true, cross: true, marks: true, screws: true };
-    this.scene = { layers, window: WINDOWS["Soft tissue"], marks: () => [...this.plan.marks(), ...this.levels.marks()], screws: () => this.plan.screws(), drawn: (cut) => this.timing.drawn(cut) };
+    this.scene = { layers, window: WINDOWS["Soft tissue"], marks: () => [...this.plan.marks(), ...this.levels.marks()], screws: () => this.plan.screws(), planes: () => this.plan.planes(), drawn: (cut) => this.timing.drawn(cut) };
     this.scene.crossMoved = () => this.#crossMoved();
   }
 
