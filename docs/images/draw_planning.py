@@ -172,10 +172,17 @@ def plan(walk: Walk) -> None:
     walk.js("fluoronavWorkspace.view.surfacesShown")
     walk.page.click("[data-view=space] button:has-text('P')")
     walk.shot("6-screws")
-    walk.job("views", "Views for guidance")
     walk.job("check", "Check the plan")
     walk.close_message()
     walk.shot("7-work")
+    walk.tab("Plan")
+    for side in ("left", "right"):  # the check calls these unsafe
+        walk.page.click(f"[data-screw=T7-{side}]")
+        walk.page.click(f"[data-screw=T7-{side}] button[title='Remove this from the plan']")
+        walk.page.wait_for_selector(f"[data-screw=T7-{side}]", state="detached")
+    walk.page.click("[data-screw=T8-left]")
+    walk.job("views", "Views for guidance")
+    walk.close_message()
     walk.tab("Questions")
     walk.shot("8-questions")
     flags = walk.js("fluoronavWorkspace.view.plan.open().map((f) => f.id)")
@@ -204,7 +211,9 @@ def level(walk: Walk) -> None:
 
 def guide(case: Path, work: Path, browser) -> None:
     """`fluoronav demo` on the exported case, with the navigation display in the browser."""
-    exported = max(case.glob(".cache/job-*/out/case.yaml"), key=lambda p: p.stat().st_mtime)
+    exported = work / "or"
+    if not exported.is_dir():
+        run("plan", "export", str(case), "--to", "case", "--out", str(exported))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -200,3 +200,25 @@ def test_a_gpu_that_goes_and_comes_back_shows_the_picture_again(browser, display
     display.until(page, f"!fluoronav.picture.gl.isContextLost() && {brightest} > 200")
     shown = page.evaluate("fluoronav.stats.shownSeq")
     display.until(page, f"fluoronav.stats.shownSeq > {shown + 3}")
+
+
+def test_the_menu_names_the_planned_views(browser, display):
+    page = display.open(browser)
+    display.show(page)
+    views = [
+        {"item": "T8_left", "orbital_deg": 0, "angular_deg": 40, "bound_mm": 0.21},
+        {"item": "T8_left", "orbital_deg": 70, "angular_deg": -20, "bound_mm": 0.21},
+        {"item": "T8_right", "orbital_deg": -20, "angular_deg": 30, "bound_mm": None},
+    ]
+    head = {"case": page.evaluate("fluoronav.state.running"), "views": views}
+    page.route("**/case", lambda route: route.fulfill(json=head))
+    page.click("#tool-menu")
+    page.wait_for_selector("#planned-views:visible dd")
+    assert page.locator("#planned-views dd").all_inner_texts() == [
+        "T8_left: orbital 0°, angular 40°, then orbital 70°, angular -20°: tip within 0.2 mm (95 %)",
+        "T8_right: orbital -20°, angular 30°",
+    ]
+    page.click("#tool-menu")
+    head["views"] = []
+    page.click("#tool-menu")
+    page.wait_for_selector("#planned-views", state="hidden")

@@ -4,6 +4,7 @@ import json
 import os
 import socket
 import stat
+import struct
 import time
 
 import numpy as np
@@ -228,6 +229,24 @@ def test_a_server_that_is_killed_in_mid_save_leaves_the_old_revision_or_the_new_
         if number == newest:
             assert page.ask("save").status_code == 200
     running.stop()
+
+
+def test_a_browser_that_goes_away_while_voxels_are_sent_is_no_error_in_the_log(tmp_path, capfd):
+    """Regression: the log held a traceback, once the page was left while it loaded."""
+    make_case(tmp_path, "A", shape=(120, 256, 256))
+    running = Server(tmp_path)
+    http = running.client()
+    until(lambda: http.get("/cases/A").status_code == 200, what="opening")
+    host, port = running.url.removeprefix("http://").split(":")
+    for _ in range(3):
+        with socket.create_connection((host, int(port))) as s:
+            s.sendall(f"GET /api/cases/A/ct HTTP/1.1\r\nHost: {host}\r\nX-Key: {running.keys['ada']}\r\n\r\n".encode())
+            s.recv(1 << 16)
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # a reset, as of a closed page
+    assert http.get("/me").status_code == 200
+    time.sleep(0.5)
+    running.stop()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def memory_mb(process):

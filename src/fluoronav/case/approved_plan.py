@@ -75,6 +75,26 @@ def check_approved_plan(
     _check_trajectories(content, path, case, trajectories)
 
 
+def planned_views(named: ApprovedPlan, case: Path) -> list[dict[str, Any]]:
+    """The C-arm views of the approved plan.
+
+    Returns
+    -------
+    list of dict
+        ``item`` (name of the screw or path), ``orbital_deg``, ``angular_deg``, and ``bound_mm``: the bound of the tip's
+        error that the guidance will state there, 95 %; None where the plan does not say it.
+
+    Raises
+    ------
+    CaseError
+        The plan cannot be read.
+    """
+    content, _ = _read(case.parent / named.file)
+    keys = ("item", "orbital_deg", "angular_deg", "bound_mm")
+    views = [i for i in content.get("items") or [] if isinstance(i, dict) and i.get("kind") == "view"]
+    return [{key: view.get(key) for key in keys} for view in views]
+
+
 def _read(path: Path) -> tuple[dict[str, Any], str]:
     try:
         if regular_file(path).stat().st_size > _MOST_YAML_BYTES:

@@ -92,7 +92,7 @@ class Admission:
             raise refused
         try:
             async with asyncio.timeout(self._limits.answer_s):
-                response = await handler(request) if not self._is_stream(request.path) else None
+                response = await _answered(request, handler) if not self._is_stream(request.path) else None
                 if response is not None:
                     # Written here, so that the time limit also holds for a client that does not read.
                     await response.prepare(request)
@@ -125,6 +125,14 @@ class Admission:
         finally:
             opened.close()
             await runner.cleanup()
+
+
+async def _answered(request: web.Request, handler) -> web.StreamResponse:
+    """What a handler answers; where who asked has gone while it wrote, an answer that nobody reads."""
+    try:
+        return await handler(request)
+    except ConnectionResetError:
+        return web.Response(status=499)
 
 
 async def add_security(request: web.BaseRequest, response: web.StreamResponse) -> None:

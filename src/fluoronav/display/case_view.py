@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.case import Case, NoGo
+from fluoronav.case.approved_plan import planned_views
 from fluoronav.case.surface import surface
 from fluoronav.display.packing import with_head
 from fluoronav.geometry import Camera
@@ -118,12 +119,14 @@ def landmarks(case: Case) -> list[dict[str, Any]]:
 
 
 def case_head(case: Case) -> dict[str, Any]:
-    """Name, plan, tools and landmarks, for the page."""
+    """Name, plan with its views, tools and landmarks, for the page."""
+    approved = case.file.approved_plan
     return {
         "case": case.id,
         "name": case.file.name,
         "target_ct": case.target_ct.tolist(),
         "plan": [t.model_dump() for t in case.plan],
+        "views": planned_views(approved, case.path) if approved is not None else [],
         "tools": [t.model_dump() for t in case.tools],
         "landmarks": landmarks(case),
     }

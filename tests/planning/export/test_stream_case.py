@@ -9,6 +9,7 @@ from tests.planning.planned_case import BEST, LEFT, RIGHT, planned_case
 from fluoronav.case import load_case
 from fluoronav.case.instruments import read_instruments
 from fluoronav.case.schema import CaseError
+from fluoronav.display.case_view import case_head
 from fluoronav.planning.export.stream_case import write_stream_case
 from fluoronav.planning.plan.file import PlanError
 from fluoronav.planning.plan.planned import read_planned
@@ -49,6 +50,11 @@ def test_an_unapproved_structure_is_kept_but_never_raises_an_alarm(stream_case):
 def test_only_the_planned_vertebrae_their_neighbours_and_what_raises_alarms_are_drawn(stream_case):
     drawn = {s.name for s in load_case(stream_case).structures if s.drawn}
     assert drawn == {"vertebrae_T7", "vertebrae_T8", "vertebrae_T9", "spinal_cord"}
+
+
+def test_the_display_is_told_the_planned_views(stream_case):
+    (view,) = case_head(load_case(stream_case))["views"]
+    assert view == {"item": "T8_left", "orbital_deg": 12.0, "angular_deg": -4.0, "bound_mm": None}
 
 
 def test_the_prior_is_the_best_view_about_its_screw(stream_case):

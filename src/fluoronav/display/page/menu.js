@@ -30,6 +30,7 @@ export function addMenu(app) {
   for (const element of [record, mode, user]) element.classList.add("control");
   button(app, menu, "log", () => panel.open("log"));
   button(app, menu, "screenshot", () => screenshot(app));
+  plannedViews(app, menu);
   const fill = (element, heading, names) =>
     element.replaceChildren(new Option(heading, ""), ...names.map((name) => new Option(name, name)));
   return {
@@ -43,6 +44,21 @@ export function addMenu(app) {
       cases.hidden = !names.length;
     },
   };
+}
+
+// The C-arm views of the approved plan, by screw or path: where to turn the arm. Asked for when the menu is opened.
+function plannedViews({ state }, menu) {
+  const list = menu.appendChild(document.createElement("dl"));
+  list.id = "planned-views";
+  list.hidden = true;
+  find("tool-menu").addEventListener("click", async () => {
+    const head = await fetch("/case").then((reply) => (reply.ok ? reply.json() : null)).catch(() => null);
+    const views = head?.case === state.running ? (head.views ?? []) : [];
+    const made = (tag, words) => Object.assign(document.createElement(tag), { textContent: words });
+    const items = [...new Set(views.map((v) => v.item))];
+    list.hidden = !items.length;
+    list.replaceChildren(made("dt", text.plannedViews), ...items.map((item) => made("dd", text.viewsOf(item, views.filter((v) => v.item === item)))));
+  });
 }
 
 function screenshot({ state }) {

@@ -123,6 +123,8 @@ export const text = {
   markedAlone: "Marked in the audit trail alone: nobody hears marks. Start `fluoronav pacs live`.",
   notKept: (why) => `Marked in the audit trail alone: ${why}`,
   allPaths: "All planned paths",
+  plannedViews: "Planned C-arm views",
+  viewsOf: (item, views) => `${item}: ${views.map((v) => `orbital ${v.orbital_deg}°, angular ${v.angular_deg}°`).join(", then ")}${views.at(-1).bound_mm ? `: tip within ${views.at(-1).bound_mm.toFixed(1)} mm (95 %)` : ""}`,
   alongBeam: "Along the beam",
   loadingSpace: "Loading the case",
   noSpace: (why) => `No 3D view: ${why}`,
