@@ -67,7 +67,7 @@ def obstacles(
     if plan.labels_hash != labels_hash:
         out.append("the label map was changed after the plan was made: check the plan on it")
     open_flags = [item for item in plan.items if isinstance(item, Flag) and not item.acknowledged_by]
-    out += [f"flag {flag.id} is not acknowledged: {flag.text}" for flag in open_flags]
+    out += [f"nobody has acknowledged: {flag.text}" for flag in open_flags]
     by = {_plain(s.name): s for s in structures}
     for name in sorted(alarm_structures(plan, structures, with_margins)):
         structure = by.get(_plain(name))

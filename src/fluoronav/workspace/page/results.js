@@ -6,6 +6,9 @@ import { readable } from "./structures.js";
 const degrees = ({ orbital_deg: o, angular_deg: a }) => `orbital ${o.toFixed(0)}°, angular ${a.toFixed(0)}°`;
 const cm3 = (x) => `${x.toFixed(x < 10 ? 2 : 1)} cm³`;
 
+// What a finding is about; one about a flag says it itself.
+const subject = ({ item, text }) => (text.startsWith("nobody has acknowledged") ? "" : item ? `${item} ` : /^(is|was|differs) /.test(text) ? "the plan " : "");
+
 const WORDS = {
   measure: ({ measurements = [], flags = [], refused = [] }) => [
     [`${of(measurements.length, "measurement")}, ${of(flags.length, "question")}`],
@@ -20,7 +23,7 @@ const WORDS = {
       [`${s.level} ${s.side}, ${how}: ${v.views.map(degrees).join(", then ")}; ${v.error_mm.toFixed(2)} mm expected, ${v.bound_mm.toFixed(2)} mm stated by the guidance (95 %)`, "", s.id])),
     ...notes.map((n) => [n, "warn"]),
   ],
-  check: ({ findings = [] }) => (findings.length ? findings.map((f) => [`${f.severity}: ${f.item ? `${f.item} ` : ""}${f.text}`, f.severity === "unsafe" ? "bad" : f.severity === "note" ? "" : "warn", f.item]) : [["Nothing was found against the plan."]]),
+  check: ({ findings = [] }) => (findings.length ? findings.map((f) => [`${f.severity}: ${subject(f)}${f.text}`, f.severity === "unsafe" ? "bad" : f.severity === "note" ? "" : "warn", f.item]) : [["Nothing was found against the plan."]]),
   simulate: ({ cuts = [], resections = [], implants = [] }) => [
     ...cuts.flatMap((c) => [
       [`${readable(c.structure)}: ${cm3(c.volume_cm3)}, the saw takes ${cm3(c.kerf_cm3)}`],
