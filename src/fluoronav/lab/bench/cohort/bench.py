@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from fluoronav.lab import machine
-from fluoronav.lab.bench.cohort.kept import keeping, kept_rows
+from fluoronav.lab.bench.cohort.kept import STILLS, keeping, kept_rows
 from fluoronav.lab.bench.cohort.registering import measured
 from fluoronav.lab.bench.cohort.render import cast
 from fluoronav.lab.bench.cohort.report import summaries
@@ -78,7 +78,7 @@ def result_of(rows: list[Row], people: list[str], left_out: dict[str, str] | Non
     return {
         **summaries(rows),
         "left_out": left_out or {},
-        "settings": {"people": people},
+        "settings": {"what": STILLS, "people": people},
         "machine": machine.description(),
         "rows": rows,
     }

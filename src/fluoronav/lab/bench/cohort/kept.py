@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,10 @@ _DIGITS = 6  # chosen: enough to draw a pose again
 _KEEP_EVERY_S = 20.0  # chosen: what an interruption costs at most, besides the exposure in work
 
 
-def kept_rows(path: Path, people: list[tuple[str, ...]] | None = None) -> dict[Task, Row]:
+STILLS = "stills"  # in the JSON's settings: exposures of the scenes
+
+
+def kept_rows(path: Path, people: list[tuple[str, ...]] | None = None, what: str = STILLS) -> dict[Task, Row]:
     """The exposures of a file, by scene and seed.
 
     Parameters
@@ -24,20 +27,24 @@ def kept_rows(path: Path, people: list[tuple[str, ...]] | None = None) -> dict[T
         JSON of `bench cohort`; a file that is not there has none.
     people : list of tuple, optional
         Who the exposures must be of: the seed makes an exposure of the people that there are.
+    what : str
+        Of which bench they must be.
 
     Raises
     ------
     ValueError
-        It is no such file, or is of other people.
+        It is no such file, or is of other people or of another bench.
     """
     if not path.exists():
         return {}
     try:
         found = json.loads(path.read_text())
-        rows, names = found["rows"], found["settings"]["people"]
+        rows, names, of = found["rows"], found["settings"]["people"], found["settings"].get("what", STILLS)
         kept = {(row["scene"], row["seed"]): row for row in rows}
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: is no JSON of `bench cohort` ({type(error).__name__}: {error})") from error
+    if of != what:
+        raise ValueError(f"{path}: holds exposures of `{of}`, not of `{what}`; name another file")
     if people is not None and sorted(names) != sorted(p[0] for p in people):
         raise ValueError(
             f"{path}: holds exposures of {', '.join(names)}, not of {', '.join(p[0] for p in people)}; "
@@ -46,26 +53,29 @@ def kept_rows(path: Path, people: list[tuple[str, ...]] | None = None) -> dict[T
     return kept
 
 
-def people_of(path: Path) -> list[str]:
-    """Names of the people of a file that :func:`kept_rows` reads."""
-    return json.loads(path.read_text())["settings"]["people"]
+def what_of(path: Path) -> str:
+    """Of which bench the exposures of a file are."""
+    if not path.exists():
+        raise ValueError(f"{path}: no such file")
+    try:
+        return json.loads(path.read_text())["settings"].get("what", STILLS)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: is no JSON of `bench cohort` ({type(error).__name__}: {error})") from error
 
 
-def merged(paths: Iterable[Path]) -> tuple[list[Row], list[str]]:
-    """The exposures of several files, those of later files first where two have the same, and the people's names.
+def merged(paths: Sequence[Path]) -> tuple[list[Row], list[str]]:
+    """The exposures of several files, of equal ones that of the last file, and the people's names.
 
     Raises
     ------
     ValueError
-        A file is missing or no JSON of the bench, or the files are of different people.
+        A file is missing or no JSON of the bench, or the files are of different people or benches.
     """
     rows: dict[Task, Row] = {}
     names: list[str] = []
     for path in paths:
-        if not path.exists():
-            raise ValueError(f"{path}: no such file")
-        rows |= kept_rows(path, [(n,) for n in names] or None)
-        names = people_of(path)
+        rows |= kept_rows(path, [(n,) for n in names] or None, what_of(paths[0]))
+        names = json.loads(path.read_text())["settings"]["people"]
     return list(rows.values()), names
 
 

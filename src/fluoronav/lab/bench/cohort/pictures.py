@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,10 @@ _GREEN, _RED, _WHITE = (90, 230, 90), (80, 80, 255), (255, 255, 255)  # BGR
 _QUALITY = 80
 
 
-def write_pictures(rows: list[dict[str, Any]], people: list[tuple[str, ...]], folder: Path) -> list[Path]:
+def write_pictures(
+    rows: list[dict[str, Any]], people: list[tuple[str, ...]], folder: Path,
+    again: Callable[[str, int, list[tuple[str, ...]]], Exposure] = render,
+) -> list[Path]:  # fmt: skip
     """Renders exposures again and draws the target bone: green where it is, red where it was found.
 
     Parameters
@@ -26,6 +30,8 @@ def write_pictures(rows: list[dict[str, Any]], people: list[tuple[str, ...]], fo
     people : list of tuple
     folder : Path
         Created if needed.
+    again : callable
+        Renders an exposure by scene, seed and people.
 
     Returns
     -------
@@ -35,7 +41,7 @@ def write_pictures(rows: list[dict[str, Any]], people: list[tuple[str, ...]], fo
     folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for rank, row in enumerate(rows, 1):
-        exposure = render(row["scene"], row["seed"], people)
+        exposure = again(row["scene"], row["seed"], people)
         path = folder / f"{rank}-{row['scene']}-{row['seed']}.jpg"
         cv2.imwrite(str(path), drawn(exposure, row), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
         paths.append(path)
