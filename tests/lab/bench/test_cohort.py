@@ -245,15 +245,16 @@ def test_a_tiny_cohort_runs_through_a_scheduler_to_the_end(people, tmp_path):
 
 
 def test_a_process_that_fails_is_named_with_its_scene_and_seed(people):
-    from fluoronav.lab.bench.cohort.bench import _with_dask
+    from fluoronav.lab.bench.cohort.registering import measured
+    from fluoronav.lab.bench.cohort.running import rows_of
 
     with pytest.raises(RuntimeError, match=r"scene lumbar, seed 7: ValueError: scene lumbar: no CT shows lumbar"):
-        _with_dask([("lumbar", 7)], people, None, 2, lambda text: None)
+        list(rows_of([[("lumbar", 7)]], measured, people, None, 2, lambda text: None))
 
 
 def test_a_scheduler_that_does_not_answer_is_named(people, monkeypatch):
-    from fluoronav.lab.bench.cohort import bench
+    from fluoronav.lab.bench.cohort import running
 
-    monkeypatch.setattr(bench, "_START_S", 0.2)
+    monkeypatch.setattr(running, "_START_S", 0.2)
     with pytest.raises(RuntimeError, match=r"--scheduler tcp://127.0.0.1:9: no Dask scheduler answers"):
         bench_cohort(chosen(["chest"]), 1, 0, people, "tcp://127.0.0.1:9", 1)
