@@ -38,7 +38,7 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
         help="a patient: CT (NRRD, NIfTI or DICOM folder) and label map as of TotalSegmentator 1; may be given several "
         "times; by default those of --data, and without these the embedded case",
     )  # fmt: skip
-    add_data(cohort, "chest/ and planning/patient_b/")
+    add_data(cohort, "chest/, planning/patient_b/, and for --wrong the real frames of knee/ and wrist/")
     cohort.add_argument(
         "--scheduler", metavar="ADDRESS",
         help="Dask scheduler to run on, tcp://HOST:PORT; its workers must see the same files (default: this computer)",
@@ -116,14 +116,15 @@ def _stills(options: argparse.Namespace, scenes: list[Scene], people: list[tuple
 
 def _wrong(options: argparse.Namespace, people: list[tuple[str, ...]]) -> int:
     from fluoronav.lab.bench.cohort.pictures import write_pictures
-    from fluoronav.lab.bench.cohort.wrong import exposure_of
+    from fluoronav.lab.bench.cohort.wrong import exposure_of, real_pictures
     from fluoronav.lab.bench.cohort.wrong_bench import bench_wrong, wrong_table
 
-    result = bench_wrong(options.wrong, people, options.scheduler, _workers(options), say, options.into)
+    real = real_pictures(options.data)
+    result = bench_wrong(options.wrong, people, options.scheduler, _workers(options), say, options.into, real)
     _report(wrong_table(result), result, options)
     wrong = [row for row in result["rows"] if row["wrong_believed"]]
     if options.pictures and wrong:
-        paths = write_pictures(wrong, people, options.pictures, lambda *task: exposure_of(*task)[0])
+        paths = write_pictures(wrong, people, options.pictures, lambda *task: exposure_of(*task, real)[0])
         print(f"written: {', '.join(map(str, paths))}")
     return 0
 

@@ -13,7 +13,8 @@ from fluoronav.lab.bench.cohort import SCENES, known_people, render, spec_of
 from fluoronav.lab.bench.cohort.bench import bench_cohort
 from fluoronav.lab.bench.cohort.given import given_case
 from fluoronav.lab.bench.cohort.motion import bent_poses, moved
-from fluoronav.lab.bench.cohort.people import person_of
+from fluoronav.lab.bench.cohort.people import VESSELS, person_of
+from fluoronav.lab.bench.cohort.physics import BLOOD_HU, CONTRAST_HU, MOST_HU
 from fluoronav.lab.bench.cohort.registering import SETTINGS, rotation_bound_deg
 from fluoronav.lab.bench.cohort.report import summaries, table, worst
 from fluoronav.lab.bench.cohort.scenes import BY_NAME, GivenCt, chosen
@@ -135,6 +136,16 @@ def test_the_registration_is_given_a_poorer_ct(person, region):
     assert thick.ct.image.GetSpacing()[2] == 5
     soft, sharp = (given_case(person, region, GivenCt(kernels=(1.0, -1.0)), k).ct.voxels.std() for k in (0, 1))
     assert soft < person.ct.voxels.std() < sharp
+
+
+def test_the_ct_may_lack_contrast_and_hold_steel_with_streaks(person, region):
+    vessels = np.isin(person.labels.voxels, [*VESSELS]) & (person.ct.voxels > CONTRAST_HU)
+    bled = given_case(person, region, GivenCt(contrast=False), 0).ct.voxels
+    assert vessels.any() and (bled[vessels] == BLOOD_HU).all()
+    np.testing.assert_array_equal(bled[~vessels], person.ct.voxels[~vessels])
+    steel = given_case(person, region, GivenCt(screws=6), 0).ct.voxels
+    assert (steel == MOST_HU).sum() > 10 * max((person.ct.voxels == MOST_HU).sum(), 50)
+    assert (steel < person.ct.voxels - 100.0).mean() > 0.001
 
 
 def test_thick_slices_stay_where_the_patient_is(person, region):

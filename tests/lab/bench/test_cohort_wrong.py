@@ -2,12 +2,13 @@
 
 from dataclasses import replace
 
+import cv2
 import numpy as np
 import pytest
 
 from fluoronav.geometry import transform_points
 from fluoronav.lab.bench.cohort import known_people, registering, wrong
-from fluoronav.lab.bench.cohort.wrong import exposure_of, tasks
+from fluoronav.lab.bench.cohort.wrong import exposure_of, real_pictures, tasks
 from fluoronav.lab.bench.cohort.wrong_bench import bench_wrong, wrong_result, wrong_table
 
 
@@ -48,6 +49,20 @@ def test_a_mirrored_picture_and_nobody_have_no_right_pose(people, small):
     assert not flipped.scene.present and not nobody.scene.present
     again, _, _ = exposure_of("mirrored", 0, people)
     np.testing.assert_array_equal(flipped.counts, again.counts)
+
+
+def test_a_real_picture_is_shown_as_it_is_but_turned(people, small, tmp_path):
+    picture = np.zeros((128, 128), np.uint8)
+    picture[:40, :30] = 200
+    (tmp_path / "knee").mkdir()
+    cv2.imwrite(str(tmp_path / "knee" / "frame1.tif"), picture)
+    real = real_pictures(tmp_path)
+    exposure, _, _ = exposure_of("real", 5, people, real)
+    assert (exposure.bits, exposure.scene.present) == (8, False)
+    assert exposure.counts.shape == (exposure.camera.rows, exposure.camera.cols)
+    assert np.bincount(exposure.counts.ravel(), minlength=256)[200] == pytest.approx(1200, abs=80)
+    assert "real" in {kind for unit in tasks(12, people, set(), True) for kind, _ in unit}
+    assert "real" not in {kind for unit in tasks(12, people, set()) for kind, _ in unit}
 
 
 def test_a_mirrored_picture_goes_through_the_stages_and_the_next_search_begins_anew(people, tmp_path, monkeypatch):

@@ -114,10 +114,19 @@ def _reasons(s: dict[str, Any]) -> str:
     return "; ".join(f"{n} {why}" for why, n in list(s["reasons"].items())[:_MOST_REASONS])
 
 
+ALL = "all of these"
+
+
+def described(name: str) -> str:
+    """What a scene is, for the documentation."""
+    return f"`{name}`: {BY_NAME[name].what}"
+
+
 def described_rows(result: dict[str, Any]) -> Iterable[tuple[str, ...]]:
-    """Rows for the documentation: what the scene is, and its cells."""
+    """Rows for the documentation: what the scene is, and its cells; all together in the last."""
     for name, s in result["scenes"].items():
-        yield f"`{name}`: {BY_NAME[name].what}", *cells_of(s)
+        yield described(name), *cells_of(s)
+    yield ALL, *cells_of(result["all"])
 
 
 def worst(rows: list[Row], most: int) -> list[Row]:

@@ -7,9 +7,12 @@ small, so that thousands can be shown.
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -50,9 +53,10 @@ KINDS: dict[str, str] = {
     "other-region": "another part of the same patient's body",
     "aside": "aimed 110 to 170 mm beside the target",
     "nobody": "no patient: hand, screws and rods, or the open beam",
+    "real": "real fluoroscopy of somebody else's knee or wrist",
 }
 # Beside the mirrored ones. Of the others the CT shows what the picture shows: a pose may be right.
-_NEVER_RIGHT = ("other-person", "nobody")
+_NEVER_RIGHT = ("other-person", "nobody", "real")
 
 
 @dataclass(frozen=True)
@@ -64,11 +68,19 @@ class GivenCase:
     labels: bool
 
 
-def tasks(n: int, people: list[tuple[str, ...]], have: set[Task]) -> list[list[Task]]:
-    """Names and seeds of the first `n` pictures without those of `have`; a unit for each case in a row."""
+def real_pictures(data: Path) -> list[Path]:
+    """Real frames of a data folder, of body parts that no CT of the cohort shows."""
+    return sorted(path for part in ("knee", "wrist") for path in (data / part).glob("frame*.tif"))
+
+
+def tasks(n: int, people: list[tuple[str, ...]], have: set[Task], real: bool = False) -> list[list[Task]]:
+    """Kinds and seeds of the first `n` pictures without those of `have`; a unit for each case in a row.
+
+    `real` says whether there are real pictures.
+    """
     of_cases: list[list[Task]] = []
     for begin in range(0, n, SETTINGS.in_a_row):
-        some = [(_kind(k, people), k) for k in range(begin, min(begin + SETTINGS.in_a_row, n))]
+        some = [(_kind(k, people, real), k) for k in range(begin, min(begin + SETTINGS.in_a_row, n))]
         of_cases.append([task for task in some if task not in have])
     return [unit for unit in of_cases if unit]
 
@@ -84,20 +96,20 @@ def _case_of(seed: int, people: list[tuple[str, ...]]) -> GivenCase:
     return every[seed // SETTINGS.in_a_row % len(every)]
 
 
-def _kind(seed: int, people: list[tuple[str, ...]]) -> str:
-    """Kinds in turns; where the people do not show one, the picture is a mirrored one."""
+def _kind(seed: int, people: list[tuple[str, ...]], real: bool) -> str:
+    """Kinds in turns; where the data does not have one, the picture is of another person, or a mirrored one."""
     name = list(KINDS)[seed % len(KINDS)]
     case = _case_of(seed, people)
     everybody = [person_of(p) for p in people]
-    if name == "other-region" and len(case.person.regions) < 2:
+    if (name == "other-region" and len(case.person.regions) < 2) or (name == "real" and not real):
         name = "other-person"
     if name == "other-person" and len(everybody) < 2:
         name = "mirrored"
     return name
 
 
-def measured_wrong(kind: str, seed: int, people: list[tuple[str, ...]]) -> Row:
-    """Makes one picture and shows it to the stages; what a worker does.
+def measured_wrong(kind: str, seed: int, people: list[tuple[str, ...]], real: Sequence[Path] = ()) -> Row:
+    """Makes one picture and shows it to the stages; what a worker does. `real` are files of real pictures.
 
     Returns
     -------
@@ -108,12 +120,12 @@ def measured_wrong(kind: str, seed: int, people: list[tuple[str, ...]]) -> Row:
         where there is a right pose and one was found; ``T_camera_ct`` of what was believed wrongly.
     """
     begin = time.process_time()
-    exposure, case, aimed_ct = exposure_of(kind, seed, people)
+    exposure, case, aimed_ct = exposure_of(kind, seed, people, real)
     stage = prepared(case.person, case.region, GivenCt(labels=case.labels), 0, exposure.camera)
     found = shown(stage, exposure)
     row: Row = {
         "scene": kind, "seed": seed, "present": exposure.scene.present,
-        "person": exposure.person.name, "region": exposure.region.name,
+        "person": exposure.person.name if kind not in ("nobody", "real") else kind, "region": exposure.region.name,
         "case_person": case.person.name, "case_region": case.region.name, "labels": case.labels,
         "believed": bool(found.believed), "status": found.frame.status, "reason": found.frame.status_reason,
     }  # fmt: skip
@@ -129,7 +141,9 @@ def measured_wrong(kind: str, seed: int, people: list[tuple[str, ...]]) -> Row:
     return row | {"cpu_s": time.process_time() - begin}
 
 
-def exposure_of(kind: str, seed: int, people: list[tuple[str, ...]]) -> tuple[Exposure, GivenCase, Float]:
+def exposure_of(
+    kind: str, seed: int, people: list[tuple[str, ...]], real: Sequence[Path] = ()
+) -> tuple[Exposure, GivenCase, Float]:
     """A picture of a kind, the case that it is shown for, and the point it is aimed at, LPS mm in the beam's CT."""
     case = _case_of(seed, people)
     rng = np.random.default_rng([seed, 35])
@@ -137,12 +151,14 @@ def exposure_of(kind: str, seed: int, people: list[tuple[str, ...]]) -> tuple[Ex
     picture = _picture(kind, rng)
     T = view(person.target_ct(region), picture.aside_mm, rng)
     shapes = _shapes(kind, person, region, T, rng)
-    body = _nobody() if kind == "nobody" else still_body(person)
+    body = _nobody() if kind in ("nobody", "real") else still_body(person)
     set_up = SetUp.of(picture, rng)
     camera = _camera()
     counts, bits = picture_of(body, shapes, camera, T, picture, set_up, rng, SETTINGS.every_px)
     if picture.mirrored and rng.random() < 0.5:
         counts = np.ascontiguousarray(counts[::-1, ::-1])
+    if kind == "real":
+        counts, bits = _real(real[int(rng.integers(len(real)))], camera, rng), 8
     on_table = OnTable(other_person=kind in _NEVER_RIGHT)
     scene = Scene(kind, KINDS[kind], (region.name,), on_table=on_table, picture=picture)
     exposure = Exposure(scene, counts, bits, camera, T, T, person, case.person, region, _STILL)
@@ -177,6 +193,16 @@ def _shapes(kind: str, person: Person, region: Region, T: Float, rng: np.random.
         steel, fingers = what == 0, what == 1
     shapes = screws_and_rods(person, region, 6, _STILL) if steel and region.target else []
     return shapes + (hand(T, rng) if fingers else [])
+
+
+def _real(path: Path, camera: Camera, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A real picture of 8 bits, turned by right angles and mirrored at random, as this C-arm's."""
+    picture = cv2.imread(str(path), cv2.IMREAD_GRAYSCALE)
+    if picture is None:
+        raise ValueError(f"{path}: is no picture that OpenCV can read")
+    turned = np.rot90(picture, int(rng.integers(4)))
+    turned = np.ascontiguousarray(turned[:, ::-1] if rng.random() < 0.5 else turned)
+    return np.asarray(cv2.resize(turned, (camera.cols, camera.rows), interpolation=cv2.INTER_AREA), np.uint8)
 
 
 @lru_cache(1)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ WHAT = "wrong"  # in the JSON's settings: exposures of this module
 def bench_wrong(
     n: int, people: list[tuple[str, ...]], scheduler: str | None, workers: int,
     say: Callable[[str], None] = lambda text: None, into: Path | None = None,
+    real: Sequence[Path] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """Shows the first `n` pictures of an endless row of them, which the people decide.
 
@@ -28,6 +30,8 @@ def bench_wrong(
     n : int
     people, scheduler, workers, say, into
         As for :func:`fluoronav.lab.bench.cohort.bench.bench_cohort`.
+    real : sequence of Path
+        Real pictures of somebody else, which a cluster's workers read, too.
 
     Returns
     -------
@@ -35,11 +39,11 @@ def bench_wrong(
         See :func:`wrong_result`.
     """
     rows = list(kept_rows(into, people, WHAT).values()) if into else []
-    units = tasks(n, people, {(r["scene"], r["seed"]) for r in rows})
+    units = tasks(n, people, {(r["scene"], r["seed"]) for r in rows}, bool(real))
     names = [p[0] for p in people]
     if rows:
         say(f"{into}: goes on after {len(rows)} pictures")
-    news = rows_of(units, measured_wrong, people, scheduler, workers, say)
+    news = rows_of(units, partial(measured_wrong, real=real), people, scheduler, workers, say)
     keeping(rows, news, lambda: wrong_result(rows, names), into)
     return wrong_result(rows, names)
 
