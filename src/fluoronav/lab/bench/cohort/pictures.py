@@ -14,7 +14,7 @@ from fluoronav.lab.bench.cohort.render import Exposure, render
 
 Float = NDArray[np.float64]
 _GREEN, _RED, _WHITE = (90, 230, 90), (80, 80, 255), (255, 255, 255)  # BGR
-_QUALITY = 80
+_QUALITY, _SIDE = 80, 360  # of a picture beside others, pixels
 
 
 def write_pictures(
@@ -36,15 +36,20 @@ def write_pictures(
     Returns
     -------
     list of Path
-        JPEG files, named by rank, scene and seed.
+        JPEG files, named by rank, scene and seed; the last, ``all.jpg``, shows them beside one another.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
+    paths, small = [], []
     for rank, row in enumerate(rows, 1):
         exposure = again(row["scene"], row["seed"], people)
         path = folder / f"{rank}-{row['scene']}-{row['seed']}.jpg"
-        cv2.imwrite(str(path), drawn(exposure, row), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+        picture = drawn(exposure, row)
+        cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
         paths.append(path)
+        small.append(cv2.resize(picture, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA))
+    if small:
+        paths.append(folder / "all.jpg")
+        cv2.imwrite(str(paths[-1]), np.hstack(small), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return paths
 
 
