@@ -53,6 +53,10 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
         help="instead of stills, show one patient who breathes before a turning C-arm for so many seconds",
     )  # fmt: skip
     cohort.add_argument("--fps", type=positive, default=10.0, help="frames per second of --stream")
+    cohort.add_argument(
+        "--screws", type=count, default=0, metavar="N",
+        help="pedicle screws (10: in five vertebrae) with two rods in the patient of --stream, not in the CT",
+    )  # fmt: skip
     cohort.add_argument("--png", type=Path, metavar="FILE", help="draw error and bound over time of --stream here")
     cohort.add_argument(
         "--wrong", type=count, metavar="N",
@@ -124,7 +128,9 @@ def _wrong(options: argparse.Namespace, people: list[tuple[str, ...]]) -> int:
     _report(wrong_table(result), result, options)
     wrong = [row for row in result["rows"] if row["wrong_believed"]]
     if options.pictures and wrong:
-        paths = write_pictures(wrong, people, options.pictures, lambda *task: exposure_of(*task, real)[0])
+        paths = write_pictures(
+            wrong, people, options.pictures, lambda kind, seed, of: exposure_of(kind, seed, of, real)[0]
+        )
         print(f"written: {', '.join(map(str, paths))}")
     return 0
 
@@ -153,7 +159,7 @@ def _stream(options: argparse.Namespace, people: list[tuple[str, ...]]) -> int:
     from fluoronav.lab.bench.cohort.stream import bench_stream, draw, table
 
     try:
-        run, result = bench_stream(people, options.stream, options.fps, options.seed, say)
+        run, result = bench_stream(people, options.stream, options.fps, options.seed, say, options.screws)
         png = options.png or options.json.with_suffix(".png")
         draw(run, png)
     except ImportError as error:

@@ -12,12 +12,14 @@ from fluoronav.geometry import Camera, rotation_distance_deg, transform_points
 from fluoronav.lab.bench.cohort import SCENES, known_people, render, spec_of
 from fluoronav.lab.bench.cohort.bench import bench_cohort
 from fluoronav.lab.bench.cohort.given import given_case
-from fluoronav.lab.bench.cohort.motion import bent_poses, moved
+from fluoronav.lab.bench.cohort.hardware import screws_and_rods
+from fluoronav.lab.bench.cohort.motion import Motion, bent_poses, moved
 from fluoronav.lab.bench.cohort.people import VESSELS, person_of
 from fluoronav.lab.bench.cohort.physics import BLOOD_HU, CONTRAST_HU, MOST_HU
 from fluoronav.lab.bench.cohort.registering import SETTINGS, rotation_bound_deg
 from fluoronav.lab.bench.cohort.report import summaries, table, worst
 from fluoronav.lab.bench.cohort.scenes import BY_NAME, GivenCt, chosen
+from fluoronav.lab.bench.cohort.stream import _rendered as stream_pictures
 from fluoronav.lab.bench.cohort.stream import pose_at
 from fluoronav.paths import shipped
 from fluoronav.stream.frame import RegistrationResult
@@ -217,6 +219,18 @@ def test_the_streams_patient_breathes_and_the_arm_turns():
     later, _ = pose_at(target, 5.0)
     assert (out, breathed) == (0, 1)
     assert rotation_distance_deg(start, later) == pytest.approx(15, abs=0.1)
+
+
+def test_the_streams_patient_may_have_screws_that_stay_with_the_spine(person, region, small):
+    steel = screws_and_rods(person, region, 6, Motion({}, None))
+    at_start = np.array([0.0])
+    (bare,), (truth,) = stream_pictures(person, region, small, at_start, 0, [])
+    (dark,), _ = stream_pictures(person, region, small, at_start, 0, steel)
+    ends = np.array([p for bar in steel for p in (bar.begin_ct, bar.end_ct)])
+    u, v = np.rint(small.project(transform_points(truth, ends))).astype(int).T
+    inside = (u > 5) & (u < small.cols - 5) & (v > 5) & (v < small.rows - 5)
+    assert inside.sum() > 10
+    assert np.median(dark[v[inside], u[inside]] / np.maximum(bare[v[inside], u[inside]], 1.0)) < 0.8
 
 
 def test_unknown_names_are_refused_by_name(capsys, tmp_path):

@@ -6,8 +6,10 @@ import cv2
 import numpy as np
 import pytest
 
+from fluoronav.cli import main
 from fluoronav.geometry import transform_points
 from fluoronav.lab.bench.cohort import known_people, registering, wrong
+from fluoronav.lab.bench.cohort.kept import kept_rows
 from fluoronav.lab.bench.cohort.wrong import exposure_of, real_pictures, tasks
 from fluoronav.lab.bench.cohort.wrong_bench import bench_wrong, wrong_result, wrong_table
 
@@ -65,7 +67,9 @@ def test_a_real_picture_is_shown_as_it_is_but_turned(people, small, tmp_path):
     assert "real" not in {kind for unit in tasks(12, people, set()) for kind, _ in unit}
 
 
-def test_a_mirrored_picture_goes_through_the_stages_and_the_next_search_begins_anew(people, tmp_path, monkeypatch):
+def test_a_mirrored_picture_goes_through_the_stages_and_the_next_search_begins_anew(
+    people, tmp_path, monkeypatch, capsys
+):
     monkeypatch.setattr(registering, "SETTINGS", replace(registering.SETTINGS, searches=1))
     path = tmp_path / "wrong.json"
     found = bench_wrong(1, people, None, 1, into=path)
@@ -74,7 +78,11 @@ def test_a_mirrored_picture_goes_through_the_stages_and_the_next_search_begins_a
     assert registering._STAGES[-1][1]._finder._failed_searches == 0
     # The file has it: nothing is shown a second time.
     monkeypatch.setattr(wrong, "shown", None)
-    assert bench_wrong(1, people, None, 1, into=path)["rows"] == found["rows"]
+    assert (
+        main(["bench", "cohort", "--wrong", "1", "--into", str(path), "--data", str(tmp_path), "--workers", "1"]) == 0
+    )
+    assert "`mirrored`: picture mirrored" in capsys.readouterr().out
+    assert kept_rows(path, people, "wrong") == {("mirrored", 0): found["rows"][0]}
 
 
 def test_what_was_believed_wrongly_is_counted_and_named():

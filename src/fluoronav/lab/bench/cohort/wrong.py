@@ -156,7 +156,7 @@ def exposure_of(
     camera = _camera()
     counts, bits = picture_of(body, shapes, camera, T, picture, set_up, rng, SETTINGS.every_px)
     if picture.mirrored and rng.random() < 0.5:
-        counts = np.ascontiguousarray(counts[::-1, ::-1])
+        counts = np.asarray(cv2.rotate(counts, cv2.ROTATE_180), np.uint16)
     if kind == "real":
         counts, bits = _real(real[int(rng.integers(len(real)))], camera, rng), 8
     on_table = OnTable(other_person=kind in _NEVER_RIGHT)
