@@ -12,11 +12,14 @@ from fluoronav.geometry import Camera, rotation_distance_deg, transform_points
 from fluoronav.lab.bench.cohort import SCENES, known_people, render, spec_of
 from fluoronav.lab.bench.cohort.bench import bench_cohort
 from fluoronav.lab.bench.cohort.given import given_case
-from fluoronav.lab.bench.cohort.motion import bent_poses, moved
-from fluoronav.lab.bench.cohort.people import person_of
+from fluoronav.lab.bench.cohort.hardware import screws_and_rods
+from fluoronav.lab.bench.cohort.motion import Motion, bent_poses, moved
+from fluoronav.lab.bench.cohort.people import VESSELS, person_of
+from fluoronav.lab.bench.cohort.physics import BLOOD_HU, CONTRAST_HU, MOST_HU
 from fluoronav.lab.bench.cohort.registering import SETTINGS, rotation_bound_deg
 from fluoronav.lab.bench.cohort.report import summaries, table, worst
 from fluoronav.lab.bench.cohort.scenes import BY_NAME, GivenCt, chosen
+from fluoronav.lab.bench.cohort.stream import _rendered as stream_pictures
 from fluoronav.lab.bench.cohort.stream import pose_at
 from fluoronav.paths import shipped
 from fluoronav.stream.frame import RegistrationResult
@@ -137,6 +140,16 @@ def test_the_registration_is_given_a_poorer_ct(person, region):
     assert soft < person.ct.voxels.std() < sharp
 
 
+def test_the_ct_may_lack_contrast_and_hold_steel_with_streaks(person, region):
+    vessels = np.isin(person.labels.voxels, [*VESSELS]) & (person.ct.voxels > CONTRAST_HU)
+    bled = given_case(person, region, GivenCt(contrast=False), 0).ct.voxels
+    assert vessels.any() and (bled[vessels] == BLOOD_HU).all()
+    np.testing.assert_array_equal(bled[~vessels], person.ct.voxels[~vessels])
+    steel = given_case(person, region, GivenCt(screws=6), 0).ct.voxels
+    assert (steel == MOST_HU).sum() > 10 * max((person.ct.voxels == MOST_HU).sum(), 50)
+    assert (steel < person.ct.voxels - 100.0).mean() > 0.001
+
+
 def test_thick_slices_stay_where_the_patient_is(person, region):
     """A ramp along the slices keeps its values at their places."""
     ramp = sitk.Image(person.ct.image)
@@ -183,7 +196,7 @@ def test_the_worst_are_the_wrong_ones_that_were_believed():
         row(seed=0), row(seed=1, across=5.0), row(seed=2, across=8.0, believed=False), row(seed=3, across=1.0),
         row("mirrored", 4, believed=False, present=False),
     ]  # fmt: skip
-    assert [r["seed"] for r in worst(rows, 5)] == [1, 2, 3, 0, 4]
+    assert [r["seed"] for r in worst(rows, 5)] == [1, 3, 2, 0]
 
 
 def test_the_bound_of_a_rotation_is_the_stated_one_or_is_not_known():
@@ -206,6 +219,18 @@ def test_the_streams_patient_breathes_and_the_arm_turns():
     later, _ = pose_at(target, 5.0)
     assert (out, breathed) == (0, 1)
     assert rotation_distance_deg(start, later) == pytest.approx(15, abs=0.1)
+
+
+def test_the_streams_patient_may_have_screws_that_stay_with_the_spine(person, region, small):
+    steel = screws_and_rods(person, region, 6, Motion({}, None))
+    at_start = np.array([0.0])
+    (bare,), (truth,) = stream_pictures(person, region, small, at_start, 0, [])
+    (dark,), _ = stream_pictures(person, region, small, at_start, 0, steel)
+    ends = np.array([p for bar in steel for p in (bar.begin_ct, bar.end_ct)])
+    u, v = np.rint(small.project(transform_points(truth, ends))).astype(int).T
+    inside = (u > 5) & (u < small.cols - 5) & (v > 5) & (v < small.rows - 5)
+    assert inside.sum() > 10
+    assert np.median(dark[v[inside], u[inside]] / np.maximum(bare[v[inside], u[inside]], 1.0)) < 0.8
 
 
 def test_unknown_names_are_refused_by_name(capsys, tmp_path):
@@ -240,20 +265,21 @@ def test_a_tiny_cohort_runs_through_a_scheduler_to_the_end(people, tmp_path):
     assert (chest["n"], chest["believed"], chest["wrong_believed"]) == (1, 1, 0)
     assert chest["across_mm"]["median"] < SETTINGS.wrong_mm / 4
     assert "lumbar" in found["left_out"] and found["all"]["n"] == 1
-    (path,) = write_pictures(found["rows"], people, tmp_path)
-    assert path.stat().st_size > 20_000
+    path, side_by_side = write_pictures(found["rows"], people, tmp_path)
+    assert path.stat().st_size > 20_000 and side_by_side.stat().st_size > 2_000
 
 
 def test_a_process_that_fails_is_named_with_its_scene_and_seed(people):
-    from fluoronav.lab.bench.cohort.bench import _with_dask
+    from fluoronav.lab.bench.cohort.registering import measured
+    from fluoronav.lab.bench.cohort.running import rows_of
 
     with pytest.raises(RuntimeError, match=r"scene lumbar, seed 7: ValueError: scene lumbar: no CT shows lumbar"):
-        _with_dask([("lumbar", 7)], people, None, 2, lambda text: None)
+        list(rows_of([[("lumbar", 7)]], measured, people, None, 2, lambda text: None))
 
 
 def test_a_scheduler_that_does_not_answer_is_named(people, monkeypatch):
-    from fluoronav.lab.bench.cohort import bench
+    from fluoronav.lab.bench.cohort import running
 
-    monkeypatch.setattr(bench, "_START_S", 0.2)
+    monkeypatch.setattr(running, "_START_S", 0.2)
     with pytest.raises(RuntimeError, match=r"--scheduler tcp://127.0.0.1:9: no Dask scheduler answers"):
         bench_cohort(chosen(["chest"]), 1, 0, people, "tcp://127.0.0.1:9", 1)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -14,34 +13,13 @@ from fluoronav.geometry import Camera, transform_points
 from fluoronav.lab.simulation.metal import Metal, axis_points, profile_mm, steel_mm
 from fluoronav.lab.simulation.sequence import Anatomy
 from fluoronav.lab.simulation.xray import transmission
+from fluoronav.lab.spinal_hardware import Bar, construct
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
-class HardwareSizes:
-    """Sizes of screws and rods, mm; those of usual pedicle systems."""
-
-    thread_mm: float = 5.0  # diameter
-    head_mm: float = 12.0  # diameter
-    head_long_mm: float = 14.0
-    rod_mm: float = 5.5  # diameter
-    proud_mm: float = 6.0  # by which the head stands behind the entry
-    rod_over_mm: float = 8.0  # past the last head
-
-
-SIZES = HardwareSizes()
 STEEL, TITANIUM = 1.0, 0.3  # attenuation relative to steel; of titanium at 60 keV (NIST XCOM)
-
-
-@dataclass(frozen=True)
-class Bar:
-    """A metal cylinder in the patient, LPS mm."""
-
-    from_ct: Float
-    to_ct: Float
-    radius_mm: float
 
 
 def screws_and_rods(case: Case, levels: Sequence[str]) -> tuple[Bar, ...]:
@@ -55,21 +33,11 @@ def screws_and_rods(case: Case, levels: Sequence[str]) -> tuple[Bar, ...]:
         Names of structures, the vertebrae.
     """
     planned = next(s.name for s in case.structures if s.name.endswith(case.plan[0].name.split("_")[0]))
-    bars, heads = [], []
+    sides = []
     for t in case.plan[:2]:
-        of_side = []
-        for level in levels:
-            shift = _middle_ct(case, level) - _middle_ct(case, planned)
-            entry, tip = np.array(t.entry_ct) + shift, np.array(t.target_ct) + shift
-            along = (tip - entry) / np.linalg.norm(tip - entry)
-            back = entry - SIZES.proud_mm * along
-            bars.append(Bar(back, tip, SIZES.thread_mm / 2))
-            bars.append(Bar(back - SIZES.head_long_mm * along, back, SIZES.head_mm / 2))
-            of_side.append(back - SIZES.head_long_mm / 2 * along)
-        of_side.sort(key=lambda point: float(point[2]))
-        up = (of_side[-1] - of_side[0]) / np.linalg.norm(of_side[-1] - of_side[0])
-        heads.append((of_side[0] - SIZES.rod_over_mm * up, of_side[-1] + SIZES.rod_over_mm * up))
-    return (*bars, *(Bar(a, b, SIZES.rod_mm / 2) for a, b in heads))
+        shifts = [_middle_ct(case, level) - _middle_ct(case, planned) for level in levels]
+        sides.append([(np.array(t.entry_ct) + shift, np.array(t.target_ct) + shift) for shift in shifts])
+    return construct(sides)
 
 
 def beam_behind(

@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 from fluoronav.case import Case, CaseFile, Structure, Volume
 from fluoronav.case.distance import distance_field
 from fluoronav.case.loading import Bones, along_patient_axes
-from fluoronav.lab.bench.cohort.people import Person, Region
+from fluoronav.lab.bench.cohort.people import VESSELS, Person, Region
+from fluoronav.lab.bench.cohort.physics import BLOOD_HU, CONTRAST_HU
 from fluoronav.lab.bench.cohort.scenes import GivenCt
+from fluoronav.lab.bench.cohort.streaks import with_screws
 from fluoronav.paths import cache_folder
 
 Float = NDArray[np.float64]
@@ -47,6 +49,10 @@ def given_case(person: Person, region: Region, given: GivenCt, turn: int) -> Cas
     target = person.target_ct(region)
     ct, around = person.ct, person.surroundings
     labels = person.labels if given.labels and region.target else None
+    if not given.contrast and person.labels is not None:
+        ct = replace(ct, image=without_contrast(ct.image, person.labels.image))
+    if given.screws:
+        ct = replace(ct, image=with_screws(person, region, given.screws))
     if given.kernels:
         ct = replace(ct, image=_with_kernel(ct.image, given.kernels[turn % len(given.kernels)]))
     if given.slices_mm:
@@ -100,6 +106,17 @@ def _seen(person: Person, region: Region, labels: Volume | None) -> tuple[int, .
         return ()
     before, after = (np.bincount(v.voxels.ravel().astype(np.int64), minlength=120) for v in (person.labels, labels))
     return tuple(n for n in region.rigid if after[n] > SETTINGS.whole * before[n])
+
+
+def without_contrast(image: sitk.Image, labels: sitk.Image) -> sitk.Image:
+    """The CT with blood in its vessels instead of contrast."""
+    voxels = sitk.GetArrayFromImage(image)
+    there = sitk.Resample(sitk.Cast(labels, sitk.sitkUInt8), image, sitk.Transform(), sitk.sitkNearestNeighbor, 0)
+    vessels = np.isin(sitk.GetArrayViewFromImage(there), [*VESSELS])
+    voxels[vessels & (voxels > CONTRAST_HU)] = BLOOD_HU
+    out = sitk.GetImageFromArray(voxels)
+    out.CopyInformation(image)
+    return out
 
 
 def _with_kernel(image: sitk.Image, blur_mm: float) -> sitk.Image:

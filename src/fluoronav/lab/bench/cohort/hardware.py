@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +12,7 @@ from fluoronav.lab.bench.cohort.motion import Motion
 from fluoronav.lab.bench.cohort.people import VERTEBRAE, Person, Region
 from fluoronav.lab.bench.cohort.physics import BONE, DENSITY_G_CM3, IRON, MATERIALS, SOFT
 from fluoronav.lab.bench.cohort.rays import cylinder_mm
+from fluoronav.lab.spinal_hardware import construct
 
 Float = NDArray[np.float64]
 
@@ -29,19 +29,15 @@ class Cylinder:
 
 
 @dataclass(frozen=True)
-class ScrewSizes:
-    """Sizes of a usual set, mm: thoracic to lumbar pedicle screws of 5.5 and 6.5 mm, rods of 5.5 mm."""
+class ScrewPlaces:
+    """Where screws go in a vertebra that has no plan; all chosen."""
 
-    radius: float = 2.9
-    length: float = 42.0
-    head_radius: float = 6.0
-    head_length: float = 15.0
-    rod_radius: float = 2.75
-    entry: tuple[float, float] = (15.0, 19.0)  # of the screw's head from the bone's middle: to the side, to the back
+    length_mm: float = 42.0
+    entry_mm: tuple[float, float] = (15.0, 19.0)  # from the bone's middle: to the side, to the back
     towards_middle_deg: float = 15.0  # of the screw's axis
 
 
-SIZES = ScrewSizes()
+PLACES = ScrewPlaces()
 
 
 def screws_and_rods(person: Person, region: Region, screws: int, motion: Motion) -> list[Cylinder]:
@@ -64,24 +60,16 @@ def screws_and_rods(person: Person, region: Region, screws: int, motion: Motion)
     half = screws // 4
     there = [n for n in range(region.target - half, region.target + half + 1) if n in VERTEBRAE]
     there = [n for n in there if (person.labels.voxels == n).sum() > 200]
-    out: list[Cylinder] = []
-    heads: dict[int, list[Float]] = {-1: [], 1: []}
+    sides: dict[int, list[tuple[Float, Float]]] = {-1: [], 1: []}
     for label in there:
         middle = np.mean(person.bone_points_ct(label), 0)
-        for side in (-1, 1):
-            entry = middle + [side * SIZES.entry[0], SIZES.entry[1], 0]
-            a = np.deg2rad(SIZES.towards_middle_deg)
-            axis = np.array([-side * np.sin(a), -np.cos(a), 0])
-            at = transform_points(motion.of_bone(label), np.array([entry, entry + axis]))
-            entry, axis = at[0], at[1] - at[0]
-            tip, top = entry + SIZES.length * axis, entry - SIZES.head_length * axis
-            out.append(_cylinder(entry, tip, SIZES.radius, IRON))
-            out.append(_cylinder(top, entry, SIZES.head_radius, IRON))
-            heads[side].append((top + entry) / 2)
-    for side in (-1, 1):
-        line = sorted(heads[side], key=lambda p: p[2])
-        out += [_cylinder(a, b, SIZES.rod_radius, IRON) for a, b in pairwise(line)]
-    return out
+        for side, screws_of in sides.items():
+            entry = middle + [side * PLACES.entry_mm[0], PLACES.entry_mm[1], 0]
+            a = np.deg2rad(PLACES.towards_middle_deg)
+            tip = entry + PLACES.length_mm * np.array([-side * np.sin(a), -np.cos(a), 0])
+            entry, tip = transform_points(motion.of_bone(label), np.array([entry, tip]))
+            screws_of.append((entry, tip))
+    return [_cylinder(b.from_ct, b.to_ct, b.radius_mm, IRON) for b in construct(sides.values())]
 
 
 def hand(T_camera_ct: Float, rng: np.random.Generator) -> list[Cylinder]:

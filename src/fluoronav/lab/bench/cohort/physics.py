@@ -110,15 +110,16 @@ class Beam:
         return out
 
 
-_CT_KEV = 70.0  # mean energy of a CT's beam at 120 kV behind a trunk
+CT_KEV = 70.0  # mean energy of a CT's beam at 120 kV behind a trunk
 _LUNG_AND_FAT_HU, _MARROW_HU = 0.0, 100.0  # up to the first it is soft tissue of low density, above the second bone
 CONTRAST = 4096  # added to a voxel's code where its excess over blood is iodine
-AIR_HU, _MOST_HU, _BLOOD_HU = -1024, 3071, 45
+AIR_HU, MOST_HU, BLOOD_HU = -1024, 3071, 45
+CONTRAST_HU = 90  # chosen: denser voxels of a vessel hold contrast
 
 
 def coded(hu: NDArray, contrast: NDArray[np.bool_] | None = None) -> NDArray[np.int16]:
     """CT numbers as indices of :func:`densities_g_cm3`, same shape; `contrast` marks vessels that hold iodine."""
-    codes = (np.clip(np.rint(hu), AIR_HU, _MOST_HU) - AIR_HU).astype(np.int16)
+    codes = (np.clip(np.rint(hu), AIR_HU, MOST_HU) - AIR_HU).astype(np.int16)
     if contrast is not None:
         codes[contrast] += CONTRAST
     return codes
@@ -130,8 +131,8 @@ def densities_g_cm3() -> NDArray[np.float32]:
     A voxel is a mixture whose linear attenuation at the CT's mean energy is what its CT number says: soft tissue of
     variable density up to 100 HU, then soft tissue and cortical bone; in vessels with contrast blood and iodine.
     """
-    hu = np.arange(AIR_HU, _MOST_HU + 1).astype(np.float64)
-    water, soft, bone, iodine = (mass_attenuation_cm2_g(m, _CT_KEV) for m in ("water", "soft", "bone", "iodine"))
+    hu = np.arange(AIR_HU, MOST_HU + 1).astype(np.float64)
+    water, soft, bone, iodine = (mass_attenuation_cm2_g(m, CT_KEV) for m in ("water", "soft", "bone", "iodine"))
     mu = np.maximum(water * (1 + hu / 1000), 0)
     out = np.zeros((2 * len(hu), 3), np.float32)
     marrow = water * (1 + _MARROW_HU / 1000)
@@ -139,7 +140,7 @@ def densities_g_cm3() -> NDArray[np.float32]:
     share = np.clip((mu - marrow) / (cortex - marrow), 0, 1)
     out[: len(hu), 0] = np.where(share > 0, (1 - share) * marrow, mu) / soft
     out[: len(hu), 1] = np.where(share < 1, share * cortex, mu) / bone
-    blood = np.minimum(mu, water * (1 + _BLOOD_HU / 1000))
+    blood = np.minimum(mu, water * (1 + BLOOD_HU / 1000))
     out[len(hu) :, 0] = blood / soft
     out[len(hu) :, 2] = (mu - blood) / iodine
     return out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,13 @@ from fluoronav.lab.bench.cohort.render import Exposure, render
 
 Float = NDArray[np.float64]
 _GREEN, _RED, _WHITE = (90, 230, 90), (80, 80, 255), (255, 255, 255)  # BGR
-_QUALITY = 80
+_QUALITY, _SIDE = 80, 360  # of a picture beside others, pixels
 
 
-def write_pictures(rows: list[dict[str, Any]], people: list[tuple[str, ...]], folder: Path) -> list[Path]:
+def write_pictures(
+    rows: list[dict[str, Any]], people: list[tuple[str, ...]], folder: Path,
+    again: Callable[[str, int, list[tuple[str, ...]]], Exposure] = render,
+) -> list[Path]:  # fmt: skip
     """Renders exposures again and draws the target bone: green where it is, red where it was found.
 
     Parameters
@@ -26,19 +30,26 @@ def write_pictures(rows: list[dict[str, Any]], people: list[tuple[str, ...]], fo
     people : list of tuple
     folder : Path
         Created if needed.
+    again : callable
+        Renders an exposure by scene, seed and people.
 
     Returns
     -------
     list of Path
-        JPEG files, named by rank, scene and seed.
+        JPEG files, named by rank, scene and seed; the last, ``all.jpg``, shows them beside one another.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    paths = []
+    paths, small = [], []
     for rank, row in enumerate(rows, 1):
-        exposure = render(row["scene"], row["seed"], people)
+        exposure = again(row["scene"], row["seed"], people)
         path = folder / f"{rank}-{row['scene']}-{row['seed']}.jpg"
-        cv2.imwrite(str(path), drawn(exposure, row), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
+        picture = drawn(exposure, row)
+        cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
         paths.append(path)
+        small.append(cv2.resize(picture, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA))
+    if small:
+        paths.append(folder / "all.jpg")
+        cv2.imwrite(str(paths[-1]), np.hstack(small), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
     return paths
 
 

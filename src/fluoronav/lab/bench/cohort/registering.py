@@ -12,7 +12,9 @@ from numpy.typing import NDArray
 
 from fluoronav.geometry import Camera, rotation_distance_deg, transform_points
 from fluoronav.lab.bench.cohort.given import given_case
+from fluoronav.lab.bench.cohort.people import Person, Region
 from fluoronav.lab.bench.cohort.render import Exposure, render
+from fluoronav.lab.bench.cohort.scenes import GivenCt
 from fluoronav.lab.target_error import target_error_mm
 from fluoronav.stream.frame import Budget, FrameRecord, RegistrationResult
 from fluoronav.stream.preprocessing.stage import AttenuationStage
@@ -76,16 +78,18 @@ def shown(stage: RegistrationStage, exposure: Exposure) -> Shown:
     stage.restart()
     out = Shown(FrameRecord.of_counts(exposure.counts), [], 0)
     others = 0
-    while len(out.believed) <= SETTINGS.tracked_frames and others < SETTINGS.settling_frames:
+
+    def show(counts: NDArray) -> FrameRecord:
         k = out.searches + others + len(out.believed)
         frame = FrameRecord.of_counts(
-            exposure.counts, seq=k, t_acq=(k + 1) * SETTINGS.frame_ns, bits=exposure.bits, last_status=out.frame.status
+            counts, seq=k, t_acq=(k + 1) * SETTINGS.frame_ns, bits=exposure.bits, last_status=out.frame.status
         )
         attenuation.process(frame, Budget(_LONG_MS))
         stage.process(frame, Budget(_LONG_MS))
-        stage.idle(frame, Budget(_LONG_MS))
-        stage.wait_for_background()
-        out.frame = frame
+        return frame
+
+    while len(out.believed) <= SETTINGS.tracked_frames and others < SETTINGS.settling_frames:
+        out.frame = frame = show(exposure.counts)
         if frame.status == "tracking" and frame.registration is not None:
             out.believed.append(frame.registration)
         elif frame.registration is not None:
@@ -93,7 +97,12 @@ def shown(stage: RegistrationStage, exposure: Exposure) -> Shown:
         else:
             out.searches += 1
             if out.searches > SETTINGS.searches:
+                # The stage has begun another search: a turned picture has it abandoned, and the next still begin anew.
+                show(np.ascontiguousarray(exposure.counts[::-1, ::-1]))
+                stage.wait_for_background()
                 break
+        stage.idle(frame, Budget(_LONG_MS))
+        stage.wait_for_background()
     return out
 
 
@@ -156,16 +165,16 @@ def rotation_bound_deg(found: RegistrationResult) -> float | None:
 def _stage(exposure: Exposure, seed: int) -> RegistrationStage:
     kernels, slices = exposure.scene.given.kernels, exposure.scene.given.slices_mm
     turn = seed % max(len(kernels), len(slices), 1)
-    return _prepared(exposure.other, exposure.region, exposure.scene.given, turn, exposure.camera)
+    return prepared(exposure.other, exposure.region, exposure.scene.given, turn, exposure.camera)
 
 
 _STAGES: list[tuple[Any, RegistrationStage]] = []
 _KEPT_STAGES = 2  # each holds its projectors and the views around its prior
 
 
-def _prepared(person, region, given, turn: int, camera: Camera) -> RegistrationStage:
+def prepared(person: Person, region: Region, given: GivenCt, turn: int, camera: Camera) -> RegistrationStage:
     """The stage of a case; the last two are kept, since frames of a scene come after one another."""
-    key = (person.name, region.name, given, turn)
+    key = (person.name, region.name, given, turn, camera.cols)
     for kept, stage in _STAGES:
         if kept == key:
             return stage

@@ -24,7 +24,16 @@ from fluoronav.lab.bench.cohort.hardware import Cylinder, add_shapes, hand, scre
 from fluoronav.lab.bench.cohort.motion import Motion, moved
 from fluoronav.lab.bench.cohort.panel import Blade, Panel, as_video, counts_of
 from fluoronav.lab.bench.cohort.people import VESSELS, Person, Region, person_of
-from fluoronav.lab.bench.cohort.physics import AIR_HU, MATERIALS, Beam, Tube, coded, densities_g_cm3
+from fluoronav.lab.bench.cohort.physics import (
+    AIR_HU,
+    BLOOD_HU,
+    CONTRAST_HU,
+    MATERIALS,
+    Beam,
+    Tube,
+    coded,
+    densities_g_cm3,
+)
 from fluoronav.lab.bench.cohort.rays import add_voxels, pixel_rays
 from fluoronav.lab.bench.cohort.scenes import BY_NAME, Picture, Scene
 from fluoronav.paths import cache_folder, shipped
@@ -40,7 +49,6 @@ class RenderSettings:
 
     grid_mm: float = 1.0  # of the voxels that rays cross; CTs are interpolated to it by cubic splines
     every_px: float = 2.0  # a ray for each block of so many pixels' side
-    contrast_hu: float = 90.0  # denser voxels of a vessel hold contrast
     reach_mm: float = 620.0  # from the source to the middle of the view
     orbital_deg: float = 35.0  # the views: those of `bench registration`, nearly AP to oblique
     angular_deg: float = 12.0
@@ -218,7 +226,7 @@ def _fine(volume: Volume, grid: sitk.Image) -> sitk.Image:
     return sitk.Cast(sitk.Round(sitk.Clamp(fine, sitk.sitkFloat32, AIR_HU, 3071)), sitk.sitkInt16)
 
 
-@lru_cache(2)
+@lru_cache(4)
 def still_body(person: Person, contrast: bool = True, grid_mm: float = SETTINGS.grid_mm) -> Body:
     """A person as in the CT."""
     return _body(*_resting(person, grid_mm), contrast)
@@ -238,9 +246,9 @@ def _body(hu: sitk.Image, labels: sitk.Image | None, contrast: bool) -> Body:
     voxels = sitk.GetArrayFromImage(hu)
     vessels = None
     if labels is not None:
-        vessels = np.isin(sitk.GetArrayViewFromImage(labels), [*VESSELS]) & (voxels > SETTINGS.contrast_hu)
+        vessels = np.isin(sitk.GetArrayViewFromImage(labels), [*VESSELS]) & (voxels > CONTRAST_HU)
         if not contrast:
-            voxels[vessels], vessels = 45, None
+            voxels[vessels], vessels = BLOOD_HU, None
     return Body(coded(voxels, vessels), np.array(hu.GetOrigin()), hu.GetSpacing()[0])
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
@@ -114,20 +115,36 @@ def _reasons(s: dict[str, Any]) -> str:
     return "; ".join(f"{n} {why}" for why, n in list(s["reasons"].items())[:_MOST_REASONS])
 
 
+ALL = "all of these"
+
+
+def described(name: str) -> str:
+    """What a scene is, for the documentation."""
+    return f"`{name}`: {BY_NAME[name].what}"
+
+
 def described_rows(result: dict[str, Any]) -> Iterable[tuple[str, ...]]:
-    """Rows for the documentation: what the scene is, and its cells."""
+    """Rows for the documentation: what the scene is, and its cells; all together in the last."""
     for name, s in result["scenes"].items():
-        yield f"`{name}`: {BY_NAME[name].what}", *cells_of(s)
+        yield described(name), *cells_of(s)
+    yield ALL, *cells_of(result["all"])
 
 
 def worst(rows: list[Row], most: int) -> list[Row]:
-    """The exposures to look at: wrong and believed first, then the largest errors, then what was refused."""
+    """The exposures to look at: wrong and believed first, then by turns the largest errors and what was refused.
 
-    def badness(r: Row) -> tuple[int, float]:
-        if r["wrong_believed"]:
-            return 3, r.get("across_mm", np.inf)
-        if r["believed"]:
-            return 1, r.get("across_mm", 0.0)
-        return (2 if r["present"] else 0), r.get("across_mm", 0.0)
+    Of what was refused each scene has its turn.
+    """
+    wrong = _by_error([r for r in rows if r["wrong_believed"]])
+    errors = _by_error([r for r in rows if r["believed"] and not r["wrong_believed"] and "across_mm" in r])
+    of_scenes: dict[str, list[Row]] = {}
+    for row in _by_error([r for r in rows if r["present"] and not r["believed"] and not r["wrong_believed"]]):
+        of_scenes.setdefault(row["scene"], []).append(row)
+    refused = [row for some in zip_longest(*of_scenes.values()) for row in some if row is not None]
+    turns = [row for some in zip_longest(errors, refused) for row in some if row is not None]
+    return (wrong + turns)[:most]
 
-    return sorted(rows, key=badness, reverse=True)[:most]
+
+def _by_error(rows: list[Row]) -> list[Row]:
+    """Largest first; first of all those without a right pose."""
+    return sorted(rows, key=lambda r: r.get("across_mm", np.inf), reverse=True)

@@ -23,6 +23,10 @@ class GivenCt:
         Side of a cube around the target that was reconstructed; 0: all.
     vertebrae : int
         So many vertebrae, and nothing above and below; 0: all.
+    contrast : bool
+        Vessels hold the contrast that the CT shows.
+    screws : int
+        Pedicle screws and rods of an earlier operation, with the streaks that they leave.
     """
 
     labels: bool = True
@@ -30,6 +34,8 @@ class GivenCt:
     slices_mm: tuple[float, ...] = ()
     cube_mm: float = 0.0
     vertebrae: int = 0
+    contrast: bool = True
+    screws: int = 0
 
 
 @dataclass(frozen=True)
@@ -123,12 +129,15 @@ SCENES: tuple[Scene, ...] = (
     Scene("no-labels", "CT without a label map", _REGIONS, GivenCt(labels=False)),
     Scene("other-kernel", "CT blurred by 1 mm, or sharpened", given=GivenCt(kernels=(1.0, -1.0))),
     Scene("no-contrast", "contrast in the CT alone", ("chest", "mediastinum"), on_table=OnTable(contrast=False)),
+    Scene("contrast", "contrast in the picture alone", ("chest", "mediastinum"), GivenCt(contrast=False)),
     Scene("video-8-bit", "8-bit video signal", picture=Picture(video=True)),
     Scene("thick-slices", "CT of 3 and 5 mm slices", given=GivenCt(slices_mm=(3.0, 5.0))),
     Scene("cube-140", "CT of a 140 mm cube", given=GivenCt(cube_mm=140.0)),
     Scene("two-vertebrae", "CT of two vertebrae", given=GivenCt(vertebrae=2)),
     Scene("screws-6", "six pedicle screws and two rods, not in the CT", on_table=OnTable(screws=6)),
     Scene("screws-10", "ten pedicle screws and two rods, not in the CT", on_table=OnTable(screws=10)),
+    Scene("ct-streaks", "six screws and two rods in CT and picture, with streaks in the CT", given=GivenCt(screws=6),
+          on_table=OnTable(screws=6)),
     Scene("bent-4", "bent by 4 degrees per 100 mm", on_table=OnTable(bend_deg_per_100mm=4)),
     Scene("bent-6", "bent by 6 degrees per 100 mm", on_table=OnTable(bend_deg_per_100mm=6)),
     Scene("breathed-5", "breathed by 5 mm, spine at rest", on_table=OnTable(breath_mm=5)),

@@ -19,7 +19,8 @@ from tqdm import tqdm
 from fluoronav.geometry import Camera, CArmPose, rotation_distance_deg
 from fluoronav.lab import machine
 from fluoronav.lab.bench.cohort.given import given_case
-from fluoronav.lab.bench.cohort.motion import moved
+from fluoronav.lab.bench.cohort.hardware import Cylinder, screws_and_rods
+from fluoronav.lab.bench.cohort.motion import Motion, moved
 from fluoronav.lab.bench.cohort.people import Person, Region, person_of
 from fluoronav.lab.bench.cohort.registering import rotation_bound_deg
 from fluoronav.lab.bench.cohort.render import Body, SetUp, moved_body, picture_of, still_body
@@ -65,8 +66,9 @@ class StreamRun:
 
 
 def bench_stream(
-    people: list[tuple[str, ...]], seconds: float, fps: float, seed: int, say: Callable[[str], None] = lambda text: None
-) -> tuple[StreamRun, dict[str, Any]]:
+    people: list[tuple[str, ...]], seconds: float, fps: float, seed: int,
+    say: Callable[[str], None] = lambda text: None, screws: int = 0,
+) -> tuple[StreamRun, dict[str, Any]]:  # fmt: skip
     """Renders a stream and shows it to the stages.
 
     Parameters
@@ -76,6 +78,8 @@ def bench_stream(
     seconds, fps : float
     seed : int
     say : callable
+    screws : int
+        Pedicle screws in the patient, joined by two rods, which the CT does not have.
 
     Returns
     -------
@@ -87,7 +91,8 @@ def bench_stream(
     camera = Camera.load(shipped("calibration/demo-carm.yaml")).scaled(SETTINGS.image_scale)
     t_s = np.arange(max(round(seconds * fps), 1)) / fps
     say(f"{person.name}, {region.name}: {SETTINGS.phases} phases of a breath")
-    frames, truths = _rendered(person, region, camera, t_s, seed)
+    shapes = screws_and_rods(person, region, screws, Motion({}, None)) if screws else []
+    frames, truths = _rendered(person, region, camera, t_s, seed, shapes)
     case = given_case(person, region, GivenCt(), 0)
     attenuation, registration = AttenuationStage(), RegistrationStage()
     for stage in (attenuation, registration):
@@ -97,7 +102,7 @@ def bench_stream(
         run = _played(attenuation, registration, frames, truths, person.target_ct(region), t_s)
     finally:
         registration.close()
-    return run, _summary(run, person, region, fps)
+    return run, _summary(run, person, region, fps) | {"screws": screws}
 
 
 def _first(people: list[tuple[str, ...]]) -> tuple[Person, Region]:
@@ -124,8 +129,10 @@ def pose_at(target_ct: Float, t_s: float) -> tuple[Float, float]:
     return arm @ spine, float(breath)
 
 
-def _rendered(person: Person, region: Region, camera: Camera, t_s: Float, seed: int) -> tuple[list[Any], list[Float]]:
-    """Counts and truth of every frame; bodies are made once for each phase."""
+def _rendered(
+    person: Person, region: Region, camera: Camera, t_s: Float, seed: int, shapes: list[Cylinder]
+) -> tuple[list[Any], list[Float]]:
+    """Counts and truth of every frame; bodies are made once for each phase. Shapes stay with the spine."""
     target = person.target_ct(region)
     poses = [pose_at(target, t) for t in t_s]
     bodies: dict[int, Body] = {}
@@ -139,7 +146,7 @@ def _rendered(person: Person, region: Region, camera: Camera, t_s: Float, seed: 
             bodies = {phase: _phase(person, region, phase, seed)}
         noise = np.random.default_rng([seed, i])
         body, T = bodies[phase], poses[i][0]
-        frames[i], _ = picture_of(body, [], camera, T, Picture(), set_up, noise, SETTINGS.every_px)
+        frames[i], _ = picture_of(body, shapes, camera, T, Picture(), set_up, noise, SETTINGS.every_px)
     return frames, [T for T, _ in poses]
 
 
@@ -224,7 +231,9 @@ def table(result: dict[str, Any]) -> str:
     first = "never" if result["first_pose_s"] is None else f"after {result['first_pose_s']:.1f} s"
     return "\n".join((
         f"{result['person']}, {result['region']}: {result['frames']} frames at {result['fps']:g} a second, breathing "
-        f"{result['breath_mm']:g} mm, arm turning to {result['turn_deg']:g} degrees; median / 95 %",
+        f"{result['breath_mm']:g} mm, arm turning to {result['turn_deg']:g} degrees"
+        + (f", {result['screws']} screws and two rods" if result["screws"] else "")
+        + "; median / 95 %",
         f"believed first                   {first}, then in {percent('tracking')} of all frames",
         f"error across the ray, mm         {pair('across_mm')}, over 2 mm in {result['wrong_frames']} frames",
         f"error of the rotation, degrees   {pair('degrees')}",
