@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fluoronav.geometry import ArmJoints
+from fluoronav.stream.breathing import Breathing
 from fluoronav.stream.doubts import Doubts
 from fluoronav.stream.look import Look
 
@@ -45,10 +46,8 @@ class RegistrationResult:
         1 sigma about the camera's axes: rotations (degrees), translations of the target (mm).
     tre_mm, tre_image_mm : float
         95 % bound of the error at the plan's target, in space and across the ray.
-    age : int
-        Frames since it was measured.
-    age_ms : float
-        Time since it was measured.
+    age, age_ms : int, float
+        Frames and time since it was measured.
     accepted : bool
         A person has accepted it.
     turn_deg : float
@@ -321,6 +320,8 @@ class FrameRecord:
         Why a network does not run on what the launch file asks for; empty when it does. Written by the chain.
     tool_faults : dict
         By tool, in words: why the tracker's poses of it are not believed.
+    breathing : Breathing or None
+        How the patient breathes, and slips; None where that is not known.
     doubts : Doubts or None
         What the picture itself says against the pose and the tools; None where nobody asks it.
     models : dict
@@ -356,6 +357,7 @@ class FrameRecord:
     status_reason: str = ""
     registration: RegistrationResult | None = None
     objects: tuple[ObjectPose, ...] = ()
+    breathing: Breathing | None = None
     detections: tuple[Detection, ...] = ()
     look: Look | None = None
     drift: Drift | None = None

@@ -153,6 +153,20 @@ class RendersKeyframes(Protocol):
 
 
 @runtime_checkable
+class WatchesBreathing(Protocol):
+    """Tells breathing from a slip of the patient.
+
+    Attributes
+    ----------
+    breaths : mapping of str to int
+        Frames by what was said of them, and `slips`, since the start.
+    """
+
+    @property
+    def breaths(self) -> Mapping[str, int]: ...
+
+
+@runtime_checkable
 class WitnessesPictures(Protocol):
     """Asks each picture whether pose and tools lie where it shows them.
 

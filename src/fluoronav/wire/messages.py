@@ -14,6 +14,7 @@ import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
 from fluoronav.geometry import ArmJoints, is_rigid
+from fluoronav.wire.motion import Breathing
 from fluoronav.wire.values import (
     MAX_SIDE,
     MOST_TOOLS,
@@ -290,6 +291,10 @@ class Overlay(Message, kw_only=True):
     look: Annotated[Look | UnsetType | None, doc("where the launch file names `detection`: what it has looked at")] = (
         UNSET
     )
+    breathing: Annotated[
+        Breathing | UnsetType | None,
+        doc("how the patient breathes, and slips, once it has been followed for 6 s"),
+    ] = UNSET
 
 
 class Alert(Message, kw_only=True):
@@ -380,6 +385,7 @@ class Health(Message, kw_only=True):
     ] = UNSET
     looks: Annotated[dict[str, Count] | UnsetType, doc("frames of this case, by `look.kind` of their overlays")] = UNSET
     witness: Annotated[dict[str, Count] | UnsetType, doc("what pictures said of pose and tools, by reason")] = UNSET
+    breaths: Annotated[dict[str, Count] | UnsetType, doc("frames by `breathing.state`, and `slips`")] = UNSET
     clock_offset_ms: Annotated[Number, doc("this computer's clock minus the grabber's, ms")]
     engine: Annotated[dict[str, str], doc("what each stage runs on, by its name")]
     case: Annotated[str, doc("id of the loaded case; empty while none is loaded")]

@@ -25,6 +25,12 @@ function registration(r) {
     age_ms: number(r.age_ms, MAX_AGE_MS), accepted: r.accepted };
 }
 
+function breathing(b) {
+  if (!b || typeof b !== "object") return null;
+  return { state: words(b.state), chest: b.of === "chest", amplitude_mm: number(b.amplitude_mm), period_s: number(b.period_s),
+    slip_mm: Math.max(number(b.slip_mm) ?? 0, 0) };
+}
+
 function instrument(i) {
   const shaft = points(i.shaft_px);
   return { ...i, id: words(i.id), tip_px: numbers(i.tip_px, 2), tail_px: numbers(i.tail_px, 2), tip_ct: numbers(i.tip_ct, 3),
@@ -52,6 +58,7 @@ export function checkedOverlay(o) {
     ...o,
     status: needs && !found ? "lost" : status,
     registration: found,
+    breathing: breathing(o.breathing),
     objects: things(o.objects).map((x) => ({ name: words(x.name), age_ms: number(x.age_ms, MAX_AGE_MS) })),
     instruments: things(o.instruments).map(instrument),
     distances: things(o.distances).map(distance),

@@ -58,6 +58,7 @@ export class Numbers {
     write(card.querySelector(".detail"), !placed ? text.noRegistration
       : status === "aged" ? text.heldDetail
       : unsure ? text.unknownError : text.within(r.tre_image_mm.toFixed(1), r.tre_mm.toFixed(1)));
+    write(card.querySelector(".motion"), placed && status !== "aged" ? motionOf(overlay.breathing) : "");
     const unaccepted = Boolean(placed) && r.accepted === false;
     const note = card.querySelector(".note");
     if (note.hidden === unaccepted) note.hidden = !unaccepted;
@@ -128,6 +129,14 @@ export class Numbers {
     const too = other ? text.notMeasuredToo((other.structure ?? "").replaceAll("_", " ")) : "";
     return `${text.distance(d.instrument, d.structure.replaceAll("_", " "))}, ${text.atLeast(d.lower_mm.toFixed(1))}${contact}${aged}${too}`;
   }
+}
+
+// How the patient breathes, and how far the patient has moved otherwise.
+export function motionOf(b) {
+  if (!b) return "";
+  const periodic = b.state === "breathing" && b.amplitude_mm !== null && b.period_s !== null;
+  const breath = periodic ? text.breathing(b.amplitude_mm.toFixed(b.amplitude_mm < 1 ? 1 : 0), b.period_s.toFixed(1), b.chest) : text.motion[b.state] ?? "";
+  return [breath, b.slip_mm > 0 ? text.slipped(b.slip_mm.toFixed(1)) : ""].filter(Boolean).join(", ");
 }
 
 const RANK = { none: 0, clear: 1, caution: 2, danger: 3 };

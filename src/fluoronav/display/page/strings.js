@@ -10,6 +10,10 @@ export const text = {
   // Across the ray: the direction in which the picture guides.
   within: (across, space) => `95 % within ${across} mm across, ${space} mm in space`,
   unknownError: "its error is not known",
+  // How the patient moves: a line of the registration's card.
+  breathing: (mm, s, chest) => `${chest ? "chest breathing" : "breathing"} ${mm} mm, ${s} s`,
+  motion: { still: "no breathing", irregular: "moves irregularly" },
+  slipped: (mm) => `moved by ${mm} mm`,
   held: (ms) => `Held ${ms} ms`,
   heldDetail: "Not measured: an old pose. Do not navigate by it.",
   notAccepted: "not accepted",

@@ -1,4 +1,4 @@
-"""Conditions other than proximity that raise alerts: registration, lost instruments, drift, the witness, engines."""
+"""Conditions other than proximity that raise alerts: registration, slips, instruments, drift, the witness, engines."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ class ConditionLimits:
 
 
 LIMITS = ConditionLimits()
+PATIENT = "patient"  # what the alert of a slip is about, beside that of a registration that is lost
 
 
 class RegistrationCondition:
@@ -59,6 +60,22 @@ class RegistrationCondition:
         why = frame.status_reason or "it cannot be measured well"
         text = f"registration is uncertain: {why}"
         return self._alerts.hold("registration_lost", "medium", time.time_ns(), text)
+
+
+def check_slip(alerts: AlertBook, frame: FrameRecord) -> Alert | None:
+    """A patient who has moved, and not by breathing; the alert to be sent, or None.
+
+    The registration follows such a patient. What was set by hand or by a tracker on the table does not.
+    """
+    moved = frame.breathing
+    if frame.registration is None or moved is None:
+        return None  # nothing is known of it, so that nothing changes
+    if moved.slip_mm > 0:
+        text = f"the patient has moved by about {moved.slip_mm:.1f} mm, and not by breathing: check the registration"
+        return alerts.hold("registration_lost", "low", time.time_ns(), text, structure=PATIENT)
+    if not alerts.is_open("registration_lost", structure=PATIENT):
+        return None
+    return alerts.end("registration_lost", "the patient lies as before, or was accepted there", structure=PATIENT)
 
 
 class InstrumentCondition:

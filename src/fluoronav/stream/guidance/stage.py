@@ -18,6 +18,7 @@ from fluoronav.stream.guidance.conditions import (
     WitnessCondition,
     check_drift,
     check_engines,
+    check_slip,
 )
 from fluoronav.stream.guidance.distances import InstrumentDistances
 from fluoronav.stream.guidance.outlines import OutlineModel, Silhouette
@@ -45,7 +46,8 @@ class GuidanceStage:
     name = "guidance"
     engine = "cpu"
     reads = frozenset(
-        {"registration", "status", "status_reason", "objects", "instruments", "drift", "tool_faults", "doubts"}
+        {"registration", "status", "status_reason", "objects", "breathing", "instruments", "drift", "tool_faults"}
+        | {"doubts"}
     )
     writes = frozenset({"distances", "plan", "outlines", "alerts"})
 
@@ -121,6 +123,7 @@ class GuidanceStage:
         )
         frame.plan = tuple(path.progress(frame, self._camera) for path in self._plan)
         _add(frame, self._registration.check(frame))
+        _add(frame, check_slip(self.alerts, frame))
         near = self._proximity.near
         frame.alerts.extend(self._instruments.check(frame, near, self._distances.applies_to))
         self._proximity.hold_unmeasured(frame)

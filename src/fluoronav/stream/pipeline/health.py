@@ -17,7 +17,7 @@ from fluoronav.stream.pipeline.publisher import Publisher
 from fluoronav.stream.pipeline.recording_process import RecordingProcess
 from fluoronav.stream.pipeline.watchdog import Watchdog
 from fluoronav.stream.pipeline.work import Work
-from fluoronav.stream.stage import HoldsPose, ObservesTools, RendersKeyframes, WitnessesPictures
+from fluoronav.stream.stage import HoldsPose, ObservesTools, RendersKeyframes, WatchesBreathing, WitnessesPictures
 from fluoronav.wire import messages as wire
 
 log = logging.getLogger("fluoronav")
@@ -120,6 +120,7 @@ class Health:
             keyframes=self._keyframes(),
             looks=dict(loop.standing.looks) if loop else {},
             witness=self._verdicts(),
+            breaths=self._breaths(),
             clock_offset_ms=loop.clock_offset_ms if loop else 0.0,
             engine=work.chain.engines if work else {},
             case=work.case.id if work else "",
@@ -138,6 +139,10 @@ class Health:
     def _verdicts(self) -> dict[str, int]:
         witness = self.work.chain.find(WitnessesPictures) if self.work else None
         return {reason: n for reason, n in witness.verdicts.items() if n} if witness is not None else {}
+
+    def _breaths(self) -> dict[str, int]:
+        watch = self.work.chain.find(WatchesBreathing) if self.work else None
+        return {what: n for what, n in watch.breaths.items() if n} if watch is not None else {}
 
     def _totals(self, now: float) -> FrameTotals:
         """Frames since the start; brings the rates up to date."""

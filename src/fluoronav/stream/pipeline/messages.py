@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from fluoronav import __version__
 from fluoronav.stream import frame as stream
+from fluoronav.stream.breathing import Breathing
 from fluoronav.stream.frame import FrameRecord, RegistrationResult
 from fluoronav.stream.look import Look
 from fluoronav.stream.pipeline.accounting import FrameTotals
@@ -147,6 +148,20 @@ def overlay_message(
         if frame.objects
         else UNSET,
         look=_look(frame.look),
+        breathing=_breathing(frame.breathing),
+    )
+
+
+def _breathing(breathing: Breathing | None) -> wire.Breathing | UnsetType:
+    if breathing is None:
+        return UNSET
+    return wire.Breathing(
+        state=breathing.state,
+        of=breathing.of,
+        amplitude_mm=_number(breathing.amplitude_mm),
+        period_s=_number(breathing.period_s),
+        phase=_number(breathing.phase),
+        slip_mm=_bounded(breathing.slip_mm),
     )
 
 
@@ -206,6 +221,7 @@ def health_message(
     keyframes: dict[str, int],
     looks: dict[str, int],
     witness: dict[str, int],
+    breaths: dict[str, int],
     clock_offset_ms: float,
     engine: dict[str, str],
     case: str,
@@ -250,6 +266,7 @@ def health_message(
         keyframes=keyframes or UNSET,
         looks=looks or UNSET,
         witness=witness or UNSET,
+        breaths=breaths or UNSET,
         clock_offset_ms=clock_offset_ms,
         engine=engine,
         case=case,

@@ -106,6 +106,10 @@ class FieldComparison:
             self.checked_at = 0.0
         self.doubt = doubt
 
+    def is_due(self) -> None:
+        """A comparison is due now, and a look at the target bone with it."""
+        self.checked_at = self._looked_at = 0.0
+
     def begins(self) -> bool:
         """A comparison begins; returns whether it is time to look at the target bone, too."""
         self.checked_at = time.monotonic()

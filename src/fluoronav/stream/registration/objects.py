@@ -8,6 +8,7 @@ the bone moves: all else stays in the picture where the common pose has it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +25,7 @@ from fluoronav.imaging.registration.model import SEGMENT_DEG, SEGMENT_MM
 from fluoronav.imaging.registration.patches import PatchLevel
 from fluoronav.imaging.registration.search import FINE_SIDE
 from fluoronav.imaging.registration.target_bone import Layers
-from fluoronav.stream.frame import ObjectPose, RegistrationResult
+from fluoronav.stream.frame import FrameRecord, ObjectPose, RegistrationResult
 from fluoronav.stream.registration.result import as_result
 
 Float = NDArray[np.float64]
@@ -124,6 +125,11 @@ class ObjectPoses:
         Of the patient; with them a bone of the spine starts where the bend of its neighbours puts it.
     entries : sequence of RigidObject
         The case file's entries of these objects.
+
+    Attributes
+    ----------
+    job : Future or None
+        The measurement under way, from :meth:`begin` to :meth:`collect`.
     """
 
     def __init__(
@@ -144,6 +150,8 @@ class ObjectPoses:
         self._found: dict[str, MeasuredBone] = {}
         self._measured_at: dict[str, int] = {}
         self._next = 0
+        self.job: Future[MeasuredBone] | None = None
+        self._job_of = 0  # the frame in which a bone is being measured, ns
 
     def __len__(self) -> int:
         return len(self._objects)
@@ -151,6 +159,27 @@ class ObjectPoses:
     def clear(self) -> None:
         """Forgets every pose."""
         self._found = {}
+
+    def begin(
+        self,
+        background: Executor,
+        frame: FrameRecord,
+        T_camera_ct: Float,
+        layered: LayeredPose | None = None,
+    ) -> None:
+        """Has the bone whose turn it is measured in a frame; the other parameters are those of :meth:`measure`."""
+        assert frame.anatomy_mask is not None
+        self._job_of = frame.t_local
+        where = frame.pyramid[FINE_SIDE].copy(), frame.anatomy_mask.copy(), T_camera_ct, layered
+        self.job = background.submit(self.measure, *where)
+
+    def collect(self, *, wanted: bool) -> None:
+        """Takes a measurement that has ended, where there is still a pose that it is of."""
+        if self.job is not None and self.job.done():
+            done, self.job = self.job, None
+            measured = done.result()
+            if wanted:
+                self.take(measured, self._job_of)
 
     def measure(
         self,

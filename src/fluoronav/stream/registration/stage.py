@@ -16,17 +16,18 @@ from fluoronav.imaging.registration.confidence import LOST_AGREEMENT, covariance
 from fluoronav.imaging.registration.gauss_newton import PoseEstimate
 from fluoronav.imaging.registration.handedness import MirrorImage
 from fluoronav.imaging.registration.model import RegistrationModel
-from fluoronav.imaging.registration.search import COARSE_SIDE, FINE_SIDE, Hypothesis, InitialSearch
+from fluoronav.imaging.registration.search import COARSE_SIDE, Hypothesis, InitialSearch
 from fluoronav.imaging.registration.target_bone import Layers
 from fluoronav.stream.frame import Budget, FrameRecord, RegistrationResult, Status
 from fluoronav.stream.registration import judging
 from fluoronav.stream.registration.acceptance import Acceptance
 from fluoronav.stream.registration.arm_motion import ArmMotion
+from fluoronav.stream.registration.breathing import BreathingWatch
 from fluoronav.stream.registration.finder import Finder, Snapshot
 from fluoronav.stream.registration.judging import AgeLimits, FieldComparison
 from fluoronav.stream.registration.measuring import PoseMeasurement
 from fluoronav.stream.registration.motion import is_elsewhere, is_plausible
-from fluoronav.stream.registration.objects import MeasuredBone, ObjectPoses
+from fluoronav.stream.registration.objects import ObjectPoses
 from fluoronav.stream.registration.patch_sets import PatchSets
 from fluoronav.stream.registration.picture_change import SIDE, PictureSimilarity
 from fluoronav.stream.registration.result import aged, as_result
@@ -43,7 +44,7 @@ class RegistrationStage:
 
     name = "registration"
     reads = frozenset({"pyramid", "field_mask", "anatomy_mask"})
-    writes = frozenset({"status", "status_reason", "registration", "objects"})
+    writes = frozenset({"status", "status_reason", "registration", "objects", "breathing"})
     on_failure: Mapping[str, Any] = {"status": "lost", "registration": None}
     models: Mapping[str, str] = {}
 
@@ -60,8 +61,6 @@ class RegistrationStage:
         self._check: Future[Hypothesis | None] | None = None
         self._comparison = FieldComparison()
         self._placing: Future[None] | None = None
-        self._measuring: Future[MeasuredBone] | None = None
-        self._measuring_of = 0  # the frame in which a bone is being measured, ns
         self._covariance = np.eye(6)  # of the pose that was measured last, camera axes
         self._measured_at, self._settled_at = 0, 0  # ns, this computer's clock
         self._check_of = 0  # the frame that is being compared with the whole field, ns
@@ -85,6 +84,7 @@ class RegistrationStage:
         self._views = ViewMemory(case.target_ct, camera.arm_deg, camera.arm_mm)
         self._arm = ArmMotion(self._views, case.prior.source_to_isocentre_mm)
         self._objects = ObjectPoses(model.tissue, model.objects, camera, layers, case.file.objects)
+        self._motion = BreathingWatch(case.target_ct)
         progress("registration: kernels")
         self.patch_sets.place(self.patch_sets.in_use, T, np.ones((COARSE_SIDE, COARSE_SIDE), bool))
         self._measurement = PoseMeasurement(model.tissue, self._inference, self.patch_sets, T, self._centre_ct)
@@ -113,11 +113,7 @@ class RegistrationStage:
         self._take_placed_patches()
         self._take_check()
         self._take_search_result()
-        if self._measuring is not None and self._measuring.done():
-            done, self._measuring = self._measuring, None
-            measured = done.result()
-            if self._T_camera_ct is not None:
-                self._objects.take(measured, self._measuring_of)
+        self._objects.collect(wanted=self._T_camera_ct is not None)
 
     def _compare_with_last_picture(self, frame: FrameRecord) -> None:
         """Where a picture does not go on from the last one, no comparison of before holds."""
@@ -132,8 +128,7 @@ class RegistrationStage:
     def _report_without_pose(self, frame: FrameRecord, changed: bool) -> None:
         if changed:
             self._start_search(frame)
-        frame.status = self.status
-        frame.status_reason = self._finder.doubt if changed else judging.UNCHANGED
+        frame.status, frame.status_reason = self.status, self._finder.doubt if changed else judging.UNCHANGED
         if self._machine.state is State.LOST and not frame.status_reason:
             frame.status_reason = self._comparison.change or judging.POOR
 
@@ -160,16 +155,16 @@ class RegistrationStage:
 
     @property
     def handles(self) -> dict[str, Callable[..., object]]:
-        return {
-            "registration.start": self.restart,
-            "registration.reject": self.restart,
-            "registration.accept": self.accept,
-        }
+        anew = self.restart
+        return {"registration.start": anew, "registration.reject": anew, "registration.accept": self.accept}
 
     def idle(self, frame: FrameRecord, budget: Budget) -> None:
         self._comparison.doubted(frame.doubts)
+        if self._motion.estimate():
+            self._comparison.is_due()
+            self._views.clear()
         patches = self.patch_sets.in_use
-        busy = any(job is not None for job in (self._placing, self._search, self._check, self._measuring))
+        busy = any(job is not None for job in (self._placing, self._search, self._check, self._objects.job))
         if self._T_camera_ct is None or busy or frame.anatomy_mask is None:
             return
         # The check comes first when it is due: a pose that drifts would otherwise have its patches placed for ever.
@@ -185,9 +180,7 @@ class RegistrationStage:
             where = self._T_camera_ct, frame.anatomy_mask.copy(), patches.layered
             self._placing = self._background.submit(self.patch_sets.place_other, *where)
         elif len(self._objects) and self._machine.state is State.TRACKING and measured:
-            self._measuring_of = frame.t_local
-            where = frame.pyramid[FINE_SIDE].copy(), frame.anatomy_mask.copy(), self._T_camera_ct, patches.layered
-            self._measuring = self._background.submit(self._objects.measure, *where)
+            self._objects.begin(self._background, frame, self._T_camera_ct, patches.layered)
 
     def close(self) -> None:
         if self._measurement is not None:
@@ -212,6 +205,10 @@ class RegistrationStage:
         return self.patch_sets.keyframes.counts
 
     @property
+    def breaths(self) -> dict[str, int]:
+        return self._motion.counts
+
+    @property
     def accepted(self) -> bool:
         """Whether a person has accepted the registration that is followed."""
         return self._acceptance.given
@@ -221,6 +218,7 @@ class RegistrationStage:
         if self._machine.state is not State.TRACKING or self._T_camera_ct is None:
             return False
         self._acceptance.give()
+        self._motion.settle()
         return True
 
     def restore_acceptance(self, T_camera_ct: Float) -> None:
@@ -277,6 +275,7 @@ class RegistrationStage:
         self._machine.happens(Event.FOUND)
         self._T_camera_ct, self._last, self._poor_frames = T_camera_ct, None, 0
         self._measurement.begin()
+        self._motion.forget()
         self._arm.take(frame.joints)
         self._arm.measured_at = self._arm.T_camera_room
         self._comparison.invalidate()
@@ -284,7 +283,7 @@ class RegistrationStage:
 
     def wait_for_background(self) -> None:
         """Returns when the background has nothing to do; for benches and tests, never on the frame path."""
-        for job in (self._search, self._check, self._placing, self._measuring):
+        for job in (self._search, self._check, self._placing, self._objects.job):
             if job is not None:
                 job.exception()
         if self._measurement is not None:
@@ -303,7 +302,6 @@ class RegistrationStage:
         if not judging.fits(estimate) or not (settling or is_plausible(T_start, estimate.T_camera_ct, self._centre_ct)):
             self._take_implausible(frame)
             return
-        self._poor_frames = 0
         self._T_camera_ct, self._arm.measured_at = estimate.T_camera_ct, self._arm.T_camera_room
         self._reason = self._comparison.reason(frame.t_local, estimate, self._limits)
         sure = not self._reason
@@ -312,9 +310,10 @@ class RegistrationStage:
         unsure = Event.UNSETTLED if self._reason == judging.SETTLING else Event.DOUBTFUL
         self._machine.happens(Event.MEASURED if sure else unsure)
         self._measurement.render_ahead(self._T_camera_ct)
-        self._held, self._measured_at = 0, frame.t_local
+        self._held, self._poor_frames, self._measured_at = 0, 0, frame.t_local
         if estimate.settled:
             self._settled_at = frame.t_local
+            self._motion.add(frame.t_local, self._T_camera_ct, self._arm.T_camera_room)
         if sure:
             self._acceptance.found(self._T_camera_ct, self._centre_ct)
         result = as_result(T_camera_ct, estimate.score, self._covariance, self._centre_ct)
@@ -323,6 +322,7 @@ class RegistrationStage:
 
     def _report(self, frame: FrameRecord, result: RegistrationResult) -> None:
         frame.registration, frame.status, frame.status_reason = result, self.status, self._reason
+        frame.breathing = self._motion.seen(frame.t_local)
         if len(self._objects):
             frame.objects = self._objects.poses(result.T_camera_ct, frame.t_local)
 
@@ -360,6 +360,7 @@ class RegistrationStage:
         self._machine.happens(Event.FOUND)
         self._T_camera_ct, self._poor_frames = found.estimate.T_camera_ct, 0
         self._measurement.begin()
+        self._motion.forget()
         self._arm.measured_at = self._finder.found_from
         self._comparison.found(found, None)
         self._before = None
@@ -372,7 +373,7 @@ class RegistrationStage:
             return
         self._comparison.found(found, self._check_of)
         if found.estimate.patches and found.layered is not None:
-            self._take_layers(found)
+            self._take_layers(found, self._check_of)
         elif found.estimate.patches:  # a neighbour was better, and what was remembered was wrong
             self._views.clear()
             self._acceptance.withdraw()
@@ -380,10 +381,11 @@ class RegistrationStage:
         elif found.agreement < LOST_AGREEMENT:
             self.restart("lost")
 
-    def _take_layers(self, found: Hypothesis) -> None:
+    def _take_layers(self, found: Hypothesis, t_local: int) -> None:
         """Goes on with the target bone, which lies otherwise in the patient than in the CT."""
-        if self.patch_sets.in_use.layered is not None:
+        if self.patch_sets.in_use.layered is not None and found.layered is not None:
             self.patch_sets.swap()  # the same bone, with the layers as they lie now
+            self._motion.add_chest(t_local, found.layered.T_ct_rest)
             return
         self._views.clear()
         self._objects.clear()
