@@ -108,6 +108,7 @@ class Loop:
         self.command = [sys.executable, "-m", "fluoronav"]
         self.jumps: dict[int, int] = {}  # from a frame of the sequence to the one that is shown instead, once
         self.jumped = 0
+        self.between = DANGER_FRAMES  # frames of the sequence that are sent, forth and back
         self._k, self._step = DANGER_FRAMES[0], 1
         self._started_at = 0.0
         self._context = zmq.Context()
@@ -309,9 +310,11 @@ class Loop:
             socket.close()
 
     def _send_frame(self, socket: zmq.Socket[bytes]) -> None:
-        low, high = DANGER_FRAMES
-        if not low <= self._k + self._step <= high:
-            self._step = -self._step
+        low, high = self.between
+        if self._k + self._step > high:
+            self._step = -1
+        elif self._k + self._step < low:
+            self._step = 1
         due = self._k + self._step
         self._k = self.jumps.pop(due, due)
         self.jumped += self._k != due
