@@ -358,3 +358,12 @@ def test_the_outline_of_a_held_object_is_drawn_as_old(browser, display, name, ag
     line = image[round(100 * scale) - 1 : round(100 * scale) + 3, round(105 * scale) : round(195 * scale), 3].max(0)
     assert ((line > 40).mean() > 0.95) == whole
     assert "Tracking" in says(page, "registration")
+
+
+def test_what_rests_and_why_is_shown(browser, display):
+    display.health |= {"resting": {"detection": "most frames leave it too little time: a look takes 41 ms"}}
+    page = display.open(browser)
+    until_says(display, page, "resting", "Instrument detection rests: most frames leave it too little time")
+    assert page.locator("#resting").is_visible()
+    display.health |= {"resting": {}}
+    display.until(page, "document.getElementById('resting').innerText === ''")

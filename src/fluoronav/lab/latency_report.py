@@ -83,6 +83,7 @@ def report(run: CapturedRun, target_ct, deadline_ms: float) -> dict[str, Any]:
         },
         "fps_sent": sent_fps(run),
         "keyframes": run.health[-1][1].get("keyframes") if run.health else None,
+        "resting": run.health[-1][1].get("resting", {}) if run.health else {},
         "rss_mb": run.rss_mb,
         "cpu_percent": run.cpu_percent,
         "machine": machine.description(),
@@ -142,6 +143,7 @@ def table(result: dict[str, Any]) -> str:
     if t["detection_ran"] is not None:
         kinds = ", ".join(f"{kind} {count}" for kind, count in t["detection_looks"].items())
         lines.append(f"detection looked in {t['detection_ran']:.1%} of the frames with a pose ({kinds})")
+    lines += [f"{stage} rests: {why}" for stage, why in result["resting"].items()]
     if result["keyframes"]:
         lines.append(
             "keyframes rendered: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in result["keyframes"].items())

@@ -153,6 +153,20 @@ class RendersKeyframes(Protocol):
 
 
 @runtime_checkable
+class MayRest(Protocol):
+    """Leaves its work out where the computer does not hold it; the chain goes on without.
+
+    Attributes
+    ----------
+    resting : str
+        Why it did nothing in most of the last frames, in words; empty while it works.
+    """
+
+    @property
+    def resting(self) -> str: ...
+
+
+@runtime_checkable
 class WatchesBreathing(Protocol):
     """Tells breathing from a slip of the patient.
 

@@ -386,6 +386,7 @@ class Health(Message, kw_only=True):
     looks: Annotated[dict[str, Count] | UnsetType, doc("frames of this case, by `look.kind` of their overlays")] = UNSET
     witness: Annotated[dict[str, Count] | UnsetType, doc("what pictures said of pose and tools, by reason")] = UNSET
     breaths: Annotated[dict[str, Count] | UnsetType, doc("frames by `breathing.state`, and `slips`")] = UNSET
+    resting: Annotated[dict[str, str] | UnsetType, doc("stages that rest, and why, in words")] = UNSET
     clock_offset_ms: Annotated[Number, doc("this computer's clock minus the grabber's, ms")]
     engine: Annotated[dict[str, str], doc("what each stage runs on, by its name")]
     case: Annotated[str, doc("id of the loaded case; empty while none is loaded")]

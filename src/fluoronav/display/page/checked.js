@@ -38,6 +38,10 @@ function instrument(i) {
     age: number(i.age) ?? 1, age_ms: number(i.age_ms, MAX_AGE_MS) };
 }
 
+function wordsByName(x) {
+  return x && typeof x === "object" && !Array.isArray(x) ? Object.fromEntries(Object.entries(x).map(([name, said]) => [name, words(said)])) : {};
+}
+
 function distance(d) {
   // A distance without its bound is not used: alarms are decided by the bound.
   const known = number(d.distance_mm) !== null && number(d.lower_mm) !== null;
@@ -77,7 +81,7 @@ export function checkedHealth(h) {
   return {
     case: words(h.case), case_name: words(h.case_name), mode: MODES.includes(h.mode) ? h.mode : "shadow",
     state: STATES.includes(h.state) ? h.state : "degraded", reason: words(h.reason), error: words(h.error),
-    loading: words(h.loading), recording: words(h.recording), t: number(h.t, MAX_TIME_NS), p50: number(h.latency_ms?.p50),
+    loading: words(h.loading), recording: words(h.recording), resting: wordsByName(h.resting), t: number(h.t, MAX_TIME_NS), p50: number(h.latency_ms?.p50),
     confirmed: session.confirmed !== false, restored: session.restored === true, unauthenticated: h.unauthenticated === true,
   };
 }

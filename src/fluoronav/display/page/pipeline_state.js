@@ -52,6 +52,9 @@ export class PipelineState {
     const reason = health && known && health.state !== "running" ? health.reason || health.error : "";
     write(find("reason"), reason);
     if (find("reason").title !== reason) find("reason").title = reason;
+    const resting = Object.entries((known && health?.resting) || {}).map(([stage, why]) => text.rests(stage, why)).join("; ");
+    write(find("resting"), resting);
+    if (find("resting").title !== resting) find("resting").title = resting;
     write(find("open"), health?.unauthenticated ? text.unauthenticated : "");
     this.patient(health && known ? health : null);
   }

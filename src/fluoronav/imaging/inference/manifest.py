@@ -22,6 +22,10 @@ class ModelError(ValueError):
     """A model that cannot be used; the text names the file, what is wrong and what to do."""
 
 
+class MissingError(ModelError):
+    """What runs the networks is not installed on this computer."""
+
+
 @dataclass(frozen=True)
 class Approved:
     """A model file with the approved hash."""

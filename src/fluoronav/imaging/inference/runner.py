@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from fluoronav.imaging.inference.cuda_session import CudaSession
 from fluoronav.imaging.inference.half import half
-from fluoronav.imaging.inference.manifest import Approved, ModelError, in_a_line
+from fluoronav.imaging.inference.manifest import Approved, MissingError, ModelError, in_a_line
 from fluoronav.imaging.inference.sessions import Arrays, OrtSession, Session
 from fluoronav.imaging.inference.settings import AUTO_ORDER, Engine, InferenceSettings, Precision, Unavailable
 from fluoronav.imaging.inference.tensorrt import TensorRtSession
@@ -150,7 +150,8 @@ class Runner:
             return self._opened(model, engine)
         except (Unavailable, ModelError) as error:
             if engine == "cpu" or self._settings.fallback == "refuse":
-                raise ModelError(f"{self.name}: inference.engine {engine}: {error}") from error
+                kind = MissingError if isinstance(error, MissingError) else ModelError
+                raise kind(f"{self.name}: inference.engine {engine}: {error}") from error
             if self._settings.fallback == "warn":
                 self.fault = f"{self.name}: {engine} was asked for and the CPU is used: {error}"
                 log.warning(self.fault)

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.imaging.inference.manifest import Approved, ModelError, in_a_line
+from fluoronav.imaging.inference.manifest import Approved, MissingError, ModelError, in_a_line
 from fluoronav.imaging.inference.settings import Engine, Unavailable
 
 Float32 = NDArray[np.float32]
@@ -78,7 +78,7 @@ def loaded(model: Approved, engine: Engine, threads: int, provider_options: Mapp
     try:
         import onnxruntime
     except ImportError as error:
-        raise ModelError(f"{model.path.name}: needs ONNX Runtime: pip install 'fluoronav[cpu]'") from error
+        raise MissingError(f"{model.path.name}: needs ONNX Runtime: pip install 'fluoronav[cpu]'") from error
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1

@@ -42,6 +42,11 @@ class Pace:
         """It has made a frame late, and waits."""
         return self._resting > 0
 
+    @property
+    def estimate_ms(self) -> float:
+        """What it takes in all but one of a hundred frames."""
+        return self._estimate_ms
+
     def fits(self, left_ms: float) -> bool:
         """Whether it may be tried with so much time left."""
         return not self._resting and left_ms >= self._estimate_ms + RESERVE_MS

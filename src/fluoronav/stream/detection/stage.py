@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from fluoronav.imaging.inference import InferenceSettings
+from fluoronav.imaging.inference import InferenceSettings, MissingError
 from fluoronav.stream.detection.attention import Attention, Plan
 from fluoronav.stream.detection.identity import Expected, IdentityTracker
 from fluoronav.stream.detection.network_input import INPUT_PX
@@ -16,6 +17,9 @@ from fluoronav.stream.detection.tiles import TILE_PX, TILES
 from fluoronav.stream.detection.two_stage import TwoStageDetector
 from fluoronav.stream.frame import Budget, Detection, FrameRecord
 from fluoronav.stream.look import Look
+from fluoronav.stream.resting import Rest
+
+log = logging.getLogger("fluoronav")
 
 
 @dataclass(frozen=True)
@@ -63,19 +67,32 @@ class DetectionStage:
     ) -> None:
         self._inference, self._looks = inference or InferenceSettings(), looks
         self.engine = "none"
+        self._missing = ""  # why there is no detector
+        self._rest = Rest()
         self._paces = {
             "whole": Pace(FIRST_TIMES.whole_ms), "part": Pace(FIRST_TIMES.part_ms), "known": Pace(FIRST_TIMES.known_ms)
         }  # fmt: skip
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         progress("detection: model")
-        self.detector = TwoStageDetector(camera, self._inference)
+        self._missing = ""
+        try:
+            self.detector = TwoStageDetector(camera, self._inference)
+        except MissingError as error:
+            # All but the detection works without networks; the screen says so.
+            if self._inference.fallback == "refuse":
+                raise
+            self._missing = str(error)
+            log.warning("detection rests: %s", error)
+            return
         self.engine = self.detector.provider
         self._longest = max(camera.rows, camera.cols)
         self._identity = IdentityTracker(self._longest / 1024)
         self._attention = Attention(self.detector, self._longest)
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
+        if self._missing:
+            return
         self.engine = self.detector.provider
         left_ms = budget.left_ms()
         tracks = self._identity.expected()
@@ -86,6 +103,14 @@ class DetectionStage:
             frame.detections = self.look(frame, plan, tracks)
             self._paces[plan.kind].took(left_ms, left_ms - budget.left_ms())
         frame.look = Look("none" if plan is None else plan.kind, self._areas_px(plan), why)
+        if why not in ("searching", "no_field"):
+            self._rest.count(left_out=bool(why))
+
+    @property
+    def resting(self) -> str:
+        if self._missing or not self._rest.rests:
+            return self._missing
+        return f"most frames leave it too little time: a look takes {self._paces['part'].estimate_ms:.0f} ms"
 
     def look(self, frame: FrameRecord, plan: Plan, tracks: Sequence[Expected]) -> tuple[Detection, ...]:
         """Looks at a part of a frame; returns the tracks to show.
@@ -159,6 +184,8 @@ class DetectionStage:
 
     @property
     def models(self) -> dict[str, str]:
+        if self._missing:
+            return {}
         tiles = self.detector.candidates.tile_model
         return {
             "instruments": self.detector.first.sha256,
@@ -168,6 +195,8 @@ class DetectionStage:
 
     @property
     def fault(self) -> str:
+        if self._missing:
+            return ""
         return self.detector.first.fault or self.detector.candidates.tile_model.fault or self.detector.second.fault
 
     def idle(self, frame: FrameRecord, budget: Budget) -> None: ...

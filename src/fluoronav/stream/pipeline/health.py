@@ -17,7 +17,14 @@ from fluoronav.stream.pipeline.publisher import Publisher
 from fluoronav.stream.pipeline.recording_process import RecordingProcess
 from fluoronav.stream.pipeline.watchdog import Watchdog
 from fluoronav.stream.pipeline.work import Work
-from fluoronav.stream.stage import HoldsPose, ObservesTools, RendersKeyframes, WatchesBreathing, WitnessesPictures
+from fluoronav.stream.stage import (
+    HoldsPose,
+    MayRest,
+    ObservesTools,
+    RendersKeyframes,
+    WatchesBreathing,
+    WitnessesPictures,
+)
 from fluoronav.wire import messages as wire
 
 log = logging.getLogger("fluoronav")
@@ -121,6 +128,7 @@ class Health:
             looks=dict(loop.standing.looks) if loop else {},
             witness=self._verdicts(),
             breaths=self._breaths(),
+            resting=self._resting(),
             clock_offset_ms=loop.clock_offset_ms if loop else 0.0,
             engine=work.chain.engines if work else {},
             case=work.case.id if work else "",
@@ -143,6 +151,10 @@ class Health:
     def _breaths(self) -> dict[str, int]:
         watch = self.work.chain.find(WatchesBreathing) if self.work else None
         return {what: n for what, n in watch.breaths.items() if n} if watch is not None else {}
+
+    def _resting(self) -> dict[str, str]:
+        stages = self.work.chain.stages if self.work else ()
+        return {stage.name: stage.resting for stage in stages if isinstance(stage, MayRest) and stage.resting}
 
     def _totals(self, now: float) -> FrameTotals:
         """Frames since the start; brings the rates up to date."""

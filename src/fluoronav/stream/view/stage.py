@@ -17,6 +17,7 @@ from fluoronav.imaging.xray.spatial_filter import LocalWiener
 from fluoronav.imaging.xray.temporal_filter import TemporalFilter
 from fluoronav.stream.frame import Budget, FrameRecord
 from fluoronav.stream.priority import beside_the_frame_path
+from fluoronav.stream.resting import Rest
 from fluoronav.stream.stage import ViewPicture
 
 Float32 = NDArray[np.float32]
@@ -50,6 +51,7 @@ class ViewStage:
         self._learned: LearnedDenoiser | None = None
         self.on_picture: Callable[[ViewPicture], None] = lambda picture: None
         self.skipped = 0
+        self._rest = Rest()
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="view", initializer=beside_the_frame_path)
         self._making: Future[None] | None = None
         self._takes_ms = 0.0  # what a picture takes
@@ -96,14 +98,15 @@ class ViewStage:
     def idle(self, frame: FrameRecord, budget: Budget) -> None:
         if self._making is not None:
             if not self._making.done():
-                self.skipped += 1
+                self._skip()
                 return
             done, self._making = self._making, None
             done.result()  # raises what has failed
         now = time.monotonic()
         if budget.left_ms() < min(self._takes_ms, TIMES.most_ms) and now - self._begun < TIMES.longest_s:
-            self.skipped += 1
+            self._skip()
             return
+        self._rest.count(left_out=False)
         self._begun = now
         # A copy, since the frame's memory is the message's.
         counts = np.array(frame.corrected)
@@ -111,6 +114,17 @@ class ViewStage:
             np.subtract(counts.dtype.type(frame.full_scale), counts, out=counts)
         field_mask = None if frame.field_mask is None else frame.field_mask.copy()
         self._making = self._worker.submit(self._make, frame.seq, frame.t_acq, counts, frame.dark, field_mask)
+
+    def _skip(self) -> None:
+        self.skipped += 1
+        self._rest.count(left_out=True)
+
+    @property
+    def resting(self) -> str:
+        if not self._rest.rests:
+            return ""
+        part = 1 / max(1 - self._rest.left_out, 0.01)
+        return f"time is left for one enhanced picture in {part:.0f} frames: a picture takes {self._takes_ms:.0f} ms"
 
     def close(self) -> None:
         self._worker.shutdown(wait=True, cancel_futures=True)
