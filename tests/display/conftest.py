@@ -41,12 +41,17 @@ class Display:
         self.side = SIDE
         self.pixels = None  # of every frame; None for the stand-in's own
         self.streaming, self.with_overlays, self._ending = True, True, False
-        self._thread = threading.Thread(target=self._stream, daemon=True)
-        self._thread.start()
+        # Answers do not wait for frames: the page gives a pipeline little more than a second.
+        self._threads = [threading.Thread(target=each, daemon=True) for each in (self._stream, self._answer)]
+        for thread in self._threads:
+            thread.start()
+
+    def _answer(self) -> None:
+        while not self._ending:
+            self.stand_in.answer(50)
 
     def _stream(self) -> None:
         while not self._ending:
-            self.stand_in.answer()
             if self.streaming:
                 self.next(self.with_overlays, self.side)
                 if self.k % 8 == 0:
@@ -98,7 +103,8 @@ class Display:
 
     def close(self) -> None:
         self._ending = True
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
         # Before the server ends: it gives an open stream two seconds to end by itself.
         for page in self._pages:
             page.close()

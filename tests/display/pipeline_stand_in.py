@@ -20,9 +20,10 @@ SOURCE = "carm0"
 
 def frame(k: int, side: int = SIDE) -> np.ndarray:
     """A frame of 16-bit counts: a ramp with a moving dark band."""
-    y, x = np.mgrid[:side, :side]
-    counts = 8000 + 40000 * x / side - 5000 * (np.abs(y - (40 + 3 * k) % side) < 6)
-    return counts.astype("<u2")
+    counts = np.tile((8000 + 40000 * np.arange(side) / side).astype("<u2"), (side, 1))
+    middle = (40 + 3 * k) % side
+    counts[max(middle - 5, 0) : middle + 6] -= 5000
+    return counts
 
 
 def overlay(k: int, **changes: Any) -> dict[str, Any]:
@@ -114,9 +115,9 @@ class StandIn:
         }  # fmt: skip
         self.say(kind, header | more, pixels.tobytes())
 
-    def answer(self) -> None:
-        """Answers what has been asked."""
-        while self.requests.poll(0):
+    def answer(self, wait_ms: int = 0) -> None:
+        """Answers what has been asked, or is asked within a time."""
+        while self.requests.poll(wait_ms):
             *envelope, body = self.requests.recv_multipart()
             asked = msgpack.unpackb(body)
             self.asked.append(asked)

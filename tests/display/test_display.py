@@ -51,11 +51,25 @@ def press(page, name):
     page.evaluate("(name) => document.getElementById(`tool-${name}`).click()", name)
 
 
-def hold(page, selector):
-    """Holds a button until it acts."""
+def press_down(page, selector):
+    """Puts a finger on a button and leaves it there; fails where the button does not feel it."""
     page.hover(selector)
+    page.evaluate(
+        "(s) => { window.felt = false; document.querySelector(s)"
+        ".addEventListener('pointerdown', () => (window.felt = true), { once: true }); }",
+        selector,
+    )
     page.mouse.down()
-    page.wait_for_timeout(2000)  # HOLD_MS, and what a busy computer is late by
+    assert page.evaluate("window.felt"), f"{selector} was not under the finger"
+
+
+def hold(page, selector, seconds=30):
+    """Holds a button until it has acted, however late a busy computer is."""
+    press_down(page, selector)
+    end = time.monotonic() + seconds
+    while page.evaluate("(s) => document.querySelector(s).classList.contains('held')", selector):
+        assert time.monotonic() < end, f"{selector} is held and does not act"
+        page.wait_for_timeout(30)
     page.mouse.up()
 
 

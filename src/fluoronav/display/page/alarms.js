@@ -108,8 +108,10 @@ export class Alarms {
   }
 
   words(alert) {
-    const d = this.measured(alert);
-    return d ? text.near(d.instrument, d.distance_mm.toFixed(1), d.structure.replaceAll("_", " ")) : alert.text;
+    const d = this.measured(alert), structure = alert.structure.replaceAll("_", " ");
+    if (d) return text.near(d.instrument, d.distance_mm.toFixed(1), structure);
+    const held = this.gone(alert) && alert.distance_mm !== null; // said when it was still seen
+    return held ? text.gone(alert.instrument, alert.distance_mm.toFixed(1), structure) : alert.text;
   }
 
   // Whether an alarm is of an instrument that is not seen any more: it says so, and does not flash.
@@ -141,7 +143,7 @@ export class Alarms {
     if (row.className !== kind) row.className = kind;
     write(row.querySelector(".priority"), text.priority[alert.priority]);
     const words = this.words(alert);
-    write(row.querySelector(".text"), alert.over ? text.over(words) : gone && alert.distance_mm !== null ? text.gone(words) : words);
+    write(row.querySelector(".text"), alert.over ? text.over(words) : words);
     row.title = words;
   }
 

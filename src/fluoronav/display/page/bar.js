@@ -52,31 +52,41 @@ export function opener(app, where, name, pane) {
   return element;
 }
 
-// A button that acts only after it was held for `HOLD_MS`: a touch by mistake does nothing but say so.
+// A button that acts only after it was held for `HOLD_MS`: a touch by mistake does nothing but say so. The finger ends a hold,
+// by lifting or by leaving the place that it touched; a page that moves under it, or is busy, does not.
 export function holdButton({ say }, where, name, action) {
   const element = document.createElement("button");
   [element.textContent, element.id, element.className] = [text.tools[name], `tool-${name}`, "hold"];
   element.title = text.holdIt;
-  let timer = 0, began = 0;
-  const begin = () => {
+  let timer = 0, began = 0, place = null;
+  const begin = (event) => {
     if (timer) return;
     element.classList.add("held");
-    began = performance.now();
-    timer = setTimeout(() => end(true), HOLD_MS);
+    began = event.timeStamp; // of the finger, not of when a busy page hears of it
+    // One more turn, so that a finger which has left meanwhile is heard first.
+    timer = setTimeout(() => (timer = setTimeout(() => end(true))), HOLD_MS);
   };
-  // `long`: it was held for long enough; a busy page may hear of the finger before it hears of its own timer.
   const end = (long) => {
     if (!timer) return;
     clearTimeout(timer);
     timer = 0;
     element.classList.remove("held");
-    if (long) action();
+    const seen = !element.hidden && element.offsetParent !== null;
+    if (long && seen) action();
     else say(text.holdIt);
   };
-  const released = () => end(performance.now() - began >= HOLD_MS);
-  element.onpointerdown = begin;
-  for (const over of ["pointerup", "pointerleave", "pointercancel", "blur"]) element.addEventListener(over, released);
-  element.onkeydown = (event) => (event.key === "Enter" || event.key === " ") && !event.repeat && begin();
+  const released = (event) => end(event.timeStamp - began >= HOLD_MS);
+  element.onpointerdown = (event) => {
+    element.setPointerCapture(event.pointerId);
+    place = element.getBoundingClientRect();
+    begin(event);
+  };
+  element.onpointermove = (event) => {
+    const { clientX: x, clientY: y } = event;
+    if (timer && !(x >= place.left && x <= place.right && y >= place.top && y <= place.bottom)) released(event);
+  };
+  for (const over of ["pointerup", "pointercancel", "lostpointercapture", "blur"]) element.addEventListener(over, released);
+  element.onkeydown = (event) => (event.key === "Enter" || event.key === " ") && !event.repeat && begin(event);
   element.onkeyup = released;
   element.oncontextmenu = (event) => event.preventDefault(); // a long touch opens one
   where.append(element);

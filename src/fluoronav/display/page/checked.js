@@ -87,5 +87,6 @@ export function checkedHealth(h) {
 }
 
 export function checkedAlert(a) {
-  return { ...a, t_raised: number(a.t_raised, MAX_TIME_NS), text: words(a.text), kind: words(a.kind), distance_mm: number(a.distance_mm), lower_mm: number(a.lower_mm) };
+  return { ...a, t_raised: number(a.t_raised, MAX_TIME_NS), text: words(a.text), kind: words(a.kind), instrument: words(a.instrument), structure: words(a.structure),
+    distance_mm: number(a.distance_mm), lower_mm: number(a.lower_mm) };
 }

@@ -36,8 +36,10 @@ export class Registering {
     this.points = []; // {name, point_ct, touched_px, projected_px, mm}
     this.landmarks = null; // of the case; null until they are there
     const pane = find("register");
-    this.words = pane.appendChild(document.createElement("p"));
-    this.list = pane.appendChild(document.createElement("ol"));
+    const told = pane.appendChild(document.createElement("div"));
+    told.className = "told";
+    this.words = told.appendChild(document.createElement("p"));
+    this.list = told.appendChild(document.createElement("ol"));
     this.residual = pane.appendChild(document.createElement("p"));
     this.residual.className = "residual";
     const decide = pane.appendChild(document.createElement("div"));

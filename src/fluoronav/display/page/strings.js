@@ -58,7 +58,7 @@ export const text = {
   alarmState: { raised: "raised", changed: "changed", cleared: "over", acknowledged: "acknowledged", dropped: "no longer said" },
   times: (n) => `${n} times`,
   near: (instrument, mm, structure) => `${instrument} is ${mm} mm from the ${structure}`,
-  gone: (words) => `not seen any more: ${words}`,
+  gone: (instrument, mm, structure) => `${instrument} not seen: last ${mm} mm from the ${structure}`,
   over: (words) => `over: ${words}`,
   role: { watch: "watching only", control: "controlling" },
   overlayOld: (n) => `Guidance is ${n} frames old`,
