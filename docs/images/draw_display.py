@@ -2,8 +2,8 @@
 
     python docs/images/draw_display.py SCREENS [--states NAME...] [--sizes WIDTHxHEIGHT...]
 
-`SCREENS` is a folder for the whole pictures (PNG). Look at each of them: what is cut off, lies over something else, or says
-what is not so. Needs the extra `dev` and Chromium; about ten minutes of two cores.
+`SCREENS` is a folder for the whole pictures (PNG). Look at each of them for what is cut off, lies over something else,
+or says what is not so. Needs the extra `dev` and Chromium; about ten minutes of two cores.
 """
 
 import argparse
@@ -31,7 +31,8 @@ def photograph(out: Path, states: list[str], sizes: list[str]) -> None:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)
         room = Room(browser, Path(name), load_scene(Path(name), SIDE))
         try:
-            take(room, [s for s in STATES if s.name in states], sizes, seen)
+            # The first two open the page and accept the registration.
+            take(room, [s for k, s in enumerate(STATES) if k < 2 or s.name in states], sizes, seen)
             if room.stumbled:
                 raise SystemExit("the page stumbled: " + "; ".join(room.stumbled))
         finally:
@@ -42,7 +43,7 @@ def photograph(out: Path, states: list[str], sizes: list[str]) -> None:
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("screens", type=Path, metavar="SCREENS", help="folder for the whole pictures")
 names = [s.name for s in STATES]
-parser.add_argument("--states", nargs="+", choices=names, default=names, help="some of them; the first two are needed")
+parser.add_argument("--states", nargs="+", choices=names, default=names, help="some of them, besides the first two")
 parser.add_argument("--sizes", nargs="+", choices=SIZES, default=list(SIZES), help="some of them")
 options = parser.parse_args()
 photograph(options.screens, options.states, options.sizes)

@@ -1,7 +1,7 @@
 """Pictures of the navigation display in each state that a person may meet, made from the real demo.
 
-The pipeline, the display's server and the browser are real processes. C-arm and tracker are simulated, and put into each
-state: the wire is driven towards the cord, frames are mirrored, made smaller or held back, the pipeline is killed.
+The pipeline, the display's server and the browser are real processes. C-arm and tracker are simulated. For each state
+the wire is driven towards the cord, frames are mirrored, made smaller or held back, or the pipeline is killed.
 """
 
 from __future__ import annotations
@@ -51,8 +51,9 @@ _LANDMARKS = """async () => {
   const { chosen } = await import("/page/register.js");
   const { landmarks } = await (await fetch("/case")).json();
   const { newest, camera } = fluoronav.state, box = document.getElementById("layers").getBoundingClientRect();
-  return chosen(landmarks, newest.registration.T_camera_ct, camera)
-    .map(({ px }) => [box.left + ((px[0] + 0.5) / camera.cols) * box.width, box.top + ((px[1] + 0.5) / camera.rows) * box.height]);
+  const across = (x) => box.left + ((x + 0.5) / camera.cols) * box.width;
+  const down = (y) => box.top + ((y + 0.5) / camera.rows) * box.height;
+  return chosen(landmarks, newest.registration.T_camera_ct, camera).map(({ px }) => [across(px[0]), down(px[1])]);
 }"""
 
 
