@@ -150,7 +150,9 @@ def _instruments(planned: Planned, instruments: Instruments | None, report: dict
     report["tools"] = [t["id"] for t in out.get("tools", [])]
     report["tracker"] = out.get("tracker", {}).get("reference")
     if not report["tools"]:
-        report["warnings"].append("no tools are named, so no tip will be guided; name the room's with --instruments, or in the site file")
+        report["warnings"].append(
+            "no tools are named, so no tip will be guided; name the room's with --instruments, or in the site file"
+        )
     elif report["tracker"] is None:
         report["warnings"].append("no tracker is named: tips are guided where the picture alone shows them")
     return out
