@@ -205,6 +205,33 @@ def test_numbers_are_those_of_the_overlay(browser, display):
     assert "No instrument" in page.locator("#nearest").inner_text()
 
 
+def test_how_the_patient_moves_is_a_line_of_the_registration_that_covers_no_other(browser, display):
+    page = display.open(browser)
+    breath = {"state": "breathing", "of": "target", "amplitude_mm": 4.2, "period_s": 4.13, "phase": 0.2, "slip_mm": 0.0}
+    quiet = breath | {"state": "still", "amplitude_mm": None, "period_s": None, "phase": None}
+    unaccepted = overlay(0)["registration"] | {"accepted": False, "tre_mm": 13.1, "tre_image_mm": 10.6}
+    covered = """() => {
+      const boxOf = (name) => {
+        const range = document.createRange();
+        range.selectNodeContents(document.querySelector(`#registration .${name}`));
+        return range.getBoundingClientRect(); };
+      const moved = boxOf("motion");
+      const apart = (a, b) => a.right <= b.left + 1 || a.bottom <= b.top + 2;
+      return moved.width === 0 ? [] : ["state", "detail", "note"].map((name) => [name, boxOf(name), moved])
+        .filter(([, other]) => !apart(moved, other) && !apart(other, moved)); }"""
+    for said, words in (
+        (breath, "breathing 4 mm, 4.1 s"), (breath | {"of": "chest"}, "chest breathing 4 mm, 4.1 s"),
+        (quiet, "no breathing"), (breath | {"slip_mm": 2.31}, "moved by 2.3 mm"),
+        (quiet | {"state": "irregular"}, "moves irregularly"), (None, ""),
+        (breath | {"amplitude_mm": None, "state": 7, "slip_mm": "x"}, ""),
+    ):  # fmt: skip
+        display.show(page, breathing=said, registration=unaccepted, status="degraded")
+        assert page.locator("#registration .motion").inner_text() == words
+        assert page.evaluate(covered) == []
+    display.show(page, breathing=breath, status="lost", registration=None)
+    assert page.locator("#registration .motion").inner_text() == ""
+
+
 @pytest.mark.parametrize(
     ("priority", "pulses", "fastest", "slowest"), [("high", 10, 1.4, 2.8), ("medium", 3, 0.4, 0.8), ("low", 2, 0, 0)]
 )

@@ -131,12 +131,12 @@ export class Numbers {
   }
 }
 
-// How the patient breathes, and how far the patient has moved otherwise.
+// How far the patient has moved, and else how the patient breathes.
 export function motionOf(b) {
   if (!b) return "";
+  if (b.slip_mm > 0) return text.slipped(b.slip_mm.toFixed(1));
   const periodic = b.state === "breathing" && b.amplitude_mm !== null && b.period_s !== null;
-  const breath = periodic ? text.breathing(b.amplitude_mm.toFixed(b.amplitude_mm < 1 ? 1 : 0), b.period_s.toFixed(1), b.chest) : text.motion[b.state] ?? "";
-  return [breath, b.slip_mm > 0 ? text.slipped(b.slip_mm.toFixed(1)) : ""].filter(Boolean).join(", ");
+  return periodic ? text.breathing(b.amplitude_mm.toFixed(b.amplitude_mm < 1 ? 1 : 0), b.period_s.toFixed(1), b.chest) : text.motion[b.state] ?? "";
 }
 
 const RANK = { none: 0, clear: 1, caution: 2, danger: 3 };

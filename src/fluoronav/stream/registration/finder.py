@@ -129,7 +129,7 @@ class Finder:
         if T_camera_room is not None and T_room_ct_before is not None:
             starts.insert(0, T_camera_room @ T_room_ct_before)
         for T in starts:
-            there = self._refined(T, snapshot)
+            there = self._searcher.refined(T, snapshot.pyramid, snapshot.anatomy_mask)
             if _believable(there):
                 caught = self._caught_up(there, snapshot)
                 if caught is not None:
@@ -197,15 +197,16 @@ class Finder:
             T = found.estimate.T_camera_ct
             if on.T_camera_room is not None and snapshot.T_camera_room is not None:
                 T = snapshot.T_camera_room @ inverse(on.T_camera_room) @ T
-            found, on = self._refined(T, snapshot), snapshot
-            if _believable(found):
-                if not of_right_hand:
-                    self._doubt = self._doubt_of_hand(found, snapshot)
-                    if self._doubt:
-                        return None
-                    of_right_hand = True
-                    if self.newest is not snapshot:
-                        continue  # the comparison took as long as several frames
+            found, on = self._searcher.refined(T, snapshot.pyramid, snapshot.anatomy_mask), snapshot
+            if _believable(found) and not of_right_hand:
+                self._doubt = self._doubt_of_hand(found, snapshot)
+                if self._doubt:
+                    return None
+                of_right_hand = True
+                if self.newest is not snapshot:
+                    continue  # the comparison took as long as several frames
+            # Layers last, and once: they take longer than all else here, and say nothing where all tissue does not fit.
+            if _believable(found) and _believable(found := self._of_target(found, snapshot)):
                 self._place(found.estimate.T_camera_ct, snapshot.anatomy_mask, found.layered)
                 self.found_from = snapshot.T_camera_room
                 return found
@@ -215,8 +216,7 @@ class Finder:
             found = better
         return None
 
-    def _refined(self, T_camera_ct: Float, snapshot: Snapshot) -> Hypothesis:
-        found = self._searcher.refined(T_camera_ct, snapshot.pyramid, snapshot.anatomy_mask)
+    def _of_target(self, found: Hypothesis, snapshot: Snapshot) -> Hypothesis:
         return found if self._target is None else self._target.of(found, snapshot.pyramid, snapshot.anatomy_mask)
 
     def _doubt_of_hand(self, found: Hypothesis, snapshot: Snapshot) -> str:
