@@ -12,7 +12,13 @@ from hypothesis import strategies as st
 from fluoronav.case import Volume
 from fluoronav.geometry import Camera
 from fluoronav.imaging.registration.agreement import Agreement
-from fluoronav.imaging.registration.handedness import MirrorImage, reversed_camera, reversed_columns, told_hand
+from fluoronav.imaging.registration.handedness import (
+    MirrorImage,
+    reason_of_hand,
+    reversed_camera,
+    reversed_columns,
+    told_hand,
+)
 from fluoronav.imaging.registration.model import RegistrationModel
 from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.scenario import Scenario
@@ -74,3 +80,13 @@ def test_a_picture_and_its_reversal_are_told_apart(case, camera):
 def test_of_a_symmetric_patient_no_hand_is_claimed(case, camera):
     patient = Patient(symmetric(case), camera)
     assert patient.hand(patient.counts, patient.truth) == "unclear"
+
+
+@pytest.mark.parametrize(
+    ("hand", "pictures", "said"),
+    [("right", 1, ""), ("unclear", 1, "whether the picture is mirrored"), ("unclear", 2, "the pictures are mirrored"),
+     ("mirrored", 1, "the picture looks mirrored"), ("mirrored", 2, "the pictures look mirrored")],
+)  # fmt: skip
+def test_the_hand_of_pictures_is_said_alike_wherever_it_was_asked(hand, pictures, said):
+    reason = reason_of_hand(hand, pictures, 0.71, 0.93)
+    assert said in reason and (not said or ("0.71" in reason and "0.93" in reason))

@@ -51,6 +51,25 @@ def told_hand(agreement: float, mirrored: float) -> Hand:
     return "mirrored" if mirrored - agreement >= LIMITS.margin else "unclear"
 
 
+def reason_of_hand(hand: Hand, pictures: int, as_taken: float, mirrored: float) -> str:
+    """Why a pose is not accepted by the hand of its pictures, in words; empty where the hand is right.
+
+    Parameters
+    ----------
+    hand : "right", "unclear" or "mirrored"
+    pictures : int
+    as_taken, mirrored : float
+        How well the model fits the pictures, and their mirror images.
+    """
+    if hand == "right":
+        return ""
+    figures = f"as taken the model fits with {as_taken:.2f}, left for right with {mirrored:.2f}"
+    picture, is_, looks = ("the picture", "is", "looks") if pictures == 1 else ("the pictures", "are", "look")
+    if hand == "unclear":
+        return f"it cannot be told whether {picture} {is_} mirrored: {figures}: add a less symmetric view"
+    return f"{picture} {looks} mirrored: {figures}: reverse the columns, or check the camera file"
+
+
 def reversed_camera(camera: Camera) -> Camera:
     """The camera of a picture whose columns are reversed, left for right; where it stands is the same.
 

@@ -18,7 +18,14 @@ from fluoronav.imaging.projector import AttenuationGrid, Projector
 from fluoronav.imaging.registration.agreement import Agreement
 from fluoronav.imaging.registration.confidence import TRACKING_AGREEMENT, covariance_in_camera, error_bounds_mm
 from fluoronav.imaging.registration.gauss_newton import PoseEstimate, refine_views, twist_between
-from fluoronav.imaging.registration.handedness import MirrorImage, reversed_camera, reversed_columns, told_hand
+from fluoronav.imaging.registration.handedness import (
+    Hand,
+    MirrorImage,
+    reason_of_hand,
+    reversed_camera,
+    reversed_columns,
+    told_hand,
+)
 from fluoronav.imaging.registration.offline_settings import SETTINGS
 from fluoronav.imaging.registration.patches import PatchLevel
 from fluoronav.imaging.registration.search import COARSE_SIDE, FINE_SIDE
@@ -64,6 +71,8 @@ class OfflineResult:
         Per view: 1 sigma of rotations (degrees) and translations (mm), camera axes.
     tre_mm, tre_image_mm : list of float
         Per view: 95 % bounds of the error at the centre of the bones, in space and across the ray.
+    hand : str or None
+        Of a trunk's pictures, as told by their mirror images; None where they have not been compared.
     """
 
     accepted: bool
@@ -73,6 +82,7 @@ class OfflineResult:
     sigma: list[Float]
     tre_mm: list[float]
     tre_image_mm: list[float]
+    hand: Hand | None = None
 
 
 @dataclass
@@ -288,15 +298,8 @@ class OfflineRegistration:
             other.append(mirror.agreement(T, pyramid, view.field_mask))
         agreement, mirrored = float(np.mean(own)), float(np.mean(other))
         hand = told_hand(agreement, mirrored)
-        if hand == "right":
-            return result
-        figures = f"the model agrees with the image with {agreement:.2f}, with its mirror image with {mirrored:.2f}"
-        do = (
-            "the picture looks mirrored: turn it over, left for right, or check the camera file"
-            if hand == "mirrored"
-            else "from this view it cannot be told whether the picture is mirrored; add a less symmetric one"
-        )
-        return replace(result, accepted=False, reason=f"{figures}: {do}")
+        reason = reason_of_hand(hand, len(self._views), agreement, mirrored)
+        return replace(result, accepted=not reason, reason=reason, hand=hand)
 
     def _refined(self, hypotheses: list[_Hypothesis], progress: Callable[[str], None]) -> list[_Hypothesis]:
         """The distinct hypotheses at the finest resolution, best first."""

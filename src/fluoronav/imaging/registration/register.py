@@ -17,6 +17,7 @@ from fluoronav.case import CaseError, CtUnits, Hounsfield, Spread, Volume, read_
 from fluoronav.dicom.xray_intensity import Response
 from fluoronav.geometry import Camera, is_rigid
 from fluoronav.imaging.projector import AttenuationGrid, Projector
+from fluoronav.imaging.registration.handedness import reason_of_hand
 from fluoronav.imaging.registration.model import SEGMENT_DEG, SEGMENT_MM, bone_grid, tissue_grid
 from fluoronav.imaging.registration.offline import OfflineRegistration, OfflineResult, XrayView, reversed_view
 from fluoronav.imaging.registration.view_grid import orbit_priors
@@ -250,15 +251,12 @@ def _with_cause(
         inverted = fit_of("turned over", _views(turned, cameras))
         if inverted.accepted:
             return replace(result, reason=_reason_inverted(frames, result, inverted))
-    if not segmented and "mirrored" not in result.reason:
+    # Where a pose was found, its hand has been told (`OfflineRegistration`); else a pose of the mirror image tells it.
+    if not segmented and result.hand is None:
         mirrored = fit_of("mirrored", [reversed_view(view) for view in views])
         if mirrored.accepted:
-            what = "the picture looks" if len(frames) == 1 else "the pictures look"
-            reason = (
-                f"{what} mirrored: left for right the model fits with {mirrored.fit:.2f}, as taken with "
-                f"{result.fit:.2f}: reverse the columns, or check the camera file"
-            )
-            return replace(result, reason=reason)
+            reason = reason_of_hand("mirrored", len(views), result.fit, mirrored.fit)
+            return replace(result, reason=reason, hand="mirrored")
     return result
 
 
