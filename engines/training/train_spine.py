@@ -106,7 +106,7 @@ def held_dice(model: nn.Module, pieces: list[tuple[torch.Tensor, torch.Tensor]])
         for k in range(1, len(CLASSES)):
             a, b = found == k, classes == k
             sums[k] += [2 * float((a & b).sum()), float(a.sum() + b.sum())]
-    return {f"held_dice_{CLASSES[k]}": round(sums[k][0] / max(sums[k][1], 1), 4) for k in range(1, len(CLASSES))}
+    return {f"held_dice_{CLASSES[k]}": round(float(sums[k][0] / max(sums[k][1], 1)), 4) for k in range(1, len(CLASSES))}
 
 
 def drawn(sources: dict[str, LabelMap], rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
@@ -151,7 +151,7 @@ def train(sources: dict[str, LabelMap], options: argparse.Namespace, curve: list
             with torch.no_grad():
                 for a, b in zip(mean.parameters(), model.parameters(), strict=True):
                     a.lerp_(b, 1 - keep)
-            running.append(float(loss))
+            running.append(loss.item())
             if len(running) == 100:
                 seconds = round(time.monotonic() - start)
                 curve.append({"steps": steps, "seconds": seconds, "loss": round(float(np.mean(running)), 4)})

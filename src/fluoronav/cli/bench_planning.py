@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from fluoronav.cli.arguments import add_data, add_json, add_verb
 from fluoronav.cli.reporting import missing_extra, report, say
-from fluoronav.lab.bench.planning.bench import PARTS, bench_planning, table
+from fluoronav.lab.bench.planning.bench import NETWORK, PARTS, bench_planning, table
 
 
 def add_verbs(verbs: argparse._SubParsersAction) -> None:
@@ -18,8 +19,17 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
         _planning,
         "fluoronav bench planning --json out/planning.json",
         "fluoronav bench planning --only screws",
+        "fluoronav bench planning --only network --model out/spine --json out/network.json",
     )
-    planning.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="measure these parts only")
+    planning.add_argument(
+        "--only", nargs="+", choices=(*PARTS, NETWORK), help="measure these parts only (all but network)"
+    )
+    planning.add_argument(
+        "--model",
+        type=Path,
+        metavar="FOLDER",
+        help="folder of a network and its card: the part network compares its vertebrae with the atlas's",
+    )
     add_data(planning, "planning/ and chest/")
     add_json(planning, "out/planning.json")
 
@@ -28,7 +38,8 @@ def _planning(options: argparse.Namespace) -> int:
     if not options.data.is_dir():
         raise ValueError(f"{options.data}: no such folder; name the folder of real data with --data")
     try:
-        result = bench_planning(options.only, options.data, say)
+        only = options.only or [*PARTS, *([NETWORK] if options.model else [])]
+        result = bench_planning(only, options.data, say, options.model)
     except ImportError as error:
         raise missing_extra("planning", error) from error
     report(table(result), result, options.json)

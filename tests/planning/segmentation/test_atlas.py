@@ -13,6 +13,7 @@ from fluoronav.planning.segmentation.atlas import shipped
 from fluoronav.planning.segmentation.atlas.bone import bone_in
 from fluoronav.planning.segmentation.atlas.confidence import Signs, confidence_of
 from fluoronav.planning.segmentation.atlas.engine import AtlasEngine, AtlasOptions
+from fluoronav.planning.segmentation.atlas.local import affine, similarity, template_from
 from fluoronav.planning.segmentation.atlas.scan import scan_of
 from fluoronav.planning.segmentation.atlas.shipped import WHOLE, load_atlas
 from fluoronav.planning.segmentation.engine import SegmentationError
@@ -172,6 +173,17 @@ def test_metal_is_said_and_lowers_the_confidence_beside_it():
     plain = confidence_of(Signs(0.8, 0.6, 1.0, False, 0.0), level_sure=True)
     beside = confidence_of(Signs(0.8, 0.6, 1.0, False, 1.28), level_sure=True)
     assert plain >= 0.85 and beside < 0.6
+
+
+def test_a_vertebra_that_begins_outside_the_scan_stays_there_without_a_warning_of_itk(capfd):
+    atlas = load_atlas()
+    template = template_from(atlas.ct, atlas.mask("T8"), atlas.centres["T8"])
+    scan = scan_of(volume(trunk())).working
+    away = sitk.AffineTransform(3)
+    away.SetTranslation((0.0, 0.0, 5000.0))
+    for method in (affine, similarity):
+        assert method(template, scan, away).GetTranslation() == away.GetTranslation()
+    assert "WARNING" not in capfd.readouterr().err
 
 
 def test_an_oblique_scan_is_laid_along_the_patient():

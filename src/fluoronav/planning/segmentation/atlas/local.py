@@ -149,7 +149,9 @@ def affine_parts(transform: sitk.AffineTransform) -> tuple[Float, Float]:
 
 
 def affine(template: Template, scan: sitk.Image, T_scan_atlas: sitk.AffineTransform) -> sitk.AffineTransform:
-    """The affine transform, atlas to scan, that fits one vertebra best."""
+    """The affine transform, atlas to scan, that fits one vertebra best; one outside the scan stays."""
+    if not _seen(template, scan, T_scan_atlas):
+        return T_scan_atlas
     matrix, offset = affine_parts(T_scan_atlas)
     start = sitk.AffineTransform(3)
     start.SetCenter(template.centre.tolist())
@@ -165,7 +167,9 @@ def affine(template: Template, scan: sitk.Image, T_scan_atlas: sitk.AffineTransf
 
 
 def similarity(template: Template, scan: sitk.Image, T_scan_atlas: sitk.AffineTransform) -> sitk.AffineTransform:
-    """The best transform that turns, moves and enlarges what a given one makes of the vertebra."""
+    """The best transform that turns, moves and enlarges what a given one makes of the vertebra; see `affine`."""
+    if not _seen(template, scan, T_scan_atlas):
+        return T_scan_atlas
     change = sitk.Similarity3DTransform()
     change.SetCenter(template.centre.tolist())
     method = _method(template, [2])
@@ -179,6 +183,11 @@ def similarity(template: Template, scan: sitk.Image, T_scan_atlas: sitk.AffineTr
     matrix, offset = affine_parts(T_scan_atlas)
     shift = np.array(change.GetTranslation()) + centre - own @ centre
     return sitk.AffineTransform((matrix @ own).ravel().tolist(), (matrix @ shift + offset).tolist())
+
+
+def _seen(template: Template, scan: sitk.Image, T_scan_atlas: sitk.AffineTransform) -> bool:
+    """Whether enough of the vertebra lies in the scan to be compared: ITK prints warnings where nothing does."""
+    return correlation(template, scan, T_scan_atlas)[0] > -1.0
 
 
 def _method(template: Template, shrink: list[int]) -> sitk.ImageRegistrationMethod:
