@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from fluoronav.lab.bench.planning import screws, views
+from fluoronav.lab.bench.planning.segmentation import confidence_against_dice
 
 
 def test_screws_are_measured_on_masks_by_hand_and_it_is_said_how_many(shared_data, tmp_path):
@@ -35,3 +36,12 @@ def test_views_where_nothing_was_found_do_not_count():
     assert together["ratio"] == pytest.approx(1 / 3)
     text = views.table({"views": [found, lost], "pairs": [], "all": together, "all_pairs": together})
     assert "lost" in text
+
+
+def test_confidence_is_held_against_the_overlap_for_vertebrae_and_the_rest_apart():
+    pairs = [("vertebrae_T12", 0.7, 0.8), ("vertebrae_L1", 0.8, 0.9), ("vertebrae_L2", 0.9, 0.85), ("liver", 0.4, 0.6)]
+    subjects = {"one": {"structures": [{"name": n, "confidence": c, "dice": d} for n, c, d in pairs]}}
+    assert confidence_against_dice(subjects, vertebrae=True) == {
+        "structures": 3, "rank_correlation": 0.5, "least": -0.05, "most": 0.1
+    }  # fmt: skip
+    assert confidence_against_dice(subjects, vertebrae=False) is None

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 from numpy.typing import NDArray
-from scipy import ndimage
+from scipy import ndimage, stats
 
 from fluoronav.case.volume import Volume, bounds, read_volume
 from fluoronav.planning.anatomy import by_name, labels_of_scheme
@@ -193,12 +193,50 @@ def table(result: dict[str, Any]) -> str:
         dice = [s["dice"] for s in subject["structures"] if s["name"] in _vertebrae()]
         if dice:
             lines.append(f"  vertebrae: mean {np.mean(dice):.3f}, lowest {min(dice):.3f}")
+    for kind, pairs in (("vertebrae", True), ("other structures", False)):
+        if found := confidence_against_dice(result["subjects"], vertebrae=pairs):
+            lines.append(
+                f"confidence of {kind} ({found['structures']}): rank correlation with Dice "
+                f"{found['rank_correlation']}; Dice less confidence {found['least']:+.2f} to {found['most']:+.2f}"
+            )
     if long := result.get("long_scan"):
         lines.append(
             f"scan of {' x '.join(map(str, long['voxels']))} voxels ({long['ct_mib']} MiB): peak "
             f"{long['peak_mib']} MiB, {long['cpu_seconds']} s of CPU"
         )
     return "\n".join(lines)
+
+
+def confidence_against_dice(subjects: dict[str, Any], *, vertebrae: bool) -> dict[str, float] | None:
+    """How the confidence of vertebrae, or of everything else, goes with the overlap; None for less than three.
+
+    Parameters
+    ----------
+    subjects : dict
+        What was measured of each.
+    vertebrae : bool
+
+    Returns
+    -------
+    dict
+        Number of structures, Spearman's rank correlation, and the least and largest of Dice less confidence.
+    """
+    pairs = [
+        (s["confidence"], s["dice"])
+        for subject in subjects.values()
+        for s in subject["structures"]
+        if (s["name"] in _vertebrae()) == vertebrae
+    ]
+    if len(pairs) < 3:
+        return None
+    confidence, dice = np.array(pairs).T
+    more = dice - confidence
+    return {
+        "structures": len(pairs),
+        "rank_correlation": round(float(np.corrcoef(stats.rankdata(confidence), stats.rankdata(dice))[0, 1]), 2),
+        "least": round(float(more.min()), 2),
+        "most": round(float(more.max()), 2),
+    }
 
 
 def _vertebrae() -> set[str]:

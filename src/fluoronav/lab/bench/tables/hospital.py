@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from statistics import median
 
+from fluoronav.lab.bench.planning.segmentation import confidence_against_dice
 from fluoronav.lab.bench.tables.pages import Row, read, table
 
 
@@ -48,6 +49,14 @@ def _planning(bench: Path) -> Iterable[Row]:
             f"{subject['seconds']}; {subject['cpu_seconds']}; {subject['peak_mib']}",
             "60",
         )
+    for kind, vertebrae in (("vertebrae", True), ("everything else", False)):
+        found = confidence_against_dice(p["segmentation"]["subjects"], vertebrae=vertebrae)
+        if found:
+            yield (
+                f"confidence and Dice of {kind} ({found['structures']}): rank correlation; Dice less confidence",
+                f"{found['rank_correlation']}; {found['least']:+.2f} to {found['most']:+.2f}",
+                "",
+            )
     long = p["segmentation"]["long_scan"]
     yield f"scan of {' x '.join(map(str, long['voxels']))} voxels: peak, MiB", long["peak_mib"], "bounded"
     hand = p["screws"]["hand"]
@@ -86,3 +95,13 @@ def _planning(bench: Path) -> Iterable[Row]:
     )
     single = [v["predicted_mm"] / v["measured_mm"] for v in p["views"]["views"]]
     yield "... of a single view", f"{min(single):.2f} to {max(single):.2f}", "0.8 to 1.2"
+
+
+@table("planning-network")
+def _network(bench: Path) -> Iterable[Row]:
+    p = read(bench, "epyc-zen4/planning-network")["network"]
+    yield "Dice (mean distance of surfaces, mm)", "atlas", "network"
+    for patient, subject in p["subjects"].items():
+        for row in subject["structures"]:
+            shown = (f"{row[who]['dice']:.2f} ({row[who]['mean_mm']:.1f})" for who in ("atlas", "network"))
+            yield f"{patient}, {row['name'].removeprefix('vertebrae_')}", *shown
