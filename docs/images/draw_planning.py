@@ -1,10 +1,10 @@
 """Draws docs/images/planning-*.jpg: the walk of docs/planning.md, from the chest's DICOM series to the stream.
 
-    python docs/images/draw_planning.py DATA WORK
+    python docs/images/draw_planning.py DATA WORK [--without-stream]
 
 `DATA` is the folder of real data, of which `chest/ct.nii.gz` and `planning/patient_b/ct.nii.gz` are read. It holds the
 chest as NIfTI alone, so the series is written from it first, without any name. `WORK` is a folder for the cases. Files
-that it already holds are kept.
+that it already holds are kept. The picture of the stream needs minutes of rendering; `--without-stream` leaves it out.
 Needs the extras `dev` and `planning`, and Chromium.
 """
 
@@ -241,7 +241,7 @@ def guide(case: Path, work: Path, browser) -> None:
         raise RuntimeError("fluoronav demo failed")
 
 
-def main(data: Path, work: Path) -> None:
+def main(data: Path, work: Path, *, with_stream: bool) -> None:
     series, case = work / "dicom", work / "cases" / "chest"
     if not series.is_dir():
         write_series(data / "chest" / "ct.nii.gz", series)
@@ -280,7 +280,8 @@ def main(data: Path, work: Path) -> None:
             walk.page.click("#home")
             walk.page.wait_for_selector("[data-case]")
             level(walk)
-            guide(case, work, browser)
+            if with_stream:
+                guide(case, work, browser)
             browser.close()
     finally:
         server.terminate()
@@ -288,4 +289,4 @@ def main(data: Path, work: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), with_stream="--without-stream" not in sys.argv[3:])

@@ -106,7 +106,7 @@ def test_a_flag_is_acknowledged_by_a_person_and_never_by_an_edit(server, case):
     page.judge([CORD])
     page.post("state", parent=1, state="reviewed")
     said = page.post("state", parent=2, state="approved", status=422)
-    assert said["reasons"] == ["flag f1 is not acknowledged: six lumbar vertebrae?"]
+    assert said["reasons"] == ["nobody has acknowledged: six lumbar vertebrae?"]
     plan = page.post("acknowledge", parent=2, flags=["f1"])
     assert plan["plan"]["items"][1]["acknowledged_by"] == "ada" and plan["plan"]["state"] == "reviewed"
     page.post("state", parent=3, state="approved")

@@ -113,7 +113,7 @@ def _blurred(mask: NDArray[np.bool_], spacing_mm: NDArray) -> NDArray[np.float32
     from scipy.ndimage import gaussian_filter
 
     inside = np.pad(mask, [(int(n), int(n)) for n in _margin(spacing_mm)]).astype(np.float32)
-    return gaussian_filter(inside, SETTINGS.smoothing_mm / spacing_mm, truncate=3.0)
+    return np.asarray(gaussian_filter(inside, SETTINGS.smoothing_mm / spacing_mm, truncate=3.0), np.float32)
 
 
 def _level_of_volume(soft: NDArray[np.float32], voxels: float) -> float:

@@ -67,8 +67,19 @@ function panel() {
   $("pages").replaceChildren(...pages.values());
   $("tabs").replaceChildren(...TABS.map((name) => el("button", { role: "tab", "data-tab": name, onclick: () => select(name) }, name)));
   const compare = new Compare(view);
-  let asked = false;
+  let asked = false, held = false;
+  // A panel is not drawn anew under a pointer that is pressed: the button that it is on would be gone, and the click lost.
+  $("pages").onpointerdown = () => {
+    held = true;
+    const released = () => setTimeout(() => {
+      held = false;
+      if (asked) draw();
+    });
+    window.addEventListener("pointerup", released, { once: true });
+    window.addEventListener("pointercancel", released, { once: true });
+  };
   const draw = () => {
+    if (held) return;
     asked = false;
     if (!view?.plan) return;
     const page = pages.get(view.tab);

@@ -95,7 +95,8 @@ export function drawPlanes(context, cut, scene) {
       context.lineTo(...to);
     }
     context.stroke();
-    label(context, `cut ${text}`, b[0] + 6, b[1], "#ff9f43");
+    const right = a[0] > b[0] ? a : b;
+    label(context, text, right[0] + 6, right[1], "#ff9f43");
   }
 }
 

@@ -64,7 +64,7 @@ export class Plan {
   }
 
   // Planes of the cuts.
-  planes = () => this.items("cut").map((c) => ({ point: c.point_ct, normal: c.normal_ct, text: readable(c.structure), chosen: c.id === this.view.scene.mark }));
+  planes = () => this.items("cut").map((c) => ({ point: c.point_ct, normal: c.normal_ct, text: c.id, chosen: c.id === this.view.scene.mark }));
 
   show(id) {
     const item = this.item(id);
@@ -205,7 +205,7 @@ export class Plan {
       this.surgery.buttons(),
       ...this.#section("Views for guidance", "view", (v) => [`${v.item}`, `orbital ${v.orbital_deg.toFixed(0)}°, angular ${v.angular_deg.toFixed(0)}°, ${v.error_mm.toFixed(2)} mm expected${v.bound_mm ? `, ${v.bound_mm.toFixed(2)} stated` : ""} (95 %)`]),
       ...this.#section("Measurements", "measurement", (m) => [`${readable(m.name)}${m.structure ? ` · ${readable(m.structure)}` : ""}`, `${value(m)}${m.uncertainty ? ` ± ${m.uncertainty.toPrecision(2)}` : ""}`, m.method]),
-      ...this.#section("Cuts", "cut", (c) => [readable(c.structure), `kerf ${c.kerf_mm} mm`]),
+      ...this.#section("Cuts", "cut", (c) => [`${c.id}: ${readable(c.structure)}`, `kerf ${c.kerf_mm} mm`]),
       ...this.#section("Moved pieces", "move", (m) => [readable(this.item(m.cut)?.structure ?? m.cut), m.id]),
       ...this.#section("Resections", "resection", (r) => [readable(r.lesion), `margin ${r.margin_mm} mm`]),
       ...this.#section("Implants", "implant", (i) => [i.family, i.size]));

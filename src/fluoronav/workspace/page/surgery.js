@@ -31,7 +31,12 @@ export class Surgery {
     return el("div", { className: "row" }, all.map(([title, what, work]) => el("button", { title: what, onclick: () => tried(() => work.call(this)) }, title)));
   }
 
-  #id = (kind) => `${kind}_${Date.now() % 1e7}`;
+  // The first name of its kind that the plan does not have.
+  #id = (kind) => {
+    let k = 1;
+    while (this.view.plan.item(`${kind}${k}`)) k++;
+    return `${kind}${k}`;
+  };
 
   // Puts items into the plan; what is simulated is carried out anew.
   async #put(items, simulated = true) {
@@ -89,8 +94,8 @@ export class Surgery {
     const about = { kind: "cut", structure: bone.value, kerf_mm: Number(kerf.value) };
     const one = await this.#plane("the first cut", "Click inside the wedge.");
     const two = await this.#plane("the second cut", "Click outside the wedge, past the second cut.");
-    const [a, b] = [this.#id("wedge"), `${this.#id("wedge")}_end`];
-    await this.#put([{ ...about, id: a, wedge_to: b, ...one }, { ...about, id: b, ...two }]);
+    const id = this.#id("wedge"), end = `${id}_end`;
+    await this.#put([{ ...about, id, wedge_to: end, ...one }, { ...about, id: end, ...two }]);
   }
 
   async move() {
