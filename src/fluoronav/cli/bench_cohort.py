@@ -61,7 +61,7 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
     cohort.add_argument(
         "--wrong", type=count, metavar="N",
         help="instead of the scenes, show N small pictures that must not be believed: mirrored, of another patient, of "
-        "another region, aimed beside the target, or of nobody; from those of --into it goes on",
+        "another region, aimed beside the target, or of nobody, from the number --seed on",
     )  # fmt: skip
     cohort.add_argument(
         "--into",
@@ -124,7 +124,9 @@ def _wrong(options: argparse.Namespace, people: list[tuple[str, ...]]) -> int:
     from fluoronav.lab.bench.cohort.wrong_bench import bench_wrong, wrong_table
 
     real = real_pictures(options.data)
-    result = bench_wrong(options.wrong, people, options.scheduler, _workers(options), say, options.into, real)
+    result = bench_wrong(
+        options.wrong, options.seed, people, options.scheduler, _workers(options), say, options.into, real
+    )
     _report(wrong_table(result), result, options)
     wrong = [row for row in result["rows"] if row["wrong_believed"]]
     if options.pictures and wrong:

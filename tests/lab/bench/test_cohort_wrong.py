@@ -29,9 +29,10 @@ def small(monkeypatch):
 
 
 def test_more_pictures_go_on_where_fewer_ended(people):
-    first = [task for unit in tasks(10, people, set()) for task in unit]
-    more = [task for unit in tasks(30, people, set(first)) for task in unit]
+    first = [task for unit in tasks(0, 10, people, set()) for task in unit]
+    more = [task for unit in tasks(0, 30, people, set(first)) for task in unit]
     assert [seed for _, seed in first + more] == list(range(30))
+    assert [task for unit in tasks(10, 20, people, set()) for task in unit] == more
     # One person alone is never somebody else.
     assert "other-person" not in {kind for kind, _ in first + more}
 
@@ -63,8 +64,8 @@ def test_a_real_picture_is_shown_as_it_is_but_turned(people, small, tmp_path):
     assert (exposure.bits, exposure.scene.present) == (8, False)
     assert exposure.counts.shape == (exposure.camera.rows, exposure.camera.cols)
     assert np.bincount(exposure.counts.ravel(), minlength=256)[200] == pytest.approx(1200, abs=80)
-    assert "real" in {kind for unit in tasks(12, people, set(), True) for kind, _ in unit}
-    assert "real" not in {kind for unit in tasks(12, people, set()) for kind, _ in unit}
+    assert "real" in {kind for unit in tasks(0, 12, people, set(), True) for kind, _ in unit}
+    assert "real" not in {kind for unit in tasks(0, 12, people, set()) for kind, _ in unit}
 
 
 def test_a_mirrored_picture_goes_through_the_stages_and_the_next_search_begins_anew(
@@ -72,7 +73,7 @@ def test_a_mirrored_picture_goes_through_the_stages_and_the_next_search_begins_a
 ):
     monkeypatch.setattr(registering, "SETTINGS", replace(registering.SETTINGS, searches=1))
     path = tmp_path / "wrong.json"
-    found = bench_wrong(1, people, None, 1, into=path)
+    found = bench_wrong(1, 0, people, None, 1, into=path)
     assert (found["all"]["n"], found["all"]["wrong_believed"]) == (1, 0)
     assert found["all"]["wrong_at_most"] == pytest.approx(0.95)
     assert registering._STAGES[-1][1]._finder._failed_searches == 0

@@ -73,16 +73,17 @@ def real_pictures(data: Path) -> list[Path]:
     return sorted(path for part in ("knee", "wrist") for path in (data / part).glob("frame*.tif"))
 
 
-def tasks(n: int, people: list[tuple[str, ...]], have: set[Task], real: bool = False) -> list[list[Task]]:
-    """Kinds and seeds of the first `n` pictures without those of `have`; a unit for each case in a row.
+def tasks(first: int, n: int, people: list[tuple[str, ...]], have: set[Task], real: bool = False) -> list[list[Task]]:
+    """Kinds and seeds of `n` pictures from seed `first` without those of `have`; a unit for each case in a row.
 
     `real` says whether there are real pictures.
     """
-    of_cases: list[list[Task]] = []
-    for begin in range(0, n, SETTINGS.in_a_row):
-        some = [(_kind(k, people, real), k) for k in range(begin, min(begin + SETTINGS.in_a_row, n))]
-        of_cases.append([task for task in some if task not in have])
-    return [unit for unit in of_cases if unit]
+    of_cases: dict[int, list[Task]] = {}
+    for seed in range(first, first + n):
+        task = _kind(seed, people, real), seed
+        if task not in have:
+            of_cases.setdefault(seed // SETTINGS.in_a_row, []).append(task)
+    return list(of_cases.values())
 
 
 def cases(people: list[tuple[str, ...]]) -> list[GivenCase]:

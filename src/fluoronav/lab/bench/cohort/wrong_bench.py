@@ -19,15 +19,16 @@ WHAT = "wrong"  # in the JSON's settings: exposures of this module
 
 
 def bench_wrong(
-    n: int, people: list[tuple[str, ...]], scheduler: str | None, workers: int,
+    n: int, seed: int, people: list[tuple[str, ...]], scheduler: str | None, workers: int,
     say: Callable[[str], None] = lambda text: None, into: Path | None = None,
     real: Sequence[Path] = (),
 ) -> dict[str, Any]:  # fmt: skip
-    """Shows the first `n` pictures of an endless row of them, which the people decide.
+    """Shows `n` pictures of an endless row of them, which the people decide.
 
     Parameters
     ----------
-    n : int
+    n, seed : int
+        How many, and the number of the first.
     people, scheduler, workers, say, into
         As for :func:`fluoronav.lab.bench.cohort.bench.bench_cohort`.
     real : sequence of Path
@@ -39,7 +40,7 @@ def bench_wrong(
         See :func:`wrong_result`.
     """
     rows = list(kept_rows(into, people, WHAT).values()) if into else []
-    units = tasks(n, people, {(r["scene"], r["seed"]) for r in rows}, bool(real))
+    units = tasks(seed, n, people, {(r["scene"], r["seed"]) for r in rows}, bool(real))
     names = [p[0] for p in people]
     if rows:
         say(f"{into}: goes on after {len(rows)} pictures")
