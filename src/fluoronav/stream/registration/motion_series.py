@@ -179,7 +179,7 @@ class MotionSeries:
         off = np.where(seen, mm - coefficients.T @ columns, 0)
         recent = -round(SETTINGS.recent_s / SETTINGS.slot_s)
         last = max(int(np.count_nonzero(seen[recent:])), 1)
-        amplitude, phase = _of_cycle(coefficients[2:])
+        amplitude, phase = _of_cycle(np.asarray(coefficients[2:], np.float64))
         return PeriodicFit(
             period, amplitude, phase,
             explained=1 - float((off * off).sum()) / moving,
@@ -252,7 +252,7 @@ class MotionSeries:
         """Mean, trend, and cosine and sine of each harmonic, shape (2 + 2 harmonics, slots)."""
         turn = 2 * np.pi / period_s * self._ago_s
         waves = [f(k * turn) for k in range(1, harmonics + 1) for f in (np.cos, np.sin)]
-        return np.stack([np.ones_like(turn), self._trend, *waves])
+        return np.asarray(np.stack([np.ones_like(turn), self._trend, *waves]), np.float64)
 
     def _between(self, power: Float) -> float:
         """The period of the highest power, between those that were tried."""
