@@ -152,7 +152,7 @@ class MotionSeries:
         return float(np.rad2deg(np.arccos(alike.min()))) if len(alike) else 0.0
 
     def periodic(self, seconds: float = SETTINGS.fitted_s[0]) -> PeriodicFit | None:
-        """The periodic part of the last seconds; None with too few samples."""
+        """The periodic part of the last seconds; None with too few samples for its period."""
         seen = self._seen()
         seen[: -round(seconds / SETTINGS.slot_s)] = False
         count = int(np.count_nonzero(seen))
@@ -167,6 +167,9 @@ class MotionSeries:
         A = (self._products @ weight).reshape(-1, 4, 4) + 1e-9 * np.eye(4)
         g = (self._basis @ mm.T).reshape(-1, 4, 2)
         power = np.where(tried, (np.linalg.solve(A, g) * g).sum(axis=(1, 2)), -1)
+        longest = int(np.flatnonzero(tried)[-1])
+        if power.argmax() == longest < len(power) - 1:
+            return None  # the period may be longer than what has been seen tells
         period = self._between(power)
         without = float((np.linalg.solve(A[0, :2, :2], g[0, :2]) * g[0, :2]).sum())
         moving = max(float((mm * mm).sum()) - without, 1e-12)
