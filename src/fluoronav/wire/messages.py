@@ -293,7 +293,7 @@ class Overlay(Message, kw_only=True):
     )
     breathing: Annotated[
         Breathing | UnsetType | None,
-        doc("how the patient breathes, and slips, once it has been followed for 6 s"),
+        doc("how the patient breathes, and slips, once that can be told: after two breaths"),
     ] = UNSET
 
 

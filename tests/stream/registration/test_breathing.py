@@ -93,6 +93,15 @@ def test_nothing_is_said_of_a_few_seconds_and_then_within_two_breaths():
     assert 2.0 < first < 9.0
 
 
+@pytest.mark.parametrize("period_s", [3.0, 5.0, 7.0])
+def test_a_period_is_right_from_the_first_time_that_it_is_said(period_s):
+    """Regression: a breath of 5 s was said to take 4 s, the longest that could be told, for a second."""
+    shown = Shown()
+    shown.add(breath(times(30), period_s=period_s, plateau=1))
+    said = [s.period_s for s in shown.said if s is not None and s.period_s is not None]
+    assert said == pytest.approx([period_s] * len(said), rel=0.12)
+
+
 @settings(max_examples=20)
 @given(seed=st.integers(0, 1000))
 def test_a_patient_at_rest_is_still(seed):

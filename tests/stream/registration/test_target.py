@@ -76,5 +76,6 @@ def test_a_patient_who_is_the_ct_keeps_the_pose_of_all_tissue(case, camera, stag
     assert frame.status == "tracking" and found.bone == ""
     assert errors_mm(found.T_camera_ct, truth, case.target_ct[None])[1] < 0.3
     assert rotation_distance_deg(found.T_camera_ct, truth) < found.turn_deg < 3
+    assert found.tre_image_mm < 0.45, "chance is no doubt of the pose of all tissue"
     message = overlay_message(frame, "carm0", 33.3, {"network": 0, "overload": 0, "invalid": 0}, {}, "live")
     assert message.registration.turn_deg == found.turn_deg and message.registration.bone == ""

@@ -152,7 +152,7 @@ class MotionSeries:
         return float(np.rad2deg(np.arccos(alike.min()))) if len(alike) else 0.0
 
     def periodic(self, seconds: float = SETTINGS.fitted_s[0]) -> PeriodicFit | None:
-        """The periodic part of the last seconds; None with too few samples."""
+        """The periodic part of the last seconds; None with too few samples for its period."""
         seen = self._seen()
         seen[: -round(seconds / SETTINGS.slot_s)] = False
         count = int(np.count_nonzero(seen))
@@ -167,6 +167,9 @@ class MotionSeries:
         A = (self._products @ weight).reshape(-1, 4, 4) + 1e-9 * np.eye(4)
         g = (self._basis @ mm.T).reshape(-1, 4, 2)
         power = np.where(tried, (np.linalg.solve(A, g) * g).sum(axis=(1, 2)), -1)
+        longest = int(np.flatnonzero(tried)[-1])
+        if power.argmax() == longest < len(power) - 1:
+            return None  # the period may be longer than what has been seen tells
         period = self._between(power)
         without = float((np.linalg.solve(A[0, :2, :2], g[0, :2]) * g[0, :2]).sum())
         moving = max(float((mm * mm).sum()) - without, 1e-12)
@@ -179,7 +182,7 @@ class MotionSeries:
         off = np.where(seen, mm - coefficients.T @ columns, 0)
         recent = -round(SETTINGS.recent_s / SETTINGS.slot_s)
         last = max(int(np.count_nonzero(seen[recent:])), 1)
-        amplitude, phase = _of_cycle(coefficients[2:])
+        amplitude, phase = _of_cycle(np.asarray(coefficients[2:], np.float64))
         return PeriodicFit(
             period, amplitude, phase,
             explained=1 - float((off * off).sum()) / moving,
@@ -252,7 +255,7 @@ class MotionSeries:
         """Mean, trend, and cosine and sine of each harmonic, shape (2 + 2 harmonics, slots)."""
         turn = 2 * np.pi / period_s * self._ago_s
         waves = [f(k * turn) for k in range(1, harmonics + 1) for f in (np.cos, np.sin)]
-        return np.stack([np.ones_like(turn), self._trend, *waves])
+        return np.asarray(np.stack([np.ones_like(turn), self._trend, *waves]), np.float64)
 
     def _between(self, power: Float) -> float:
         """The period of the highest power, between those that were tried."""
