@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from fluoronav.lab.bench.display import DisplayProcess
-from fluoronav.lab.bench.faults.loop import Loop
+from fluoronav.lab.bench.faults.loop import AlterFrames, AlterTools, Loop
 from fluoronav.lab.bench.faults.scene import Scene
 from fluoronav.lab.bench.faults.tools import of_tool
 from fluoronav.paths import shipped
@@ -29,7 +32,9 @@ SIZES = {"1280x720": (1280, 720), "1920x1080": (1920, 1080), "3840x2160": (3840,
 class ScreenSettings:
     """How the states are reached; all chosen."""
 
-    fps: float = 10.0  # frames a second: browser, pipeline and renderer share the cores
+    fps: float = 8.0  # frames a second: browser, pipeline and renderer share the cores
+    noise_mm: float = 0.1  # of the tracker: poses that repeat to the digit are not believed
+    noise_counts: int = 200  # of a frame, besides its own: the same frames come again and again
     reach_s: float = 90.0  # until a state is there; a search without a GPU takes some of it
     settle_s: float = 0.8  # after a change of the screen's size, for full HD; more pixels get more
     tries: int = 8  # of a picture, where the state had gone meanwhile
@@ -40,6 +45,7 @@ class ScreenSettings:
 
 
 SETTINGS = ScreenSettings()
+_SMALL = {"width": 1280, "height": 720}  # between pictures: what is drawn costs the pipeline time
 # What holds in the page while a state is shown.
 _MODE = "document.getElementById('mode').className === '{}'"
 _FAULT = "document.getElementById('lost').innerText.includes('{}')"
@@ -74,11 +80,17 @@ class Room:
 
     def __init__(self, browser: Any, folder: Path, scene: Scene) -> None:
         demo = load_launch(shipped("launch/demo.yaml")).model_dump(mode="json")
-        ours = {key: demo[key] for key in ("stages", "inference", "mode", "deadline_ms", "stale_ms")}
-        self.loop = Loop(folder, scene, SETTINGS.fps, **ours)
-        self.faults = ExitStack()
+        ours = {key: demo[key] for key in ("stages", "inference", "mode")}
+        # The whole period: this is no measurement of times.
+        self.loop = Loop(folder, scene, SETTINGS.fps, **ours, deadline_ms=1000 / SETTINGS.fps)
+        self.change_frames: AlterFrames = lambda header, pixels: [(header, pixels)]
+        self.change_tools: AlterTools = lambda message: [message]
+        rng = np.random.default_rng(7)
+        self._rng, self._noise = rng, rng.integers(0, SETTINGS.noise_counts, scene.sequence.frames[0].shape, np.uint16)
+        self._faults = ExitStack()
+        self._faults.enter_context(self.loop.altering(self._frames, self._tools))
         self.display = DisplayProcess(self.loop.path)
-        self.page = browser.new_page(viewport={"width": 1920, "height": 1080})
+        self.page = browser.new_page(viewport=_SMALL)
         self.stumbled: list[str] = []
         self.page.on("pageerror", lambda error: self.stumbled.append(str(error)))
 
@@ -123,7 +135,7 @@ class Room:
             self.page.mouse.click(*self.page.evaluate(_LANDMARKS)[k])
         self.until("!document.getElementById('tool-accept').disabled")
         self.press("accept")
-        self.until(_MODE.format("live"))
+        self.until("document.querySelector('#registration .note').hidden")
 
     def set_mode(self, mode: str) -> None:
         """Changes between live and shadow by the menu, and answers its question."""
@@ -133,9 +145,25 @@ class Room:
         self.until(f"fluoronav.state.health.mode === '{mode}'")
         self.page.evaluate("document.getElementById('panel-close').click()")
 
+    def _frames(self, header: dict[str, Any], pixels: NDArray) -> list[tuple[dict[str, Any], NDArray]]:
+        noise = np.roll(self._noise, int(self._rng.integers(len(self._noise))), axis=0)
+        return self.change_frames(header, np.minimum(pixels, np.iinfo(np.uint16).max - SETTINGS.noise_counts) + noise)
+
+    def _tools(self, message: dict[str, Any]) -> list[dict[str, Any]]:
+        for entry in message["tools"]:
+            for k in (3, 7, 11):
+                entry["T_tracker_tool"][k] += self._rng.normal(0, SETTINGS.noise_mm / np.sqrt(3))
+        return self.change_tools(message)
+
+    def mend(self) -> None:
+        """Ends the faults of frames and tools."""
+        self.change_frames = lambda header, pixels: [(header, pixels)]
+        self.change_tools = lambda message: [message]
+        self.loop.frames_on = True
+
     def close(self) -> None:
         """Ends everything."""
-        self.faults.close()
+        self._faults.close()
         self.page.close()
         self.display.close()
         self.loop.close()
@@ -165,7 +193,7 @@ class State:
 
 
 def _mirrored(room: Room) -> None:
-    room.faults.enter_context(room.loop.altering(lambda header, pixels: [(header, pixels[:, ::-1])]))
+    room.change_frames = lambda header, pixels: [(header, pixels[:, ::-1])]
 
 
 def _small(room: Room) -> None:
@@ -174,25 +202,23 @@ def _small(room: Room) -> None:
     def smaller(header, pixels):
         return [(header | {"rows": header["rows"] // step, "cols": header["cols"] // step}, pixels[::step, ::step])]
 
-    room.faults.enter_context(room.loop.altering(smaller))
+    room.change_frames = smaller
 
 
 def _knocked(room: Room) -> None:
     def moved(entry):
         entry["T_tracker_tool"][3] += SETTINGS.knocked_mm
 
-    room.faults.enter_context(room.loop.altering(tools=of_tool(room.loop, moved)))
+    room.change_tools = of_tool(room.loop, moved)
 
 
 def _hidden(room: Room) -> None:
-    hide = of_tool(room.loop, lambda entry: entry.update(visible=False, T_tracker_tool=None))
-    room.faults.enter_context(room.loop.altering(tools=hide))
+    room.change_tools = of_tool(room.loop, lambda entry: entry.update(visible=False, T_tracker_tool=None))
 
 
 def _well(room: Room) -> None:
     """Ends the faults; the wire goes back to where it is far from the cord."""
-    room.faults.close()
-    room.loop.frames_on = True
+    room.mend()
     room.between(SETTINGS.clear_frame)
     room.until(f"!document.querySelector('.alarm') && {_TRACKING} && {_NO_FAULT}")
 
@@ -221,11 +247,11 @@ STATES = (
     State("shadow", "shadow mode", lambda room: room.set_mode("shadow"), _MODE.format("shadow"),
           lambda room: room.set_mode("live")),
     State("lost", "registration lost: the picture was mirrored", _mirrored,
-          "document.getElementById('registration').dataset.status === 'lost'", lambda room: room.faults.close()),
+          "document.getElementById('registration').dataset.status === 'lost'", Room.mend),
     State("old", "no frames come", lambda room: setattr(room.loop, "frames_on", False),
-          _FAULT.format("Picture is old"), lambda room: setattr(room.loop, "frames_on", True)),
+          _FAULT.format("Picture is old"), Room.mend),
     State("wrong-size", "frames of another size than the camera file's", _small, _FAULT.format("Wrong picture size"),
-          lambda room: room.faults.close()),
+          Room.mend),
     State("dead", "the pipeline is dead", lambda room: room.loop.stop(signal.SIGKILL),
           _FAULT.format("Guidance has stopped")),
 )  # fmt: skip
@@ -255,7 +281,7 @@ def take(room: Room, states: Iterable[State], sizes: Iterable[str], seen: Callab
         for size in sizes:
             _show(room, state, size)
             seen(state, size, room.page)
-        room.page.set_viewport_size({"width": 1920, "height": 1080})
+        room.page.set_viewport_size(_SMALL)
         state.leave(room)
 
 
