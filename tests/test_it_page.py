@@ -1,6 +1,7 @@
 """The files and commands of docs/it.md: each is checked by the program that reads it, where this computer has that."""
 
 import configparser
+import json
 import re
 import shutil
 import socket
@@ -115,8 +116,11 @@ def test_a_node_restored_from_the_backup_of_the_page_still_has_what_waits(tmp_pa
     run(re.search(r"rsync -aR --delete /srv/or [^;\n]*", PAGE)[0])
     shutil.rmtree(site_folder)
     run(re.search(r"^rsync -a /backup.*$", PAGE, re.M)[0].replace("/backup", f"/backup{tmp_path}"))
-    _, said = ended(sys.executable, "-m", "fluoronav", "pacs", "status", str(site_folder / "SITE.yaml"), "--json")
-    assert '"waits": 1' in said or '"waiting": 1' in said, said
+    status = site_folder / "status.json"
+    _, said = ended(
+        sys.executable, "-m", "fluoronav", "pacs", "status", str(site_folder / "SITE.yaml"), "--json", str(status)
+    )
+    assert [one["state"] for one in json.loads(status.read_text())["outbox"]] == ["waiting"], said
     assert (site_folder / "site.key").stat().st_mode & 0o077 == 0
 
 
