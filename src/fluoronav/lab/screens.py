@@ -36,7 +36,7 @@ class ScreenSettings:
     noise_mm: float = 0.1  # of the tracker: poses that repeat to the digit are not believed
     noise_counts: int = 200  # of a frame, besides its own: the same frames come again and again
     reach_s: float = 90.0  # until a state is there; a search without a GPU takes some of it
-    settle_s: float = 0.8  # after a change of the screen's size, for full HD; more pixels get more
+    settle_s: float = 0.6  # after a change of the screen's size, for full HD; more pixels get more
     tries: int = 8  # of a picture, where the state had gone meanwhile
     held_frames: int = 6  # of the sequence, forth and back, while the wire stands still
     clear_frame: int = 100  # the wire's tip is in the bone, far from the cord
@@ -45,7 +45,7 @@ class ScreenSettings:
 
 
 SETTINGS = ScreenSettings()
-_SMALL = {"width": 1280, "height": 720}  # between pictures: what is drawn costs the pipeline time
+_SMALL = {"width": 640, "height": 360}  # between pictures: what is drawn costs the pipeline time
 # What holds in the page while a state is shown.
 _MODE = "document.getElementById('mode').className === '{}'"
 _FAULT = "document.getElementById('lost').innerText.includes('{}')"
@@ -56,7 +56,9 @@ _TRACKING = "['tracking', 'degraded'].includes(document.getElementById('registra
 _LANDMARKS = """async () => {
   const { chosen } = await import("/page/register.js");
   const { landmarks } = await (await fetch("/case")).json();
-  const { newest, camera } = fluoronav.state, box = document.getElementById("layers").getBoundingClientRect();
+  const { newest, camera } = fluoronav.state;
+  if (!newest.registration) return [];
+  const box = document.getElementById("layers").getBoundingClientRect();
   const across = (x) => box.left + ((x + 0.5) / camera.cols) * box.width;
   const down = (y) => box.top + ((y + 0.5) / camera.rows) * box.height;
   return chosen(landmarks, newest.registration.T_camera_ct, camera).map(({ px }) => [across(px[0]), down(px[1])]);
@@ -131,9 +133,16 @@ class Room:
     def accept(self) -> None:
         """Checks the registration as a person does: touches three points of bone, and accepts."""
         self.until("document.querySelectorAll('#register li').length === 3")
-        for k in range(3):
-            self.page.mouse.click(*self.page.evaluate(_LANDMARKS)[k])
-        self.until("!document.getElementById('tool-accept').disabled")
+        begun = time.monotonic()
+        while self.page.evaluate("document.getElementById('tool-accept').disabled"):
+            if time.monotonic() > begun + SETTINGS.reach_s:
+                raise ScreenError(f"no three points could be touched within {SETTINGS.reach_s:.0f} s")
+            self.until("fluoronav.state.newest.registration")
+            places = self.page.evaluate(_LANDMARKS)
+            touched = self.page.evaluate("fluoronav.layers.landmarks.length")  # of a pose that is lost they are dropped
+            if touched < len(places):
+                self.page.mouse.click(*places[touched])
+            self.page.wait_for_timeout(200)
         self.press("accept")
         self.until("document.querySelector('#registration .note').hidden")
 
@@ -288,9 +297,10 @@ def take(room: Room, states: Iterable[State], sizes: Iterable[str], seen: Callab
 def _show(room: Room, state: State, size: str) -> None:
     """Sets the screen's size, and waits until the state is drawn in it."""
     width, height = SIZES[size]
-    room.page.set_viewport_size({"width": width, "height": height})
     for _ in range(SETTINGS.tries):
+        room.page.set_viewport_size(_SMALL)
         room.until(state.holds)
+        room.page.set_viewport_size({"width": width, "height": height})
         room.page.wait_for_timeout(1000 * SETTINGS.settle_s * max(width * height / (1920 * 1080), 1))
         if room.page.evaluate(f"Boolean({state.holds})"):
             return
