@@ -1,7 +1,7 @@
 """Words are shown whole or not at all: alarms, the line under the picture, and what opens over it."""
 
 import pytest
-from tests.display.pipeline_stand_in import alert
+from tests.display.pipeline_stand_in import alert, overlay
 from tests.display.test_display import press
 from tests.display.test_layout import LANDSCAPE, LONG_REASON, boxes, overlap
 
@@ -60,3 +60,36 @@ def test_the_head_says_no_name_twice(browser, display):
     name = page.locator("#patient-name").inner_text()
     page.evaluate("(name) => fluoronav.heading.procedure({ name, plan: [{ name: 'T8_left' }] })", name)
     assert page.locator("#case").inner_text() == "" and page.locator("#site").inner_text() == "T8 left"
+
+
+@pytest.mark.parametrize("size", [*LANDSCAPE, (1200, 1920)])
+def test_an_alarm_without_a_distance_says_so_in_words_that_fit(browser, display, size):
+    page = display.open(browser, size=size)
+    display.show(page, distances=[], instruments=[])
+    words = "the distance of kwire from the spinal cord is no longer measured (the tool is not seen by the tracker)"
+    display.stand_in.say("alert", alert(1, "high", text=words, distance_mm=None, lower_mm=None))
+    for k in (2, 3):
+        display.stand_in.say("alert", alert(k, "medium", text="x", kind=f"other{k}", instrument=None, structure=None))
+    display.until(page, "!document.getElementById('more').hidden")
+    assert said(display, page, 2)[0] in (words, "kwire to spinal cord not measured")
+    assert page.evaluate("(e => e.scrollWidth <= e.clientWidth + 1)(document.querySelector('#nearest .number.words'))")
+
+
+@pytest.mark.parametrize("accepted", [True, False])
+@pytest.mark.parametrize("size", [*LANDSCAPE, (1200, 1920)])
+def test_how_the_patient_moves_lies_beside_the_registrations_state(browser, display, size, accepted):
+    page = display.open(browser, size=size)
+    breathing = {"state": "irregular", "amplitude_mm": None, "period_s": None, "chest": False, "slip_mm": 12.1}
+    registration = overlay(0)["registration"] | {"accepted": accepted}
+    display.show(page, status="degraded", registration=registration, breathing=breathing)
+    display.until(page, "document.querySelector('#registration .motion').textContent.includes('12.1')")
+    boxes = page.evaluate(
+        """() => [".state", ".detail", ".motion"].map((one) => { const words = document.createRange();
+        words.selectNodeContents(document.querySelector(`#registration ${one}`));
+        const b = words.getBoundingClientRect(), card = document.querySelector("#registration").getBoundingClientRect();
+        return [Math.max(b.left, card.left), b.top, Math.min(b.right, card.right), b.bottom]; })"""
+    )
+    shown = page.evaluate("(() => { const b = document.querySelector('#registration .motion').getBoundingClientRect();"
+                          "return [b.left, b.top, b.right, b.bottom]; })()")  # fmt: skip
+    assert not overlap(boxes[0], shown)
+    assert accepted is False or not overlap(boxes[1], shown)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,10 +32,10 @@ SIZES = {"1280x720": (1280, 720), "1920x1080": (1920, 1080), "3840x2160": (3840,
 class ScreenSettings:
     """How the states are reached; all chosen."""
 
-    fps: float = 8.0  # frames a second: browser, pipeline and renderer share the cores
+    fps: float = 4.0  # frames a second: browser, pipeline and renderer share the cores
     noise_mm: float = 0.1  # of the tracker: poses that repeat to the digit are not believed
     noise_counts: int = 200  # of a frame, besides its own: the same frames come again and again
-    reach_s: float = 90.0  # until a state is there; a search without a GPU takes some of it
+    reach_s: float = 60.0  # until a state is there; a search without a GPU takes some of it
     settle_s: float = 0.6  # after a change of the screen's size, for full HD; more pixels get more
     tries: int = 8  # of a picture, where the state had gone meanwhile
     held_frames: int = 6  # of the sequence, forth and back, while the wire stands still
@@ -50,7 +50,7 @@ _SMALL = {"width": 640, "height": 360}  # between pictures: what is drawn costs 
 _MODE = "document.getElementById('mode').className === '{}'"
 _FAULT = "document.getElementById('lost').innerText.includes('{}')"
 _NO_FAULT = "document.getElementById('lost').hidden"
-_ALARM = "document.querySelector('.alarm.{}')"
+_ALARM = f"[...document.querySelectorAll('.alarm.{{}}')].some((e) => e.textContent.includes('{{}}')) && {_NO_FAULT}"
 _TRACKING = "['tracking', 'degraded'].includes(document.getElementById('registration').dataset.status)"
 # Places of three points of bone, in pixels of the screen, where the newest pose sees them.
 _LANDMARKS = """async () => {
@@ -244,11 +244,12 @@ STATES = (
           "document.querySelectorAll('#register li').length === 3", Room.accept),
     State("tracking", "tracking", _well, f"{_MODE.format('live')} && {_NO_FAULT}"),
     State("alarm-medium", "medium alarm: caution", lambda room: room.drive("spinal_cord", 2.3, 1.8),
-          _ALARM.format("medium")),
-    State("alarm-high", "high alarm: danger", lambda room: room.drive("spinal_cord", 1.5), _ALARM.format("high")),
+          _ALARM.format("medium", "mm from the")),
+    State("alarm-high", "high alarm: danger", lambda room: room.drive("spinal_cord", 1.5),
+          _ALARM.format("high", "mm from the")),
     State("two-alarms", "two alarms: the tracker does not see the wire, either", _hidden,
-          "document.querySelectorAll('.alarm').length === 2", _well),
-    State("alarm-low", "low alarm: the tracker's marker was knocked", _knocked, _ALARM.format("low"), _well),
+          "document.querySelectorAll('.alarm').length === 2 && document.getElementById('lost').hidden", _well),
+    State("alarm-low", "low alarm: the tracker's marker was knocked", _knocked, _ALARM.format("low", "drifted"), _well),
     State("frozen", "frozen", lambda room: room.press("freeze"), _MODE.format("frozen"),
           lambda room: room.press("freeze")),
     State("menu", "the menu", lambda room: room.press("menu"), "!document.getElementById('menu').hidden",
@@ -266,7 +267,9 @@ STATES = (
 )  # fmt: skip
 
 
-def take(room: Room, states: Iterable[State], sizes: Iterable[str], seen: Callable[[State, str, Any], object]) -> None:
+def take(
+    room: Room, states: Iterable[State], sizes: Sequence[str], seen: Callable[[State, str, Any], object]
+) -> list[str]:
     """Goes through states, and through the sizes of the screen in each.
 
     Parameters
@@ -274,24 +277,31 @@ def take(room: Room, states: Iterable[State], sizes: Iterable[str], seen: Callab
     room : Room
     states : iterable of State
         In their order: the first opens the page.
-    sizes : iterable of str
+    sizes : sequence of str
         Keys of `SIZES`.
     seen : callable
         Takes the state, the size and the page while it shows them.
 
-    Raises
-    ------
-    ScreenError
-        A state was not reached, or did not stay.
+    Returns
+    -------
+    list of str
+        Which states were not reached, or did not stay, and why.
     """
+    failed = []
     for state in states:
-        state.reach(room)
-        room.until(state.holds)
-        for size in sizes:
-            _show(room, state, size)
-            seen(state, size, room.page)
+        try:
+            state.reach(room)
+            for size in sizes:
+                _show(room, state, size)
+                seen(state, size, room.page)
+        except ScreenError as error:
+            failed.append(f"{state.name}: {error}")
         room.page.set_viewport_size(_SMALL)
-        state.leave(room)
+        try:
+            state.leave(room)
+        except ScreenError as error:
+            failed.append(f"after {state.name}: {error}")
+    return failed
 
 
 def _show(room: Room, state: State, size: str) -> None:

@@ -148,7 +148,8 @@ export class Alarms {
     write(row.querySelector(".priority"), text.priority[alert.priority]);
     const words = this.words(alert), said = (some) => (alert.over ? text.over(some) : some);
     row.title = words;
-    this.say(row, said(words), said(reasonless(words)));
+    const unmeasured = alert.kind === "proximity" && alert.distance_mm === null && !this.measured(alert);
+    this.say(row, said(words), said(unmeasured ? text.unmeasured(alert.instrument, alert.structure.replaceAll("_", " ")) : reasonless(words)));
   }
 
   // Two rows have one line each: words that do not fit are said without their reason, which the log has.
