@@ -1,6 +1,7 @@
 """The files and commands of docs/it.md: each is checked by the program that reads it, where this computer has that."""
 
 import configparser
+import json
 import re
 import shutil
 import socket
@@ -104,15 +105,22 @@ def test_a_node_restored_from_the_backup_of_the_page_still_has_what_waits(tmp_pa
     site_folder = tmp_path / "srv" / "or"
     site = load_site(init_site(site_folder, "OR", free_port_of()))
     assert open_outbox(site).add(Path(get_testdata_file("CT_small.dcm")), site.results_to)
-    command = next(line for line in PAGE.splitlines() if "rsync -a --delete" in line)
-    command = re.search(r"rsync -a --delete [^;]*", command)[0].replace("/srv", str(tmp_path / "srv"))
-    command = command.replace("rsync", rsync).replace("/backup", str(tmp_path / "backup"))
-    (tmp_path / "backup").mkdir()
-    assert ended("sh", "-c", command) == (0, "")
+
+    def run(line):
+        """A command of the page, in folders of the test."""
+        for place in ("srv", "backup"):
+            line = re.sub(rf"(?<= )/{place}", str(tmp_path / place), line)
+        assert ended("sh", "-c", line.replace("rsync", rsync)) == (0, "")
+
+    run(re.search(r"^install -d .*/backup$", PAGE, re.M)[0])
+    run(re.search(r"rsync -aR --delete /srv/or [^;\n]*", PAGE)[0])
     shutil.rmtree(site_folder)
-    shutil.copytree(tmp_path / "backup" / "srv" / "or", site_folder)
-    _, said = ended(sys.executable, "-m", "fluoronav", "pacs", "status", str(site_folder / "SITE.yaml"), "--json")
-    assert '"waits": 1' in said or '"waiting": 1' in said, said
+    run(re.search(r"^rsync -a /backup.*$", PAGE, re.M)[0].replace("/backup", f"/backup{tmp_path}"))
+    status = site_folder / "status.json"
+    _, said = ended(
+        sys.executable, "-m", "fluoronav", "pacs", "status", str(site_folder / "SITE.yaml"), "--json", str(status)
+    )
+    assert [one["state"] for one in json.loads(status.read_text())["outbox"]] == ["waiting"], said
     assert (site_folder / "site.key").stat().st_mode & 0o077 == 0
 
 

@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -26,7 +27,10 @@ esac
 exec "{python}" -m fluoronav "$@"
 """
 PYTHON = """#!/bin/sh
-case $1 in *confirm.py) set -- "$@" --endpoint {requests} ;; esac
+case $1 in
+  *confirm.py) set -- "$@" --endpoint {requests} ;;
+  *display.py) set -- "$@" --endpoint {out} ;;
+esac
 exec "{python}" "$@"
 """
 
@@ -36,6 +40,7 @@ def script(endpoints):
     text = "\n".join(re.findall(r"^```sh\n(.*?)^```$", TUTORIAL, re.M | re.S))
     for name, port in PORTS.items():
         text = text.replace(f"tcp://127.0.0.1:{port}", endpoints[name])
+    text = text.replace("18944", free_endpoints("tcp", Path())["frames"].rpartition(":")[2])
     return "set -euo pipefail\n" + text
 
 
@@ -49,6 +54,7 @@ def programs(folder, endpoints):
 
 def test_every_command_of_the_tutorial_runs(tmp_path):
     pytest.importorskip("aiohttp")
+    pytest.importorskip("pyigtl")
     endpoints = free_endpoints("tcp", tmp_path)
     environment = os.environ | {"PATH": programs(tmp_path / "bin", endpoints), "FLUORONAV": str(ROOT)}
     work = tmp_path / "work"
@@ -68,6 +74,8 @@ def test_every_command_of_the_tutorial_runs(tmp_path):
     assert json.loads((work / "pose.json").read_text())["accepted"]
     assert "running: case my-patient@" in said
     assert "confirmed" in said and "control: http://" in said and "tool messages sent" in said
+    assert "CameraToPatient, RAS, mm:" in said and "exposure to overlay: median" in said  # researcher, engineer
+    assert said.count("frame ") > 15  # the vendor's display
     head, messages = read_recording(work / "first.mcap")
     assert head["source"] == "carm0" and sum(parts[0].startswith(b"overlay/") for _, parts in messages) > 20
 

@@ -7,6 +7,8 @@ import { write } from "./words.js";
 
 const find = (id) => document.getElementById(id);
 const ORDER = { high: 0, medium: 1, low: 2 };
+// What was said before a colon or a parenthesis.
+const reasonless = (words) => words.split(/: | \(/)[0];
 const keyOf = (a) => [a.kind, a.instrument, a.structure].join("/");
 
 export class Alarms {
@@ -26,6 +28,7 @@ export class Alarms {
     find("acknowledge").onclick = () => this.press();
     // Browsers allow sound only after the page was touched.
     addEventListener("pointerdown", () => this.unlock(), { once: true });
+    addEventListener("resize", () => this.show());
   }
 
   unlock() {
@@ -126,7 +129,6 @@ export class Alarms {
     sorted.slice(0, MAX_ROWS).forEach((alert, k) => {
       const row = kept.get(alert.id) ?? this.row(alert.id);
       kept.delete(alert.id);
-      this.fill(row, alert);
       if (this.element.children[k] !== row) this.element.insertBefore(row, this.element.children[k] ?? null);
     });
     for (const row of kept.values()) row.remove();
@@ -134,6 +136,8 @@ export class Alarms {
     more.hidden = !left;
     write(more, left ? `+${left}` : "");
     this.aim(sorted.find((a) => !a.acknowledged));
+    // Last, since the buttons beside them take some of their width.
+    sorted.slice(0, MAX_ROWS).forEach((alert, k) => this.fill(this.element.children[k], alert));
     this.log.open(sorted.map((a) => ({ id: a.id, words: `${text.priority[a.priority]} ${this.words(a)}`, acknowledged: a.acknowledged })));
   }
 
@@ -142,9 +146,20 @@ export class Alarms {
     const kind = `alarm ${alert.priority}${alert.acknowledged ? " acknowledged" : ""}${gone ? " gone" : ""}${alert.over ? " over" : ""}`;
     if (row.className !== kind) row.className = kind;
     write(row.querySelector(".priority"), text.priority[alert.priority]);
-    const words = this.words(alert);
-    write(row.querySelector(".text"), alert.over ? text.over(words) : words);
+    const words = this.words(alert), said = (some) => (alert.over ? text.over(some) : some);
     row.title = words;
+    const unmeasured = alert.kind === "proximity" && alert.distance_mm === null && !this.measured(alert);
+    this.say(row, said(words), said(unmeasured ? text.unmeasured(alert.instrument, alert.structure.replaceAll("_", " ")) : reasonless(words)));
+  }
+
+  // Two rows have one line each: words that do not fit are said without their reason, which the log has.
+  say(row, words, shorter) {
+    const line = row.querySelector(".text");
+    const key = [words, this.element.children.length, find("acknowledge").hidden, innerWidth, innerHeight].join(" ");
+    if (row.dataset.words === key) return;
+    row.dataset.words = key;
+    write(line, words);
+    if (line.scrollWidth > line.clientWidth + 1 || line.scrollHeight > row.clientHeight + 1) write(line, shorter);
   }
 
   row(id) {

@@ -178,8 +178,8 @@ async function readCase(id) {
     return;
   }
   if (id !== state.case) return; // another case has come meanwhile
-  heading.procedure(reply.result);
   heading.patient(person.result ?? {});
+  heading.procedure(reply.result);
   const plan = reply.result.plan ?? [];
   if (layers.camera) layers.camera.target_ct = plan[0]?.target_ct ?? null;
   layers.meanings.take(reply.result);

@@ -14,14 +14,17 @@ export class Heading {
   // {pseudonym, name, patient_id, birth_date}, as far as this screen may know them.
   patient(person) {
     const said = (key) => (typeof person[key] === "string" ? person[key] : "");
-    write(find("patient-name"), said("name") || said("pseudonym"));
+    this.shown = said("name") || said("pseudonym");
+    write(find("patient-name"), this.shown);
     write(find("patient-id"), said("patient_id"));
     write(find("birth"), said("birth_date") && text.born(said("birth_date")));
   }
 
   // What is done, and at which level and side, as the plan names them.
   procedure({ name, procedure, plan }) {
-    write(find("case"), (procedure || name || "").replaceAll("_", " "));
+    // The case's name may be what stands for the patient above it already.
+    const words = procedure || (name === this.shown ? "" : name) || "";
+    write(find("case"), words.replaceAll("_", " "));
     write(find("site"), siteOf((plan ?? []).map((t) => t.name)));
   }
 

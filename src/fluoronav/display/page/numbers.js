@@ -19,7 +19,7 @@ export class Numbers {
     const eye = find("bullseye").querySelector("svg");
     for (const mm of RING_MM) {
       svg("circle", { r: radius(mm), class: "ring" }, eye);
-      svg("text", { x: 2, y: -radius(mm) + 7, class: "ring" }, eye).textContent = text.mm(mm);
+      svg("text", { x: 2, y: -radius(mm) + 9, class: "ring" }, eye).textContent = text.mm(mm);
     }
     svg("path", { d: "M-58 0H58M0-58V58", class: "ring" }, eye);
     this.ring = svg("circle", { class: "beside" }, eye);

@@ -24,6 +24,8 @@ export class Space {
     this.other = new OtherView(find("other"));
     this.drawn = { slices: 0, drr: 0, probe: 0, other: 0 };
     this.note("");
+    // At once: until it is drawn anew, a canvas of another shape is stretched.
+    addEventListener("resize", () => ([this.anew, this.drr_new, this.next] = [true, true, 0]));
   }
 
   note(words) {

@@ -58,6 +58,7 @@ export const text = {
   alarmState: { raised: "raised", changed: "changed", cleared: "over", acknowledged: "acknowledged", dropped: "no longer said" },
   times: (n) => `${n} times`,
   near: (instrument, mm, structure) => `${instrument} is ${mm} mm from the ${structure}`,
+  unmeasured: (instrument, structure) => `${instrument} to ${structure} not measured`,
   gone: (instrument, mm, structure) => `${instrument} not seen: last ${mm} mm from the ${structure}`,
   over: (words) => `over: ${words}`,
   role: { watch: "watching only", control: "controlling" },
