@@ -3,8 +3,10 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-# Tests of running processes, sockets and a browser: they wait for one another, so nothing runs beside them.
-ALONE := tests/live tests/display tests/openigtlink tests/recording tests/pacs tests/workspace
+# Tests of servers, archives and a browser mostly wait for one another: three at a time keep two cores busy.
+WAITING := tests/display tests/openigtlink tests/recording tests/pacs tests/workspace
+# Nothing runs beside a pipeline that has to keep up with its frames, or beside what measures a computer's load.
+ALONE := tests/live tests/display/test_with_pipeline.py tests/display/test_pace.py
 
 .PHONY: setup kernels engines demo test lint bench clean
 
@@ -31,7 +33,8 @@ demo: kernels
 	$(RUN)/fluoronav demo --seconds 20 --out out --no-display
 
 test: setup
-	$(RUN)/python -m pytest -n 2 --dist loadfile tests $(addprefix --ignore=,$(ALONE))
+	$(RUN)/python -m pytest -n 2 --dist loadfile tests $(addprefix --ignore=,$(WAITING) $(ALONE))
+	$(RUN)/python -m pytest -n 3 --dist loadfile $(WAITING) $(addprefix --ignore=,$(ALONE))
 	$(RUN)/python -m pytest $(ALONE)
 
 lint: engines

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from pathlib import Path
 
 import pytest
 import yaml
+from tests import ports
 from tests.display.pipeline_stand_in import CASE, SIDE, StandIn, health, overlay
+from tests.display.warm import WarmDisplay
 
-from fluoronav.lab.bench.display import DisplayProcess
 from fluoronav.lab.simulation.rig import scaled_camera
 
 ROOT = Path(__file__).parents[2]
@@ -33,7 +33,7 @@ class Display:
     """The server's process, its addresses, and a stream of frames for it."""
 
     def __init__(self, folder: Path, stand_in: StandIn) -> None:
-        self.server = DisplayProcess(launch_file(folder, stand_in))
+        self.server = WarmDisplay(launch_file(folder, stand_in))
         self.watch, self.control = self.server.watch, self.server.control
         self.stand_in = stand_in
         self.k, self.changes, self.health = 0, {}, {"case": CASE.id}
@@ -70,7 +70,7 @@ class Display:
         self.changes = changes
         self.until(page, f"fluoronav.stats.overlaySeq > {self.k + 1} && !document.body.classList.contains('lost')")
 
-    def until(self, page, condition: str, seconds: float = 30) -> None:
+    def until(self, page, condition: str, seconds: float = 90) -> None:
         """Waits until something holds in the page (its content security policy forbids Playwright's own way)."""
         end = time.monotonic() + seconds
         while not page.evaluate(f"Boolean({condition})"):
@@ -83,7 +83,7 @@ class Display:
 
     def until_asked(self, page, op: str, count: int = 1) -> list[dict]:
         """Waits until the page has asked for it."""
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while len(self.asked(op)) < count:
             assert time.monotonic() < end, f"{op} was never asked"
             page.wait_for_timeout(30)
@@ -92,6 +92,7 @@ class Display:
     def open(self, browser, address: str | None = None, size=(1280, 720), user: str | None = "Dr. Test"):
         """A page of the display, used by somebody who has said who they are, unless `user` is None."""
         page = browser.new_page(viewport={"width": size[0], "height": size[1]})
+        page.set_default_timeout(90_000)
         self._pages.append(page)
         page.on("pageerror", lambda error: self._stumbled.append(str(error)))
         page.on("dialog", lambda dialog: self._stumbled.append(f"a dialog halted the page: {dialog.message}"))
@@ -114,9 +115,7 @@ class Display:
 
 @pytest.fixture
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    return ports.free_port()
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ def says(page, name):
     return page.evaluate(f"document.getElementById('{name}').innerText")
 
 
-def until_says(display, page, name, words, seconds=30):
+def until_says(display, page, name, words, seconds=90):
     display.until(page, f"document.getElementById('{name}').innerText.includes({json.dumps(words)})", seconds)
 
 

@@ -75,7 +75,7 @@ class Pipeline:
         with self.lock:
             return [m for t, k, m in self.heard if k == kind and t >= since]
 
-    def wait(self, condition, seconds=20.0, what="what was waited for"):
+    def wait(self, condition, seconds=120.0, what="what was waited for"):
         """Until a condition holds; the real thing has no faster way to tell."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
@@ -90,7 +90,7 @@ class Pipeline:
         pytest.fail(f"{what} did not happen; the pipeline said: {self.log.read()[-800:]}")
 
     def ready(self):
-        self.wait(lambda: [h for h in self.messages("health") if h["state"] != "starting"], 120, "readiness")
+        self.wait(lambda: [h for h in self.messages("health") if h["state"] != "starting"], 300, "readiness")
         time.sleep(0.5)  # subscriptions
         return self
 
@@ -114,19 +114,19 @@ class Pipeline:
         self.seq += 1
         seq = self.seq
         self.send_raw(self.header())
-        return self.wait(lambda: [o for o in self.messages("overlay") if o["seq"] == seq], 10, f"overlay {seq}")[0]
+        return self.wait(lambda: [o for o in self.messages("overlay") if o["seq"] == seq], 60, f"overlay {seq}")[0]
 
     def invalid(self):
         """Invalid messages by field, as of a health message that is sent from now on."""
         now = time.time_ns()
-        return self.wait(lambda: self.messages("health", now + 50_000_000), 5, "health")[-1]
+        return self.wait(lambda: self.messages("health", now + 50_000_000), 60, "health")[-1]
 
     def ask(self, body):
         """The reply to these bytes."""
         socket = self.socket(zmq.REQ)
         socket.connect(self.endpoints["requests"])
         socket.send(body)
-        assert socket.poll(5000), f"no reply to {body[:80]}"
+        assert socket.poll(60000), f"no reply to {body[:80]}"
         reply = msgpack.unpackb(socket.recv())
         socket.close()
         return reply
@@ -146,7 +146,7 @@ class Pipeline:
         if self.process.poll() is None:
             self.process.terminate()
             try:
-                self.process.wait(8)
+                self.process.wait(30)
             except subprocess.TimeoutExpired:
                 self.process.kill()
         self.ending.set()

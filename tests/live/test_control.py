@@ -61,7 +61,7 @@ def test_another_case_is_loaded_while_frames_come_and_no_number_is_lost_silently
         time.sleep(0.03)
         return [h for h in controlled.messages("health") if h["case_name"] == "another"]
 
-    health = controlled.wait(loaded, 60, "the other case")[-1]
+    health = controlled.wait(loaded, what="the other case")[-1]
     assert health["case"].startswith("another@") and health["case"] != before and not health["loading"]
     controlled.frame()
     info = controlled.request("case.info")["result"]
@@ -76,8 +76,8 @@ def test_another_case_is_loaded_while_frames_come_and_no_number_is_lost_silently
 def test_a_recording_is_started_and_ended_on_request_and_holds_what_was_sent(controlled):
     started = controlled.request("record.start")["result"]["path"]
     assert controlled.request("record.start")["error"]["code"] == "busy"
-    controlled.wait(lambda: [h for h in controlled.messages("health") if h["recording"] == started], 5, "health")
-    controlled.wait(lambda: os.path.exists(started), 20, "the file")
+    controlled.wait(lambda: [h for h in controlled.messages("health") if h["recording"] == started], what="health")
+    controlled.wait(lambda: os.path.exists(started), what="the file")
     time.sleep(0.5)  # subscriptions
     numbers = []
     for _ in range(5):
@@ -85,7 +85,7 @@ def test_a_recording_is_started_and_ended_on_request_and_holds_what_was_sent(con
         numbers.append(controlled.seq)
     time.sleep(0.3)
     assert controlled.request("record.stop")["result"]["path"] == started
-    controlled.wait(lambda: not controlled.messages("health")[-1]["recording"], 5, "the end")
+    controlled.wait(lambda: not controlled.messages("health")[-1]["recording"], what="the end")
     assert controlled.request("record.stop")["error"]["code"] == "invalid"
     time.sleep(0.5)
     _, messages = read_recording(controlled.path.parent / "recordings" / os.path.basename(started))
@@ -98,9 +98,9 @@ def test_a_recording_is_started_and_ended_on_request_and_holds_what_was_sent(con
 
 def test_a_recording_that_dies_is_an_alert_and_the_next_one_ends_it(controlled):
     path = controlled.request("record.start")["result"]["path"]
-    controlled.wait(lambda: os.path.exists(path), 20, "the file")
+    controlled.wait(lambda: os.path.exists(path), what="the file")
     os.system(f"pkill -9 -f {os.path.basename(path)}")
-    raised = controlled.wait(lambda: [a for a in controlled.messages("alert") if a["kind"] == "storage"], 5, "alert")[
+    raised = controlled.wait(lambda: [a for a in controlled.messages("alert") if a["kind"] == "storage"], what="alert")[
         -1
     ]
     assert raised["state"] == "raised" and os.path.basename(path) in raised["text"]
@@ -121,7 +121,7 @@ def test_a_request_that_cannot_be_audited_is_refused_with_an_alert(tmp_path):
     reply = pipeline.request("plan.set", trajectories=["T8_right"])
     assert reply["error"]["code"] == "storage" and "audit" in reply["error"]["text"]
     assert [p["trajectory"] for p in pipeline.frame()["plan"]] == ["T8_left", "T8_right"]
-    raised = pipeline.wait(lambda: [a for a in pipeline.messages("alert") if a["kind"] == "storage"], 5, "alert")[0]
+    raised = pipeline.wait(lambda: [a for a in pipeline.messages("alert") if a["kind"] == "storage"], what="alert")[0]
     (tmp_path / "audit").unlink()
     assert pipeline.request("plan.set", trajectories=["T8_right"])["ok"]
     assert [p["trajectory"] for p in pipeline.frame()["plan"]] == ["T8_right"]
@@ -129,7 +129,7 @@ def test_a_request_that_cannot_be_audited_is_refused_with_an_alert(tmp_path):
     def ended():
         return [a for a in pipeline.messages("alert") if a["state"] == "cleared" and a["kind"] == "storage"]
 
-    assert pipeline.wait(ended, 5, "its end")[0]["id"] == raised["id"]
+    assert pipeline.wait(ended, what="its end")[0]["id"] == raised["id"]
     pipeline.close()
 
 
@@ -167,10 +167,10 @@ def test_on_a_full_disk_guidance_can_be_stopped_and_requests_are_written_when_th
     assert pipeline.request("mode.set", mode="shadow")["ok"]
     assert pipeline.frame()["mode"] == "shadow"
     assert pipeline.request("registration.reject")["ok"] and pipeline.request("registration.start")["ok"]
-    stored = pipeline.wait(lambda: [a for a in pipeline.messages("alert") if a["kind"] == "storage"], 5, "alert")[0]
+    stored = pipeline.wait(lambda: [a for a in pipeline.messages("alert") if a["kind"] == "storage"], what="alert")[0]
     assert pipeline.request("alert.acknowledge", alert=stored["id"])["ok"]
     filler.unlink()
-    pipeline.wait(lambda: any(a["state"] == "cleared" for a in pipeline.messages("alert")), 5, "room")
+    pipeline.wait(lambda: any(a["state"] == "cleared" for a in pipeline.messages("alert")), what="room")
     assert pipeline.request("mode.set", mode="live")["ok"]
     (trail,) = small_disk.glob("pipeline-*.jsonl")
     assert verify_trail(trail)
@@ -187,7 +187,7 @@ def test_on_a_full_disk_guidance_can_be_stopped_and_requests_are_written_when_th
 def test_a_recorder_does_not_outlive_its_pipeline_and_leaves_a_whole_file(tmp_path):
     pipeline = Pipeline(tmp_path, recordings="recordings").ready()
     path = pipeline.request("record.start")["result"]["path"]
-    pipeline.wait(lambda: os.path.exists(path), 20, "the file")
+    pipeline.wait(lambda: os.path.exists(path), what="the file")
     time.sleep(0.5)  # subscriptions
     for _ in range(3):
         pipeline.frame()

@@ -68,7 +68,7 @@ def test_a_frame_of_another_size_in_mid_stream_is_refused_with_both_sizes(pipeli
     pipeline.seq += 1
     pipeline.send_raw(pipeline.header(rows=300, cols=300), bytes(300 * 300 * 2))
     pipeline.frame()
-    pipeline.wait(lambda: "frame is 300 x 300, the camera file says 256 x 256" in log(pipeline), 5, "the log")
+    pipeline.wait(lambda: "frame is 300 x 300, the camera file says 256 x 256" in log(pipeline), what="the log")
 
 
 def log(pipeline):
@@ -136,17 +136,15 @@ def test_silence_is_announced_and_its_end_too(pipeline):
         lambda: [
             a for a in pipeline.messages("alert", since) if a["kind"] == "stale_frames" and a["state"] == "raised"
         ],
-        3,
-        "the alert",
+        what="the alert",
     )[0]
     assert stale["priority"] == "medium"
-    assert pipeline.wait(lambda: [h for h in pipeline.messages("health", since) if h["state"] == "degraded"], 3)
+    assert pipeline.wait(lambda: [h for h in pipeline.messages("health", since) if h["state"] == "degraded"])
     pipeline.frame()
     cleared = pipeline.wait(
         lambda: [
             a for a in pipeline.messages("alert", since) if a["kind"] == "stale_frames" and a["state"] == "cleared"
-        ],
-        3,
+        ]
     )[0]
     assert cleared["id"] == stale["id"]
 
@@ -224,9 +222,9 @@ def test_a_malformed_request_is_answered_with_an_error(pipeline, body):
 def test_an_alert_is_acknowledged_by_its_id(pipeline):
     pipeline.frame()
     since = time.time_ns()
-    alert = pipeline.wait(lambda: [a for a in pipeline.messages("alert", since) if a["state"] == "raised"], 3)[0]
+    alert = pipeline.wait(lambda: [a for a in pipeline.messages("alert", since) if a["state"] == "raised"])[0]
     assert pipeline.request("alert.acknowledge", alert=alert["id"])["ok"]
-    noted = pipeline.wait(lambda: [a for a in pipeline.messages("alert", since) if a["state"] == "acknowledged"], 3)[0]
+    noted = pipeline.wait(lambda: [a for a in pipeline.messages("alert", since) if a["state"] == "acknowledged"])[0]
     assert noted["id"] == alert["id"] and "tester" in noted["text"]
 
 

@@ -133,8 +133,8 @@ def test_structures_that_planning_adds_to_a_case_are_found_as_segmentation_and_r
 
 def test_an_accepted_registration_and_a_mark_are_found_in_the_ct_s_study_as_drafts(theatre):
     pipeline = theatre.pipeline
-    pipeline.wait(lambda: [o for o in pipeline.messages("overlay") if o["registration"]], 120, "a pose")
-    pipeline.wait(lambda: pipeline.request("registration.accept")["ok"], 60, "an acceptance")
+    pipeline.wait(lambda: [o for o in pipeline.messages("overlay") if o["registration"]], what="a pose")
+    pipeline.wait(lambda: pipeline.request("registration.accept")["ok"], what="an acceptance")
     until(lambda: theatre.results() == ["OT", "PR", "SEG", "SR", "SR", "XA"], what=theatre.said())
     done = theatre.node.command("mark", theatre.node.file, "--note", "wire in place")
     assert done.returncode == 0 and "4 objects for pacs" in done.stdout, done.stderr + theatre.said()

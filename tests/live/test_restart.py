@@ -31,7 +31,7 @@ def load(pipeline, name):
         time.sleep(0.03)
         return [h for h in pipeline.messages("health") if h["case_name"] == name]
 
-    return pipeline.wait(loaded, 60, "the other case")[-1]
+    return pipeline.wait(loaded, what="the other case")[-1]
 
 
 @pytest.fixture

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2]
 CLI = [sys.executable, "-m", "fluoronav"]
 
 
-def cli(*arguments, timeout=120):
+def cli(*arguments, timeout=300):
     return subprocess.run([*CLI, *arguments], capture_output=True, text=True, timeout=timeout)
 
 
@@ -75,9 +75,9 @@ def test_the_view_is_sent_after_its_overlay(tmp_path):
     pipeline = Pipeline(tmp_path, stages=["attenuation", "registration", "view"]).ready()
     for _ in range(3):
         overlay = pipeline.frame()
-        view = pipeline.wait(lambda: [v for v in pipeline.messages("view") if v["seq"] == pipeline.seq], 10, "picture")[
-            0
-        ]
+        view = pipeline.wait(
+            lambda: [v for v in pipeline.messages("view") if v["seq"] == pipeline.seq], what="picture"
+        )[0]
         assert view["t_acq"] == overlay["t_acq"] and (view["rows"], view["cols"]) == (SIZE, SIZE)
         assert view["dtype"] == "u1" and len(view["payload"]) == SIZE * SIZE and len(set(view["payload"])) > 50
         # A frame that comes while its maker has not put the last picture down has none; beside a search that takes
@@ -152,13 +152,13 @@ def test_the_examples_work_with_the_real_pipeline(tmp_path):
     )
     time.sleep(0.5)
     grabber = [sys.executable, str(ROOT / "examples/grabber.py"), "--frames", "40", "--size", "256"]
-    subprocess.run([*grabber, "--endpoint", pipeline.endpoints["frames"]], check=True, timeout=30)
-    shown, _ = display.communicate(timeout=30)
+    subprocess.run([*grabber, "--endpoint", pipeline.endpoints["frames"]], check=True, timeout=120)
+    shown, _ = display.communicate(timeout=120)
     assert display.returncode == 0
     assert len(re.findall(r"^frame \d+: searching", shown, re.M)) == 20
     confirm = [sys.executable, str(ROOT / "examples/confirm.py"), "--user", "tester"]
     confirm += ["--endpoint", pipeline.endpoints["requests"]]
-    done = subprocess.run(confirm, input="yes\n", capture_output=True, text=True, timeout=30)
+    done = subprocess.run(confirm, input="yes\n", capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "confirmed" in done.stdout
     assert pipeline.request("status")["result"]["session"]["confirmed"]
     pipeline.close()

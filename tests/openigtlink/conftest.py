@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import zmq
+from tests import ports
 
 from fluoronav.openigtlink.tracker import TrackerBridge
 from fluoronav.wire import decode_tools
@@ -125,7 +126,7 @@ class Heard:
             for m in self.messages for t in m.tools if t.id == tool
         ]  # fmt: skip
 
-    def until(self, condition, seconds=20.0):
+    def until(self, condition, seconds=60.0):
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, (dict(self.counts), [m.tools for m in self.messages[-3:]])
@@ -149,9 +150,7 @@ class Heard:
 
 @pytest.fixture
 def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+    return ports.free_port()
 
 
 @pytest.fixture

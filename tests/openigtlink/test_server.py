@@ -88,7 +88,7 @@ class Served:
         self.k += 1
         self.stand_in.say("overlay", overlay(self.k, **changes))
 
-    def until(self, condition, *readers, seconds=20.0):
+    def until(self, condition, *readers, seconds=60.0):
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, dict(self.server.counts)

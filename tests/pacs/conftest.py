@@ -16,6 +16,7 @@ import yaml
 from pydicom.uid import generate_uid
 from pynetdicom import AE
 from tests.case.scans import patient, slices
+from tests.ports import free_port
 
 from fluoronav.pacs.status import read_status
 from fluoronav.site.init import init_site
@@ -24,13 +25,7 @@ from fluoronav.site.site_file import load_site
 NAME, PATIENT_ID, ACCESSION = "Zimmerfrau^Zoe", "ZZ-471199", "ACC-8877"
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
-
-
-def until(condition, seconds=40.0, what="it"):
+def until(condition, seconds=120.0, what="it"):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = condition()
@@ -58,7 +53,7 @@ def ct_series(study=None, count=None, **tags):
 def send(port, datasets, called="FLUORO_PLAN", calling="STORESCU", release=True, tls=None):
     """C-STORE of datasets over one association; the statuses."""
     ae = AE(calling)
-    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 20
+    ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = 60
     for pair in {(d.SOPClassUID, d.file_meta.TransferSyntaxUID) for d in datasets}:
         ae.add_requested_context(*pair)
     association = ae.associate("127.0.0.1", port, ae_title=called, tls_args=tls)
@@ -103,7 +98,7 @@ class RunningNode:
     def stop(self):
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(20)
+            self.process.wait(60)
 
     @property
     def site(self):
@@ -128,7 +123,7 @@ class RunningNode:
 
     def command(self, *words):
         return subprocess.run(
-            [sys.executable, "-m", "fluoronav", "pacs", *map(str, words)], capture_output=True, text=True, timeout=120
+            [sys.executable, "-m", "fluoronav", "pacs", *map(str, words)], capture_output=True, text=True, timeout=300
         )
 
 
@@ -189,7 +184,7 @@ class Orthanc:
     def stop(self):
         if self.process is not None:
             self.process.terminate()
-            self.process.wait(20)
+            self.process.wait(60)
             self.process = None
 
     def get(self, path):

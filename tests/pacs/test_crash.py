@@ -246,7 +246,7 @@ def test_the_process_that_makes_cases_ends_with_a_node_that_is_killed(node):
     children = psutil.Process(node.process.pid).children(recursive=True)
     time.sleep(3)
     node.kill()
-    _, alive = psutil.wait_procs(children, timeout=20)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert alive == []
 
 

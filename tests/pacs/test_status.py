@@ -52,9 +52,9 @@ def test_whether_pacs_live_runs_is_shown_and_ends_with_the_process(tmp_path):
     try:
         until(lambda: read_status(site)["live"]["running"], what="live")
         assert read_status(site)["live"]["pid"] == live.pid
-        second = subprocess.run([*command, "live", str(file)], capture_output=True, text=True, timeout=60)
+        second = subprocess.run([*command, "live", str(file)], capture_output=True, text=True, timeout=180)
         assert second.returncode == 1 and f"process {live.pid} works in this folder" in second.stderr
-        done = subprocess.run([*command, "status", str(file), "--json"], capture_output=True, text=True, timeout=60)
+        done = subprocess.run([*command, "status", str(file), "--json"], capture_output=True, text=True, timeout=180)
         assert json.loads(done.stdout)["live"]["running"]
     finally:
         live.kill()

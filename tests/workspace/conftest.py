@@ -87,11 +87,11 @@ class Server:
     def stop(self):
         if self.process.poll() is None:
             self.process.terminate()
-            assert self.process.wait(20) == 0
+            assert self.process.wait(60) == 0
         self.process.stdout.close()
 
     def client(self, user="ada"):
-        return httpx.Client(base_url=f"{self.url}/api", headers={"X-Key": self.keys[user]}, timeout=60)
+        return httpx.Client(base_url=f"{self.url}/api", headers={"X-Key": self.keys[user]}, timeout=120)
 
 
 class Editor:
@@ -167,7 +167,7 @@ def index(z, y, x, shape=SHAPE):
     return (np.asarray(z) * shape[1] + np.asarray(y)) * shape[2] + np.asarray(x)
 
 
-def until(condition, seconds=60.0, what="it"):
+def until(condition, seconds=120.0, what="it"):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         if value := condition():

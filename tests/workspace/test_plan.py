@@ -262,13 +262,13 @@ def test_a_page_that_is_loaded_again_is_told_of_work_that_goes_on(server, case):
                 assert (await one.receive_json())["event"] == "jobs"
                 job = (await asyncio.to_thread(page.http.post, f"{page.at}/jobs", json={"kind": "check"})).json()["job"]
             async with session.ws_connect(url) as again:
-                seen = await again.receive_json(timeout=20)
+                seen = await again.receive_json(timeout=60)
                 assert [j["job"] for j in seen["jobs"]] == [job]
                 while not any(j["state"] == "failed" for j in seen.get("jobs", [])):
                     seen = await again.receive_json(timeout=60)
                 await asyncio.to_thread(page.post, "items", parent=0, put=[PATH])
                 while seen["event"] != "plan":
-                    seen = await again.receive_json(timeout=20)
+                    seen = await again.receive_json(timeout=60)
                 assert (seen["revision"], seen["author"]) == (1, "ada")
             with pytest.raises(aiohttp.WSServerHandshakeError):
                 await session.ws_connect(f"{server.url}/api{page.at}/events")

@@ -19,7 +19,7 @@ from fluoronav.site.audit import verify_trail
 BONE = index(2, 12, np.arange(12, 18))
 
 
-def raw(server, text, seconds=20.0):
+def raw(server, text, seconds=60.0):
     """Status and body of an answer to a request that is written by hand."""
     host, port = server.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port)), seconds) as s:
