@@ -19,9 +19,9 @@ export class Heading {
     write(find("birth"), said("birth_date") && text.born(said("birth_date")));
   }
 
-  // What is done, and at which level and side, as the plan names them.
-  procedure({ name, procedure, plan }) {
-    write(find("case"), (procedure || name || "").replaceAll("_", " "));
+  // What is done, as the case file says it, and at which level and side, as the plan names them.
+  procedure({ procedure, plan }) {
+    write(find("case"), procedure ?? "");
     write(find("site"), siteOf((plan ?? []).map((t) => t.name)));
   }
 
