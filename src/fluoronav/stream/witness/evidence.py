@@ -63,13 +63,15 @@ class Evidence:
     ----------
     doubted : bool
     offset_mm : float
-        Of the last frame that disagreed.
+    reason : str
+        Both of the last frame that disagreed.
     """
 
     def __init__(self, limit: float) -> None:
         self._limit = limit
         self.doubted = False
         self.offset_mm = self._against = 0.0
+        self.reason = ""
         self._agreed = 0
 
     def take(self, verdict: Verdict) -> bool:
@@ -79,7 +81,7 @@ class Evidence:
             return False
         self._against = min(max(self._against + verdict.weight, 0.0), self._limit)
         if verdict.answer == "disagrees":
-            self._agreed, self.offset_mm = 0, verdict.offset_mm
+            self._agreed, self.offset_mm, self.reason = 0, verdict.offset_mm, verdict.reason
             self.doubted = self.doubted or self._against >= self._limit
         else:
             self._agreed += 1

@@ -18,7 +18,14 @@ from fluoronav.stream.witness.shaft import ShaftWitness
 _SIDE = 512  # of the pyramid's picture in which shafts are looked for
 # What may be counted, so that nothing is allocated with a frame.
 _POSE = ("agrees", "edges_beside", "no_bones", "few_edges", "begun", "no_contrast")
-_TOOL = ("agrees", "shadow_beside", "outside_field", "over_metal", "seen_end_on", "no_contrast", "pose_doubted")
+_TOOL = (
+    "agrees", "shadow_beside", "shadow_ends_elsewhere", "outside_field", "over_metal", "seen_end_on", "no_contrast",
+    "pose_doubted",
+)  # fmt: skip
+_HOW = {
+    "shadow_beside": "lies {:.0f} mm beside where its tracker has it",
+    "shadow_ends_elsewhere": "ends {:.0f} mm from where its tracker has the tip",
+}
 _POSE_DOUBTED = Verdict("cannot_say", "pose_doubted")
 
 
@@ -110,7 +117,7 @@ class WitnessStage:
         if self._pose.doubted:
             pose = f"the bones' edges in the picture lie {self._pose.offset_mm:.0f} mm beside those of the CT"
         tools = {
-            name: f"the shadow of {name} lies {evidence.offset_mm:.0f} mm beside where its tracker has it"
+            name: f"the shadow of {name} {_HOW[evidence.reason].format(evidence.offset_mm)}"
             for name, (_, evidence) in self._tools.items()
             if evidence.doubted
         }
