@@ -44,7 +44,7 @@ class WitnessStage:
     def __init__(self) -> None:
         self.verdicts = {f"pose_{r}": 0 for r in _POSE} | {f"tool_{r}": 0 for r in _TOOL}
         self._tools: dict[str, tuple[ShaftWitness, Evidence]] = {}
-        self._pose = Evidence(LIMITS.against_pose)
+        self._pose = Evidence(LIMITS.against_pose, LIMITS.unclear_leaves)
         self._doubts = Doubts()
 
     def prepare(self, case: Case, camera: Camera, progress: Callable[[str], None] = lambda _: None) -> None:
@@ -54,7 +54,7 @@ class WitnessStage:
         depth_mm = float(transform_points(T_camera_ct, case.target_ct)[2])
         self._bones = BoneEdgeWitness(_rigid_bones(case), camera, case.target_ct, depth_mm)
         self._tools = {tool.id: (ShaftWitness(tool, small), Evidence(LIMITS.against_tool)) for tool in case.tools}
-        self._pose, self._doubts = Evidence(LIMITS.against_pose), Doubts()
+        self._pose, self._doubts = Evidence(LIMITS.against_pose, LIMITS.unclear_leaves), Doubts()
         # Compiles.
         pyramid = {side: np.zeros(_shape(camera, side), np.float32) for side in (512, 256, 128)}
         field = np.ones(pyramid[_SIDE].shape, bool)
