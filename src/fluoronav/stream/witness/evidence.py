@@ -57,7 +57,7 @@ LIMITS = EvidenceLimits()
 
 
 class Evidence:
-    """Sums up what frames say of one thing (Page's cumulative sum test); a frame that cannot say begins and ends no doubt.
+    """Sums up what frames say of one thing (Page's cumulative sum test); one that cannot say begins and ends no doubt.
 
     Parameters
     ----------
