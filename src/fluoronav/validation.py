@@ -1,8 +1,28 @@
-"""What pydantic found wrong with a file, as one line for people."""
+"""What is wrong with a value or a file, as one line for people."""
 
 from __future__ import annotations
 
-from pydantic import ValidationError
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError  # the command line asks for endpoints, and must not wait for pydantic
+
+_ENDPOINT = re.compile(r"tcp://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})|ipc://.+")
+
+
+def checked_endpoint(text: str) -> str:
+    """A ZeroMQ endpoint as it is, ``tcp://host:port`` or ``ipc://path``.
+
+    Raises
+    ------
+    ValueError
+        It is none; the text says what one looks like.
+    """
+    match = _ENDPOINT.fullmatch(text)
+    if match is None or (match[2] is not None and not 0 < int(match[2]) < 65536):
+        raise ValueError(f"{text!r} is not an endpoint: give tcp://HOST:PORT (a port from 1 to 65535) or ipc://PATH")
+    return text
 
 
 def first_error(
@@ -22,7 +42,11 @@ def first_error(
     """
     first = error.errors()[0]
     where = ".".join(str(x) for x in first["loc"]) or whole
-    text = unknown_key if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
+    text = first["msg"].removeprefix("Value error, ")
+    if first["type"] == "extra_forbidden":
+        text = unknown_key
+    elif first["type"] in ("model_type", "dict_type"):
+        text = f"must hold a mapping of keys, not {type(first['input']).__name__}"
     if shows_value and isinstance(first["input"], int | float | str) and first["input"] != "":
         text += f" (is {str(first['input'])[:40]})"
     if error.error_count() > 1:

@@ -263,6 +263,10 @@ def changed(voxels, at, value):
     return placed(voxels)
 
 
+def test_what_is_only_shown_does_not_change_the_id(tmp_path):
+    assert load(tmp_path, procedure="Pedicle screws").id == load(tmp_path).id
+
+
 @pytest.mark.parametrize(
     "change",
     [

@@ -47,3 +47,47 @@ def test_a_result_that_could_not_be_written_is_refused_before_it_is_measured(tmp
         with pytest.raises(SystemExit):
             main(verb)
         assert "folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["bench", "witness", "--places", "0"],
+        ["bench", "witness", "--runs", "0"],
+        ["bench", "latency", "--frames", "0"],
+        ["bench", "tracking", "--frames", "0"],
+        ["bench", "start", "--runs", "0"],
+        ["dicom", "show", "x.dcm", "--frame", "0"],
+    ],
+    ids=" ".join,
+)
+def test_a_number_of_none_is_refused_where_nothing_would_be_done(verb, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(verb)
+    assert ended.value.code == 2 and "0 is too few: give 1 or more" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("verb", "said"),
+    [
+        (["replay", "nowhere.mcap"], "nowhere.mcap: no such file or folder"),
+        (["replay", "folder"], "folder: is a folder; name a file"),
+        (["site", "init", "file"], "file: is there already"),
+        (["site", "init", "new", "--name", ""], "the site's name is empty; give one by --name"),
+        (["plan", "check", "file"], "file: must hold a mapping of keys, not NoneType"),
+        (["record", "--out", "x.mcap", "port.yaml"], "endpoints.frames: 'tcp://127.0.0.1:99999' is not an endpoint"),
+        (["run", "foo.yaml"], "endpoints.out: 'foo' is not an endpoint: give tcp://HOST:PORT"),
+        (["display", "foo.yaml"], "endpoints.out: 'foo' is not an endpoint"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_what_cannot_be_read_or_written_is_said_in_words(verb, said, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    for name, endpoint in (("port", "{frames: 'tcp://127.0.0.1:99999'}"), ("foo", "{out: foo}")):
+        (tmp_path / f"{name}.yaml").write_text(f"case: embedded\ncamera: camera.yaml\nendpoints: {endpoint}\n")
+    assert main(verb) == 1
+    heard = capsys.readouterr().err
+    assert said in heard and "Errno" not in heard and len(heard.strip().splitlines()) == 1
+    assert not (tmp_path / "new").exists()

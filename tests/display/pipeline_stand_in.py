@@ -130,7 +130,8 @@ class StandIn:
                 result = {"accepted": True}
             elif asked["op"] == "case.info":
                 result = {
-                    "name": "Thoracic spine", "no_go": ["forbidden"], "cases": ["another"],
+                    "name": "thoracic_spine", "procedure": "Pedicle screws", "no_go": ["forbidden"],
+                    "cases": ["another"],
                     "plan": [{"name": name, "target_ct": [0.0, 0.0, 0.0]} for name in ("T5 left", "T5 right")],
                 }  # fmt: skip
             reply: dict[str, Any] = {"v": 1, "id": asked["id"], "ok": True, "result": result}

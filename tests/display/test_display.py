@@ -192,8 +192,10 @@ def test_numbers_are_those_of_the_overlay(browser, display):
     assert "Tracking" in seen["registration"] and "0.6 mm across" in seen["registration"]
     assert "21.4 mm left" in seen["depth"] and "0.8 mm, 1.5°" in seen["bullseye"]
     assert "6.2 mm" in seen["nearest"] and "at least 4.9 mm" in seen["nearest"] and "spinal cord" in seen["nearest"]
-    assert page.locator("#case").inner_text() == "Thoracic spine" and page.locator("#mode").inner_text() == "LIVE"
+    assert page.locator("#case").inner_text() == "Pedicle screws" and page.locator("#mode").inner_text() == "LIVE"
     assert page.locator("#site").inner_text() == "T5 left, right"
+    page.evaluate("fluoronav.heading.procedure({ name: 'thoracic_spine', procedure: null, plan: [] })")
+    assert page.locator("#case").inner_text() == ""  # the case's name is no procedure
     near = overlay(0)["distances"][0] | {"distance_mm": 0.8, "lower_mm": -0.3, "level": "danger", "contact_s": 1.2}
     far = overlay(0)["plan"][0] | {"depth_left_mm": -1.25}
     display.show(page, distances=[near], plan=[far], status="lost", registration=None, mode="shadow")

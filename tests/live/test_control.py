@@ -65,7 +65,12 @@ def test_another_case_is_loaded_while_frames_come_and_no_number_is_lost_silently
     assert health["case"].startswith("another@") and health["case"] != before and not health["loading"]
     controlled.frame()
     info = controlled.request("case.info")["result"]
-    assert info["name"] == "another" and len(info["plan"]) == 1 and info["cases"] == ["another", "broken"]
+    assert (
+        info["name"] == "another"
+        and info["procedure"] is None
+        and len(info["plan"]) == 1
+        and info["cases"] == ["another", "broken"]
+    )
     overlays = controlled.messages("overlay")
     numbers = [o["seq"] for o in overlays]
     assert numbers == sorted(set(numbers))

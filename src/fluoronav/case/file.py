@@ -131,6 +131,7 @@ class CaseFile(Strict):
     """The content of ``case.yaml``; file names are relative to it."""
 
     name: Name
+    procedure: Name | None = Field(default=None, description="what is done, in words, for displays")
     ct: Path = Field(description="DICOM folder, NRRD or NIfTI")
     units: CtUnits | None = Field(
         default=None, description="units of the values of `ct` and `surroundings`; HU by default"

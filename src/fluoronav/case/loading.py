@@ -192,9 +192,10 @@ def _case_file(path: Path) -> Path:
 def _digest(file: CaseFile, volumes: Sequence[Volume | None]) -> str:
     """Hash of everything that changes guidance: the case file, and each volume's voxels and position.
 
-    Paths are no part of it: a copy of a case is the same case.
+    Paths are no part of it: a copy of a case is the same case. Nor is `procedure`, which is only shown.
     """
-    content = file.model_dump(mode="json", exclude={"ct", "units", "ct_series", "labels", "surroundings"})
+    shown_or_paths = {"procedure", "ct", "units", "ct_series", "labels", "surroundings"}
+    content = file.model_dump(mode="json", exclude=shown_or_paths)
     if file.approved_plan is None:
         del content["approved_plan"]
     else:

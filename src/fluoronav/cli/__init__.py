@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -77,5 +78,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
         # The text of these errors tells the user what to do; the traceback is for developers.
         if os.environ.get("FLUORONAV_TRACE"):
             raise
-        print(f"fluoronav {options.verb}: {error}", file=sys.stderr)
+        print(f"fluoronav {options.verb}: {_in_words(error)}", file=sys.stderr)
         return 1
+
+
+_FAULTS = {
+    errno.ENOENT: "no such file or folder",
+    errno.EEXIST: "is there already",
+    errno.EISDIR: "is a folder; name a file",
+    errno.ENOTDIR: "a file stands where a folder is needed",
+    errno.EACCES: "access is denied: ask who owns it, or name another place",
+    errno.EROFS: "the disk is read-only; name another place",
+    errno.ENOSPC: "the disk is full",
+}
+
+
+def _in_words(error: Exception) -> str:
+    """An error's text; of a bare one of the operating system, the file first and no number."""
+    if isinstance(error, OSError) and error.filename is not None and error.errno in _FAULTS:
+        return f"{os.fsdecode(error.filename)}: {_FAULTS[error.errno]}"
+    return str(error)

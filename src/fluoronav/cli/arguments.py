@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fluoronav.paths import shipped
+from fluoronav.validation import checked_endpoint
 
 Handler = Callable[[argparse.Namespace], int | None]
 CASE_HELP = "`embedded`, a case.yaml or its folder"
@@ -91,6 +92,13 @@ def count(text: str) -> int:
     return value
 
 
+def at_least_one(text: str) -> int:
+    value = count(text)
+    if value == 0:
+        raise argparse.ArgumentTypeError("0 is too few: give 1 or more")
+    return value
+
+
 def image_size(text: str) -> int:
     value = int(text)
     if not 128 <= value <= 4096:
@@ -139,17 +147,12 @@ def file_to_write(text: str) -> Path:
     return path
 
 
-_ENDPOINT = re.compile(r"tcp://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})|ipc://.+")
-
-
 def endpoint(text: str) -> str:
     """A ZeroMQ endpoint, ``tcp://host:port`` or ``ipc://path``."""
-    match = _ENDPOINT.fullmatch(text)
-    if match is None or (match[2] is not None and not 0 < int(match[2]) < 65536):
-        raise argparse.ArgumentTypeError(
-            f"{text!r} is not an endpoint: give tcp://HOST:PORT (a port from 1 to 65535) or ipc://PATH"
-        )
-    return text
+    try:
+        return checked_endpoint(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def label_or_file(text: str) -> int | Path:

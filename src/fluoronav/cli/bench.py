@@ -11,7 +11,7 @@ from fluoronav.cli.arguments import (
     add_json,
     add_launch,
     add_verb,
-    count,
+    at_least_one,
     image_size,
     page_size,
     positive,
@@ -44,7 +44,7 @@ def _add_tracking(bench: argparse._SubParsersAction) -> None:
         "fluoronav bench tracking --frames 900",
     )
     tracking.add_argument("--fps", type=positive, default=30.0, help="frames per second")
-    tracking.add_argument("--frames", type=count, default=600, help="number of frames")
+    tracking.add_argument("--frames", type=at_least_one, default=600, help="number of frames")
     add_json(tracking, "out/tracking.json")
     tracking.add_argument("--png", type=Path, metavar="FILE", help="draw the plot here; by default beside the JSON")
 
@@ -59,7 +59,7 @@ def _add_registration(bench: argparse._SubParsersAction) -> None:
         "fluoronav bench registration --subjects embedded T8 --poses 12",
     )
     add_data(registration, "chest/ and wrist/")
-    registration.add_argument("--poses", type=count, default=24, help="exposures per subject")
+    registration.add_argument("--poses", type=at_least_one, default=24, help="exposures per subject")
     registration.add_argument("--subjects", nargs="+", default=_SUBJECTS, metavar="NAME", help="subjects to measure")
     add_json(registration, "out/registration.json")
 
@@ -73,8 +73,10 @@ def _add_instruments(bench: argparse._SubParsersAction) -> None:
         "fluoronav bench instruments --frames 100 --approaches 1000",
     )
     add_data(instruments, "chest/, knee/ and wrist/")
-    instruments.add_argument("--approaches", type=count, default=10000, help="simulated approaches for the alerts")
-    instruments.add_argument("--frames", type=count, default=400, help="exposures at each dose")
+    instruments.add_argument(
+        "--approaches", type=at_least_one, default=10000, help="simulated approaches for the alerts"
+    )
+    instruments.add_argument("--frames", type=at_least_one, default=400, help="exposures at each dose")
     add_json(instruments, "out/instruments.json")
 
 
@@ -87,7 +89,7 @@ def _add_enhancement(bench: argparse._SubParsersAction) -> None:
         "fluoronav bench enhancement --frames 24",
     )
     add_data(enhancement, "knee/ and wrist/")
-    enhancement.add_argument("--frames", type=count, default=24, help="frames of each run, at least 10")
+    enhancement.add_argument("--frames", type=at_least_one, default=24, help="frames of each run, at least 10")
     add_json(enhancement, "out/enhancement.json")
 
 
@@ -120,7 +122,9 @@ def _add_display(bench: argparse._SubParsersAction) -> None:
     display.add_argument(
         "--size", type=page_size, default=(1280, 720), metavar="WIDTHxHEIGHT", help="size of the page, pixels"
     )
-    display.add_argument("--viewers", type=count, default=1, help="pages open at once, fed from recorded messages")
+    display.add_argument(
+        "--viewers", type=at_least_one, default=1, help="pages open at once, fed from recorded messages"
+    )
     add_json(display, "out/display.json")
 
 
@@ -133,7 +137,7 @@ def _add_engines(bench: argparse._SubParsersAction) -> None:
         "fluoronav bench engines --frames 24",
     )
     add_data(engines, "chest/")
-    engines.add_argument("--frames", type=count, default=24, help="exposures for calibration and measurement")
+    engines.add_argument("--frames", type=at_least_one, default=24, help="exposures for calibration and measurement")
     add_json(engines, "out/engines-bench.json")
 
 
@@ -162,7 +166,7 @@ def _add_peers(bench: argparse._SubParsersAction) -> None:
         _peers,
         "fluoronav bench peers --rounds 20",
     )
-    peers.add_argument("--rounds", type=count, default=20, help="rounds per projector")
+    peers.add_argument("--rounds", type=at_least_one, default=20, help="rounds per projector")
     add_json(peers, "out/peers.json")
 
 
@@ -175,7 +179,7 @@ def _add_start(bench: argparse._SubParsersAction) -> None:
         _start,
         "fluoronav bench start --runs 3",
     )
-    start.add_argument("--runs", type=count, default=1, help="starts of each kind")
+    start.add_argument("--runs", type=at_least_one, default=1, help="starts of each kind")
     add_launch(start)
     start.add_argument("--stages", nargs="+", metavar="STAGE", help="stages to run instead of the launch file's")
     add_json(start, "out/start.json")
@@ -190,9 +194,9 @@ def _add_witness(bench: argparse._SubParsersAction) -> None:
         _witness,
         "fluoronav bench witness --places 30 --runs 40",
     )
-    witness.add_argument("--places", type=count, default=30, help="places in the sequence, ten frames each")
+    witness.add_argument("--places", type=at_least_one, default=30, help="places in the sequence, ten frames each")
     witness.add_argument(
-        "--runs", type=count, default=10, help="runs of ten frames at each place, of each kind of error"
+        "--runs", type=at_least_one, default=10, help="runs of ten frames at each place, of each kind of error"
     )
     add_json(witness, "out/witness.json")
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fluoronav.cli.arguments import add_data, add_json, add_verb, count, positive
+from fluoronav.cli.arguments import add_data, add_json, add_verb, at_least_one, count, positive
 from fluoronav.cli.reporting import missing_extra, report, say
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
     )
     cohort.add_argument("--scenes", nargs="+", metavar="SCENE", help="measure these scenes only")
     cohort.add_argument("--list", action="store_true", help="print the scenes with what they are, and run none")
-    cohort.add_argument("--frames", type=count, default=8, help="exposures of each scene")
+    cohort.add_argument("--frames", type=at_least_one, default=8, help="exposures of each scene")
     cohort.add_argument("--seed", type=count, default=0, help="of the first exposure; the others follow")
     cohort.add_argument(
         "--ct", action="append", default=[], metavar="NAME=CT[,LABELS]",

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from fluoronav.cli.arguments import add_field, add_json, add_launch, add_verb, count, image_size, positive
+from fluoronav.cli.arguments import add_field, add_json, add_launch, add_verb, at_least_one, count, image_size, positive
 from fluoronav.cli.reporting import report, say
 from fluoronav.paths import shipped
 
@@ -30,7 +30,7 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
         "fluoronav bench latency --frames 900 --against ../fluoronav-before --pairs 3",
     )
     latency.add_argument("--fps", type=positive, default=30.0, help="frames per second")
-    latency.add_argument("--frames", type=count, default=3000, help="number of frames")
+    latency.add_argument("--frames", type=at_least_one, default=3000, help="number of frames")
     latency.add_argument("--size", type=image_size, default=1024, help="side of a frame, pixels")
     latency.add_argument("--transport", choices=("tcp", "ipc"), default="tcp", help="transport of the messages")
     add_launch(latency)

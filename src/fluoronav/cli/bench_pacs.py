@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from fluoronav.cli.arguments import add_json, add_launch, add_verb, count, positive
+from fluoronav.cli.arguments import add_json, add_launch, add_verb, at_least_one, positive
 from fluoronav.cli.reporting import missing_extra, report, say
 
 # Those of fluoronav.lab.bench.pacs.bench, which needs the extra `pacs`.
@@ -25,15 +25,19 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
         "fluoronav bench pacs --only stream --frames 900 --pairs 3",
     )
     pacs.add_argument("--only", nargs="+", choices=_PARTS, default=list(_PARTS), help="measure these parts only")
-    pacs.add_argument("--runs", type=count, default=3, help="series that are sent and timed, after one to warm up")
+    pacs.add_argument(
+        "--runs", type=at_least_one, default=3, help="series that are sent and timed, after one to warm up"
+    )
     pacs.add_argument(
         "--minutes", type=positive, default=10.0, metavar="MIN", help="for which the archive is down in `outage`"
     )
     add_launch(pacs)
     pacs.add_argument("--stages", nargs="+", metavar="STAGE", help="stages to run instead of the launch file's")
-    pacs.add_argument("--frames", type=count, default=900, help="frames of one run of the live stream, at 30 a second")
     pacs.add_argument(
-        "--pairs", type=count, default=2, help="runs of the live stream alone, and as many beside the node"
+        "--frames", type=at_least_one, default=900, help="frames of one run of the live stream, at 30 a second"
+    )
+    pacs.add_argument(
+        "--pairs", type=at_least_one, default=2, help="runs of the live stream alone, and as many beside the node"
     )
     add_json(pacs, "out/pacs.json")
 

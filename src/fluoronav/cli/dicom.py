@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from fluoronav.cli import dicom_objects
-from fluoronav.cli.arguments import add_family, add_verb, count
+from fluoronav.cli.arguments import add_family, add_verb, at_least_one
 from fluoronav.paths import write_json
 
 
@@ -28,7 +28,7 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
         "fluoronav dicom show /media/cdrom/DICOMDIR --json medium.json",
     )
     show.add_argument("path", type=Path, help="DICOM file, folder (without its sub-folders), or DICOMDIR of a medium")
-    show.add_argument("--frame", type=count, default=1, help="frame of X-ray images of several frames, from 1")
+    show.add_argument("--frame", type=at_least_one, default=1, help="frame of X-ray images of several frames, from 1")
     show.add_argument("--json", type=Path, metavar="FILE", help="write the same to this JSON file")
     dicom_objects.add_verbs(dicom)
 

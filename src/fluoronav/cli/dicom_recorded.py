@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from fluoronav.cli.arguments import add_verb, count
+from fluoronav.cli.arguments import add_verb, at_least_one, count
 from fluoronav.cli.dicom_output import add_output, dicom_objects, provenance, write
 
 _RECORDING = "a file of `fluoronav record`"
@@ -43,7 +43,9 @@ def _add_gsps(dicom: argparse._SubParsersAction) -> None:
     gsps.add_argument("recording", type=Path, help=_RECORDING)
     gsps.add_argument("--seq", type=count, required=True, metavar="SEQ", help="number of the recorded frame")
     gsps.add_argument(
-        "--frame", type=count, help="frame of the image, from 1; by default the one with the recorded frame's pixels"
+        "--frame",
+        type=at_least_one,
+        help="frame of the image, from 1; by default the one with the recorded frame's pixels",
     )
     add_output(gsps, "the X-ray image (DICOM, one file) that shows this frame")
 
@@ -80,7 +82,9 @@ def _add_reg(dicom: argparse._SubParsersAction) -> None:
         help="the X-ray image (DICOM, one file) that shows this frame",
     )
     reg.add_argument(
-        "--frame", type=count, help="frame of the image, from 1; by default the one with the recorded frame's pixels"
+        "--frame",
+        type=at_least_one,
+        help="frame of the image, from 1; by default the one with the recorded frame's pixels",
     )
     add_output(reg, "the CT (DICOM folder or file)")
 
@@ -95,7 +99,7 @@ def _add_ko(dicom: argparse._SubParsersAction) -> None:
     )
     ko.add_argument(
         "--frame",
-        type=count,
+        type=at_least_one,
         action="append",
         default=[],
         help="frame of the image, from 1; may be repeated; all by default",

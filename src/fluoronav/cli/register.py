@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from fluoronav.cli.arguments import add_json, add_verb, count, label_or_file
+from fluoronav.cli.arguments import add_json, add_verb, at_least_one, label_or_file
 from fluoronav.cli.reporting import say
 from fluoronav.paths import write_json
 
@@ -81,7 +81,7 @@ def _add_images(group: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help="camera files (YAML), in the order of the images; a DICOM image describes its own camera",
     )
-    group.add_argument("--frame", type=count, default=1, help="frame of a DICOM multi-frame image, from 1")
+    group.add_argument("--frame", type=at_least_one, default=1, help="frame of a DICOM multi-frame image, from 1")
     group.add_argument(
         "--polarity",
         choices=("counts", "inverse"),

@@ -112,6 +112,8 @@ def init_site(folder: Path, name: str = "SITE", port: int = 11112) -> Path:
     for path in (site, key):
         if path.exists():
             raise SiteError(f"{path}: is there already; nothing was written. Name another folder")
+    if not name.strip():
+        raise SiteError("the site's name is empty; give one by --name")
     private_folder(folder)
     with open(key, "xb", opener=private_opener) as file:
         file.write(secrets.token_bytes(KEY_BYTES))

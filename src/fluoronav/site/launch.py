@@ -21,7 +21,7 @@ from pydantic import (
 from fluoronav.imaging.inference import InferenceSettings
 from fluoronav.site.audit import audit_folder
 from fluoronav.site.yaml_file import read_mapping
-from fluoronav.validation import first_error
+from fluoronav.validation import checked_endpoint, first_error
 from fluoronav.wire import DEFAULT_ENDPOINTS, reaches_other_computers
 
 StageName = Literal["attenuation", "registration", "detection", "instruments", "witness", "guidance", "view"]
@@ -38,6 +38,9 @@ def _printable(name: str) -> str:
 CaseName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_printable)]
 
 
+Endpoint = Annotated[str, AfterValidator(checked_endpoint)]
+
+
 class LaunchError(ValueError):
     """A launch file that cannot be used; the text names the file and the key."""
 
@@ -47,13 +50,11 @@ class Endpoints(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    frames: str = Field(default=DEFAULT_ENDPOINTS["frames"], pattern=r"^(tcp|ipc)://.+")
-    out: str = Field(default=DEFAULT_ENDPOINTS["out"], pattern=r"^(tcp|ipc)://.+")
-    requests: str = Field(default=DEFAULT_ENDPOINTS["requests"], pattern=r"^(tcp|ipc)://.+")
-    tools: str | None = Field(default=DEFAULT_ENDPOINTS["tools"], pattern=r"^(tcp|ipc)://.+")
-    marks: str = Field(
-        default=DEFAULT_ENDPOINTS["marks"], pattern=r"^(tcp|ipc)://.+", description="of the display alone"
-    )
+    frames: Endpoint = Field(default=DEFAULT_ENDPOINTS["frames"])
+    out: Endpoint = Field(default=DEFAULT_ENDPOINTS["out"])
+    requests: Endpoint = Field(default=DEFAULT_ENDPOINTS["requests"])
+    tools: Endpoint | None = Field(default=DEFAULT_ENDPOINTS["tools"])
+    marks: Endpoint = Field(default=DEFAULT_ENDPOINTS["marks"], description="of the display alone")
 
 
 class LaunchFile(BaseModel):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from fluoronav.site.yaml_file import read_mapping
-from fluoronav.validation import first_error
+from fluoronav.validation import checked_endpoint, first_error
 from fluoronav.wire import DEFAULT_ENDPOINTS, reaches_other_computers
 
 Workflow = Literal["plan", "compare", "archive"]
@@ -26,6 +26,7 @@ def _title(value: str) -> str:
 
 
 Title = Annotated[str, AfterValidator(_title)]
+Endpoint = Annotated[str, AfterValidator(checked_endpoint)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 PeerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
@@ -175,12 +176,11 @@ class Hl7(_Secured):
 class Live(_Part):
     """Where a live stream is heard, and what of it becomes results."""
 
-    out: str = Field(default=DEFAULT_ENDPOINTS["out"], pattern=r"^(tcp|ipc)://.+", description="`endpoints.out`")
-    frames: str = Field(default=DEFAULT_ENDPOINTS["frames"], pattern=r"^(tcp|ipc)://.+", description="of the grabber")
+    out: Endpoint = Field(default=DEFAULT_ENDPOINTS["out"], description="`endpoints.out`")
+    frames: Endpoint = Field(default=DEFAULT_ENDPOINTS["frames"], description="of the grabber")
     source: str = Field(default="carm0", min_length=1, max_length=64, description="the C-arm's name on the wire")
-    marks: str = Field(
+    marks: Endpoint = Field(
         default=DEFAULT_ENDPOINTS["marks"],
-        pattern=r"^(tcp|ipc)://.+",
         description="where displays and `pacs mark` are heard",
     )
     run: bool = Field(default=False, description="whether recorded runs are sent, too")

@@ -7,6 +7,7 @@ import yaml
 from tests.planning.planned_case import BEST, LEFT, RIGHT, planned_case
 
 from fluoronav.case import load_case
+from fluoronav.case.file import read_case_file
 from fluoronav.case.instruments import read_instruments
 from fluoronav.case.schema import CaseError
 from fluoronav.display.case_view import case_head
@@ -39,6 +40,15 @@ def test_an_approved_plan_becomes_a_case_that_the_stream_loads(stream_case):
     assert case.plan[0].radius_mm == LEFT.diameter_mm / 2
     assert case.rigid_labels == (38, 37, 36, 35, 34)
     assert case.file.approved_plan is not None and case.file.approved_plan.approved_by == "Test^Person"
+
+
+def test_the_exported_case_says_what_is_done(stream_case, tmp_path):
+    """The planned case's own words, else what a plan of screws alone tells."""
+    assert read_case_file(stream_case / "case.yaml").procedure == "Pedicle screws"
+    case = planned_case(tmp_path / "case")
+    content = yaml.safe_load((case / "case.yaml").read_text())
+    (case / "case.yaml").write_text(yaml.safe_dump(content | {"procedure": "Fusion of T8"}))
+    assert read_case_file(exported(case, tmp_path / "out") / "case.yaml").procedure == "Fusion of T8"
 
 
 def test_an_unapproved_structure_is_kept_but_never_raises_an_alarm(stream_case):

@@ -35,6 +35,20 @@ def test_a_frame_that_cannot_say_changes_nothing():
     assert taken([BESIDE] * 3 + [MUTE] * 100).doubted
 
 
+def test_frames_without_contrast_between_two_that_disagree_keep_them_from_making_a_doubt():
+    """Regression: of a right pose two frames that disagreed, three unclear ones apart, made a doubt."""
+    unclear, beside = Verdict("cannot_say", "no_contrast"), Verdict("disagrees", "b", 0.5, 2.2)
+
+    def doubted(*verdicts):
+        evidence = Evidence(LIMITS.against_pose, LIMITS.unclear_leaves)
+        for verdict in verdicts:
+            evidence.take(verdict)
+        return evidence.doubted
+
+    assert doubted(beside, beside) and doubted(beside, unclear, beside)
+    assert not doubted(beside, unclear, unclear, unclear, beside)
+
+
 def test_a_doubt_ends_with_a_row_of_frames_that_agree_and_not_before():
     assert taken([BESIDE] * 3 + [AGREES] * (LIMITS.agreed - 1) + [BESIDE] + [AGREES] * (LIMITS.agreed - 1)).doubted
     assert not taken([BESIDE] * 3 + [AGREES] * LIMITS.agreed).doubted

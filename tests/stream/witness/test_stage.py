@@ -42,7 +42,8 @@ class Scene:
         T_ct_tip = T_ct_tool @ case.tools[0].T_tool_tip()
         self.tip_ct, self.axis_ct = T_ct_tip[:3, 3], T_ct_tip[:3, 2]
         along = (self.T_camera_ct[:3, :3] @ self.axis_ct)[:2]
-        self.across = np.array([-along[1], along[0]]) / np.hypot(*along)
+        self.along = along / np.hypot(*along)
+        self.across = np.array([-self.along[1], self.along[0]])
 
     def stage(self):
         stage = WitnessStage()
@@ -53,15 +54,15 @@ class Scene:
         """Frames of one place, each with noise of its own."""
         return [self.frame(exposure, seed=k % 6, **change) for k in range(count)]
 
-    def frame(self, exposure="wire", seed=0, pose_mm=(0, 0), tool_mm=0.0, origin="tracker", **change):
-        """A frame whose pose is put wrong along the camera's x and y, and its wire across the shaft."""
+    def frame(self, exposure="wire", seed=0, pose_mm=(0, 0), tool_mm=0.0, along_mm=0.0, origin="tracker", **change):
+        """A frame whose pose is put wrong along the camera's x and y, and its wire across and along the shaft."""
         frame = FrameRecord.of_counts(self.exposures[exposure][seed], **change)
         self.attenuation.process(frame, Budget(1e4))
         frame.pyramid = {side: picture.copy() for side, picture in frame.pyramid.items()}
         T = self.T_camera_ct.copy()
         T[:2, 3] += pose_mm
         frame.registration, frame.status = RegistrationResult(T, 1.0, np.zeros(6), 0.0, 0.0, 0), "tracking"
-        tip_ct = self.tip_ct + self.T_camera_ct[:2, :3].T @ (tool_mm * self.across)
+        tip_ct = self.tip_ct + self.T_camera_ct[:2, :3].T @ (tool_mm * self.across + along_mm * self.along)
         tool = self.case.tools[0]
         frame.instruments = (Instrument(tool.id, tool.kind, None, None, tip_ct, self.axis_ct, 0.3, origin, 0),)
         return frame
@@ -90,6 +91,33 @@ def test_a_tool_beside_its_shadow_is_doubted_within_five_frames_with_how_far(sce
     doubts = shown(scene.stage(), scene.frames(tool_mm=mm))
     assert f"the shadow of kwire lies {abs(mm):.0f} mm beside where its tracker has it" == doubts.tools["kwire"]
     assert not doubts.pose
+
+
+@pytest.mark.parametrize("mm", [-5.0, -3.0, 3.0, 5.0])
+def test_a_tool_that_is_pushed_or_drawn_back_along_its_shadow_is_doubted_within_five_frames(scene, mm):
+    doubts = shown(scene.stage(), scene.frames(along_mm=mm))
+    assert (
+        "the shadow of kwire ends" in doubts.tools["kwire"]
+        and "from where its tracker has the tip" in doubts.tools["kwire"]
+    )
+    assert not doubts.pose
+
+
+@pytest.mark.parametrize("mm", [-1.0, 1.0])
+def test_a_tool_within_its_error_along_its_shadow_is_not_doubted(scene, mm):
+    stage = scene.stage()
+    assert not shown(stage, scene.frames(count=30, along_mm=mm)).tools
+    assert stage.verdicts["tool_shadow_ends_elsewhere"] == 0
+
+
+def test_a_tool_whose_tip_is_outside_the_field_is_judged_by_its_shaft_alone(scene):
+    stage, frames = scene.stage(), scene.frames(along_mm=-5.0)
+    tip_px = scene.camera.scaled(0.5).project(scene.T_camera_ct[:3, :3] @ scene.tip_ct + scene.T_camera_ct[:3, 3])
+    col, row = np.ravel(tip_px)[:2].round().astype(int)
+    for frame in frames:
+        frame.full_field_mask = frame.full_field_mask.copy()
+        frame.full_field_mask[row - 6 : row + 6, col - 6 : col + 6] = False
+    assert not shown(stage, frames).tools and stage.verdicts["tool_agrees"] >= 4
 
 
 @pytest.mark.parametrize("pose_mm", [(3, 0), (-3, 0), (0, 3), (0, -3), (2.2, -2.2)])

@@ -20,11 +20,9 @@ export class Heading {
     write(find("birth"), said("birth_date") && text.born(said("birth_date")));
   }
 
-  // What is done, and at which level and side, as the plan names them.
-  procedure({ name, procedure, plan }) {
-    // The case's name may be what stands for the patient above it already.
-    const words = procedure || (name === this.shown ? "" : name) || "";
-    write(find("case"), words.replaceAll("_", " "));
+  // What is done, as the case file says it, and at which level and side, as the plan names them.
+  procedure({ procedure, plan }) {
+    write(find("case"), procedure ?? "");
     write(find("site"), siteOf((plan ?? []).map((t) => t.name)));
   }
 

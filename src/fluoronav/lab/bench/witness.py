@@ -207,7 +207,7 @@ def _spoke(before: dict[str, int], after: Any, of: str) -> bool:
     return said > _RUN // 2
 
 
-_SPEAKING = ("pose_agrees", "pose_edges_beside", "tool_agrees", "tool_shadow_beside")
+_SPEAKING = ("pose_agrees", "pose_edges_beside", "tool_agrees", "tool_shadow_beside", "tool_shadow_ends_elsewhere")
 
 
 def _doubts(frame: FrameRecord) -> tuple[bool, bool]:

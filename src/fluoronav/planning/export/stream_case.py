@@ -112,7 +112,11 @@ def _content(planned: Planned, instruments: Instruments | None) -> tuple[dict[st
     if not trajectories:
         raise PlanError(f"{planned.path}: has neither a screw nor a path; there is nothing to guide along")
     structures, report = _structures(planned)
-    content: dict[str, Any] = {"name": source.name, "ct": _CT}
+    content: dict[str, Any] = {"name": source.name}
+    procedure = source.procedure or _procedure(planned)
+    if procedure is not None:
+        content["procedure"] = procedure
+    content["ct"] = _CT
     if source.labels is not None:
         content["labels"] = _LABELS
     if source.surroundings is not None:
@@ -160,6 +164,14 @@ def _instruments(planned: Planned, instruments: Instruments | None, report: dict
 
 def _dumped(content: CaseFile | Instruments) -> dict[str, Any]:
     return content.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
+
+
+def _procedure(planned: Planned) -> str | None:
+    """What is done, where the plan tells: a plan that guides along screws alone is of pedicle screws."""
+    guided = [i for i in planned.plan.items if isinstance(i, Screw | PlannedPath)]
+    if not all(isinstance(i, Screw) for i in guided):
+        return None
+    return "Pedicle screws" if len(guided) > 1 else "Pedicle screw"
 
 
 def _trajectories(planned: Planned) -> list[dict[str, Any]]:

@@ -120,6 +120,7 @@ class Operations:
         return lambda: {
             "case": case.id,
             "name": case.file.name,
+            "procedure": case.file.procedure,
             "cases": list(self.launch.cases),
             "structures": [
                 {"name": s.name, "color": s.color, "caution_mm": s.caution_mm, "danger_mm": s.danger_mm}

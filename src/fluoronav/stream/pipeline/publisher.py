@@ -30,11 +30,22 @@ class Publisher:
         self._socket, self._source = socket, source
         self.instance = uuid.uuid4().hex[:16]
         self._lock = threading.Lock()
+        self._said: dict[str, tuple[Alert, int, int]] = {}  # open alerts by id, with the frame that each went with
         self._topics = {kind: f"{kind}/{source}".encode() for kind in ("overlay", "alert", "health", "view")}
 
     def alert(self, alert: Alert, seq: int, t_acq: int) -> wire.Alert:
-        """An alert's message as of a frame; 0 and 0 where there has been none."""
-        return alert_message(alert, self._source, self.instance, seq, t_acq)
+        """An alert's message as of a frame; 0 and 0 where there has been none.
+
+        An alert that is said again unchanged keeps the frame that it went with, so that a repeat is no second alert.
+        """
+        said = self._said.get(alert.id)
+        if said is None or said[0] != alert:
+            said = alert, seq, t_acq
+        if alert.state == "cleared":
+            self._said.pop(alert.id, None)
+        else:
+            self._said[alert.id] = said
+        return alert_message(alert, self._source, self.instance, said[1], said[2])
 
     def send(self, kind: str, message: Struct, payload: NDArray[np.uint8] | None = None) -> None:
         """Sends a message; `kind` is the first part of its topic."""

@@ -87,6 +87,7 @@ _RIM_COS, _REACH_PX = LIMITS.rim_cos, LIMITS.reach_px
 _SHIFTS = 2 * _REACH_PX + 1
 _LANES = _SHIFTS + 1
 _NOISE_LEFT = float(np.sqrt((1 - LIMITS.forgets) / (1 + LIMITS.forgets)))  # in a sum over frames
+_SUPPORT_PX = max(LIMITS.around_px // 2, int(4 * LIMITS.edge_px + 1))  # of both filters, to each side
 _SIDES = (512, 256, 128)  # of the pyramid
 
 NO_BONES = Verdict("cannot_say", "no_bones")
@@ -318,7 +319,8 @@ class BoneEdgeWitness:
 
     def _find_gradients(self, picture: Float32, at_px: NDArray[np.int32]) -> None:
         """Finds the gradients about the pixels that are used, and not in all of the picture."""
-        reach = _LANES + LIMITS.around_px
+        # Copies, the last lane, a gradient's neighbour, and what the filters see at the border of what they are given.
+        reach = _REACH_PX + 2 + _SUPPORT_PX
         (left, top), (right, bottom) = at_px.min(0) - reach, at_px.max(0) + reach + 1
         box = slice(max(top, 0), bottom), slice(max(left, 0), right)
         edges, around = self._edges[box], self._around[box]

@@ -12,6 +12,7 @@ from fluoronav.geometry import Camera
 from fluoronav.kernels import njit
 from fluoronav.stream.witness.evidence import Verdict
 from fluoronav.stream.witness.projection import intrinsics, moved, projected
+from fluoronav.stream.witness.tip import TipWitness
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -226,6 +227,7 @@ class ShaftWitness:
         self._flank = max(round(flank_mm / self._step_mm), 1)
         self._near = round(LIMITS.near_mm / self._step_mm)
         self._camera = intrinsics(camera)
+        self._tip = TipWitness(tool, self._camera, self._step_mm, self._core, self._flank)
         self._profiles = np.zeros((LIMITS.stations, _WIDTH), np.float32)
         self._parts = np.zeros((LIMITS.segments, _WIDTH))
         self._values = np.zeros(LIMITS.segments)
@@ -256,30 +258,38 @@ class ShaftWitness:
                 return OVER_METAL
             return END_ON if count > LIMITS.stations // 2 else OUTSIDE
         self._combine(count)
-        return self._judged()
+        verdict, under = self._judged()
+        if verdict is not AGREES:
+            return verdict
+        of_tip = self._tip.look(
+            picture, field, self._T_camera_ct, self._tip_ct, self._axis_ct, under - _HALF, float(self.depth[under])
+        )
+        return verdict if of_tip is None else of_tip
 
     def warm(self, picture: Float32, field: NDArray[np.bool_]) -> None:
         """Compiles the kernels for such pictures."""
         self.look(picture, field, self._T_camera_ct, self._tip_ct, self._axis_ct)
         self._combine(LIMITS.segments)
+        self._tip.look(picture, field, self._T_camera_ct, self._tip_ct, self._axis_ct, 0, 1.0)
 
     def _combine(self, count: int) -> None:
         combine_profiles(
             self._profiles, count, self._core, self._flank, self._parts, self._values, self.depth, self.error
         )
 
-    def _judged(self) -> Verdict:
+    def _judged(self) -> tuple[Verdict, int]:
+        """Of the shaft alone; and the sample under which its shadow is deepest near the axis."""
         shown = self.depth - LIMITS.least_sigmas * self.error
         low, high = _HALF - self._near, _HALF + self._near + 1
         under = low + int(self.depth[low:high].argmax())
         at_axis = self.depth[under]
         if at_axis >= LIMITS.least_depth and shown[under] > 0 and at_axis >= LIMITS.shares * self.depth.max():
-            return AGREES
+            return AGREES, under
         beside = int(self.depth.argmax())
         if (
             self.depth[beside] >= LIMITS.least_depth
             and shown[beside] > 0
             and at_axis < LIMITS.shares * self.depth[beside]
         ):
-            return Verdict("disagrees", "shadow_beside", 1.0, abs(beside - _HALF) * self._step_mm)
-        return NO_CONTRAST
+            return Verdict("disagrees", "shadow_beside", 1.0, abs(beside - _HALF) * self._step_mm), under
+        return NO_CONTRAST, under

@@ -18,7 +18,14 @@ from fluoronav.stream.witness.shaft import ShaftWitness
 _SIDE = 512  # of the pyramid's picture in which shafts are looked for
 # What may be counted, so that nothing is allocated with a frame.
 _POSE = ("agrees", "edges_beside", "no_bones", "few_edges", "begun", "no_contrast")
-_TOOL = ("agrees", "shadow_beside", "outside_field", "over_metal", "seen_end_on", "no_contrast", "pose_doubted")
+_TOOL = (
+    "agrees", "shadow_beside", "shadow_ends_elsewhere", "outside_field", "over_metal", "seen_end_on", "no_contrast",
+    "pose_doubted",
+)  # fmt: skip
+_HOW = {
+    "shadow_beside": "lies {:.0f} mm beside where its tracker has it",
+    "shadow_ends_elsewhere": "ends {:.0f} mm from where its tracker has the tip",
+}
 _POSE_DOUBTED = Verdict("cannot_say", "pose_doubted")
 
 
@@ -37,7 +44,7 @@ class WitnessStage:
     def __init__(self) -> None:
         self.verdicts = {f"pose_{r}": 0 for r in _POSE} | {f"tool_{r}": 0 for r in _TOOL}
         self._tools: dict[str, tuple[ShaftWitness, Evidence]] = {}
-        self._pose = Evidence(LIMITS.against_pose)
+        self._pose = Evidence(LIMITS.against_pose, LIMITS.unclear_leaves)
         self._doubts = Doubts()
 
     def prepare(self, case: Case, camera: Camera, progress: Callable[[str], None] = lambda _: None) -> None:
@@ -47,7 +54,7 @@ class WitnessStage:
         depth_mm = float(transform_points(T_camera_ct, case.target_ct)[2])
         self._bones = BoneEdgeWitness(_rigid_bones(case), camera, case.target_ct, depth_mm)
         self._tools = {tool.id: (ShaftWitness(tool, small), Evidence(LIMITS.against_tool)) for tool in case.tools}
-        self._pose, self._doubts = Evidence(LIMITS.against_pose), Doubts()
+        self._pose, self._doubts = Evidence(LIMITS.against_pose, LIMITS.unclear_leaves), Doubts()
         # Compiles.
         pyramid = {side: np.zeros(_shape(camera, side), np.float32) for side in (512, 256, 128)}
         field = np.ones(pyramid[_SIDE].shape, bool)
@@ -110,7 +117,7 @@ class WitnessStage:
         if self._pose.doubted:
             pose = f"the bones' edges in the picture lie {self._pose.offset_mm:.0f} mm beside those of the CT"
         tools = {
-            name: f"the shadow of {name} lies {evidence.offset_mm:.0f} mm beside where its tracker has it"
+            name: f"the shadow of {name} {_HOW[evidence.reason].format(evidence.offset_mm)}"
             for name, (_, evidence) in self._tools.items()
             if evidence.doubted
         }
