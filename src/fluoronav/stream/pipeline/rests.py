@@ -20,8 +20,8 @@ class RestLimits:
 
     Attributes
     ----------
-    over_s : float
-        Frames are counted over so many seconds; chosen: as `health` judges them.
+    over_s, every_s : float
+        Frames are counted over so many seconds, so often; chosen: as `health` does.
     least_frames, least_late : int
         Fewer frames, and fewer late or skipped ones, say nothing; chosen.
     late_share : float
@@ -39,6 +39,7 @@ class RestLimits:
     """
 
     over_s: float = 3.0
+    every_s: float = 1.0
     least_frames: int = 15
     least_late: int = 3
     late_share: float = 0.05
@@ -136,17 +137,16 @@ class Rests:
         self.resting: dict[str, str] = {}
         self._work: Work | None = None
         self._histories: dict[str, _History] = {}
-        self._changed_at = 0.0
+        self._changed_at = self._next_at = 0.0
 
     def check(self, work: Work | None, now: float) -> None:
         """Puts a stage to rest, or has one come back, where the frames since the last change call for it."""
         if work is not self._work:
             self._work, self.resting, self._histories, self._changed_at = work, {}, {}, now
-        if work is None or not work.loop.last_frame_at:
-            return
         since_s = now - self._changed_at
-        if since_s < LIMITS.over_s:
+        if work is None or now < self._next_at or since_s < LIMITS.over_s:
             return
+        self._next_at = now + LIMITS.every_s
         load = measured_load(work.loop, self._deadline_ms, now, LIMITS.over_s)
         if load.frames < LIMITS.least_frames:
             return
