@@ -52,6 +52,16 @@ def test_keyframes_are_counted_where_health_says_them_and_not_mentioned_where_it
     assert "keyframes" not in table(silent)
 
 
+def test_what_rested_and_why_is_in_the_report():
+    assert "\nno stage rested" in table(report(captured(0), TARGET, 33.3))
+    run = captured(0, resting={"detection": "no engine", "view": "the chain needs 36 ms"})
+    later = run.health[0][1] | {"resting": {"detection": "no engine"}}
+    run.health.append((T0, later))
+    text = table(report(run, TARGET, 33.3))
+    assert "\ndetection rests: no engine" in text and "no stage rested" not in text
+    assert "\nview rested for 1 of 2 s, and works again: the chain needs 36 ms" in text
+
+
 def test_the_report_says_processor_kernels_and_networks():
     text = table(report(captured(0), TARGET, 33.3))
     assert text.startswith("processor: ")

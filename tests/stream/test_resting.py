@@ -7,7 +7,7 @@ import pytest
 
 from fluoronav.imaging.inference import InferenceSettings, MissingError
 from fluoronav.paths import shipped
-from fluoronav.site.launch import load_launch
+from fluoronav.site.launch import LaunchFile, load_launch
 from fluoronav.stream.detection.stage import DetectionStage
 from fluoronav.stream.frame import Budget, FrameRecord
 from fluoronav.stream.pipeline.stages import STAGES
@@ -36,6 +36,10 @@ def test_a_rest_is_of_seconds_and_has_hysteresis():
 
 def test_the_demo_runs_every_stage():
     assert set(load_launch(shipped("launch/demo.yaml")).stages) == set(STAGES)
+
+
+def test_so_does_a_launch_file_that_names_none():
+    assert set(LaunchFile(case="embedded", camera="c.yaml").stages) == set(STAGES)
 
 
 def seen(seq):
@@ -94,3 +98,35 @@ def test_pictures_without_time_are_few_and_it_is_said(camera, rng):
         stage.wait()
     assert stage.resting == ""
     stage.close()
+
+
+def test_without_onnx_runtime_pictures_are_enhanced_by_the_local_filter(camera, monkeypatch):
+    """Regression: `make demo` without ONNX Runtime ended at its start, for a denoiser that runs on GPUs alone."""
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    stage = ViewStage(InferenceSettings(engine="auto"))
+    stage.prepare(None, camera)
+    assert stage.models == {} and stage.engine == "cpu"
+    stage.close()
+    asked = ViewStage(InferenceSettings(engine="auto", denoiser="network"))
+    with pytest.raises(MissingError):
+        asked.prepare(None, camera)
+    asked.close()
+
+
+def test_without_its_networks_file_the_detection_rests_and_says_which(camera, monkeypatch, tmp_path):
+    monkeypatch.setattr("fluoronav.stream.detection.two_stage.engine", lambda name: tmp_path / "engines" / name)
+    stage = DetectionStage()
+    stage.prepare(None, camera)
+    assert stage.resting == "instrument-strips.onnx: no such file in the folder engines: install fluoronav anew"
+
+
+def test_a_detection_that_is_put_to_rest_carries_its_finds_on_and_says_so_in_the_look(camera):
+    stage = DetectionStage(looks="whole")
+    stage.prepare(None, camera)
+    frame = seen(0)
+    stage.rest(frame)
+    assert (frame.look.kind, frame.look.reason) == ("none", "rest")
+    stage._missing = "no engine"
+    nothing = seen(1)
+    stage.rest(nothing)
+    assert nothing.look is None

@@ -84,12 +84,23 @@ def report(run: CapturedRun, target_ct, deadline_ms: float) -> dict[str, Any]:
         "fps_sent": sent_fps(run),
         "keyframes": run.health[-1][1].get("keyframes") if run.health else None,
         "resting": run.health[-1][1].get("resting", {}) if run.health else {},
+        "rested": _rested(run),
         "rss_mb": run.rss_mb,
         "cpu_percent": run.cpu_percent,
         "machine": machine.description(),
         "versions": {n: version(n) for n in ("fluoronav", "numpy", "numba", "pyzmq", "opencv-python-headless")}
         | {"python": platform.python_version()},
     }
+
+
+def _rested(run: CapturedRun) -> dict[str, dict[str, Any]]:
+    """Stages that rested, by name: for how long and of how long (health is said once a second), and why at last."""
+    rested: dict[str, dict[str, Any]] = {}
+    for _, health in run.health:
+        for stage, why in health.get("resting", {}).items():
+            seconds = rested.get(stage, {"s": 0})["s"] + 1
+            rested[stage] = {"s": seconds, "of_s": len(run.health), "why": why}
+    return rested
 
 
 def _tracking(overlays: list[dict[str, Any]], errors: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -144,6 +155,13 @@ def table(result: dict[str, Any]) -> str:
         kinds = ", ".join(f"{kind} {count}" for kind, count in t["detection_looks"].items())
         lines.append(f"detection looked in {t['detection_ran']:.1%} of the frames with a pose ({kinds})")
     lines += [f"{stage} rests: {why}" for stage, why in result["resting"].items()]
+    lines += [
+        f"{stage} rested for {r['s']} of {r['of_s']} s, and works again: {r['why']}"
+        for stage, r in result["rested"].items()
+        if stage not in result["resting"]
+    ]
+    if not result["rested"]:
+        lines.append("no stage rested")
     if result["keyframes"]:
         lines.append(
             "keyframes rendered: " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in result["keyframes"].items())

@@ -70,7 +70,9 @@ class LaunchFile(BaseModel):
     stale_ms: float = Field(default=150, ge=20, le=10000, description="silence after which frames are called stale")
     max_future_ms: float = Field(default=100, ge=0, description="how far a frame's clock may run ahead of ours")
     queue_frames: int = Field(default=8, ge=1, le=64, description="frames that may wait before the oldest is lost")
-    stages: tuple[StageName, ...] = ("attenuation", "registration", "instruments", "witness", "guidance")
+    stages: tuple[StageName, ...] = (
+        "attenuation", "registration", "detection", "instruments", "witness", "guidance", "view"
+    )  # fmt: skip
     cases: dict[CaseName, str] = Field(
         default={}, max_length=64, description="names of cases that may be loaded instead on request, and their files"
     )

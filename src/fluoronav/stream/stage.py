@@ -165,6 +165,10 @@ class MayRest(Protocol):
     @property
     def resting(self) -> str: ...
 
+    def rest(self, frame: FrameRecord) -> None:
+        """Runs instead of `process` while the chain has it rest."""
+        ...
+
 
 @runtime_checkable
 class WatchesBreathing(Protocol):

@@ -23,7 +23,7 @@ class ModelError(ValueError):
 
 
 class MissingError(ModelError):
-    """What runs the networks is not installed on this computer."""
+    """A network, or what runs it, is not there; without a path, so that a screen can say it."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +119,7 @@ def example_in_8_bits(path: Path) -> Example:
 def _entry(path: Path) -> dict[str, Any]:
     manifest = path.parent / "manifest.json"
     if not path.exists():
-        raise ModelError(f"{path}: no such file")
+        raise _no_file(path)
     try:
         entry = json.loads(manifest.read_text())[path.name]
         if missing := {"sha256", "inputs", "outputs"} - set(entry):
@@ -131,6 +131,10 @@ def _entry(path: Path) -> dict[str, Any]:
         ) from error
 
 
+def _no_file(path: Path) -> MissingError:
+    return MissingError(f"{path.name}: no such file in the folder {path.parent.name}: install fluoronav anew")
+
+
 def _read(path: Path, hashed: dict[str, Any], shaped: dict[str, Any]) -> Approved:
     wanted = str(hashed["sha256"])
     return Approved(path, _hashed(path, wanted), wanted, shaped["inputs"], shaped["outputs"])
@@ -139,7 +143,7 @@ def _read(path: Path, hashed: dict[str, Any], shaped: dict[str, Any]) -> Approve
 def _hashed(path: Path, wanted: str) -> bytes:
     """The content of a file; raises :class:`ModelError` where its SHA-256 is another."""
     if not path.exists():
-        raise ModelError(f"{path}: no such file")
+        raise _no_file(path)
     content = path.read_bytes()
     sha256 = hashlib.sha256(content).hexdigest()
     if sha256 != wanted:

@@ -106,6 +106,12 @@ class DetectionStage:
         if why not in ("searching", "no_field"):
             self._rest.count(left_out=bool(why))
 
+    def rest(self, frame: FrameRecord) -> None:
+        """Carries on what was found before, for as long as that holds."""
+        if not self._missing:
+            frame.detections = self._identity.update([], t_local=frame.t_local)
+            frame.look = Look("none", (), "rest")
+
     @property
     def resting(self) -> str:
         if self._missing or not self._rest.rests:

@@ -10,7 +10,7 @@ from itertools import chain as joined
 from typing import Any, TypeVar
 
 from fluoronav.stream.frame import Budget, FrameRecord, Status
-from fluoronav.stream.stage import FailsWith, HandlesRequests, RunsNetworks, Stage
+from fluoronav.stream.stage import FailsWith, HandlesRequests, MayRest, RunsNetworks, Stage
 
 log = logging.getLogger("fluoronav")
 
@@ -63,6 +63,7 @@ class Chain:
         self._models: dict[str, str] = {}
         self._steps = steps_of(self.stages)
         self._networks = [[s for s in step if isinstance(s, RunsNetworks)] for step in self._steps]
+        self._resting = frozenset[str]()
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="beside")
 
     def prepare(self, case, camera, progress: Callable[[str], None], *, at_once: bool = False) -> None:
@@ -92,14 +93,20 @@ class Chain:
             for prepared in [threads.submit(prepare, stage) for stage in self.stages]:
                 prepared.result()
 
+    def let_rest(self, names: frozenset[str]) -> None:
+        """Has these stages rest, and all others work; between two frames, on the frame path's thread."""
+        self._resting = names
+
     def process(self, frame: FrameRecord, budget: Budget) -> dict[str, float]:
         """Runs every stage; returns the milliseconds that each took, whatever ran beside it."""
         frame.last_status = self._last_status
         for (stage, other), networks in zip(self._steps, self._networks, strict=True):
             beside: Future[None] | None = None
-            if other is not None:
+            if other is not None and other.name not in self._resting:
                 beside = self._beside.submit(self._run, other, frame, budget)
             self._run(stage, frame, budget)
+            if other is not None and beside is None:
+                self._run(other, frame, budget)
             if beside is not None:
                 beside.result()
             for one in networks:
@@ -112,7 +119,10 @@ class Chain:
     def _run(self, stage: Stage, frame: FrameRecord, budget: Budget) -> None:
         start = time.perf_counter()
         try:
-            stage.process(frame, budget)
+            if stage.name in self._resting and isinstance(stage, MayRest):
+                stage.rest(frame)
+            else:
+                stage.process(frame, budget)
         except Exception as error:
             self._failed(stage, frame, error)
         self.milliseconds[stage.name] = (time.perf_counter() - start) * 1000
@@ -120,6 +130,8 @@ class Chain:
     def idle(self, frame: FrameRecord, budget: Budget) -> None:
         """Work that no overlay waits for; see :class:`.stage.Stage`."""
         for stage in self.stages:
+            if stage.name in self._resting:
+                continue
             try:
                 stage.idle(frame, budget)
             except Exception as error:

@@ -204,7 +204,7 @@ class FrameLoop:
         message.missed = missed = budget.left_ms() < 0
         self._publisher.send("overlay", message)
         self._account.finished(missed)
-        self.recent.taken(now, missed, dropped["network"] + dropped["overload"])
+        self.recent.taken(now, missed, dropped["network"] + dropped["overload"], dropped["overload"])
         self.standing.take(now, frame)
         self.standing.follow(self._pose, self._alerts, self._observer)
         self.latencies_ms[self.latency_count % _LATENCIES] = (t_sent - header.t_acq) / 1e6 - self.clock_offset_ms

@@ -15,6 +15,7 @@ from fluoronav.stream.pipeline.judge import LIMITS, shortfalls
 from fluoronav.stream.pipeline.messages import health_message
 from fluoronav.stream.pipeline.publisher import Publisher
 from fluoronav.stream.pipeline.recording_process import RecordingProcess
+from fluoronav.stream.pipeline.rests import Rests
 from fluoronav.stream.pipeline.watchdog import Watchdog
 from fluoronav.stream.pipeline.work import Work
 from fluoronav.stream.stage import (
@@ -57,6 +58,7 @@ class Health:
     publisher : Publisher
     watchdog : Watchdog
     recording : RecordingProcess
+    rests : Rests
 
     Attributes
     ----------
@@ -74,8 +76,9 @@ class Health:
     """
 
     def __init__(
-        self, launch: LaunchFile, publisher: Publisher, watchdog: Watchdog, recording: RecordingProcess
+        self, launch: LaunchFile, publisher: Publisher, watchdog: Watchdog, recording: RecordingProcess, rests: Rests
     ) -> None:
+        self._rests = rests
         self._launch, self._publisher, self._watchdog, self._recording = launch, publisher, watchdog, recording
         self.work: Work | None = None
         self.next_at = 0.0
@@ -154,7 +157,8 @@ class Health:
 
     def _resting(self) -> dict[str, str]:
         stages = self.work.chain.stages if self.work else ()
-        return {stage.name: stage.resting for stage in stages if isinstance(stage, MayRest) and stage.resting}
+        by_themselves = {s.name: s.resting for s in stages if isinstance(s, MayRest) and s.resting}
+        return by_themselves | self._rests.resting
 
     def _totals(self, now: float) -> FrameTotals:
         """Frames since the start; brings the rates up to date."""

@@ -16,12 +16,13 @@ _REMEMBERED = 1024
 
 @dataclass(frozen=True, slots=True)
 class RecentCounts:
-    """Frames of some seconds: taken up, of these late; skipped or lost on the way; refused."""
+    """Frames of some seconds: taken up, of these late; skipped or lost on the way; refused; skipped alone."""
 
     taken: int
     late: int
     lost: int
     refused: int
+    skipped: int
 
 
 class RecentFrames:
@@ -29,14 +30,15 @@ class RecentFrames:
 
     def __init__(self) -> None:
         self._taken_at, self._missed = np.full(_REMEMBERED, -np.inf), np.zeros(_REMEMBERED, bool)
-        self._lost = np.zeros(_REMEMBERED, int)
+        self._lost, self._skipped = np.zeros(_REMEMBERED, int), np.zeros(_REMEMBERED, int)
         self._refused_at = np.full(_REMEMBERED, -np.inf)
         self._taken = self._refused = 0
 
-    def taken(self, at_s: float, missed: bool, lost: int) -> None:
-        """An overlay has left; so many frames were skipped or lost before it."""
+    def taken(self, at_s: float, missed: bool, lost: int, skipped: int = 0) -> None:
+        """An overlay has left; so many frames were skipped or lost before it, and of these skipped."""
         k = self._taken % _REMEMBERED
         self._taken_at[k], self._missed[k], self._lost[k] = at_s, missed, lost
+        self._skipped[k] = skipped
         self._taken += 1
 
     def refused(self, at_s: float) -> None:
@@ -52,6 +54,7 @@ class RecentFrames:
             int(np.count_nonzero(self._missed & recent)),
             int(self._lost[recent].sum()),
             int(np.count_nonzero(self._refused_at > at_s)),
+            int(self._skipped[recent].sum()),
         )
 
 

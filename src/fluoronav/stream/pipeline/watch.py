@@ -17,6 +17,7 @@ from fluoronav.stream.pipeline.judge import LIMITS
 from fluoronav.stream.pipeline.operations import Operations
 from fluoronav.stream.pipeline.publisher import Publisher
 from fluoronav.stream.pipeline.recording_process import RecordingProcess
+from fluoronav.stream.pipeline.rests import Rests
 from fluoronav.stream.pipeline.session import Session
 from fluoronav.stream.pipeline.session_keeper import SessionKeeper
 from fluoronav.stream.pipeline.watchdog import Watchdog
@@ -74,7 +75,8 @@ class Watch:
     ) -> None:  # fmt: skip
         self._recording = RecordingProcess(launch)
         self._watchdog = Watchdog(launch.stale_ms, publisher, self._recording)
-        self._health = Health(launch, publisher, self._watchdog, self._recording)
+        self._rests = Rests(launch.deadline_ms)
+        self._health = Health(launch, publisher, self._watchdog, self._recording, self._rests)
         self._keeper = SessionKeeper(launch)
         operations = Operations(launch, self._health, self._watchdog, self._recording, self._keeper, stop, load)
         self._desk = RequestDesk(launch, router, operations)
@@ -159,6 +161,7 @@ class Watch:
     def _once(self) -> None:
         now = time.monotonic()
         self._watchdog.check(now)
+        self._rests.check(self._work, now)
         if self._watchdog.check_recording() or self._health.changed():
             self._health.say()
         waits = 0.0 if self._between_frames(now) else TIMES.waits_s

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.imaging.inference import InferenceSettings
+from fluoronav.imaging.inference import InferenceSettings, MissingError
 from fluoronav.imaging.xray.contrast import DisplayContrast
 from fluoronav.imaging.xray.denoiser import SIDE, LearnedDenoiser
 from fluoronav.imaging.xray.spatial_filter import LocalWiener
@@ -77,7 +77,12 @@ class ViewStage:
         if wanted == "auto" and max(shape) > SIDE:
             return None
         progress("view: denoiser")
-        learned = LearnedDenoiser(*shape, self._inference)
+        try:
+            learned = LearnedDenoiser(*shape, self._inference)
+        except MissingError:
+            if wanted == "network":
+                raise
+            return None  # the local filter needs no network
         return learned if wanted == "network" or learned.model.on_gpu else None
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
@@ -118,6 +123,9 @@ class ViewStage:
     def _skip(self) -> None:
         self.skipped += 1
         self._rest.count(left_out=True)
+
+    def rest(self, frame: FrameRecord) -> None:
+        """Nothing: while it rests, no picture is made."""
 
     @property
     def resting(self) -> str:
