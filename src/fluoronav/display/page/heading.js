@@ -14,8 +14,7 @@ export class Heading {
   // {pseudonym, name, patient_id, birth_date}, as far as this screen may know them.
   patient(person) {
     const said = (key) => (typeof person[key] === "string" ? person[key] : "");
-    this.shown = said("name") || said("pseudonym");
-    write(find("patient-name"), this.shown);
+    write(find("patient-name"), said("name") || said("pseudonym"));
     write(find("patient-id"), said("patient_id"));
     write(find("birth"), said("birth_date") && text.born(said("birth_date")));
   }
