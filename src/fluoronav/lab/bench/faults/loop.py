@@ -108,7 +108,7 @@ class Loop:
         self.command = [sys.executable, "-m", "fluoronav"]
         self.jumps: dict[int, int] = {}  # from a frame of the sequence to the one that is shown instead, once
         self.jumped = 0
-        self.between = DANGER_FRAMES  # frames of the sequence that are sent, forth and back
+        self.between: tuple[int, int] = DANGER_FRAMES  # frames of the sequence that are sent, forth and back
         self._k, self._step = DANGER_FRAMES[0], 1
         self._started_at = 0.0
         self._context = zmq.Context()
