@@ -70,6 +70,13 @@ class Display:
         self.changes = changes
         self.until(page, f"fluoronav.stats.overlaySeq > {self.k + 1} && !document.body.classList.contains('lost')")
 
+    def stop(self, page) -> None:
+        """Sends no more frames, and waits until those that were sent have come."""
+        self.streaming = False
+        page.wait_for_timeout(100)  # one may be on its way
+        came = f"fluoronav.state.newest.seq >= {self.k} && performance.now() - fluoronav.state.pictureAt > 300"
+        self.until(page, f"{came} && !fluoronav.state.waiting.length")
+
     def until(self, page, condition: str, seconds: float = 90) -> None:
         """Waits until something holds in the page (its content security policy forbids Playwright's own way)."""
         end = time.monotonic() + seconds

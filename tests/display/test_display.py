@@ -128,8 +128,7 @@ def test_the_frame_is_shown_with_its_window_and_a_drag_changes_it(browser, displ
     page = display.open(browser, f"{display.control}&draw={draw}", size=(1000, 700))
     assert page.evaluate("Boolean(fluoronav.picture.gl)") == (draw == "gpu")
     display.show(page)
-    display.streaming = False  # by itself the window follows what is shown
-    page.wait_for_timeout(200)
+    display.stop(page)  # by itself the window follows what is shown
 
     def row():
         return page.evaluate(
