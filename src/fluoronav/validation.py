@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from pydantic import ValidationError  # the command line asks for endpoints, and must not wait for pydantic
 
-_ENDPOINT = re.compile(r"tcp://(\[[0-9A-Fa-f:.]+\]|[^\s:/\[\]]+):(\d{1,5})|ipc://.+")
+_ENDPOINT = re.compile(r"tcp://(\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s:/\[\]]+):(\d{1,5}|\*)|ipc://.+")
 
 
 def checked_endpoint(text: str) -> str:
@@ -19,8 +19,19 @@ def checked_endpoint(text: str) -> str:
     ValueError
         It is none; the text says what one looks like.
     """
+    return _checked(text, any_port=False)
+
+
+def checked_endpoint_to_bind(text: str) -> str:
+    """The same, where the port may be ``*``: a free one is taken."""
+    return _checked(text, any_port=True)
+
+
+def _checked(text: str, *, any_port: bool) -> str:
     match = _ENDPOINT.fullmatch(text)
-    if match is None or (match[2] is not None and not 0 < int(match[2]) < 65536):
+    port = None if match is None else match[2]
+    is_port = port is None or (any_port if port == "*" else 0 < int(port) < 65536)
+    if match is None or not is_port:
         raise ValueError(f"{text!r} is not an endpoint: give tcp://HOST:PORT (a port from 1 to 65535) or ipc://PATH")
     return text
 

@@ -67,7 +67,7 @@ def test_a_case_with_an_unprintable_name_is_refused(tmp_path, name):
     [
         "tcp://*:5552", "tcp://0.0.0.0:5552", "tcp://[::]:5552", "tcp://eth0:5552", "tcp://192.168.1.7:5552",
         "tcp://[fe80::1%eth0]:5552", "tcp://localhost.example.org:5552", "tcp://127.0.0.1.example.org:5552",
-        "tcp://127.0.0.1:1;0.0.0.0:5552", "tcp://:5552", "tcp://5552", "tcp://[::ffff:10.0.0.1]:5552", "tcp://::5552",
+        "tcp://[::ffff:10.0.0.1]:5552",
     ],
 )  # fmt: skip
 def test_an_endpoint_open_to_other_computers_is_refused_unless_the_file_allows_it(tmp_path, endpoint):
@@ -75,6 +75,19 @@ def test_an_endpoint_open_to_other_computers_is_refused_unless_the_file_allows_i
     with pytest.raises(LaunchError, match="allow_unauthenticated"):
         load_launch(written(tmp_path, content))
     assert load_launch(written(tmp_path, content | {"allow_unauthenticated": True})).unauthenticated
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "foo", "tcp://:5552", "tcp://5552", "tcp://::5552", "tcp://127.0.0.1:99999", "tcp://127.0.0.1",
+        "tcp://127.0.0.1:1;0.0.0.0:5552",
+    ],
+)  # fmt: skip
+def test_what_is_no_endpoint_is_refused_whatever_the_file_allows(tmp_path, endpoint):
+    content = GOOD | {"endpoints": {"requests": endpoint}, "allow_unauthenticated": True}
+    with pytest.raises(LaunchError, match="is not an endpoint: give tcp://HOST:PORT"):
+        load_launch(written(tmp_path, content))
 
 
 @pytest.mark.parametrize(

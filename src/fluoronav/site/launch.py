@@ -21,7 +21,7 @@ from pydantic import (
 from fluoronav.imaging.inference import InferenceSettings
 from fluoronav.site.audit import audit_folder
 from fluoronav.site.yaml_file import read_mapping
-from fluoronav.validation import checked_endpoint, first_error
+from fluoronav.validation import checked_endpoint_to_bind, first_error
 from fluoronav.wire import DEFAULT_ENDPOINTS, reaches_other_computers
 
 StageName = Literal["attenuation", "registration", "detection", "instruments", "witness", "guidance", "view"]
@@ -38,7 +38,7 @@ def _printable(name: str) -> str:
 CaseName = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(_printable)]
 
 
-Endpoint = Annotated[str, AfterValidator(checked_endpoint)]
+Endpoint = Annotated[str, AfterValidator(checked_endpoint_to_bind)]
 
 
 class LaunchError(ValueError):

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, model_validator
 
 from fluoronav.site.yaml_file import read_mapping
-from fluoronav.validation import checked_endpoint, first_error
+from fluoronav.validation import checked_endpoint_to_bind, first_error
 from fluoronav.wire import DEFAULT_ENDPOINTS, reaches_other_computers
 
 Workflow = Literal["plan", "compare", "archive"]
@@ -26,7 +26,7 @@ def _title(value: str) -> str:
 
 
 Title = Annotated[str, AfterValidator(_title)]
-Endpoint = Annotated[str, AfterValidator(checked_endpoint)]
+Endpoint = Annotated[str, AfterValidator(checked_endpoint_to_bind)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 PeerName = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
 
