@@ -93,3 +93,13 @@ def test_how_the_patient_moves_lies_beside_the_registrations_state(browser, disp
                           "return [b.left, b.top, b.right, b.bottom]; })()")  # fmt: skip
     assert not overlap(boxes[0], shown)
     assert accepted is False or not overlap(boxes[1], shown)
+
+
+def test_a_frozen_picture_is_not_said_to_be_of_now(browser, display):
+    page = display.open(browser)
+    page.mouse.click(600, 60)  # sounds are allowed: otherwise the line asks for a touch
+    display.until(page, "document.getElementById('age').textContent.startsWith('shown')")
+    press(page, "freeze")
+    display.until(page, "document.getElementById('age').textContent === ''")
+    press(page, "freeze")
+    display.until(page, "document.getElementById('age').textContent.startsWith('shown')")

@@ -326,7 +326,7 @@ function draw(now) {
 function conclude(wrong, now) {
   showFault(wrong);
   alarms.sound(Boolean(wrong) && (state.pictureAt > -Infinity || state.overlayAt > -Infinity));
-  tick(now, alarms, state.pictureAt);
+  tick(now, alarms, state.frozen ? null : state.pictureAt);
   heading.tick();
   if (state.frozen) find("view").dataset.note = text.frozen(shownNow().when);
 }

@@ -29,7 +29,7 @@ export function anew(words) {
   bar("anew", words, RESTART_NOTE_MS);
 }
 
-// Called at each refresh; `pictureAt`: when the newest picture came.
+// Called at each refresh; `pictureAt`: when the newest picture came; null while an older one is shown.
 export function tick(now, alarms, pictureAt) {
   for (const [id, until] of bars)
     if (now > until) {
@@ -40,7 +40,8 @@ export function tick(now, alarms, pictureAt) {
   const paused = alarms.pausedFor;
   // In steps, rounded up, so that it can be read and is painted less often.
   const age = HELD_STEP_MS * Math.ceil(Math.max(now - Math.max(pictureAt, 0), 0) / HELD_STEP_MS);
-  write(find("age"), paused ? text.soundPaused(paused) : alarms.audio ? text.age(age) : text.soundBlocked);
+  const shown = pictureAt === null ? "" : text.age(age);
+  write(find("age"), paused ? text.soundPaused(paused) : alarms.audio ? shown : text.soundBlocked);
 }
 
 // Words of another computer without what says nothing to who reads them here: folders, and numbers of errors.
