@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 # Tests of servers, archives and a browser mostly wait for one another: three at a time keep two cores busy.
 WAITING := tests/display tests/openigtlink tests/recording tests/pacs tests/workspace
 # Nothing runs beside a pipeline that has to keep up with its frames, or beside what measures a computer's load.
-ALONE := tests/live tests/display/test_with_pipeline.py tests/display/test_pace.py
+ALONE := tests/live tests/display/test_with_pipeline.py tests/display/test_pace.py tests/display/test_real_screens.py
 
 .PHONY: setup kernels engines demo test lint bench clean
 

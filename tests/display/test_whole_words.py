@@ -103,3 +103,16 @@ def test_a_frozen_picture_is_not_said_to_be_of_now(browser, display):
     display.until(page, "document.getElementById('age').textContent === ''")
     press(page, "freeze")
     display.until(page, "document.getElementById('age').textContent.startsWith('shown')")
+
+
+@pytest.mark.parametrize("size", LANDSCAPE)
+def test_a_lost_instrument_beside_more_alarms_loses_what_follows_from_it(browser, display, size):
+    page = display.open(browser, size=size)
+    words = "kwire is no longer seen by the tracker; its distances are unknown"
+    display.stand_in.say("alert", alert(1, "high"))
+    display.stand_in.say("alert", alert(2, "medium", text=words, kind="instrument_lost", structure=None))
+    assert said(display, page, 2)[1] in (words, "kwire is no longer seen by the tracker")
+    for k in (3, 4):  # the button with their number takes some of the width
+        display.stand_in.say("alert", alert(k, "low", text="x", kind=f"other{k}", instrument=None, structure=None))
+    display.until(page, "!document.getElementById('more').hidden")
+    assert said(display, page, 2)[1] in (words, "kwire is no longer seen by the tracker")

@@ -35,7 +35,7 @@ class ScreenSettings:
     fps: float = 4.0  # frames a second: browser, pipeline and renderer share the cores
     noise_mm: float = 0.1  # of the tracker: poses that repeat to the digit are not believed
     noise_counts: int = 200  # of a frame, besides its own: the same frames come again and again
-    reach_s: float = 60.0  # until a state is there; a search without a GPU takes some of it
+    reach_s: float = 180.0  # until a state is there; a search on a busy computer takes most of it
     settle_s: float = 0.6  # after a change of the screen's size, for full HD; more pixels get more
     tries: int = 8  # of a picture, where the state had gone meanwhile
     held_frames: int = 6  # of the sequence, forth and back, while the wire stands still
@@ -51,6 +51,8 @@ _MODE = "document.getElementById('mode').className === '{}'"
 _FAULT = "document.getElementById('lost').innerText.includes('{}')"
 _NO_FAULT = "document.getElementById('lost').hidden"
 _ALARM = f"[...document.querySelectorAll('.alarm.{{}}')].some((e) => e.textContent.includes('{{}}')) && {_NO_FAULT}"
+# Frames that come again and again make the patient jump, which the pipeline says until a person accepts.
+_QUIET = "[...document.querySelectorAll('.alarm')].every((e) => e.textContent.includes('the patient has moved'))"
 _TRACKING = "['tracking', 'degraded'].includes(document.getElementById('registration').dataset.status)"
 # Places of three points of bone, in pixels of the screen, where the newest pose sees them.
 _LANDMARKS = """async () => {
@@ -229,7 +231,7 @@ def _well(room: Room) -> None:
     """Ends the faults; the wire goes back to where it is far from the cord."""
     room.mend()
     room.between(SETTINGS.clear_frame)
-    room.until(f"!document.querySelector('.alarm') && {_TRACKING} && {_NO_FAULT}")
+    room.until(f"{_QUIET} && {_TRACKING} && {_NO_FAULT}")
 
 
 def _confirm(room: Room) -> None:
@@ -243,7 +245,7 @@ STATES = (
     State("check", "the registration is checked", _confirm,
           "document.querySelectorAll('#register li').length === 3", Room.accept),
     State("tracking", "tracking", _well, f"{_MODE.format('live')} && {_NO_FAULT}"),
-    State("alarm-medium", "medium alarm: caution", lambda room: room.drive("spinal_cord", 2.3, 1.8),
+    State("alarm-medium", "medium alarm: caution", lambda room: room.drive("spinal_cord", 3.2, 2.6),
           _ALARM.format("medium", "mm from the")),
     State("alarm-high", "high alarm: danger", lambda room: room.drive("spinal_cord", 1.5),
           _ALARM.format("high", "mm from the")),

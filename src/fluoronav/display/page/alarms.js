@@ -8,7 +8,7 @@ import { write } from "./words.js";
 const find = (id) => document.getElementById(id);
 const ORDER = { high: 0, medium: 1, low: 2 };
 // What was said before a colon or a parenthesis.
-const reasonless = (words) => words.split(/: | \(/)[0];
+const reasonless = (words) => words.split(/: | \(|; /)[0];
 const keyOf = (a) => [a.kind, a.instrument, a.structure].join("/");
 
 export class Alarms {
@@ -155,7 +155,7 @@ export class Alarms {
   // Two rows have one line each: words that do not fit are said without their reason, which the log has.
   say(row, words, shorter) {
     const line = row.querySelector(".text");
-    const key = [words, this.element.children.length, find("acknowledge").hidden, innerWidth, innerHeight].join(" ");
+    const key = [words, this.element.children.length, find("acknowledge").hidden, find("more").hidden, innerWidth, innerHeight].join(" ");
     if (row.dataset.words === key) return;
     row.dataset.words = key;
     write(line, words);
