@@ -61,10 +61,10 @@ states = [(s.words, small(options.screens / f"{s.name}-1920x1080.png", SHEET_WID
 sheet(states, 3).save(HERE / "display-states.jpg", quality=QUALITY, optimize=True)
 sizes = []
 for state in ("tracking", "two-alarms", "dead"):
-    for size, (wide, _) in SIZES.items():
+    for size, (wide, high) in SIZES.items():
         words = f"{state}, {size.replace('x', ' x ')}"
-        sizes.append((words, small(options.screens / f"{state}-{size}.png", SHEET_WIDTH * wide // 1920)))
+        sizes.append((words, small(options.screens / f"{state}-{size}.png", SHEET_WIDTH if wide > high else 240)))
 sheet(sizes, len(SIZES)).save(HERE / "display-sizes.jpg", quality=QUALITY, optimize=True)
 pair = [("the first edition", small(options.before, 720))]
-pair += [("the second", small(options.screens / "alarm-high-1280x720.png", 720))]
+pair += [("the second", small(options.screens / "alarm-high-1920x1080.png", 720))]
 sheet(pair, 2).save(HERE / "display-before-after.jpg", quality=QUALITY, optimize=True)
