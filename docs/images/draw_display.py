@@ -1,7 +1,7 @@
 """Makes the pictures of docs/display.md from the real demo: each state of the screen at four sizes.
 
     FLUORONAV_SCREENSHOTS=SCREENS python -m pytest tests/display/test_real_screens.py
-    git show df998f9:docs/images/display-demo.png > BEFORE.png
+    git show df998f9:docs/images/display-demo.png > BEFORE.png   # the first edition
     python docs/images/draw_display.py SCREENS BEFORE.png
 
 The test takes the pictures (PNG) into the folder `SCREENS`. Look at each of them for what is cut off, lies over
