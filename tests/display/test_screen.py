@@ -48,7 +48,9 @@ def test_what_is_frozen_is_frozen_whole_and_says_of_when_it_is(browser, display)
     # An earlier moment, with its own numbers.
     page.click("#tool-earlier")
     display.until(page, "fluoronav.state.moment")
-    assert "FROZEN" in says(page, "nearest")
+    assert says(page, "mode").startswith("FROZEN")
+    # On a busy computer the moment before may be one in which no instrument was seen yet.
+    assert "FROZEN" in says(page, "nearest") or "No instrument" in says(page, "nearest")
     # Alarms are of now.
     display.stand_in.say("alert", alert(3, "high"))
     display.until(page, "document.querySelector('.alarm.high')")
