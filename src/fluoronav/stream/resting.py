@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class RestLimits:
+class LeftOutLimits:
     """When a stage is called resting; all chosen: a person who reads it must not see it flicker."""
 
     remembered_frames: float = 90.0  # three seconds at 30 frames a second
@@ -14,7 +14,7 @@ class RestLimits:
     works_below: float = 0.5
 
 
-LIMITS = RestLimits()
+LIMITS = LeftOutLimits()
 
 
 class Rest:
