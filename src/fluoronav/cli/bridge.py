@@ -6,8 +6,8 @@ import argparse
 from typing import Any
 
 from fluoronav.cli.arguments import add_family, add_launch, add_verb, endpoint, host_and_port, port, positive
-from fluoronav.cli.processes import until_stopped
 from fluoronav.cli.reporting import missing_extra, summary
+from fluoronav.process_end import until_stopped
 
 
 def add_verbs(verbs: argparse._SubParsersAction) -> None:

@@ -5,9 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import signal
 import sys
-import threading
 import time
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from fluoronav.cli import pacs_fetch, pacs_live
 from fluoronav.cli.arguments import add_family, add_verb, positive
 from fluoronav.cli.reporting import missing_extra, say
 from fluoronav.paths import write_json
+from fluoronav.process_end import until_stopped
 
 _NICE = 10  # chosen: below whatever guides on the same computer
 
@@ -86,13 +85,11 @@ def _serve(options: argparse.Namespace) -> None:
         raise missing_extra("pacs", error) from error
     if hasattr(os, "nice"):
         os.nice(_NICE)
+    ended = until_stopped()  # before it listens: who sees it listen may end it
     node = Node(site)
     node.start()
     titles = ", ".join(f"{title} ({workflow})" for title, workflow in site.node.titles.items())
     say(f"listening on {site.node.host}:{site.node.port} as {titles}{'' if site.node.tls else ', WITHOUT TLS'}")
-    ended = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: ended.set())
     ended.wait()
     say("ending")
     node.stop()

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import signal
 from pathlib import Path
 
 from fluoronav.cli.arguments import add_verb, positive
 from fluoronav.cli.reporting import missing_extra, say
+from fluoronav.process_end import on_end_signals
 
 _NICE = 10  # chosen: below whatever guides on the same computer
 
@@ -54,8 +54,7 @@ def _live(options: argparse.Namespace) -> None:
         os.nice(_NICE)
     logging.getLogger("fluoronav").setLevel(logging.INFO)
     live = Live(site)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: live.stop())
+    on_end_signals(lambda _number: live.stop())
     say(f"hearing {site.live.source} at {site.live.out}; results go to {site.results_to}")
     live.run()
     say("ended")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from fluoronav.cli.arguments import add_endpoints, add_launch, add_verb, positive
-from fluoronav.cli.processes import stop_when_input_ends, until_stopped
+from fluoronav.process_end import stop_when_input_ends, until_stopped
 
 
 def add_verbs(verbs: argparse._SubParsersAction) -> None:

@@ -134,7 +134,7 @@ class Live:
             os.close(self._lock)
 
     def stop(self) -> None:
-        """May be called from any thread or signal handler."""
+        """May be called from any thread."""
         self._ended.set()
 
     def _mark(self, asked: MarkRequest) -> tuple[Moment, Future[int]]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import signal
 import threading
 import time
 from pathlib import Path
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from fluoronav.case import Case
 from fluoronav.lab.simulation.sequence import Sequence
 from fluoronav.lab.simulation.tracker import tracker_message
+from fluoronav.process_end import on_end_signals
 from fluoronav.wire import encode
 from fluoronav.wire.sockets import publisher_of_frames, publisher_of_tools, wait_for_subscriber
 from fluoronav.wire.values import PROTOCOL_VERSION
@@ -62,8 +62,7 @@ class Grabber:
     def stream(self, fps: float, frames: int) -> int:
         """Sends `frames` frames (0: until stopped) at `fps`; returns the number sent."""
         if threading.current_thread() is threading.main_thread():
-            for number in (signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, lambda *_: self._stop.set())
+            on_end_signals(lambda _number: self._stop.set())
         sequence = self._sequence
         int(sum(int(f[::64, ::64].sum()) for f in sequence.frames))  # reads the file into the page cache
         topic = f"frame/{self._source}".encode()

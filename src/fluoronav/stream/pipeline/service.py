@@ -17,6 +17,7 @@ import zmq
 
 from fluoronav.case import Case, load_case
 from fluoronav.geometry import Camera
+from fluoronav.process_end import on_end_signals
 from fluoronav.site.launch import LaunchFile
 from fluoronav.stream.pipeline.accounting import FrameAccount
 from fluoronav.stream.pipeline.chain import Chain
@@ -91,13 +92,14 @@ class Service:
         self._error: BaseException | None = None
 
     def stop(self) -> None:
-        """Ends the service; may be called from any thread or signal handler."""
+        """Ends the service; may be called from any thread."""
         self._stop.set()
         self._call.set()
 
-    def _interrupt(self) -> None:
+    def _told_to_end(self, number: signal.Signals) -> None:
         """A person at the keyboard ends the operation; whoever else ends the process may start it again."""
-        self._over = True
+        if number == signal.SIGINT:
+            self._over = True
         self.stop()
 
     def run(self) -> None:
@@ -110,8 +112,7 @@ class Service:
         """
         check_order(self._launch.stages, self._launch.path)
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, lambda *_: self.stop())
-            signal.signal(signal.SIGINT, lambda *_: self._interrupt())
+            on_end_signals(self._told_to_end)
         # A thread that wants the interpreter back from a background job waits this long at most (Python's 5 ms is
         # a sixth of a frame).
         sys.setswitchinterval(0.0005)
