@@ -1,4 +1,4 @@
-"""A process beside the node that makes cases: warm, niced, renewed now and then, and replaced if it is killed."""
+"""A process beside the node that makes cases: warm, of the idle class, renewed now and then, replaced if killed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from concurrent.futures import CancelledError, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
+from fluoronav.give_way import give_way
 from fluoronav.pacs.jobs import Job, Made, StructureJob, Structures
 from fluoronav.pacs.memory import give_back
 from fluoronav.pacs.quiet import quiet_libraries
@@ -22,7 +23,6 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 _JOBS = 20  # after which the process is renewed, so that no library's leak grows; chosen
 _TRIES = 2  # chosen: a job that ends the process twice ends it always
-_NICE = 10  # chosen: below whatever guides
 _GRACE_S = 3.0  # for a job that runs when the node ends; chosen: most jobs end within it, and a stop stays prompt
 
 
@@ -121,8 +121,7 @@ def _prepare() -> None:
     import fluoronav.pacs.intake  # noqa: F401 (the first series does not wait for it)
 
     quiet_libraries()
-    if hasattr(os, "nice"):
-        os.nice(max(_NICE - os.nice(0), 0))
+    give_way()
     threading.Thread(target=_end_with_the_node, daemon=True).start()
 
 

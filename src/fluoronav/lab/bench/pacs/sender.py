@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import socket
 import time
@@ -14,11 +13,11 @@ from typing import Any
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from pynetdicom import AE, _config, evt
 
+from fluoronav.give_way import give_way
 from fluoronav.lab.bench.pacs.series import write_series
 
 _PDU_BYTES = 131072  # as the node's
 _ANSWER_S = 30.0  # for an association, and for each answer; chosen
-_NICE = 19  # of the scanner, which is another computer in a hospital
 
 
 @dataclass(frozen=True)
@@ -81,8 +80,7 @@ def send_for_ever(slices: tuple[bytes, ...], port: int, folder: Path, pause_s: f
         Counts series of which every instance was accepted.
     ended : multiprocessing.Event
     """
-    if hasattr(os, "nice"):
-        os.nice(_NICE)
+    give_way()  # as a scanner, which is another computer in a hospital
     number = 0
     while not ended.is_set():
         number += 1
