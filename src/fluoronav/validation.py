@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from fluoronav.paths import regular_file
 
 if TYPE_CHECKING:
-    from pydantic import ValidationError  # the command line asks for endpoints, and must not wait for pydantic
+    from pydantic import BaseModel, ValidationError  # the command line asks for endpoints, and must not wait for it
+
+    Schema = TypeVar("Schema", bound=BaseModel)
 
 _ENDPOINT = re.compile(r"tcp://(\[[0-9A-Fa-f:.]+(?:%\w+)?\]|[^\s:/\[\]]+):(\d{1,5}|\*)|ipc://.+")
 
@@ -34,6 +39,36 @@ def _checked(text: str, *, any_port: bool) -> str:
     if match is None or not is_port:
         raise ValueError(f"{text!r} is not an endpoint: give tcp://HOST:PORT (a port from 1 to 65535) or ipc://PATH")
     return text
+
+
+def read_yaml_of(
+    path: Path, schema: type[Schema], refused: type[ValueError], *, most_bytes: int, what: str, advice: str = ""
+) -> Schema:
+    """A YAML file as an instance of its schema.
+
+    Parameters
+    ----------
+    path : Path
+    schema : type of pydantic.BaseModel
+    refused : type of ValueError
+        Raised where the file is larger, cannot be read, or breaks the schema; the text names the file and the field.
+    most_bytes : int
+    what : str
+        What the file is, such as "plan".
+    advice : str
+        What to do about a file that cannot be read.
+    """
+    import yaml
+    from pydantic import ValidationError
+
+    try:
+        if regular_file(path).stat().st_size > most_bytes:
+            raise refused(f"{path}: is larger than {most_bytes} bytes; this is no {what}")
+        return schema.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        raise refused(f"{path}: {first_error(error)}") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise refused(f"{path}: cannot be read as a {what}: {error}{'. ' if advice else ''}{advice}") from error
 
 
 def first_error(

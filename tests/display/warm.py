@@ -7,13 +7,11 @@ command itself is started by tests/display/test_with_pipeline.py.
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
 import os
 import sys
 from pathlib import Path
 
-_forks = multiprocessing.get_context("forkserver")
-_forks.set_forkserver_preload(["tests.display.preloaded"])
+from tests.warm import FORKS
 
 
 class WarmDisplay:
@@ -27,9 +25,9 @@ class WarmDisplay:
     """
 
     def __init__(self, launch: Path) -> None:
-        reader, writer = _forks.Pipe(duplex=False)
+        reader, writer = FORKS.Pipe(duplex=False)
         arguments = ["display", str(launch), "--port", "0"]
-        self.process = _forks.Process(target=_run, args=(arguments, writer), daemon=True)
+        self.process = FORKS.Process(target=_run, args=(arguments, writer), daemon=True)
         self.process.start()
         writer.close()
         with os.fdopen(os.dup(reader.fileno())) as said, reader:

@@ -15,6 +15,7 @@ import pytest
 import yaml
 from pydicom.uid import generate_uid
 from pynetdicom import AE
+from tests import warm
 from tests.case.scans import patient, slices
 from tests.ports import free_port
 
@@ -64,9 +65,10 @@ def send(port, datasets, called="FLUORO_PLAN", calling="STORESCU", release=True,
 
 
 class RunningNode:
-    """`fluoronav pacs serve` as a process."""
+    """`fluoronav pacs serve` as a process: forked warm, or started as a program where `cold`."""
 
-    def __init__(self, folder, change=None, prepare=True):
+    def __init__(self, folder, change=None, prepare=True, cold=False):
+        self.cold = cold
         self.port = free_port()
         self.file = init_site(folder, port=self.port) if prepare else folder / "SITE.yaml"
         content = yaml.safe_load(self.file.read_text())
@@ -79,10 +81,12 @@ class RunningNode:
         self.process = None
 
     def start(self):
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "fluoronav", "pacs", "serve", str(self.file)], stdout=log, stderr=log
-            )
+        arguments = ["pacs", "serve", str(self.file)]
+        if self.cold:
+            with self.log.open("ab") as log:
+                self.process = subprocess.Popen([sys.executable, "-m", "fluoronav", *arguments], stdout=log, stderr=log)
+        else:
+            self.process = warm.WarmCommand(arguments, self.log, self.log)
         until(self._listens, what="listening")
         return self
 
@@ -98,7 +102,11 @@ class RunningNode:
     def stop(self):
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
-            self.process.wait(60)
+            try:
+                self.process.wait(60)
+            except subprocess.TimeoutExpired:
+                self.kill()
+                raise
 
     @property
     def site(self):
@@ -122,17 +130,15 @@ class RunningNode:
         return self.site.cases / cases[0]["case"]
 
     def command(self, *words):
-        return subprocess.run(
-            [sys.executable, "-m", "fluoronav", "pacs", *map(str, words)], capture_output=True, text=True, timeout=300
-        )
+        return warm.run(["pacs", *map(str, words)], 300)
 
 
 @pytest.fixture
 def make_node(tmp_path):
     nodes = []
 
-    def made(change=None, name="site", start=True):
-        node = RunningNode(tmp_path / name, change)
+    def made(change=None, name="site", start=True, cold=False):
+        node = RunningNode(tmp_path / name, change, cold=cold)
         nodes.append(node)
         return node.start() if start else node
 

@@ -241,7 +241,8 @@ def test_a_disk_that_is_full_or_fails_is_said_to_the_sender_and_nothing_is_left(
     receiver.stop()
 
 
-def test_the_process_that_makes_cases_ends_with_a_node_that_is_killed(node):
+def test_the_process_that_makes_cases_ends_with_a_node_that_is_killed(make_node):
+    node = make_node(cold=True)
     until(lambda: len(psutil.Process(node.process.pid).children(recursive=True)) >= 2, what="a worker")
     children = psutil.Process(node.process.pid).children(recursive=True)
     time.sleep(3)
@@ -250,7 +251,8 @@ def test_the_process_that_makes_cases_ends_with_a_node_that_is_killed(node):
     assert alive == []
 
 
-def test_a_worker_that_is_killed_is_replaced_and_the_series_becomes_a_case(node):
+def test_a_worker_that_is_killed_is_replaced_and_the_series_becomes_a_case(make_node):
+    node = make_node(cold=True)
     until(lambda: len(psutil.Process(node.process.pid).children(recursive=True)) >= 2, what="a worker")
     time.sleep(3)
     for child in psutil.Process(node.process.pid).children(recursive=True):

@@ -19,7 +19,8 @@ def workers_of(process):
     return [int(pid) for pid in found.stdout.split()]
 
 
-def test_a_series_whose_worker_hangs_at_the_end_is_neither_refused_nor_lost(node):
+def test_a_series_whose_worker_hangs_at_the_end_is_neither_refused_nor_lost(make_node):
+    node = make_node(cold=True)
     (worker,) = until(lambda: workers_of(node.process), what="the worker")
     os.kill(worker, signal.SIGSTOP)  # as a library that never returns
     send(node.port, ct_series())
@@ -32,7 +33,7 @@ def test_a_series_whose_worker_hangs_at_the_end_is_neither_refused_nor_lost(node
 
 @pytest.mark.parametrize("wait_s", [0.0, 0.3, 1.0])
 def test_a_node_ends_while_its_worker_starts(make_node, wait_s):
-    node = make_node()
+    node = make_node(cold=True)
     time.sleep(wait_s)
     node.stop()
     assert node.process.returncode == 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import yaml
@@ -18,6 +18,7 @@ from fluoronav.geometry import CArmPose, is_rigid
 from fluoronav.paths import regular_file
 from fluoronav.validation import first_error
 
+Schema = TypeVar("Schema", bound=Strict)
 _LONGEST_PATH_MM = 500.0  # of a trajectory; chosen: through a whole trunk
 _MOST_YAML_BYTES = 4_000_000  # chosen: a case file is a page or two
 _UNKNOWN_KEY = "unknown key; see docs/case-file.md for the keys there are"
@@ -199,16 +200,33 @@ def read_yaml(path: Path) -> Any:
 
 def read_case_file(path: Path) -> CaseFile:
     """Reads and validates ``case.yaml``; raises :class:`CaseError`."""
+    return read_with_tools(CaseFile, path, holds="a mapping of keys", unknown_key=_UNKNOWN_KEY)
+
+
+def read_with_tools(schema: type[Schema], path: Path, *, holds: str, unknown_key: str) -> Schema:
+    """Reads and validates a file that has a key ``tools``, with the tools' own files read into it.
+
+    Parameters
+    ----------
+    schema : type of pydantic.BaseModel
+    path : Path
+    holds, unknown_key : str
+        What is said of a file that holds no mapping, and of a key that is not in the schema.
+
+    Raises
+    ------
+    CaseError
+    """
     content = read_yaml(path)
     if not isinstance(content, dict):
-        raise CaseError(f"{path}: must hold a mapping of keys, not {type(content).__name__}")
+        raise CaseError(f"{path}: must hold {holds}, not {type(content).__name__}")
     try:
-        return CaseFile.model_validate(with_tool_files(path, content))
+        return schema.model_validate(_with_tool_files(path, content))
     except ValidationError as error:
-        raise CaseError(f"{path}: {first_error(error, unknown_key=_UNKNOWN_KEY)}") from error
+        raise CaseError(f"{path}: {first_error(error, unknown_key=unknown_key)}") from error
 
 
-def with_tool_files(path: Path, content: dict[Any, Any]) -> dict[Any, Any]:
+def _with_tool_files(path: Path, content: dict[Any, Any]) -> dict[Any, Any]:
     """The content of a case file or of a file of instruments, with the tools' own files read into it."""
     tools = content.get("tools")
     if not isinstance(tools, list):

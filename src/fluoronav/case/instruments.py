@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from fluoronav.case.file import Tracker, read_yaml, with_tool_files
-from fluoronav.case.schema import CaseError, Strict
+from fluoronav.case.file import Tracker, read_with_tools
+from fluoronav.case.schema import Strict
 from fluoronav.case.tool import Tool
-from fluoronav.validation import first_error
 
 
 class Instruments(Strict):
@@ -44,11 +43,7 @@ def read_instruments(path: Path) -> Instruments:
     CaseError
         The file is no such file, or the marker's place on a patient is in it.
     """
-    content = read_yaml(path)
-    if not isinstance(content, dict):
-        raise CaseError(f"{path}: must hold the keys `tools` and `tracker`, not {type(content).__name__}")
-    try:
-        return Instruments.model_validate(with_tool_files(path, content))
-    except ValidationError as error:
-        unknown = "unknown key; a file of instruments has `tools` and `tracker`"
-        raise CaseError(f"{path}: {first_error(error, unknown_key=unknown)}") from error
+    return read_with_tools(
+        Instruments, path, holds="the keys `tools` and `tracker`",
+        unknown_key="unknown key; a file of instruments has `tools` and `tracker`",
+    )  # fmt: skip

@@ -188,6 +188,20 @@ def add_launch(parser: argparse._ActionsContainer, *, positional: bool = False) 
         parser.add_argument("--launch", type=Path, default=default, metavar="FILE", help=text)
 
 
+def add_serving(parser: argparse._ActionsContainer, default_port: int) -> None:
+    """``--host``, ``--port`` and ``--allowed-host`` of what serves a page."""
+    parser.add_argument("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 serves other computers too")
+    parser.add_argument("--port", type=port, default=default_port, help="port to serve at; 0 takes any free port")
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="host name under which browsers may request the page, besides its addresses and localhost; may be "
+        "repeated",
+    )
+
+
 def add_endpoints(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     """The endpoints that a stand-in for C-arm and tracker binds."""
     group = parser.add_argument_group("endpoints")

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fluoronav.cli.arguments import add_launch, add_verb, not_negative, port
+from fluoronav.cli.arguments import add_launch, add_serving, add_verb, not_negative
 from fluoronav.cli.reporting import missing_extra
 
 if TYPE_CHECKING:
@@ -25,16 +25,7 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
         "fluoronav display launch/demo.yaml --host 0.0.0.0 --port 8765 --allowed-host or1-display",
     )
     add_launch(display, positional=True)
-    display.add_argument("--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 serves other computers too")
-    display.add_argument("--port", type=port, default=8765, help="port to serve at; 0 takes any free port")
-    display.add_argument(
-        "--allowed-host",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="host name under which browsers may request the page, besides its addresses and localhost; may be "
-        "repeated",
-    )
+    add_serving(display, 8765)
     display.add_argument(
         "--site", type=Path, default=None, metavar="SITE.yaml",
         help="site file of the PACS node on this computer: screens that control then show who the patient is; without "

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from fluoronav.cli.arguments import add_verb, port
+from fluoronav.cli.arguments import add_serving, add_verb
 from fluoronav.cli.reporting import missing_extra, say
 from fluoronav.paths import write_json
 
@@ -48,18 +48,7 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
         help="who works here, and signs what is edited and approved; may be repeated, and each gets an address with a "
         "key of their own (default: this computer's user)",
     )
-    workspace.add_argument(
-        "--host", default="127.0.0.1", help="address to serve at; 0.0.0.0 serves other computers too"
-    )
-    workspace.add_argument("--port", type=port, default=8090, help="port to serve at; 0 takes any free port")
-    workspace.add_argument(
-        "--allowed-host",
-        action="append",
-        default=[],
-        metavar="NAME",
-        help="host name under which browsers may request the page, besides its addresses and localhost; may be "
-        "repeated",
-    )
+    add_serving(workspace, 8090)
     workspace.add_argument(
         "--json",
         type=Path,

@@ -214,7 +214,7 @@ class DimsePeer:
                 dimse.port,
                 ae_title=dimse.called,
                 tls_args=tls,
-                evt_handlers=[(evt.EVT_CONN_OPEN, _at_once), *handlers],
+                evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once), *handlers],
             )
         except (ssl.SSLError, OSError, RuntimeError) as error:
             text = explained(error) if isinstance(error, ssl.SSLError) else str(error)
@@ -257,7 +257,7 @@ class DimsePeer:
         return "TLS works, but the association was not answered"
 
 
-def _at_once(event: evt.Event) -> None:
+def send_at_once(event: evt.Event) -> None:
     """Small messages are sent at once: with Nagle's algorithm each C-STORE waits 40 ms for an acknowledgement."""
     transport = event.assoc.dul.socket
     if transport is not None and transport.socket is not None:

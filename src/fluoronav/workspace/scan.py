@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 
 from fluoronav.case import CaseError, read_volume, to_hounsfield
 from fluoronav.case.file import CaseFile, read_case_file
-from fluoronav.case.volume import Volume
 from fluoronav.durable import moved, written
 from fluoronav.planning.plan.hashes import volume_hash
+from fluoronav.planning.plan.source import frame_of_reference
 from fluoronav.workspace.cases import CACHE, one_at_a_time
 
 _SLICES = 16  # converted at a time; chosen: 8 MB
@@ -141,7 +141,7 @@ def _unpacked(folder: Path) -> Scan:
     moved(part, path)
     scan = Scan(
         image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection(), volume_hash(image),
-        _frame_of_reference(volume), volume.warnings, path,
+        frame_of_reference(volume.path), volume.warnings, path,
     )  # fmt: skip
     content = asdict(scan)
     del content["path"]
@@ -171,17 +171,3 @@ def _stamp(folder: Path, file: CaseFile) -> str:
             raise CaseError(f"{path.name}: the case's CT cannot be read: {error.strerror}") from error
         digest.update(repr((path.name, stat.st_size, stat.st_mtime_ns)).encode())
     return digest.hexdigest()[:16]
-
-
-def _frame_of_reference(volume: Volume) -> str:
-    """UID of the frame that the CT's coordinates are in; empty for files that have none."""
-    from pydicom import dcmread
-    from pydicom.errors import InvalidDicomError
-
-    path = volume.path
-    try:
-        first = next(p for p in sorted(path.rglob("*")) if p.is_file()) if path.is_dir() else path
-        header = dcmread(first, stop_before_pixels=True, specific_tags=["FrameOfReferenceUID"])
-    except (InvalidDicomError, OSError, StopIteration):
-        return ""
-    return str(header.get("FrameOfReferenceUID") or "")

@@ -264,9 +264,9 @@ def refine_views(
 
 
 def damped_step(system: Float, gradient: Float) -> Float:
-    """Solves the normal equations, scaled to a unit diagonal and damped."""
+    """Solves normal equations of any number of unknowns, scaled to a unit diagonal and damped."""
     scale = 1 / np.sqrt(np.maximum(np.diag(system), 1e-12))
-    damped = system * np.outer(scale, scale) + SETTINGS.damping * np.eye(6)
+    damped = system * np.outer(scale, scale) + SETTINGS.damping * np.eye(len(system))
     return scale * np.linalg.solve(damped, scale * gradient)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from fluoronav.geometry import Camera, inverse, moved_about, skew
 from fluoronav.imaging.registration.gauss_newton import SETTINGS as GAUSS_NEWTON
-from fluoronav.imaging.registration.gauss_newton import twist_between
+from fluoronav.imaging.registration.gauss_newton import damped_step, twist_between
 from fluoronav.imaging.registration.patches import PatchLevel
 from fluoronav.imaging.registration.search import COARSE_SIDE, FINE_SIDE
 from fluoronav.imaging.registration.similarity import normalise_patches, patch_correlations, patch_weights
@@ -211,7 +211,7 @@ class LayeredFit:
                     found = self._system(level, T, T_rest, centre)
                     if found is None:
                         return None
-                    step = _damped(found.A, found.g)
+                    step = damped_step(found.A, found.g)
                     T = inverse(moved_about(centre, step[_TURN]) @ inverse(T))
                     T_rest = inverse(moved_about(centre, step[_REST]) @ inverse(T_rest))
                     model.bend_rad_mm = model.bend_rad_mm + step[_BEND]
@@ -270,7 +270,7 @@ class LayeredFit:
             left = group == which
             A = found.A - found.each_A[left].sum(0)
             g = found.g - found.each_g[left].sum(0)
-            steps.append(_damped(A, g)[_POSE])
+            steps.append(damped_step(A, g)[_POSE])
         off = np.array(steps) - np.mean(steps, axis=0)
         return (len(steps) - 1) / len(steps) * off.T @ off
 
@@ -302,9 +302,3 @@ def _equations(level: PatchLevel, columns: Float32) -> _System | None:
     each_g *= scale
     score, given = float(weights @ ncc) / total, int(np.count_nonzero(weights))
     return _System(each_A.sum(0), each_g.sum(0), score, given, each_A, each_g)
-
-
-def _damped(A: Float, g: Float) -> Float:
-    """As :func:`.gauss_newton.damped_step`, for any number of unknowns."""
-    scale = 1 / np.sqrt(np.maximum(np.diag(A), 1e-12))
-    return scale * np.linalg.solve(A * np.outer(scale, scale) + GAUSS_NEWTON.damping * np.eye(len(A)), scale * g)

@@ -5,12 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import yaml
-from pydantic import ValidationError
 
 from fluoronav.durable import written
-from fluoronav.paths import regular_file
 from fluoronav.planning.plan.schema import Plan
-from fluoronav.validation import first_error
+from fluoronav.validation import read_yaml_of
 
 _MOST_YAML_BYTES = 4_000_000  # chosen: a plan is some pages
 
@@ -26,15 +24,7 @@ def read_plan(path: Path) -> Plan:
     ------
     PlanError
     """
-    try:
-        if regular_file(path).stat().st_size > _MOST_YAML_BYTES:
-            raise PlanError(f"{path}: is larger than {_MOST_YAML_BYTES} bytes; this is no plan")
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Plan.model_validate(content)
-    except ValidationError as error:
-        raise PlanError(f"{path}: {first_error(error)}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise PlanError(f"{path}: cannot be read as a plan: {error}") from error
+    return read_yaml_of(path, Plan, PlanError, most_bytes=_MOST_YAML_BYTES, what="plan")
 
 
 def write_plan(plan: Plan, path: Path) -> None:

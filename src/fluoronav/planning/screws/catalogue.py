@@ -6,11 +6,10 @@ from importlib.resources import files
 from pathlib import Path
 
 import yaml
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, field_validator
 
 from fluoronav.case.schema import Length, Name, Shaft, Strict
-from fluoronav.paths import regular_file
-from fluoronav.validation import first_error
+from fluoronav.validation import read_yaml_of
 
 _MOST_BYTES = 100_000  # chosen: a catalogue is a page
 
@@ -40,11 +39,4 @@ def read_catalogue(path: Path | None = None) -> Catalogue:
         return Catalogue.model_validate(
             yaml.safe_load(files("fluoronav.planning.screws").joinpath("catalogue.yaml").read_text(encoding="utf-8"))
         )
-    try:
-        if regular_file(path).stat().st_size > _MOST_BYTES:
-            raise ValueError(f"{path}: is larger than {_MOST_BYTES} bytes; this is no catalogue of screws")
-        return Catalogue.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        raise ValueError(f"{path}: {first_error(error)}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise ValueError(f"{path}: cannot be read as a catalogue of screws (YAML): {error}") from error
+    return read_yaml_of(path, Catalogue, ValueError, most_bytes=_MOST_BYTES, what="catalogue of screws")

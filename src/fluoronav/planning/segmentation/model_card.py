@@ -14,7 +14,7 @@ from fluoronav.case.schema import Name, Strict
 from fluoronav.durable import written
 from fluoronav.paths import regular_file
 from fluoronav.planning.segmentation.engine import SegmentationError
-from fluoronav.validation import first_error
+from fluoronav.validation import first_error, read_yaml_of
 
 CARD = "card.yaml"
 _MOST_CARD_BYTES = 1_000_000
@@ -75,17 +75,10 @@ def read_card(folder: Path) -> Card:
     ------
     SegmentationError
     """
-    path = folder / CARD
-    try:
-        if regular_file(path).stat().st_size > _MOST_CARD_BYTES:
-            raise SegmentationError(f"{path}: is too large for a model card")
-        return Card.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        raise SegmentationError(f"{path}: {first_error(error)}") from error
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SegmentationError(
-            f"{path}: cannot be read as a model card: {error}. `fluoronav plan model` makes one of nnU-Net's files"
-        ) from error
+    advice = "`fluoronav plan model` makes one of nnU-Net's files"
+    return read_yaml_of(
+        folder / CARD, Card, SegmentationError, most_bytes=_MOST_CARD_BYTES, what="model card", advice=advice
+    )
 
 
 def read_model(folder: Path, card: Card) -> bytes:

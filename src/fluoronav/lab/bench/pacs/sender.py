@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import socket
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from pynetdicom import AE, _config, evt
 
 from fluoronav.give_way import give_way
 from fluoronav.lab.bench.pacs.series import write_series
+from fluoronav.pacs.dimse_peer import send_at_once
 
 _PDU_BYTES = 131072  # as the node's
 _ANSWER_S = 30.0  # for an association, and for each answer; chosen
@@ -50,7 +50,7 @@ def send(files: Sequence[Path], port: int, called: str = "FLUORO_PLAN") -> Sent:
     ae.maximum_pdu_size = _PDU_BYTES
     ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
     begin, accepted = time.monotonic(), 0
-    association = ae.associate("127.0.0.1", port, ae_title=called, evt_handlers=[(evt.EVT_CONN_OPEN, _at_once)])
+    association = ae.associate("127.0.0.1", port, ae_title=called, evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once)])
     for path in files:
         if not association.is_established:
             break
@@ -88,10 +88,3 @@ def send_for_ever(slices: tuple[bytes, ...], port: int, folder: Path, pause_s: f
         taken.value += send(series.files, port).accepted == len(series.files)
         shutil.rmtree(folder / str(number))
         ended.wait(pause_s)
-
-
-def _at_once(event: evt.Event) -> None:
-    """Small messages are sent at once: with Nagle's algorithm each C-STORE waits 40 ms for an acknowledgement."""
-    transport = event.assoc.dul.socket
-    if transport is not None and transport.socket is not None:
-        transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

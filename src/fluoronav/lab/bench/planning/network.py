@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from fluoronav.case.volume import read_volume
-from fluoronav.lab.bench.planning.segmentation import SUBJECTS, Subject, agreement_of
+from fluoronav.lab.bench.planning.segmentation import Subject, agreement_of, subjects_in
 from fluoronav.planning.anatomy import labels_of_scheme, level_of
 from fluoronav.planning.segmentation.atlas.engine import AtlasEngine, AtlasOptions
 from fluoronav.planning.segmentation.network import NetworkEngine
@@ -68,11 +68,7 @@ def measure(data: Path, say: Say, model: Path) -> dict[str, Any]:
         "settings": asdict(SETTINGS),
         "subjects": {},
     }
-    for subject in SUBJECTS:
-        if not (data / subject.ct).exists():
-            say(f"  {subject.name}: {data / subject.ct} is not there; left out")
-            continue
-        say(f"  {subject.name} ...")
+    for subject in subjects_in(data, say):
         out["subjects"][subject.name] = _subject(subject, data, engine)
     return out
 

@@ -6,7 +6,7 @@ import multiprocessing
 import resource
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,6 +62,16 @@ SUBJECTS = (
 )  # fmt: skip
 
 
+def subjects_in(data: Path, say: Say) -> Iterator[Subject]:
+    """The subjects whose CT is in the folder of real data; says which one is worked on, and which are left out."""
+    for subject in SUBJECTS:
+        if (data / subject.ct).exists():
+            say(f"  {subject.name} ...")
+            yield subject
+        else:
+            say(f"  {subject.name}: {data / subject.ct} is not there; left out")
+
+
 def measure(data: Path, say: Say) -> dict[str, Any]:
     """Segments each subject in a process of its own, and a scan of 1000 slices for its memory.
 
@@ -72,11 +82,7 @@ def measure(data: Path, say: Say) -> dict[str, Any]:
     say : callable
     """
     out: dict[str, Any] = {"subjects": {}}
-    for subject in SUBJECTS:
-        if not (data / subject.ct).exists():
-            say(f"  {subject.name}: {data / subject.ct} is not there; left out")
-            continue
-        say(f"  {subject.name} ...")
+    for subject in subjects_in(data, say):
         out["subjects"][subject.name] = _alone(_subject, subject, data)
     if (data / "chest/ct.nii.gz").exists():
         say(f"  a scan of {_LONG[2]} slices ...")
