@@ -104,11 +104,13 @@ class LabelMap:
     spacing_mm: tuple[float, float, float]
     origin_ct: tuple[float, float, float]
     direction: tuple[float, ...]
+    owner: object = field(default=None, repr=False)  # whose memory the voxels are
 
     @classmethod
     def of_image(cls, image: sitk.Image) -> LabelMap:
-        """The label map of an image, which has to live as long."""
-        return cls(sitk.GetArrayViewFromImage(image), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+        """The label map of an image, whose voxels are not copied."""
+        voxels = sitk.GetArrayViewFromImage(image)
+        return cls(voxels, image.GetSpacing(), image.GetOrigin(), image.GetDirection(), image)
 
     def box_of(self, label: int, name: str) -> NDArray[np.int64]:
         """First and last voxel (x, y, z) of a label, shape (2, 3).

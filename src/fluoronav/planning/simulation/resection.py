@@ -21,6 +21,7 @@ BORDER = 3  # voxels beyond the margin; chosen: the surface is then closed
 _SMALLEST_PIECE_MM3 = 1.0  # chosen: smaller pieces are slivers of the surface, not of bone
 _STEP_MM = 0.5  # of the grid of distances; chosen: the margin is then exact to a quarter of a mm
 _MOST_VOXELS = 100_000_000  # of that grid, 1.2 GB while it is computed; chosen
+_ON_MM = 1e-3  # a point so near the surface lies inside, whatever the last digits of its place; chosen
 _COARSE_VOXELS = 400_000  # of that grid that a preview looks at; chosen: its surface then takes 30 ms
 
 
@@ -243,7 +244,7 @@ def _distance(mask: sitk.Image, first: NDArray[np.int64], last: NDArray[np.int64
         own, size.tolist(), sitk.Transform(), sitk.sitkLinear, begin.tolist(), [step] * 3, mask.GetDirection(), 1e6,
         sitk.sitkFloat32,
     )  # fmt: skip
-    out = sitk.GetImageFromArray(signed_distances(sitk.Cast(fine <= 0, sitk.sitkUInt8)))
+    out = sitk.GetImageFromArray(signed_distances(sitk.Cast(fine <= _ON_MM, sitk.sitkUInt8)))
     out.CopyInformation(fine)
     return out
 
