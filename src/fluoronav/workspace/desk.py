@@ -16,6 +16,7 @@ from fluoronav.workspace.jobs import Jobs
 from fluoronav.workspace.open_case import OpenCase
 from fluoronav.workspace.people import People
 from fluoronav.workspace.scan import is_unpacked, known_scan, unpacked_scan
+from fluoronav.workspace.simulating import Simulating
 from fluoronav.workspace.workers import Workers
 
 _IDLE_S = 1800.0  # after which a case that nobody asks for is closed; chosen
@@ -38,7 +39,7 @@ class Desk:
     def __init__(self, store: CaseStore, people: People, instruments: Path | None = None) -> None:
         self.store, self.people, self.workers = store, people, Workers()
         self.instruments = instruments
-        self.jobs = Jobs()
+        self.jobs, self.simulating = Jobs(), Simulating()
         self._open: dict[str, asyncio.Task[OpenCase]] = {}
         self._tried: dict[str, int] = {}
 
@@ -111,6 +112,7 @@ class Desk:
         for case in self.known().values():
             case.close()
         self.workers.close()
+        self.simulating.close()
 
     async def _sweep(self) -> None:
         while True:

@@ -12,7 +12,7 @@ from fluoronav.case import CaseError
 from fluoronav.case.file import read_case_file
 from fluoronav.planning.plan.approval import alarm_structures, obstacles
 from fluoronav.planning.plan.revisions import PlanConflict
-from fluoronav.planning.plan.schema import Flag, Item, Plan, PlanState, Screw
+from fluoronav.planning.plan.schema import Cut, Flag, Implant, Item, Move, Plan, PlanState, Resection, Screw
 from fluoronav.validation import first_error
 from fluoronav.workspace.errors import Refused, Unknown, WorkspaceError
 from fluoronav.workspace.open_case import OpenCase
@@ -193,6 +193,20 @@ class PlanWork:
         new = self.case.plans.add(plan.model_copy(update={"author": user, **changes}), parent=parent)
         self.case.tell({"event": "plan", "revision": new.revision, "state": new.state, "author": user})
         return new
+
+
+def surgery_of(content: Sequence[Any]) -> list[Item]:
+    """The cuts, moves, resections and implants of a page, as they are while a person changes them.
+
+    Raises
+    ------
+    WorkspaceError
+        One of them is no such item.
+    """
+    items = [_parsed({**_object(c), "origin": "drawn", "audit": ""}) for c in content]
+    if other := next((i for i in items if not isinstance(i, (Cut, Move, Resection, Implant))), None):
+        raise WorkspaceError(f"item {other.id[:64]}: a {other.kind} is not carried out")
+    return items
 
 
 _DRAFT: dict[str, Any] = {"state": "draft", "reviewed_by": "", "approved_by": ""}

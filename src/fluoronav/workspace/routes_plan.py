@@ -12,11 +12,12 @@ from pydantic import Field
 from fluoronav.planning.plan.schema import Plan
 from fluoronav.planning.simulation.catalogue import read_catalogue
 from fluoronav.workspace.desk import Desk
-from fluoronav.workspace.errors import Unknown
+from fluoronav.workspace.errors import Refused, Unknown
 from fluoronav.workspace.open_case import OpenCase
-from fluoronav.workspace.plan_work import PlanWork
+from fluoronav.workspace.plan_work import PlanWork, surgery_of
 from fluoronav.workspace.requests import Body, body_of, json_of, json_response, number_in
 from fluoronav.workspace.routes import Routes
+from fluoronav.workspace.simulating import simulated
 
 
 class Parent(Body):
@@ -46,6 +47,15 @@ class Stated(Parent):
     accepted: list[str] = Field(default=[], max_length=200)  # what a check called unsafe, and the user has seen
 
 
+class Simulated(Body):
+    """Items as they are while a person changes them; nothing is kept."""
+
+    items: list[dict[str, Any]] = Field(default=[], max_length=500)
+    exact: bool = False
+    prepare: list[str] = Field(default=[], max_length=4, description="bones that will be cut")
+    page: str = Field(default="", max_length=64, description="who asks: of each page the newest request alone waits")
+
+
 class PlanRoutes(Routes):
     """The plan."""
 
@@ -64,6 +74,7 @@ class PlanRoutes(Routes):
         app.router.add_post(f"{at}/state", of_case(self.state))
         app.router.add_post(f"{at}/refit", of_case(self.refit))
         app.router.add_post(f"{at}/grade", of_case(self.grade))
+        app.router.add_post(f"{at}/simulate", of_case(self.simulate))
 
     async def implants(self, request: web.Request, user: str) -> web.StreamResponse:
         catalogue = await asyncio.to_thread(read_catalogue)
@@ -118,6 +129,19 @@ class PlanRoutes(Routes):
     async def grade(self, request: web.Request, case: OpenCase, user: str) -> web.StreamResponse:
         content, work = await json_of(request), PlanWork(case)
         return json_response(await asyncio.to_thread(work.grade, content.get("screw")))
+
+    async def simulate(self, request: web.Request, case: OpenCase, user: str) -> web.StreamResponse:
+        body = await body_of(request, Simulated)
+        items = surgery_of(body.items)
+        newest = await asyncio.to_thread(case.revisions.newest)
+        if newest is None:
+            raise Refused("there is no label map: what is cut is taken from it")
+        labels = await case.labels_of(newest.number)
+        structures = {s.name: s.label for s in newest.structures if s.state != "rejected"}
+        content = await self.desk.simulating.run(
+            (case.name, user, body.page), simulated, labels.path, case.scan, structures, items, body.exact, body.prepare
+        )
+        return web.Response(body=content, content_type="application/octet-stream")
 
     async def _done(self, case: OpenCase, work: PlanWork, change: Callable[[], Plan]) -> web.StreamResponse:
         async with case.planning:

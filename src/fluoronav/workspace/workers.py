@@ -63,11 +63,15 @@ def _prepare() -> None:
 
     if hasattr(os, "nice"):
         os.nice(_NICE)
-    threading.Thread(target=_end_with_the_server, daemon=True).start()
+    end_with_the_server()
 
 
-def _end_with_the_server() -> None:
-    """A server that is killed tells nobody; without this, its workers would wait for ever."""
+def end_with_the_server() -> None:
+    """Ends this process when its server ends: one that is killed tells nobody, and its workers would wait for ever."""
+    threading.Thread(target=_wait_for_its_end, daemon=True).start()
+
+
+def _wait_for_its_end() -> None:
     parent = multiprocessing.parent_process()
     if parent is not None:
         multiprocessing.connection.wait([parent.sentinel])

@@ -24,8 +24,8 @@ def start(page, title):
 
 
 def simulated(page, text):
-    page.page.click("[data-tab=Work]")
-    page.page.wait_for_selector(f".job-done:has-text('Simulated surgery') p:has-text('{text}')", timeout=60_000)
+    page.page.click("[data-tab=Plan]")
+    page.page.wait_for_selector(f"#surgery:has(.chip.approved) .figures p:has-text('{text}')", timeout=60_000)
 
 
 def test_a_bone_is_cut_along_a_drawn_line_moved_and_the_volumes_are_shown(page, server):

@@ -38,6 +38,10 @@ class Part:
         ``#rrggbb``.
     voxels_mm3 : float or None
         Volume of the voxels that it was made of; None for what was constructed.
+    structure : str
+        Of the label map that it is a piece of; may be empty.
+    T_moved_ct : ndarray of shape (4, 4) or None
+        How it was moved from its place in the CT; None where it was not.
     """
 
     name: str
@@ -45,6 +49,8 @@ class Part:
     mesh: Mesh
     color: str
     voxels_mm3: float | None = None
+    structure: str = ""
+    T_moved_ct: Float | None = None
 
     def report(self) -> dict[str, Any]:
         """Its numbers, for JSON."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -144,17 +145,19 @@ def overlap_mm3(bone: CutBone) -> float:
     return sum((a ^ b).volume() for k, a in enumerate(kept) for b in kept[:k])
 
 
-def parts_of(bone: CutBone) -> list[Part]:
-    """Pieces and kerf, to be written and drawn."""
-    out = [
-        part(
-            f"{bone.structure} {p.name}{' taken out' if p.taken_out else ''}",
-            "kerf" if p.taken_out else "piece",
-            p.body,
-        )
-        for p in bone.pieces
-    ]
-    return out if bone.kerf.is_empty() else [*out, part(f"{bone.structure} kerf", "kerf", bone.kerf)]
+def parts_of(bone: CutBone, moves: Sequence[Move] = ()) -> list[Part]:
+    """Pieces and kerf, to be written and drawn; with the moves, moved pieces say how they were moved."""
+    by_id = {m.id: np.asarray(m.T_moved_ct, float) for m in moves}
+    out = []
+    for p in bone.pieces:
+        name = f"{bone.structure} {p.name}{' taken out' if p.taken_out else ''}"
+        made = replace(part(name, "kerf" if p.taken_out else "piece", p.body), structure=bone.structure)
+        if p.moved_by and moves:
+            made = replace(made, T_moved_ct=reduce(lambda T, m: by_id[m] @ T, p.moved_by, np.eye(4)))
+        out.append(made)
+    if bone.kerf.is_empty():
+        return out
+    return [*out, replace(part(f"{bone.structure} kerf", "kerf", bone.kerf), structure=bone.structure)]
 
 
 def report(bone: CutBone, cuts: Sequence[Cut], moves: Sequence[Move]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ const KEYS = [
 const GESTURES = [
   ["Click", "Moves the cross in all cuts"], ["Wheel", "Scrolls slices (with Alt: five)"], ["Right drag", "Zooms"], ["Middle drag, or Shift and drag", "Moves the picture"],
   ["Ctrl and drag", "Changes the window"], ["Alt and click", "Picks the structure under the pointer"], ["Double click", "Enlarges a view, and back"],
-  ["Drag a square or a circle", "Moves entry or tip of the chosen screw, with its grade live"],
+  ["Drag a square or a circle", "Moves entry or tip of the chosen screw, with its grade live; shifts or turns the chosen cut, with its pieces live"],
 ];
 
 export function help() {

@@ -2,7 +2,7 @@
 
 import { fileAddress, get, post, remove, upload } from "./api.js";
 import { $, asked, el, percent, say, tried } from "./dom.js";
-import { linesOf } from "./results.js";
+import { linesOfJob } from "./results.js";
 
 const WORDS = { segment: "Segmentation", measure: "Measurements", screws: "Screws", check: "Check", views: "Views", simulate: "Simulated surgery", export: "Export" };
 const TARGETS = { case: "Case for the guidance (case.yaml)", stl: "STL, mm", "3mf": "3MF, mm", slicer: "3D Slicer scene", dicom: "DICOM (SEG, SR, STL)" };
@@ -135,7 +135,7 @@ export class Jobs {
       el("h2", {}, WORDS[job.kind] ?? job.kind, " ", el("span", { className: `chip ${job.state}` }, job.state)),
       job.state === "running" ? el("progress", { value: job.share ?? 0, max: 1 }) : "",
       el("p", {}, job.error ?? job.text ?? ""),
-      ...linesOf(job, (id) => this.view.plan.show(id)),
+      ...linesOfJob(job, (id) => this.view.plan.show(id)),
       ...(job.warnings ?? []).map((w) => el("p", { className: "warn" }, w)),
       ...(job.questions ?? []).map((q) => question(q)),
       ...files.map(({ name, bytes }) => el("a", { href: fileAddress(`${this.view.path}/jobs/${job.job}/files/${name.split("/").map(encodeURIComponent).join("/")}`), download: name.split("/").at(-1) }, `${name} (${size(bytes)})`)),

@@ -6,6 +6,7 @@ const CROSS = { axial: "#5cc8ff", sagittal: "#ffb000", coronal: "#7fe0a8" };
 export const GRADES = { A: "#37d67a", B: "#b6e34a", C: "#ffd23f", D: "#ff8a3c", E: "#ff5a4a" };
 const HANDLE_PX = 7, REACH_PX = 12;
 const NAME_REACH_MM = 15; // chosen: half a vertebra
+const PLANE = "#ff9f43", GRIP_MM = 28; // of the grips that turn it from its middle; chosen
 const PLANE_MM = 40, PARALLEL = 0.02; // a plane is drawn so far from its middle, where it lies across the slice; chosen
 
 export function drawCross(context, cut, scene, width, height) {
@@ -75,28 +76,37 @@ function label(context, text, x, y, colour) {
   context.fillText(text, x, y);
 }
 
+// The line in which a plane meets the slice: its middle, its direction, and the grips that shift and turn it; undefined where it lies elsewhere.
+export function planeLine(cut, { point, normal }) {
+  const inPlane = along(cut.axis, normal, -dot(cut.axis, normal));
+  const steepness = dot(inPlane, cut.axis);
+  if (steepness < PARALLEL) return undefined;
+  const t = dot(minus(cut.plane(), point), cut.axis) / steepness;
+  if (Math.abs(t) * Math.hypot(...inPlane) > PLANE_MM) return undefined;
+  const middle = along(point, inPlane, t);
+  const line = cross(normal, cut.axis).map((x) => x / Math.sqrt(steepness));
+  return { middle, line, grips: [middle, along(middle, line, -GRIP_MM), along(middle, line, GRIP_MM)] };
+}
+
 // Where the planes of cuts meet the slice; the tick points to the side that can be moved.
 export function drawPlanes(context, cut, scene) {
-  if (!scene.layers.screws) return;
-  for (const { point, normal, text, chosen } of scene.planes()) {
-    const inPlane = along(cut.axis, normal, -dot(cut.axis, normal));
-    const steepness = dot(inPlane, cut.axis);
-    if (steepness < PARALLEL) continue;
-    const t = dot(minus(cut.plane(), point), cut.axis) / steepness;
-    if (Math.abs(t) * Math.hypot(...inPlane) > PLANE_MM) continue;
-    const middle = along(point, inPlane, t);
-    const line = cross(normal, cut.axis).map((x) => x / Math.sqrt(steepness));
-    const [a, b, c, d] = [along(middle, line, -PLANE_MM), along(middle, line, PLANE_MM), middle, along(middle, normal, PLANE_MM / 6)].map((p) => cut.viewport.worldToCanvas(p));
-    context.strokeStyle = "#ff9f43";
-    context.lineWidth = chosen ? 3 : 1.5;
+  if (!scene.layers.surgery) return;
+  for (const plane of scene.planes()) {
+    const found = planeLine(cut, plane);
+    if (!found) continue;
+    const { middle, line, grips } = found;
+    const [a, b, c, d, ...handles] = [along(middle, line, -PLANE_MM), along(middle, line, PLANE_MM), middle, along(middle, plane.normal, PLANE_MM / 6), ...grips].map((p) => cut.viewport.worldToCanvas(p));
+    context.strokeStyle = PLANE;
+    context.lineWidth = plane.chosen ? 3 : 1.5;
     context.beginPath();
     for (const [from, to] of [[a, b], [c, d]]) {
       context.moveTo(...from);
       context.lineTo(...to);
     }
     context.stroke();
+    if (plane.chosen) handles.forEach((at, k) => handle(context, at, k === 0, PLANE));
     const right = a[0] > b[0] ? a : b;
-    label(context, text, right[0] + 6, right[1], "#ff9f43");
+    label(context, plane.text, right[0] + 6, right[1], PLANE);
   }
 }
 
@@ -156,16 +166,19 @@ function section(context, cut, { entry_ct: entry, tip_ct: tip }, colour) {
 }
 
 function handles(context, a, b, colour) {
-  for (const [at, square] of [[a, true], [b, false]]) {
-    context.fillStyle = "#0b0e11";
-    context.strokeStyle = colour;
-    context.lineWidth = 3;
-    context.beginPath();
-    if (square) context.rect(at[0] - HANDLE_PX, at[1] - HANDLE_PX, 2 * HANDLE_PX, 2 * HANDLE_PX);
-    else context.arc(at[0], at[1], HANDLE_PX, 0, 2 * Math.PI);
-    context.fill();
-    context.stroke();
-  }
+  handle(context, a, true, colour);
+  handle(context, b, false, colour);
+}
+
+function handle(context, at, square, colour) {
+  context.fillStyle = "#0b0e11";
+  context.strokeStyle = colour;
+  context.lineWidth = 3;
+  context.beginPath();
+  if (square) context.rect(at[0] - HANDLE_PX, at[1] - HANDLE_PX, 2 * HANDLE_PX, 2 * HANDLE_PX);
+  else context.arc(at[0], at[1], HANDLE_PX, 0, 2 * Math.PI);
+  context.fill();
+  context.stroke();
 }
 
 // Which end of the chosen screw lies under the pointer: "entry_ct", "tip_ct" or undefined.

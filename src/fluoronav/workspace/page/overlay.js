@@ -2,6 +2,7 @@
 
 import { letters } from "./grid.js";
 import { drawCross, drawMarks, drawPlanes, drawScrews } from "./marks.js";
+import { drawBodies } from "./pieces.js";
 
 // Colours of a comparison: only in a, only in b, another structure (ABGR).
 const DIFFERENCE = [0, 0xb0ff6a4d, 0xb03cb4ff, 0xb0e85cff];
@@ -32,6 +33,7 @@ export class Overlay {
     const context = this.canvas.getContext("2d");
     context.clearRect(0, 0, width, height);
     this.#labels(context, width, height);
+    drawBodies(context, this.cut, this.scene);
     drawMarks(context, this.cut, this.grid, this.scene);
     drawScrews(context, this.cut, this.scene);
     drawPlanes(context, this.cut, this.scene);

@@ -3,6 +3,7 @@
 import { get, post, Refusal } from "./api.js";
 import { asked, el, of, say, tried, when } from "./dom.js";
 import { distance } from "./grid.js";
+import { Live } from "./live.js";
 import { GRADES } from "./marks.js";
 import { Surgery } from "./surgery.js";
 import { readable } from "./structures.js";
@@ -17,6 +18,7 @@ export class Plan {
     this.plan = null;
     this.obstacles = [];
     this.surgery = new Surgery(view);
+    this.live = new Live(view);
   }
 
   take(plan, obstacles) {
@@ -28,6 +30,7 @@ export class Plan {
     }
     this.view.cuts?.soon();
     this.view.space?.drawScrews();
+    this.live.refresh();
     if (this.seeThrough !== (this.seeThrough = this.screws().length > 0)) this.view.surfaces();
     this.view.tell();
   }
@@ -59,12 +62,12 @@ export class Plan {
     const chosen = this.view.scene.mark;
     const measured = this.items("measurement").map((m) => ({ id: m.id, points: m.points_ct, colour: "#7fe0ff", text: `${readable(m.name)} ${value(m)}`, chosen: m.id === chosen }));
     const asked = this.open().map((f) => ({ id: f.id, points: f.points_ct, colour: "#ffd23f", text: "?", always: true, chosen: f.id === chosen }));
-    const implants = this.items("implant").map((i) => ({ id: i.id, points: [i.T_ct_implant.slice(0, 3).map((r) => r[3])], colour: "#b9c7d1", text: `${readable(i.family)} ${i.size}`, chosen: i.id === chosen }));
+    const implants = this.items("implant").map(this.live.now).map((i) => ({ id: i.id, points: [i.T_ct_implant.slice(0, 3).map((r) => r[3])], colour: "#b9c7d1", text: `${readable(i.family)} ${i.size}`, chosen: i.id === chosen }));
     return [...measured, ...asked, ...implants].filter((m) => m.points.length);
   }
 
   // Planes of the cuts.
-  planes = () => this.items("cut").map((c) => ({ point: c.point_ct, normal: c.normal_ct, text: c.id, chosen: c.id === this.view.scene.mark }));
+  planes = () => this.items("cut").map(this.live.now).map((c) => ({ point: c.point_ct, normal: c.normal_ct, text: c.id, chosen: c.id === this.view.scene.mark }));
 
   show(id) {
     const item = this.item(id);
@@ -190,6 +193,7 @@ export class Plan {
       page.replaceChildren(el("p", { className: "empty" }, "There is no plan yet. Propose screws or measure under Work, or draw a screw."), el("button", { onclick: () => this.draw_screw() }, "+ Draw a screw"), this.surgery.buttons());
       return;
     }
+    const active = document.activeElement;
     const obstacles = this.obstacles.map((o) => el("li", {}, o));
     page.replaceChildren(
       el("div", { className: `card state-${plan.state}` },
@@ -203,12 +207,14 @@ export class Plan {
       el("div", { className: "row" }, el("h3", {}, `Screws (${this.items("screw").length})`), el("button", { onclick: () => this.draw_screw() }, "+ Draw a screw")),
       ...this.screws().map((s) => this.#screw(s)),
       this.surgery.buttons(),
+      this.live.card(),
       ...this.#section("Views for guidance", "view", (v) => [`${v.item}`, `orbital ${v.orbital_deg.toFixed(0)}°, angular ${v.angular_deg.toFixed(0)}°, ${v.error_mm.toFixed(2)} mm expected${v.bound_mm ? `, ${v.bound_mm.toFixed(2)} stated` : ""} (95 %)`]),
       ...this.#section("Measurements", "measurement", (m) => [`${readable(m.name)}${m.structure ? ` · ${readable(m.structure)}` : ""}`, `${value(m)}${m.uncertainty ? ` ± ${m.uncertainty.toPrecision(2)}` : ""}`, m.method]),
       ...this.#section("Cuts", "cut", (c) => [`${c.id}: ${readable(c.structure)}`, `kerf ${c.kerf_mm} mm`]),
       ...this.#section("Moved pieces", "move", (m) => [readable(this.item(m.cut)?.structure ?? m.cut), m.id]),
       ...this.#section("Resections", "resection", (r) => [readable(r.lesion), `margin ${r.margin_mm} mm`]),
       ...this.#section("Implants", "implant", (i) => [i.family, i.size]));
+    if (this.live.box.contains(active)) active.focus(); // it was taken out of the page for a moment
   }
 
   #section(title, kind, words) {

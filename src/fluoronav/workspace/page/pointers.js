@@ -33,6 +33,8 @@ export function attach(view, cut) {
   function begun(event) {
     const end = handleAt(cut, view.plan.chosen, ...place(event));
     if (end && !view.scene.drawing) return { drag: (e) => view.plan.drag(end, here(e)), end: () => view.plan.dropped() };
+    const grip = view.scene.drawing || view.asking ? undefined : view.plan.live.gripAt(cut, place(event));
+    if (grip) return { drag: (e) => grip.drag(here(e), e.timeStamp), end: grip.end };
     if (event.altKey) return void view.pick(here(event));
     if (view.asking) return void view.asking(here(event), cut);
     if (view.scene.drawing) return stroke(event);

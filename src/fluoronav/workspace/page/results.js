@@ -24,7 +24,12 @@ const WORDS = {
     ...notes.map((n) => [n, "warn"]),
   ],
   check: ({ findings = [] }) => (findings.length ? findings.map((f) => [`${f.severity}: ${subject(f)}${f.text}`, f.severity === "unsafe" ? "bad" : f.severity === "note" ? "" : "warn", f.item]) : [["Nothing was found against the plan."]]),
-  simulate: ({ cuts = [], resections = [], implants = [] }) => [
+  simulate: surgeryLines,
+};
+
+// The planned surgery as it was carried out: [text, kind, item].
+export function surgeryLines({ cuts = [], resections = [], implants = [] }) {
+  return [
     ...cuts.flatMap((c) => [
       [`${readable(c.structure)}: ${cm3(c.volume_cm3)}, the saw takes ${cm3(c.kerf_cm3)}`],
       ...c.pieces.map((p) => [`${p.name}: ${cm3(p.volume_cm3)}${p.taken_out ? ", taken out" : p.moved_by.length ? ", moved" : ""}`]),
@@ -36,14 +41,23 @@ const WORDS = {
       ...r.cuts_through.map((t) => [`through ${readable(t.structure)}: ${cm3(t.volume_cm3)}`, "warn"]),
       ...r.bone_left.map((b) => [`left of ${readable(b.structure)}: ${b.pieces_cm3.map(cm3).join(" and ")}`]),
     ]),
-    ...implants.map((i) => [`${i.family} ${i.size}${i.suggested ? `; suggested: ${i.suggested}` : ""}`, "", i.id]),
+    ...implants.flatMap((i) => [
+      [`${i.family} ${i.size}${i.suggested ? `; suggested: ${i.suggested}` : ""}`, "", i.id],
+      ...(i.sizes ?? []).filter((s) => s.size === i.size || s.size === i.suggested).map((s) => [`size ${s.size}: ${overhang(s)}`, s.fits ? "" : "warn"]),
+    ]),
     ...(cuts.length || resections.length || implants.length ? [] : [["The plan has no cut, resection or implant."]]),
-  ],
-};
-
-// Lines of a job that is done; a click on one shows its item of the plan.
-export function linesOf(job, show) {
-  if (job.state !== "done" || !job.result) return [];
-  return (WORDS[job.kind]?.(job.result) ?? []).map(([text, kind, item]) =>
-    el("p", { className: kind ?? "", ...(item ? { onclick: () => show(item), style: "cursor:pointer" } : {}) }, text));
+  ];
 }
+
+// How far a size reaches over the bone, by side.
+function overhang({ overhang_mm, covered }) {
+  const over = Object.entries(overhang_mm).filter(([, mm]) => mm > 0).map(([side, mm]) => `${side} ${mm.toFixed(1)}`);
+  return `${over.length ? `overhang ${over.join(", ")} mm` : "no overhang"}, covers ${Math.round(covered * 100)} %`;
+}
+
+// Lines as elements; a click on one shows its item of the plan.
+export const linesOf = (lines, show) => lines.map(([text, kind, item]) =>
+  el("p", { className: kind ?? "", ...(item ? { onclick: () => show(item), style: "cursor:pointer" } : {}) }, text));
+
+// Lines of a job that is done.
+export const linesOfJob = (job, show) => (job.state === "done" && job.result ? linesOf(WORDS[job.kind]?.(job.result) ?? [], show) : []);

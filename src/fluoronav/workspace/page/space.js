@@ -1,4 +1,4 @@
-// The 3D view: surfaces of structures, screws, the cross.
+// The 3D view: surfaces of structures, screws, pieces of bone.
 
 import * as cornerstone from "./cornerstone.js";
 import { packed } from "./api.js";
@@ -10,6 +10,8 @@ const { Enums, ToolEnums, ToolGroupManager, vtkActor, vtkCellArray, vtkDataArray
 const NAME = "space", SIDES = 20;
 const NEAR_MM = 55; // half the height of the picture of a screw; chosen: three vertebrae
 const RENDER_EVERY_MS = 1500; // while surfaces come in: each picture of all takes long without a graphics processor
+const QUICK_MS = 60; // a picture that takes longer is not drawn anew while a person changes the surgery; chosen
+const OPACITY = { kerf: 0.5, resection: 0.45, ghost: 0.2 }; // of bodies of the surgery; pieces and implants are solid
 const FROM = { A: [0, -1, 0], P: [0, 1, 0], L: [1, 0, 0], R: [-1, 0, 0], H: [0, 0, 1], F: [0, 0, -1] };
 
 const rgb = (hex) => [1, 3, 5].map((k) => parseInt(hex.slice(k, k + 2), 16) / 255);
@@ -90,6 +92,7 @@ export class Space {
     Object.assign(this, { box, scene, held });
     this.surfaces = new Map(); // label: {version, actor}
     this.screws = new Set();
+    this.shownBodies = [];
     this.asked = 0;
   }
 
@@ -164,6 +167,22 @@ export class Space {
         this.viewport.addActor({ uid, actor });
       }
     this.viewport.render();
+  }
+
+  // Shows the bodies of the planned surgery; while a person changes it only where pictures are quick, else when the hand rests.
+  drawBodies(bodies, changing = false) {
+    if (!this.viewport || (changing && (this.picture_ms ?? Infinity) > QUICK_MS)) return;
+    if (this.shownBodies.length) this.viewport.removeActors(this.shownBodies);
+    this.shownBodies = [];
+    if (this.scene.layers.surgery)
+      for (const [k, { points, triangles, colour, kind }] of bodies.entries()) {
+        const uid = `surgery-${k}`;
+        this.viewport.addActor({ uid, actor: actorOf(points, triangles, colour, OPACITY[kind] ?? 1) });
+        this.shownBodies.push(uid);
+      }
+    const begun = performance.now();
+    this.viewport.render();
+    requestAnimationFrame(() => requestAnimationFrame(() => (this.picture_ms = performance.now() - begun)));
   }
 
   // Looks at the patient from a side.

@@ -69,6 +69,7 @@ export class Structures {
   inSpace() {
     const screw = this.view.scene.chosen;
     return this.all
+      .filter((s) => !this.view.plan?.live.hides().has(s.name)) // its pieces are drawn
       .filter((s) => !screw || (ABOUT_SCREWS.has(s.kind) && this.#isNear(s)))
       .filter((s) => !this.hidden.has(s.label) && !this.solo.has(s.label) && s.voxels && (IN_SPACE.has(s.kind) || s.label === this.chosen))
       .map(({ label, colour, kind }) => ({ label, colour, opacity: this.#opacity(kind, screw) }));

@@ -38,11 +38,10 @@ export class Surgery {
     return `${kind}${k}`;
   };
 
-  // Puts items into the plan; what is simulated is carried out anew.
-  async #put(items, simulated = true) {
+  // Puts items into the plan.
+  async #put(items) {
     await this.view.plan.change({ put: items.map((i) => ({ ...i, origin: "drawn" })) });
     this.view.plan.show(items[0].id);
-    if (simulated) await this.view.jobs.start("simulate");
   }
 
   async #asked(title, text, ...rows) {
@@ -66,7 +65,7 @@ export class Surgery {
     const entry = await this.view.tools.place("Click its entry.");
     const target = await this.view.tools.place("Click its target.");
     const id = this.#id("path");
-    await this.#put([{ kind: "path", id, name: name.value.trim() || id, entry_ct: entry.point, target_ct: target.point, diameter_mm: Number(diameter.value) }], false);
+    await this.#put([{ kind: "path", id, name: name.value.trim() || id, entry_ct: entry.point, target_ct: target.point, diameter_mm: Number(diameter.value) }]);
   }
 
   // A plane through a line that is drawn in a cut, across that cut; its normal points to a side that is clicked.
@@ -84,6 +83,7 @@ export class Surgery {
   async cut() {
     const bone = this.#bones(), kerf = number(1.2, 0, 5, 0.1);
     if (!(await this.#asked("Cut a bone", "Draw the line of the saw in a view: the cut goes straight through that view.", row("Bone", bone), row("The saw takes, mm", kerf)))) return;
+    this.view.plan.live.prepare([bone.value]);
     const plane = await this.#plane("the cut", "Click on the side that can be moved.");
     await this.#put([{ kind: "cut", id: this.#id("cut"), structure: bone.value, kerf_mm: Number(kerf.value), ...plane }]);
   }
@@ -91,6 +91,7 @@ export class Surgery {
   async wedge() {
     const bone = this.#bones(), kerf = number(1.2, 0, 5, 0.1);
     if (!(await this.#asked("Take out a wedge", "Draw two cuts; what lies between them is taken out.", row("Bone", bone), row("The saw takes, mm", kerf)))) return;
+    this.view.plan.live.prepare([bone.value]);
     const about = { kind: "cut", structure: bone.value, kerf_mm: Number(kerf.value) };
     const one = await this.#plane("the first cut", "Click inside the wedge.");
     const two = await this.#plane("the second cut", "Click outside the wedge, past the second cut.");

@@ -1,9 +1,12 @@
-// How long the page takes: from a pointer's event to the frame after its pixels were drawn; from a click on a case to its cuts.
+// How long the page takes: from a pointer's event to the frame after its pixels were drawn; from a click on a case to its cuts;
+// from a change of the planned surgery to its numbers; from letting go to the exact ones.
 
 class Timing {
   constructor() {
     this.strokes_ms = [];
     this.open_ms = [];
+    this.changes_ms = [];
+    this.settled_ms = [];
   }
 
   opening() {

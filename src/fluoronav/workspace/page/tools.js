@@ -130,7 +130,7 @@ export class Tools {
     const { view, settings } = this;
     const number = (name, title) => el("label", {}, title, el("input", { type: "number", value: settings[name], step: 10, onchange: (e) => this.set(name, Number(e.target.value)) }));
     const check = (name, title) => el("label", { className: "row" }, el("input", { type: "checkbox", checked: settings[name], onchange: (e) => this.set(name, e.target.checked) }), title);
-    const layer = (name, title) => el("label", { className: "row" }, el("input", { type: "checkbox", checked: view.scene.layers[name], onchange: (e) => { view.scene.layers[name] = e.target.checked; view.repaint(); view.space?.drawScrews(); view.surfaces(); } }), title);
+    const layer = (name, title) => el("label", { className: "row" }, el("input", { type: "checkbox", checked: view.scene.layers[name], onchange: (e) => { view.scene.layers[name] = e.target.checked; view.repaint(); view.space?.drawScrews(); view.space?.drawBodies(view.plan.live.bodies); view.surfaces(); } }), title);
     const whole = (title, what, work) => el("button", { title: what, onclick: () => this.ready() && work.call(this) }, title);
     const chosen = view.structures?.by?.get(this.label);
     $("tools").replaceChildren(
@@ -150,7 +150,7 @@ export class Tools {
       el("h3", {}, "Window"),
       ...Object.entries(WINDOWS).map(([name, window]) => el("button", { onclick: () => view.cuts.setWindow(window), "data-window": name }, name)),
       el("button", { title: "Zoom and place of the cuts as at the start (0)", onclick: () => view.cuts.reset() }, "Reset views"),
-      el("h3", {}, "Show"), layer("structures", "Structures"), layer("cross", "Cross"), layer("screws", "Screws"), layer("marks", "Measurements"));
+      el("h3", {}, "Show"), layer("structures", "Structures"), layer("cross", "Cross"), layer("screws", "Screws"), layer("surgery", "Cuts and pieces"), layer("marks", "Measurements"));
   }
 
   ready() {

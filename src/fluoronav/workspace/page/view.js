@@ -22,8 +22,8 @@ export class View {
     this.tool = "look";
     this.edited = new Map(); // label: how often it was edited since the revision
     this.listeners = new Set(); // panels
-    const layers = { structures: true, cross: true, marks: true, screws: true };
-    this.scene = { layers, window: WINDOWS["Soft tissue"], marks: () => [...this.plan.marks(), ...this.levels.marks()], screws: () => this.plan.screws(), planes: () => this.plan.planes(), drawn: (cut) => this.timing.drawn(cut) };
+    const layers = { structures: true, cross: true, marks: true, screws: true, surgery: true };
+    this.scene = { layers, window: WINDOWS["Soft tissue"], marks: () => [...this.plan.marks(), ...this.levels.marks()], screws: () => this.plan.screws(), planes: () => this.plan.planes(), bodies: () => this.plan.live.bodies, drawn: (cut) => this.timing.drawn(cut) };
     this.scene.crossMoved = () => this.#crossMoved();
   }
 
@@ -56,6 +56,7 @@ export class View {
     this.space = new Space(this.boxes.space, this.scene, () => this.drawingNow);
     this.space.show();
     this.space.drawScrews();
+    this.space.drawBodies(this.plan.live.bodies);
     this.surfaces();
     this.close = events(this.name, (message) => this.#heard(message));
     this.observer = new ResizeObserver(() => this.cuts.resize());

@@ -12,7 +12,7 @@ from fluoronav.lab import machine
 Say = Callable[[str], object]
 
 # Name of each part, which is also its module here; each has `measure(data, say) -> dict` and `table(result) -> str`.
-PARTS: tuple[str, ...] = ("segmentation", "measurements", "screws", "views", "page", "meshes")
+PARTS: tuple[str, ...] = ("segmentation", "measurements", "screws", "views", "page", "surgery", "meshes")
 # This part compares a network that is named with the atlas: its `measure` also takes the model's folder.
 NETWORK = "network"
 

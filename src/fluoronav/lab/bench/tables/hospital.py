@@ -87,6 +87,13 @@ def _planning(bench: Path) -> Iterable[Row]:
     )
     yield "page: brush to pixels, p50, p99, ms", f"{brush['p50']:.0f}, {brush['p99']:.0f}", "50"
     yield "page: undo after a reload, steps", page["undo_after_reload"], "20"
+    for name, patient in p.get("surgery", {"patients": {}})["patients"].items():
+        times = [one["change_to_numbers_ms"] for one in patient["changes"].values()]
+        yield (
+            f"page: change of a cut, move, margin, implant to numbers, {name}: p50 each; largest p99, ms",
+            f"{', '.join(f'{t["p50"]:.0f}' for t in times)}; {max(t['p99'] for t in times):.0f}",
+            "150",
+        )
     views, pairs = p["views"]["all"], p["views"]["all_pairs"]
     yield (
         "`plan views`: predicted over measured error, 8 views, 3 pairs",
