@@ -12,11 +12,12 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-import torch
+from numpy.typing import NDArray
 from scipy import ndimage
-from torch.nn import functional
 
 from fluoronav.planning.anatomy import vocabulary
+
+Float32, UInt8, Bool = NDArray[np.float32], NDArray[np.uint8], NDArray[np.bool_]
 
 CLASSES = ("background", "vertebra", "bone")
 SPACING_MM, SIDE = 2.0, 64  # of the pieces
@@ -41,18 +42,18 @@ class LabelMap:
 
     Attributes
     ----------
-    codes : Tensor, shape (1, 1, z, y, x)
-        Of tissue, float32, voxels of 1.5 mm, axes along the patient's (LPS).
-    hu : Tensor or None
-        The CT, plus 2000, on the same grid; None where only labels are there.
+    codes : ndarray of uint8, shape (z, y, x)
+        Of tissue, voxels of 1.5 mm, axes along the patient's (LPS).
+    hu : ndarray of float32 or None
+        The CT on the same grid; None where only labels are there.
     vertebra_points : ndarray, shape (n, 3)
         Some voxels of vertebrae, z, y, x.
     vessels : frozenset of int
         Codes of vessels.
     """
 
-    codes: torch.Tensor
-    hu: torch.Tensor | None
+    codes: UInt8
+    hu: Float32 | None
     vertebra_points: np.ndarray
     vessels: frozenset[int]
 
@@ -103,12 +104,8 @@ def _draw_bones(codes: np.ndarray, vertebra: np.ndarray, other: np.ndarray) -> N
 
 def _label_map(codes: np.ndarray, hu: np.ndarray | None, vertebra: np.ndarray, vessels: frozenset[int]) -> LabelMap:
     points = np.argwhere(vertebra)
-    return LabelMap(
-        torch.from_numpy(codes.astype(np.float32))[None, None],
-        None if hu is None else torch.from_numpy(hu.astype(np.float32) + 2000)[None, None],
-        points[:: max(len(points) // 5000, 1)],
-        vessels,
-    )
+    hu = None if hu is None else hu.astype(np.float32)
+    return LabelMap(codes, hu, points[:: max(len(points) // 5000, 1)], vessels)
 
 
 def _fine(image: sitk.Image, nearest: bool) -> np.ndarray:
@@ -120,21 +117,21 @@ def _fine(image: sitk.Image, nearest: bool) -> np.ndarray:
     return sitk.GetArrayFromImage(out)
 
 
-def piece(source: LabelMap, rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+def piece(source: LabelMap, rng: np.random.Generator) -> tuple[Float32, UInt8]:
     """One piece.
 
     Returns
     -------
-    hu : Tensor, shape (1, 1, 64, 64, 64)
+    hu : ndarray of float32, shape (64, 64, 64)
         NaN outside the scan.
-    classes : Tensor, shape (1, 64, 64, 64)
+    classes : ndarray of uint8, shape (64, 64, 64)
         Indices of :data:`CLASSES`, or :data:`NOT_ASKED`.
     """
-    grid = _places(source, rng)
-    codes = functional.grid_sample(source.codes, grid, "nearest", align_corners=True)[0, 0].numpy().astype(np.uint8)
+    places = _places(source, rng)
+    codes = ndimage.map_coordinates(source.codes, places, order=0, mode="constant", cval=0)
     real = None
     if source.hu is not None:
-        real = functional.grid_sample(source.hu, grid, "bilinear", align_corners=True)[0, 0] - 2000
+        real = ndimage.map_coordinates(source.hu, places, order=1, mode="nearest")
     else:
         codes = _with_surroundings(codes, rng)
     asked = np.zeros(_MOST_CODES, np.uint8)
@@ -145,14 +142,14 @@ def piece(source: LabelMap, rng: np.random.Generator) -> tuple[torch.Tensor, tor
     if hu is None:
         hu = _made_up(codes, source.vessels, rng)
     hu = _scanned(hu, rng)
-    outside = torch.from_numpy(codes == 0) | _cut_off(rng)
-    hu[outside], classes[outside.numpy()] = torch.nan, NOT_ASKED
-    return hu[None, None], torch.from_numpy(classes)[None]
+    outside = (codes == 0) | _cut_off(rng)
+    hu[outside], classes[outside] = np.nan, NOT_ASKED
+    return hu, classes
 
 
-def _places(source: LabelMap, rng: np.random.Generator) -> torch.Tensor:
-    """Where each voxel of a piece lies in the label map, as grid_sample takes it."""
-    shape = np.array(source.codes.shape[2:])
+def _places(source: LabelMap, rng: np.random.Generator) -> Float32:
+    """Where each voxel of a piece lies in the label map: z, y, x in its voxels, shape (3, 64, 64, 64)."""
+    shape = np.array(source.codes.shape)
     if rng.random() < 0.85:
         centre = source.vertebra_points[rng.integers(len(source.vertebra_points))] + rng.uniform(-18, 18, 3)
     else:
@@ -169,30 +166,48 @@ def _places(source: LabelMap, rng: np.random.Generator) -> torch.Tensor:
     if rng.random() < 0.5:
         sizes[2] *= -1  # a mirrored vertebra is one, too
     step = (np.arange(SIDE) - (SIDE - 1) / 2) * SPACING_MM / _FINE_MM
-    at = torch.from_numpy(np.stack(np.meshgrid(step, step, step, indexing="ij"), -1).astype(np.float32))
-    at = at @ torch.from_numpy((turn / sizes[:, None]).T.astype(np.float32)) + torch.from_numpy(
-        centre.astype(np.float32)
-    )
+    at = np.stack(np.meshgrid(step, step, step, indexing="ij")).astype(np.float32)
+    at = np.tensordot((turn / sizes[:, None]).astype(np.float32), at, 1)
+    at += centre.astype(np.float32)[:, None, None, None]
     for knots, most_mm in ((4, 7.0), (9, 2.0)):
-        field = torch.from_numpy(
-            rng.normal(0, rng.uniform(0, most_mm / 2) / _FINE_MM, (1, 3, knots, knots, knots)).astype(np.float32)
-        )
-        at = at + _enlarged(field)[0].permute(1, 2, 3, 0)
-    at = 2 * at / torch.from_numpy((shape - 1).astype(np.float32)) - 1
-    return at.flip(-1)[None]  # x first
+        field = rng.normal(0, rng.uniform(0, most_mm / 2) / _FINE_MM, (3, knots, knots, knots)).astype(np.float32)
+        at += np.stack([_enlarged(one) for one in field])
+    return at
 
 
-def _enlarged(values: torch.Tensor) -> torch.Tensor:
-    return functional.interpolate(values, (SIDE, SIDE, SIDE), mode="trilinear", align_corners=True)
+def _resized(values: Float32, weights: list[Float32]) -> Float32:
+    """Each axis by its weights, of shape (new, old)."""
+    for axis, one in enumerate(weights):
+        values = np.moveaxis(np.tensordot(one, values, (1, axis)), 0, axis)
+    return np.ascontiguousarray(values)
 
 
-def _smooth_noise(rng: np.random.Generator, knots: int) -> np.ndarray:
+def _linear(old: int, new: int, *, ends_meet: bool) -> Float32:
+    """Weights that interpolate linearly from `old` values to `new`.
+
+    Where the ends meet, the first and last values stay at the ends; else cells of equal size fill the same length.
+    """
+    at = np.linspace(0, old - 1, new) if ends_meet else (np.arange(new) + 0.5) * old / new - 0.5
+    return np.maximum(1 - np.abs(np.clip(at, 0, old - 1)[:, None] - np.arange(old)), 0).astype(np.float32)
+
+
+def _means(old: int, new: int) -> Float32:
+    """Weights of the mean of all of `old` cells that lie in each of `new` cells, wholly or in part."""
+    first, end = np.arange(new) * old // new, -(-(np.arange(new) + 1) * old // new)
+    inside = (np.arange(old) >= first[:, None]) & (np.arange(old) < end[:, None])
+    return (inside / inside.sum(1, keepdims=True)).astype(np.float32)
+
+
+def _enlarged(values: Float32) -> Float32:
+    return _resized(values, [_linear(n, SIDE, ends_meet=True) for n in values.shape])
+
+
+def _smooth_noise(rng: np.random.Generator, knots: int) -> Float32:
     """Smooth random numbers with a standard deviation of about 1."""
-    noise = torch.from_numpy(rng.normal(0, 1, (1, 1, knots, knots, knots)).astype(np.float32))
-    return 1.6 * _enlarged(noise)[0, 0].numpy()
+    return 1.6 * _enlarged(rng.normal(0, 1, (knots, knots, knots)).astype(np.float32))
 
 
-def _with_surroundings(codes: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def _with_surroundings(codes: UInt8, rng: np.random.Generator) -> UInt8:
     """Fat, muscles, organs, gas and bones around vertebrae that come without."""
     empty = codes == 0
     near = ndimage.distance_transform_edt(~np.isin(codes, (TRABECULAR, CORTICAL))) * SPACING_MM
@@ -216,7 +231,7 @@ def _with_surroundings(codes: np.ndarray, rng: np.random.Generator) -> np.ndarra
     return np.where(empty, around, codes)
 
 
-def _made_up(codes: np.ndarray, vessels: frozenset[int], rng: np.random.Generator) -> torch.Tensor:
+def _made_up(codes: UInt8, vessels: frozenset[int], rng: np.random.Generator) -> Float32:
     """HU drawn for each tissue, with its texture."""
     mean, spread = np.zeros(_MOST_CODES, np.float32), rng.uniform(3, 25, _MOST_CODES).astype(np.float32)
     for code in range(1, _MOST_CODES):
@@ -226,52 +241,55 @@ def _made_up(codes: np.ndarray, vessels: frozenset[int], rng: np.random.Generato
         mean[inner] = rng.uniform(*_TRABECULAR_HU)
         mean[shell] = mean[inner] + rng.uniform(*_CORTICAL_MORE_HU)
         spread[[inner, shell]] = rng.uniform(10, 90, 2)
-    texture = torch.from_numpy(rng.normal(0, 1, codes.shape).astype(np.float32))[None, None]
-    texture = 1.5 * functional.avg_pool3d(texture, 3, 1, 1)[0, 0] * 2
-    return torch.from_numpy(mean[codes]) + torch.from_numpy(spread[codes]) * texture
+    texture = 3 * _mean_of_27(rng.standard_normal(codes.shape, np.float32))
+    return mean[codes] + spread[codes] * texture
 
 
-def _real(
-    hu: torch.Tensor, codes: np.ndarray, vessels: frozenset[int], rng: np.random.Generator
-) -> torch.Tensor:  # fmt: skip
+def _mean_of_27(values: Float32) -> Float32:
+    """Of each voxel and its neighbours; beyond the edge there are zeros."""
+    return ndimage.uniform_filter(values, 3, mode="constant")
+
+
+def _real(hu: Float32, codes: UInt8, vessels: frozenset[int], rng: np.random.Generator) -> Float32:
     """The real CT, each tissue brighter or darker, bone denser or thinner."""
     shift = rng.normal(0, 12, _MOST_CODES).astype(np.float32)
     shift[list(vessels)] = rng.normal(-40, 90, len(vessels))
     shift[[AIR, LUNG, FAT]] /= 2
     gain = float(np.exp(rng.normal(0, 0.3)))
-    dense = (hu - 120).clamp(min=0)
-    soft = functional.avg_pool3d(torch.from_numpy(shift[codes])[None, None], 3, 1, 1)[0, 0]
-    return hu + (gain - 1) * dense + soft
+    return hu + (gain - 1) * np.maximum(hu - 120, 0) + _mean_of_27(shift[codes])
 
 
-def _scanned(hu: torch.Tensor, rng: np.random.Generator) -> torch.Tensor:
+def _scanned(hu: Float32, rng: np.random.Generator) -> Float32:
     """What a scanner makes of it: thick slices or coarse voxels, noise, a little shading."""
-    hu = hu[None, None]
     thick = float(rng.choice([1.0, 1.0, rng.uniform(1.0, 2.5)]))
     along = float(rng.choice([1.0, rng.uniform(1.0, 2.5), rng.uniform(1.0, 2.5)]))
     if max(thick, along) > 1.05:
         size = [round(SIDE / f) for f in (along, thick, thick)]
-        coarse = functional.interpolate(hu, size, mode="trilinear", align_corners=False)
-        coarse = 0.5 * coarse + 0.5 * functional.adaptive_avg_pool3d(hu, size)
-        coarse = coarse + float(rng.uniform(0, 45)) * torch.randn(coarse.shape)
-        hu = functional.interpolate(coarse, (SIDE, SIDE, SIDE), mode="trilinear", align_corners=False)
+        between = _resized(hu, [_linear(SIDE, n, ends_meet=False) for n in size])
+        coarse = 0.5 * between + 0.5 * _resized(hu, [_means(SIDE, n) for n in size])
+        coarse += float(rng.uniform(0, 45)) * rng.standard_normal(size, np.float32)
+        hu = _resized(coarse, [_linear(n, SIDE, ends_meet=False) for n in size])
     if rng.random() < 0.6:
-        hu = hu + float(rng.uniform(0, 50)) * torch.randn(hu.shape)
-    shading = torch.from_numpy(rng.normal(0, rng.uniform(0, 15), (1, 1, 3, 3, 3)).astype(np.float32))
-    return (hu * float(rng.normal(1, 0.03)) + _enlarged(shading))[0, 0]
+        hu = hu + float(rng.uniform(0, 50)) * rng.standard_normal(hu.shape, np.float32)
+    shading = _enlarged(rng.normal(0, rng.uniform(0, 15), (3, 3, 3)).astype(np.float32))
+    return hu * float(rng.normal(1, 0.03)) + shading
 
 
-def _cut_off(rng: np.random.Generator) -> torch.Tensor:
+def _cut_off(rng: np.random.Generator) -> Bool:
     """What lies beyond the scan's ends, in a part of the pieces: short scans and crops are padded."""
-    out = torch.zeros((SIDE, SIDE, SIDE), dtype=torch.bool)
+    out = np.zeros((SIDE, SIDE, SIDE), bool)
     if rng.random() < 0.3:
         low = int(rng.integers(0, SIDE - 18))
         high = min(SIDE, low + int(rng.integers(16, 46)))
-        out[:low], out[high:] = True, True
-    for axis in (1, 2):
-        if rng.random() < 0.12:
-            low = int(rng.integers(0, 24))
-            high = SIDE - int(rng.integers(0, 24))
-            out.narrow(axis, 0, low).fill_(True)
-            out.narrow(axis, high, SIDE - high).fill_(True)
+        out[:low] = out[high:] = True
+    if rng.random() < 0.12:
+        out |= _beside(rng)[:, None]
+    if rng.random() < 0.12:
+        out |= _beside(rng)
     return out
+
+
+def _beside(rng: np.random.Generator) -> Bool:
+    """Along an axis: what lies beyond a crop's two ends."""
+    at, low, high = np.arange(SIDE), rng.integers(0, 24), SIDE - rng.integers(0, 24)
+    return (at < low) | (at >= high)

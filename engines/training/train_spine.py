@@ -110,13 +110,13 @@ def held_dice(model: nn.Module, pieces: list[tuple[torch.Tensor, torch.Tensor]])
 
 
 def drawn(sources: dict[str, LabelMap], rng: np.random.Generator) -> tuple[torch.Tensor, torch.Tensor]:
-    """A piece of one of the sources, of which a part is in the scan."""
+    """A piece of one of the sources, of which a part is in the scan; with the axes of a batch."""
     names = list(sources)
     shares = np.array([SOURCES[n] for n in names])
     while True:
         hu, classes = piece(sources[names[rng.choice(len(names), p=shares / shares.sum())]], rng)
-        if (classes != NOT_ASKED).float().mean() > 0.1:
-            return hu, classes
+        if (classes != NOT_ASKED).mean() > 0.1:
+            return torch.from_numpy(hu)[None, None], torch.from_numpy(classes)[None]
 
 
 def train(sources: dict[str, LabelMap], options: argparse.Namespace, curve: list[dict]) -> nn.Module:

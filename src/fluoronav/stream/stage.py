@@ -156,14 +156,27 @@ class RendersKeyframes(Protocol):
 class MayRest(Protocol):
     """Leaves its work out where the computer does not hold it; the chain goes on without.
 
+    Whether it rests, and why, is said by `pipeline/rests.py`.
+
     Attributes
     ----------
-    resting : str
-        Why it did nothing in most of the last frames, in words; empty while it works.
+    name : str
+        The stage's.
+    missing : str
+        What it lacks to work at all, in words; empty where nothing is missing.
+    worked, left_out : int
+        Frames since the start in which it did its work, and those that left it too little time.
+    takes_ms : float
+        What its work on a frame takes.
     """
 
+    name: str
+    missing: str
+    worked: int
+    left_out: int
+
     @property
-    def resting(self) -> str: ...
+    def takes_ms(self) -> float: ...
 
     def rest(self, frame: FrameRecord) -> None:
         """Runs instead of `process` while the chain has it rest."""

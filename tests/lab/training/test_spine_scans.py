@@ -1,5 +1,6 @@
 """The pieces that the network of the spine is trained on (engines/training/spine_scans.py)."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -7,8 +8,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-torch = pytest.importorskip("torch", reason="pieces are tensors: pip install 'fluoronav[train]'")
-sys.path.insert(0, str(Path(__file__).parents[3] / "engines/training"))
+TRAINING = Path(__file__).parents[3] / "engines/training"
+sys.path.insert(0, str(TRAINING))
 import spine_scans as scans  # noqa: E402
 
 
@@ -25,20 +26,20 @@ def vertebra(tmp_path_factory):
 
 def pieces(source, count, seed=1):
     rng = np.random.default_rng(seed)
-    torch.manual_seed(seed)
     return [scans.piece(source, rng) for _ in range(count)]
 
 
 def test_pieces_follow_from_the_seed(vertebra):
     for (hu, classes), (again, also) in zip(pieces(vertebra, 2), pieces(vertebra, 2), strict=True):
-        torch.testing.assert_close(hu, again, equal_nan=True)
-        assert torch.equal(classes, also)
+        np.testing.assert_array_equal(hu, again)
+        np.testing.assert_array_equal(classes, also)
 
 
 def test_what_lies_outside_the_scan_is_not_asked_and_everything_else_has_a_value(vertebra):
     for hu, classes in pieces(vertebra, 4):
-        assert hu.shape == (1, 1, scans.SIDE, scans.SIDE, scans.SIDE)
-        assert torch.equal(hu[0, 0].isnan(), classes[0] == scans.NOT_ASKED)
+        assert hu.shape == classes.shape == (scans.SIDE,) * 3
+        assert (hu.dtype, classes.dtype) == (np.float32, np.uint8)
+        np.testing.assert_array_equal(np.isnan(hu), classes == scans.NOT_ASKED)
         assert set(np.unique(classes)) <= {0, 1, 2, scans.NOT_ASKED}
 
 
@@ -50,6 +51,19 @@ def test_a_vertebra_has_the_volume_of_its_label_whatever_it_is_moved_by(vertebra
 
 
 def test_the_canal_is_no_bone(vertebra):
-    codes = vertebra.codes[0, 0].numpy()
-    middle = np.array(codes.shape) // 2
-    assert codes[tuple(middle)] == scans.CANAL
+    middle = np.array(vertebra.codes.shape) // 2
+    assert vertebra.codes[tuple(middle)] == scans.CANAL
+
+
+def test_a_ramp_stays_a_ramp_when_it_is_resized():
+    ramp = np.broadcast_to(np.arange(5, dtype=np.float32), (5, 5, 5))
+    np.testing.assert_allclose(scans._enlarged(ramp)[3, 7], np.linspace(0, 4, scans.SIDE), atol=1e-5)
+    cells = scans._resized(ramp, [scans._linear(5, 10, ends_meet=False)] * 3)[0, 0]
+    np.testing.assert_allclose(cells, np.clip(np.arange(10) / 2 - 0.25, 0, 4), atol=1e-6)
+    np.testing.assert_allclose(3 * scans._means(5, 2), [[1, 1, 1, 0, 0], [0, 0, 1, 1, 1]], atol=1e-6)
+
+
+def test_the_pieces_need_no_pytorch():
+    """Regression: these tests were left out wherever PyTorch was not installed."""
+    code = "import sys; sys.modules['torch'] = None; import spine_scans"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=TRAINING)

@@ -34,11 +34,18 @@ class Simulated:
 
 
 class Optional(Simulated):
-    resting = ""
-
-    def __init__(self, *args, **more):
+    def __init__(self, *args, missing="", leaves_out=0.0, **more):
         super().__init__(*args, **more)
-        self.rests = 0
+        self.rests = self.left_out = self.due = 0
+        self.missing, self.leaves_out = missing, leaves_out  # the latter: part of the frames
+
+    def process(self, frame, budget):
+        self.due += self.leaves_out
+        if self.due >= 1:
+            self.due -= 1
+            self.left_out += 1
+        else:
+            self.worked += 1
 
     def rest(self, frame):
         self.rests += 1
@@ -105,7 +112,7 @@ def test_the_last_of_the_chain_rests_first_and_the_next_only_if_that_does_not_he
     stages = Simulated("registration", 12.0), Optional("detection", 25.0), Optional("view", 2.0)
     stream = streams(*stages)
     assert list(stream.run(5)) == ["view"]
-    assert list(stream.run(5)) == ["view", "detection"]
+    assert list(stream.run(5)) == ["detection", "view"]
 
 
 def test_a_stage_comes_back_when_the_computer_holds_it_again(streams):
@@ -148,9 +155,26 @@ def test_frames_that_are_lost_on_the_way_are_no_load(streams):
     assert stream.run(1.1) == {}
 
 
-def test_what_has_no_engine_is_not_put_to_rest(streams):
-    stream = streams(Simulated("registration", 40.0), Optional("detection", 0.0, engine="none"))
-    assert stream.run(10) == {}
+def test_what_is_missing_is_said_at_once_and_not_put_to_rest(streams):
+    stream = streams(Simulated("registration", 40.0), Optional("detection", 0.0, missing="no engine"))
+    assert stream.run(0.1) == stream.run(10) == {"detection": "no engine"}
+    assert stream.chain._resting == frozenset()
+
+
+def test_a_stage_that_leaves_most_frames_out_by_itself_is_said_to_rest_and_goes_on_trying(streams):
+    stage = Optional("detection", 5.0, leaves_out=0.9)
+    stream = streams(Simulated("registration", 12.0), stage)
+    assert stream.run(2) == {}, "two slow seconds are not said"
+    why = {"detection": "most frames leave it too little time: it takes 5 ms"}
+    assert stream.run(4) == why
+    worked = stage.worked
+    stage.leaves_out = 0.6  # between the limits: it stays what it was
+    assert stream.run(20) == why
+    assert stage.worked > worked and stage.rests == 0
+    stage.leaves_out = 0.0
+    assert stream.run(6) == {}
+    stage.leaves_out = 0.6
+    assert stream.run(20) == {}
 
 
 def test_a_stage_at_rest_is_not_run_beside_another_either(streams):

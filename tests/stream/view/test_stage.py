@@ -160,7 +160,7 @@ def test_the_stage_makes_its_picture_beside_the_frame_path_and_counts_what_it_le
         stage.idle(frame, Budget(1e6))
     stage.wait()
     stage.close()
-    assert len(pictures) + stage.skipped == 6 and pictures
+    assert len(pictures) + stage.left_out == 6 and pictures
     assert all(shape == (camera.rows, camera.cols) and kind == np.uint8 for _, shape, kind, _ in pictures)
 
 
@@ -173,13 +173,13 @@ def test_a_frame_path_that_is_late_gets_six_pictures_a_second_and_one_in_time_ge
 
     def stream(left_ms, seconds):
         made.clear()
-        end, begun, seq = time.monotonic() + seconds, stage.skipped, 0
+        end, begun, seq = time.monotonic() + seconds, stage.left_out, 0
         while time.monotonic() < end:
             stage.idle(FrameRecord.of_counts(counts, seq=seq), Budget(left_ms))
             stage.wait()
             seq += 1
             time.sleep(0.02)
-        return len(made), stage.skipped - begun, seq
+        return len(made), stage.left_out - begun, seq
 
     pictures, skipped, frames = stream(1e6, 0.5)
     assert pictures == frames and skipped == 0

@@ -17,7 +17,6 @@ from fluoronav.stream.detection.tiles import TILE_PX, TILES
 from fluoronav.stream.detection.two_stage import TwoStageDetector
 from fluoronav.stream.frame import Budget, Detection, FrameRecord
 from fluoronav.stream.look import Look
-from fluoronav.stream.resting import Rest
 
 log = logging.getLogger("fluoronav")
 
@@ -67,22 +66,22 @@ class DetectionStage:
     ) -> None:
         self._inference, self._looks = inference or InferenceSettings(), looks
         self.engine = "none"
-        self._missing = ""  # why there is no detector
-        self._rest = Rest()
+        self.missing = ""  # why there is no detector
+        self.worked = self.left_out = 0
         self._paces = {
             "whole": Pace(FIRST_TIMES.whole_ms), "part": Pace(FIRST_TIMES.part_ms), "known": Pace(FIRST_TIMES.known_ms)
         }  # fmt: skip
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
         progress("detection: model")
-        self._missing = ""
+        self.missing = ""
         try:
             self.detector = TwoStageDetector(camera, self._inference)
         except MissingError as error:
             # All but the detection works without networks; the screen says so.
             if self._inference.fallback == "refuse":
                 raise
-            self._missing = str(error)
+            self.missing = str(error)
             log.warning("detection rests: %s", error)
             return
         self.engine = self.detector.provider
@@ -91,7 +90,7 @@ class DetectionStage:
         self._attention = Attention(self.detector, self._longest)
 
     def process(self, frame: FrameRecord, budget: Budget) -> None:
-        if self._missing:
+        if self.missing:
             return
         self.engine = self.detector.provider
         left_ms = budget.left_ms()
@@ -103,20 +102,18 @@ class DetectionStage:
             frame.detections = self.look(frame, plan, tracks)
             self._paces[plan.kind].took(left_ms, left_ms - budget.left_ms())
         frame.look = Look("none" if plan is None else plan.kind, self._areas_px(plan), why)
-        if why not in ("searching", "no_field"):
-            self._rest.count(left_out=bool(why))
+        self.worked += not why
+        self.left_out += why in ("time", "rest")
 
     def rest(self, frame: FrameRecord) -> None:
         """Carries on what was found before, for as long as that holds."""
-        if not self._missing:
+        if not self.missing:
             frame.detections = self._identity.update([], t_local=frame.t_local)
             frame.look = Look("none", (), "rest")
 
     @property
-    def resting(self) -> str:
-        if self._missing or not self._rest.rests:
-            return self._missing
-        return f"most frames leave it too little time: a look takes {self._paces['part'].estimate_ms:.0f} ms"
+    def takes_ms(self) -> float:
+        return self._paces["part"].estimate_ms
 
     def look(self, frame: FrameRecord, plan: Plan, tracks: Sequence[Expected]) -> tuple[Detection, ...]:
         """Looks at a part of a frame; returns the tracks to show.
@@ -190,7 +187,7 @@ class DetectionStage:
 
     @property
     def models(self) -> dict[str, str]:
-        if self._missing:
+        if self.missing:
             return {}
         tiles = self.detector.candidates.tile_model
         return {
@@ -201,7 +198,7 @@ class DetectionStage:
 
     @property
     def fault(self) -> str:
-        if self._missing:
+        if self.missing:
             return ""
         return self.detector.first.fault or self.detector.candidates.tile_model.fault or self.detector.second.fault
 

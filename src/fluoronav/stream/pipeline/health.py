@@ -18,14 +18,7 @@ from fluoronav.stream.pipeline.recording_process import RecordingProcess
 from fluoronav.stream.pipeline.rests import Rests
 from fluoronav.stream.pipeline.watchdog import Watchdog
 from fluoronav.stream.pipeline.work import Work
-from fluoronav.stream.stage import (
-    HoldsPose,
-    MayRest,
-    ObservesTools,
-    RendersKeyframes,
-    WatchesBreathing,
-    WitnessesPictures,
-)
+from fluoronav.stream.stage import HoldsPose, ObservesTools, RendersKeyframes, WatchesBreathing, WitnessesPictures
 from fluoronav.wire import messages as wire
 
 log = logging.getLogger("fluoronav")
@@ -131,7 +124,7 @@ class Health:
             looks=dict(loop.standing.looks) if loop else {},
             witness=self._verdicts(),
             breaths=self._breaths(),
-            resting=self._resting(),
+            resting=self._rests.resting,
             clock_offset_ms=loop.clock_offset_ms if loop else 0.0,
             engine=work.chain.engines if work else {},
             case=work.case.id if work else "",
@@ -154,11 +147,6 @@ class Health:
     def _breaths(self) -> dict[str, int]:
         watch = self.work.chain.find(WatchesBreathing) if self.work else None
         return {what: n for what, n in watch.breaths.items() if n} if watch is not None else {}
-
-    def _resting(self) -> dict[str, str]:
-        stages = self.work.chain.stages if self.work else ()
-        by_themselves = {s.name: s.resting for s in stages if isinstance(s, MayRest) and s.resting}
-        return by_themselves | self._rests.resting
 
     def _totals(self, now: float) -> FrameTotals:
         """Frames since the start; brings the rates up to date."""

@@ -1,8 +1,9 @@
-"""Which stages rest, since the computer does not hold them: by the frames that were late or skipped."""
+"""Which stages rest, and why: what they need is missing, or the computer leaves them no time."""
 
 from __future__ import annotations
 
 import logging
+from collections import deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -36,6 +37,9 @@ class RestLimits:
         Part of the frame time that the chain may need before a stage comes back; chosen.
     percentile : float
         Of the times from exposure to overlay, that which the chain is said to need; chosen with `late_share`.
+    rests_above, works_below : float
+        Part of the frames that a stage itself leaves out, above which it is said to rest, and below which to work;
+        chosen: a person who reads it must not see it flicker.
     """
 
     over_s: float = 3.0
@@ -49,9 +53,12 @@ class RestLimits:
     calm_share: float = 0.01
     room: float = 0.75
     percentile: float = 95.0
+    rests_above: float = 0.75
+    works_below: float = 0.5
 
 
 LIMITS = RestLimits()
+_CHECKS = 1 + round(LIMITS.over_s / LIMITS.every_s)  # that are compared
 
 
 @dataclass(slots=True)
@@ -110,16 +117,40 @@ def measured_load(loop: FrameLoop, deadline_ms: float, now: float, over_s: float
 
 @dataclass(slots=True)
 class _History:
-    """Of one stage: how long it must be calm before it comes back, and since when it runs (monotonic, s)."""
+    """Of one stage.
+
+    Attributes
+    ----------
+    calm_s : float
+        How long it must be calm before it comes back.
+    runs_since : float
+        By the monotonic clock, s.
+    counts : deque of tuple of int
+        Frames in which it worked and that it left out, as of the last checks.
+    leaves_out : bool
+        It leaves out most frames by itself.
+    """
 
     calm_s: float = LIMITS.calm_s
-    runs_since: float = field(default=float("-inf"))
+    runs_since: float = float("-inf")
+    counts: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=_CHECKS))
+    leaves_out: bool = False
+
+    def count(self, stage: MayRest) -> None:
+        """Looks at what the stage has done since the last checks, with hysteresis."""
+        self.counts.append((stage.worked, stage.left_out))
+        worked, left_out = np.subtract(self.counts[-1], self.counts[0])
+        enough = len(self.counts) == self.counts.maxlen and worked + left_out >= LIMITS.least_frames
+        most = LIMITS.works_below if self.leaves_out else LIMITS.rests_above
+        self.leaves_out = bool(enough and left_out > most * (worked + left_out))
 
 
 class Rests:
-    """Decides which stages rest: one more at a time, the last of the chain first; they come back in reverse.
+    """Decides which stages rest, and says which do.
 
-    It runs beside the frame path, which is told by a command between two frames.
+    Where frames are late it puts one more stage to rest at a time, the last of the chain first; they come back in
+    reverse. It runs beside the frame path, which is told by a command between two frames. A stage that leaves frames
+    out by itself is only said to rest, and goes on trying.
 
     Parameters
     ----------
@@ -129,58 +160,77 @@ class Rests:
     Attributes
     ----------
     resting : dict
-        Why, by stage, in words.
+        Why, by stage, in words; replaced, never changed.
     """
 
     def __init__(self, deadline_ms: float) -> None:
         self._deadline_ms = deadline_ms
         self.resting: dict[str, str] = {}
         self._work: Work | None = None
+        self._stages: list[MayRest] = []
+        self._put: dict[str, str] = {}  # to rest, and why
         self._histories: dict[str, _History] = {}
         self._changed_at = self._next_at = 0.0
 
     def check(self, work: Work | None, now: float) -> None:
         """Puts a stage to rest, or has one come back, where the frames since the last change call for it."""
         if work is not self._work:
-            self._work, self.resting, self._histories, self._changed_at = work, {}, {}, now
-        since_s = now - self._changed_at
-        if work is None or now < self._next_at or since_s < LIMITS.over_s:
+            self._begin(work, now)
+        if work is None or now < self._next_at:
             return
         self._next_at = now + LIMITS.every_s
+        for stage in self._stages:
+            self._histories[stage.name].count(stage)
+        if now - self._changed_at >= LIMITS.over_s:
+            self._weigh(work, now)
+        self.resting = {s.name: why for s in self._stages if (why := self._why(s))}
+
+    def _begin(self, work: Work | None, now: float) -> None:
+        self._work, self._put, self._changed_at, self._next_at = work, {}, now, now
+        self._stages = [s for s in work.chain.stages if isinstance(s, MayRest)] if work is not None else []
+        self._histories = {s.name: _History() for s in self._stages}
+        self.resting = {}
+
+    def _weigh(self, work: Work, now: float) -> None:
         load = measured_load(work.loop, self._deadline_ms, now, LIMITS.over_s)
         if load.frames < LIMITS.least_frames:
             return
         if load.too_high():
             self._rest_one(work, load, now)
-        elif self.resting:
-            name = next(reversed(self.resting))
-            long_calm = since_s >= self._history(name).calm_s
+        elif self._put:
+            name = next(reversed(self._put))
+            long_calm = now - self._changed_at >= self._histories[name].calm_s
             if long_calm and measured_load(work.loop, self._deadline_ms, now, LIMITS.calm_s).leaves_room():
                 self._wake(work, name, now)
 
     def _rest_one(self, work: Work, load: Load, now: float) -> None:
-        able = (s for s in reversed(work.chain.stages) if isinstance(s, MayRest) and s.engine != "none")
-        name = next((s.name for s in able if s.name not in self.resting), None)
+        able = (s.name for s in reversed(self._stages) if not s.missing)
+        name = next((name for name in able if name not in self._put), None)
         if name is None:
             return
-        history = self._history(name)
+        history = self._histories[name]
         lasted = now - history.runs_since > LIMITS.relapse_s
         if history.runs_since > float("-inf"):
             history.calm_s = LIMITS.calm_s if lasted else min(2 * history.calm_s, LIMITS.longest_calm_s)
-        self.resting = {**self.resting, name: load.in_words()}
-        log.warning("stage %s rests: %s", name, self.resting[name])
+        self._put[name] = load.in_words()
+        log.warning("stage %s rests: %s", name, self._put[name])
         self._tell(work, now)
 
     def _wake(self, work: Work, name: str, now: float) -> None:
-        self.resting = {other: why for other, why in self.resting.items() if other != name}
-        self._history(name).runs_since = now
+        del self._put[name]
+        self._histories[name].runs_since = now
         log.info("stage %s works again", name)
         self._tell(work, now)
 
-    def _history(self, name: str) -> _History:
-        return self._histories.setdefault(name, _History())
+    def _why(self, stage: MayRest) -> str:
+        """Why a stage rests, in words; empty while it works."""
+        if stage.missing or stage.name in self._put:
+            return stage.missing or self._put[stage.name]
+        if self._histories[stage.name].leaves_out:
+            return f"most frames leave it too little time: it takes {stage.takes_ms:.0f} ms"
+        return ""
 
     def _tell(self, work: Work, now: float) -> None:
-        self._changed_at, names = now, frozenset(self.resting)
+        self._changed_at, names = now, frozenset(self._put)
         work.loop.commands.append(lambda: work.chain.let_rest(names))
         work.wake()

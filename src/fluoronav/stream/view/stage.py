@@ -17,7 +17,6 @@ from fluoronav.imaging.xray.spatial_filter import LocalWiener
 from fluoronav.imaging.xray.temporal_filter import TemporalFilter
 from fluoronav.stream.frame import Budget, FrameRecord
 from fluoronav.stream.priority import beside_the_frame_path
-from fluoronav.stream.resting import Rest
 from fluoronav.stream.stage import ViewPicture
 
 Float32 = NDArray[np.float32]
@@ -38,23 +37,23 @@ TIMES = ViewTimes()
 class ViewStage:
     """Denoises each frame and enhances its contrast, outside the frame path.
 
-    Left out, and counted in `skipped`, are a frame that arrives while the last one is in work, and one that leaves less
+    Left out are a frame that arrives while the last one is in work, and one that leaves less
     time until the next frame than a picture takes (8 ms at most), unless the last picture is 150 ms old.
     """
 
     name = "view"
     reads = frozenset({"corrected", "dark", "field_mask"})
     writes = frozenset[str]()
+    missing = ""  # the local filter needs no network
 
     def __init__(self, inference: InferenceSettings | None = None) -> None:
         self._inference = inference or InferenceSettings()
         self._learned: LearnedDenoiser | None = None
         self.on_picture: Callable[[ViewPicture], None] = lambda picture: None
-        self.skipped = 0
-        self._rest = Rest()
+        self.worked = self.left_out = 0
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="view", initializer=beside_the_frame_path)
         self._making: Future[None] | None = None
-        self._takes_ms = 0.0  # what a picture takes
+        self.takes_ms = 0.0
         self._begun = float("-inf")  # when the last one was begun; monotonic, s
 
     def prepare(self, case, camera, progress: Callable[[str], None] = lambda _: None) -> None:
@@ -103,15 +102,15 @@ class ViewStage:
     def idle(self, frame: FrameRecord, budget: Budget) -> None:
         if self._making is not None:
             if not self._making.done():
-                self._skip()
+                self.left_out += 1
                 return
             done, self._making = self._making, None
             done.result()  # raises what has failed
         now = time.monotonic()
-        if budget.left_ms() < min(self._takes_ms, TIMES.most_ms) and now - self._begun < TIMES.longest_s:
-            self._skip()
+        if budget.left_ms() < min(self.takes_ms, TIMES.most_ms) and now - self._begun < TIMES.longest_s:
+            self.left_out += 1
             return
-        self._rest.count(left_out=False)
+        self.worked += 1
         self._begun = now
         # A copy, since the frame's memory is the message's.
         counts = np.array(frame.corrected)
@@ -120,19 +119,8 @@ class ViewStage:
         field_mask = None if frame.field_mask is None else frame.field_mask.copy()
         self._making = self._worker.submit(self._make, frame.seq, frame.t_acq, counts, frame.dark, field_mask)
 
-    def _skip(self) -> None:
-        self.skipped += 1
-        self._rest.count(left_out=True)
-
     def rest(self, frame: FrameRecord) -> None:
         """Nothing: while it rests, no picture is made."""
-
-    @property
-    def resting(self) -> str:
-        if not self._rest.rests:
-            return ""
-        part = 1 / max(1 - self._rest.left_out, 0.01)
-        return f"time is left for one enhanced picture in {part:.0f} frames: a picture takes {self._takes_ms:.0f} ms"
 
     def close(self) -> None:
         self._worker.shutdown(wait=True, cancel_futures=True)
@@ -147,5 +135,5 @@ class ViewStage:
         smooth = self._spatial(self._temporal(counts, dark, field_mask), self._temporal.worth)
         picture = self._display(smooth, field_mask)
         took_ms = (time.perf_counter() - begin) * 1000
-        self._takes_ms += TIMES.learned * (took_ms - self._takes_ms)
+        self.takes_ms += TIMES.learned * (took_ms - self.takes_ms)
         self.on_picture(ViewPicture(seq, t_acq, picture))
