@@ -91,7 +91,7 @@ def _planning(bench: Path) -> Iterable[Row]:
         times = [one["change_to_numbers_ms"] for one in patient["changes"].values()]
         yield (
             f"page: change of a cut, move, margin, implant to numbers, {name}: p50 each; largest p99, ms",
-            f"{', '.join(f'{t["p50"]:.0f}' for t in times)}; {max(t['p99'] for t in times):.0f}",
+            ", ".join(f"{t['p50']:.0f}" for t in times) + f"; {max(t['p99'] for t in times):.0f}",
             "150",
         )
     views, pairs = p["views"]["all"], p["views"]["all_pairs"]
