@@ -28,7 +28,7 @@ def _add_briefing(family: argparse._SubParsersAction) -> None:
     verb = add_verb(
         family,
         "briefing",
-        "write what the team reads before the operation, on A4: the state of the plan, open questions, screws, cuts and "
+        "write what the team reads before the operation, on A4: the plan's state, open questions, screws, cuts and "
         "implants (mm), the planned C-arm views (degrees) each with a simulated X-ray image and the predicted error "
         "(mm, 95 %), measurements, and who approved which structure; DRAFT on each page unless the plan is approved",
         _briefing,
@@ -40,9 +40,7 @@ def _add_briefing(family: argparse._SubParsersAction) -> None:
         "--out", type=_document, required=True, metavar="FILE",
         help="file to write, .pdf or .html; one that is there is replaced",
     )  # fmt: skip
-    verb.add_argument(
-        "--catalogue", type=Path, metavar="FILE", help="sizes of screws (YAML, mm) that the hospital has"
-    )
+    verb.add_argument("--catalogue", type=Path, metavar="FILE", help="sizes of screws (YAML, mm) that the hospital has")
     add_json_option(verb, "what the document says")
 
 

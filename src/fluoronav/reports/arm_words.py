@@ -12,9 +12,9 @@ _SMALLEST_DEG = 0.5  # smaller angles are none in words; chosen: angles are said
 def arm_words(orbital_deg: float, angular_deg: float) -> str:
     """A view as radiographers name it: by the side of the patient that the detector is at.
 
-    LPO and RPO are left and right posterior oblique, LAO and RAO left and right anterior oblique. With the patient prone
-    and the source below (:class:`fluoronav.geometry.CArmPose`) the detector is behind the patient, so that a small
-    orbital angle is LPO or RPO. The degrees are those of the two joints.
+    LPO and RPO are left and right posterior oblique, LAO and RAO left and right anterior oblique. With the patient
+    prone and the source below (:class:`fluoronav.geometry.CArmPose`) the detector is behind the patient, so that a
+    small orbital angle is LPO or RPO. The degrees are those of the two joints.
 
     Returns
     -------

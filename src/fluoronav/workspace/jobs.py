@@ -281,7 +281,11 @@ class Jobs:
             return
         if found := _SHARE.fullmatch(text):
             text, job.share = found[1], min(float(found[2]) / 100, 1.0)
-        job.text = text.replace(f"{case.folder.parent}/", "").removeprefix("fluoronav plan: ")
+        job.text = (
+            text.replace(f"{case.folder.parent}/", "")
+            .removeprefix("fluoronav plan: ")
+            .removeprefix("fluoronav report: ")
+        )
         self._tell(case)
 
     def _tell(self, case: OpenCase) -> None:

@@ -165,6 +165,30 @@ class Needed:
 
 
 @dataclass(frozen=True)
+class ViewUse:
+    """What a view is for.
+
+    Attributes
+    ----------
+    name : str
+        The screw or path.
+    turn : str
+        What is done there: the exposure before, or the guiding.
+    text : str
+        The predicted error, or where the arm goes next.
+    error_mm, bound_mm : float or None
+        Expected error of the tip in the direction that matters, and what the guidance will state for it, 95 %; None for
+        the exposure before.
+    """
+
+    name: str
+    turn: str
+    text: str
+    error_mm: float | None = None
+    bound_mm: float | None = None
+
+
+@dataclass(frozen=True)
 class ViewCard:
     """A planned C-arm view.
 
@@ -174,8 +198,7 @@ class ViewCard:
         The screws or paths that it is for.
     words, joints : str
         Its angles, as radiographers and as the display's menu say them.
-    uses : tuple of str
-        For each screw or path: the view's turn, and the predicted error.
+    uses : tuple of ViewUse
     arm : str
         What it would collide with, or that nothing was found.
     is_free : bool
@@ -188,7 +211,7 @@ class ViewCard:
     joints: str
     orbital_deg: float
     angular_deg: float
-    uses: tuple[str, ...]
+    uses: tuple[ViewUse, ...]
     arm: str
     is_free: bool
     picture: bytes = field(repr=False)

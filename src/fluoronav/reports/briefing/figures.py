@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Collection, Sequence
 
@@ -15,11 +16,20 @@ from fluoronav.reports.briefing.trail import minutes
 
 _UNITS = {"mm": "mm", "deg": "°", "cm3": "cm³", "HU": "HU", "1": ""}
 _DECIMALS = {"mm": 1, "deg": 1, "cm3": 1, "HU": 0, "1": 2}
+_NAMES = {
+    "trabecular_hu": "trabecular bone",
+    "cobb_largest": "largest Cobb angle",
+    "hka": "HKA",
+    "mldfa": "mLDFA",
+    "mpta": "MPTA",
+}
+_SPAN = re.compile(r"([CTLS]\d{1,2})-([CTLS]\d{1,2})")  # what angles of the spine are of
+_LEG = re.compile(r"(?:femur|tibia)_(left|right)")
 _WHOLE = "whole spine or scan"  # what a measurement without a structure is of
 
 
 def figures_of(plan: Plan) -> tuple[tuple[Figures, ...], int]:
-    """Measurements of the structures that are operated on, and of none in particular; and how many more there are.
+    """Measurements of what is operated on, of its spine or leg, and of none in particular; and how many more there are.
 
     A vertebra's own volume is left out: nobody decides by it.
     """
@@ -28,9 +38,9 @@ def figures_of(plan: Plan) -> tuple[tuple[Figures, ...], int]:
     out: dict[str, list[tuple[str, str]]] = {}
     more = 0
     for m in measured:
-        if (m.structure is None or m.structure in wanted) and not _is_vertebral_volume(m):
+        if _is_wanted(m.structure, wanted) and not _is_vertebral_volume(m):
             structure = readable(m.structure) if m.structure else _WHOLE
-            out.setdefault(structure, []).append((readable(m.name), _value(m)))
+            out.setdefault(structure, []).append((_NAMES.get(m.name) or readable(m.name), _value(m)))
         else:
             more += 1
     return tuple(Figures(name, tuple(values)) for name, values in out.items()), more
@@ -49,6 +59,15 @@ def operated_on(plan: Plan) -> set[str]:
     return out
 
 
+def _is_wanted(structure: str | None, operated: set[str]) -> bool:
+    """Whether a structure is operated on, or is the spine or the leg that such a one belongs to."""
+    if structure is None or structure in operated:
+        return True
+    if _SPAN.fullmatch(structure):
+        return any(level_of(name) for name in operated)
+    return any(structure == f"leg_{found[1]}" for name in operated if (found := _LEG.fullmatch(name)))
+
+
 def _is_vertebral_volume(m: Measured) -> bool:
     return m.structure is not None and level_of(m.structure) is not None and m.name in ("volume", "body_volume")
 
@@ -59,9 +78,7 @@ def _value(m: Measured) -> str:
     return f"{m.value:.{digits}f}{spread}{'' if unit == '°' else ' '}{unit}".strip()
 
 
-def segmented_of(
-    plan: Plan, structures: Sequence[SegmentedStructure], with_margins: Collection[str] = ()
-) -> Segmented:
+def segmented_of(plan: Plan, structures: Sequence[SegmentedStructure], with_margins: Collection[str] = ()) -> Segmented:
     """How the label map was made.
 
     Parameters

@@ -31,7 +31,8 @@ def head_of(planned: Planned, findings: Sequence[Finding], trail: Trail, now: da
     because = [] if plan.state == "approved" else [f"the plan is {plan.state}, not approved"]
     if plan.state == "approved" and not plan.approved_by:
         because.append("the plan says not who approved it")
-    because += [f"{f.item or 'the plan'} {f.text}" for f in findings if f.severity == "stale"]
+    if stale := sum(f.severity == "stale" for f in findings):
+        because.append(f"{stale} of its statements do{'es' if stale == 1 else ''} not fit the case: see STALE below")
     return Head(
         case=planned.case.name,
         procedure=planned.case.procedure or procedure_of(plan) or "",

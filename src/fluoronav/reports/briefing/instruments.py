@@ -25,16 +25,17 @@ def item_name(item: Screw | Path) -> str:
     return screw_name(item) if isinstance(item, Screw) else item.name
 
 
+def in_order(plan: Plan) -> list[Screw]:
+    """The screws of a plan, from head to feet, left before right."""
+    found = sorted((i for i in plan.items if isinstance(i, Screw)), key=lambda s: -s.tip_ct[2])
+    levels = list(dict.fromkeys(s.level for s in found))
+    return sorted(found, key=lambda s: (levels.index(s.level), s.side != "left"))
+
+
 def screws_of(plan: Plan) -> tuple[Instrument, ...]:
     """The screws of a plan, from head to feet, left before right."""
     bounds = _bounds(plan)
-    found = [i for i in plan.items if isinstance(i, Screw)]
-    found.sort(key=lambda s: (-s.tip_ct[2], s.side != "left"))
-    by_level: dict[str, list[Screw]] = {}
-    for screw in found:
-        by_level.setdefault(screw.level, []).append(screw)
-    ordered = [s for level in by_level.values() for s in sorted(level, key=lambda s: s.side != "left")]
-    return tuple(_of_screw(s, bounds.get(s.id)) for s in ordered)
+    return tuple(_of_screw(s, bounds.get(s.id)) for s in in_order(plan))
 
 
 def _of_screw(s: Screw, bound_mm: float | None) -> Instrument:
@@ -93,9 +94,7 @@ def _cut(cut: Cut, cuts: dict[str, Cut]) -> str:
     other = cuts.get(cut.wedge_to or "")
     if other is None:
         return text
-    cosine = -np.dot(cut.normal_ct, other.normal_ct) / (
-        np.linalg.norm(cut.normal_ct) * np.linalg.norm(other.normal_ct)
-    )
+    cosine = -np.dot(cut.normal_ct, other.normal_ct) / (np.linalg.norm(cut.normal_ct) * np.linalg.norm(other.normal_ct))
     return f"{text}; wedge to {other.id} of {np.rad2deg(np.arccos(np.clip(cosine, -1, 1))):.1f}°"
 
 
@@ -138,7 +137,10 @@ def _not_made(diameter_mm: float, length_mm: float, catalogue: Catalogue) -> str
         ("length", length_mm, catalogue.lengths_mm),
     ):
         if min(abs(m - value) for m in made) > _SAME_MM:
-            near = [max((m for m in made if m < value), default=None), min((m for m in made if m > value), default=None)]
+            near = [
+                max((m for m in made if m < value), default=None),
+                min((m for m in made if m > value), default=None),
+            ]
             there = " and ".join(f"{m:g}" for m in near if m is not None)
             out.append(f"no such {what} in the catalogue {catalogue.name!r}; it has {there} mm")
     return "; ".join(out)

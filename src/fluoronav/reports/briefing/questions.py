@@ -7,11 +7,11 @@ from typing import Any
 
 from fluoronav.planning.checks.checks import Finding
 from fluoronav.planning.plan.approval import alarm_structures
-from fluoronav.planning.plan.schema import Flag, Path, Plan, Screw
+from fluoronav.planning.plan.schema import Flag, Measured, Path, Plan, Screw
 from fluoronav.planning.segmentation.engine import SegmentedStructure
 from fluoronav.reports.briefing.content import ClosedPoint, Levels, OpenPoint, Questions, Said
 from fluoronav.reports.briefing.instruments import item_name
-from fluoronav.reports.briefing.names import readable
+from fluoronav.reports.briefing.names import readable, readable_text
 from fluoronav.reports.briefing.trail import Trail, minutes
 
 _LEVEL = "level"  # key of the question which level a vertebra is
@@ -45,9 +45,9 @@ def questions_of(
     by = trail.said("approved", plan.revision, plan.approved_by)
     flags = [i for i in plan.items if isinstance(i, Flag)]
     opened = [_question(q) for q in asked["questions"] if isinstance(q, dict)]
-    opened += [OpenPoint("flag", _about(f), f.text) for f in flags if not f.acknowledged_by]
+    opened += [OpenPoint("flag", _about(f), readable_text(f.text)) for f in flags if not f.acknowledged_by]
     closed = [
-        ClosedPoint(_about(f), f.text, "acknowledged", Said(f.acknowledged_by, trail.when(f.audit)))
+        ClosedPoint(_about(f), readable_text(f.text), "acknowledged", Said(f.acknowledged_by, trail.when(f.audit)))
         for f in flags
         if f.acknowledged_by
     ]
@@ -57,14 +57,15 @@ def questions_of(
     for f in findings:
         about = names.get(f.item, f.item or "plan")
         if f.severity == "note":
-            notes.append(f"{about} {f.text}")
+            notes.append(f"{about} {readable_text(f.text)}")
         elif f.severity == "unsafe" and f"{f.item} {f.text}".strip()[:300] in accepted:
-            closed.append(ClosedPoint(about, f.text, "unsafe; accepted at the approval", by))
+            closed.append(ClosedPoint(about, readable_text(f.text), "unsafe; accepted at the approval", by))
         elif f.item not in unread and not _says_draft(f):
-            opened.append(OpenPoint(f.severity, about, f.text))
+            opened.append(OpenPoint(f.severity, about, readable_text(f.text)))
     opened += _unapproved(plan, structures, with_margins)
     opened.sort(key=lambda p: _GRAVITY.index(p.kind))
-    return Questions(_levels(asked, flags), tuple(opened), tuple(closed), tuple(notes))
+    is_measured = any(isinstance(i, Measured) for i in plan.items)
+    return Questions(_levels(asked, flags, is_measured=is_measured), tuple(opened), tuple(closed), tuple(notes))
 
 
 def _says_draft(finding: Finding) -> bool:
@@ -89,9 +90,7 @@ def _answered(asked: Mapping[str, Any]) -> ClosedPoint:
     return ClosedPoint(kind, str(asked.get("text", "")), str(asked.get("answer", "")), said)
 
 
-def _unapproved(
-    plan: Plan, structures: Sequence[SegmentedStructure], with_margins: Sequence[str]
-) -> list[OpenPoint]:
+def _unapproved(plan: Plan, structures: Sequence[SegmentedStructure], with_margins: Sequence[str]) -> list[OpenPoint]:
     """Structures that alarms or the plan use, and nobody has approved."""
     states = {s.name: s.state for s in structures}
     return [
@@ -101,10 +100,10 @@ def _unapproved(
     ]
 
 
-def _levels(asked: Mapping[str, Any], flags: Sequence[Flag]) -> Levels:
+def _levels(asked: Mapping[str, Any], flags: Sequence[Flag], *, is_measured: bool) -> Levels:
     """Whether the level is sure, by the segmentation's question and the flags that count vertebrae."""
     if any(isinstance(q, dict) and q.get("key") == _LEVEL for q in asked["questions"]):
-        return Levels(False, "NOT SURE: nobody has answered which level it is. Count on the table before the incision.")
+        return Levels(False, "NOT SURE: nobody has answered which level it is. Count before the incision.")
     counted = [f for f in flags if f.what in _COUNTING]
     if unread := [f for f in counted if not f.acknowledged_by]:
         return Levels(False, f"NOT SURE: {unread[0].text}. Nobody has acknowledged it.")
@@ -117,4 +116,6 @@ def _levels(asked: Mapping[str, Any], flags: Sequence[Flag]) -> Levels:
         )  # fmt: skip
     if counted:
         return Levels(True, f"{counted[0].text}; acknowledged by {counted[0].acknowledged_by}")
-    return Levels(True, "no doubt was noted in the case; count at the table as always")
+    if not is_measured:
+        return Levels(False, "NOT CHECKED: nothing in the case speaks for the level. Count before the incision.")
+    return Levels(True, "vertebrae and ribs were counted without a doubt. Count before the incision all the same.")

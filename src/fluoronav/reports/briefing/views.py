@@ -10,8 +10,8 @@ from fluoronav.planning.plan.schema import Path, Plan, Screw, View
 from fluoronav.planning.plan.source import Source
 from fluoronav.planning.views.arm import SPACE, obstacle
 from fluoronav.reports.arm_words import arm_words, joint_words
-from fluoronav.reports.briefing.content import ViewCard, Views
-from fluoronav.reports.briefing.instruments import item_name
+from fluoronav.reports.briefing.content import ViewCard, Views, ViewUse
+from fluoronav.reports.briefing.instruments import in_order, item_name
 from fluoronav.reports.briefing.xray import Shaft, XrayPictures
 
 _AT_LIMIT_DEG = 5.0  # from the end of a joint's range on, it is said; chosen
@@ -56,7 +56,7 @@ def views_of(planned: Planned, source: Source, progress: Callable[[str], object]
 
 
 def _groups(plan: Plan) -> list[_Group]:
-    screws = sorted((i for i in plan.items if isinstance(i, Screw)), key=lambda s: -s.tip_ct[2])
+    screws = in_order(plan)
     levels = dict.fromkeys(s.level for s in screws)
     out = [_Group(level, tuple(s for s in screws if s.level == level)) for level in levels]
     return out + [_Group(i.name, (i,)) for i in plan.items if isinstance(i, Path)]
@@ -74,7 +74,9 @@ def _cards(
     out = []
     for orbital, angular in at:
         progress(f"{group.title}: {joint_words(orbital, angular)}")
-        seen = [(i, v) for i in group.items for v in by_item[i.id] if (v.orbital_deg, v.angular_deg) == (orbital, angular)]
+        seen = [
+            (i, v) for i in group.items for v in by_item[i.id] if (v.orbital_deg, v.angular_deg) == (orbital, angular)
+        ]
         blocked = obstacle(orbital, angular, reach)
         out.append(
             ViewCard(
@@ -83,7 +85,7 @@ def _cards(
                 joints=joint_words(orbital, angular),
                 orbital_deg=orbital,
                 angular_deg=angular,
-                uses=tuple(_use(i, v, by_item[i.id], with_name=len({i.id for i, _ in seen}) > 1) for i, v in seen),
+                uses=tuple(_use(i, v, by_item[i.id]) for i, v in seen),
                 arm=_arm(orbital, angular, blocked),
                 is_free=not blocked,
                 picture=pictures.jpeg(orbital, angular),
@@ -104,34 +106,39 @@ def _short(item: Screw | Path) -> str:
     return f"{item.level} {item.side[0].upper()}" if isinstance(item, Screw) else item.name
 
 
-def _use(item: Screw | Path, view: View, of_item: Sequence[View], *, with_name: bool) -> str:
+def _use(item: Screw | Path, view: View, of_item: Sequence[View]) -> ViewUse:
     """The view's turn, and the predicted error after it.
 
     Of two views the first is the one that is guided in; the arm goes to the other one before
     (:class:`fluoronav.planning.views.choice.ViewChoice`).
     """
-    towards = "towards the spinal canal" if isinstance(item, Screw) else "in the direction that matters"
-    bound = f", guidance will state {view.bound_mm:.1f} mm" if view.bound_mm is not None else ""
-    error = f"tip error {towards}, 95 %: {view.error_mm:.1f} mm expected{bound}"
-    name = f"{item_name(item)}: " if with_name else ""
-    if len(of_item) < 2:
-        return f"{name}guide here; {error}"
+    name = item_name(item)
     if view is not of_item[0]:
-        return f"{name}expose here first, then guide at {arm_words(of_item[0].orbital_deg, of_item[0].angular_deg)}"
-    return f"{name}guide here, after the other view; {error}"
+        there = arm_words(of_item[0].orbital_deg, of_item[0].angular_deg)
+        return ViewUse(name, "1. Expose here first", f"then guide at {there}")
+    turn = "Guide here" if len(of_item) < 2 else "2. Guide here"
+    towards = "towards the spinal canal" if isinstance(item, Screw) else "in the direction that matters"
+    bound = f", guidance states {view.bound_mm:.1f} mm" if view.bound_mm is not None else ""
+    text = f"tip error {towards}: {view.error_mm:.1f} mm expected{bound} (95 %)"
+    return ViewUse(name, turn, text, view.error_mm, view.bound_mm)
 
 
 def _arm(orbital_deg: float, angular_deg: float, blocked: str) -> str:
     if blocked:
         return f"NOT REACHED: {blocked}"
     near = [
-        f"{what} {abs(value):g}° is at the arm's limit of {limits[0 if value < 0 else 1]:g}°"
+        f"{what} {value:g}° is {_limit(value, limits)}"
         for what, value, limits in (
             ("orbital", orbital_deg, SPACE.orbital_deg), ("angular", angular_deg, SPACE.angular_deg),
         )
         if min(value - limits[0], limits[1] - value) < _AT_LIMIT_DEG
     ]  # fmt: skip
     return "; ".join(["clear of table and patient", *near])
+
+
+def _limit(value: float, limits: tuple[float, float]) -> str:
+    left = min(value - limits[0], limits[1] - value)
+    return "at the arm's limit" if left <= 0 else f"{left:g}° from the arm's limit"
 
 
 def _note(plan: Plan, views: Sequence[View]) -> str:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+import logging
 from importlib.resources import files
 
 from fluoronav.reports.briefing.content import Briefing
 
-# Pictures side by side by their number: up to so many, and the columns. The pages stay three for a usual plan.
-_COLUMNS = ((2, 2), (9, 3))
-_MOST_COLUMNS = 4
+# The size of the pictures by their number: up to so many. Chosen so that 40 views (ten levels) take two pages.
+_SIZES = ((8, "large"), (12, "small"))
+_SMALLEST = "smallest"
 
 
 class PdfError(RuntimeError):
@@ -30,12 +31,14 @@ def html_of(briefing: Briefing) -> str:
     here = files("fluoronav.reports.briefing")
     room = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     room.filters["b64"] = lambda data: base64.b64encode(data).decode()
+    # A value stays with its unit.
+    room.filters["joined"] = lambda text: text.replace(" mm", "\u00a0mm").replace("lar ", "lar\u00a0")
     template = room.from_string(here.joinpath("briefing.html.j2").read_text(encoding="utf-8"))
     n = len(briefing.views.cards)
     return template.render(
         **{name: getattr(briefing, name) for name in Briefing.__dataclass_fields__},
         css=Markup(here.joinpath("briefing.css").read_text(encoding="utf-8")),
-        columns=next((columns for most, columns in _COLUMNS if n <= most), _MOST_COLUMNS),
+        size=next((size for most, size in _SIZES if n <= most), _SMALLEST),
     )
 
 
@@ -67,6 +70,8 @@ def pdf_of(html: str) -> bytes:
         As of :func:`ready_for_pdf`.
     """
     ready_for_pdf()
+    for name in ("weasyprint", "fontTools"):  # each tells of every step
+        logging.getLogger(name).setLevel(logging.WARNING)
     from weasyprint import HTML
     from weasyprint.urls import URLFetcher
 

@@ -26,14 +26,16 @@ _FONT = cv2.FONT_HERSHEY_SIMPLEX
 class PictureSettings:
     """How pictures are made; all chosen."""
 
-    side_px: int = 560  # 200 dots an inch where three pictures stand side by side on A4
-    field_mm: float = 130.0  # at the isocentre; a C-arm with a 300 mm panel shows 186: the middle is enlarged
+    side_px: int = 560  # 280 dots an inch at 50 mm
+    field_mm: float = 100.0  # at the isocentre; a C-arm with a 300 mm panel shows 186: the middle is enlarged
     margin_mm: float = 25.0  # around what is planned, where that needs a larger field
     reach_mm: float = 150.0  # of the tissue that is projected, from the isocentre to each side
     tissue_mm: float = 1.2  # voxels
     bone_mm: float = 0.8  # voxels of the bone that is outlined
     fade_mm: float = 8.0
-    bone_gain: float = 0.5  # the target bone's own attenuation is added, so that it stands out in print
+    bone_gain: float = 1.0  # the target bone's own attenuation is added, so that it stands out in print
+    smooth_px: float = 4.0  # of the outline, 1 sigma: voxels show no steps
+    name_px: float = 60.0  # from a shaft's entry to its name
     dark_percent: float = 1.0  # of the pixels are black, and
     bright_percent: float = 99.5  # up to here they are not white
     clip: float = 2.0  # of the local equalisation
@@ -80,9 +82,7 @@ class XrayPictures:
         ends = np.array([[s.entry_ct, s.tip_ct] for s in shafts], np.float64).reshape(-1, 3)
         self.isocentre_ct = ends.mean(axis=0)
         s = settings
-        self._tissue = Projector(
-            tissue_grid(ct, self.isocentre_ct, s.reach_mm, s.tissue_mm, s.fade_mm, surroundings)
-        )
+        self._tissue = Projector(tissue_grid(ct, self.isocentre_ct, s.reach_mm, s.tissue_mm, s.fade_mm, surroundings))
         self._bone = None
         if bones and labels is not None:
             self._bone = Projector(bone_grid(ct, labels, tuple(bones), s.bone_mm))
@@ -110,6 +110,7 @@ class XrayPictures:
             self._outline(grey, bone)
         for shaft in self._shafts:
             self._draw(grey, shaft, T)
+        self._names(grey, T)
         self._letters(grey, T)
         self._bar(grey)
         return grey
@@ -121,8 +122,8 @@ class XrayPictures:
         return np.asarray(cv2.createCLAHE(s.clip, (4, 4)).apply(grey), np.uint8)
 
     def _outline(self, grey: Grey, bone: NDArray[np.float32]) -> None:
-        mask = (bone > 0.02 * float(bone.max())).astype(np.uint8)
-        mask = cv2.morphologyEx(mask, cv2.MORPH_CLOSE, np.ones((7, 7), np.uint8))
+        mask = (bone > 0.02 * float(bone.max())).astype(np.float32)
+        mask = (cv2.GaussianBlur(mask, (0, 0), self._settings.smooth_px) > 0.5).astype(np.uint8)
         contours, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
         for colour, width in ((_BLACK, 4), (_WHITE, 2)):
             cv2.drawContours(grey, contours, -1, (colour,), width, cv2.LINE_AA)
@@ -144,15 +145,22 @@ class XrayPictures:
         at = tip.round().astype(int)
         cv2.circle(grey, at, 7, (_BLACK,), -1, cv2.LINE_AA)
         cv2.circle(grey, at, 5, (_WHITE,), -1, cv2.LINE_AA)
-        away = entry - along * 26
-        _text(grey, shaft.name, (float(away[0]), float(away[1])), 0.6)
+
+    def _names(self, grey: Grey, T_camera_ct: Float) -> None:
+        """The names beside the entries, each on the side away from the others."""
+        ends = np.array([[s.entry_ct, s.tip_ct] for s in self._shafts])
+        entries, tips = np.moveaxis(self._camera.project(ends @ T_camera_ct[:3, :3].T + T_camera_ct[:3, 3]), 1, 0)
+        middle = (entries.mean(axis=0) + tips.mean(axis=0)) / 2
+        for shaft, entry in zip(self._shafts, entries, strict=True):
+            away = entry - middle
+            at = entry + self._settings.name_px * away / max(float(np.linalg.norm(away)), 1e-6)
+            _text(grey, shaft.name, (float(at[0]), float(at[1])), 0.95)
 
     def _letters(self, grey: Grey, T_camera_ct: Float) -> None:
         """The patient's directions at the edges, as on a radiograph: the display's rule (`page/directions.js`)."""
         side = self._settings.side_px
         for (dx, dy), at in (
-            ((-1, 0), (14, side / 2)), ((1, 0), (side - 14, side / 2)), ((0, -1), (side / 2, 16)),
-            ((0, 1), (side / 2, side - 14)),
+            ((-1, 0), (0, side / 2)), ((1, 0), (side, side / 2)), ((0, -1), (side / 2, 0)), ((0, 1), (side / 2, side)),
         ):  # fmt: skip
             parts = [
                 (sign * (dx * T_camera_ct[0, k] + dy * T_camera_ct[1, k]), pair[0 if sign > 0 else 1])
@@ -160,7 +168,7 @@ class XrayPictures:
                 for sign in (1, -1)
             ]
             told = sorted((p for p in parts if p[0] > self._settings.least_length), reverse=True)[:2]
-            _text(grey, "".join(letter for _, letter in told), at, 0.75)
+            _text(grey, "".join(letter for _, letter in told), at, 1.0)
 
     def _bar(self, grey: Grey) -> None:
         s = self._settings
@@ -168,7 +176,7 @@ class XrayPictures:
         x, y = s.side_px - 18, s.side_px - 18
         for colour, more, thick in ((_BLACK, 2, 8), (_WHITE, 0, 4)):
             cv2.line(grey, (round(x - length) - more, y), (x + more, y), (colour,), thick)
-        _text(grey, f"{s.scale_mm:g} mm", (x - length / 2, y - 16), 0.55)
+        _text(grey, f"{s.scale_mm:g} mm", (x - length / 2, y - 22), 0.8)
 
 
 def _square(side_px: int, field_mm: float, reach_mm: float) -> Camera:
@@ -178,10 +186,10 @@ def _square(side_px: int, field_mm: float, reach_mm: float) -> Camera:
 
 
 def _text(grey: Grey, text: str, centre: tuple[float, float], size: float) -> None:
-    """White letters with a black rim, kept inside the picture."""
-    (width, height), _ = cv2.getTextSize(text, _FONT, size, 2)
+    """White letters on black, kept inside the picture."""
+    (width, height), below = cv2.getTextSize(text, _FONT, size, 2)
     rows, cols = grey.shape
-    x = int(np.clip(centre[0] - width / 2, 4, max(cols - width - 4, 4)))
-    y = int(np.clip(centre[1] + height / 2, height + 4, rows - 5))
-    for colour, thick in ((_BLACK, 5), (_WHITE, 2)):
-        cv2.putText(grey, text, (x, y), _FONT, size, (colour,), thick, cv2.LINE_AA)
+    x = int(np.clip(centre[0] - width / 2, 6, max(cols - width - 6, 6)))
+    y = int(np.clip(centre[1] + height / 2, height + 6, rows - 7))
+    cv2.rectangle(grey, (x - 5, y - height - 5), (x + width + 4, y + below // 2 + 1), (_BLACK,), -1)
+    cv2.putText(grey, text, (x, y), _FONT, size, (_WHITE,), 2, cv2.LINE_AA)
