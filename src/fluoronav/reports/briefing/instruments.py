@@ -123,7 +123,7 @@ def needed_of(plan: Plan, catalogue: Catalogue) -> tuple[Needed, ...]:
     screws = Counter((i.diameter_mm, i.length_mm) for i in plan.items if isinstance(i, Screw))
     implants = Counter((i.family, i.size) for i in plan.items if isinstance(i, Implant))
     out = [
-        Needed(count, "pedicle screw", f"Ø {d:g} × {length:g} mm", _not_made(d, length, catalogue))
+        Needed(count, "pedicle screw", f"Ø {d:g} x {length:g} mm", _not_made(d, length, catalogue))
         for (d, length), count in sorted(screws.items())
     ]
     return (*out, *(Needed(count, family, size) for (family, size), count in sorted(implants.items())))
@@ -137,10 +137,7 @@ def _not_made(diameter_mm: float, length_mm: float, catalogue: Catalogue) -> str
         ("length", length_mm, catalogue.lengths_mm),
     ):
         if min(abs(m - value) for m in made) > _SAME_MM:
-            near = [
-                max((m for m in made if m < value), default=None),
-                min((m for m in made if m > value), default=None),
-            ]
-            there = " and ".join(f"{m:g}" for m in near if m is not None)
+            shorter, longer = [m for m in made if m < value], [m for m in made if m > value]
+            there = " and ".join(f"{m:g}" for m in (*shorter[-1:], *longer[:1]))
             out.append(f"no such {what} in the catalogue {catalogue.name!r}; it has {there} mm")
     return "; ".join(out)

@@ -31,8 +31,7 @@ def html_of(briefing: Briefing) -> str:
     here = files("fluoronav.reports.briefing")
     room = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     room.filters["b64"] = lambda data: base64.b64encode(data).decode()
-    # A value stays with its unit.
-    room.filters["joined"] = lambda text: text.replace(" mm", "\u00a0mm").replace("lar ", "lar\u00a0")
+    room.filters["joined"] = _joined
     template = room.from_string(here.joinpath("briefing.html.j2").read_text(encoding="utf-8"))
     n = len(briefing.views.cards)
     return template.render(
@@ -40,6 +39,13 @@ def html_of(briefing: Briefing) -> str:
         css=Markup(here.joinpath("briefing.css").read_text(encoding="utf-8")),
         size=next((size for most, size in _SIZES if n <= most), _SMALLEST),
     )
+
+
+def _joined(text: str) -> str:
+    """A text whose values stay on one line with their units."""
+    for name in ("orbital", "angular"):
+        text = text.replace(f"{name} ", f"{name}\u00a0")
+    return text.replace(" mm", "\u00a0mm").replace(" x ", "\u00a0\u00d7\u00a0")
 
 
 def ready_for_pdf() -> None:
