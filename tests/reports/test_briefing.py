@@ -156,7 +156,7 @@ def test_measurements_of_what_is_operated_on_are_there_and_the_rest_is_counted(d
         {"structure": "T8", "values": [["pedicle left width", "7.7 ± 0.4 mm"]]},
         {"structure": "T6-T10", "values": [["kyphosis", "31.3°"]]},
     ]
-    assert said["more_figures"] == len(MEASURED) - 2 and "1 measurements of other structures" in words(html)
+    assert said["more_figures"] == len(MEASURED) - 2 and "1 of other structures in the plan" in words(html)
 
 
 def test_cuts_resections_implants_and_paths_are_there(tmp_path):

@@ -81,7 +81,7 @@ def _question(asked: Mapping[str, Any]) -> OpenPoint:
     choices = " or ".join(str(c) for c in asked.get("choices", []))
     evidence = f" ({asked['evidence']})" if asked.get("evidence") else ""
     kind = "level" if asked.get("key") == _LEVEL else "question"
-    return OpenPoint(kind, kind, f"{asked.get('text', '')} {choices}{evidence}".strip())
+    return OpenPoint(kind, "", f"{asked.get('text', '')} {choices}{evidence}".strip())
 
 
 def _answered(asked: Mapping[str, Any]) -> ClosedPoint:

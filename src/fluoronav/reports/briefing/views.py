@@ -145,7 +145,7 @@ def _note(plan: Plan, views: Sequence[View]) -> str:
     """Screws without views, and those that were changed after their views were computed, by the trail's numbers."""
     said = []
     items = [i for i in plan.items if isinstance(i, Screw | Path)]
-    if missing := [item_name(i) for i in items if not any(v.item == i.id for v in views)]:
+    if missing := [item_name(i) for i in items if isinstance(i, Screw) and not any(v.item == i.id for v in views)]:
         said.append(f"Without views: {', '.join(missing)}.")
     older = [item_name(i) for i in items if any(v.item == i.id and _before(v.audit, i.audit) for v in views)]
     if older:

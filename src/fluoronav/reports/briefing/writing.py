@@ -58,6 +58,8 @@ def ready_for_pdf() -> None:
     PdfError
         The system's Pango is missing.
     """
+    for name in ("weasyprint", "weasyprint.progress", "fontTools"):  # they tell of every step
+        logging.getLogger(name).setLevel(logging.WARNING)
     try:
         import weasyprint  # noqa: F401
     except OSError as error:
@@ -76,8 +78,6 @@ def pdf_of(html: str) -> bytes:
         As of :func:`ready_for_pdf`.
     """
     ready_for_pdf()
-    for name in ("weasyprint", "fontTools"):  # each tells of every step
-        logging.getLogger(name).setLevel(logging.WARNING)
     from weasyprint import HTML
     from weasyprint.urls import URLFetcher
 
