@@ -247,7 +247,7 @@ def briefing(case: Path, work: Path) -> None:
     stem = work / "briefing"
     command = ["pdftoppm", "-r", "100", "-gray", "-png", "-singlefile", str(stem.with_suffix(".pdf")), str(stem)]
     subprocess.run(command, check=True)
-    Image.open(stem.with_suffix(".png")).save(HERE / "planning-10-briefing.png", optimize=True)
+    Image.open(stem.with_suffix(".png")).quantize(32).save(HERE / "planning-10-briefing.png", optimize=True)
 
 
 def main(data: Path, work: Path, *, with_stream: bool) -> None:

@@ -64,7 +64,7 @@ def questions_of(
             opened.append(OpenPoint(f.severity, about, readable_text(f.text)))
     opened += _unapproved(plan, structures, with_margins)
     opened.sort(key=lambda p: _GRAVITY.index(p.kind))
-    is_measured = any(isinstance(i, Measured) for i in plan.items)
+    is_measured = any(isinstance(i, Measured) and i.origin == "proposed" for i in plan.items)
     return Questions(_levels(asked, flags, is_measured=is_measured), tuple(opened), tuple(closed), tuple(notes))
 
 

@@ -104,7 +104,7 @@ class XrayPictures:
         image = self._tissue.render(T, self._camera)
         bone = self._bone.render(T, self._camera) if self._bone else None
         if bone is not None:
-            image = image + self._settings.bone_gain * bone
+            image += np.float32(self._settings.bone_gain) * bone
         grey = self._window(image)
         if bone is not None:
             self._outline(grey, bone)
