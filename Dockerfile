@@ -15,7 +15,10 @@ COPY engines engines
 RUN pip wheel --no-cache-dir --no-deps --wheel-dir /wheels .
 
 FROM python:${PYTHON}-slim AS cpu
-RUN useradd --create-home --uid 10001 fluoronav
+# What documents as PDF are drawn with.
+RUN apt-get update && apt-get install --yes --no-install-recommends libpango-1.0-0 libpangoft2-1.0-0 libharfbuzz-subset0 \
+    fonts-liberation fonts-dejavu-core && rm -rf /var/lib/apt/lists/* \
+ && useradd --create-home --uid 10001 fluoronav
 COPY --from=wheels /wheels /wheels
 RUN pip install --no-cache-dir --find-links /wheels "$(ls /wheels/fluoronav-*.whl)[cpu,openvino,igtl,pacs,planning]" && rm -rf /wheels
 # For processors with AVX2 and with AVX-512, whatever the image is built on; a start in the OR compiles nothing.

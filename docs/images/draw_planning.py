@@ -1,11 +1,11 @@
-"""Draws docs/images/planning-*.jpg: the walk of docs/planning.md, from the chest's DICOM series to the stream.
+"""Draws docs/images/planning-*: the walk of docs/planning.md, from the chest's DICOM series to the stream.
 
     python docs/images/draw_planning.py DATA WORK [--without-stream]
 
 `DATA` is the folder of real data, of which `chest/ct.nii.gz` and `planning/patient_b/ct.nii.gz` are read. It holds the
 chest as NIfTI alone, so the series is written from it first, without any name. `WORK` is a folder for the cases. Files
 that it already holds are kept. The picture of the stream needs minutes of rendering; `--without-stream` leaves it out.
-Needs the extras `dev` and `planning`, and Chromium.
+Needs the extras `dev` and `planning`, Chromium, and pdftoppm (poppler-utils).
 """
 
 import socket
@@ -241,6 +241,15 @@ def guide(case: Path, work: Path, browser) -> None:
         raise RuntimeError("fluoronav demo failed")
 
 
+def briefing(case: Path, work: Path) -> None:
+    """The first page of the briefing."""
+    run("report", "briefing", str(case), "--out", str(work / "briefing.pdf"))
+    stem = work / "briefing"
+    command = ["pdftoppm", "-r", "100", "-gray", "-png", "-singlefile", str(stem.with_suffix(".pdf")), str(stem)]
+    subprocess.run(command, check=True)
+    Image.open(stem.with_suffix(".png")).quantize(32).save(HERE / "planning-10-briefing.png", optimize=True)
+
+
 def main(data: Path, work: Path, *, with_stream: bool) -> None:
     series, case = work / "dicom", work / "cases" / "chest"
     if not series.is_dir():
@@ -277,6 +286,7 @@ def main(data: Path, work: Path, *, with_stream: bool) -> None:
             walk.close_message()
             walk.tab("Work")
             walk.shot("10-export")
+            briefing(case, work)
             walk.page.click("#home")
             walk.page.wait_for_selector("[data-case]")
             level(walk)

@@ -62,7 +62,7 @@ def test_the_verbs_are_those_that_scripts_and_documents_name():
         "demo", "run", "simulate", "case build", "register", "calibrate pivot", "calibrate detector", "display",
         "record", "replay", "dicom seg", "dicom sr", "dicom stl", "dicom pdf", "dicom xa", "dicom gsps", "dicom sc",
         "dicom reg", "dicom ko", "audit verify", "bridge igtl", "engines build", "engines verify", "kernels build",
-        "kernels status", "status",
+        "kernels status", "status", "report briefing",
     }  # fmt: skip
 
 

@@ -26,6 +26,7 @@ from fluoronav.cli import (
     plan,
     recording,
     register,
+    report,
     run,
     simulate,
     site,
@@ -47,8 +48,8 @@ Lengths are in mm, angles in degrees, times in the unit that their name ends wit
 _EPILOG = "`fluoronav VERB --help` describes the options of a verb and gives examples."
 # In the order of the help text.
 _MODULES = (
-    demo, run, simulate, case, plan, workspace, dicom, register, calibrate, check, display, recording, audit, bridge,
-    pacs, site, engines, kernels, status, bench,
+    demo, run, simulate, case, plan, workspace, report, dicom, register, calibrate, check, display, recording, audit,
+    bridge, pacs, site, engines, kernels, status, bench,
 )  # fmt: skip
 
 

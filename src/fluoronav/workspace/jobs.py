@@ -34,6 +34,7 @@ _NICE = 10  # chosen: strokes come first
 _TERM_S = 5.0  # from asking a process to end to ending it; chosen
 # "measuring T8 (40%)", or a bar "atlas: spine:  45%|####| 00:03": what is being done, and its share.
 _SHARE = re.compile(r"(.*?)[:\s(]*(\d{1,3}(?:\.\d+)?) ?%\)?(?:\|.*)?")
+_VERB = re.compile(r"^fluoronav \w+: ")  # before an error
 _LINE = re.compile(rb"[\r\n]+")
 _BROKEN = "the server ended before this was done"
 _NO_SUCH_VERB = 2  # status with which argparse refuses
@@ -281,7 +282,7 @@ class Jobs:
             return
         if found := _SHARE.fullmatch(text):
             text, job.share = found[1], min(float(found[2]) / 100, 1.0)
-        job.text = text.replace(f"{case.folder.parent}/", "").removeprefix("fluoronav plan: ")
+        job.text = _VERB.sub("", text.replace(f"{case.folder.parent}/", ""))
         self._tell(case)
 
     def _tell(self, case: OpenCase) -> None:

@@ -84,5 +84,7 @@ class JobRoutes(Routes):
         path = (out / request.match_info["path"]).resolve()
         if not path.is_relative_to(out) or not path.is_file():
             raise Unknown("the job has written no such file")
-        headers = {"Content-Disposition": f'attachment; filename="{re.sub(r"[^A-Za-z0-9._-]", "_", path.name)}"'}
+        # A document is shown; all else is for other programs.
+        how = "inline" if path.suffix == ".pdf" else "attachment"
+        headers = {"Content-Disposition": f'{how}; filename="{re.sub(r"[^A-Za-z0-9._-]", "_", path.name)}"'}
         return web.FileResponse(path, headers=headers)

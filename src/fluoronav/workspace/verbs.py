@@ -1,4 +1,4 @@
-"""The verbs of `fluoronav plan` that the page can start, and what becomes of what they write."""
+"""The verbs of `fluoronav plan`, and the briefing, that the page can start, and what becomes of what they write."""
 
 from __future__ import annotations
 
@@ -23,10 +23,11 @@ from fluoronav.workspace.segmented import kept_segmentation
 _UPLOAD = re.compile(r"upload-[0-9a-f]{12}/[A-Za-z0-9][A-Za-z0-9._-]{0,99}", re.ASCII)
 _OF_THIS_COMPUTER = ("case", "plan", "file", "out")  # keys of what verbs say that name files
 _RESULT, _OUT = "result.json", "out"  # in a job's folder
+_BRIEFING = "briefing.pdf"
 _LEVEL = r"^[A-Z]\d{1,2}$"
 _NUMBER = r"-?\d{1,5}(\.\d{1,3})?"
 
-Kind = Literal["segment", "measure", "screws", "check", "views", "simulate", "export"]
+Kind = Literal["segment", "measure", "screws", "check", "views", "simulate", "export", "briefing"]
 
 
 class JobRequest(Body):
@@ -115,6 +116,8 @@ def _arguments(
         options = {"--to": request.to, "--frame": request.frame, "--guide": request.guide, "--instruments": room}
         given = [f"{k}={v}" for k, v in options.items() if v is not None]
         return ["plan", "export", str(case.folder), *given, "--out", out, *result]
+    if request.kind == "briefing":
+        return ["report", "briefing", str(case.folder), "--out", str(job.folder / _OUT / _BRIEFING), *result]
     more = {"screws": ["--levels", *request.levels] if request.levels else [], "views": ["--write"]}
     return ["plan", request.kind, str(case.folder), *more.get(request.kind, []), *result]
 

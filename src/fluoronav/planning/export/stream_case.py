@@ -16,7 +16,7 @@ from fluoronav.case.instruments import Instruments
 from fluoronav.durable import made_folder, moved, sync_file, written
 from fluoronav.planning.anatomy import LEVELS
 from fluoronav.planning.plan.file import PlanError
-from fluoronav.planning.plan.planned import Planned, ends, kind_of
+from fluoronav.planning.plan.planned import Planned, ends, kind_of, procedure_of
 from fluoronav.planning.plan.schema import Flag, Screw, View
 from fluoronav.planning.plan.schema import Path as PlannedPath
 
@@ -113,7 +113,7 @@ def _content(planned: Planned, instruments: Instruments | None) -> tuple[dict[st
         raise PlanError(f"{planned.path}: has neither a screw nor a path; there is nothing to guide along")
     structures, report = _structures(planned)
     content: dict[str, Any] = {"name": source.name}
-    procedure = source.procedure or _procedure(planned)
+    procedure = source.procedure or procedure_of(plan)
     if procedure is not None:
         content["procedure"] = procedure
     content["ct"] = _CT
@@ -164,14 +164,6 @@ def _instruments(planned: Planned, instruments: Instruments | None, report: dict
 
 def _dumped(content: CaseFile | Instruments) -> dict[str, Any]:
     return content.model_dump(mode="json", exclude_none=True, exclude_defaults=True)
-
-
-def _procedure(planned: Planned) -> str | None:
-    """What is done, where the plan tells: a plan that guides along screws alone is of pedicle screws."""
-    guided = [i for i in planned.plan.items if isinstance(i, Screw | PlannedPath)]
-    if not all(isinstance(i, Screw) for i in guided):
-        return None
-    return "Pedicle screws" if len(guided) > 1 else "Pedicle screw"
 
 
 def _trajectories(planned: Planned) -> list[dict[str, Any]]:

@@ -179,3 +179,11 @@ def kind_of(name: str) -> Kind:
 def ends(item: schema.Screw | schema.Path) -> tuple[schema.Point, schema.Point]:
     """Entry and tip of a screw, or entry and target of a path, LPS mm."""
     return item.entry_ct, item.tip_ct if isinstance(item, schema.Screw) else item.target_ct
+
+
+def procedure_of(plan: schema.Plan) -> str | None:
+    """What is done, where the plan tells: one that guides along screws alone is of pedicle screws."""
+    guided = [i for i in plan.items if isinstance(i, schema.Screw | schema.Path)]
+    if not guided or not all(isinstance(i, schema.Screw) for i in guided):
+        return None
+    return "Pedicle screws" if len(guided) > 1 else "Pedicle screw"

@@ -4,7 +4,7 @@ import { fileAddress, get, post, remove, upload } from "./api.js";
 import { $, asked, el, percent, say, tried } from "./dom.js";
 import { linesOfJob } from "./results.js";
 
-const WORDS = { segment: "Segmentation", measure: "Measurements", screws: "Screws", check: "Check", views: "Views", simulate: "Simulated surgery", export: "Export" };
+const WORDS = { segment: "Segmentation", measure: "Measurements", screws: "Screws", check: "Check", views: "Views", simulate: "Simulated surgery", export: "Export", briefing: "Briefing" };
 const TARGETS = { case: "Case for the guidance (case.yaml)", stl: "STL, mm", "3mf": "3MF, mm", slicer: "3D Slicer scene", dicom: "DICOM (SEG, SR, STL)" };
 
 const MESHES = ["stl", "3mf"]; // whose axes must be said: programs differ
@@ -115,6 +115,26 @@ export class Jobs {
     await this.start("export", frame ? { to, frame } : { to });
   }
 
+  // Writes the briefing of the plan's current revision, and opens it in a tab of its own. The tab is opened at once: browsers
+  // open none for what happens seconds after a click.
+  briefing() {
+    const tab = window.open("about:blank", "_blank");
+    if (tab) tab.document.body.textContent = "The briefing is being written.";
+    return tried(async () => {
+      try {
+        const job = await this.finished("briefing");
+        const address = this.#file(job, job.files[0].name);
+        if (tab) tab.location = address;
+        else say("The briefing is written: take it under Work.");
+      } catch (error) {
+        tab?.close();
+        throw error;
+      }
+    });
+  }
+
+  #file = (job, name) => fileAddress(`${this.#address(job)}/files/${name.split("/").map(encodeURIComponent).join("/")}`);
+
   draw(page) {
     const button = (title, what, work) => el("button", { title: what, onclick: work }, title);
     page.replaceChildren(
@@ -125,6 +145,7 @@ export class Jobs {
         button("Check the plan", "Clearances, flags", () => this.start("check")),
         button("Views for guidance", "C-arm angles at which the error is smallest", () => this.start("views")),
         button("Simulate", "Carry out the plan's cuts, moves, resections and implants: volumes and angles", () => this.start("simulate")),
+        button("Briefing", "What the team reads before the operation, as PDF", () => this.briefing()),
         button("Export…", "For guidance, printing, archive", () => this.exportAsked())),
       ...[...this.all].reverse().map((job) => this.#row(job)));
   }
@@ -138,7 +159,7 @@ export class Jobs {
       ...linesOfJob(job, (id) => this.view.plan.show(id)),
       ...(job.warnings ?? []).map((w) => el("p", { className: "warn" }, w)),
       ...(job.questions ?? []).map((q) => question(q)),
-      ...files.map(({ name, bytes }) => el("a", { href: fileAddress(`${this.view.path}/jobs/${job.job}/files/${name.split("/").map(encodeURIComponent).join("/")}`), download: name.split("/").at(-1) }, `${name} (${size(bytes)})`)),
+      ...files.map(({ name, bytes }) => el("a", { href: this.#file(job, name), download: name.split("/").at(-1) }, `${name} (${size(bytes)})`)),
       job.state === "broken" ? el("div", { className: "row" },
         el("button", { className: "main", onclick: () => this.#again(job) }, "Start again"),
         el("button", { onclick: () => this.#ask(() => remove(this.#address(job))) }, "Forget it")) : "",

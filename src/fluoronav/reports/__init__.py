@@ -1,0 +1,1 @@
+"""Documents for people, as HTML and PDF from the same data."""

@@ -1,0 +1,1 @@
+"""The briefing: what the team reads before the operation."""
