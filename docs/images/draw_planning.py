@@ -214,7 +214,7 @@ def surgery(walk: Walk) -> None:
     walk.tab("Structures")
     walk.page.click("[data-structure] b >> text=/^Vertebra L1$/")
     x, y, z = walk.js("fluoronavWorkspace.view.scene.cross")
-    apex, half = np.array([x, y - 16.0, z]), np.deg2rad(9)
+    apex, half = np.array([x, y - 34.0, z]), np.deg2rad(6)
     low, high = ([0.0, sign * float(np.sin(half)), float(np.cos(half))] for sign in (1, -1))
     turn = np.eye(4)  # the upper plane onto the lower
     turn[1:3, 1:3] = [[np.cos(2 * half), np.sin(2 * half)], [-np.sin(2 * half), np.cos(2 * half)]]
@@ -229,8 +229,12 @@ def surgery(walk: Walk) -> None:
     walk.tab("Plan")
     walk.page.wait_for_selector("#surgery .chip.approved")
     walk.js("fluoronavWorkspace.view.plan.show('wedge1_end')")
+    others = "fluoronavWorkspace.view.structures.all.filter((s) => s.kind !== 'vertebra').map((s) => s.label)"
+    walk.js(f"fluoronavWorkspace.view.structures.toggle({others}, false)")
     walk.js("fluoronavWorkspace.view.surfacesShown")
+    walk.js("fluoronavWorkspace.view.cuts.cuts.forEach((cut) => cut.viewport.setZoom(3))")
     walk.js("(at) => fluoronavWorkspace.view.goTo(at)", [x, y, z])
+    walk.page.uncheck("#tools label:has-text('Structures') input")
     walk.page.click("[data-view=space] button:has-text('L')")
     walk.js("(at) => fluoronavWorkspace.view.space.near(at)", [x, y, z])
     walk.page.click("[data-view=space] button:has-text('L')")
