@@ -209,6 +209,39 @@ def level(walk: Walk) -> None:
     walk.shot("8-level")
 
 
+def surgery(walk: Walk) -> None:
+    """A wedge of L1 that is closed: its pieces at their moved place, and where they lay."""
+    walk.tab("Structures")
+    walk.page.click("[data-structure] b >> text=/^Vertebra L1$/")
+    x, y, z = walk.js("fluoronavWorkspace.view.scene.cross")
+    apex, half = np.array([x, y - 34.0, z]), np.deg2rad(6)
+    low, high = ([0.0, sign * float(np.sin(half)), float(np.cos(half))] for sign in (1, -1))
+    turn = np.eye(4)  # the upper plane onto the lower
+    turn[1:3, 1:3] = [[np.cos(2 * half), np.sin(2 * half)], [-np.sin(2 * half), np.cos(2 * half)]]
+    turn[:3, 3] = apex - turn[:3, :3] @ apex
+    about = {"kind": "cut", "origin": "drawn", "structure": "vertebrae_L1", "kerf_mm": 1.0, "point_ct": apex.tolist()}
+    put = [
+        {**about, "id": "wedge1", "normal_ct": low, "wedge_to": "wedge1_end"},
+        {**about, "id": "wedge1_end", "normal_ct": high},
+        {"kind": "move", "id": "move1", "origin": "drawn", "cut": "wedge1_end", "T_moved_ct": turn.tolist()},
+    ]
+    walk.js("(put) => fluoronavWorkspace.view.plan.change({ put })", put)
+    walk.tab("Plan")
+    walk.page.wait_for_selector("#surgery .chip.approved")
+    walk.js("fluoronavWorkspace.view.plan.show('wedge1_end')")
+    others = "fluoronavWorkspace.view.structures.all.filter((s) => s.kind !== 'vertebra').map((s) => s.label)"
+    walk.js(f"fluoronavWorkspace.view.structures.toggle({others}, false)")
+    walk.js("fluoronavWorkspace.view.surfacesShown")
+    walk.js("fluoronavWorkspace.view.cuts.cuts.forEach((cut) => cut.viewport.setZoom(3))")
+    walk.js("(at) => fluoronavWorkspace.view.goTo(at)", [x, y, z])
+    walk.js("(({ scene }) => (scene.layers.structures = false))(fluoronavWorkspace.view)")
+    walk.js("fluoronavWorkspace.view.repaint()")
+    walk.page.click("[data-view=space] button:has-text('L')")
+    walk.js("(at) => fluoronavWorkspace.view.space.near(at)", [x, y, z])
+    walk.page.click("[data-view=space] button:has-text('L')")
+    walk.shot("6-cut")
+
+
 def guide(case: Path, work: Path, browser) -> None:
     """`fluoronav demo` on the exported case, with the navigation display in the browser."""
     exported = work / "or"
@@ -290,6 +323,7 @@ def main(data: Path, work: Path, *, with_stream: bool) -> None:
             walk.page.click("#home")
             walk.page.wait_for_selector("[data-case]")
             level(walk)
+            surgery(walk)
             if with_stream:
                 guide(case, work, browser)
             browser.close()

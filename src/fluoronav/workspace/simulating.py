@@ -22,9 +22,6 @@ if TYPE_CHECKING:
     from fluoronav.planning.meshes.parts import Part
     from fluoronav.planning.simulation.live import Live
 
-_DRAWN_MM = 0.3  # by which simplifying may move what is drawn; as for the surfaces of structures
-_MOST_TRIANGLES = 60_000  # of all that is drawn before it is simplified; chosen: 2 MB, and 30 ms in a page
-
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -137,12 +134,9 @@ def simulated(
 
 def packed(parts: Sequence[Part], head: dict[str, Any]) -> bytes:
     """Bodies as they are drawn: float32 points (n, 3) LPS mm and uint32 triangles (m, 3) of each, one after another."""
-    from fluoronav.planning.meshes.solid import solid, surface_of
-
-    many = sum(len(p.mesh.triangles) for p in parts) > _MOST_TRIANGLES
     heads, payload = [], []
     for p in parts:
-        mesh = surface_of(solid(p.mesh, p.name).simplify(_DRAWN_MM)) if many and len(p.mesh.triangles) else p.mesh
+        mesh = p.mesh
         heads.append({
             "name": p.name, "kind": p.kind, "structure": p.structure, "colour": p.color, "points": len(mesh.points),
             "triangles": len(mesh.triangles), "T_moved_ct": None if p.T_moved_ct is None else p.T_moved_ct.tolist(),

@@ -44,7 +44,12 @@ class Mesh:
     @property
     def is_watertight(self) -> bool:
         """Whether every edge belongs to two triangles, which run along it in opposite directions."""
-        return not len(_odd_edges(self.triangles)) and len(self.triangles) > 0
+        if not len(self.triangles):
+            return False
+        there, back = _directed_edges(self.triangles)
+        there.sort()
+        back.sort()
+        return bool((there == back).all() and (np.diff(there) > 0).all())
 
     def moved(self, T: NDArray) -> Mesh:
         """The surface after a rigid motion or a mirroring, shape (4, 4); triangles keep facing outwards."""
@@ -53,12 +58,19 @@ class Mesh:
         return Mesh(self.points @ T[:3, :3].T + T[:3, 3], np.ascontiguousarray(turned))
 
 
-def _odd_edges(triangles: Triangles) -> Triangles:
-    """Directed edges without exactly one partner in the other direction, shape (n, 2)."""
+def _directed_edges(triangles: Triangles) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """A number for each directed edge, and for the same edge in the other direction; shape (3 * triangles,)."""
     edges = triangles[:, [0, 1, 1, 2, 2, 0]].reshape(-1, 2)
     most = int(edges.max()) + 1 if len(edges) else 1
-    there, count = np.unique(edges[:, 0] * most + edges[:, 1], return_counts=True)
-    back = np.unique(edges[:, 1] * most + edges[:, 0])
+    return edges[:, 0] * most + edges[:, 1], edges[:, 1] * most + edges[:, 0]
+
+
+def _odd_edges(triangles: Triangles) -> Triangles:
+    """Directed edges without exactly one partner in the other direction, shape (n, 2)."""
+    most = int(triangles.max()) + 1 if len(triangles) else 1
+    forward, backward = _directed_edges(triangles)
+    there, count = np.unique(forward, return_counts=True)
+    back = np.unique(backward)
     odd = np.concatenate([np.setxor1d(there, back), there[count > 1]])
     return np.column_stack([odd // most, odd % most]).astype(np.int64)
 

@@ -26,7 +26,7 @@ T = TypeVar("T")
 class BodySettings:
     """How coarse a preview is, and what is kept."""
 
-    coarse_mm: float = 0.25  # by which simplifying may move a bone in a preview; chosen: a thoracic vertebra loses 1 %
+    coarse_mm: float = 0.35  # by which simplifying may move a bone in a preview; chosen: a vertebra loses 1 % at most
     triangle_bytes: int = 250  # of a body in memory; estimated from manifold3d's half-edges, points and normals
     # Of a lesion whose distances are kept for other margins; chosen: each voxel takes 4 bytes.
     most_kept_voxels: int = 20_000_000

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from fluoronav.planning.meshes.parts import Part
+from fluoronav.planning.meshes.solid import solid, surface_of
 from fluoronav.planning.plan.schema import Item
 from fluoronav.planning.simulation.bodies import SETTINGS as BODIES
 from fluoronav.planning.simulation.bodies import Bodies, Kept, LabelMap
@@ -19,6 +21,8 @@ class LiveSettings:
 
     kept_bytes: int = 400_000_000  # bodies, distances and results; chosen: some bones and a lesion
     triangle_bytes: int = 48  # of a surface: three whole numbers of 8 bytes, and half a point; see `Mesh`
+    drawn_mm: float = 0.3  # by which simplifying may move a body that is drawn; as for the surfaces of structures
+    most_triangles: int = 8_000  # of a body that is drawn as it is; chosen: ten of them take 2 MB
 
 
 SETTINGS = LiveSettings()
@@ -49,7 +53,7 @@ class Live:
             bodies.bone(name, coarse=True)
 
     def simulated(self, bodies: Bodies, items: Sequence[Item], *, exact: bool) -> Simulated:
-        """Carries out the cuts, moves, resections and implants among the items.
+        """Carries out the cuts, moves, resections and implants among the items; the bodies are for drawing.
 
         Parameters
         ----------
@@ -80,5 +84,13 @@ class Live:
             return found, True
         done = carried_out(step, bodies, self._catalogue, coarse=not exact)
         if exact:
+            done = replace(done, parts=tuple(_drawn(p) for p in done.parts))
             self.kept.keep(own, done, sum(len(p.mesh.triangles) * SETTINGS.triangle_bytes for p in done.parts))
         return done, exact
+
+
+def _drawn(part: Part) -> Part:
+    """A body as it is drawn: one of many triangles is simplified."""
+    if len(part.mesh.triangles) <= SETTINGS.most_triangles:
+        return part
+    return replace(part, mesh=surface_of(solid(part.mesh, part.name).simplify(SETTINGS.drawn_mm)))

@@ -22,7 +22,7 @@ _SMALLEST_PIECE_MM3 = 1.0  # chosen: smaller pieces are slivers of the surface, 
 _STEP_MM = 0.5  # of the grid of distances; chosen: the margin is then exact to a quarter of a mm
 _MOST_VOXELS = 100_000_000  # of that grid, 1.2 GB while it is computed; chosen
 _ON_MM = 1e-3  # a point so near the surface lies inside, whatever the last digits of its place; chosen
-_COARSE_VOXELS = 400_000  # of that grid that a preview looks at; chosen: its surface then takes 30 ms
+_COARSE_VOXELS = 60_000  # of that grid that a preview looks at; chosen: its bodies then take 40 ms
 
 
 @dataclass(frozen=True)

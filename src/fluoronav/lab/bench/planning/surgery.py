@@ -58,7 +58,7 @@ def _draw_ball(voxels: np.ndarray, grid: sitk.Image, middle: np.ndarray) -> None
     spacing = np.array(grid.GetSpacing())
     low, high = np.floor(at - LESION_MM / spacing).astype(int), np.ceil(at + LESION_MM / spacing).astype(int) + 1
     box = tuple(slice(max(a, 0), b) for a, b in zip(low[::-1], high[::-1], strict=True))
-    index = np.stack(np.mgrid[box], axis=-1)[..., ::-1]
+    index = np.moveaxis(np.mgrid[box], 0, -1)[..., ::-1]
     voxels[box][np.linalg.norm((index - at) * spacing, axis=-1) <= LESION_MM] = LESION_LABEL
 
 
