@@ -8,7 +8,11 @@ WAITING := tests/display tests/openigtlink tests/recording tests/pacs tests/work
 # Nothing runs beside a pipeline that has to keep up with its frames, or beside what measures a computer's load.
 ALONE := tests/live tests/display/test_with_pipeline.py tests/display/test_pace.py tests/display/test_real_screens.py
 
-.PHONY: setup kernels engines demo test lint bench clean
+PYTEST := $(RUN)/python -m pytest
+
+.PHONY: setup kernels engines demo test test-computing test-waiting test-alone lint bench clean
+# The parts of `test` follow one another, whatever -j says.
+.NOTPARALLEL:
 
 setup: $(VENV)/.installed
 
@@ -32,10 +36,16 @@ kernels: setup
 demo: kernels
 	$(RUN)/fluoronav demo --seconds 20 --out out --no-display
 
-test: setup
-	$(RUN)/python -m pytest -n 2 --dist loadfile tests $(addprefix --ignore=,$(WAITING) $(ALONE))
-	$(RUN)/python -m pytest -n 3 --dist loadfile $(WAITING) $(addprefix --ignore=,$(ALONE))
-	$(RUN)/python -m pytest $(ALONE)
+test: test-computing test-waiting test-alone
+
+test-computing: kernels
+	$(PYTEST) -n 2 --dist loadfile tests $(addprefix --ignore=,$(WAITING) $(ALONE))
+
+test-waiting: kernels
+	$(PYTEST) -n 3 --dist loadfile $(WAITING) $(addprefix --ignore=,$(ALONE))
+
+test-alone: kernels
+	$(PYTEST) $(ALONE)
 
 lint: engines
 	$(RUN)/ruff check .

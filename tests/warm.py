@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["tests.display.preloaded", "tests.pacs.preloaded"])
+FORKS.set_forkserver_preload(["tests.display.preloaded", "tests.pacs.preloaded", "tests.live.preloaded"])
 _RUNNING: set[WarmCommand] = set()
 
 

@@ -12,7 +12,7 @@ import fluoronav.cli
 from fluoronav.cli import build_parser, main
 
 # Modules that verbs share.
-SHARED = {"arguments", "dicom_output", "plan_engines", "plan_options", "processes", "reporting"}
+SHARED = {"arguments", "dicom_output", "plan_engines", "plan_options", "reporting"}
 
 
 def verbs(parser, path=()):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import msgpack
 import numpy as np
@@ -15,14 +16,16 @@ from fluoronav.geometry import Camera
 from fluoronav.lab.simulation.rig import free_endpoints
 from fluoronav.paths import shipped
 from fluoronav.wire import make_request
+from tests.warm import WarmCommand
 
 SIZE = 256
 
 
 class Pipeline:
-    """`fluoronav run`, and everything that it sends."""
+    """`fluoronav run`, and everything that it sends; forked warm, or started as a program where `cold`."""
 
-    def __init__(self, folder, endpoints=None, **launch):
+    def __init__(self, folder, endpoints=None, *, cold=False, **launch):
+        self.cold = cold
         small = Camera.load(shipped("calibration/demo-carm.yaml")).scaled(SIZE / 1024)
         camera = folder / "camera.yaml"
         camera.write_text(yaml.safe_dump({"rows": small.rows, "cols": small.cols, "K": small.K.tolist()}))
@@ -47,7 +50,11 @@ class Pipeline:
         self.image = (8000 + 6000 * np.random.default_rng(0).random((SIZE, SIZE))).astype("<u2")
 
     def start(self):
-        self.process = subprocess.Popen([sys.executable, "-m", "fluoronav", "run", str(self.path)], stderr=self.log)
+        arguments = ["run", str(self.path)]
+        if self.cold:
+            self.process = subprocess.Popen([sys.executable, "-m", "fluoronav", *arguments], stderr=self.log)
+        else:
+            self.process = WarmCommand(arguments, self.path.parent / "printed.txt", Path(self.log.name))
 
     def start_again(self):
         """After its process has ended."""

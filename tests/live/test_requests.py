@@ -168,7 +168,7 @@ def test_a_stalled_subscriber_costs_the_pipeline_little(tmp_path):
 
 def test_a_session_ends_with_a_stop_or_ctrl_c_and_outlives_anything_else(tmp_path):
     session = tmp_path / "audit" / "session-carm0.json"
-    pipeline = Pipeline(tmp_path).ready().confirm()
+    pipeline = Pipeline(tmp_path, cold=True).ready().confirm()
     assert session.is_file() and session.stat().st_mode & 0o077 == 0
     pipeline.process.terminate()
     assert pipeline.process.wait(8) == 0 and session.is_file()

@@ -26,7 +26,7 @@ def cli(*arguments, timeout=300):
 
 
 def test_sigterm_ends_it_cleanly(tmp_path):
-    pipeline = Pipeline(tmp_path).ready()
+    pipeline = Pipeline(tmp_path, cold=True).ready()
     pipeline.frame()
     pipeline.process.terminate()
     assert pipeline.process.wait(5) == 0
@@ -61,7 +61,7 @@ def test_readiness_is_published_at_once(tmp_path, monkeypatch):
 
 
 def test_a_stop_request_ends_it_cleanly_and_status_reports_the_state(tmp_path):
-    pipeline = Pipeline(tmp_path).ready()
+    pipeline = Pipeline(tmp_path, cold=True).ready()
     asked = cli("status", "--endpoint", pipeline.endpoints["requests"])
     assert asked.returncode == 0 and asked.stdout.startswith("ready: case thoracic-spine@")
     assert pipeline.request("stop")["ok"]

@@ -120,6 +120,7 @@ class Node:
         self._outbox.recover()
         self._schedule.reidentify()  # a merge may have been cut off
         self._cases.recover()
+        self._beat()  # before it listens: who sees it listen may ask whether it runs
         self._receiver.start()
         if self._hl7 is not None:
             self._hl7.start()

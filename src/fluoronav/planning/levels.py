@@ -1,7 +1,7 @@
 """Which level a vertebra is: all vertebrae of a case are moved up or down the spine together, and so is its plan.
 
-The voxels stay where they are; their names change. What it makes is one revision of the segmentation, and one of the
-plan, which can be taken back.
+The voxels stay where they are; their names change. A move makes one revision of the segmentation and one of the plan,
+and can be taken back.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What of a CT tells its left side from its right: the heart lies to the left of the spine, and the liver to the right.
 
 Vertebrae alone look the same in a mirror. One person in about 10,000 has these organs on the other sides (situs
-inversus), so that what is found here is a question for a person, and never an answer.
+inversus), so the result is a question for a person, never an answer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""How much of each engine's work people changed: a line for each structure and save, in ``feedback.jsonl``."""
+"""How many voxels of each engine's work people changed: a line for each structure and save, in ``feedback.jsonl``."""
 
 from __future__ import annotations
 

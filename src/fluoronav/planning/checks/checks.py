@@ -1,4 +1,4 @@
-"""Everything that makes a plan unsafe or stale, found again from the CT and the labels as they are now."""
+"""The checks of a plan: all that makes it unsafe or stale, computed anew from the present CT and labels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a person has to look at besides the spine's count: cut anatomy, pieces, sides, bone, implants, vessels."""
+"""Flags besides those of the spine, for a person to look at: cut anatomy, pieces, sides, bone, implants, vessels."""
 
 from __future__ import annotations
 

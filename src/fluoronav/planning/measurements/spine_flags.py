@@ -1,4 +1,4 @@
-"""What a person has to look at in a spine: its count, its ribs, transitional vertebrae, open rings."""
+"""Flags of a spine, which a person has to look at: its count, its ribs, transitional vertebrae, open rings."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """nnU-Net's resampling of an image to the spacing of a network, plane by plane, so that a long CT fits into memory.
 
-What nnU-Net 2 does by `skimage.transform.resize` (order 3, edges repeated, no smoothing before) is separable: here it
-is done in the planes first and along the third axis after.
+What nnU-Net 2 does (`skimage.transform.resize`, order 3, edges repeated, no smoothing before) is separable. It is done
+in the planes first, then along the third axis.
 """
 
 from __future__ import annotations

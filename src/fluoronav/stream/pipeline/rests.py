@@ -22,21 +22,23 @@ class RestLimits:
     Attributes
     ----------
     over_s, every_s : float
-        Frames are counted over so many seconds, so often; chosen: as `health` does.
+        Frames of the last `over_s` are counted every `every_s`; chosen: as `health` does.
     least_frames, least_late : int
         Fewer frames, and fewer late or skipped ones, say nothing; chosen.
     late_share : float
-        Of these frames; chosen: half of that from which `health` is degraded, so that a stage rests before.
+        Share of late or skipped frames above which a stage rests. Chosen: half of the share at which `health` is
+        degraded, so that the stage rests first.
     calm_s, longest_calm_s : float
-        So long without load before a stage comes back, doubled each time that it did not last; chosen.
+        Time without load before a stage comes back, and the most that it grows to; it is doubled each time that the
+        stage has to rest again soon. Chosen.
     relapse_s : float
-        A stage that has run for longer has lasted; chosen.
+        A stage that rests again within this time was back too soon; chosen.
     calm_share : float
-        Late or skipped frames while it is calm, at the most; chosen: one in a hundred is a hiccup.
+        Largest share of late or skipped frames that still counts as without load; chosen: one in a hundred is a hiccup.
     room : float
         Part of the frame time that the chain may need before a stage comes back; chosen.
     percentile : float
-        Of the times from exposure to overlay, that which the chain is said to need; chosen with `late_share`.
+        Percentile of the times from exposure to overlay that counts as what the chain needs; chosen with `late_share`.
     rests_above, works_below : float
         Part of the frames that a stage itself leaves out, above which it is said to rest, and below which to work;
         chosen: a person who reads it must not see it flicker.

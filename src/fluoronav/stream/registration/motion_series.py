@@ -1,8 +1,8 @@
 """A motion in two directions over the last half minute: what of it is periodic, and what is a step that stays.
 
-The period is that of the sine, with a drift, which leaves the least of the motion (a Lomb-Scargle periodogram with a
-floating mean and trend; Zechmeister and Kuerster, Astronomy and Astrophysics 496, 2009). Whether there is a step is
-asked of the motion's range: a step moves both of its ends, a deep breath or a held one at most one.
+For each period a sine and a drift are fitted to the motion; the period with the smallest residual is taken
+(a Lomb-Scargle periodogram with a floating mean and trend; Zechmeister and Kuerster, Astronomy and Astrophysics 496,
+2009). A step is told from a breath by the motion's range: it moves both ends, a deep or held breath at most one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Which level the vertebrae have: ribs are looked for, and what speaks against another count is said.
+"""Which level the vertebrae have, by their ribs, and what speaks against another count.
 
 A spine that is numbered one vertebra too high or too low fits the atlas nearly as well. The last vertebra with ribs
 tells the two apart, where a person has twelve.
