@@ -129,6 +129,13 @@ def test_the_drr_agrees_with_the_projector(page, display):
     display.until(page, "document.getElementById('drr').hidden")
 
 
+def test_the_drr_comes_at_once_however_long_the_3d_view_waits_for_its_turn(page, display):
+    """Regression: without a GPU the step *Check* asked to compare with a DRR that came up to two seconds later."""
+    page.evaluate("fluoronav.space.next = performance.now() + 1e6")
+    page.click("#tool-drr")
+    display.until(page, "!document.getElementById('drr').hidden && fluoronav.space.drawn.drr > 0", 30)
+
+
 def test_another_case_than_the_pipelines_is_not_shown(browser, display):
     display.health["case"] = "someone else@1"
     page = display.open(browser, size=(1920, 1080))

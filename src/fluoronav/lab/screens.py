@@ -243,7 +243,8 @@ def _confirm(room: Room) -> None:
 STATES = (
     State("patient", "Is this the patient?", Room.open, "!document.getElementById('patient').hidden"),
     State("check", "the registration is checked", _confirm,
-          "document.querySelectorAll('#register li').length === 3", Room.accept),
+          "document.querySelectorAll('#register li').length === 3 && !document.getElementById('drr').hidden",
+          Room.accept),
     State("tracking", "tracking", _well, f"{_MODE.format('live')} && {_NO_FAULT}"),
     State("alarm-medium", "medium alarm: caution", lambda room: room.drive("spinal_cord", 3.2, 2.6),
           _ALARM.format("medium", "mm from the")),
