@@ -59,6 +59,28 @@ def test_surfaces_plan_and_instrument_lie_in_the_patients_frame(page, display):
     assert np.array(shaft[:3]) == pytest.approx(np.array(tip) - axis * shaft[3] / 2, abs=1e-3)
 
 
+# The letters' boxes in the 3D view, and that of the button over it: left, top, right, bottom, CSS pixels.
+LETTERS = """() => {
+  const { scene } = fluoronav.space, { canvas } = scene, box = canvas.getBoundingClientRect();
+  const scale = box.width / canvas.width, half = Math.max(canvas.width, canvas.height) / 36;
+  const button = document.getElementById("along-beam").getBoundingClientRect();
+  const letters = Object.values(scene.places).map(([x, y]) => [x - half, y - half, x + half, y + half]
+    .map((at, k) => at * scale + (k % 2 ? box.top : box.left)));
+  return [[button.left, button.top, button.right, button.bottom], letters]; }"""
+
+
+@pytest.mark.parametrize("size", [(1280, 720), (1920, 1080), (1200, 1920), (1024, 1366)])
+def test_every_letter_of_the_3d_view_is_beside_the_button(page, display, size):
+    """Regression: on a tablet the button *Along the beam* lay over the letter F."""
+    drawn = page.evaluate("fluoronav.space.scene.drawn")
+    page.set_viewport_size({"width": size[0], "height": size[1]})
+    display.until(page, f"fluoronav.space.scene.drawn > {drawn + 1}")
+    button, letters = page.evaluate(LETTERS)
+    assert len(letters) == 4
+    for left, top, right, bottom in letters:
+        assert right < button[0] or left > button[2] or bottom < button[1] or top > button[3]
+
+
 def test_slices_show_the_ct_at_the_tip(page):
     image = canvas(page, "slices")[..., 0].astype(float)
     side = image.shape[0]
@@ -105,6 +127,13 @@ def test_the_drr_agrees_with_the_projector(page, display):
     shot(page, "display-space")
     page.click("#tool-drr")
     display.until(page, "document.getElementById('drr').hidden")
+
+
+def test_the_drr_comes_at_once_however_long_the_3d_view_waits_for_its_turn(page, display):
+    """Regression: without a GPU the step *Check* asked to compare with a DRR that came up to two seconds later."""
+    page.evaluate("fluoronav.space.next = performance.now() + 1e6")
+    page.click("#tool-drr")
+    display.until(page, "!document.getElementById('drr').hidden && fluoronav.space.drawn.drr > 0", 30)
 
 
 def test_another_case_than_the_pipelines_is_not_shown(browser, display):

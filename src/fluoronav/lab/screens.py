@@ -37,7 +37,7 @@ class ScreenSettings:
     noise_counts: int = 200  # of a frame, besides its own: the same frames come again and again
     reach_s: float = 180.0  # until a state is there; a search on a busy computer takes most of it
     settle_s: float = 0.6  # after a change of the screen's size, for full HD; more pixels get more
-    tries: int = 8  # of a picture, where the state had gone meanwhile
+    stay_s: float = 120.0  # for a picture of a state that goes and comes again
     held_frames: int = 6  # of the sequence, forth and back, while the wire stands still
     clear_frame: int = 100  # the wire's tip is in the bone, far from the cord
     knocked_mm: float = 2.0  # of the tracker's tool, for its drift
@@ -243,7 +243,8 @@ def _confirm(room: Room) -> None:
 STATES = (
     State("patient", "Is this the patient?", Room.open, "!document.getElementById('patient').hidden"),
     State("check", "the registration is checked", _confirm,
-          "document.querySelectorAll('#register li').length === 3", Room.accept),
+          "document.querySelectorAll('#register li').length === 3 && !document.getElementById('drr').hidden",
+          Room.accept),
     State("tracking", "tracking", _well, f"{_MODE.format('live')} && {_NO_FAULT}"),
     State("alarm-medium", "medium alarm: caution", lambda room: room.drive("spinal_cord", 3.2, 2.6),
           _ALARM.format("medium", "mm from the")),
@@ -309,9 +310,10 @@ def take(
 def _show(room: Room, state: State, size: str) -> None:
     """Sets the screen's size, and waits until the state is drawn in it."""
     width, height = SIZES[size]
-    for _ in range(SETTINGS.tries):
+    end = time.monotonic() + SETTINGS.stay_s
+    while (left_s := end - time.monotonic()) > 0:
         room.page.set_viewport_size(_SMALL)
-        room.until(state.holds)
+        room.until(state.holds, left_s)
         room.page.set_viewport_size({"width": width, "height": height})
         room.page.wait_for_timeout(1000 * SETTINGS.settle_s * max(width * height / (1920 * 1080), 1))
         if room.page.evaluate(f"Boolean({state.holds})"):

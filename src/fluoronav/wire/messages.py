@@ -106,7 +106,7 @@ class ToolPose(msgspec.Struct, kw_only=True, frozen=True):
     id: Annotated[Name, doc("the tool's id in the case file, or the reference marker's")]
     visible: Annotated[bool, doc("whether the tracker sees it now")]
     T_tracker_tool: Annotated[Pose | None, doc("rigid and right-handed, within 20 m; null while it is hidden")] = None
-    error_mm: Annotated[NotNegative | None, doc("the tracker's own error of it, mm")] = None
+    error_mm: Annotated[NotNegative | None, doc("the tracker's own error of its place: rms in space, mm")] = None
 
     def fault(self) -> str:
         """Why its pose cannot be used, in words; empty where it can."""

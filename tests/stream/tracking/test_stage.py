@@ -26,6 +26,7 @@ class Theatre:
         self.guidance.prepare(case, camera)
         self.T_ct_tool = exp_se3([0.9, 0.1, 0, *(np.array(case.target_ct) + [20, 0, 5])])
         self.T_camera_ct = case.prior.T_camera_ct()
+        self.pose_error_mm = np.zeros(3)  # of the registration, camera axes
         self.k = 0
 
     def frame(self, visible=True, tracked=True, registered=True):
@@ -45,7 +46,8 @@ class Theatre:
         frame = FrameRecord.of_counts(np.zeros((2, 2), np.uint16), seq=self.k, t_acq=t)
         if registered:
             frame.status = "tracking"
-            frame.registration = RegistrationResult(self.T_camera_ct, 0.9, np.full(6, 0.1), 1.5, 0.4, 0)
+            T_camera_ct = exp_se3([0, 0, 0, *self.pose_error_mm]) @ self.T_camera_ct
+            frame.registration = RegistrationResult(T_camera_ct, 0.9, np.full(6, 0.1), 1.5, 0.4, 0)
         tip, tail = self.truth()
         if visible:
             direction = (tip - tail) / np.linalg.norm(tip - tail)
@@ -126,6 +128,22 @@ def test_a_tip_that_is_always_seen_too_far_along_its_shaft_is_no_drift_and_moves
     assert t.across_mm(tool) < 0.25 and frame.drift.size_mm < 0.3
     frame = t.frame(visible=False)
     assert t.across_mm(frame.instruments[0]) < 0.25
+
+
+def test_a_registration_that_errs_within_its_bound_while_the_arm_turns_is_no_drift(theatre, case):
+    """Regression: the demo's tracker was said to have drifted by 1.0 mm. The turning arm made up what lies along the
+    ray from the registration's errors, and what lay across was the registration's own."""
+    t, frames, errors, sizes = theatre(), 200, [], []
+    for k in range(frames):
+        t.T_camera_ct = turned(case, 8.0 * k / frames)
+        # As in the demo: up to 0.35 mm, where 95 % within 0.4 mm are claimed, and slower than any filter.
+        t.pose_error_mm = 0.35 * np.sin([3.0 * k / frames, 6.0 * k / frames, 0])
+        frame = t.frame()
+        errors.append(t.across_mm(frame.instruments[0]))
+        sizes.append(frame.drift.size_mm if frame.drift else 0.0)
+        assert not any(a.kind == "tracker_drift" for a in frame.alerts)
+    assert max(sizes) < 0.5
+    assert np.median(errors) < 0.25  # the tracker alone errs by 0.12
 
 
 def test_a_drift_of_2_mm_is_said_within_30_frames_and_corrected_when_the_picture_is_gone_too(theatre):

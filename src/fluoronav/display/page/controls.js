@@ -69,6 +69,7 @@ function addDrr(app, bar) {
   drr().style.opacity = 0.5;
   const switched = button(app, bar, "drr", (on) => {
     space.drr_on = space.drr_new = on;
+    space.next = 0; // at once: where there is no GPU, the next turn may be two seconds away
     drr().hidden = true;
     pane.hidden = !on;
   }, false);

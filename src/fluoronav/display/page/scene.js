@@ -27,6 +27,7 @@ export class Scene3d {
     this.marks = canvas.cloneNode(false); // letters
     this.marks.id = "scene-letters";
     canvas.after(this.marks);
+    this.button = canvas.parentElement.querySelector("button"); // lies over the lower left corner
     this.along = true; // as the picture: from the source
     this.renderer = new WebGLRenderer({ canvas, antialias: true, preserveDrawingBuffer: true });
     this.scene = new Scene();
@@ -206,11 +207,19 @@ export class Scene3d {
     c.clearRect(0, 0, width, height);
     [c.font, c.textAlign, c.textBaseline, c.lineJoin] = [`700 ${size}px sans-serif`, "center", "middle", "round"];
     [c.fillStyle, c.strokeStyle, c.lineWidth] = ["#ffffff", "rgb(0 0 0 / 75%)", size / 7];
-    const places = { left: [inset, height / 2], right: [width - inset, height / 2], top: [width / 2, inset], bottom: [width / 2, height - inset] };
-    for (const [edge, at] of Object.entries(places)) {
+    const low = height - inset - this.covered(width / 2 - size / 2);
+    this.places = { left: [inset, height / 2], right: [width - inset, height / 2], top: [width / 2, inset], bottom: [width / 2, low] };
+    for (const [edge, at] of Object.entries(this.places)) {
       c.strokeText(this.edges[edge], ...at);
       c.fillText(this.edges[edge], ...at);
     }
+  }
+
+  // The height of what the button covers at the lower edge, if it reaches to column `x`; pixels of the canvas.
+  covered(x) {
+    const [box, button] = [this.canvas, this.button].map((element) => element.getBoundingClientRect());
+    const scale = this.canvas.width / box.width;
+    return (button.right - box.left) * scale > x ? (box.bottom - button.top) * scale : 0;
   }
 
   // Where a point of the patient is on the canvas, CSS pixels; for tests.

@@ -32,12 +32,14 @@ LIMITS = DriftLimits()
 class DriftFilter:
     """A Kalman filter of the offset between tracker and patient, in CT axes.
 
-    One view shows two of its three components; the third stays unknown until the C-arm has turned.
+    One view shows two of its three components. The third, along the ray, is known only roughly until the C-arm has
+    turned far: small turns make it up from what the registration gets wrong in each. Drift is what the last view shows.
     """
 
     def __init__(self) -> None:
         self._offset = np.zeros(3)
         self._covariance = np.eye(3) * LIMITS.first_mm**2
+        self._across = np.zeros((2, 3))  # x and y of the last camera, in CT axes
         self._innovation = 1.0
         self._frames = 0
 
@@ -52,11 +54,12 @@ class DriftFilter:
         ----------
         R_camera_ct : ndarray, shape (3, 3)
         offset_mm : ndarray, shape (2,)
-            Tip in the image minus tip by the tracker, at the tip's depth, along the camera's x and y.
+            Tip in the image minus tip by the tracker, at the tip's depth, along the camera's x and y: that part which
+            the image's own errors do not explain (:func:`unexplained`).
         covariance_mm2 : ndarray, shape (2, 2)
             Of its error.
         """
-        H = R_camera_ct[:2]
+        H = self._across = R_camera_ct[:2]
         innovation = offset_mm - H @ self._offset
         S = H @ self._covariance @ H.T + covariance_mm2
         gain = self._covariance @ H.T @ np.linalg.inv(S)
@@ -71,7 +74,9 @@ class DriftFilter:
     def offset_ct(self) -> Float:
         """Correction of the tracker's positions, mm, CT axes; 0 while it is unknown or not believed."""
         drift = self.drift
-        return self._offset if drift is not None and drift.corrected else np.zeros(3)
+        if drift is None or not drift.corrected:
+            return np.zeros(3)
+        return self._across.T @ (self._across @ self._offset)
 
     @property
     def sigma_mm(self) -> float:
@@ -83,6 +88,19 @@ class DriftFilter:
         """The drift; None before enough frames."""
         if self._frames < LIMITS.min_frames:
             return None
-        size = float(np.linalg.norm(self._offset))
+        size = float(np.linalg.norm(self._across @ self._offset))
         steady = self._innovation < LIMITS.max_innovation
         return Drift(size, steady, steady and size <= LIMITS.max_corrected_mm)
+
+
+def unexplained(offset_mm: Float, explained_mm: Float) -> Float:
+    """The part of each offset that errors do not explain: none of a small one, nearly all of a large one.
+
+    The non-negative garrote of L. Breiman, Technometrics 37:373, 1995.
+
+    Parameters
+    ----------
+    offset_mm, explained_mm : ndarray, shape (n,)
+        The latter is the largest offset that errors explain.
+    """
+    return offset_mm * np.maximum(1 - (explained_mm / np.maximum(np.abs(offset_mm), 1e-9)) ** 2, 0)

@@ -20,7 +20,7 @@ from fluoronav.stream.frame import (
     RegistrationResult,
     ToolSample,
 )
-from fluoronav.stream.tracking.drift import DriftFilter
+from fluoronav.stream.tracking.drift import DriftFilter, unexplained
 from fluoronav.stream.tracking.observation_memory import ObservationMemory
 from fluoronav.stream.tracking.tool_track import ToolTrack
 from fluoronav.stream.tracking.tracker_registration import Correspondence, TrackerRegistration
@@ -46,6 +46,8 @@ class FusionLimits:
 
 
 LIMITS = FusionLimits()
+# A tracker states the root mean square of its error in space; along one axis it is so much less.
+_SPACE_TO_AXIS = float(np.sqrt(1 / 3))
 
 
 class InstrumentStage:
@@ -249,21 +251,25 @@ class InstrumentStage:
         axes = np.array([d.direction, [-d.direction[1], d.direction[0]]])
         sigma_detection = mm_px * np.array([d.sigma_px, min(d.sigma_px, LIMITS.across_sigma_px)])
         # In the patient the image is no more accurate than the registration.
-        sigma_image = np.hypot(sigma_detection, registration.tre_image_mm / RADIUS_95_2D)
+        sigma_registration = registration.tre_image_mm / RADIUS_95_2D
+        sigma_image = np.hypot(sigma_detection, sigma_registration)
         off = axes @ (ray[:2] * tip[2] - tip[:2])
-        # A detection's error along the shaft is the same in all frames of a view: an offset within it is no drift.
-        unexplained = np.sign(off) * np.maximum(np.abs(off) - [sigma_detection[0], 0], 0)
-        variances = np.diag(sigma_image**2 + instrument.sigma_mm**2)
-        self._drift.update(T[:3, :3], axes.T @ unexplained, axes.T @ variances @ axes)
+        # Errors of the registration, and of a detection along the shaft, are the same for many frames: no filter
+        # averages them out, and an offset within them is no drift.
+        explained = np.hypot([sigma_detection[0], 0], LIMITS.expected_sigmas * sigma_registration)
+        beyond = unexplained(off, explained)
+        variances = np.diag(sigma_image**2 + (_SPACE_TO_AXIS * instrument.sigma_mm) ** 2)
+        self._drift.update(T[:3, :3], axes.T @ beyond, axes.T @ variances @ axes)
         drift = self._drift.drift
         tracked = tip + _across_the_ray(T[:3, :3] @ self._drift.offset_ct, tip)
         off = axes @ (ray[:2] * tracked[2] - tracked[:2])
         # The weight of a tracker that has drifted and cannot be corrected is small.
         sigma = instrument.sigma_mm if drift is None or drift.corrected else max(drift.size_mm, instrument.sigma_mm)
         # An offset larger than both errors explain is a wrong detection, or one of something else: its weight falls.
-        expected = LIMITS.expected_sigmas * np.hypot(sigma, sigma_image)
+        sigma_tracker = _SPACE_TO_AXIS * sigma
+        expected = LIMITS.expected_sigmas * np.hypot(sigma_tracker, sigma_image)
         sigma_image *= max(1.0, float((np.abs(off) / expected).max()) ** 2)
-        weight = sigma**2 / (sigma**2 + sigma_image**2)
+        weight = sigma_tracker**2 / (sigma_tracker**2 + sigma_image**2)
         tracked[:2] += axes.T @ (weight * off)
         across = float((np.sqrt(weight) * sigma_image).max())
         tip_ct = transform_points(inverse(T), tracked)
