@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 from fluoronav.geometry import Camera
 from fluoronav.imaging.projector import Projector
 from fluoronav.imaging.registration.agreement import Agreement
-from fluoronav.imaging.registration.confidence import MIN_PATCHES, TRACKING_AGREEMENT, TRACKING_SCORE
+from fluoronav.imaging.registration.confidence import (
+    LOST_AGREEMENT,
+    MIN_PATCHES,
+    TRACKING_AGREEMENT,
+    TRACKING_SCORE,
+)
 from fluoronav.imaging.registration.gauss_newton import PoseEstimate, twist_between
 from fluoronav.imaging.registration.layered_fit import LayeredFit, LayeredPose
 from fluoronav.imaging.registration.search import COARSE_SIDE, GRID_SIDE, Hypothesis
@@ -36,6 +41,9 @@ class TargetSettings:
     least_share : float
         In six exposures of a patient who was the CT the difference was 0.6 to 4.1, and the pose of all tissue erred by
         0.03 to 0.17 mm and by 0.04 to 0.14 degrees. A tenth keeps the bound of the rotation above that.
+    at_bone : float
+        Agreement at the bones from which they alone are believed, as over the whole field. Right poses of bent and
+        breathing patients have 0.79 to 0.94, poses one vertebra off, mirrored or in another patient 0.53 at the most.
     worse : float
         At the bones the layers may agree by so much less than what they are compared with. Chosen: two exposures of one
         pose differ by less.
@@ -56,6 +64,7 @@ class TargetSettings:
     by_chance: float = 6.0
     least_share: float = 0.1
     doubtful: float = 12.6
+    at_bone: float = TRACKING_AGREEMENT
     worse: float = 0.03
     margin_px: int = 4
     silhouette: float = 0.05
@@ -101,8 +110,27 @@ class TargetBone:
         field_mask: NDArray[np.bool_],
         layered: LayeredPose,
     ) -> float:
-        """Of the whole field with the layers as they lie; see :class:`.agreement.Agreement`."""
-        return self._agreement(T_camera_ct, pyramid[COARSE_SIDE], field_mask, layered.model(self.layers))
+        """How well the layers as they lie agree with the frame; see :class:`.agreement.Agreement`.
+
+        Over the whole field, or at the bones where they agree enough to be believed and agree better: the pose is the
+        bone's, and a chest that moves otherwise than the layers can says nothing against it.
+        """
+        image, model = pyramid[COARSE_SIDE], layered.model(self.layers)
+        whole = self._agreement(T_camera_ct, image, field_mask, model)
+        at_bone = self.at_bone(T_camera_ct, pyramid, field_mask, layered)
+        return max(at_bone, whole) if at_bone >= SETTINGS.at_bone else whole
+
+    def at_bone(
+        self,
+        T_camera_ct: Float,
+        pyramid: dict[int, NDArray[np.float32]],
+        field_mask: NDArray[np.bool_],
+        layered: LayeredPose,
+    ) -> float:
+        """The lower of the agreements at the target bone alone and at all layered bones."""
+        image, model = pyramid[COARSE_SIDE], layered.model(self.layers)
+        parts = (self.layers.target.projector, model.bones)
+        return min(self._agreement.near(T_camera_ct, image, field_mask, model, part) for part in parts)
 
     def of(
         self,
@@ -123,9 +151,10 @@ class TargetBone:
         before : LayeredPose, optional
             How the layers lay last.
         """
-        # Layers fit wrong poses better, too: none may be believed that all tissue as one does not confirm.
-        if whole.agreement < TRACKING_AGREEMENT and before is None:
+        # Layers fit wrong poses better, too: where all tissue as one does not confirm them, the bones themselves must.
+        if whole.agreement < LOST_AGREEMENT and before is None:
             return whole
+        confirmed = before is not None or whole.agreement >= TRACKING_AGREEMENT
         T = whole.estimate.T_camera_ct
         rounds = {} if before is None else {"rounds": SETTINGS.rounds}
         found = self._fit.fit(pyramid, field_mask, T, before, **rounds)
@@ -138,11 +167,13 @@ class TargetBone:
         if not self._fits_better(found, T, pyramid, field_mask, before):
             return replace(whole, unexplained=SETTINGS.contradiction * np.outer(off, off))
         apart = float(off @ np.linalg.solve(unexplained, off))
-        if before is None and apart < SETTINGS.apart:
+        if before is None and confirmed and apart < SETTINGS.apart:
             # What the two differ by on the mean by chance is the bone's own error, and hardly a doubt of all tissue.
             beyond = (apart - SETTINGS.by_chance) / (SETTINGS.doubtful - SETTINGS.by_chance)
             share = float(np.clip(beyond, SETTINGS.least_share, 1))
             return replace(whole, unexplained=share * np.outer(off, off))
+        if not confirmed and self.at_bone(found.T_camera_ct, pyramid, field_mask, found) < SETTINGS.at_bone:
+            return whole
         agreement = self.agreement(found.T_camera_ct, pyramid, field_mask, found)
         information = np.asarray(np.linalg.inv(unexplained), np.float64)
         estimate = PoseEstimate(found.T_camera_ct, found.score, information, self._centre_ct, 0, found.patches)
