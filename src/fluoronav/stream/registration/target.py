@@ -43,7 +43,10 @@ class TargetSettings:
         0.03 to 0.17 mm and by 0.04 to 0.14 degrees. A tenth keeps the bound of the rotation above that.
     at_bone : float
         Agreement at the bones from which they alone are believed, as over the whole field. Right poses of bent and
-        breathing patients have 0.79 to 0.94, poses one vertebra off, mirrored or in another patient 0.53 at the most.
+        breathing patients have 0.79 to 0.94, wrong ones 0.66 at the most.
+    fit : float
+        Mean correlation of all patches of the bones that is asked beside it. Right poses have 0.81 to 0.90, wrong ones
+        0.58 at the most: layers make some patches fit anywhere, but not all.
     worse : float
         At the bones the layers may agree by so much less than what they are compared with. Chosen: two exposures of one
         pose differ by less.
@@ -65,6 +68,7 @@ class TargetSettings:
     least_share: float = 0.1
     doubtful: float = 12.6
     at_bone: float = TRACKING_AGREEMENT
+    fit: float = 0.7
     worse: float = 0.03
     margin_px: int = 4
     silhouette: float = 0.05
@@ -118,7 +122,7 @@ class TargetBone:
         image, model = pyramid[COARSE_SIDE], layered.model(self.layers)
         whole = self._agreement(T_camera_ct, image, field_mask, model)
         at_bone = self.at_bone(T_camera_ct, pyramid, field_mask, layered)
-        return max(at_bone, whole) if at_bone >= SETTINGS.at_bone else whole
+        return max(at_bone, whole) if _told_by_bone(at_bone, layered) else whole
 
     def at_bone(
         self,
@@ -172,7 +176,7 @@ class TargetBone:
             beyond = (apart - SETTINGS.by_chance) / (SETTINGS.doubtful - SETTINGS.by_chance)
             share = float(np.clip(beyond, SETTINGS.least_share, 1))
             return replace(whole, unexplained=share * np.outer(off, off))
-        if not confirmed and self.at_bone(found.T_camera_ct, pyramid, field_mask, found) < SETTINGS.at_bone:
+        if not confirmed and not _told_by_bone(self.at_bone(found.T_camera_ct, pyramid, field_mask, found), found):
             return whole
         agreement = self.agreement(found.T_camera_ct, pyramid, field_mask, found)
         information = np.asarray(np.linalg.inv(unexplained), np.float64)
@@ -198,3 +202,8 @@ class TargetBone:
         image, rigid = pyramid[COARSE_SIDE], LayeredModel(self.layers)
         as_before = self._agreement(T_before, image, mask, rigid if before is None else before.model(self.layers))
         return self._agreement(found.T_camera_ct, image, mask, model) >= as_before - SETTINGS.worse
+
+
+def _told_by_bone(at_bone: float, layered: LayeredPose) -> bool:
+    """Whether the bones alone say that the pose is right, whatever lies about them."""
+    return at_bone >= SETTINGS.at_bone and layered.fit >= SETTINGS.fit
