@@ -8,6 +8,7 @@ score.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -45,7 +46,7 @@ class AgreementSettings:
     min_in_view: float = 0.02  # fraction of the image; with less the agreement is 0
     full_in_view: float = 0.6  # fraction of the model's frontal area with which the agreement counts in full
     max_area: float = 0.75  # fraction of the image that the model's frontal area counts for at most
-    # A part of the model (:meth:`Agreement.near`).
+    # A part of the model (:meth:`Agreement.at_parts`).
     around_part_px: int = 9  # side of the square by which its silhouette is dilated: a quarter of a vertebra's width
     min_part: float = 0.02  # fraction of the image in which it must be compared
     min_part_in_view: float = 0.6  # fraction of its surroundings that must be in the field
@@ -160,18 +161,18 @@ class Agreement:
             return 0.0
         return self._correlation(image, drr, mask) * min(1.0, np.sqrt(in_view / self._full_px))
 
-    def near(
+    def at_parts(
         self,
         T_camera_ct: NDArray[np.float64],
         image: Float32,
         field_mask: NDArray[np.bool_],
         model: CastsPlainRays,
-        part: Renders,
+        parts: Sequence[Renders],
     ) -> float:
-        """Correlation of the frame with a model's DRR at the silhouette of one of its parts, -1 to 1.
+        """The lowest correlation of the frame with a model's DRR at the silhouettes of some of its parts, -1 to 1.
 
-        Corrected for noise as above. How much of the whole model is in view does not count, since it is the part that
-        is asked for.
+        Corrected for noise as above. How much of the whole model is in view does not count, since it is the parts that
+        are asked for.
 
         Parameters
         ----------
@@ -179,24 +180,28 @@ class Agreement:
             As above.
         model : CastsPlainRays
             All that is in the picture.
-        part : Renders
-            Whose silhouette says where they are compared.
+        parts : sequence of Renders
+            Whose silhouettes say where they are compared.
 
         Returns
         -------
         float
-            0 where less than `min_part_in_view` of the silhouette is in the field, or where it is less than `min_part`
-            of the image.
+            0 where one is less than `min_part` of the image, or less than `min_part_in_view` of it is in the field.
         """
-        drr, outline = self._cast(model, T_camera_ct), part.render(T_camera_ct, self._camera)
-        silhouette = (outline > SETTINGS.min_bone * float(outline.max())).astype(np.float32)
-        mask = cv2.dilate(silhouette, np.ones((SETTINGS.around_part_px, SETTINGS.around_part_px), np.uint8))
-        there = float(mask.sum())
-        mask *= cv2.resize(field_mask.astype(np.float32), mask.shape[::-1], interpolation=cv2.INTER_NEAREST)
-        in_view = float(mask.sum())
-        if in_view < max(SETTINGS.min_part * mask.size, SETTINGS.min_part_in_view * there):
-            return 0.0
-        return self._correlation(image, drr, np.asarray(mask, np.float32))
+        drr = self._cast(model, T_camera_ct)
+        field = cv2.resize(field_mask.astype(np.float32), drr.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        around = np.ones((SETTINGS.around_part_px, SETTINGS.around_part_px), np.uint8)
+        lowest = 1.0
+        for part in parts:
+            outline = part.render(T_camera_ct, self._camera)
+            silhouette = (outline > SETTINGS.min_bone * float(outline.max())).astype(np.float32)
+            there = np.asarray(cv2.dilate(silhouette, around), np.float32)
+            mask = there * field
+            in_view = float(mask.sum())
+            if in_view < max(SETTINGS.min_part * mask.size, SETTINGS.min_part_in_view * float(there.sum())):
+                return 0.0
+            lowest = min(lowest, self._correlation(image, drr, mask))
+        return lowest
 
     def _correlation(self, image: Float32, drr: Float32, mask: Float32) -> float:
         """Of what is inside a mask, as a part of what noise, and tissue that the CT lacks, allow."""

@@ -41,7 +41,7 @@ class TargetSettings:
     least_share : float
         In six exposures of a patient who was the CT the difference was 0.6 to 4.1, and the pose of all tissue erred by
         0.03 to 0.17 mm and by 0.04 to 0.14 degrees. A tenth keeps the bound of the rotation above that.
-    at_bone : float
+    at_bones : float
         Agreement at the bones from which they alone are believed, as over the whole field. Right poses of bent and
         breathing patients have 0.79 to 0.94, wrong ones 0.66 at the most.
     fit : float
@@ -67,7 +67,7 @@ class TargetSettings:
     by_chance: float = 6.0
     least_share: float = 0.1
     doubtful: float = 12.6
-    at_bone: float = TRACKING_AGREEMENT
+    at_bones: float = TRACKING_AGREEMENT
     fit: float = 0.7
     worse: float = 0.03
     margin_px: int = 4
@@ -116,15 +116,16 @@ class TargetBone:
     ) -> float:
         """How well the layers as they lie agree with the frame; see :class:`.agreement.Agreement`.
 
-        Over the whole field, or at the bones where they agree enough to be believed and agree better: the pose is the
-        bone's, and a chest that moves otherwise than the layers can says nothing against it.
+        Over the whole field, or at the bones where that does not suffice and they do: the pose is the bone's, and a
+        chest that moves otherwise than the layers can says nothing against it.
         """
-        image, model = pyramid[COARSE_SIDE], layered.model(self.layers)
-        whole = self._agreement(T_camera_ct, image, field_mask, model)
-        at_bone = self.at_bone(T_camera_ct, pyramid, field_mask, layered)
-        return max(at_bone, whole) if _told_by_bone(at_bone, layered) else whole
+        whole = self._agreement(T_camera_ct, pyramid[COARSE_SIDE], field_mask, layered.model(self.layers))
+        if whole >= TRACKING_AGREEMENT:
+            return whole
+        at_bones = self.at_bones(T_camera_ct, pyramid, field_mask, layered)
+        return at_bones if _told_by_bones(at_bones, layered) else whole
 
-    def at_bone(
+    def at_bones(
         self,
         T_camera_ct: Float,
         pyramid: dict[int, NDArray[np.float32]],
@@ -134,7 +135,7 @@ class TargetBone:
         """The lower of the agreements at the target bone alone and at all layered bones."""
         image, model = pyramid[COARSE_SIDE], layered.model(self.layers)
         parts = (self.layers.target.projector, model.bones)
-        return min(self._agreement.near(T_camera_ct, image, field_mask, model, part) for part in parts)
+        return self._agreement.at_parts(T_camera_ct, image, field_mask, model, parts)
 
     def of(
         self,
@@ -176,7 +177,7 @@ class TargetBone:
             beyond = (apart - SETTINGS.by_chance) / (SETTINGS.doubtful - SETTINGS.by_chance)
             share = float(np.clip(beyond, SETTINGS.least_share, 1))
             return replace(whole, unexplained=share * np.outer(off, off))
-        if not confirmed and not _told_by_bone(self.at_bone(found.T_camera_ct, pyramid, field_mask, found), found):
+        if not confirmed and not _told_by_bones(self.at_bones(found.T_camera_ct, pyramid, field_mask, found), found):
             return whole
         agreement = self.agreement(found.T_camera_ct, pyramid, field_mask, found)
         information = np.asarray(np.linalg.inv(unexplained), np.float64)
@@ -204,6 +205,6 @@ class TargetBone:
         return self._agreement(found.T_camera_ct, image, mask, model) >= as_before - SETTINGS.worse
 
 
-def _told_by_bone(at_bone: float, layered: LayeredPose) -> bool:
+def _told_by_bones(at_bones: float, layered: LayeredPose) -> bool:
     """Whether the bones alone say that the pose is right, whatever lies about them."""
-    return at_bone >= SETTINGS.at_bone and layered.fit >= SETTINGS.fit
+    return at_bones >= SETTINGS.at_bones and layered.fit >= SETTINGS.fit
