@@ -101,6 +101,9 @@ class TargetBone:
         self._fit = LayeredFit(layers, camera)
         self._small = camera.scaled(GRID_SIDE / max(camera.rows, camera.cols))
         self._agreement = Agreement(LayeredModel(layers), bones, camera, COARSE_SIDE, T_prior)
+        # Of a CT that is a part of the patient, the bones are all that is compared in any case.
+        is_part = layers.tissue.grid.known_ct is not None
+        self._least_agreement = TRACKING_AGREEMENT if is_part else LOST_AGREEMENT
 
     @property
     def name(self) -> str:
@@ -157,9 +160,9 @@ class TargetBone:
             How the layers lay last.
         """
         # Layers fit wrong poses better, too: where all tissue as one does not confirm them, the bones themselves must.
-        if whole.agreement < LOST_AGREEMENT and before is None:
-            return whole
         confirmed = before is not None or whole.agreement >= TRACKING_AGREEMENT
+        if not confirmed and whole.agreement < self._least_agreement:
+            return whole
         T = whole.estimate.T_camera_ct
         rounds = {} if before is None else {"rounds": SETTINGS.rounds}
         found = self._fit.fit(pyramid, field_mask, T, before, **rounds)
