@@ -67,8 +67,8 @@ class TargetSettings:
     by_chance: float = 6.0
     least_share: float = 0.1
     doubtful: float = 12.6
-    at_bones: float = TRACKING_AGREEMENT
-    fit: float = 0.7
+    at_bones: float = 0.73
+    fit: float = 0.75
     worse: float = 0.03
     margin_px: int = 4
     silhouette: float = 0.05
