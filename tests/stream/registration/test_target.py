@@ -21,7 +21,7 @@ from fluoronav.stream.registration.finder import Snapshot
 from fluoronav.stream.registration.stage import RegistrationStage
 
 TARGET = "vertebrae_T8"
-MOVED = Deformation((6.0, 0.0, 0.0), breath_mm=12.0)
+MOVED = Deformation((0.0, 6.0, 0.0), breath_mm=12.0)
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +90,7 @@ def test_a_patient_who_is_the_ct_keeps_the_pose_of_all_tissue(case, camera, stag
 def test_a_patient_who_has_moved_in_parts_is_found_though_all_tissue_as_one_does_not_fit(case, camera, stages):
     """Regression: layers were never fitted where the whole field agreed with less than 0.70."""
     attenuation, registration = stages
-    frame, truth = exposed(case, camera, attenuation, MOVED, 82)
+    frame, truth = exposed(case, camera, attenuation, MOVED, 79)
     finder, snapshot = registration._finder, Snapshot.of(frame, None)
     whole = registration._searcher.refined(truth, snapshot.pyramid, snapshot.anatomy_mask)
     assert LOST_AGREEMENT < whole.agreement < TRACKING_AGREEMENT
@@ -104,7 +104,7 @@ def test_a_patient_who_has_moved_in_parts_is_found_though_all_tissue_as_one_does
 @pytest.mark.parametrize("along", [1, 2])
 def test_layers_one_vertebra_off_are_not_believed_however_well_all_tissue_agrees(case, camera, stages, along):
     attenuation, registration = stages
-    frame, truth = exposed(case, camera, attenuation, MOVED, 82)
+    frame, truth = exposed(case, camera, attenuation, MOVED, 79)
     target = registration._finder._target
     T = truth.copy()
     T[:3, 3] += truth[:3, :3] @ (target.layers.bones[along].centre_ct - target.layers.target.centre_ct)
