@@ -45,8 +45,9 @@ class TargetSettings:
         Agreement at the bones from which they alone are believed. Right poses of bent and breathing patients had 0.79
         to 0.94, wrong ones 0.74 at the most (one vertebra off in another region's picture).
     fit : float
-        Mean correlation of all patches of the bones that is asked beside it. Right poses had 0.81 to 0.90, wrong ones
-        0.70 at the most: layers make some patches fit anywhere, but not all.
+        Mean correlation of all patches of the bones that is asked beside it. Wrong poses had 0.70 at the most, since
+        layers make some patches fit anywhere, but not all. Right ones had 0.81 to 0.90 in six exposures of the cohort
+        and 0.67 to 0.85 in five of the embedded case: some are refused.
     worse : float
         At the bones the layers may agree by so much less than what they are compared with. Chosen: two exposures of one
         pose differ by less.
