@@ -1,9 +1,13 @@
 """Patients who are not their CT: the chest breathes and the spine bends, and the pose is the target bone's."""
 
+from dataclasses import replace
+
 import cv2
+import numpy as np
 import pytest
 
 from fluoronav.geometry import rotation_distance_deg
+from fluoronav.imaging.registration.confidence import LOST_AGREEMENT, TRACKING_AGREEMENT
 from fluoronav.imaging.registration.model import RegistrationModel
 from fluoronav.imaging.registration.search import InitialSearch
 from fluoronav.lab.bench.subjects import errors_mm, view_poses
@@ -13,9 +17,11 @@ from fluoronav.lab.simulation.sequence import Anatomy
 from fluoronav.stream.frame import Budget, FrameRecord
 from fluoronav.stream.pipeline.messages import overlay_message
 from fluoronav.stream.preprocessing.stage import AttenuationStage
+from fluoronav.stream.registration.finder import Snapshot
 from fluoronav.stream.registration.stage import RegistrationStage
 
 TARGET = "vertebrae_T8"
+MOVED = Deformation((0.0, 6.0, 0.0), breath_mm=12.0)
 
 
 @pytest.fixture(scope="module")
@@ -79,3 +85,49 @@ def test_a_patient_who_is_the_ct_keeps_the_pose_of_all_tissue(case, camera, stag
     assert found.tre_image_mm < 0.45, "chance is no doubt of the pose of all tissue"
     message = overlay_message(frame, "carm0", 33.3, {"network": 0, "overload": 0, "invalid": 0}, {}, "live")
     assert message.registration.turn_deg == found.turn_deg and message.registration.bone == ""
+
+
+def test_a_patient_who_has_moved_in_parts_is_found_though_all_tissue_as_one_does_not_fit(case, camera, stages):
+    """Regression: layers were never fitted where the whole field agreed with less than 0.70."""
+    attenuation, registration = stages
+    frame, truth = exposed(case, camera, attenuation, MOVED, 79)
+    finder, snapshot = registration._finder, Snapshot.of(frame, None)
+    whole = registration._searcher.refined(truth, snapshot.pyramid, snapshot.anatomy_mask)
+    assert LOST_AGREEMENT < whole.agreement < TRACKING_AGREEMENT
+    finder.newest = snapshot
+    found = finder.find(snapshot, None, truth)
+    assert found is not None and found.layered is not None and found.agreement >= TRACKING_AGREEMENT
+    assert errors_mm(found.estimate.T_camera_ct, truth, case.target_ct[None])[1] < 0.8
+    assert rotation_distance_deg(found.estimate.T_camera_ct, truth) < 2.5
+
+
+@pytest.mark.parametrize("along", [1, 2])
+def test_layers_one_vertebra_off_are_not_believed_however_well_all_tissue_agrees(case, camera, stages, along):
+    attenuation, registration = stages
+    frame, truth = exposed(case, camera, attenuation, MOVED, 79)
+    target = registration._finder._target
+    T = truth.copy()
+    T[:3, 3] += truth[:3, :3] @ (target.layers.bones[along].centre_ct - target.layers.target.centre_ct)
+    off = replace(registration._searcher.refined(T, frame.pyramid, frame.anatomy_mask), agreement=0.69)
+    found = target.of(off, frame.pyramid, frame.anatomy_mask)
+    assert found.layered is None and found.agreement == 0.69
+
+
+def test_what_lies_beside_the_bones_says_nothing_against_their_pose(case, camera, stages):
+    """Regression: layers with the target bone in place were refused, since the whole field agreed with 0.69."""
+    attenuation, registration = stages
+    frame, truth = exposed(case, camera, attenuation, Deformation(), 77)
+    target, mask = registration._finder._target, frame.anatomy_mask
+    layered = replace(target._fit.fit(frame.pyramid, mask, truth), fit=0.85)
+    T, model = layered.T_camera_ct, layered.model(target.layers)
+    image = frame.pyramid[128]
+    bones = model.bones.render(T, camera.scaled(128 / camera.cols))
+    near = cv2.dilate((bones > 0.05 * bones.max()).astype(np.uint8), np.ones((13, 13), np.uint8)) > 0
+    other = np.where(near, image, np.flipud(image)).astype(np.float32)
+    pyramid = {**frame.pyramid, 128: other}
+    assert target._agreement(T, other, mask, model) < TRACKING_AGREEMENT
+    assert target.agreement(T, pyramid, mask, layered) >= TRACKING_AGREEMENT
+    off = T.copy()
+    off[:3, 3] += T[:3, :3] @ (target.layers.bones[1].centre_ct - target.layers.target.centre_ct)
+    assert target.agreement(off, pyramid, mask, layered) < TRACKING_AGREEMENT
+    assert target.agreement(T, pyramid, mask, replace(layered, fit=0.6)) < TRACKING_AGREEMENT

@@ -8,6 +8,7 @@ score.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from fluoronav.geometry import Camera, inverse
 from fluoronav.imaging.projector import AttenuationGrid, padded_rays
+from fluoronav.imaging.registration.patches import Renders
 from fluoronav.imaging.registration.truncation import chords_mm
 
 Float32 = NDArray[np.float32]
@@ -44,6 +46,10 @@ class AgreementSettings:
     min_in_view: float = 0.02  # fraction of the image; with less the agreement is 0
     full_in_view: float = 0.6  # fraction of the model's frontal area with which the agreement counts in full
     max_area: float = 0.75  # fraction of the image that the model's frontal area counts for at most
+    # A part of the model (:meth:`Agreement.at_parts`).
+    around_part_px: int = 9  # side of the square by which its silhouette is dilated: a quarter of a vertebra's width
+    min_part: float = 0.02  # fraction of the image in which it must be compared
+    min_part_in_view: float = 0.6  # fraction of its surroundings that must be in the field
     min_attainable_power: float = 0.25  # limits the correction for noise to a factor of 2
 
 
@@ -153,19 +159,68 @@ class Agreement:
         in_view = float(mask.sum())
         if in_view < SETTINGS.min_in_view * mask.size:
             return 0.0
+        return self._correlation(image, drr, mask) * min(1.0, np.sqrt(in_view / self._full_px))
+
+    def at_parts(
+        self,
+        T_camera_ct: NDArray[np.float64],
+        image: Float32,
+        field_mask: NDArray[np.bool_],
+        model: CastsPlainRays,
+        parts: Sequence[Renders],
+    ) -> float:
+        """The lowest correlation of the frame with a model's DRR at the silhouettes of some of its parts, -1 to 1.
+
+        Corrected for noise as above. How much of the whole model is in view does not count, since it is the parts that
+        are asked for.
+
+        Parameters
+        ----------
+        T_camera_ct, image, field_mask
+            As above.
+        model : CastsPlainRays
+            All that is in the picture.
+        parts : sequence of Renders
+            Whose silhouettes say where they are compared.
+
+        Returns
+        -------
+        float
+            0 where one is less than `min_part` of the image, or less than `min_part_in_view` of it is in the field.
+        """
+        drr = self._cast(model, T_camera_ct)
+        field = cv2.resize(field_mask.astype(np.float32), drr.shape[::-1], interpolation=cv2.INTER_NEAREST)
+        around = np.ones((SETTINGS.around_part_px, SETTINGS.around_part_px), np.uint8)
+        lowest = 1.0
+        for part in parts:
+            outline = part.render(T_camera_ct, self._camera)
+            silhouette = (outline > SETTINGS.min_bone * float(outline.max())).astype(np.float32)
+            there = np.asarray(cv2.dilate(silhouette, around), np.float32)
+            mask = there * field
+            in_view = float(mask.sum())
+            if in_view < max(SETTINGS.min_part * mask.size, SETTINGS.min_part_in_view * float(there.sum())):
+                return 0.0
+            lowest = min(lowest, self._correlation(image, drr, mask))
+        return lowest
+
+    def _correlation(self, image: Float32, drr: Float32, mask: Float32) -> float:
+        """Of what is inside a mask, as a part of what noise, and tissue that the CT lacks, allow."""
         a, b = locally_normalised(image, mask, SETTINGS.sigma_px), locally_normalised(drr, mask, SETTINGS.sigma_px)
         attainable = np.sqrt(np.clip(1 - _noise_fraction(a) + _noise_fraction(b), SETTINGS.min_attainable_power, 1))
         if self._model.grid.known_ct is not None:
             attainable *= SETTINGS.attainable_by_part
-        return float((a * b).sum() / attainable) * min(1.0, np.sqrt(in_view / self._full_px))
+        return float((a * b).sum() / attainable)
+
+    def _cast(self, model: CastsPlainRays, T_camera_ct: NDArray[np.float64]) -> Float32:
+        integrals = np.empty(self._directions.shape[1], np.float32)
+        model.line_integrals(T_camera_ct, self._directions, integrals)
+        return integrals[: self._count].reshape(self._camera.rows, self._camera.cols)
 
     def _rendered(
         self, T_camera_ct: NDArray[np.float64], model: CastsPlainRays | None = None
     ) -> tuple[Float32, Float32]:
         """The DRR, and its mask (0 or 1) of the pixels that are compared."""
-        integrals = np.empty(self._directions.shape[1], np.float32)
-        (model or self._model).line_integrals(T_camera_ct, self._directions, integrals)
-        drr = integrals[: self._count].reshape(self._camera.rows, self._camera.cols)
+        drr = self._cast(model or self._model, T_camera_ct)
         compared = (drr > 0) & (drr > SETTINGS.min_attenuation * float(drr.max()))
         if self._model.grid.known_ct is not None:
             return drr, self._of_the_bones(T_camera_ct, self._model.grid.known_ct)

@@ -91,6 +91,8 @@ class LayeredPose:
         Weighted mean correlation of the patches.
     patches : int
         With a weight above 0.
+    fit : float
+        Mean correlation of all patches, those among them that do not fit; it does not weight them away.
     """
 
     T_camera_ct: Float
@@ -100,6 +102,7 @@ class LayeredPose:
     T_ct_rest: Float
     score: float
     patches: int
+    fit: float
 
     def model(self, layers: Layers) -> LayeredModel:
         """The layers as they lie here."""
@@ -143,6 +146,7 @@ class _System:
     g: Float
     score: float
     patches: int
+    fit: float
     each_A: Float
     each_g: Float
 
@@ -222,7 +226,7 @@ class LayeredFit:
         own = np.linalg.inv(found.A + 1e-9 * np.diag(np.diag(found.A)))[_POSE, _POSE]
         covariance = SETTINGS.unexplained * (own + self._scatter(found, self.fine))
         bend, T_ct_rest = model.bend_rad_mm.copy(), model.T_ct_rest.copy()
-        return LayeredPose(T, centre, covariance, bend, T_ct_rest, found.score, found.patches)
+        return LayeredPose(T, centre, covariance, bend, T_ct_rest, found.score, found.patches, found.fit)
 
     def _system(self, level: PatchLevel, T: Float, T_rest: Float, centre: Float) -> _System | None:
         """Normal equations at the present poses."""
@@ -301,4 +305,4 @@ def _equations(level: PatchLevel, columns: Float32) -> _System | None:
     each_A *= scale
     each_g *= scale
     score, given = float(weights @ ncc) / total, int(np.count_nonzero(weights))
-    return _System(each_A.sum(0), each_g.sum(0), score, given, each_A, each_g)
+    return _System(each_A.sum(0), each_g.sum(0), score, given, float(ncc.mean()), each_A, each_g)

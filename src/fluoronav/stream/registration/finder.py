@@ -130,7 +130,7 @@ class Finder:
             starts.insert(0, T_camera_room @ T_room_ct_before)
         for T in starts:
             there = self._searcher.refined(T, snapshot.pyramid, snapshot.anatomy_mask)
-            if _believable(there):
+            if _believable(self._judged(there, snapshot)):
                 caught = self._caught_up(there, snapshot)
                 if caught is not None:
                     return self._ended(caught)
@@ -198,23 +198,31 @@ class Finder:
             if on.T_camera_room is not None and snapshot.T_camera_room is not None:
                 T = snapshot.T_camera_room @ inverse(on.T_camera_room) @ T
             found, on = self._searcher.refined(T, snapshot.pyramid, snapshot.anatomy_mask), snapshot
-            if _believable(found) and not of_right_hand:
+            judged = self._judged(found, snapshot)
+            if _believable(judged) and not of_right_hand:
                 self._doubt = self._doubt_of_hand(found, snapshot)
                 if self._doubt:
                     return None
                 of_right_hand = True
                 if self.newest is not snapshot:
                     continue  # the comparison took as long as several frames
-            # Layers last, and once: they take longer than all else here, and say nothing where all tissue does not fit.
-            if _believable(found) and _believable(found := self._of_target(found, snapshot)):
-                self._place(found.estimate.T_camera_ct, snapshot.anatomy_mask, found.layered)
+            # Where all tissue fits, layers come last, and once: they take longer than all else here.
+            if _believable(found):
+                judged = self._of_target(found, snapshot)
+            if _believable(judged):
+                self._place(judged.estimate.T_camera_ct, snapshot.anatomy_mask, judged.layered)
                 self.found_from = snapshot.T_camera_room
-                return found
+                return judged
+            found = judged
             better = self._searcher.second_opinion(found, snapshot.pyramid, snapshot.anatomy_mask, self._go_on)
             if better is None:
                 return None
             found = better
         return None
+
+    def _judged(self, found: Hypothesis, snapshot: Snapshot) -> Hypothesis:
+        """Where all tissue does not fit, the patient may have moved in parts since the CT: the target bone tells."""
+        return found if _believable(found) else self._of_target(found, snapshot)
 
     def _of_target(self, found: Hypothesis, snapshot: Snapshot) -> Hypothesis:
         return found if self._target is None else self._target.of(found, snapshot.pyramid, snapshot.anatomy_mask)
