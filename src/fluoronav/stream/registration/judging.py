@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from fluoronav.imaging.registration.confidence import (
 from fluoronav.imaging.registration.gauss_newton import PoseEstimate
 from fluoronav.imaging.registration.search import Hypothesis
 from fluoronav.stream.doubts import Doubts
+from fluoronav.stream.registration.settings import SETTINGS as TRACKING
 from fluoronav.stream.registration.target import SETTINGS as TARGET
 
 NO_TIME = "the pose is old: there was no time to measure it"
@@ -70,12 +72,17 @@ def fits(estimate: PoseEstimate) -> bool:
 class FieldComparison:
     """The last comparison of the pose with the whole field, and a picture that did not go on from the one before.
 
+    Parameters
+    ----------
+    clock : callable
+        Seconds, never backwards.
+
     Attributes
     ----------
     agreement : float
         0 to 1; 0 before the first.
     checked_at : float
-        When a comparison was begun last, by the monotonic clock, s.
+        When a comparison was begun last, by the clock, s.
     change : str
         How the picture has changed since, in words; empty when it goes on from the one before.
     doubt : str
@@ -86,7 +93,8 @@ class FieldComparison:
         95 % bound of the turn in it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self.agreement = self.checked_at = self._looked_at = 0.0
         self.change = self.doubt = ""
         self.unexplained: NDArray[np.float64] | None = None
@@ -110,9 +118,13 @@ class FieldComparison:
         """A comparison is due now, and a look at the target bone with it."""
         self.checked_at = self._looked_at = 0.0
 
+    def due(self) -> bool:
+        """Whether it is time to compare."""
+        return self._clock() - self.checked_at > TRACKING.check_every_s
+
     def begins(self) -> bool:
         """A comparison begins; returns whether it is time to look at the target bone, too."""
-        self.checked_at = time.monotonic()
+        self.checked_at = self._clock()
         look = self.checked_at - self._looked_at > TARGET.look_every_s
         self._looked_at = self.checked_at if look else self._looked_at
         return look
