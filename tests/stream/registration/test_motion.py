@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from tests.stream.registration.test_stage import Arm, Rig
 
-from fluoronav.geometry import inverse, moved_about, rotation_distance_deg
+from fluoronav.geometry import exp_so3, inverse, moved_about, rotation_distance_deg
+from fluoronav.imaging.registration.gauss_newton import PoseEstimate
+from fluoronav.imaging.registration.search import Hypothesis
 from fluoronav.stream.frame import Budget, FrameRecord
-from fluoronav.stream.registration.judging import FieldComparison
+from fluoronav.stream.registration.judging import BREATH, DISAGREES, AgeLimits, FieldComparison
 from fluoronav.stream.registration.motion import SteadyMotion
 from fluoronav.stream.registration.picture_change import SIDE, PictureSimilarity
 
@@ -82,3 +84,59 @@ def test_comparisons_are_due_by_the_clock_that_is_given(since_s):
     assert comparison.due() and comparison.begins()
     now[0] += since_s
     assert comparison.due() == (since_s > 1) and not comparison.begins()
+
+
+def looked_at(agreement, unexplained=None, bone=None, T=None, patches=0):
+    """What a comparison with the whole field has found."""
+    pose = PoseEstimate(np.eye(4) if T is None else T, 0.9, np.eye(6), CENTRE, 1, patches)
+    return Hypothesis(pose, agreement, None, unexplained, bone)
+
+
+def test_a_pose_that_was_confirmed_within_a_breath_is_believed_while_the_chest_is_out_of_place():
+    """Regression: with ten screws every deep breath cost a second of poses that were right to 0.3 mm."""
+    limits, pose = AgeLimits(), PoseEstimate(np.eye(4), 0.9, np.eye(6), CENTRE, 1, 100)
+    second = 1000 * MS
+
+    def reason(*agreements):
+        comparison = FieldComparison(lambda: 0.0)
+        for k, agreement in enumerate(agreements):
+            comparison.found(looked_at(agreement), k * second)
+        return comparison, comparison.reason((len(agreements) - 1) * second, pose, limits)
+
+    assert reason(0.75, 0.64)[1] == "" and reason(0.75, *[0.64] * 8)[1] == ""
+    assert reason(0.75, *[0.64] * 9)[1] == DISAGREES, "longer than a breath"
+    assert reason(0.64)[1] == DISAGREES, "never confirmed"
+    assert reason(0.75, BREATH.breathed_agreement - 0.02)[1] == DISAGREES
+    comparison, _ = reason(0.75, 0.75)
+    comparison.invalidate()
+    comparison.found(looked_at(0.64), 2 * second)
+    assert comparison.reason(2 * second, pose, limits) == DISAGREES, "the picture is another"
+
+
+def test_the_rotations_bound_grows_where_the_chest_is_seen_to_move_and_only_there():
+    """Regression: of a patient who breathes it held in 63 % of the frames; of one who is still, and the CT, in all."""
+    bone = np.diag([0.01**2] * 3 + [2.0**2] * 3)
+    bounds = {}
+    for name, agreements in (("still", [0.87] * 6), ("breathing", [0.87, 0.8, 0.74, 0.79, 0.86, 0.87])):
+        now = [0.0]
+        comparison = FieldComparison(lambda now=now: now[0])
+        for agreement in agreements:
+            comparison.found(looked_at(agreement, 1e-6 * np.eye(6), bone), None)
+            now[0] += 1
+        bounds[name] = comparison.turn_deg
+        assert np.allclose(comparison.unexplained[3:, 3:], 1e-6 * np.eye(3)), "the place is held by all patches"
+    assert bounds["still"] < 0.2 < 0.4 < bounds["breathing"]
+
+
+def test_what_is_unexplained_of_a_view_turns_with_the_c_arm():
+    """Regression: the depth, of which a view says little, became a doubt across the ray once the arm had turned."""
+    depth, turned = np.diag([0, 0, 0, 0, 0, 9.0]), np.eye(4)
+    turned[:3, :3] = exp_so3([0, np.deg2rad(40), 0])
+    comparison = FieldComparison()
+    R = np.kron(np.eye(2), turned[:3, :3])
+    comparison.found(looked_at(0.9, R.T @ depth @ R, T=turned), None)
+    assert np.allclose(comparison.unexplained, depth)
+    comparison.found(looked_at(0.9, 0 * depth, T=turned), None)
+    assert np.allclose(comparison.unexplained, depth / 2), "one look that sees nothing is no proof"
+    comparison.found(looked_at(0.9, 0 * depth, T=turned, patches=50), None)
+    assert not comparison.unexplained.any(), "another pose"

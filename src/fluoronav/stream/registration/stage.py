@@ -306,7 +306,7 @@ class RegistrationStage:
         self._T_camera_ct = estimate.T_camera_ct
         self._reason = self._comparison.reason(frame.t_local, estimate, self._limits)
         sure = not self._reason
-        alone = covariance_in_camera(estimate.information, self._T_camera_ct, unexplained=self._comparison.unexplained)
+        alone = covariance_in_camera(estimate.information, self._T_camera_ct) + self._comparison.unexplained
         T_camera_ct, self._covariance = self._arm.fused(self._T_camera_ct, alone, sure)
         unsure = Event.UNSETTLED if self._reason == judging.SETTLING else Event.DOUBTFUL
         self._machine.happens(Event.MEASURED if sure else unsure)
@@ -340,8 +340,6 @@ class RegistrationStage:
             frame.status, frame.status_reason = self.status, self._reason
         else:
             self._hold(frame, self._reason)
-
-    # The background: the search, and the placing of patches.
 
     def _start_search(self, frame: FrameRecord) -> None:
         if self._search is None and frame.anatomy_mask is not None:
