@@ -1,8 +1,8 @@
 """One patient in a stream: a chest that breathes before a turning C-arm, through the stages.
 
 The clock is the frames' own: what is due after a second comes ten frames later at ten a second, no frame is short of
-time, and the background has its results for the next frame. Errors and bounds do not depend on how fast the computer
-is, or how busy; `fluoronav bench latency` says what it can do in time.
+time, and the background has its results for the next frame. A slow or busy computer compares no less often;
+`fluoronav bench latency` says what it can do in time.
 """
 
 from __future__ import annotations
