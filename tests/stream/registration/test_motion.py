@@ -61,6 +61,7 @@ def test_a_pose_does_not_stay_behind_an_arm_that_turns_and_says_no_joints(case, 
         for step in (stage.process, stage.idle):
             step(frame, Budget(1e6))
         stage.wait_for_background()
+        assert frame.registration is not None
         off.append(rotation_distance_deg(frame.registration.T_camera_ct, truth))
     stage.close()
     assert np.mean(off[12:]) < 0.2 and max(off) < 0.6

@@ -156,9 +156,8 @@ class RegistrationStage:
 
     @property
     def handles(self) -> dict[str, Callable[..., object]]:
-        return {f"registration.{does}": self.restart for does in ("start", "reject")} | {
-            "registration.accept": self.accept
-        }
+        anew = self.restart
+        return {"registration.start": anew, "registration.reject": anew, "registration.accept": self.accept}
 
     def idle(self, frame: FrameRecord, budget: Budget) -> None:
         self._comparison.doubted(frame.doubts)
