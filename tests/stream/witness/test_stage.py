@@ -196,7 +196,9 @@ def test_a_doubted_pose_is_degraded_with_the_witness_words(scene, case):
     registration.adopt(scene.T_camera_ct, frame)
     for _ in range(5):
         registration.process(frame, Budget(1e4))
-    registration._comparison.found(SimpleNamespace(agreement=1.0, layered=None, unexplained=None), None)
+    registration._comparison.found(
+        SimpleNamespace(agreement=1.0, unexplained=None, estimate=SimpleNamespace(patches=0)), None
+    )
     registration.process(frame, Budget(1e4))
     assert frame.status == "tracking", frame.status_reason
     wrong = scene.frames(pose_mm=(3, 0))

@@ -41,9 +41,7 @@ TRACKING_SCORE, LOST_SCORE, MIN_PATCHES = LIMITS.tracking_score, LIMITS.lost_sco
 TRACKING_AGREEMENT, LOST_AGREEMENT = LIMITS.tracking_agreement, LIMITS.lost_agreement
 
 
-def covariance_in_camera(
-    information: Float, T_camera_ct: Float, views: int = 1, unexplained: Float | None = None
-) -> Float:
+def covariance_in_camera(information: Float, T_camera_ct: Float, views: int = 1) -> Float:
     """Covariance of the pose in camera axes, with the model's own error added.
 
     Parameters
@@ -54,8 +52,6 @@ def covariance_in_camera(
         Patient to camera, mm.
     views : int
         Number of images. With more than one, the model's error in depth is that in the image plane.
-    unexplained : ndarray, shape (6, 6), optional
-        Covariance of the same twist by what the model has wrong of this patient, CT axes; added.
 
     Returns
     -------
@@ -67,7 +63,7 @@ def covariance_in_camera(
     covariance = np.linalg.inv(scaled) * np.outer(scale, scale)
     R = np.zeros((6, 6))
     R[:3, :3] = R[3:, 3:] = T_camera_ct[:3, :3]
-    out = R @ (covariance if unexplained is None else covariance + unexplained) @ R.T
+    out = R @ covariance @ R.T
     image, depth = FLOOR.image_mm, FLOOR.depth_mm if views == 1 else FLOOR.image_mm
     out[3:, 3:] += np.diag([image**2, image**2, depth**2])
     return out

@@ -110,12 +110,15 @@ class Hypothesis:
     unexplained : ndarray, shape (6, 6), or None
         Covariance of what the model may have wrong of this patient, twist about the search's centre, CT axes, rad and
         mm. None where nobody has looked.
+    bone : ndarray, shape (6, 6), or None
+        Covariance of the target bone's pose by its own patches, where the pose is that of all tissue; the same twist.
     """
 
     estimate: PoseEstimate
     agreement: float
     layered: LayeredPose | None = None
     unexplained: Float | None = None
+    bone: Float | None = None
 
 
 def is_clear(found: Hypothesis) -> bool:

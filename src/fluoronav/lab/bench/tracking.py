@@ -117,7 +117,8 @@ def _track(
     for i in range(frames):
         time.sleep(max(start + i * period_s - time.perf_counter(), 0))
         k = i % len(sequence.frames)
-        frame = FrameRecord.of_counts(np.array(sequence.frames[k]), seq=100 + i)
+        at_ns = round(1e9 * (1 + i * period_s))
+        frame = FrameRecord.of_counts(np.array(sequence.frames[k]), seq=100 + i, t_acq=at_ns)
         attenuation.process(frame, Budget(1000 * period_s))
         before_s, before_cpu_s = time.perf_counter(), time.thread_time()
         registration.process(frame, Budget(1000 * period_s))

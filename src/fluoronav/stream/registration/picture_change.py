@@ -20,6 +20,7 @@ class PictureSimilarity:
 
     def __init__(self) -> None:
         self._before: Float32 | None = None
+        self._picture = np.zeros(0, np.float32)  # of which that is the detail
         self._field_mask: NDArray[np.bool_] | None = None
 
     def change(self, attenuation: Float32, field_mask: NDArray[np.bool_]) -> str:
@@ -37,11 +38,13 @@ class PictureSimilarity:
             shape = attenuation.shape[::-1]
             self._mask = np.asarray(cv2.resize(field_mask.astype(np.float32), shape, interpolation=cv2.INTER_NEAREST))
             self._weight = cv2.GaussianBlur(self._mask, (0, 0), _SIGMA_PX) + 1e-3
-        mask = self._mask
-        detail = (attenuation - cv2.GaussianBlur(attenuation * mask, (0, 0), _SIGMA_PX) / self._weight) * mask
-        detail -= mask * (detail.sum() / max(float(mask.sum()), 1.0))
-        detail /= float(np.linalg.norm(detail)) + 1e-9
+            if self._picture.shape == attenuation.shape:  # what the field's edge adds is no change of the picture
+                self._before = self._detail(self._picture)
+        detail = self._detail(attenuation)
         before, self._before = self._before, detail
+        if self._picture.shape != attenuation.shape:
+            self._picture = np.empty_like(attenuation)
+        np.copyto(self._picture, attenuation)
         if before is None or before.shape != detail.shape or float((before * detail).sum()) >= LEAST_ALIKE:
             return ""
         for turned, words in (
@@ -52,3 +55,10 @@ class PictureSimilarity:
             if float((turned * detail).sum()) >= LEAST_ALIKE:
                 return words
         return "the picture has changed at once: the C-arm was moved, or it shows something else"
+
+    def _detail(self, attenuation: Float32) -> Float32:
+        """What is not broad in a picture, inside the field, of unit norm."""
+        mask = self._mask
+        detail = (attenuation - cv2.GaussianBlur(attenuation * mask, (0, 0), _SIGMA_PX) / self._weight) * mask
+        detail -= mask * (detail.sum() / max(float(mask.sum()), 1.0))
+        return np.asarray(detail / (float(np.linalg.norm(detail)) + 1e-9), np.float32)

@@ -24,7 +24,6 @@ from fluoronav.stream.registration.acceptance import Acceptance
 from fluoronav.stream.registration.arm_motion import ArmMotion
 from fluoronav.stream.registration.breathing import BreathingWatch
 from fluoronav.stream.registration.finder import Finder, Snapshot
-from fluoronav.stream.registration.judging import AgeLimits, FieldComparison
 from fluoronav.stream.registration.measuring import PoseMeasurement
 from fluoronav.stream.registration.motion import is_elsewhere, is_plausible
 from fluoronav.stream.registration.objects import ObjectPoses
@@ -48,23 +47,25 @@ class RegistrationStage:
     on_failure: Mapping[str, Any] = {"status": "lost", "registration": None}
     models: Mapping[str, str] = {}
 
-    def __init__(self, inference: InferenceSettings | None = None, limits: AgeLimits | None = None) -> None:
+    def __init__(
+        self, inference: InferenceSettings | None = None, limits: judging.AgeLimits | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:  # fmt: skip
         self._inference = inference or InferenceSettings()
-        self._limits = limits or AgeLimits()
+        self._limits = limits or judging.AgeLimits()
         self._measurement: PoseMeasurement | None = None
         self._background = ThreadPoolExecutor(1, thread_name_prefix="registration")
         self._T_camera_ct: Float | None = None
         self._last: RegistrationResult | None = None
-        self._poor_frames = 0
         self._machine = StateMachine()
         self._search: Future[Hypothesis | None] | None = None
         self._check: Future[Hypothesis | None] | None = None
-        self._comparison = FieldComparison()
+        self._comparison = judging.FieldComparison(clock)
         self._placing: Future[None] | None = None
         self._covariance = np.eye(6)  # of the pose that was measured last, camera axes
-        self._measured_at, self._settled_at = 0, 0  # ns, this computer's clock
-        self._check_of = 0  # the frame that is being compared with the whole field, ns
-        self._held, self._reason = 0, ""
+        # Frames' times, ns, this computer's clock; the last is of that which is being compared with the whole field.
+        self._measured_at = self._settled_at = self._check_of = 0
+        self._held, self._poor_frames, self._reason = 0, 0, ""
         self._similar = PictureSimilarity()
         self._before: Float | None = None  # the pose that was lost last, where a search looks first
         self._acceptance = Acceptance()
@@ -82,7 +83,7 @@ class RegistrationStage:
         mirror = MirrorImage(model.tissue, model.bones, camera, case.target_ct, T)
         self._finder = Finder(self._searcher, mirror, case.prior.isocentre_ct, self.patch_sets.place_other, target)
         self._views = ViewMemory(case.target_ct, camera.arm_deg, camera.arm_mm)
-        self._arm = ArmMotion(self._views, case.prior.source_to_isocentre_mm)
+        self._arm = ArmMotion(self._views, case.prior.source_to_isocentre_mm, case.target_ct)
         self._objects = ObjectPoses(model.tissue, model.objects, camera, layers, case.file.objects)
         self._motion = BreathingWatch(case.target_ct)
         progress("registration: kernels")
@@ -133,7 +134,7 @@ class RegistrationStage:
             frame.status_reason = self._comparison.change or judging.POOR
 
     def _measure(self, frame: FrameRecord, budget: Budget, T_camera_ct: Float) -> None:
-        T_start = self._arm.expected(T_camera_ct)
+        T_start = self._arm.expected(T_camera_ct, frame.t_local)
         estimate = self._track(frame, budget, T_start)
         if estimate is not None and is_elsewhere(T_camera_ct, T_start, self._centre_ct):
             # Wrong joints must not cost the pose: the image says whether the C-arm has turned.
@@ -169,7 +170,7 @@ class RegistrationStage:
             return
         # The check comes first when it is due: a pose that drifts would otherwise have its patches placed for ever.
         measured = self._last is not None and self._last.age == 0
-        if time.monotonic() - self._comparison.checked_at > SETTINGS.check_every_s and measured:
+        if self._comparison.due() and measured:
             assert self._last is not None
             look = self._comparison.begins()
             pose = PoseEstimate(self._T_camera_ct, self._last.score, np.eye(6), self._centre_ct, 0, 0)
@@ -237,8 +238,7 @@ class RegistrationStage:
 
     def _lose(self, event: Event) -> None:
         self._objects.clear()
-        if self._T_camera_ct is not None:
-            self._before = self._T_camera_ct
+        self._before = self._before if self._T_camera_ct is None else self._T_camera_ct
         self._acceptance.lose(self._T_camera_ct)
         self._machine.happens(event)
         self._T_camera_ct, self._last, self._poor_frames, self._held = None, None, 0, 0
@@ -277,15 +277,14 @@ class RegistrationStage:
         self._measurement.begin()
         self._motion.forget()
         self._arm.take(frame.joints)
-        self._arm.measured_at = self._arm.T_camera_room
+        self._arm.found(self._arm.T_camera_room, frame.t_local)
         self._comparison.invalidate()
         self._held, self._measured_at, self._settled_at = 0, frame.t_local, frame.t_local
 
     def wait_for_background(self) -> None:
         """Returns when the background has nothing to do; for benches and tests, never on the frame path."""
-        for job in (self._search, self._check, self._placing, self._objects.job):
-            if job is not None:
-                job.exception()
+        for job in filter(None, (self._search, self._check, self._placing, self._objects.job)):
+            job.exception()
         if self._measurement is not None:
             self._measurement.wait()
 
@@ -296,16 +295,17 @@ class RegistrationStage:
 
     def _judge(self, frame: FrameRecord, estimate: PoseEstimate, T_start: Float) -> None:
         """Decides what the pose may be called, and whether it is still believed."""
-        assert self._measurement is not None
+        assert self._measurement is not None and self._T_camera_ct is not None
         # The order matters: only a pose that fits is finite.
         settling = self._measurement.settling > 0
         if not judging.fits(estimate) or not (settling or is_plausible(T_start, estimate.T_camera_ct, self._centre_ct)):
             self._take_implausible(frame)
             return
-        self._T_camera_ct, self._arm.measured_at = estimate.T_camera_ct, self._arm.T_camera_room
+        self._arm.measured(self._T_camera_ct, estimate.T_camera_ct, frame.t_local)
+        self._T_camera_ct = estimate.T_camera_ct
         self._reason = self._comparison.reason(frame.t_local, estimate, self._limits)
         sure = not self._reason
-        alone = covariance_in_camera(estimate.information, self._T_camera_ct, unexplained=self._comparison.unexplained)
+        alone = covariance_in_camera(estimate.information, self._T_camera_ct) + self._comparison.unexplained
         T_camera_ct, self._covariance = self._arm.fused(self._T_camera_ct, alone, sure)
         unsure = Event.UNSETTLED if self._reason == judging.SETTLING else Event.DOUBTFUL
         self._machine.happens(Event.MEASURED if sure else unsure)
@@ -340,8 +340,6 @@ class RegistrationStage:
         else:
             self._hold(frame, self._reason)
 
-    # The background: the search, and the placing of patches.
-
     def _start_search(self, frame: FrameRecord) -> None:
         if self._search is None and frame.anatomy_mask is not None:
             self._finder.newest = snapshot = Snapshot.of(frame, self._arm.T_camera_room)
@@ -361,7 +359,7 @@ class RegistrationStage:
         self._T_camera_ct, self._poor_frames = found.estimate.T_camera_ct, 0
         self._measurement.begin()
         self._motion.forget()
-        self._arm.measured_at = self._finder.found_from
+        self._arm.found(self._finder.found_from)
         self._comparison.found(found, None)
         self._before = None
 

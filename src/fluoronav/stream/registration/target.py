@@ -180,7 +180,7 @@ class TargetBone:
             # What the two differ by on the mean by chance is the bone's own error, and hardly a doubt of all tissue.
             beyond = (apart - SETTINGS.by_chance) / (SETTINGS.doubtful - SETTINGS.by_chance)
             share = float(np.clip(beyond, SETTINGS.least_share, 1))
-            return replace(whole, unexplained=share * np.outer(off, off))
+            return replace(whole, unexplained=share * np.outer(off, off), bone=unexplained)
         if not confirmed and not _told_by_bones(self.at_bones(found.T_camera_ct, pyramid, field_mask, found), found):
             return whole
         agreement = self.agreement(found.T_camera_ct, pyramid, field_mask, found)
