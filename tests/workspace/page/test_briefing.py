@@ -25,6 +25,8 @@ def briefed(server, request):
 def test_the_briefing_of_the_current_plan_is_written_and_shown_in_a_tab_of_its_own(opened, server, briefed):
     page = opened(briefed)
     page.page.click("[data-tab=Plan]")
+    asked = []  # a browser without a viewer for PDF, as this one, downloads what the tab is sent to
+    page.context.on("request", lambda request: asked.append(request.url))
     with page.context.expect_page() as shown:
         page.page.click("#briefing")
     with server.client() as http:
@@ -40,7 +42,8 @@ def test_the_briefing_of_the_current_plan_is_written_and_shown_in_a_tab_of_its_o
         answer = http.get(address)
         assert answer.content.startswith(b"%PDF-") and answer.headers["Content-Type"] == "application/pdf"
         assert answer.headers["Content-Disposition"].startswith("inline")
-    until(lambda: shown.value.is_closed() or address in shown.value.url, what="the tab")
+    until(lambda: page.page.wait_for_timeout(50) or any(address in url for url in asked), what="the tab")
+    assert not shown.value.is_closed()
     page.page.click("[data-tab=Work]")
     link = page.page.wait_for_selector(".job-done:has-text('Briefing') a:has-text('briefing.pdf')")
     assert address in link.get_attribute("href")

@@ -8,7 +8,7 @@ from importlib.resources import files
 
 from fluoronav.reports.briefing.content import Briefing
 
-# The size of the pictures by their number: up to so many. Chosen so that 40 views (ten levels) take two pages.
+# The size of the pictures by their number: up to so many; chosen so that a plan of few levels takes three pages.
 _SIZES = ((8, "large"), (12, "small"))
 _SMALLEST = "smallest"
 
