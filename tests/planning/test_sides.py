@@ -1,8 +1,6 @@
 """Heart and liver tell left from right; vertebrae alone do not, and it is said."""
 
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +9,6 @@ import SimpleITK as sitk
 from fluoronav.cli import main
 from fluoronav.planning.sides import evidence_of_sides, question_of_sides
 
-DATA = Path(os.environ.get("FLUORONAV_DATA", "data"))
 SPINE = [[0.0, 60.0, z] for z in range(-280, 40, 40)]
 
 
@@ -57,18 +54,16 @@ def test_a_scan_without_heart_and_liver_says_nothing():
 
 
 @pytest.mark.parametrize("patient", ["chest", "planning/patient_b"])
-def test_real_patients_are_as_usual_and_their_mirror_images_are_questions(patient):
-    ct, labels = f"{patient}/ct.nii.gz", f"{patient}/labels.nii.gz"
-    if not (DATA / ct).exists():
-        pytest.skip(f"{DATA / ct} is not there: set FLUORONAV_DATA")
+def test_real_patients_are_as_usual_and_their_mirror_images_are_questions(patient, shared_data):
+    ct, labels = shared_data / patient / "ct.nii.gz", shared_data / patient / "labels.nii.gz"
     from fluoronav.case.volume import read_volume
     from fluoronav.planning.plan.source import whole_numbers
     from fluoronav.planning.screws.spine import spine_of_scheme
 
     middles = np.array(
-        list(spine_of_scheme(whole_numbers(read_volume(DATA / labels)), "totalsegmentator").middles_ct().values())
+        list(spine_of_scheme(whole_numbers(read_volume(labels)), "totalsegmentator").middles_ct().values())
     )
-    image = read_volume(DATA / ct).image
+    image = read_volume(ct).image
     found = evidence_of_sides(image, middles)
     assert found and {e.says for e in found} == {"as usual"}, found
     mirrored = sitk.DICOMOrient(image, "LPS")
