@@ -53,7 +53,7 @@ def test_a_ct_that_is_sent_becomes_a_case_that_loads_without_a_name_in_it(node):
             for word in (NAME, "Zimmerfrau", PATIENT_ID, ACCESSION, "Klinikum", "19700203", "20260102"):
                 assert word.encode() not in content, path
     # What came is not kept, and nothing says who it was.
-    assert not list((node.site.folder / "inbox").rglob("*.dcm"))
+    until(lambda: not list((node.site.folder / "inbox").rglob("*.dcm")), what="an empty inbox")
     for path in [p for p in node.file.parent.rglob("*") if p.is_file()]:
         for word in ("Zimmerfrau", PATIENT_ID, ACCESSION):
             assert word.encode() not in path.read_bytes(), path

@@ -5,6 +5,7 @@ import json
 import os
 import struct
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -43,7 +44,9 @@ def in_simulating(story):
         finally:
             simulating.close()
 
-    return asyncio.run(run())
+    # A thread of its own: where a browser's tests have run in this process, its loop is still there.
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, run()).result()
 
 
 def test_a_newer_value_takes_the_place_of_the_one_that_waits():
