@@ -106,6 +106,9 @@ def test_slices_show_the_ct_at_the_tip(page):
 def test_the_drr_agrees_with_the_projector(page, display):
     page.click("#tool-drr")
     display.until(page, "fluoronav.space.drawn.drr > 0")
+    # At once: a pose that is no more renewed is old after seconds, and nothing is drawn by it.
+    box = "(n => { const b = document.getElementById(n).getBoundingClientRect(); return [b.x, b.y, b.width] })"
+    boxes = page.evaluate(f"['picture', 'drr'].map({box})")
     drawn = canvas(page, "drr")[..., 0].astype(np.float64)
     camera = Camera.load(shipped("calibration/demo-carm.yaml"))
     small = camera.scaled(drawn.shape[0] / camera.rows)
@@ -117,8 +120,6 @@ def test_the_drr_agrees_with_the_projector(page, display):
     assert page.evaluate("document.getElementById('drr').style.opacity") == "0.5"
     page.evaluate("(() => { const s = document.getElementById('slider-blend'); s.value = 80; s.oninput() })()")
     assert page.evaluate("document.getElementById('drr').style.opacity") == "0.8"
-    box = "(n => { const b = document.getElementById(n).getBoundingClientRect(); return [b.x, b.y, b.width] })"
-    boxes = page.evaluate(f"['picture', 'drr'].map({box})")
     assert boxes[0] == pytest.approx(boxes[1], abs=1)
     page.click("#tool-flicker")
     display.until(page, "document.getElementById('drr').style.visibility === 'hidden'")
