@@ -41,6 +41,7 @@ def stream(display, page, pixels, outlines, **more):
         display.stand_in.picture(display.k, pixels=pixels, **more)
         display.stand_in.say("overlay", overlay(display.k, outlines=outlines))
         page.wait_for_timeout(40)
+    display.until(page, f"fluoronav.stats.shownSeq >= {display.k}")  # a busy computer draws late
 
 
 def greys(page):
