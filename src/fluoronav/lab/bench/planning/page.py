@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -13,8 +11,8 @@ from typing import Any
 
 import yaml
 
-from fluoronav.lab.bench.chromium import FLAGS, SIZE, find_chromium, heap_mb, summary
-from fluoronav.lab.process import end_process
+from fluoronav.lab.bench.chromium import SIZE, heap_mb, summary
+from fluoronav.lab.bench.planning.served import served
 
 CASE = "chest"
 STROKES = 24
@@ -53,23 +51,10 @@ def measure(data: Path, say: Callable[[str], object]) -> dict[str, Any]:
     OSError
         Chromium is not installed.
     """
-    from playwright.sync_api import sync_playwright
-
-    chromium = find_chromium()
-    if chromium is None:
-        raise OSError("Chromium is not installed: apt-get install chromium")
-    with TemporaryDirectory() as folder, sync_playwright() as playwright:
+    with TemporaryDirectory() as folder:
         make_case(data / CASE, Path(folder))
-        command = [sys.executable, "-m", "fluoronav", "workspace", "--cases", folder, "--user", "bench", "--port", "0"]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        try:
-            assert server.stdout is not None
-            address = server.stdout.readline().split()[1]
-            browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-            page = browser.new_page(viewport={"width": SIZE["width"], "height": SIZE["height"]})
-            return _measured(page, address, say)
-        finally:
-            end_process(server)
+        with served(Path(folder)) as (address, new_page):
+            return _measured(new_page(), address, say)
 
 
 def _measured(page, address: str, say: Callable[[str], object]) -> dict[str, Any]:

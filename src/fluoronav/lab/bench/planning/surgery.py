@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import csv
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,8 +13,8 @@ import numpy as np
 import SimpleITK as sitk
 import yaml
 
-from fluoronav.lab.bench.chromium import FLAGS, SIZE, find_chromium, summary
-from fluoronav.lab.process import end_process
+from fluoronav.lab.bench.chromium import SIZE, summary
+from fluoronav.lab.bench.planning.served import served
 
 # Name of each patient: folder of its `ct.nii.gz` and `labels.nii.gz`, and the bone that is cut. Both have the ids of
 # `chest/labels.csv`.
@@ -93,28 +91,16 @@ def measure(data: Path, say: Callable[[str], object]) -> dict[str, Any]:
     OSError
         Chromium is not installed.
     """
-    from playwright.sync_api import sync_playwright
-
-    chromium = find_chromium()
-    if chromium is None:
-        raise OSError("Chromium is not installed: apt-get install chromium")
-    with TemporaryDirectory() as folder, sync_playwright() as playwright:
+    out = {}
+    with TemporaryDirectory() as folder:
         items = {name: make_case(data, name, Path(folder)) for name in PATIENTS}
-        command = [sys.executable, "-m", "fluoronav", "workspace", "--cases", folder, "--user", "bench", "--port", "0"]
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        try:
-            assert server.stdout is not None
-            address = server.stdout.readline().split()[1]
-            browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-            out = {}
+        with served(Path(folder)) as (address, new_page):
             for name in PATIENTS:
                 say(f"  {name}: {STEPS} changes each of a cut, a move, a margin and an implant")
-                page = browser.new_page(viewport={"width": SIZE["width"], "height": SIZE["height"]})
+                page = new_page()
                 out[name] = _measured(page, f"{address}#{name}", name, items[name])
                 page.close()
-            return {"patients": out, "step_ms": STEP_MS, "size_px": SIZE}
-        finally:
-            end_process(server)
+    return {"patients": out, "step_ms": STEP_MS, "size_px": SIZE}
 
 
 def _measured(page, address: str, name: str, items: dict[str, Any]) -> dict[str, Any]:
