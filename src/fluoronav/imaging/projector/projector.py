@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from fluoronav.geometry import Camera, inverse
 from fluoronav.imaging.projector.attenuation import AXES, AttenuationGrid
 from fluoronav.imaging.projector.joseph import BLOCK, march, march_with_derivatives
+from fluoronav.kernels import load_numba
 
 Float32 = NDArray[np.float32]
 
@@ -71,6 +72,8 @@ class Projector:
         self.grid = grid
         self._packed = {dominant: grid.packed(dominant) for dominant in AXES}
         self._threads = threads
+        if threads > 1:
+            load_numba()
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="projector") if threads > 1 else None
 
     def render(self, T_camera_ct: ArrayLike, camera: Camera) -> Float32:

@@ -31,6 +31,7 @@ from fluoronav.imaging.registration.patches import PatchLevel
 from fluoronav.imaging.registration.search import COARSE_SIDE, FINE_SIDE
 from fluoronav.imaging.registration.starts import reflection, twists_around_start, twists_to_similar_poses
 from fluoronav.imaging.registration.view_grid import DistinctPoses, ViewGrid
+from fluoronav.kernels import load_numba
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -199,6 +200,7 @@ class OfflineRegistration:
         """Poses of the first view from the search of each view, shape (4, 4) each."""
         side, sigma_px = SETTINGS.bone_search if self._segmented else SETTINGS.trunk_search
         found: list[Float] = []
+        load_numba()
         with ThreadPoolExecutor(2) as pool:
             for v, view in enumerate(self._views):
                 grid = ViewGrid(self._model, self._bones, view.camera, self._centre_ct, spread, side, sigma_px)

@@ -25,6 +25,7 @@ from fluoronav.imaging.registration.gauss_newton import PoseEstimate, refine
 from fluoronav.imaging.registration.model import RegistrationModel
 from fluoronav.imaging.registration.patches import PatchLevel
 from fluoronav.imaging.registration.view_grid import DistinctPoses, ViewGrid, orbit_priors
+from fluoronav.kernels import load_numba
 
 if TYPE_CHECKING:
     from fluoronav.imaging.registration.layered_fit import LayeredPose
@@ -182,6 +183,7 @@ class InitialSearch:
         )
         self.agreement = Agreement(self._model, self._bones, camera, COARSE_SIDE, self._T_prior)
         self._first_agreement = Agreement(self._coarse_model, self._coarse_bones, camera, GRID_SIDE, self._T_prior)
+        load_numba()
         self._pool = ThreadPoolExecutor(SETTINGS.threads, thread_name_prefix="search")
         self._buffers: SimpleQueue[_Buffers] = SimpleQueue()
         for _ in range(SETTINGS.threads):

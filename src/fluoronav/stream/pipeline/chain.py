@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain as joined
 from typing import Any, TypeVar
 
+from fluoronav.kernels import load_numba
 from fluoronav.stream.frame import Budget, FrameRecord, Status
 from fluoronav.stream.stage import FailsWith, HandlesRequests, MayRest, RunsNetworks, Stage
 
@@ -89,6 +90,7 @@ class Chain:
             for stage in self.stages:
                 prepare(stage)
             return
+        load_numba()
         with ThreadPoolExecutor(len(self.stages), thread_name_prefix="prepare") as threads:
             for prepared in [threads.submit(prepare, stage) for stage in self.stages]:
                 prepared.result()
