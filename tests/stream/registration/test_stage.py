@@ -1,5 +1,7 @@
 """Registration on simulated exposures of the real CT, through an X-ray model that it does not know."""
 
+import threading
+
 import cv2
 import numpy as np
 import pytest
@@ -426,6 +428,17 @@ def test_a_picture_that_is_flipped_in_mid_stream_is_never_called_tracking(rig, e
     # And right again: what is searched for in the flipped picture is given up.
     statuses = [shown_at(rig, counts, 400 + 33 * k).status for k in range(4)]
     assert statuses[-1] == "tracking"
+
+
+def test_a_search_that_no_thread_has_taken_up_yet_is_given_up_too(rig, exposures):
+    """Regression: it began after it had been given up, and looked in the old picture to its end."""
+    counts, held = exposures[0][0], threading.Event()
+    rig.registration._background.submit(held.wait)
+    rig.show(counts, wait=False)
+    rig.show(np.ascontiguousarray(counts[::-1, ::-1]), wait=False)
+    held.set()
+    assert rig.registration._search.result() is None
+    assert rig.registration._finder._failed_searches == 0
 
 
 def test_what_was_accepted_is_so_until_the_pose_is_lost_and_again_where_it_is_found_again(rig, case, exposures, rng):

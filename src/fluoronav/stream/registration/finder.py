@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,6 +111,13 @@ class Finder:
         """Abandons what is under way: the picture that it looks at is of something else than those that come now."""
         self._outdated, self._failed_searches, self.doubt = True, 0, ""
 
+    def begin(
+        self, background: Executor, snapshot: Snapshot, T_room_ct_before: Float | None, T_before: Float | None = None
+    ) -> Future[Hypothesis | None]:
+        """Has :meth:`find` done in the background; abandoned by :meth:`begin_anew` even before a thread takes it up."""
+        self.newest, self._outdated = snapshot, False
+        return background.submit(self.find, snapshot, T_room_ct_before, T_before)
+
     def find(
         self, snapshot: Snapshot, T_room_ct_before: Float | None, T_before: Float | None = None
     ) -> Hypothesis | None:
@@ -123,7 +131,7 @@ class Finder:
         T_before : ndarray, shape (4, 4), or None
             The pose that was lost last: tried next, since the patient and the C-arm may be where they were.
         """
-        self._outdated, self._doubt = False, None
+        self._doubt = None
         T_camera_room = snapshot.T_camera_room
         starts = [] if T_before is None else [T_before]
         if T_camera_room is not None and T_room_ct_before is not None:

@@ -342,8 +342,8 @@ class RegistrationStage:
 
     def _start_search(self, frame: FrameRecord) -> None:
         if self._search is None and frame.anatomy_mask is not None:
-            self._finder.newest = snapshot = Snapshot.of(frame, self._arm.T_camera_room)
-            self._search = self._background.submit(self._finder.find, snapshot, self._views.T_room_ct(), self._before)
+            snapshot = Snapshot.of(frame, self._arm.T_camera_room)
+            self._search = self._finder.begin(self._background, snapshot, self._views.T_room_ct(), self._before)
 
     def _take_search_result(self) -> None:
         if self._search is not None and self._search.done():
