@@ -1,4 +1,4 @@
-"""The sizes of modules and functions, and who may import the lab."""
+"""The sizes of modules and functions, who may import the lab, and views of images."""
 
 import ast
 from pathlib import Path
@@ -10,6 +10,7 @@ MOST_MODULE_LINES, MOST_FUNCTION_LINES = 400, 80
 # Exceptions, each with its reason: a module, or a module and the name of a function in it.
 LONG_MODULES: dict[str, str] = {}
 LONG_FUNCTIONS: dict[str, str] = {}
+VIEWS = "GetArrayViewFromImage"
 MODULES = {str(path.relative_to(ROOM)): path.read_text(encoding="utf-8") for path in sorted(ROOM.rglob("*.py"))}
 
 
@@ -57,3 +58,15 @@ def test_only_the_command_line_imports_the_lab(module):
 def test_every_kernel_is_made_by_the_decorator_whose_cache_can_be_built_ahead(module):
     imported = set(imported_with_module(ast.parse(MODULES[module])))
     assert not imported & {"numba.njit", "numba.jit", "numba.vectorize", "numba.guvectorize"}
+
+
+@pytest.mark.parametrize("folder", [ROOM, Path(__file__).parent], ids=["package", "tests"])
+def test_every_view_is_of_an_image_that_a_name_keeps(folder):
+    """SimpleITK's view does not keep its image: one of a call's result reads memory that is free already."""
+    views = [
+        (path.name, node.lineno, type(node.args[0]))
+        for path in sorted(folder.rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == VIEWS
+    ]
+    assert views and [view for view in views if not issubclass(view[2], ast.Name | ast.Attribute)] == []

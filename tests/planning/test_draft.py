@@ -29,7 +29,7 @@ def ct(tmp_path):
 
 def segmentation(masks, engine="atlas", state="draft"):
     """What an engine would return: {name: (label, mask)}."""
-    voxels = np.zeros(sitk.GetArrayViewFromImage(label_map()).shape, np.uint8)
+    voxels = np.zeros(sitk.GetArrayFromImage(label_map()).shape, np.uint8)
     for label, mask in masks.values():
         voxels[mask] = label
     structures = tuple(

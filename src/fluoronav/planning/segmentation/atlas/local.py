@@ -264,7 +264,9 @@ def _agreement(template: Template, scan: sitk.Image, whole: sitk.Transform, soft
     inside = sitk.GetArrayViewFromImage(soft) > 0.5
     if inside.sum() < 50:
         return -1.0, 0.0
-    near = sitk.GetArrayViewFromImage(sitk.SignedMaurerDistanceMap(soft > 0.5, False, False, True)) < 3
+    # A view does not keep its image: one of an image without a name reads memory that is free already.
+    distance_mm = sitk.SignedMaurerDistanceMap(soft > 0.5, False, False, True)
+    near = sitk.GetArrayViewFromImage(distance_mm) < 3
     there = sitk.GetArrayFromImage(sitk.Resample(scan, soft, sitk.Transform(), sitk.sitkLinear, OUTSIDE_HU))
     atlas = sitk.GetArrayFromImage(sitk.Resample(template.ct, soft, whole, sitk.sitkLinear, OUTSIDE_HU))
     seen = there > OUTSIDE_HU + 1
