@@ -235,6 +235,29 @@ def test_the_reason_of_a_degraded_state_is_shown(browser, display):
     display.until(page, "document.getElementById('reason').innerText === ''")
 
 
+def test_a_reason_that_does_not_fit_into_its_line_is_said_short(browser, display):
+    """Regression: "the bones' edges in the picture lie 2 mm beside those of the CT" was cut off on a tablet."""
+    whole = (
+        "the registration has been degraded for 2 s (the bones' edges in the picture lie 2 mm beside those of the CT)"
+    )
+    rests = {"detection": "most frames leave it too little time: a look takes 41 ms, and there are 12 ms for it"}
+    display.health |= {"state": "degraded", "reason": whole, "resting": rests | {"view": rests["detection"]}}
+    page = display.open(browser)
+    page.set_viewport_size({"width": 1920, "height": 1200})
+    until_says(display, page, "reason", whole)
+    page.set_viewport_size({"width": 800, "height": 1280})
+    display.until(
+        page, "document.getElementById('reason').textContent === 'the registration has been degraded for 2 s'"
+    )
+    short = "Instrument detection rests; Enhanced picture rests"
+    display.until(page, f"document.getElementById('resting').textContent === '{short}'")
+    for line in ("reason", "resting"):
+        fits, title = page.evaluate(
+            f"(e => [e.scrollWidth <= e.clientWidth + 1, e.title])(document.getElementById('{line}'))"
+        )
+        assert fits and len(title) > 90
+
+
 def test_a_controlling_screen_confirms_the_patient_named_in_the_bar(browser, display):
     display.health |= {"case_name": "Patient 2", "session": {"confirmed": False}}
     page, watching = display.open(browser), display.open(browser, display.watch)

@@ -3,12 +3,10 @@
 import { checkedAlert } from "./checked.js";
 import { BURST, LATCH_MS, MAX_ROWS, RESOUND_MS, SAME_TARGET_MS, SOUND_PAUSE_S } from "./constants.js";
 import { text } from "./strings.js";
-import { write } from "./words.js";
+import { reasonless, write, writeFitting } from "./words.js";
 
 const find = (id) => document.getElementById(id);
 const ORDER = { high: 0, medium: 1, low: 2 };
-// What was said before a colon or a parenthesis.
-const reasonless = (words) => words.split(/: | \(|; /)[0];
 const keyOf = (a) => [a.kind, a.instrument, a.structure].join("/");
 
 export class Alarms {
@@ -149,17 +147,10 @@ export class Alarms {
     const words = this.words(alert), said = (some) => (alert.over ? text.over(some) : some);
     row.title = words;
     const unmeasured = alert.kind === "proximity" && alert.distance_mm === null && !this.measured(alert);
-    this.say(row, said(words), said(unmeasured ? text.unmeasured(alert.instrument, alert.structure.replaceAll("_", " ")) : reasonless(words)));
-  }
-
-  // Two rows have one line each: words that do not fit are said without their reason, which the log has.
-  say(row, words, shorter) {
-    const line = row.querySelector(".text");
-    const key = [words, this.element.children.length, find("acknowledge").hidden, find("more").hidden, innerWidth, innerHeight].join(" ");
-    if (row.dataset.words === key) return;
-    row.dataset.words = key;
-    write(line, words);
-    if (line.scrollWidth > line.clientWidth + 1 || line.scrollHeight > row.clientHeight + 1) write(line, shorter);
+    // Two rows have one line each.
+    const where = [this.element.children.length, find("acknowledge").hidden, find("more").hidden].join(" ");
+    const shorter = said(unmeasured ? text.unmeasured(alert.instrument, alert.structure.replaceAll("_", " ")) : reasonless(words));
+    writeFitting(row.querySelector(".text"), said(words), shorter, where);
   }
 
   row(id) {

@@ -1,7 +1,7 @@
 // The pipeline's state in the head of the page, and the question whether this is the patient.
 
 import { text } from "./strings.js";
-import { write } from "./words.js";
+import { write, writeFitting } from "./words.js";
 
 const find = (id) => document.getElementById(id);
 
@@ -50,10 +50,11 @@ export class PipelineState {
     if (block.className !== kind) block.className = kind;
     // The block or the picture shows the state itself.
     const reason = health && known && health.state !== "running" ? health.reason || health.error : "";
-    write(find("reason"), reason);
+    writeFitting(find("reason"), reason);
     if (find("reason").title !== reason) find("reason").title = reason;
-    const resting = Object.entries((known && health?.resting) || {}).map(([stage, why]) => text.rests(stage, why)).join("; ");
-    write(find("resting"), resting);
+    const rests = Object.entries((known && health?.resting) || {});
+    const resting = rests.map(([stage, why]) => text.rests(stage, why)).join("; ");
+    writeFitting(find("resting"), resting, rests.map(([stage]) => text.rests(stage)).join("; "));
     if (find("resting").title !== resting) find("resting").title = resting;
     write(find("open"), health?.unauthenticated ? text.unauthenticated : "");
     this.patient(health && known ? health : null);

@@ -53,7 +53,7 @@ export const text = {
   confirm: "Confirm",
   unconfirmed: "Patient not confirmed: shadow",
   unauthenticated: "requests need no key",
-  rests: (stage, why) => `${{ detection: "Instrument detection", view: "Enhanced picture" }[stage] ?? stage} rests: ${why}`,
+  rests: (stage, why = "") => `${{ detection: "Instrument detection", view: "Enhanced picture" }[stage] ?? stage} rests${why && `: ${why}`}`,
   anew: "The pipeline was started anew. What it had said before no longer holds.",
   alarmState: { raised: "raised", changed: "changed", cleared: "over", acknowledged: "acknowledged", dropped: "no longer said" },
   times: (n) => `${n} times`,
