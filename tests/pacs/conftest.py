@@ -183,9 +183,12 @@ class Orthanc:
     def _answers(self):
         assert self.process.poll() is None, (self.folder / "log").read_text()
         try:
-            return httpx.get(f"http://127.0.0.1:{self.http}/system", trust_env=False).status_code == 200
+            answers = httpx.get(f"http://127.0.0.1:{self.http}/system", trust_env=False).status_code == 200
         except httpx.HTTPError:
             return False
+        # Its DICOM server starts after its web server.
+        with socket.socket() as s:
+            return answers and s.connect_ex(("127.0.0.1", self.dicom)) == 0
 
     def stop(self):
         if self.process is not None:

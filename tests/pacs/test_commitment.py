@@ -19,7 +19,7 @@ from fluoronav.site.site_file import load_site
 
 def committing(dimse, wait_s=600):
     def change(content):
-        peer = {"dimse": {**dimse, "commitment": True, "commitment_wait_s": wait_s}, "timeout_s": 5}
+        peer = {"dimse": {**dimse, "commitment": True, "commitment_wait_s": wait_s}, "timeout_s": 30}
         content["peers"]["pacs"] = peer
         content["node"]["callers"].append(dimse["called"])
 
