@@ -1,5 +1,7 @@
 """Kernels: Numba functions compiled ahead of time, for a level of the instruction set, and kept in a cache."""
 
+from typing import Any
+
 from fluoronav.kernels.target import use_level, usual_target
 
 use_level(usual_target())  # before Numba makes its first function
@@ -19,5 +21,6 @@ def load_numba() -> None:
     from numba.core.registry import cpu_target
     from numba.core.runtime import context  # noqa: F401
 
-    cpu_target.typing_context.refresh()
-    cpu_target.target_context.refresh()
+    target: Any = cpu_target
+    target.typing_context.refresh()
+    target.target_context.refresh()
