@@ -7,6 +7,7 @@ import SimpleITK as sitk
 
 from fluoronav.case import Volume
 from fluoronav.geometry import exp_so3
+from fluoronav.imaging.registration.agreement import Agreement
 from fluoronav.imaging.registration.model import RegistrationModel
 from fluoronav.imaging.registration.truncation import SETTINGS, chords_mm, continued, is_cut
 
@@ -43,11 +44,28 @@ def test_a_ct_is_continued_smoothly_and_is_itself_where_it_is_known():
     assert np.abs(np.diff(along)).max() < 0.0035
 
 
-def test_a_cube_whose_sides_are_tissue_is_cut_and_a_trunk_or_a_cube_between_lungs_is_not(case):
+def test_a_cube_in_a_trunk_is_cut_also_between_lungs_and_a_trunk_is_not(case):
+    """Regression: between lungs a cube was taken for the whole patient, and right poses agreed with 0.46."""
     between_lungs = cube(case, 140)
     solid = replace(between_lungs, ct=Volume(sitk.Maximum(between_lungs.ct.image, 0), case.ct.path))
-    part = RegistrationModel.of_case(solid).tissue.grid.known_ct
-    np.testing.assert_allclose(np.ptp(part, axis=0), np.ptp(solid.ct.corners_ct(), axis=0), atol=1.5)
-    for whole in (case, between_lungs, replace(case, surroundings=None)):
+    for cut in (solid, between_lungs):
+        part = RegistrationModel.of_case(cut).tissue.grid.known_ct
+        np.testing.assert_allclose(np.ptp(part, axis=0), np.ptp(cut.ct.corners_ct(), axis=0), atol=1.5)
+    for whole in (case, replace(case, ct=case.surroundings, surroundings=None)):
         assert RegistrationModel.of_case(whole).tissue.grid.known_ct is None
     assert not is_cut(np.full((8, 8, 8), -1000, np.float32))
+
+
+def test_little_bone_counts_only_where_it_agrees_very_well(case, camera):
+    """Regression: two thoracic vertebrae were believed 35 and 111 mm beside their place, one in view with 0.05."""
+    T = case.prior.T_camera_ct()
+    for height_mm, little in ((140, False), (55, True)):
+        model = RegistrationModel.of_case(cube(case, 140, height_mm))
+        agreement = Agreement(model.tissue, model.bones, camera, 128, T)
+        picture, field = agreement._rendered(T)[0], np.ones((128, 128), bool)
+        assert agreement.is_of_little is little
+        assert (agreement(T, picture, field) > 0.9) is not little
+        # Half of the bones behind a blade count for less than all of them, however well they agree.
+        narrow = field.copy()
+        narrow[:, 64:] = False
+        assert agreement(T, picture, narrow) < 0.9 * agreement(T, picture, field)

@@ -89,7 +89,7 @@ def test_a_mirrored_picture_goes_through_the_stages_and_the_next_search_begins_a
 def test_what_was_believed_wrongly_is_counted_and_named():
     row = {
         "scene": "aside", "seed": 7, "present": True, "person": "lee", "region": "chest", "case_person": "lee",
-        "case_region": "chest", "labels": False, "believed": True, "status": "tracking", "reason": "",
+        "case_region": "chest", "given": "no label map", "believed": True, "status": "tracking", "reason": "",
         "across_mm": 31.0, "score": 0.8, "bound_mm": 0.28,
     }  # fmt: skip
     rows = [row | {"wrong_believed": True}, *(row | {"wrong_believed": False, "seed": k} for k in range(8, 106))]

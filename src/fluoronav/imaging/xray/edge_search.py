@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import cv2
@@ -41,6 +41,8 @@ class SearchLimits:
     along_fraction: float = 0.9  # minimum fraction of the edge with a drop
     along_drop: float = 0.7  # of the log signal: to half
     across_px: float = 3.0  # from the edge to where the signal is compared, on either side
+    known_px: float = 2.0  # distance of edge points from the blade that they belong to, where it is known
+    same_side_cos: float = 0.7  # minimum cosine between the normals of two blades at one side
     signal_fraction: float = 0.1  # minimum signal on the inner side, of the median; below nothing can be compared
 
 
@@ -51,9 +53,14 @@ LEAKING = SearchLimits(drop=0.7, along_drop=0.3, lit_inside=0.95, signal_fractio
 
 
 def find_edges(
-    signal: Float32, median: float, bright: float, lit: Mask, limits: SearchLimits = SEARCH
+    signal: Float32,
+    median: float,
+    bright: float,
+    lit: Mask,
+    limits: SearchLimits = SEARCH,
+    known: Sequence[Line] = (),
 ) -> tuple[list[Edge], Float]:
-    """Finds the edges of the field, the one with the most inliers first.
+    """Finds the edges of the field: those that are known, then the one with the most inliers first.
 
     Parameters
     ----------
@@ -64,6 +71,8 @@ def find_edges(
     lit : ndarray of bool, same shape
         Pixels that certainly lie in the field.
     limits : SearchLimits
+    known : sequence of Line
+        Blades. Others are looked for inside them alone, and not at the same side.
 
     Returns
     -------
@@ -74,6 +83,7 @@ def find_edges(
     rows, cols = signal.shape
     distance = np.full(signal.shape, float(max(rows, cols)))
     edges: list[Edge] = []
+    y, x = np.mgrid[:rows, :cols]
     if not lit.any():
         return edges, distance
     floor = limits.floor_fraction * bright + 1e-3
@@ -82,10 +92,17 @@ def find_edges(
     comparable = signal > limits.signal_fraction * median
     lit_points = np.argwhere(lit)[::4, ::-1].astype(np.float64)
     inlier_px = limits.inlier_px / FIELD_SIDE * max(rows, cols)
-    y, x = np.mgrid[:rows, :cols]
+    for line in known:
+        off_px = line.signed_distance(*points.T)
+        near = np.abs(off_px) < limits.known_px * max(rows, cols) / FIELD_SIDE
+        edges.append(line.refitted(points[near]) if near.sum() >= limits.least_inliers else line)
+        points = points[~near & (off_px > 0)]
+        np.minimum(distance, edges[-1].signed_distance(x, y), out=distance)
     rng = np.random.default_rng(0)
 
     def is_blade(line: Line) -> bool:
+        if any(float(line.normal @ other.normal) > limits.same_side_cos for other in known):
+            return False
         return _drops_all_along(line, log, comparable & (distance > 0), limits)
 
     for _ in range(limits.most_edges):

@@ -1,7 +1,8 @@
 """The field of view of a C-arm image: a disc cut off by straight collimator blades.
 
-Its edges are found where the logarithm of the signal drops on the way out, and circles and lines are fitted to them. A
-limb, the spine or an instrument at the edge is as dark as a blade, but it is neither round nor straight along the edge.
+Blades along the image's sides are found first (`straight_blades.py`). Other edges are found where the logarithm of the
+signal drops on the way out, and circles and lines are fitted to them. A limb, the spine or an instrument at the edge is
+as dark as a blade, but it is neither round nor straight along the edge.
 `field_edge.py` then refines the edges to a pixel.
 """
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from fluoronav.imaging.xray.edge_search import LEAKING, find_edges
 from fluoronav.imaging.xray.field_shapes import FIELD_SIDE, Circle, Edge, Line
+from fluoronav.imaging.xray.straight_blades import find_straight_blades
 
 Float = NDArray[np.float64]
 Float32 = NDArray[np.float32]
@@ -26,6 +28,7 @@ class FieldLimits:
     """Limits of a field of view. All are chosen; those in pixels are of an image of 128 pixels, and scale with it."""
 
     penumbra_px: float = 1.6  # by which `field_mask` is smaller than the field
+    noise_fraction: float = 0.01  # of the bright signal: below lies the noise of the dark level
     lit_fraction: float = 0.5  # minimum signal of a lit pixel, of the median
     least_lit_area: float = 0.01  # of a lit region, of the image
     least_outside: float = 0.02  # outside the field, of the image: enough to measure the dark level
@@ -92,13 +95,16 @@ def find_field_of_view(counts: Float32) -> FieldOfView:
     """
     dark = float(np.percentile(counts, 0.5))
     signal = np.maximum(cv2.blur(counts, (3, 3)) - np.float32(dark), 0)
-    median, bright = float(np.median(counts)) - dark, float(np.percentile(signal, 90))
-    lit = _large_regions(signal > FIELD.lit_fraction * median)
+    noise = FIELD.noise_fraction * float(np.percentile(signal, 90)) + 1e-3
+    blades = find_straight_blades(np.maximum(counts - np.float32(dark), 0), noise)
+    between = _between(blades, counts.shape)
+    median, bright = float(np.median(counts[between])) - dark, float(np.percentile(signal[between], 90))
+    lit = _large_regions((signal > FIELD.lit_fraction * median) & between)
     dark_below = FIELD.dark_fraction * median
     brightest = float(np.percentile(signal, 99))
     small = _small_field(signal, brightest) if median < FIELD.dim_fraction * brightest else None
     if small is None:
-        edges, distance = find_edges(signal, median, bright, lit)
+        edges, distance = find_edges(signal, median, bright, lit, known=blades)
     else:
         edges, distance, lit, median = small
     leaking = None if _is_bounded(distance > 0) else _leaking_field(signal, brightest)
@@ -112,6 +118,14 @@ def find_field_of_view(counts: Float32) -> FieldOfView:
     unexplained = _opened(unexplained)
     unexplained &= (unexplained.mean() >= FIELD.least_dark_area) & ~_deep_in_hull(lit)
     return FieldOfView(tuple(edges), inside & ~unexplained, unexplained, median)
+
+
+def _between(blades: list[Line], shape: tuple[int, ...]) -> Mask:
+    y, x = np.mgrid[: shape[0], : shape[1]]
+    between = np.ones(shape, bool)
+    for blade in blades:
+        between &= blade.signed_distance(x, y) > 0
+    return between
 
 
 def _opened(dark: Mask) -> Mask:

@@ -16,7 +16,7 @@ from fluoronav.imaging.registration.handedness import MirrorImage, told_hand
 from fluoronav.imaging.registration.layered_fit import LayeredPose
 from fluoronav.imaging.registration.search import COARSE_SIDE, SEARCH_SIDES, Hypothesis, InitialSearch
 from fluoronav.stream.frame import FrameRecord
-from fluoronav.stream.registration.judging import BOTH_HANDS, MIRRORED
+from fluoronav.stream.registration.judging import BOTH_HANDS, LITTLE, MIRRORED
 from fluoronav.stream.registration.target import TargetBone
 
 Float = NDArray[np.float64]
@@ -255,8 +255,10 @@ class Finder:
     def _ended(self, found: Hypothesis | None) -> Hypothesis | None:
         if found is not None:
             self.doubt = ""
-        elif self._doubt is not None and self._go_on():
-            self.doubt = self._doubt
+        elif self._go_on():
+            self.doubt = self.doubt if self._doubt is None else self._doubt
+            if not self.doubt and self._searcher.agreement.is_of_little:
+                self.doubt = LITTLE
         # One that was given up says nothing of where the patient is.
         self._failed_searches = 0 if found is not None or self._outdated else self._failed_searches + 1
         return found

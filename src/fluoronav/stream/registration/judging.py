@@ -32,6 +32,7 @@ UNCOMPARED = "the pose has not been compared with the whole field"
 UNSURE = "bones and chest lie otherwise than in the CT: the target bone may be turned by more than is allowed"
 MIRRORED = "the picture looks mirrored: it fits the CT as its mirror image; is the C-arm's picture flipped?"
 BOTH_HANDS = "the picture and its mirror image fit the CT alike: turn the C-arm to a less symmetric view"
+LITTLE = "the CT shows so little bone that a wrong pose may fit it too: give a CT of a larger field"
 
 
 @dataclass(frozen=True, slots=True)

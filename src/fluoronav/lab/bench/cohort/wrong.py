@@ -55,17 +55,26 @@ KINDS: dict[str, str] = {
     "nobody": "no patient: hand, screws and rods, or the open beam",
     "real": "real fluoroscopy of somebody else's knee or wrist",
 }
+# What of a CT the registration is given.
+GIVEN: dict[str, GivenCt] = {
+    "": GivenCt(),
+    "no label map": GivenCt(labels=False),
+    "cube of 140 mm": GivenCt(cube_mm=140.0),
+    "two vertebrae": GivenCt(vertebrae=2),
+    "cube of 140 mm, no label map": GivenCt(labels=False, cube_mm=140.0),
+}
 # Beside the mirrored ones. Of the others the CT shows what the picture shows: a pose may be right.
 _NEVER_RIGHT = ("other-person", "nobody", "real")
 
 
 @dataclass(frozen=True)
 class GivenCase:
-    """What the registration is given: a person's region, with or without a label map."""
+    """What the registration is given: a person's region, and what of the CT."""
 
     person: Person
     region: Region
-    labels: bool
+    given: GivenCt
+    what: str
 
 
 def real_pictures(data: Path) -> list[Path]:
@@ -87,9 +96,14 @@ def tasks(first: int, n: int, people: list[tuple[str, ...]], have: set[Task], re
 
 
 def cases(people: list[tuple[str, ...]]) -> list[GivenCase]:
-    """Every region of everybody, with its label map and without."""
+    """Every region of everybody in each of :data:`GIVEN`; without a label map in those that need none."""
     there = [(p, r) for p in map(person_of, people) for r in p.regions]
-    return [GivenCase(p, r, labels) for p, r in there for labels in (True, False) if r.target or not labels]
+    return [
+        GivenCase(p, r, given, what)
+        for p, r in there
+        for what, given in GIVEN.items()
+        if r.target or not (given.labels or given.vertebrae)
+    ]
 
 
 def _case_of(seed: int, people: list[tuple[str, ...]]) -> GivenCase:
@@ -116,18 +130,18 @@ def measured_wrong(kind: str, seed: int, people: list[tuple[str, ...]], real: Se
     -------
     dict
         ``scene`` (the kind), ``seed``, ``person`` and ``region`` in the beam, ``case_person``, ``case_region``,
-        ``labels``; ``believed`` (in any frame), ``wrong_believed`` (and by more than 2 mm across the ray where the
-        picture is aimed, or the CT has no right pose); ``status`` and ``reason`` of the last frame; ``across_mm``
-        where there is a right pose and one was found; ``T_camera_ct`` of what was believed wrongly.
+        ``given`` (:data:`GIVEN`); ``believed`` (in any frame), ``wrong_believed`` (and by more than 2 mm across the ray
+        where the picture is aimed, or the CT has no right pose); ``status`` and ``reason`` of the last frame;
+        ``across_mm`` where there is a right pose and one was found; ``T_camera_ct`` of what was believed wrongly.
     """
     begin = time.process_time()
     exposure, case, aimed_ct = exposure_of(kind, seed, people, real)
-    stage = prepared(case.person, case.region, GivenCt(labels=case.labels), 0, exposure.camera)
+    stage = prepared(case.person, case.region, case.given, 0, exposure.camera)
     found = shown(stage, exposure)
     row: Row = {
         "scene": kind, "seed": seed, "present": exposure.scene.present,
         "person": exposure.person.name if kind not in ("nobody", "real") else kind, "region": exposure.region.name,
-        "case_person": case.person.name, "case_region": case.region.name, "labels": case.labels,
+        "case_person": case.person.name, "case_region": case.region.name, "given": case.what,
         "believed": bool(found.believed), "status": found.frame.status, "reason": found.frame.status_reason,
     }  # fmt: skip
     wrong = found.believed

@@ -73,7 +73,7 @@ def wrong_result(rows: list[Row], people: list[str]) -> dict[str, Any]:
 
 
 def _case(row: Row) -> str:
-    return f"{row['case_person']}, {row['case_region']}" + ("" if row["labels"] else ", no label map")
+    return ", ".join(filter(None, (row["case_person"], row["case_region"], row["given"])))
 
 
 def _summary(rows: list[Row]) -> dict[str, Any]:
