@@ -20,6 +20,7 @@ from fluoronav.imaging.registration.handedness import (
     told_hand,
 )
 from fluoronav.imaging.registration.model import RegistrationModel
+from fluoronav.imaging.registration.starts import reflection
 from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.scenario import Scenario
 from fluoronav.lab.simulation.sequence import Anatomy
@@ -74,7 +75,10 @@ class Patient:
 def test_a_picture_and_its_reversal_are_told_apart(case, camera):
     patient = Patient(case, camera)
     assert patient.hand(patient.counts, patient.truth) == "right"
-    assert patient.hand(reversed_columns(patient.counts), patient.truth) == "mirrored"
+    # The pose that a reversed picture suggests is that of the reflected patient.
+    reflected = np.diag([-1.0, 1, 1, 1]) @ patient.truth @ reflection(np.array([1.0, 0, 0]), case.target_ct)
+    assert patient.hand(reversed_columns(patient.counts), reflected) == "mirrored"
+    assert patient.hand(reversed_columns(patient.counts), patient.truth) != "right"
 
 
 def test_of_a_symmetric_patient_no_hand_is_claimed(case, camera):

@@ -134,8 +134,8 @@ def test_where_the_first_candidates_are_not_clear_the_search_goes_on_to_more(cas
     found = searcher.search(*frame)
     searcher.close()
     assert found is asked[-1]
-    # What is known is not refined anew, so the best can only be replaced by one that is as good.
-    assert all(b.agreement > a.agreement - 0.005 for a, b in pairwise(asked))
+    # What was found before is not lost where more hypotheses come before it.
+    assert all(b.agreement >= a.agreement for a, b in pairwise(asked))
     assert search.SETTINGS.steps[-1].halves == 2 and len(asked) == len(search.SETTINGS.steps)
 
 

@@ -267,13 +267,14 @@ class InitialSearch:
             go_on,
             known.at_128,
         )
-        fine = self._each(
+        self._each(
             lambda buffers, T: self._refined(buffers, T, pyramid, field_mask, True),
             _poses(self._different([h for h in coarse if h.agreement >= step.hopeless], step.at_256)),
             go_on,
             known.at_256,
         )
-        return max(fine, key=lambda h: h.agreement, default=None)
+        # Also those of the steps before: of more hypotheses, others may come first at 128 pixels.
+        return max(known.at_256.values(), key=lambda h: h.agreement, default=None)
 
     def second_opinion(
         self,
