@@ -2,7 +2,7 @@
 
 import pytest
 
-from fluoronav.planning.anatomy import labels_of_scheme, level_of, mirrored, vertebra, vocabulary
+from fluoronav.planning.anatomy import labels_of_scheme, level_of, meant, mirrored, vertebra, vocabulary
 
 
 def test_verse_counts_from_the_head_and_has_its_own_numbers_for_odd_vertebrae():
@@ -28,3 +28,18 @@ def test_the_other_side_of_a_structure_is_in_the_vocabulary_too():
     assert {mirrored(n) for n in names} <= names
     assert mirrored("rib_left_4") == "rib_right_4"
     assert mirrored("lung_middle_lobe_right") == "lung_middle_lobe_right"
+
+
+@pytest.mark.parametrize(
+    ("name", "there", "found"),
+    [
+        ("T8", ["aorta", "vertebrae_T8"], "vertebrae_T8"),
+        ("vertebra_t8", ["vertebrae_T8"], "vertebrae_T8"),
+        ("T8", ["T8", "vertebrae_T8"], "T8"),
+        ("aorta", ["aorta"], "aorta"),
+        ("aorta", ["vertebrae_T8"], None),
+        ("T9", ["vertebrae_T8"], None),
+    ],
+)
+def test_a_name_means_itself_or_the_vertebra_of_its_level(name, there, found):
+    assert meant(name, there) == found

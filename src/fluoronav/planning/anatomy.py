@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -71,6 +72,12 @@ def level_of(name: str) -> str | None:
     """The vertebral level that a name means: "T8" for ``vertebrae_T8``, ``vertebra_t8`` and ``T8``; None for others."""
     found = _LEVEL.fullmatch(name.strip())
     return found[1].upper() if found else None
+
+
+def meant(name: str, there: Iterable[str]) -> str | None:
+    """Which of the names of structures a name means: itself, or the vertebra of a level such as "T8"; None for none."""
+    level, names = level_of(name), set(there)
+    return next((n for n in (name, level and vertebra(level).name) if n in names), None)
 
 
 def vertebra(level: str) -> Structure:

@@ -74,7 +74,7 @@ def find_straight_blades(signal: Float32, floor: float) -> list[Line]:
     list of Line
         In pixels of that image.
     """
-    log = cv2.log(signal + np.float32(floor))
+    log = np.log(signal + np.float32(floor))
     found: dict[int, _Found] = {}
     for turn_deg in BLADES.turns_deg:
         _look(log, turn_deg, range(4), found)

@@ -13,7 +13,7 @@ from fluoronav.case.file import CaseFile, StructureEntry, read_case_file
 from fluoronav.case.hashes import volume_hash
 from fluoronav.case.intensity import to_hounsfield
 from fluoronav.case.volume import Volume, read_volume
-from fluoronav.planning.anatomy import Kind, by_name, level_of, vertebra
+from fluoronav.planning.anatomy import Kind, by_name, level_of, meant
 from fluoronav.planning.plan import schema
 from fluoronav.planning.plan.file import PlanError, read_plan
 from fluoronav.planning.revisions import Revisions
@@ -95,13 +95,12 @@ class Planned:
         PlanError
             There is no such structure.
         """
-        level = level_of(name)
-        wanted = vertebra(level).name if level is not None else name
-        found = next((s for s in self.structures if s.name in (name, wanted)), None)
+        by_names = {s.name: s for s in self.structures}
+        found = meant(name, by_names)
         if found is None:
-            there = ", ".join(s.name for s in self.structures) or "none"
+            there = ", ".join(by_names) or "none"
             raise PlanError(f"{self.case_path}: has no structure {name!r}; it has {there}")
-        return found
+        return by_names[found]
 
     def check_hashes(self) -> None:
         """Refuses a plan that was made on another CT or label map than the case has now.

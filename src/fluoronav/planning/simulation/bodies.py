@@ -13,7 +13,7 @@ from manifold3d import Manifold
 from numpy.typing import NDArray
 
 from fluoronav.case.volume import bounds
-from fluoronav.planning.anatomy import level_of, vertebra
+from fluoronav.planning.anatomy import meant
 from fluoronav.planning.meshes.of_mask import mask_of, surface_of_mask
 from fluoronav.planning.meshes.solid import MeshError, solid
 from fluoronav.planning.plan.file import PlanError
@@ -179,9 +179,7 @@ class Bodies:
         PlanError
             There is no such structure.
         """
-        level = level_of(name)
-        wanted = vertebra(level).name if level is not None else name
-        found = next((n for n in (name, wanted) if n in self.structures), None)
+        found = meant(name, self.structures)
         if found is None:
             there = ", ".join(self.structures) or "none"
             raise PlanError(f"{self.where}: has no structure {name!r}; it has {there}")
