@@ -33,6 +33,9 @@ class ModelSettings:
     coarse_bones_mm: float = 2.0
     reach_mm: float = 200.0  # of the tissue grid around the centre of the bones, to each side
     fade_mm: float = 8.0  # width over which the tissue fades out at the grid's faces
+    # Where the CT cuts through bone, the patient's goes on: it has an end in the model alone. Over this width it fades
+    # in again, so that no patch is placed on the end that the fading makes.
+    cut_bone_mm: float = 16.0
 
 
 SETTINGS = ModelSettings()
@@ -181,9 +184,21 @@ def bone_grid(
     end = np.minimum(found.max(0) + margin + 1, bone.shape)
     box = tuple(slice(a, b) for a, b in zip(first, end, strict=True))
     above = attenuation_of_hu(hu[box]) - attenuation_of_hu(np.float32(SETTINGS.soft_tissue_hu))
-    return AttenuationGrid(
-        np.where(bone[box], np.maximum(above, 0), 0).astype(np.float32), low + spacing_mm * first[::-1], spacing_mm
-    )
+    voxels = np.where(bone[box], np.maximum(above, 0), 0).astype(np.float32)
+    origin_ct = low + spacing_mm * first[::-1]
+    _fade_where_cut(voxels, origin_ct, spacing_mm, corners)
+    return AttenuationGrid(voxels, origin_ct, spacing_mm)
+
+
+def _fade_where_cut(bone: NDArray[np.float32], origin_ct: Float, spacing_mm: float, corners_ct: Float) -> None:
+    """Takes bone away at those faces of the CT that cut through it."""
+    for axis in range(3):
+        at_ct = origin_ct[axis] + spacing_mm * np.arange(bone.shape[2 - axis])
+        for inward_mm in (at_ct - corners_ct.min(0)[axis], corners_ct.max(0)[axis] - at_ct):
+            planes = np.moveaxis(bone, 2 - axis, 0)
+            if (planes[inward_mm < 2 * spacing_mm] > 0).any():
+                ramp = np.clip((inward_mm - SETTINGS.fade_mm) / SETTINGS.cut_bone_mm, 0, 1).astype(np.float32)
+                planes *= (0.5 - 0.5 * np.cos(np.float32(np.pi) * ramp))[:, None, None]
 
 
 def _size(low: Float, high: Float, spacing_mm: float) -> tuple[int, int, int]:

@@ -32,10 +32,11 @@ class FieldLimits:
     lit_fraction: float = 0.5  # minimum signal of a lit pixel, of the median
     least_lit_area: float = 0.01  # of a lit region, of the image
     least_outside: float = 0.02  # outside the field, of the image: enough to measure the dark level
-    # The dark level is below what arrives behind the patient; where it is not, blades leak.
+    # The dark level is well below what arrives behind the patient; what is brighter outside the field is scatter, or
+    # blades that leak.
     darkest_percent: float = 1.0  # of the field's pixels: the darkest of the patient
-    most_dark: float = 1.05  # maximum dark level, of the darkest: lead in the field has the dark level itself
-    leaking_dark: float = 0.5  # dark level where blades leak, of the same: it is unknown there
+    most_dark: float = 0.5  # maximum dark level, of the darkest
+    as_dark: float = 0.05  # maximum difference from the darkest, of it, of lead in the field, which is as dark
     # Dark regions at the image's border that no edge explains. Inside the convex hull of the lit region they are limbs
     # or implants.
     dark_fraction: float = 0.04  # maximum signal, of the median
@@ -139,8 +140,8 @@ def _opened(dark: Mask) -> Mask:
 def dark_level(counts: Float32, field_mask: Mask) -> float:
     """The detector's counts without X-rays; 0 where too little lies outside the field to measure them.
 
-    It is measured outside the field. Leaking blades are brighter there than the detector in the dark: the level is
-    bounded by what arrives behind the patient.
+    It is measured outside the field. Where the patient's scatter arrives there, or blades leak, it is brighter than the
+    detector in the dark: the level is bounded by what arrives behind the patient.
 
     Parameters
     ----------
@@ -155,7 +156,8 @@ def dark_level(counts: Float32, field_mask: Mask) -> float:
     if not field_mask.any():
         return level
     darkest = float(np.percentile(counts[field_mask], FIELD.darkest_percent))
-    return level if level < FIELD.most_dark * darkest else FIELD.leaking_dark * darkest
+    is_lead = abs(level - darkest) < FIELD.as_dark * darkest
+    return level if is_lead else min(level, FIELD.most_dark * darkest)
 
 
 def _small_field(signal: Float32, brightest: float) -> tuple[list[Edge], Float, Mask, float] | None:
