@@ -1,5 +1,6 @@
 """Fixtures of all tests: the embedded case, a camera, and the real data beside the checkout."""
 
+import os
 from pathlib import Path
 
 import hypothesis
@@ -11,10 +12,11 @@ from fluoronav.case import load_case
 from fluoronav.geometry import Camera
 from fluoronav.paths import embedded_case, shipped
 
-# No deadline: test machines are noisy.
+# No deadline: test machines are noisy. New examples are looked for on a developer's machine, not in CI.
 hypothesis.settings.register_profile(
-    "fluoronav", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], max_examples=60
-)
+    "fluoronav", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow], max_examples=60,
+    derandomize=bool(os.environ.get("CI")),
+)  # fmt: skip
 hypothesis.settings.load_profile("fluoronav")
 
 ROOT = Path(__file__).parents[1]

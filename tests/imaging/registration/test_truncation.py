@@ -3,12 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import SimpleITK as sitk
 
 from fluoronav.case import Volume
 from fluoronav.geometry import exp_so3
 from fluoronav.imaging.registration.agreement import Agreement
-from fluoronav.imaging.registration.model import RegistrationModel
+from fluoronav.imaging.registration.model import SETTINGS as SETTINGS_OF_MODEL
+from fluoronav.imaging.registration.model import RegistrationModel, bone_grid
 from fluoronav.imaging.registration.truncation import SETTINGS, chords_mm, continued, is_cut
 
 
@@ -69,3 +71,24 @@ def test_little_bone_counts_only_where_it_agrees_very_well(case, camera):
         narrow = field.copy()
         narrow[:, 64:] = False
         assert agreement(T, picture, narrow) < 0.9 * agreement(T, picture, field)
+
+
+def test_bone_that_the_ct_cuts_off_fades_in_and_whole_bone_does_not(case):
+    """Regression: patches lay on the end that a CT makes of a skull, where the patient's bone goes on."""
+    whole = bone_grid(case.ct, case.labels, case.rigid_labels, 2.0)
+    low = case.target_ct - [200, 200, 4]
+    cut = replace(case, ct=Volume(_above(case.ct.image, low[2]), case.ct.path))
+    part = bone_grid(cut.ct, case.labels, case.rigid_labels, 2.0)
+    z = part.origin_ct[2] + 2.0 * np.arange(part.voxels.shape[0]) - cut.ct.corners_ct().min(0)[2]
+    assert part.voxels[z < SETTINGS_OF_MODEL.fade_mm].max() == 0
+    uncut = z > SETTINGS_OF_MODEL.fade_mm + SETTINGS_OF_MODEL.cut_bone_mm
+    z_whole = whole.origin_ct[2] + 2.0 * np.arange(whole.voxels.shape[0]) - cut.ct.corners_ct().min(0)[2]
+    same = z_whole > z[uncut][0] - 1
+    # The grids are not aligned: one plane of twenty may lie on the other side.
+    assert part.voxels[uncut].sum() == pytest.approx(whole.voxels[same].sum(), rel=0.12)
+
+
+def _above(image, z_ct):
+    """The part of an image above a height."""
+    first = int(np.ceil(image.TransformPhysicalPointToContinuousIndex((*image.GetOrigin()[:2], z_ct))[2]))
+    return image[:, :, max(first, 0) :]

@@ -296,6 +296,17 @@ def test_a_strip_along_the_border_that_no_edge_explains_is_not_seen(rng):
     assert field_mask[30:90, 20:100].all()
 
 
+def test_scatter_beside_the_field_is_no_dark_level(rng):
+    """Regression: beside a head it was subtracted from the picture, and right poses moved by 1.8 mm."""
+    y, x = np.mgrid[:128, :128] / 128 - 0.5
+    head = 0.9 * np.exp(-3 * np.clip(1 - (np.hypot(x, y) / 0.35) ** 2, 0, 1))
+    through = np.clip((0.4 - np.abs(x)) * 128 + 0.5, 0, 1)
+    counts = (300 + rng.poisson(8000 * (through * head + 0.08))).astype(np.float32)
+    field_mask = find_field_of_view(counts).field_mask
+    assert not field_mask[np.abs(x) > 0.41].any()
+    assert dark_level(counts, field_mask) <= 0.5 * counts[field_mask].min() + 50
+
+
 def test_a_signal_without_a_logarithm_is_not_compared(rng):
     """A plate of lead, too large for a screw: what is left of the signal is noise."""
     y, x = np.mgrid[:128, :128] / 128 - 0.5
