@@ -201,7 +201,7 @@ class BreathingWatch:
         step = max(steps, key=_length)
         if _length(step) < most_mm:
             return False
-        series.take_out(step, 2 * windows_s[1])
+        series.take_out(step, 2 * windows_s[1], self._period_s)
         self._slip = self._slip + step
         if _length(self._slip) < LIMITS.back * LIMITS.slip_mm:
             self._slip = np.zeros(2)  # the patient is back

@@ -229,22 +229,28 @@ class MotionSeries:
         alike = moved[:, 0] * moved[:, 1] > 0
         return np.where(alike, np.sign(moved[:, 0]) * np.abs(moved).min(axis=1), 0.0)
 
-    def take_out(self, step_mm: Float, within_s: float) -> None:
+    def take_out(self, step_mm: Float, within_s: float, period_s: float) -> None:
         """Moves what was before a step, so that the series goes on as if there had been none.
 
         Parameters
         ----------
         step_mm : ndarray, shape (2,)
         within_s : float
-            It lies in the last so many seconds, where the motion has changed most by it within three slots.
+            It lies in the last so many seconds: where, without it, the motion is most like that of one breath before.
+        period_s : float
+            Of a breath; for a patient who rests, of any length.
         """
-        along = step_mm @ self._mm / np.linalg.norm(step_mm)
-        n, seen = round(within_s / SETTINGS.slot_s), np.flatnonzero(self._seen())
-        seen = seen[seen >= SETTINGS.slots - n]
-        if len(seen) < 7:
+        size_mm = float(np.linalg.norm(step_mm))
+        along, seen = step_mm @ self._mm / size_mm, self._seen()
+        late = max(round(period_s / SETTINGS.slot_s), 1)
+        now = np.flatnonzero(seen[late:] & seen[:-late]) + late
+        places = np.flatnonzero(seen)
+        places = places[places >= SETTINGS.slots - round(within_s / SETTINGS.slot_s)]
+        if not len(now) or not len(places):
             return
-        mean = np.convolve(along[seen], np.ones(3) / 3, mode="valid")
-        at = seen[int((mean[3:] - mean[:-3]).argmax()) + 3]
+        differs = along[now] - along[now - late]
+        stepped = (now - late < places[:, None]) & (places[:, None] <= now)
+        at = places[int(((differs - size_mm * stepped) ** 2).sum(axis=1).argmin())]
         self._mm[:, :at] += step_mm[:, None]
 
     def _seen(self) -> NDArray[np.bool_]:
