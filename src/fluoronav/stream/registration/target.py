@@ -59,7 +59,7 @@ class TargetSettings:
         Where bone and tissue say different poses, and the layers do not fit better, the truth may be as far beyond
         either: the covariance is the square of their difference times this. Chosen: twice the difference.
     look_every_s : float
-        How often a patient who moves as one is looked at. Chosen: a breath takes four seconds.
+        How often a patient who moves as one, and whose chest rests, is looked at. Chosen.
     rounds : int
         Placements of the patches where the layers were known a second before. Chosen.
     """
