@@ -40,8 +40,8 @@ class BladeLimits:
     drop : float
         Minimum drop of the log signal, beyond what it drops before or behind. Chosen.
     least_along : float
-        Minimum share of the line along which it drops so. In 108 exposures of two patients and a head by another X-ray
-        simulator: 0.86 and more of 397 blades, 0.66 at most of anatomy.
+        Minimum share of the line along which it drops so. In exposures of two patients and a head by another X-ray
+        simulator 396 of 400 blades had 0.90 and more; what was cut out of their fields had 0.77 at most.
     """
 
     turns_deg: tuple[float, ...] = (-6.0, -4.0, -2.0, 0.0, 2.0, 4.0, 6.0)
