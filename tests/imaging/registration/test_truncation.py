@@ -10,7 +10,7 @@ from fluoronav.case import Volume
 from fluoronav.geometry import exp_so3
 from fluoronav.imaging.registration.agreement import Agreement
 from fluoronav.imaging.registration.model import SETTINGS as SETTINGS_OF_MODEL
-from fluoronav.imaging.registration.model import RegistrationModel, bone_grid
+from fluoronav.imaging.registration.model import RegistrationModel, bone_grid, tissue_grid
 from fluoronav.imaging.registration.truncation import SETTINGS, chords_mm, continued, is_cut
 
 
@@ -55,6 +55,8 @@ def test_a_cube_in_a_trunk_is_cut_also_between_lungs_and_a_trunk_is_not(case):
         np.testing.assert_allclose(np.ptp(part, axis=0), np.ptp(cut.ct.corners_ct(), axis=0), atol=1.5)
     for whole in (case, replace(case, ct=case.surroundings, surroundings=None)):
         assert RegistrationModel.of_case(whole).tissue.grid.known_ct is None
+    # Where the model ends before the CT, the patient is not cut.
+    assert tissue_grid(case.surroundings, case.target_ct, 60.0, 2.0, 8.0).known_ct is None
     assert not is_cut(np.full((8, 8, 8), -1000, np.float32))
 
 
@@ -75,10 +77,9 @@ def test_little_bone_counts_only_where_it_agrees_very_well(case, camera):
 
 def test_bone_that_the_ct_cuts_off_fades_in_and_whole_bone_does_not(case):
     """Regression: patches lay on the end that a CT makes of a skull, where the patient's bone goes on."""
-    whole = bone_grid(case.ct, case.labels, case.rigid_labels, 2.0)
-    low = case.target_ct - [200, 200, 4]
-    cut = replace(case, ct=Volume(_above(case.ct.image, low[2]), case.ct.path))
-    part = bone_grid(cut.ct, case.labels, case.rigid_labels, 2.0)
+    whole = bone_grid(case.ct, None, (), 2.0)
+    cut = replace(case, ct=Volume(_above(case.ct.image, case.ct.corners_ct().min(0)[2] + 10), case.ct.path))
+    part = bone_grid(cut.ct, None, (), 2.0)
     z = part.origin_ct[2] + 2.0 * np.arange(part.voxels.shape[0]) - cut.ct.corners_ct().min(0)[2]
     assert part.voxels[z < SETTINGS_OF_MODEL.fade_mm].max() == 0
     uncut = z > SETTINGS_OF_MODEL.fade_mm + SETTINGS_OF_MODEL.cut_bone_mm
@@ -92,3 +93,11 @@ def _above(image, z_ct):
     """The part of an image above a height."""
     first = int(np.ceil(image.TransformPhysicalPointToContinuousIndex((*image.GetOrigin()[:2], z_ct))[2]))
     return image[:, :, max(first, 0) :]
+
+
+def test_a_small_bone_keeps_the_end_that_the_ct_makes(case):
+    """Regression: nearly all of a radius of 80 mm faded, and it was found nowhere."""
+    low = case.target_ct[2] - 4
+    cut = Volume(_above(case.ct.image, low), case.ct.path)
+    part = bone_grid(cut, case.labels, case.rigid_labels, 2.0)
+    assert part.voxels[part.origin_ct[2] + 2.0 * np.arange(len(part.voxels)) < low + 6].max() > 0

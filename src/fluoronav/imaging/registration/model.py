@@ -34,8 +34,10 @@ class ModelSettings:
     reach_mm: float = 200.0  # of the tissue grid around the centre of the bones, to each side
     fade_mm: float = 8.0  # width over which the tissue fades out at the grid's faces
     # Where the CT cuts through bone, the patient's goes on: it has an end in the model alone. Over this width it fades
-    # in again, so that no patch is placed on the end that the fading makes.
+    # in again, so that no patch is placed on the end that the fading makes. Bone of less than six times both widths
+    # keeps its end: it has no other place for patches.
     cut_bone_mm: float = 16.0
+    most_cut: float = 1 / 6
 
 
 SETTINGS = ModelSettings()
@@ -119,7 +121,8 @@ def tissue_grid(
         np.copyto(hu, surroundings.resampled(low, size, spacing_mm, _AIR_HU), where=missing)
     else:
         hu[missing] = _AIR_HU
-        if is_cut(hu):
+        own = np.stack([corners.min(0) >= low, corners.max(0) <= high])  # not where `reach_mm` ends before the CT
+        if is_cut(hu, [bool(own[end, axis]) for axis in (1, 0) for end in (0, 1)]):
             voxels, n = continued(attenuation_of_hu(hu), spacing_mm)
             known = np.array([low, low + spacing_mm * (np.array(size) - 1)])
             return AttenuationGrid(voxels, low - n * spacing_mm, spacing_mm, known)
@@ -193,6 +196,8 @@ def bone_grid(
 def _fade_where_cut(bone: NDArray[np.float32], origin_ct: Float, spacing_mm: float, corners_ct: Float) -> None:
     """Takes bone away at those faces of the CT that cut through it."""
     for axis in range(3):
+        if SETTINGS.fade_mm + SETTINGS.cut_bone_mm > SETTINGS.most_cut * spacing_mm * bone.shape[2 - axis]:
+            continue
         at_ct = origin_ct[axis] + spacing_mm * np.arange(bone.shape[2 - axis])
         for inward_mm in (at_ct - corners_ct.min(0)[axis], corners_ct.max(0)[axis] - at_ct):
             planes = np.moveaxis(bone, 2 - axis, 0)

@@ -7,6 +7,7 @@ itself count (:mod:`.agreement`).
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -31,15 +32,18 @@ class TruncationSettings:
 SETTINGS = TruncationSettings()
 
 
-def is_cut(hu: Float32) -> bool:
+def is_cut(hu: Float32, of_ct: Sequence[bool] = (True,) * 4) -> bool:
     """Whether the lateral faces of a CT cut through the body.
 
     Parameters
     ----------
     hu : ndarray of float32, shape (z, y, x)
         Along the patient axes.
+    of_ct : sequence of bool
+        Which of its faces (lowest y, highest y, lowest x, highest x) are the CT's own: beyond others the CT goes on.
     """
-    faces = (hu[:, 0], hu[:, -1], hu[:, :, 0], hu[:, :, -1])
+    every = (hu[:, 0], hu[:, -1], hu[:, :, 0], hu[:, :, -1])
+    faces = [face for face, own in zip(every, of_ct, strict=True) if own]
     tissue = sum(int((face > SETTINGS.tissue_hu).sum()) for face in faces)
     return tissue > SETTINGS.cut_fraction * sum(face.size for face in faces)
 

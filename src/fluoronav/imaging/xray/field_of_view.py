@@ -36,6 +36,7 @@ class FieldLimits:
     # blades that leak.
     darkest_percent: float = 1.0  # of the field's pixels: the darkest of the patient
     most_dark: float = 0.5  # maximum dark level, of the darkest
+    metal_px: int = 13  # narrower dark parts are metal, as in `anatomy_mask.py`, and not the patient
     as_dark: float = 0.05  # maximum difference from the darkest, of it, of lead in the field, which is as dark
     # Dark regions at the image's border that no edge explains. Inside the convex hull of the lit region they are limbs
     # or implants.
@@ -155,7 +156,10 @@ def dark_level(counts: Float32, field_mask: Mask) -> float:
     level = float(np.percentile(outside, 10))
     if not field_mask.any():
         return level
-    darkest = float(np.percentile(counts[field_mask], FIELD.darkest_percent))
+    size = max(round(FIELD.metal_px * max(counts.shape) / FIELD_SIDE) | 1, 3)
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
+    patient = cv2.morphologyEx(counts, cv2.MORPH_CLOSE, disc)
+    darkest = float(np.percentile(patient[field_mask], FIELD.darkest_percent))
     is_lead = abs(level - darkest) < FIELD.as_dark * darkest
     return level if is_lead else min(level, FIELD.most_dark * darkest)
 
