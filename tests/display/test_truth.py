@@ -137,11 +137,11 @@ def test_the_level_of_a_distance_is_at_least_that_of_its_open_alarm(browser, dis
 def test_a_distance_that_is_no_number_is_not_measured(browser, display, wrong):
     page = display.open(browser)
     one = overlay(0)["distances"][0] | {"level": "danger"}
-    display.show(page, distances=[one | {"distance_mm": wrong}])
-    assert "not measured" in says(page, "nearest")
-    display.show(page, distances=[one | {"lower_mm": wrong}])
-    assert "not measured" in says(page, "nearest")
-    assert page.locator("#nearest").get_attribute("data-level") == "danger"
+    # On a busy computer what was shown may have aged before it is asked for.
+    for key in ("distance_mm", "lower_mm"):
+        display.show(page, distances=[one | {key: wrong}])
+        until_says(display, page, "nearest", "not measured")
+    display.until(page, "document.getElementById('nearest').dataset.level === 'danger'")
 
 
 @pytest.mark.parametrize("wrong", [float("nan"), float("inf"), None, "x", 1e300, []])
