@@ -97,12 +97,16 @@ def find_anatomy_of_log(attenuation: Float32, field_mask: Mask) -> Mask:
     return _without_metal(attenuation, field_mask, field_mask, LIMITS.metal_drop * gain)
 
 
+def wider_than_metal(shape: tuple[int, ...]) -> NDArray[np.uint8]:
+    """The disc into which no metal fits, for morphology in an image of a shape."""
+    size = max(round(LIMITS.metal_px * max(shape) / FIELD_SIDE) | 1, 3)
+    return np.asarray(cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size)), np.uint8)
+
+
 def _without_metal(attenuation: Float32, seen: Mask, field_mask: Mask, drop: float) -> Mask:
-    scale = max(attenuation.shape) / FIELD_SIDE
-    size = max(round(LIMITS.metal_px * scale) | 1, 3)
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    metal = attenuation - cv2.morphologyEx(attenuation, cv2.MORPH_OPEN, disc) > drop
-    around = max(round(LIMITS.around_px * scale) | 1, 3)
+    opened = cv2.morphologyEx(attenuation, cv2.MORPH_OPEN, wider_than_metal(attenuation.shape))
+    metal = attenuation - opened > drop
+    around = max(round(LIMITS.around_px * max(attenuation.shape) / FIELD_SIDE) | 1, 3)
     metal = cv2.dilate(metal.astype(np.uint8), np.ones((around, around), np.uint8)) > 0
     anatomy = seen & ~metal
     return anatomy if anatomy.sum() >= LIMITS.least_left * field_mask.sum() else seen

@@ -14,7 +14,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from fluoronav.imaging.xray.edge_search import LEAKING, find_edges
+from fluoronav.imaging.xray.anatomy_mask import wider_than_metal
+from fluoronav.imaging.xray.edge_search import LEAKING, SEARCH, find_edges
 from fluoronav.imaging.xray.field_shapes import FIELD_SIDE, Circle, Edge, Line
 from fluoronav.imaging.xray.straight_blades import find_straight_blades
 
@@ -28,7 +29,6 @@ class FieldLimits:
     """Limits of a field of view. All are chosen; those in pixels are of an image of 128 pixels, and scale with it."""
 
     penumbra_px: float = 1.6  # by which `field_mask` is smaller than the field
-    noise_fraction: float = 0.01  # of the bright signal: below lies the noise of the dark level
     lit_fraction: float = 0.5  # minimum signal of a lit pixel, of the median
     least_lit_area: float = 0.01  # of a lit region, of the image
     least_outside: float = 0.02  # outside the field, of the image: enough to measure the dark level
@@ -36,7 +36,6 @@ class FieldLimits:
     # blades that leak.
     darkest_percent: float = 1.0  # of the field's pixels: the darkest of the patient
     most_dark: float = 0.5  # maximum dark level, of the darkest
-    metal_px: int = 13  # narrower dark parts are metal, as in `anatomy_mask.py`, and not the patient
     as_dark: float = 0.05  # maximum difference from the darkest, of it, of lead in the field, which is as dark
     # Dark regions at the image's border that no edge explains. Inside the convex hull of the lit region they are limbs
     # or implants.
@@ -97,7 +96,7 @@ def find_field_of_view(counts: Float32) -> FieldOfView:
     """
     dark = float(np.percentile(counts, 0.5))
     signal = np.maximum(cv2.blur(counts, (3, 3)) - np.float32(dark), 0)
-    noise = FIELD.noise_fraction * float(np.percentile(signal, 90)) + 1e-3
+    noise = SEARCH.floor_fraction * float(np.percentile(signal, 90)) + 1e-3
     blades = find_straight_blades(np.maximum(counts - np.float32(dark), 0), noise)
     between = _between(blades, counts.shape)
     median, bright = float(np.median(counts[between])) - dark, float(np.percentile(signal[between], 90))
@@ -156,9 +155,7 @@ def dark_level(counts: Float32, field_mask: Mask) -> float:
     level = float(np.percentile(outside, 10))
     if not field_mask.any():
         return level
-    size = max(round(FIELD.metal_px * max(counts.shape) / FIELD_SIDE) | 1, 3)
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (size, size))
-    patient = cv2.morphologyEx(counts, cv2.MORPH_CLOSE, disc)
+    patient = cv2.morphologyEx(counts, cv2.MORPH_CLOSE, wider_than_metal(counts.shape))
     darkest = float(np.percentile(patient[field_mask], FIELD.darkest_percent))
     is_lead = abs(level - darkest) < FIELD.as_dark * darkest
     return level if is_lead else min(level, FIELD.most_dark * darkest)

@@ -236,7 +236,7 @@ class MotionSeries:
         ----------
         step_mm : ndarray, shape (2,)
         within_s : float
-            It lies in the last so many seconds: where, without it, the motion is most like that of one breath before.
+            The step lies in the last so many seconds, where the motion without it repeats itself best after a period.
         period_s : float
             Of a breath; for a patient who rests, of any length.
         """
