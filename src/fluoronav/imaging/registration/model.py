@@ -202,8 +202,7 @@ def _fade_where_cut(bone: NDArray[np.float32], origin_ct: Float, spacing_mm: flo
         for inward_mm in (at_ct - corners_ct.min(0)[axis], corners_ct.max(0)[axis] - at_ct):
             planes = np.moveaxis(bone, 2 - axis, 0)
             if (planes[inward_mm < 2 * spacing_mm] > 0).any():
-                ramp = np.clip((inward_mm - SETTINGS.fade_mm) / SETTINGS.cut_bone_mm, 0, 1).astype(np.float32)
-                planes *= (0.5 - 0.5 * np.cos(np.float32(np.pi) * ramp))[:, None, None]
+                planes *= _raised_cosine((inward_mm - SETTINGS.fade_mm) / SETTINGS.cut_bone_mm)[:, None, None]
 
 
 def _size(low: Float, high: Float, spacing_mm: float) -> tuple[int, int, int]:
@@ -217,6 +216,10 @@ def _fade(shape: tuple[int, ...], width: float) -> NDArray[np.float32]:
     for axis, n in enumerate(shape):
         at = np.arange(n, dtype=np.float32)
         inward = np.minimum(at, n - 1 - at) / width
-        ramp = 0.5 - 0.5 * np.cos(np.pi * np.clip(inward, 0, 1))
-        fade *= ramp.reshape([-1 if a == axis else 1 for a in range(3)])
+        fade *= _raised_cosine(inward).reshape([-1 if a == axis else 1 for a in range(3)])
     return fade
+
+
+def _raised_cosine(inward: NDArray) -> NDArray[np.float32]:
+    """0 up to 0, and 1 from 1 on."""
+    return np.asarray(0.5 - 0.5 * np.cos(np.pi * np.clip(inward, 0, 1)), np.float32)
