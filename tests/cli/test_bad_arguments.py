@@ -1,5 +1,7 @@
 """Arguments that cannot be right end in a line that says what to give, before any work."""
 
+import os
+
 import pytest
 
 from fluoronav.cli import main
@@ -87,7 +89,9 @@ def test_what_cannot_be_read_or_written_is_said_in_words(verb, said, tmp_path, m
     (tmp_path / "file").write_text("")
     for name, endpoint in (("port", "{frames: 'tcp://127.0.0.1:99999'}"), ("foo", "{out: foo}")):
         (tmp_path / f"{name}.yaml").write_text(f"case: embedded\ncamera: camera.yaml\nendpoints: {endpoint}\n")
+    priority = os.getpriority(os.PRIO_PROCESS, 0)
     assert main(verb) == 1
     heard = capsys.readouterr().err
     assert said in heard and "Errno" not in heard and len(heard.strip().splitlines()) == 1
     assert not (tmp_path / "new").exists()
+    assert os.getpriority(os.PRIO_PROCESS, 0) == priority, "nothing began that would have to give way"

@@ -54,7 +54,6 @@ def _display(options: argparse.Namespace) -> None:
     from fluoronav.site.audit import AuditTrail
     from fluoronav.site.launch import load_launch
 
-    take_what_is_left(options.niceness)
     launch = load_launch(options.launch)
     server = DisplayServer(
         Hub(launch.endpoints.out, launch.endpoints.frames), launch.endpoints.requests, Camera.load(launch.camera),
@@ -62,6 +61,8 @@ def _display(options: argparse.Namespace) -> None:
         allowed_hosts=options.allowed_host, marks=launch.endpoints.marks, user_min=options.user_minutes,
         who=_who(options.site),
     )  # fmt: skip
+
+    take_what_is_left(options.niceness)
 
     def started(at: int) -> None:
         address = f"http://{options.host}:{at}/"

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from fluoronav.cli.arguments import CASE_HELP, add_endpoints, add_field, add_verb, count, file_to_write, positive
+from fluoronav.cli.reporting import say
 from fluoronav.paths import shipped
 
 
@@ -48,11 +49,17 @@ def add_verbs(verbs: argparse._SubParsersAction) -> None:
 def _simulate(options: argparse.Namespace) -> None:
     from fluoronav.case import load_case
     from fluoronav.geometry import Camera
+    from fluoronav.imaging.registration.model import is_part_of_patient
     from fluoronav.lab.simulation.flat_panel import FlatPanel
     from fluoronav.lab.simulation.grabber import Grabber
     from fluoronav.lab.simulation.sequence import load_or_render
 
     case = load_case(options.case)
+    if not options.quiet and is_part_of_patient(case):
+        say(
+            f"WARNING: {case.ct.path}: its sides cut through the body, and the simulated patient ends there, too: the "
+            "registration, which expects a whole patient, may not find it; give `surroundings` in the case file"
+        )
     field = {"aperture_fraction": options.aperture, "collimator_fraction": options.blades}
     panel = FlatPanel(bits=options.bits, photons=options.photons, **field)
     sequence = load_or_render(case, Camera.load(options.camera), panel=panel)

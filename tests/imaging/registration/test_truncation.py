@@ -10,7 +10,7 @@ from fluoronav.case import Volume
 from fluoronav.geometry import exp_so3
 from fluoronav.imaging.registration.agreement import Agreement
 from fluoronav.imaging.registration.model import SETTINGS as SETTINGS_OF_MODEL
-from fluoronav.imaging.registration.model import RegistrationModel, bone_grid, tissue_grid
+from fluoronav.imaging.registration.model import RegistrationModel, bone_grid, is_part_of_patient, tissue_grid
 from fluoronav.imaging.registration.truncation import SETTINGS, chords_mm, continued, is_cut
 
 
@@ -23,6 +23,11 @@ def cube(case, side_mm, height_mm=None):
     last = np.minimum(np.floor(high), np.array(image.GetSize()) - 1).astype(int)
     small = sitk.RegionOfInterest(image, (last - first + 1).tolist(), first.tolist())
     return replace(case, ct=Volume(small, case.ct.path), surroundings=None)
+
+
+def test_a_narrow_field_is_a_part_of_the_patient_unless_its_surroundings_are_given(case):
+    assert case.surroundings is not None
+    assert not is_part_of_patient(case) and is_part_of_patient(replace(case, surroundings=None))
 
 
 def test_the_chord_of_a_ray_is_its_length_in_the_box():

@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from fluoronav.case.tool import Tool
+from fluoronav.cli import main
 from fluoronav.geometry import is_rigid, rotation_distance_deg
 from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.metal import axis_points, steel_mm
 from fluoronav.lab.simulation.scenario import Scenario
 from fluoronav.lab.simulation.sequence import tool_metal
 from fluoronav.lab.simulation.xray import DETECTED_SPECTRUM, transmission
+from fluoronav.paths import embedded_case
 
 
 def through(water=0.0, bone=0.0, steel=0.0):
@@ -117,3 +119,16 @@ def test_the_wire_is_driven_past_a_threshold_of_the_cord(case):
     cord = next(s for s in case.structures if s.name == "spinal_cord")
     distance, _ = cord.field.sample(T_ct_tool[:, :3, 3])
     assert distance[0] > cord.caution_mm + 3 and 0 < distance.min() < cord.caution_mm
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_patient_who_ends_where_the_ct_ends_is_said_before_frames_are_rendered(whole, tmp_path, capsys):
+    folder = embedded_case().parent
+    keys = [f"{key}: {folder / key}.nrrd" for key in ("ct", "labels", *(["surroundings"] if whole else []))]
+    prior = "prior: {isocentre_ct: [0, 91.7, -158.5], source_to_isocentre_mm: 620}"
+    bones = "structures: [{name: vertebrae_T8, label: 36}]\nrigid: {structures: [vertebrae_T8]}"
+    case = tmp_path / "case.yaml"
+    case.write_text("\n".join(["name: narrow", *keys, bones, prior]))
+    assert main(["simulate", str(case), "--camera", str(tmp_path / "none.yaml")]) == 1  # once it is said
+    said = capsys.readouterr().err
+    assert "none.yaml" in said and ("sides cut through the body" in said) != whole

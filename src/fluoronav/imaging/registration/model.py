@@ -129,6 +129,14 @@ def tissue_grid(
     return AttenuationGrid(attenuation_of_hu(hu) * _fade(hu.shape, fade_mm / spacing_mm), low, spacing_mm)
 
 
+def is_part_of_patient(case) -> bool:
+    """Whether the CT of a :class:`fluoronav.case.Case`, with its surroundings, ends inside the body."""
+    mm = SETTINGS.coarse_tissue_mm
+    centre_ct = bone_grid(case.ct, case.labels, case.rigid_labels, SETTINGS.coarse_bones_mm).centre_ct
+    tissue = tissue_grid(case.ct, centre_ct, SETTINGS.reach_mm, mm, SETTINGS.fade_mm, case.surroundings)
+    return tissue.known_ct is not None
+
+
 def object_grid(case, bones, spacing_mm: float) -> AttenuationGrid:
     """:func:`bone_grid` of one :class:`fluoronav.case.Bones` of a case; raises CaseError where there is no bone."""
     try:
