@@ -30,9 +30,23 @@ def shot(page, name):
         page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
 
 
+# On a busy computer an overlay may be late, and what it shows is drawn faded and dashed: the next that comes in time is
+# taken, unless the picture is frozen or none comes for three seconds.
+DRAWN = """new Promise((done) => {
+  const { state, stats } = fluoronav, end = performance.now() + 3000;
+  const look = () => {
+    const inTime = stats.strength === 1 && state.held && performance.now() - state.held.received < 100;
+    if (state.frozen || inTime || performance.now() > end)
+      done(document.getElementById("layers").toDataURL("image/png").split(",")[1]);
+    else requestAnimationFrame(look);
+  };
+  look();
+})"""
+
+
 def drawn(page):
     """What is drawn on the layers, (rows, cols, 4), and canvas pixels to a pixel of the frame."""
-    png = page.evaluate("document.getElementById('layers').toDataURL('image/png').split(',')[1]")
+    png = page.evaluate(DRAWN)
     image = cv2.imdecode(np.frombuffer(base64.b64decode(png), np.uint8), cv2.IMREAD_UNCHANGED)
     return image, image.shape[1] / 512
 
