@@ -1,5 +1,7 @@
 """The picture's window: bone has contrast in a round field between lungs, without flicker."""
 
+import time
+
 import cv2
 import numpy as np
 import pytest
@@ -31,16 +33,27 @@ def box(x1, x2, y1, y2, structure="T5"):
 
 
 def stream(display, page, pixels, outlines, **more):
+    """Streams pictures until the page shows them, with a window that was set for them alone."""
     display.streaming = False
     page.wait_for_timeout(100)
     display.changes = {}
-    for k in range(16):
-        if k == 8:  # the window need not be followed smoothly from the picture before
-            page.evaluate("fluoronav.picture.kindOf = null")
-        display.k += 1
-        display.stand_in.picture(display.k, pixels=pixels, **more)
-        display.stand_in.say("overlay", overlay(display.k, outlines=outlines))
-        page.wait_for_timeout(40)
+    first = display.k + 1
+
+    def send_until(condition):
+        end = time.monotonic() + 90
+        while True:
+            display.k += 1
+            display.stand_in.picture(display.k, pixels=pixels, **more)
+            display.stand_in.say("overlay", overlay(display.k, outlines=outlines))
+            page.wait_for_timeout(40)
+            if page.evaluate(condition):
+                return
+            assert time.monotonic() < end, f"never came true: {condition}"
+
+    send_until(f"fluoronav.stats.shownSeq >= {first} && fluoronav.stats.overlaySeq >= {first}")
+    # The window need not be followed smoothly from the picture before.
+    anew = page.evaluate("((fluoronav.picture.kindOf = null), fluoronav.stats.shown + 8)")
+    send_until(f"fluoronav.stats.shown >= {anew}")
     display.until(page, f"fluoronav.stats.shownSeq >= {display.k}")  # a busy computer draws late
 
 

@@ -14,16 +14,30 @@ import httpx
 import pytest
 import yaml
 from pydicom.uid import generate_uid
-from pynetdicom import AE
+from pynetdicom import AE, evt
 from tests import warm
 from tests.case.scans import patient, slices
 from tests.ports import free_port
 
+from fluoronav.pacs.requestor import on_open
 from fluoronav.pacs.status import read_status
 from fluoronav.site.init import init_site
 from fluoronav.site.site_file import load_site
 
 NAME, PATIENT_ID, ACCESSION = "Zimmerfrau^Zoe", "ZZ-471199", "ACC-8877"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def senders_lose_no_answer():
+    """Associations that tests open are opened as ours are."""
+    plain = AE.associate
+
+    def associate(self, *arguments, evt_handlers=(), **named):
+        return plain(self, *arguments, evt_handlers=[(evt.EVT_CONN_OPEN, on_open), *(evt_handlers or ())], **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(AE, "associate", associate)
+        yield
 
 
 def until(condition, seconds=120.0, what="it"):

@@ -15,6 +15,7 @@ from pynetdicom.association import Association
 
 from fluoronav.pacs.contexts import COMMITMENT, COMMITMENT_INSTANCE, FIND, MOVE, PDU_BYTES, PLAIN_SYNTAXES
 from fluoronav.pacs.peers import FoundSeries, FoundStudy, Landing, Outcome, Parcel, PeerUnreachable, Result, Wanted
+from fluoronav.pacs.requestor import on_open
 from fluoronav.pacs.tls import client_context, explained
 from fluoronav.site.site_file import Dimse
 
@@ -214,7 +215,7 @@ class DimsePeer:
                 dimse.port,
                 ae_title=dimse.called,
                 tls_args=tls,
-                evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once), *handlers],
+                evt_handlers=[(evt.EVT_CONN_OPEN, on_open), *handlers],
             )
         except (ssl.SSLError, OSError, RuntimeError) as error:
             text = explained(error) if isinstance(error, ssl.SSLError) else str(error)
@@ -255,13 +256,6 @@ class DimsePeer:
         except OSError as error:
             return f"no connection ({error.strerror or error})"
         return "TLS works, but the association was not answered"
-
-
-def send_at_once(event: evt.Event) -> None:
-    """Small messages are sent at once: with Nagle's algorithm each C-STORE waits 40 ms for an acknowledgement."""
-    transport = event.assoc.dul.socket
-    if transport is not None and transport.socket is not None:
-        transport.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
 def _query(level: str, **keys: str) -> Dataset:

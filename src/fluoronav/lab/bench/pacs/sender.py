@@ -14,7 +14,7 @@ from pynetdicom import AE, _config, evt
 
 from fluoronav.give_way import give_way
 from fluoronav.lab.bench.pacs.series import write_series
-from fluoronav.pacs.dimse_peer import send_at_once
+from fluoronav.pacs.requestor import on_open
 
 _PDU_BYTES = 131072  # as the node's
 _ANSWER_S = 30.0  # for an association, and for each answer; chosen
@@ -50,7 +50,7 @@ def send(files: Sequence[Path], port: int, called: str = "FLUORO_PLAN") -> Sent:
     ae.maximum_pdu_size = _PDU_BYTES
     ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
     begin, accepted = time.monotonic(), 0
-    association = ae.associate("127.0.0.1", port, ae_title=called, evt_handlers=[(evt.EVT_CONN_OPEN, send_at_once)])
+    association = ae.associate("127.0.0.1", port, ae_title=called, evt_handlers=[(evt.EVT_CONN_OPEN, on_open)])
     for path in files:
         if not association.is_established:
             break
