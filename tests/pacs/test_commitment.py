@@ -59,8 +59,11 @@ def test_orthanc_commits_what_was_sent_and_the_file_is_let_go(make_node, archive
     node.start()
     put(node, save(ct_series(count=3), tmp_path / "out"))
     until(lambda: node.status["sent"] == 3, what=f"commitment; {node.log.read_text()}")
-    reports = re.findall(r"storage commitment: (\d) instances committed, 0 not", node.log.read_text())
-    assert sum(map(int, reports)) == 3
+
+    def committed():  # it is logged after it is on the disk
+        return sum(map(int, re.findall(r"storage commitment: (\d) instances committed, 0 not", node.log.read_text())))
+
+    until(lambda: committed() == 3, 10, "three in the log")
     assert not list((node.site.folder / "outbox").iterdir()) and len(pacs.get("/instances")) == 3
 
 
