@@ -46,7 +46,8 @@ def write_pictures(
         picture = drawn(exposure, row)
         cv2.imwrite(str(path), picture, [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
         paths.append(path)
-        small.append(cv2.resize(picture, (_SIDE, _SIDE), interpolation=cv2.INTER_AREA))
+        scale = _SIDE / picture.shape[1]
+        small.append(cv2.resize(picture, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA))
     if small:
         paths.append(folder / "all.jpg")
         cv2.imwrite(str(paths[-1]), np.hstack(small), [cv2.IMWRITE_JPEG_QUALITY, _QUALITY])
@@ -54,7 +55,7 @@ def write_pictures(
 
 
 def drawn(exposure: Exposure, row: dict[str, Any]) -> NDArray[np.uint8]:
-    """The picture with outlines and a line of text, shape (rows, cols, 3), BGR."""
+    """The picture with outlines, and text below it, shape (rows, cols, 3), BGR."""
     counts = exposure.counts.astype(np.float32)
     logs = np.log(np.maximum(counts - np.percentile(counts, 0.1), 1))
     low, high = np.percentile(logs, (2, 99))
@@ -67,9 +68,11 @@ def drawn(exposure: Exposure, row: dict[str, Any]) -> NDArray[np.uint8]:
             _outline(picture, exposure, np.array(row["T_camera_ct"]), _RED)
     errors = f"{row['across_mm']:.2f} mm, {row['degrees']:.1f} deg" if "across_mm" in row else ""
     what = "wrong, believed" if row["wrong_believed"] else "believed" if row["believed"] else row["status"]
-    for thickness, colour in ((4, (0, 0, 0)), (1, _WHITE)):
-        text = f"{row['scene']} {row['region']}: {what} {errors}"
-        cv2.putText(picture, text, (12, 28), cv2.FONT_HERSHEY_SIMPLEX, 0.8, colour, thickness, cv2.LINE_AA)
+    # The picture is shown at a third of its size.
+    picture = cv2.copyMakeBorder(picture, 0, 100, 0, 0, cv2.BORDER_CONSTANT)
+    for text, up_px in ((f"{row['scene']}, {row['region']}", 62), (f"{what} {errors}", 16)):
+        at = 12, picture.shape[0] - up_px
+        cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 1.4, _WHITE, 2, cv2.LINE_AA)
     return np.asarray(picture, np.uint8)
 
 
