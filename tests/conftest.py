@@ -7,6 +7,7 @@ import hypothesis
 import numpy as np
 import pytest
 import yaml
+import zmq
 
 from fluoronav.case import load_case
 from fluoronav.geometry import Camera
@@ -20,6 +21,9 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("fluoronav")
 
 ROOT = Path(__file__).parents[1]
+
+# What a failed test leaves is collected in any order: a context would wait for ever for a socket that comes after it.
+zmq.Context.__del__ = lambda context: None
 
 
 @pytest.fixture(scope="session")
