@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-# Tests of servers, archives and a browser mostly wait for one another: three at a time keep two cores busy.
+# Tests of servers, archives and a browser. Two at a time: with three on two cores, overlays age before a page has drawn them.
 WAITING := tests/display tests/openigtlink tests/recording tests/pacs tests/workspace
 # Nothing runs beside a pipeline that has to keep up with its frames, or beside what measures a computer's load.
 ALONE := tests/live tests/display/test_with_pipeline.py tests/display/test_pace.py tests/display/test_real_screens.py
@@ -42,7 +42,7 @@ test-computing: kernels
 	$(PYTEST) -n 2 --dist loadfile tests $(addprefix --ignore=,$(WAITING) $(ALONE))
 
 test-waiting: kernels
-	$(PYTEST) -n 3 --dist loadfile $(WAITING) $(addprefix --ignore=,$(ALONE))
+	$(PYTEST) -n 2 --dist loadfile $(WAITING) $(addprefix --ignore=,$(ALONE))
 
 test-alone: kernels
 	$(PYTEST) $(ALONE)
