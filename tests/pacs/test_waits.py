@@ -77,7 +77,7 @@ def slow(make_node):
     """A node whose series settle for so long that a case is made ahead."""
 
     def change(content):
-        content["series"] = {"settle_s": 4.0, "quiet_s": 60.0}
+        content["series"] = {"settle_s": 12.0, "quiet_s": 90.0}
 
     return make_node(change)
 
