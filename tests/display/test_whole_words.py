@@ -72,9 +72,8 @@ def test_an_alarm_without_a_distance_says_so_in_words_that_fit(browser, display,
         display.stand_in.say("alert", alert(k, "medium", text="x", kind=f"other{k}", instrument=None, structure=None))
     display.until(page, "!document.getElementById('more').hidden")
     assert said(display, page, 2)[0] in (words, "kwire to spinal cord not measured")
-    display.until(page, "document.querySelector('#nearest .number.words')?.clientWidth")
-    fits = "(e => !e || e.scrollWidth <= e.clientWidth + 1)(document.querySelector('#nearest .number.words'))"
-    assert page.evaluate(fits)
+    fits = "(e => e?.clientWidth && e.scrollWidth <= e.clientWidth + 1)"
+    display.until(page, f"{fits}(document.querySelector('#nearest .number.words'))")
 
 
 @pytest.mark.parametrize("accepted", [True, False])

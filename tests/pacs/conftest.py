@@ -29,7 +29,7 @@ NAME, PATIENT_ID, ACCESSION = "Zimmerfrau^Zoe", "ZZ-471199", "ACC-8877"
 
 @pytest.fixture(autouse=True, scope="session")
 def senders_lose_no_answer():
-    """Associations that tests open are opened as ours are."""
+    """Associations that tests open are opened as ours are; gives the library's own way of opening them."""
     plain = AE.associate
 
     def associate(self, *arguments, evt_handlers=(), **named):
@@ -37,7 +37,7 @@ def senders_lose_no_answer():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(AE, "associate", associate)
-        yield
+        yield plain
 
 
 def until(condition, seconds=120.0, what="it"):

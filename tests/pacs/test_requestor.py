@@ -16,9 +16,9 @@ from fluoronav.site.site_file import Peer
 
 
 @pytest.fixture
-def held_up(monkeypatch):
+def held_up(monkeypatch, senders_lose_no_answer):
     """The thread of an association is held up whenever it has been let pass, as on a busy computer."""
-    establish, delay = AE.associate, random.Random(0)
+    establish, delay = senders_lose_no_answer, random.Random(0)  # the product opens its associations by itself
 
     def associate(self, *arguments, evt_handlers=(), **named):
         def hold_up(event):

@@ -129,6 +129,6 @@ def test_a_patient_who_ends_where_the_ct_ends_is_said_before_frames_are_rendered
     bones = "structures: [{name: vertebrae_T8, label: 36}]\nrigid: {structures: [vertebrae_T8]}"
     case = tmp_path / "case.yaml"
     case.write_text("\n".join(["name: narrow", *keys, bones, prior]))
-    assert main(["simulate", str(case), "--camera", str(tmp_path / "none.yaml")]) == 1  # once it is said
+    assert main(["simulate", str(case), "--camera", str(tmp_path / "none.yaml")]) == 1  # after the warning
     said = capsys.readouterr().err
     assert "none.yaml" in said and ("sides cut through the body" in said) != whole

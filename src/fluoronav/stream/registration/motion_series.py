@@ -236,7 +236,8 @@ class MotionSeries:
         ----------
         step_mm : ndarray, shape (2,)
         within_s : float
-            The step lies in the last so many seconds, where the motion without it repeats itself best after a period.
+            Seconds before the newest pose in which the step is looked for. It is placed where the motion without it
+            repeats itself best after a period.
         period_s : float
             Of a breath; for a patient who rests, of any length.
         """
