@@ -17,12 +17,15 @@ from fluoronav.site.site_file import Peer
 
 @pytest.fixture
 def held_up(monkeypatch, senders_lose_no_answer):
-    """The thread of an association is held up whenever it has been let pass, as on a busy computer."""
+    """Holds up the thread of every association whenever it has been let pass; gives the checkpoints of them all."""
     establish, delay = senders_lose_no_answer, random.Random(0)  # the product opens its associations by itself
+
+    checkpoints = []
 
     def associate(self, *arguments, evt_handlers=(), **named):
         def hold_up(event):
             checkpoint = event.assoc._reactor_checkpoint
+            checkpoints.append(checkpoint)
             wait = checkpoint.wait
 
             def late(timeout=None):
@@ -36,6 +39,7 @@ def held_up(monkeypatch, senders_lose_no_answer):
         return establish(self, *arguments, evt_handlers=handlers, **named)
 
     monkeypatch.setattr(AE, "associate", associate)
+    return checkpoints
 
 
 def test_every_query_gets_its_answer_however_late_the_association_s_thread_is(orthanc, outbox, tmp_path, held_up):  # noqa: F811
@@ -49,6 +53,7 @@ def test_every_query_gets_its_answer_however_late_the_association_s_thread_is(or
         for p in waiting.parcels
     ] * 100
     assert [a.SOPInstanceUID for a in peer._found(asked)] == [q.SOPInstanceUID for q in asked]
+    assert held_up and all(isinstance(checkpoint, Checkpoint) for checkpoint in held_up)
 
 
 def test_a_checkpoint_is_closed_only_when_the_thread_stands_and_never_for_one_that_has_ended():
