@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from tests.display.in_time import read_in_time
 from tests.display.pipeline_stand_in import alert, overlay
 
 from fluoronav.display.viewer import DisplayPicture, Viewer
@@ -30,23 +31,9 @@ def shot(page, name):
         page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
 
 
-# On a busy computer an overlay may be late, and what it shows is drawn faded and dashed: the next that comes in time is
-# taken, unless the picture is frozen or none comes for three seconds.
-DRAWN = """new Promise((done) => {
-  const { state, stats } = fluoronav, end = performance.now() + 3000;
-  const look = () => {
-    const inTime = stats.strength === 1 && state.held && performance.now() - state.held.received < 100;
-    if (state.frozen || inTime || performance.now() > end)
-      done(document.getElementById("layers").toDataURL("image/png").split(",")[1]);
-    else requestAnimationFrame(look);
-  };
-  look();
-})"""
-
-
 def drawn(page):
     """What is drawn on the layers, (rows, cols, 4), and canvas pixels to a pixel of the frame."""
-    png = page.evaluate(DRAWN)
+    png = read_in_time(page, "document.getElementById('layers').toDataURL('image/png').split(',')[1]")
     image = cv2.imdecode(np.frombuffer(base64.b64decode(png), np.uint8), cv2.IMREAD_UNCHANGED)
     return image, image.shape[1] / 512
 

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from tests.display.in_time import read_in_time
 from tests.display.pipeline_stand_in import CASE, alert, health, overlay
 from tests.display.test_display import drawn, hold, only
 
@@ -17,7 +18,7 @@ def alarms(page):
 
 
 def says(page, name):
-    return page.evaluate(f"document.getElementById('{name}').innerText")
+    return read_in_time(page, f"document.getElementById('{name}').innerText")
 
 
 def until_says(display, page, name, words, seconds=90):
