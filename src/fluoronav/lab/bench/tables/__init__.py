@@ -4,7 +4,13 @@
 pages.
 """
 
-from fluoronav.lab.bench.tables import cohort, hospital, stream, witness  # noqa: F401  they register their tables
+from fluoronav.lab.bench.tables import (  # noqa: F401  they register their tables
+    cohort,
+    hospital,
+    registration,
+    stream,
+    witness,
+)
 from fluoronav.lab.bench.tables.pages import CHECKOUT, PAGES, TABLES, markdown, renewed, stale_pages
 
 __all__ = ["CHECKOUT", "PAGES", "TABLES", "markdown", "renewed", "stale_pages"]

@@ -1,4 +1,4 @@
-"""Tables of the stream: latency, registration, instruments, enhancement, engines, faults, display."""
+"""Tables of the stream: latency, instruments, enhancement, engines, faults, display."""
 
 from __future__ import annotations
 
@@ -106,61 +106,6 @@ def _latency_tracking(bench: Path) -> Iterable[Row]:
         ("in space", "space_mm", "tre_mm", "covered_space"),
     ):
         yield what, _median_95(tracking[error]), f"{tracking[bound]['p50']:.2f}", f"{100 * tracking[held]:.1f} %"
-
-
-@table("registration")
-def _registration(bench: Path) -> Iterable[Row]:
-    yield (
-        "subject", "found, %", "wide, %", "across the ray, median / 95 %, mm", "in space, mm",
-        "across at 20 photons, mm", "2 views, in space, mm",
-    )  # fmt: skip
-    for s in read(bench, "xeon-amx/registration")["subjects"]:
-        found = f"{s['found_percent']:.0f}", f"{s['wide_percent']:.0f}"
-        errors = _median_95(s["across_mm"]), s["space_mm"]["p50"], _median_95(s["across_20_photons_mm"])
-        yield s["subject"], *found, *errors, s["two_views_mm"]
-
-
-@table("registration-fields")
-def _registration_fields(bench: Path) -> Iterable[Row]:
-    yield (
-        "field, of the image", "left out, %", "beyond, %", "found, %", "across the ray, median / 95 %, mm",
-        "in space, mm", "bounds hold", "lost",
-    )  # fmt: skip
-    for f in read(bench, "xeon-amx/registration")["fields"]:
-        shares = f["left_out_percent"], f["beyond_percent"], f["found_percent"]
-        held = f"{f['bounds_hold']} of {f['of']}"
-        yield f"{f['field_percent']} % ({f['by']})", *shares, _median_95(f["across_mm"]), f["space_mm"], held, f["lost"]
-
-
-@table("registration-measures")
-def _registration_measures(bench: Path) -> Iterable[Row]:
-    r = read(bench, "xeon-amx/registration")
-    search, tracking, accepted = r["search"], r["tracking_spine"], r["acceptance"]
-    second, moved, still, auto = r["second_view_in_stream"], r["bones"]["moved"], r["bones"]["still"], r["wrist_auto"]
-    yield "measure", "value"
-    yield "capture range; time of a search", f"{search['capture_range_mm']} mm; {search['ms']} ms"
-    yield (
-        "tracking (spine), across the ray",
-        f"{_median_95(tracking['across_mm'])} mm; {tracking['ms_a_frame']} ms a frame",
-    )
-    yield "bounds hold, across and in depth", " % and ".join(str(v) for v in r["bounds_hold_percent"].values()) + " %"
-    yield (
-        "wrong poses (over 3 mm) called tracking",
-        f"{accepted['wrong_called_tracking_percent']} % of {accepted['wrong']}",
-    )
-    yield "right poses called tracking", f"{accepted['right_called_tracking_percent']} % of {accepted['right']}"
-    for name, key, bound in (("", "space_mm", "bound_mm"), (", the same view alone", "alone_mm", "bound_alone_mm")):
-        yield f"a second view in the stream, in space{name}", f"{_median_95(second[key])} mm; bound {second[bound]} mm"
-    for name, bone in (("the moved bone", moved), ("its neighbours", still)):
-        held = f"bound holds in {bone['bound_holds_percent']} % of {bone['of']}"
-        errors = f"{_median_95(bone['across_mm'])} mm (common pose {bone['common_pose_mm']}); {held}"
-        yield f"a pose for each bone: {name}, across the ray", errors
-    for w in r["wrist"]:
-        where = f"{w['across_mm']} mm across, {w['space_mm']} mm in space"
-        right = f"{w['within_0_3_mm_percent']:.0f} % within 0.3 mm, {w['accepted_percent']:.0f} % accepted"
-        yield f"wrist, view {w['views']}", f"{where}; {right}; {w['ms']} ms"
-    wrong = f"{auto['found']} of {auto['of']} found, {auto['wrong_accepted']} wrong accepted; {auto['ms']} ms"
-    yield f"wrist, `--auto` from {auto['start_deg']} deg and {auto['start_mm']} mm", wrong
 
 
 @table("instruments")
