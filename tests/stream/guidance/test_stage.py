@@ -10,6 +10,7 @@ from fluoronav.geometry import transform_points
 from fluoronav.stream.frame import Budget, FrameRecord, Instrument, RegistrationResult
 from fluoronav.stream.guidance import GuidanceStage
 from fluoronav.stream.guidance.progress import lateral_axes
+from fluoronav.stream.reasons import MIRRORED, NOTHING_FITS
 
 
 @pytest.fixture
@@ -366,6 +367,17 @@ def test_a_registration_that_stays_in_doubt_is_an_alert_with_the_reason(stage, c
         said += [(n, a.state, a.priority, a.text) for a in frame.alerts if a.kind == "registration_lost"]
     assert [s[:3] for s in said] == [(43, "raised", "medium"), (91, "cleared", "medium")]
     assert "does not agree" in said[0][3]
+
+
+@pytest.mark.parametrize(("reason", "priority"), [(NOTHING_FITS, "low"), (MIRRORED, "medium"), ("", None)])
+def test_a_patient_who_is_never_found_is_an_alert_with_the_reason(stage, case, reason, priority):
+    said = []
+    for n in range(20):
+        frame = record(case, T=case.prior.T_camera_ct() if n == 19 else None, seq=n)
+        frame.status, frame.status_reason = ("tracking", "") if n == 19 else ("searching", reason)
+        stage.process(frame, Budget(30))
+        said += [(n, a.state, a.priority, reason in a.text) for a in frame.alerts if a.kind == "registration_lost"]
+    assert said == ([(0, "raised", priority, True), (19, "cleared", priority, False)] if priority else [])
 
 
 def test_an_instrument_that_is_roughly_placed_has_no_distances(stage, case):

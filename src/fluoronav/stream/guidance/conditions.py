@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fluoronav.stream import reasons
 from fluoronav.stream.alerts import AlertBook
 from fluoronav.stream.frame import Alert, FrameRecord, Instrument
 from fluoronav.stream.guidance.absence import Absence
@@ -48,7 +49,9 @@ class RegistrationCondition:
             text = f"registration lost: the overlay shows no pose{why}"
             return self._alerts.hold("registration_lost", "high", time.time_ns(), text)
         if frame.status_reason and not frame.unchanged_ms and not self._was_tracking:
-            return self._alerts.hold("registration_lost", "medium", time.time_ns(), f"no registration{why}")
+            # Before the first patient is in the beam nothing fits, and nobody shall be alarmed.
+            priority = "low" if frame.status_reason == reasons.NOTHING_FITS else "medium"
+            return self._alerts.hold("registration_lost", priority, time.time_ns(), f"no registration{why}")
         return None
 
     def _check_degraded(self, frame: FrameRecord) -> Alert | None:
@@ -71,7 +74,7 @@ def check_slip(alerts: AlertBook, frame: FrameRecord) -> Alert | None:
     if frame.registration is None or moved is None:
         return None  # nothing is known of it, so that nothing changes
     if moved.slip_mm > 0:
-        text = f"the patient has moved by about {moved.slip_mm:.1f} mm, and not by breathing: check the registration"
+        text = reasons.MOVED.format(mm=moved.slip_mm)
         return alerts.hold("registration_lost", "low", time.time_ns(), text, structure=PATIENT)
     if not alerts.is_open("registration_lost", structure=PATIENT):
         return None

@@ -6,6 +6,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from fluoronav.stream import reasons
+
 Float32 = NDArray[np.float32]
 
 # Side of the picture that is compared, and the sigma of what is too broad to tell one picture from another, pixels.
@@ -48,13 +50,13 @@ class PictureSimilarity:
         if before is None or before.shape != detail.shape or float((before * detail).sum()) >= LEAST_ALIKE:
             return ""
         for turned, words in (
-            (before[:, ::-1], "the picture was mirrored, left for right"),
-            (before[::-1], "the picture was turned upside down and mirrored"),
-            (before[::-1, ::-1], "the picture was turned by 180 degrees"),
+            (before[:, ::-1], reasons.TURNED_LEFT_RIGHT),
+            (before[::-1], reasons.TURNED_UPSIDE_DOWN),
+            (before[::-1, ::-1], reasons.TURNED_HALF),
         ):
             if float((turned * detail).sum()) >= LEAST_ALIKE:
                 return words
-        return "the picture has changed at once: the C-arm was moved, or it shows something else"
+        return reasons.CHANGED
 
     def _detail(self, attenuation: Float32) -> Float32:
         """What is not broad in a picture, inside the field, of unit norm."""

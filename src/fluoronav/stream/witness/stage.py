@@ -9,6 +9,7 @@ import numpy as np
 from fluoronav.case import Case, Structure
 from fluoronav.case.label_checks import is_named_as_bone
 from fluoronav.geometry import Camera, transform_points
+from fluoronav.stream import reasons
 from fluoronav.stream.doubts import Doubts
 from fluoronav.stream.frame import Budget, FrameRecord
 from fluoronav.stream.witness.bone_edges import BoneEdgeWitness
@@ -115,7 +116,7 @@ class WitnessStage:
     def _in_words(self) -> Doubts:
         pose = ""
         if self._pose.doubted:
-            pose = f"the bones' edges in the picture lie {self._pose.offset_mm:.0f} mm beside those of the CT"
+            pose = reasons.EDGES_BESIDE.format(mm=self._pose.offset_mm)
         tools = {
             name: f"the shadow of {name} {_HOW[evidence.reason].format(evidence.offset_mm)}"
             for name, (_, evidence) in self._tools.items()
