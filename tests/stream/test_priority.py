@@ -32,6 +32,6 @@ def test_pictures_and_outlines_are_made_at_a_lower_priority_and_the_patient_is_s
     registration, view, guidance = RegistrationStage(), ViewStage(), GuidanceStage()
     assert view._worker.submit(niceness).result() > niceness()
     assert guidance._background.submit(niceness).result() > niceness()
-    assert registration._background.submit(niceness).result() == niceness()
+    assert registration.jobs.thread.submit(niceness).result() == niceness()
     for stage in (registration, view, guidance):
         stage.close()

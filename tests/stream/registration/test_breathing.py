@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from tests.stream.registration.test_stage import Rig
+from tests.stream.registration.rig import Rig
 
 from fluoronav.geometry import exp_so3, inverse, moved_about
 from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from tests.stream.registration.test_stage import Rig, errors
+from tests.stream.registration.rig import Rig, errors
 
 from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.scenario import Scenario

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.stream.registration.test_stage import Rig, errors, exposed
+from tests.stream.registration.rig import Rig, errors, exposed
 
 from fluoronav.geometry import inverse, moved_about, rotation_distance_deg
-from fluoronav.stream.registration import judging
+from fluoronav.stream.reasons import LATE_KEYFRAME
 from fluoronav.stream.registration.keyframe_ahead import extrapolated
 
 SMALL = st.floats(-0.02, 0.02)
@@ -115,5 +115,5 @@ def test_a_keyframe_that_is_late_ages_the_pose_which_says_so_and_is_measured_whe
         released.set()
     assert ages == [1, 2, 0]  # the third is overdue
     assert errors(case, frame.registration.T_camera_ct, still[2][1])[0] < 0.6
-    registration._hold(frame, judging.LATE_KEYFRAME)
+    registration._hold(frame, LATE_KEYFRAME)
     assert frame.registration.age == 1

@@ -2,13 +2,14 @@
 
 import numpy as np
 import pytest
-from tests.stream.registration.test_stage import Arm, Rig
+from tests.stream.registration.rig import Arm, Rig
 
 from fluoronav.geometry import exp_so3, inverse, moved_about, rotation_distance_deg
 from fluoronav.imaging.registration.gauss_newton import PoseEstimate
 from fluoronav.imaging.registration.search import Hypothesis
 from fluoronav.stream.frame import Budget, FrameRecord
-from fluoronav.stream.registration.judging import BREATH, DISAGREES, AgeLimits, FieldComparison
+from fluoronav.stream.reasons import DISAGREES
+from fluoronav.stream.registration.judging import BREATH, AgeLimits, FieldComparison
 from fluoronav.stream.registration.motion import SteadyMotion
 from fluoronav.stream.registration.picture_change import SIDE, PictureSimilarity
 

@@ -1,6 +1,7 @@
 """Bones with a pose of their own, in the stream: a vertebra that lies otherwise than in the CT."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import cv2
 import msgspec
@@ -8,6 +9,9 @@ import numpy as np
 import pytest
 
 from fluoronav.case import Bones
+from fluoronav.case.file import RigidObject
+from fluoronav.imaging.registration.model import RegistrationModel
+from fluoronav.imaging.registration.target_bone import LayeredModel, Layers
 from fluoronav.lab.bench.bones import bone_points_ct
 from fluoronav.lab.bench.subjects import errors_mm, view_poses
 from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
@@ -16,6 +20,7 @@ from fluoronav.lab.simulation.sequence import Anatomy
 from fluoronav.stream.frame import Budget, FrameRecord, ObjectPose
 from fluoronav.stream.pipeline.messages import overlay_message
 from fluoronav.stream.preprocessing.stage import AttenuationStage
+from fluoronav.stream.registration.objects import ObjectPoses
 from fluoronav.stream.registration.result import as_result
 from fluoronav.stream.registration.stage import RegistrationStage
 from fluoronav.wire import Overlay, encode
@@ -95,3 +100,25 @@ def test_a_bone_that_cannot_be_seen_has_no_pose(bent, camera):
         objects.take(measured)
         assert objects.poses(T) == ()
     registration.close()
+
+
+def test_an_object_that_is_no_layer_lies_with_the_rest_of_a_patient_who_has_moved_in_parts(case, camera, monkeypatch):
+    """Regression: it was taken for lying with the target bone, and a chest that had breathed for one at rest."""
+    tissue = RegistrationModel.of_case(case).tissue
+    layers = Layers.of_case(case, tissue)
+    entries = (
+        RigidObject(name="rib", structures=("rib_left_8", "rib_right_8")),
+        RigidObject(name="spine", structures=tuple(bone.name for bone in layers.bones)),
+    )
+    neighbour = layers.bones[1]
+    poses = ObjectPoses(tissue, (("rib", neighbour.projector), ("spine", neighbour.projector)), camera, layers, entries)
+    T_ct_rest, bend = np.eye(4), np.array([0.001, 0, 0])
+    T_ct_rest[2, 3] = 8.0
+    how = SimpleNamespace(model=lambda of: LayeredModel(of, bend, T_ct_rest), T_ct_rest=T_ct_rest)
+    starts = []
+    monkeypatch.setattr(poses, "_measured", lambda *args: starts.append(args[-1]))
+    for _ in entries:
+        poses.measure(np.zeros((256, 256), np.float32), np.ones((256, 256), bool), np.eye(4), how)
+    np.testing.assert_array_equal(starts[0], T_ct_rest)
+    # Of several layers, the one at the middle of the object's bones tells.
+    np.testing.assert_array_equal(starts[1], LayeredModel(layers, bend).T_ct_bone(neighbour))

@@ -5,75 +5,14 @@ import threading
 import cv2
 import numpy as np
 import pytest
+from tests.stream.registration.rig import Arm, Rig, errors, exposed, shown_at
 
 from fluoronav.geometry import ArmJoints, inverse, moved_about
-from fluoronav.lab.bench.subjects import errors_mm
 from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.scenario import Scenario
 from fluoronav.lab.simulation.sequence import Anatomy
 from fluoronav.stream.frame import Budget, FrameRecord
-from fluoronav.stream.preprocessing.stage import AttenuationStage
-from fluoronav.stream.registration.stage import RegistrationStage
 from fluoronav.stream.registration.states import State
-
-POSES = (0, 6, 12, 18, 24)
-
-
-@pytest.fixture(scope="module")
-def beams(case, camera):
-    """What arrives at the detector a few times along the scenario's motion, with the true poses."""
-    anatomy = Anatomy(case, camera.scaled(0.5))
-    poses = Scenario().poses(case)
-    arriving = []
-    for k in POSES:
-        beam = anatomy.transmission(*anatomy.paths(poses[k]))
-        arriving.append((cv2.resize(beam, (camera.cols, camera.rows), interpolation=cv2.INTER_CUBIC), poses[k]))
-    return arriving
-
-
-def exposed(beams, camera, **settings):
-    """Exposures of them, with their true poses."""
-    chain = ImageChain(FlatPanel(**settings), camera.rows, camera.cols, 3)
-    return [(chain.counts(beam, k), pose) for k, (beam, pose) in zip(POSES, beams, strict=False)]
-
-
-@pytest.fixture(scope="module")
-def exposures(beams, camera):
-    return exposed(beams, camera)
-
-
-class Rig:
-    """The two stages, and frames for them."""
-
-    def __init__(self, case, camera):
-        self.attenuation, self.registration = AttenuationStage(), RegistrationStage()
-        self.attenuation.prepare(case, camera)
-        self.registration.prepare(case, camera)
-        self.seq = 0
-
-    def show(self, counts, milliseconds=1000.0, wait=True, joints=None):
-        self.seq += 1
-        frame = FrameRecord.of_counts(counts, seq=self.seq, joints=joints)
-        for stage in (self.attenuation, self.registration):
-            stage.process(frame, Budget(milliseconds))
-        for stage in (self.attenuation, self.registration):
-            stage.idle(frame, Budget(1e6))
-        for job in (self.registration._search, self.registration._placing, self.registration._check):
-            if wait and job is not None:
-                job.exception()
-        return frame
-
-
-@pytest.fixture
-def rig(case, camera):
-    rig = Rig(case, camera)
-    yield rig
-    rig.registration.close()
-
-
-def errors(case, T, truth):
-    """Across the ray and along it at the target, mm."""
-    return errors_mm(T, truth, case.target_ct[None])[1:]
 
 
 def test_the_pose_is_found_from_the_prior_alone_and_then_followed(rig, case, exposures):
@@ -118,7 +57,7 @@ def test_a_pose_that_is_lost_is_said_to_be_lost_and_found_again(rig, case, expos
     shown = [rig.show(covered, wait=False) for _ in range(3)]
     assert shown[0].registration is None or shown[0].registration.age > 0
     assert [f.status for f in shown[1:]] == ["lost", "lost"] and shown[1].registration is None
-    rig.registration._search.exception()
+    rig.registration.jobs.search.exception()
     for _ in range(4):
         frame = rig.show(counts)
     assert frame.status == "tracking"
@@ -143,8 +82,8 @@ def test_gain_offset_and_inverted_polarity_do_not_matter(case, camera, exposures
         frame = FrameRecord.of_counts(altered, seq=1, inverse=True)
         rig.attenuation.process(frame, Budget(1000))
         rig.registration.process(frame, Budget(1000))
-        if rig.registration._search:
-            rig.registration._search.exception()
+        if rig.registration.jobs.search:
+            rig.registration.jobs.search.exception()
     rig.registration.close()
     assert frame.status == "tracking"
     assert errors(case, frame.registration.T_camera_ct, truth)[0] < 1.0
@@ -194,13 +133,13 @@ def test_jobs_that_all_ended_in_a_stall_leave_the_patches_of_the_pose_that_was_f
     stage = rig.registration
     elsewhere = np.array(truth)
     elsewhere[0, 3] += 30
-    stage._placing = stage._background.submit(
+    stage.jobs.placing = stage.jobs.thread.submit(
         stage.patch_sets.place, stage.patch_sets.other, elsewhere, np.ones((128, 128), bool)
     )
     stage.restart("lost")
-    stage._placing.result()
+    stage.jobs.placing.result()
     stage._start_search(frame)
-    stage._search.result()
+    stage.jobs.search.result()
     of_the_search = stage.patch_sets.other
     frame = rig.show(counts)
     assert frame.registration is not None
@@ -217,7 +156,7 @@ def test_a_pose_that_drifts_is_checked_although_its_patches_are_placed_all_the_t
     rig.registration.adopt(wrong, frame)
     rig.registration.patch_sets.in_use.T_camera_ct = np.eye(4)  # far from where the pose is: placing is due, too
     rig.show(counts, wait=False)
-    assert rig.registration._check is not None and rig.registration._placing is None
+    assert rig.registration.jobs.check is not None and rig.registration.jobs.placing is None
 
 
 def test_jumps_of_5_mm_and_3_degrees_a_frame_are_followed(rig, case, camera, rng):
@@ -286,26 +225,6 @@ def test_a_frame_that_is_partly_saturated_keeps_the_pose_and_one_that_is_wholly_
     assert frame.status == "tracking" and errors(case, frame.registration.T_camera_ct, truth)[0] < 1
 
 
-class Arm:
-    """Exposures of a patient who holds still from any angle of the C-arm."""
-
-    def __init__(self, case, camera):
-        self.case, self.camera = case, camera
-        self.anatomy = Anatomy(case, camera.scaled(0.5))
-        self.chain = ImageChain(FlatPanel(), camera.rows, camera.cols, 3)
-        still = Scenario(anatomy_frames=1)
-        self.T_room_ct = (
-            inverse(still.joints(case)[0].T_camera_room(case.prior.source_to_isocentre_mm)) @ still.poses(case)[0]
-        )
-
-    def shot(self, orbital, seed=0):
-        joints = ArmJoints(orbital, 0.0)
-        T = joints.T_camera_room(self.case.prior.source_to_isocentre_mm) @ self.T_room_ct
-        beam = self.anatomy.transmission(*self.anatomy.paths(T))
-        beam = cv2.resize(beam, (self.camera.cols, self.camera.rows), interpolation=cv2.INTER_CUBIC)
-        return self.chain.counts(beam, seed), joints, T
-
-
 def test_the_c_arm_turns_and_the_views_sharpen_the_depth(rig, case, camera):
     arm = Arm(case, camera)
     alone, fused = [], []
@@ -351,21 +270,6 @@ def test_a_search_looks_where_the_joints_say_that_the_arm_stands(rig, case, came
         frame = rig.show(counts, joints=joints)
     assert frame.status == "tracking"
     assert errors(case, frame.registration.T_camera_ct, truth)[0] < 1.0
-
-
-def shown_at(rig, counts, t_ms, milliseconds=1000.0, unchanged_ms=0.0, wait_for="all"):
-    """A frame of a stream: with its time, and for how long its picture has been the same."""
-    rig.seq += 1
-    frame = FrameRecord.of_counts(counts, seq=rig.seq, t_acq=t_ms * 1_000_000, unchanged_ms=unchanged_ms)
-    for stage in (rig.attenuation, rig.registration):
-        stage.process(frame, Budget(milliseconds))
-    for stage in (rig.attenuation, rig.registration):
-        stage.idle(frame, Budget(1e6))
-    if wait_for == "all":
-        rig.registration.wait_for_background()
-    elif rig.registration._check is not None:
-        rig.registration._check.exception()
-    return frame
 
 
 def test_one_slow_iteration_does_not_shut_the_door_to_all_others(rig, exposures):
@@ -433,11 +337,11 @@ def test_a_picture_that_is_flipped_in_mid_stream_is_never_called_tracking(rig, e
 def test_a_search_that_no_thread_has_taken_up_yet_is_given_up_too(rig, exposures):
     """Regression: it began after it had been given up, and looked in the old picture to its end."""
     counts, held = exposures[0][0], threading.Event()
-    rig.registration._background.submit(held.wait)
+    rig.registration.jobs.thread.submit(held.wait)
     rig.show(counts, wait=False)
     rig.show(np.ascontiguousarray(counts[::-1, ::-1]), wait=False)
     held.set()
-    assert rig.registration._search.result() is None
+    assert rig.registration.jobs.search.result() is None
     assert rig.registration._finder._failed_searches == 0
 
 

@@ -6,10 +6,11 @@ import cv2
 import numpy as np
 import pytest
 
-from fluoronav.geometry import rotation_distance_deg
+from fluoronav.geometry import rotation_distance_deg, transform_points
 from fluoronav.imaging.registration.confidence import LOST_AGREEMENT, TRACKING_AGREEMENT
+from fluoronav.imaging.registration.gauss_newton import PoseEstimate
 from fluoronav.imaging.registration.model import RegistrationModel
-from fluoronav.imaging.registration.search import InitialSearch
+from fluoronav.imaging.registration.search import Hypothesis, InitialSearch
 from fluoronav.lab.bench.subjects import errors_mm, view_poses
 from fluoronav.lab.simulation.deformed import Deformation, deformed
 from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
@@ -19,6 +20,7 @@ from fluoronav.stream.pipeline.messages import overlay_message
 from fluoronav.stream.preprocessing.stage import AttenuationStage
 from fluoronav.stream.registration.finder import Snapshot
 from fluoronav.stream.registration.stage import RegistrationStage
+from fluoronav.stream.registration.target import SETTINGS
 
 TARGET = "vertebrae_T8"
 MOVED = Deformation((0.0, 6.0, 0.0), breath_mm=12.0)
@@ -131,3 +133,29 @@ def test_what_lies_beside_the_bones_says_nothing_against_their_pose(case, camera
     off[:3, 3] += T[:3, :3] @ (target.layers.bones[1].centre_ct - target.layers.target.centre_ct)
     assert target.agreement(off, pyramid, mask, layered) < TRACKING_AGREEMENT
     assert target.agreement(T, pyramid, mask, replace(layered, fit=0.6)) < TRACKING_AGREEMENT
+
+
+def test_in_a_spine_that_is_bent_the_depth_is_uncertain_and_nothing_else(case, camera, stages):
+    """Regression: 20 mm off along the ray, with a bound of 4 mm."""
+    attenuation, registration = stages
+    frame, truth = exposed(case, camera, attenuation, Deformation(), 77)
+    target = registration._finder._target
+    layered = target._fit.fit(frame.pyramid, frame.anatomy_mask, truth)
+    R = layered.T_camera_ct[:3, :3]
+    at_camera = transform_points(layered.T_camera_ct, case.target_ct)
+    assert not target._depth_by_bend(replace(layered, bend_rad_mm=np.zeros(3))).any()
+    covariance = target._depth_by_bend(replace(layered, bend_rad_mm=np.array([0.0006, 0.0, 0.0008])))
+    assert not covariance[:3].any() and not covariance[:, :3].any()
+    sigma_mm = 0.001 * SETTINGS.beside_bend_mm * np.linalg.norm(at_camera)
+    ray = at_camera / np.linalg.norm(at_camera)
+    np.testing.assert_allclose(R @ covariance[3:, 3:] @ R.T, sigma_mm**2 * np.outer(ray, ray), rtol=1e-9, atol=1e-9)
+    # And it is in what is reported of a patient who is bent.
+    found = target.of(replace(_hypothesis(layered), agreement=0.9), frame.pyramid, frame.anatomy_mask, layered)
+    bend = float(np.linalg.norm(found.layered.bend_rad_mm))
+    least = (bend * SETTINGS.beside_bend_mm * np.linalg.norm(at_camera)) ** 2
+    assert ray @ R @ found.unexplained[3:, 3:] @ R.T @ ray >= 0.99 * least
+
+
+def _hypothesis(layered):
+    estimate = PoseEstimate(layered.T_camera_ct, 0.9, np.eye(6), layered.centre_ct, 0, 20)
+    return Hypothesis(estimate, 0.9, layered)

@@ -231,6 +231,7 @@ def refine_views(
         ]
 
     for views, iterations in rounds:
+        settled = False  # a pose of a coarser level alone has not settled
         for level, image in views:
             n = level.count
             normalise_patches(image, level.first_row, level.first_col, level.size, level.frame_hat, level.contrast[:n])

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from fluoronav.geometry import ArmJoints, inverse
 from fluoronav.stream.registration.motion import SteadyMotion
-from fluoronav.stream.registration.view_memory import ViewMemory
+from fluoronav.stream.registration.view_memory import ViewMemory, is_at_rest
 
 Float = NDArray[np.float64]
 
@@ -51,6 +51,12 @@ class ArmMotion:
     def expected(self, T_camera_ct: Float, t_local: int) -> Float:
         """The pose that was measured last, carried along with the C-arm and its own motion to a frame's time, ns."""
         return self._steady.expected(self._carried(T_camera_ct), t_local)
+
+    @property
+    def has_turned(self) -> bool:
+        """Whether the joints say that the C-arm has turned or moved since the pose was measured."""
+        then, now = self._measured_at, self.T_camera_room
+        return then is not None and now is not None and not is_at_rest(then, now)
 
     def _carried(self, T_camera_ct: Float) -> Float:
         then, now = self._measured_at, self.T_camera_room

@@ -15,8 +15,8 @@ from fluoronav.imaging.registration.gauss_newton import PoseEstimate
 from fluoronav.imaging.registration.handedness import MirrorImage, told_hand
 from fluoronav.imaging.registration.layered_fit import LayeredPose
 from fluoronav.imaging.registration.search import COARSE_SIDE, SEARCH_SIDES, Hypothesis, InitialSearch
+from fluoronav.stream import reasons
 from fluoronav.stream.frame import FrameRecord
-from fluoronav.stream.registration.judging import BOTH_HANDS, LITTLE, MIRRORED
 from fluoronav.stream.registration.target import TargetBone
 
 Float = NDArray[np.float64]
@@ -111,6 +111,10 @@ class Finder:
         """Abandons what is under way: the picture that it looks at is of something else than those that come now."""
         self._outdated, self._failed_searches, self.doubt = True, 0, ""
 
+    def go_on(self) -> None:
+        """What is begun from now on is of the pictures that come now."""
+        self._outdated = False
+
     def begin(
         self, background: Executor, snapshot: Snapshot, T_room_ct_before: Float | None, T_before: Float | None = None
     ) -> Future[Hypothesis | None]:
@@ -153,12 +157,13 @@ class Finder:
         caught = None if found is None or found.agreement < LOST_AGREEMENT else self._caught_up(found, snapshot)
         every = SETTINGS.mirrored_every
         if caught is None and not self._doubt and self._go_on() and (self._failed_searches + 1) % every == 0:
-            self._doubt = MIRRORED if self._fits_mirrored(snapshot) else ""
+            self._doubt = reasons.MIRRORED if self._fits_mirrored(snapshot) else ""
         return self._ended(caught)
 
     def compare(
-        self, pose: PoseEstimate, snapshot: Snapshot, layered: LayeredPose | None = None, look: bool = False
-    ) -> Hypothesis | None:
+        self, pose: PoseEstimate, snapshot: Snapshot, layered: LayeredPose | None = None, look: bool = False,
+        changed: bool = False,
+    ) -> Hypothesis | None:  # fmt: skip
         """Compares a pose with the whole field; where they disagree, neighbouring poses are tried.
 
         A result without patches is the pose itself.
@@ -171,6 +176,9 @@ class Finder:
             How the layers of the patient lay last: the pose is the target bone's.
         look : bool
             Whether the target bone is looked at where all tissue moves as one.
+        changed : bool
+            The picture has not gone on from the one before: it may have been mirrored, so its hand is asked anew, and
+            None is the answer where it is not the CT's.
         """
         pyramid, mask = snapshot.pyramid, snapshot.anatomy_mask
         if layered is not None and self._target is not None:
@@ -179,13 +187,16 @@ class Finder:
             here = Hypothesis(pose, self._searcher.agreement(pose.T_camera_ct, pyramid[COARSE_SIDE], mask))
         if self._target is not None and (layered is not None or look):
             found = self._target.of(here, pyramid, mask, layered)
-            if found.layered is not None and found is not here and found.agreement >= TRACKING_AGREEMENT:
+            is_new = found.estimate is not here.estimate
+            if found.layered is not None and is_new and found.agreement >= TRACKING_AGREEMENT:
+                if changed and self._doubt_of_hand(found, snapshot):
+                    return None
                 self._place(found.estimate.T_camera_ct, mask, found.layered)
                 self.found_from = snapshot.T_camera_room
                 return found
-            here = found if found.layered is None else here
+            here = found if found.layered is None or not is_new else here
         if here.agreement >= TRACKING_AGREEMENT:
-            return here
+            return None if changed and self._doubt_of_hand(here, snapshot) else here
         better = self._searcher.second_opinion(here, pyramid, mask, self._go_on)
         if better is None or better is here:
             return here
@@ -200,7 +211,7 @@ class Finder:
         of_right_hand = False
         for _ in range(SETTINGS.catch_up_tries):
             snapshot = self.newest
-            if snapshot is None or self._stopping:
+            if snapshot is None or not self._go_on():
                 return None
             T = found.estimate.T_camera_ct
             if on.T_camera_room is not None and snapshot.T_camera_room is not None:
@@ -217,6 +228,8 @@ class Finder:
             # Where all tissue fits, layers come last, and once: they take longer than all else here.
             if _believable(found):
                 judged = self._of_target(found, snapshot)
+            if not self._go_on():
+                return None
             if _believable(judged):
                 self._place(judged.estimate.T_camera_ct, snapshot.anatomy_mask, judged.layered)
                 self.found_from = snapshot.T_camera_room
@@ -225,7 +238,7 @@ class Finder:
             better = self._searcher.second_opinion(found, snapshot.pyramid, snapshot.anatomy_mask, self._go_on)
             if better is None:
                 return None
-            found = better
+            found, of_right_hand = better, of_right_hand and better is found
         return None
 
     def _judged(self, found: Hypothesis, snapshot: Snapshot) -> Hypothesis:
@@ -237,7 +250,8 @@ class Finder:
 
     def _doubt_of_hand(self, found: Hypothesis, snapshot: Snapshot) -> str:
         mirrored = self._mirror_image.agreement(found.estimate.T_camera_ct, snapshot.pyramid, snapshot.anatomy_mask)
-        return {"right": "", "unclear": BOTH_HANDS, "mirrored": MIRRORED}[told_hand(found.agreement, mirrored)]
+        words = {"right": "", "unclear": reasons.BOTH_HANDS, "mirrored": reasons.MIRRORED}
+        return words[told_hand(found.agreement, mirrored)]
 
     def _fits_mirrored(self, snapshot: Snapshot) -> bool:
         """Whether the mirror image shows the patient: a word for people, never a pose."""
@@ -258,7 +272,10 @@ class Finder:
         elif self._go_on():
             self.doubt = self.doubt if self._doubt is None else self._doubt
             if not self.doubt and self._searcher.agreement.is_of_little:
-                self.doubt = LITTLE
+                self.doubt = reasons.LITTLE
+            # Once both have been searched: around the prior, and around the whole orbit.
+            if not self.doubt and self._failed_searches % 2 == 1:
+                self.doubt = reasons.NOTHING_FITS
         # One that was given up says nothing of where the patient is.
         self._failed_searches = 0 if found is not None or self._outdated else self._failed_searches + 1
         return found

@@ -17,22 +17,10 @@ from fluoronav.imaging.registration.confidence import (
 )
 from fluoronav.imaging.registration.gauss_newton import PoseEstimate
 from fluoronav.imaging.registration.search import Hypothesis
+from fluoronav.stream import reasons
 from fluoronav.stream.doubts import Doubts
 from fluoronav.stream.registration.settings import SETTINGS as TRACKING
 from fluoronav.stream.registration.target import SETTINGS as TARGET
-
-NO_TIME = "the pose is old: there was no time to measure it"
-LATE_KEYFRAME = "the pose is old: the patches at the new pose were not rendered in time"
-UNCHANGED = "the picture does not change: it is not live"
-SETTLING = "the pose is still settling"
-POOR = "no pose near the last one fits the picture"
-FAINT = "the picture fits the CT poorly"
-DISAGREES = "the whole field does not agree with the CT"
-UNCOMPARED = "the pose has not been compared with the whole field"
-UNSURE = "bones and chest lie otherwise than in the CT: the target bone may be turned by more than is allowed"
-MIRRORED = "the picture looks mirrored: it fits the CT as its mirror image; is the C-arm's picture flipped?"
-BOTH_HANDS = "the picture and its mirror image fit the CT alike: turn the C-arm to a less symmetric view"
-LITTLE = "the CT shows so little bone that a wrong pose may fit it too: give a CT of a larger field"
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +166,7 @@ class FieldComparison:
         is_new = compared.estimate.patches > 0
         if is_new:
             self._agreements = []
+            self._looks = self._bone = np.zeros((6, 6))
         if self.agreement >= TRACKING_AGREEMENT:
             self._confirmed_at = of
         now_s = self._clock()
@@ -186,8 +175,7 @@ class FieldComparison:
         if compared.unexplained is not None:
             R = np.kron(np.eye(2), compared.estimate.T_camera_ct[:3, :3])
             newest = R @ compared.unexplained @ R.T
-            first = is_new or not self._looks.any()
-            self._looks = newest if first else self._looks + BREATH.looks * (newest - self._looks)
+            self._looks = newest if not self._looks.any() else self._looks + BREATH.looks * (newest - self._looks)
             self._bone = np.zeros((6, 6))
             if compared.bone is not None:  # across the ray the pose of all tissue is held by all patches
                 self._bone[:3, :3] = (R @ compared.bone @ R.T)[:3, :3]
@@ -206,23 +194,35 @@ class FieldComparison:
         within = self._confirmed_at is not None and t_local - self._confirmed_at <= limits.breath_ms * 1e6
         return within and self.agreement >= BREATH.breathed_agreement
 
+    def against(self, t_local: int, limits: AgeLimits) -> str:
+        """What speaks against a pose that is handed on; empty where nothing does."""
+        return self._said() or self._found_wrong(t_local, limits)
+
+    def _said(self) -> str:
+        """That the picture has changed since the last comparison, or what the picture itself says."""
+        if self.agreement >= TRACKING_AGREEMENT:
+            self.change = ""
+        return self.change or self.doubt
+
+    def _found_wrong(self, t_local: int, limits: AgeLimits) -> str:
+        """What the last comparison has found against the pose."""
+        if not self._agrees(t_local, limits):
+            return reasons.DISAGREES
+        return reasons.UNSURE if self.turn_deg > _MOST_TURN_DEG else ""
+
     def reason(self, t_local: int, estimate: PoseEstimate, limits: AgeLimits) -> str:
         """Why a pose that was measured in a frame is not called tracking; empty where nothing speaks against it."""
         if self._agreed_at is None:
             self._agreed_at = t_local
             self._confirmed_at = t_local if self.agreement >= TRACKING_AGREEMENT else self._confirmed_at
-        if self.agreement >= TRACKING_AGREEMENT:
-            self.change = ""
-        elif self.change:
-            return self.change
-        if self.doubt:
-            return self.doubt
+        said = self._said()
+        if said:
+            return said
         if not estimate.settled:
-            return SETTLING
+            return reasons.SETTLING
         if estimate.score < TRACKING_SCORE:
-            return FAINT
-        if not self._agrees(t_local, limits):
-            return DISAGREES
-        if self.turn_deg > _MOST_TURN_DEG:
-            return UNSURE
-        return UNCOMPARED if t_local - self._agreed_at > limits.agreed_ms * 1e6 else ""
+            return reasons.FAINT
+        found = self._found_wrong(t_local, limits)
+        if found:
+            return found
+        return reasons.UNCOMPARED if t_local - self._agreed_at > limits.agreed_ms * 1e6 else ""

@@ -142,8 +142,14 @@ class ObjectPoses:
     ) -> None:
         self._model, self._layers = model, layers
         in_layers = {} if layers is None else {bone.name: bone for bone in layers.bones}
-        single = {o.name: o.structures[0] for o in entries if len(o.structures) == 1}
-        self._layer_of = {name: in_layers[s] for name, s in single.items() if s in in_layers}
+        bones = dict(objects)
+        own = {o.name: [in_layers[s] for s in o.structures if s in in_layers] for o in entries if o.name in bones}
+        # Of several layers that which is nearest to the object's middle.
+        self._layer_of = {
+            name: min(near, key=lambda layer: float(np.linalg.norm(layer.centre_ct - bones[name].grid.centre_ct)))
+            for name, near in own.items()
+            if near
+        }
         self._level = PatchLevel(camera, FINE_SIDE, SETTINGS.patch_px, SETTINGS.patches, SETTINGS.spacing)
         rays = self._level.model.shape[1]
         self._objects = [(name, bones, _InPlace(bones, rays)) for name, bones in objects]
@@ -205,7 +211,8 @@ class ObjectPoses:
         model, T_ct_bone = self._model, np.eye(4)
         if layered is not None and self._layers is not None:
             model = layered.model(self._layers)
-            T_ct_bone = model.T_ct_bone(self._layer_of[name]) if name in self._layer_of else T_ct_bone
+            # What is no layer is drawn with the rest.
+            T_ct_bone = model.T_ct_bone(self._layer_of[name]) if name in self._layer_of else layered.T_ct_rest
         return self._measured(name, bones, in_place, image, field_mask, T_camera_ct, model, T_ct_bone)
 
     def take(self, measured: MeasuredBone, t_local: int = 0) -> None:

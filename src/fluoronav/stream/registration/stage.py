@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -18,12 +17,14 @@ from fluoronav.imaging.registration.handedness import MirrorImage
 from fluoronav.imaging.registration.model import RegistrationModel
 from fluoronav.imaging.registration.search import COARSE_SIDE, Hypothesis, InitialSearch
 from fluoronav.imaging.registration.target_bone import Layers
+from fluoronav.stream import reasons
 from fluoronav.stream.frame import Budget, FrameRecord, RegistrationResult, Status
 from fluoronav.stream.registration import judging
 from fluoronav.stream.registration.acceptance import Acceptance
 from fluoronav.stream.registration.arm_motion import ArmMotion
 from fluoronav.stream.registration.breathing import BreathingWatch
 from fluoronav.stream.registration.finder import Finder, Snapshot
+from fluoronav.stream.registration.jobs import BackgroundJobs
 from fluoronav.stream.registration.measuring import PoseMeasurement
 from fluoronav.stream.registration.motion import is_elsewhere, is_plausible
 from fluoronav.stream.registration.objects import ObjectPoses
@@ -54,14 +55,11 @@ class RegistrationStage:
         self._inference = inference or InferenceSettings()
         self._limits = limits or judging.AgeLimits()
         self._measurement: PoseMeasurement | None = None
-        self._background = ThreadPoolExecutor(1, thread_name_prefix="registration")
+        self.jobs = BackgroundJobs()
         self._T_camera_ct: Float | None = None
         self._last: RegistrationResult | None = None
         self._machine = StateMachine()
-        self._search: Future[Hypothesis | None] | None = None
-        self._check: Future[Hypothesis | None] | None = None
         self._comparison = judging.FieldComparison(clock)
-        self._placing: Future[None] | None = None
         self._covariance = np.eye(6)  # of the pose that was measured last, camera axes
         # Frames' times, ns, this computer's clock; the last is of that which is being compared with the whole field.
         self._measured_at = self._settled_at = self._check_of = 0
@@ -97,21 +95,22 @@ class RegistrationStage:
         changed = frame.unchanged_ms == 0
         if changed:
             self._compare_with_last_picture(frame)
-        if (self._search is not None or self._check is not None) and frame.anatomy_mask is not None:
+        if (self.jobs.search is not None or self.jobs.check is not None) and frame.anatomy_mask is not None:
             self._finder.newest = Snapshot.of(frame, self._arm.T_camera_room)  # what the background job catches up with
         if self._T_camera_ct is None:
             self._report_without_pose(frame, changed)
         elif self._last is not None and not changed:
-            self._hold(frame, judging.UNCHANGED)
+            self._hold(frame, reasons.UNCHANGED)
         elif self._last is not None and not self._measurement.has_time(budget) and not self._overdue(frame):
             self._measurement.skip()
-            self._hold(frame, judging.NO_TIME)
+            self._hold(frame, reasons.NO_TIME)
         else:
             self._measure(frame, budget, self._T_camera_ct)
 
     def _take_results(self) -> None:
         """Takes what the background has done, in the order of submission: after a stall several jobs may have ended."""
-        self._take_placed_patches()
+        if self.jobs.placed() and self._T_camera_ct is not None:
+            self.patch_sets.swap()
         self._take_check()
         self._take_search_result()
         self._objects.collect(wanted=self._T_camera_ct is not None)
@@ -123,15 +122,16 @@ class RegistrationStage:
         change = self._similar.change(frame.pyramid[SIDE], frame.field_mask)
         if change:
             self._comparison.invalidate(change)
-            if self._search is not None:
+            if self.jobs.search is not None:
                 self._finder.begin_anew()
+            self.jobs.picture_changed()
 
     def _report_without_pose(self, frame: FrameRecord, changed: bool) -> None:
         if changed:
             self._start_search(frame)
-        frame.status, frame.status_reason = self.status, self._finder.doubt if changed else judging.UNCHANGED
+        frame.status, frame.status_reason = self.status, self._finder.doubt if changed else reasons.UNCHANGED
         if self._machine.state is State.LOST and not frame.status_reason:
-            frame.status_reason = self._comparison.change or judging.POOR
+            frame.status_reason = self._comparison.change or reasons.POOR
 
     def _measure(self, frame: FrameRecord, budget: Budget, T_camera_ct: Float) -> None:
         T_start = self._arm.expected(T_camera_ct, frame.t_local)
@@ -142,7 +142,7 @@ class RegistrationStage:
             if unmoved is not None and unmoved.score > estimate.score:
                 estimate, T_start = unmoved, T_camera_ct
         if estimate is None:
-            self._hold(frame, judging.LATE_KEYFRAME)
+            self._hold(frame, reasons.LATE_KEYFRAME)
         else:
             self._judge(frame, estimate, T_start)
 
@@ -165,7 +165,7 @@ class RegistrationStage:
             self._comparison.is_due()
             self._views.clear()
         patches = self.patch_sets.in_use
-        busy = any(job is not None for job in (self._placing, self._search, self._check, self._objects.job))
+        busy = self.jobs.busy or self._objects.job is not None
         if self._T_camera_ct is None or busy or frame.anatomy_mask is None:
             return
         # The check comes first when it is due: a pose that drifts would otherwise have its patches placed for ever.
@@ -176,17 +176,19 @@ class RegistrationStage:
             pose = PoseEstimate(self._T_camera_ct, self._last.score, np.eye(6), self._centre_ct, 0, 0)
             self._finder.newest = snapshot = Snapshot.of(frame, self._arm.T_camera_room)
             self._check_of = frame.t_local
-            self._check = self._background.submit(self._finder.compare, pose, snapshot, patches.layered, look)
+            changed = bool(self._comparison.change)
+            what = pose, snapshot, patches.layered, look, changed
+            self.jobs.check = self.jobs.thread.submit(self._finder.compare, *what)
         elif is_elsewhere(patches.T_camera_ct, self._T_camera_ct, self._centre_ct):
             where = self._T_camera_ct, frame.anatomy_mask.copy(), patches.layered
-            self._placing = self._background.submit(self.patch_sets.place_other, *where)
+            self.jobs.placing = self.jobs.thread.submit(self.patch_sets.place_other, *where)
         elif len(self._objects) and self._machine.state is State.TRACKING and measured:
-            self._objects.begin(self._background, frame, self._T_camera_ct, patches.layered)
+            self._objects.begin(self.jobs.thread, frame, self._T_camera_ct, patches.layered)
 
     def close(self) -> None:
         if self._measurement is not None:
             self._finder.close()
-        self._background.shutdown(wait=True, cancel_futures=True)
+        self.jobs.close()
         if self._measurement is not None:
             self._measurement.close()
             self._searcher.close()
@@ -258,9 +260,11 @@ class RegistrationStage:
             frame.status, frame.status_reason = self.status, why
             return
         self._last = replace(aged(self._last, self._covariance, self._centre_ct, age_ms), accepted=self.accepted)
-        if self._comparison.doubt or age_ms > self._limits.tracking_ms:
-            self._machine.happens(Event.DOUBTFUL if self._comparison.doubt else Event.AGED)
-            self._reason = self._comparison.doubt or why
+        against = self._comparison.against(frame.t_local, self._limits)
+        elsewhere = why != reasons.UNCHANGED and self._arm.has_turned
+        if against or elsewhere or age_ms > self._limits.tracking_ms:
+            self._machine.happens(Event.DOUBTFUL if against else Event.AGED)
+            self._reason = against or why
         self._report(frame, self._last)
 
     def adopt(self, T_camera_ct: Float, frame: FrameRecord) -> None:
@@ -270,7 +274,8 @@ class RegistrationStage:
         """
         assert frame.anatomy_mask is not None and self._measurement is not None
         self.wait_for_background()
-        self._search = self._check = self._placing = None
+        self.jobs.forget()
+        self._finder.go_on()
         self.patch_sets.place(self.patch_sets.in_use, T_camera_ct, frame.anatomy_mask)
         self._machine.happens(Event.FOUND)
         self._T_camera_ct, self._last, self._poor_frames = T_camera_ct, None, 0
@@ -283,7 +288,7 @@ class RegistrationStage:
 
     def wait_for_background(self) -> None:
         """Returns when the background has nothing to do; for benches and tests, never on the frame path."""
-        for job in filter(None, (self._search, self._check, self._placing, self._objects.job)):
+        for job in filter(None, (*self.jobs.under_way, self._objects.job)):
             job.exception()
         if self._measurement is not None:
             self._measurement.wait()
@@ -307,7 +312,7 @@ class RegistrationStage:
         sure = not self._reason
         alone = covariance_in_camera(estimate.information, self._T_camera_ct) + self._comparison.unexplained
         T_camera_ct, self._covariance = self._arm.fused(self._T_camera_ct, alone, sure)
-        unsure = Event.UNSETTLED if self._reason == judging.SETTLING else Event.DOUBTFUL
+        unsure = Event.UNSETTLED if self._reason == reasons.SETTLING else Event.DOUBTFUL
         self._machine.happens(Event.MEASURED if sure else unsure)
         self._measurement.render_ahead(self._T_camera_ct)
         self._held, self._poor_frames, self._measured_at = 0, 0, frame.t_local
@@ -331,32 +336,36 @@ class RegistrationStage:
         if self._poor_frames >= SETTINGS.lost_after_frames:
             self._lose(Event.GIVEN_UP)
             self._start_search(frame)
-            frame.status, frame.status_reason = self.status, self._comparison.change or judging.POOR
+            frame.status, frame.status_reason = self.status, self._comparison.change or reasons.POOR
             return
         self._machine.happens(Event.IMPLAUSIBLE)
-        self._reason = self._comparison.change or judging.POOR
+        self._reason = self._comparison.change or reasons.POOR
         if self._last is None:
             frame.status, frame.status_reason = self.status, self._reason
         else:
             self._hold(frame, self._reason)
 
     def _start_search(self, frame: FrameRecord) -> None:
-        if self._search is None and frame.anatomy_mask is not None:
+        if self.jobs.search is None and frame.anatomy_mask is not None:
             snapshot = Snapshot.of(frame, self._arm.T_camera_room)
-            self._search = self._finder.begin(self._background, snapshot, self._views.T_room_ct(), self._before)
+            where = self._views.T_room_ct(), self._before
+            self.jobs.search = self._finder.begin(self.jobs.thread, snapshot, *where)
 
     def _take_search_result(self) -> None:
-        if self._search is not None and self._search.done():
-            done, self._search = self._search, None
-            if (found := done.result()) is not None and self._T_camera_ct is None:
-                self._follow(found)
+        found = self.jobs.taken("search")
+        if found is None or self._T_camera_ct is not None:
+            return
+        if (found.layered is None) != (self.patch_sets.in_use.layered is None):
+            self._views.clear()  # what they have seen is all tissue, and not the target bone, or the other way round
+        self._follow(found)
 
     def _follow(self, found: Hypothesis) -> None:
         """Goes on from a pose whose patches have just been placed."""
         assert self._measurement is not None
         self.patch_sets.swap()
         self._machine.happens(Event.FOUND)
-        self._T_camera_ct, self._poor_frames = found.estimate.T_camera_ct, 0
+        # Without a last result the next frame measures the pose, late if need be: none is handed on that was refuted.
+        self._T_camera_ct, self._last, self._poor_frames, self._held = found.estimate.T_camera_ct, None, 0, 0
         self._measurement.begin()
         self._motion.forget()
         self._arm.found(self._finder.found_from)
@@ -364,16 +373,15 @@ class RegistrationStage:
         self._before = None
 
     def _take_check(self) -> None:
-        if self._check is None or not self._check.done():
-            return
-        done, self._check = self._check, None
-        if (found := done.result()) is None or self._T_camera_ct is None:
+        found = self.jobs.taken("check")
+        if found is None or self._T_camera_ct is None:
             return
         self._comparison.found(found, self._check_of)
         if found.estimate.patches and found.layered is not None:
             self._take_layers(found, self._check_of)
         elif found.estimate.patches:  # a neighbour was better, and what was remembered was wrong
             self._views.clear()
+            self._objects.clear()
             self._acceptance.withdraw()
             self._follow(found)
         elif found.agreement < LOST_AGREEMENT:
@@ -389,10 +397,3 @@ class RegistrationStage:
         self._objects.clear()
         self._acceptance.lose(self._T_camera_ct)  # given again where the bone lies near
         self._follow(found)
-
-    def _take_placed_patches(self) -> None:
-        if self._placing is not None and self._placing.done():
-            done, self._placing = self._placing, None
-            done.result()
-            if self._T_camera_ct is not None:
-                self.patch_sets.swap()

@@ -120,7 +120,7 @@ class ViewMemory:
 
         When the pose moves under an arm at rest, all other views are forgotten.
         """
-        if self._arrival is None or not self._rests(self._arrival[0], T_camera_room):
+        if self._arrival is None or not is_at_rest(self._arrival[0], T_camera_room):
             self._arrival = (T_camera_room, T_camera_ct)
         else:
             moved = self._difference(self._arrival[1], T_camera_ct)[3:]
@@ -143,11 +143,6 @@ class ViewMemory:
         last = next(reversed(self._views.values()))
         return inverse(last.T_camera_room) @ last.T_camera_ct
 
-    def _rests(self, before: Float, now: Float) -> bool:
-        """Whether the arm has not turned, nor carried the source away, since."""
-        turned = rotation_distance_deg(before, now)
-        return bool(turned < _AT_REST_DEG and np.linalg.norm(now[:3, 3] - before[:3, 3]) < _AT_REST_MM)
-
     def _difference(self, T_from: Float, T_to: Float) -> Float:
         """(rotation, shift of the centre) that lead from one pose to another, camera axes, rad and mm, shape (6,)."""
         shift = transform_points(T_to, self._centre_ct) - transform_points(T_from, self._centre_ct)
@@ -158,6 +153,13 @@ class ViewMemory:
         lever = float(np.linalg.norm(transform_points(T_camera_ct, self._centre_ct) - T_camera_room[:3, 3]))
         shift = self._arm_mm**2 + (self._arm_rad * lever) ** 2
         return np.diag([self._arm_rad**2] * 3 + [shift] * 3)
+
+
+def is_at_rest(T_camera_room_before: Float, T_camera_room: Float) -> bool:
+    """Whether the arm has not turned, nor carried the source away, since."""
+    turned = rotation_distance_deg(T_camera_room_before, T_camera_room)
+    shift_mm = np.linalg.norm(T_camera_room[:3, 3] - T_camera_room_before[:3, 3])
+    return bool(turned < _AT_REST_DEG and shift_mm < _AT_REST_MM)
 
 
 def _beam_angle_deg(T_a_room: Float, T_b_room: Float) -> float:
