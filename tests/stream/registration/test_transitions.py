@@ -165,6 +165,10 @@ def test_a_new_pose_is_not_held_to_be_what_was_found_wrong_with_the_one_before()
     assert comparison.turn_deg == 0 and comparison.against(0, AgeLimits()) == ""
 
 
+def test_a_pose_that_was_never_compared_is_not_said_to_disagree():
+    assert FieldComparison().against(0, AgeLimits()) == reasons.UNCOMPARED
+
+
 class Searcher:
     """Agrees with every pose, and knows no better one."""
 

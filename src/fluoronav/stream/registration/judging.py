@@ -207,7 +207,7 @@ class FieldComparison:
     def _found_wrong(self, t_local: int, limits: AgeLimits) -> str:
         """What the last comparison has found against the pose."""
         if not self._agrees(t_local, limits):
-            return reasons.DISAGREES
+            return reasons.DISAGREES if self.agreement else reasons.UNCOMPARED
         return reasons.UNSURE if self.turn_deg > _MOST_TURN_DEG else ""
 
     def reason(self, t_local: int, estimate: PoseEstimate, limits: AgeLimits) -> str:

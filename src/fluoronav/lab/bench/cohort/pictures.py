@@ -15,6 +15,7 @@ from fluoronav.lab.bench.cohort.render import Exposure, render
 Float = NDArray[np.float64]
 _GREEN, _RED, _WHITE = (90, 230, 90), (80, 80, 255), (255, 255, 255)  # BGR
 _QUALITY, _SIDE = 80, 360  # of a picture beside others, pixels
+_FINE_PX, _BROAD_PX = 2.0, 50.0  # between them lies what is shown: vertebrae, not lungs against abdomen; chosen
 
 
 def write_pictures(
@@ -58,6 +59,7 @@ def drawn(exposure: Exposure, row: dict[str, Any]) -> NDArray[np.uint8]:
     """The picture with outlines, and text below it, shape (rows, cols, 3), BGR."""
     counts = exposure.counts.astype(np.float32)
     logs = np.log(np.maximum(counts - np.percentile(counts, 0.1), 1))
+    logs = cv2.GaussianBlur(logs, (0, 0), _FINE_PX) - 0.8 * cv2.GaussianBlur(logs, (0, 0), _BROAD_PX)
     low, high = np.percentile(logs, (2, 99))
     grey = (255 * np.clip((logs - low) / max(high - low, 1e-6), 0, 1)).astype(np.uint8)
     picture = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)
@@ -66,14 +68,26 @@ def drawn(exposure: Exposure, row: dict[str, Any]) -> NDArray[np.uint8]:
             _outline(picture, exposure, exposure.T_camera_ct, _GREEN)
         if "T_camera_ct" in row:
             _outline(picture, exposure, np.array(row["T_camera_ct"]), _RED)
-    errors = f"{row['across_mm']:.2f} mm, {row['degrees']:.1f} deg" if "across_mm" in row else ""
-    what = "wrong, believed" if row["wrong_believed"] else "believed" if row["believed"] else row["status"]
     # The picture is shown at a third of its size.
-    picture = cv2.copyMakeBorder(picture, 0, 100, 0, 0, cv2.BORDER_CONSTANT)
-    for text, up_px in ((f"{row['scene']}, {row['region']}", 62), (f"{what} {errors}", 16)):
+    picture = cv2.copyMakeBorder(picture, 0, 146, 0, 0, cv2.BORDER_CONSTANT)
+    for text, up_px in zip(_texts(row), (108, 62, 16), strict=True):
         at = 12, picture.shape[0] - up_px
         cv2.putText(picture, text, at, cv2.FONT_HERSHEY_SIMPLEX, 1.4, _WHITE, 2, cv2.LINE_AA)
     return np.asarray(picture, np.uint8)
+
+
+def _texts(row: dict[str, Any]) -> tuple[str, str, str]:
+    """What is shown, and what was believed of it with its bounds: three lines."""
+    what = "wrong, believed" if row["wrong_believed"] else "believed" if row["believed"] else "refused"
+    where = f"{row['scene']}, {row['region']}"
+    if "across_mm" not in row:
+        return where, what, ""
+    turned = "" if row["bound_degrees"] is None else f", {row['degrees']:.1f} deg ({row['bound_degrees']:.1f})"
+    return (
+        where,
+        f"{what}: across {row['across_mm']:.2f} mm, bound {row['bound_mm']:.2f}",
+        f"in space {row['space_mm']:.1f} mm ({row['bound_space_mm']:.1f}){turned}",
+    )
 
 
 def _outline(picture: NDArray[np.uint8], exposure: Exposure, T_camera_ct: Float, colour: tuple[int, int, int]) -> None:
