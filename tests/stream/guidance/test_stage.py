@@ -10,7 +10,7 @@ from fluoronav.geometry import transform_points
 from fluoronav.stream.frame import Budget, FrameRecord, Instrument, RegistrationResult
 from fluoronav.stream.guidance import GuidanceStage
 from fluoronav.stream.guidance.progress import lateral_axes
-from fluoronav.stream.reasons import MIRRORED, NOTHING_FITS
+from fluoronav.stream.reasons import MIRRORED, NOTHING_FITS, UNSURE
 
 
 @pytest.fixture
@@ -378,6 +378,18 @@ def test_a_patient_who_is_never_found_is_an_alert_with_the_reason(stage, case, r
         stage.process(frame, Budget(30))
         said += [(n, a.state, a.priority, reason in a.text) for a in frame.alerts if a.kind == "registration_lost"]
     assert said == ([(0, "raised", priority, True), (19, "cleared", priority, False)] if priority else [])
+
+
+def test_a_patient_who_is_found_at_last_and_stays_in_doubt_is_said_to_be_so(stage, case):
+    """Regression: the alert that nothing had been found yet kept the one with the reason back."""
+    T, said = case.prior.T_camera_ct(), []
+    for n in range(60):
+        frame = record(case, T=None if n < 5 else T, status="searching" if n < 5 else "degraded", seq=n)
+        frame.t_acq, frame.status_reason = n * 50_000_000, NOTHING_FITS if n < 5 else UNSURE
+        stage.process(frame, Budget(30))
+        said += [(n, a.state, a.priority, a.text) for a in frame.alerts if a.kind == "registration_lost"]
+    assert [s[:3] for s in said] == [(0, "raised", "low"), (46, "changed", "medium")]
+    assert UNSURE in said[1][3]
 
 
 def test_an_instrument_that_is_roughly_placed_has_no_distances(stage, case):

@@ -78,7 +78,7 @@ def test_a_pose_of_the_picture_before_a_flip_is_not_followed_after_it(rig, expos
     released.set()
     assert registration.jobs.search.result() is not None
     frame = rig.show(flipped(counts), wait=False)
-    assert frame.registration is None
+    assert frame.registration is None and registration._T_camera_ct is None
     # What is begun from now on goes on to its end.
     assert [rig.show(counts).status for _ in range(3)][-1] == "tracking"
 
@@ -108,6 +108,7 @@ def test_a_flip_of_which_there_is_no_time_to_measure_the_pose_is_not_called_trac
 )
 def test_a_pose_that_is_held_is_doubted_as_one_that_is_measured(rig, tracking, found, reason):
     registration, counts = tracking
+    registration.jobs.forget()
     for name, value in found.items():
         setattr(registration._comparison, name, value)
     frame = shown_at(rig, counts, 132, milliseconds=0.5)
@@ -137,7 +138,7 @@ def test_a_pose_that_was_refuted_is_not_handed_on(rig, tracking):
     registration._objects._found = {"rib": object()}
     registration.jobs.check = done(pose(T))
     frame = shown_at(rig, counts, 165, milliseconds=0.5, unchanged_ms=33.0)
-    assert frame.registration.age == 0
+    assert (frame.registration.age, frame.registration.age_ms, frame.status) == (0, 33.0, "tracking")
     # Nor is what was measured against it.
     assert registration._objects._found == {}
 
@@ -152,6 +153,46 @@ def test_views_of_all_tissue_are_not_fused_with_those_of_the_target_bone(rig, tr
     registration.jobs.search = done(pose(T, layered=layered))
     registration._take_search_result()
     assert len(registration._views) == (1 if layered is None else 0)
+
+
+def test_a_pose_that_is_found_in_a_picture_that_stands_still_is_as_old_as_the_picture(rig, tracking):
+    """Regression: `tracking` with age 0, a second after the last exposure."""
+    registration, counts = tracking
+    T = registration._T_camera_ct
+    frame = shown_at(rig, counts, 132)
+    registration._finder._place(T, frame.anatomy_mask, None)
+    for k in range(1, 31):
+        frame = shown_at(rig, counts, 132 + 33 * k, unchanged_ms=33.0 * k)
+    registration.jobs.check = done(pose(T))
+    frame = shown_at(rig, counts, 132 + 33 * 31, unchanged_ms=33.0 * 31)
+    assert (frame.status, frame.status_reason) == ("degraded", reasons.UNCHANGED)
+    assert frame.registration.age_ms == 33.0 * 31 and not registration.accept()
+    frame = shown_at(rig, counts, 132 + 33 * 32, unchanged_ms=33.0 * 32)
+    assert frame.registration.age_ms == pytest.approx(33.0 * 32)
+
+
+def test_a_pose_of_the_wrong_hand_after_a_change_is_lost_and_searched_for(rig, tracking):
+    registration, counts = tracking
+    frame = shown_at(rig, counts, 132)
+    registration._comparison.invalidate(reasons.TURNED_LEFT_RIGHT)
+    registration.jobs.check = done(pose(registration._T_camera_ct, agreement=0.0, patches=0))
+    frame = shown_at(rig, counts, 165, wait_for="check")
+    assert frame.status == "lost" and registration.jobs.search is not None
+
+
+def test_a_picture_that_stands_still_is_searched_after_the_search_of_the_one_before_was_dropped(
+    rig, exposures, monkeypatch
+):
+    counts, registration = exposures[0][0], rig.registration
+    late, entered, released = held(registration._finder.find)
+    monkeypatch.setattr(registration._finder, "find", late)
+    shown_at(rig, flipped(counts), 0, wait_for="check")
+    entered.wait(60)
+    shown_at(rig, counts, 33, wait_for="check")
+    released.set()
+    registration.wait_for_background()
+    statuses = [shown_at(rig, counts, 66 + 33 * k, unchanged_ms=33.0 * (k + 1)).registration for k in range(2)]
+    assert statuses[0] is None and statuses[1] is not None
 
 
 # The comparison
@@ -193,12 +234,12 @@ def finder_of(agreement, mirrored, target=None):
 SNAPSHOT = Snapshot({128: np.zeros((128, 128), np.float32)}, np.ones((128, 128), bool), None)
 
 
-@pytest.mark.parametrize(("mirrored", "confirmed"), [(0.2, True), (0.85, False)])
-def test_after_a_change_of_the_picture_its_hand_is_told_anew(mirrored, confirmed):
+@pytest.mark.parametrize(("mirrored", "agreement"), [(0.2, 0.9), (0.85, 0.0)])
+def test_after_a_change_of_the_picture_its_hand_is_told_anew(mirrored, agreement):
     finder = finder_of(0.9, mirrored)
-    where = pose(np.eye(4)).estimate, SNAPSHOT
-    assert finder.compare(*where) is not None
-    assert (finder.compare(*where, changed=True) is not None) == confirmed
+    where = pose(np.eye(4), patches=0).estimate, SNAPSHOT
+    assert finder.compare(*where).agreement == 0.9
+    assert finder.compare(*where, changed=True).agreement == agreement
 
 
 def test_what_contradicts_a_pose_in_layers_is_kept_where_the_field_agrees_with_little():

@@ -58,7 +58,9 @@ class RegistrationCondition:
         self._was_tracking, self._lost_frames = True, 0
         since = frame.t_local if self._degraded_since is None else min(self._degraded_since, frame.t_local)
         self._degraded_since = since
-        if frame.t_local - since <= LIMITS.degraded_ns or self._alerts.is_open("registration_lost"):
+        held = next((a for a in self._alerts.open() if a.kind == "registration_lost" and a.structure is None), None)
+        # A low one says that nothing was found yet, and no more.
+        if frame.t_local - since <= LIMITS.degraded_ns or (held is not None and held.priority != "low"):
             return None
         why = frame.status_reason or "it cannot be measured well"
         text = f"registration is uncertain: {why}"

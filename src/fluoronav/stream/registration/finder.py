@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Executor, Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -111,6 +111,11 @@ class Finder:
         """Abandons what is under way: the picture that it looks at is of something else than those that come now."""
         self._outdated, self._failed_searches, self.doubt = True, 0, ""
 
+    @property
+    def owes_a_search(self) -> bool:
+        """Whether one was abandoned, and none has been begun since."""
+        return self._outdated
+
     def go_on(self) -> None:
         """What is begun from now on is of the pictures that come now."""
         self._outdated = False
@@ -177,8 +182,8 @@ class Finder:
         look : bool
             Whether the target bone is looked at where all tissue moves as one.
         changed : bool
-            The picture has not gone on from the one before: it may have been mirrored, so its hand is asked anew, and
-            None is the answer where it is not the CT's.
+            The picture has not gone on from the one before: it may have been mirrored, so its hand is told anew. A pose
+            of the other hand, or of one that cannot be told, agrees with nothing.
         """
         pyramid, mask = snapshot.pyramid, snapshot.anatomy_mask
         if layered is not None and self._target is not None:
@@ -190,13 +195,13 @@ class Finder:
             is_new = found.estimate is not here.estimate
             if found.layered is not None and is_new and found.agreement >= TRACKING_AGREEMENT:
                 if changed and self._doubt_of_hand(found, snapshot):
-                    return None
+                    return replace(here, agreement=0.0)
                 self._place(found.estimate.T_camera_ct, mask, found.layered)
                 self.found_from = snapshot.T_camera_room
                 return found
             here = found if found.layered is None or not is_new else here
         if here.agreement >= TRACKING_AGREEMENT:
-            return None if changed and self._doubt_of_hand(here, snapshot) else here
+            return replace(here, agreement=0.0) if changed and self._doubt_of_hand(here, snapshot) else here
         better = self._searcher.second_opinion(here, pyramid, mask, self._go_on)
         if better is None or better is here:
             return here
@@ -278,6 +283,8 @@ class Finder:
                 self.doubt = reasons.NOTHING_FITS
         # One that was given up says nothing of where the patient is.
         self._failed_searches = 0 if found is not None or self._outdated else self._failed_searches + 1
+        if self._outdated:
+            self.doubt = ""
         return found
 
     def _go_on(self) -> bool:

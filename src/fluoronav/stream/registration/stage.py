@@ -124,10 +124,12 @@ class RegistrationStage:
             self._comparison.invalidate(change)
             if self.jobs.search is not None:
                 self._finder.begin_anew()
+            elif self._T_camera_ct is None:
+                self._finder.doubt = ""
             self.jobs.picture_changed()
 
     def _report_without_pose(self, frame: FrameRecord, changed: bool) -> None:
-        if changed:
+        if changed or self._finder.owes_a_search:
             self._start_search(frame)
         frame.status, frame.status_reason = self.status, self._finder.doubt if changed else reasons.UNCHANGED
         if self._machine.state is State.LOST and not frame.status_reason:
@@ -176,8 +178,7 @@ class RegistrationStage:
             pose = PoseEstimate(self._T_camera_ct, self._last.score, np.eye(6), self._centre_ct, 0, 0)
             self._finder.newest = snapshot = Snapshot.of(frame, self._arm.T_camera_room)
             self._check_of = frame.t_local
-            changed = bool(self._comparison.change)
-            what = pose, snapshot, patches.layered, look, changed
+            what = pose, snapshot, patches.layered, look, bool(self._comparison.change)
             self.jobs.check = self.jobs.thread.submit(self._finder.compare, *what)
         elif is_elsewhere(patches.T_camera_ct, self._T_camera_ct, self._centre_ct):
             where = self._T_camera_ct, frame.anatomy_mask.copy(), patches.layered
@@ -308,21 +309,24 @@ class RegistrationStage:
             return
         self._arm.measured(self._T_camera_ct, estimate.T_camera_ct, frame.t_local)
         self._T_camera_ct = estimate.T_camera_ct
-        self._reason = self._comparison.reason(frame.t_local, estimate, self._limits)
+        still = reasons.UNCHANGED if frame.unchanged_ms > self._limits.tracking_ms else ""
+        self._reason = self._comparison.reason(frame.t_local, estimate, self._limits) or still
         sure = not self._reason
         alone = covariance_in_camera(estimate.information, self._T_camera_ct) + self._comparison.unexplained
         T_camera_ct, self._covariance = self._arm.fused(self._T_camera_ct, alone, sure)
         unsure = Event.UNSETTLED if self._reason == reasons.SETTLING else Event.DOUBTFUL
         self._machine.happens(Event.MEASURED if sure else unsure)
         self._measurement.render_ahead(self._T_camera_ct)
-        self._held, self._poor_frames, self._measured_at = 0, 0, frame.t_local
+        # A picture that stands still is as old as it has stood.
+        self._held, self._poor_frames, self._measured_at = 0, 0, frame.t_local - round(frame.unchanged_ms * 1e6)
         if estimate.settled:
             self._settled_at = frame.t_local
             self._motion.add(frame.t_local, self._T_camera_ct, self._arm.T_camera_room)
         if sure:
             self._acceptance.found(self._T_camera_ct, self._centre_ct)
         result = as_result(T_camera_ct, estimate.score, self._covariance, self._centre_ct)
-        self._last = replace(result, accepted=self.accepted, bone=self.patch_sets.in_use.bone)
+        bone = self.patch_sets.in_use.bone
+        self._last = replace(result, accepted=self.accepted, bone=bone, age_ms=frame.unchanged_ms)
         self._report(frame, self._last)
 
     def _report(self, frame: FrameRecord, result: RegistrationResult) -> None:
@@ -348,12 +352,10 @@ class RegistrationStage:
     def _start_search(self, frame: FrameRecord) -> None:
         if self.jobs.search is None and frame.anatomy_mask is not None:
             snapshot = Snapshot.of(frame, self._arm.T_camera_room)
-            where = self._views.T_room_ct(), self._before
-            self.jobs.search = self._finder.begin(self.jobs.thread, snapshot, *where)
+            self.jobs.search = self._finder.begin(self.jobs.thread, snapshot, self._views.T_room_ct(), self._before)
 
     def _take_search_result(self) -> None:
-        found = self.jobs.taken("search")
-        if found is None or self._T_camera_ct is not None:
+        if (found := self.jobs.taken("search")) is None or self._T_camera_ct is not None:
             return
         if (found.layered is None) != (self.patch_sets.in_use.layered is None):
             self._views.clear()  # what they have seen is all tissue, and not the target bone, or the other way round
@@ -373,8 +375,7 @@ class RegistrationStage:
         self._before = None
 
     def _take_check(self) -> None:
-        found = self.jobs.taken("check")
-        if found is None or self._T_camera_ct is None:
+        if (found := self.jobs.taken("check")) is None or self._T_camera_ct is None:
             return
         self._comparison.found(found, self._check_of)
         if found.estimate.patches and found.layered is not None:
