@@ -268,7 +268,7 @@ def draw(run: StreamRun, path: Path) -> None:
         axes.plot(run.t_s, bound, lw=0.9, color="0.6", label="95 % bound")
         axes.set_ylabel(unit)
         axes.set_ylim(0, None)
-    place.legend(loc="upper right", fontsize=8, ncols=3)
+    place.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), fontsize=8, ncols=3, frameon=False)
     turn.set_xlabel("s")
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=100)
