@@ -242,6 +242,23 @@ def test_after_a_change_of_the_picture_its_hand_is_told_anew(mirrored, agreement
     assert finder.compare(*where, changed=True).agreement == agreement
 
 
+def test_the_hand_of_a_better_pose_is_told_although_that_of_the_one_before_was_right():
+    asked, refined = [], iter([0.9, 0.5, 0.9])
+    finder = finder_of(0.9, 0.2)
+    finder._searcher.refined = lambda T, *_: pose(T, next(refined))
+    finder._searcher.second_opinion = lambda *_: pose(np.diag([-1.0, -1.0, 1.0, 1.0]))
+
+    def mirrored(T, *_):
+        asked.append(T[0, 0])
+        finder.newest = replace(SNAPSHOT)  # a frame has come meanwhile
+        return 0.2 if T[0, 0] > 0 else 0.95
+
+    finder._mirror_image = SimpleNamespace(agreement=mirrored)
+    finder.newest = SNAPSHOT
+    assert finder._caught_up(pose(np.eye(4)), SNAPSHOT) is None
+    assert asked == [1.0, -1.0]
+
+
 def test_what_contradicts_a_pose_in_layers_is_kept_where_the_field_agrees_with_little():
     doubt = np.diag([0.01] * 3 + [4.0] * 3)
     target = SimpleNamespace(
