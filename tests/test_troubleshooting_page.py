@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md: whatever is said of a registration that is not tracking is there, and nothing else."""
+"""docs/troubleshooting.md explains every reason that a registration can give, and no other."""
 
 import re
 

@@ -20,6 +20,12 @@ def exposed(beams, camera, **settings):
     return [(chain.counts(beam, k), pose) for k, (beam, pose) in zip(POSES, beams, strict=False)]
 
 
+def arriving(anatomy, camera, T):
+    """What arrives at each pixel, from an anatomy at half of the camera's resolution."""
+    beam = anatomy.transmission(*anatomy.paths(T))
+    return cv2.resize(beam, (camera.cols, camera.rows), interpolation=cv2.INTER_CUBIC)
+
+
 class Rig:
     """The two stages, and frames for them."""
 
@@ -62,9 +68,7 @@ class Arm:
     def shot(self, orbital, seed=0):
         joints = ArmJoints(orbital, 0.0)
         T = joints.T_camera_room(self.case.prior.source_to_isocentre_mm) @ self.T_room_ct
-        beam = self.anatomy.transmission(*self.anatomy.paths(T))
-        beam = cv2.resize(beam, (self.camera.cols, self.camera.rows), interpolation=cv2.INTER_CUBIC)
-        return self.chain.counts(beam, seed), joints, T
+        return self.chain.counts(arriving(self.anatomy, self.camera, T), seed), joints, T
 
 
 def shown_at(rig, counts, t_ms, milliseconds=1000.0, unchanged_ms=0.0, wait_for="all"):

@@ -1,9 +1,9 @@
-"""What is not believed in the stream, and what is said of it: a picture's mirror image, and one that nothing fits."""
+"""Pictures that are refused, and the reason that is given: one like its own mirror image, and one that fits nothing."""
 
 import cv2
 import numpy as np
 from tests.imaging.registration.test_handedness import symmetric
-from tests.stream.registration.rig import Rig
+from tests.stream.registration.rig import Rig, arriving
 
 from fluoronav.lab.simulation.flat_panel import FlatPanel, ImageChain
 from fluoronav.lab.simulation.scenario import Scenario
@@ -14,9 +14,7 @@ from fluoronav.stream.reasons import NOTHING_FITS
 def test_a_pose_that_the_mirror_image_fits_as_well_is_not_believed_and_that_is_said(case, camera):
     patient, truth = symmetric(case), Scenario().poses(case)[30]
     anatomy = Anatomy(patient, camera.scaled(0.5))
-    beam = anatomy.transmission(*anatomy.paths(truth))
-    beam = cv2.resize(beam, (camera.cols, camera.rows), interpolation=cv2.INTER_CUBIC)
-    counts = ImageChain(FlatPanel(), camera.rows, camera.cols, 3).counts(beam, 1)
+    counts = ImageChain(FlatPanel(), camera.rows, camera.cols, 3).counts(arriving(anatomy, camera, truth), 1)
     rig = Rig(patient, camera)
     frames = [rig.show(np.ascontiguousarray(counts)) for _ in range(2)]
     assert all(frame.registration is None for frame in frames)

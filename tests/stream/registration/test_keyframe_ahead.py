@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.stream.registration.rig import Rig, errors, exposed
+from tests.stream.registration.rig import arriving, errors, exposed
 
 from fluoronav.geometry import inverse, moved_about, rotation_distance_deg
 from fluoronav.stream.reasons import LATE_KEYFRAME
@@ -33,8 +33,6 @@ def test_a_steady_motion_is_extrapolated(twist, frames):
 @pytest.fixture(scope="module")
 def still(case, camera):
     """Exposures of a still patient, of one that has moved by 5 mm and 3 degrees, and of both in a breath's motion."""
-    import cv2
-
     from fluoronav.lab.simulation.scenario import Scenario
     from fluoronav.lab.simulation.sequence import Anatomy
 
@@ -43,16 +41,8 @@ def still(case, camera):
     for turn_deg, shift_mm in ((0, 0), (0.1, 0.3), (0.2, 0.6), (3, 5)):
         twist = np.concatenate([np.deg2rad([0, 0, turn_deg]), [shift_mm, 0, 0]])
         pose = inverse(moved_about(case.target_ct, twist) @ inverse(T))
-        beam = anatomy.transmission(*anatomy.paths(pose))
-        beams.append((cv2.resize(beam, (camera.cols, camera.rows), interpolation=cv2.INTER_CUBIC), pose))
+        beams.append((arriving(anatomy, camera, pose), pose))
     return exposed(beams, camera)
-
-
-@pytest.fixture
-def rig(case, camera):
-    rig = Rig(case, camera)
-    yield rig
-    rig.registration.close()
 
 
 def followed(rig, counts, frames=8):

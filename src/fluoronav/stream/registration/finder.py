@@ -195,13 +195,13 @@ class Finder:
             is_new = found.estimate is not here.estimate
             if found.layered is not None and is_new and found.agreement >= TRACKING_AGREEMENT:
                 if changed and self._doubt_of_hand(found, snapshot):
-                    return replace(here, agreement=0.0)
+                    return _refuted(here)
                 self._place(found.estimate.T_camera_ct, mask, found.layered)
                 self.found_from = snapshot.T_camera_room
                 return found
             here = found if found.layered is None or not is_new else here
         if here.agreement >= TRACKING_AGREEMENT:
-            return replace(here, agreement=0.0) if changed and self._doubt_of_hand(here, snapshot) else here
+            return _refuted(here) if changed and self._doubt_of_hand(here, snapshot) else here
         better = self._searcher.second_opinion(here, pyramid, mask, self._go_on)
         if better is None or better is here:
             return here
@@ -289,6 +289,11 @@ class Finder:
 
     def _go_on(self) -> bool:
         return not self._stopping and not self._outdated
+
+
+def _refuted(here: Hypothesis) -> Hypothesis:
+    """The same pose, which agrees with nothing."""
+    return replace(here, agreement=0.0)
 
 
 def _believable(found: Hypothesis) -> bool:

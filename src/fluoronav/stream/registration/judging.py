@@ -175,7 +175,7 @@ class FieldComparison:
         if compared.unexplained is not None:
             R = np.kron(np.eye(2), compared.estimate.T_camera_ct[:3, :3])
             newest = R @ compared.unexplained @ R.T
-            self._looks = newest if not self._looks.any() else self._looks + BREATH.looks * (newest - self._looks)
+            self._looks = self._looks + BREATH.looks * (newest - self._looks) if self._looks.any() else newest
             self._bone = np.zeros((6, 6))
             if compared.bone is not None:  # across the ray the pose of all tissue is held by all patches
                 self._bone[:3, :3] = (R @ compared.bone @ R.T)[:3, :3]

@@ -15,7 +15,8 @@ from fluoronav.lab.bench.cohort.render import Exposure, render
 Float = NDArray[np.float64]
 _GREEN, _RED, _WHITE = (90, 230, 90), (80, 80, 255), (255, 255, 255)  # BGR
 _QUALITY, _SIDE = 80, 360  # of a picture beside others, pixels
-_FINE_PX, _BROAD_PX = 2.0, 50.0  # between them lies what is shown: vertebrae, not lungs against abdomen; chosen
+# Of what is broader than the second little is left: vertebrae are shown, and not lungs against abdomen; chosen.
+_FINE_PX, _BROAD_PX, _BROAD_TAKEN = 2.0, 50.0, 0.8
 
 
 def write_pictures(
@@ -59,7 +60,7 @@ def drawn(exposure: Exposure, row: dict[str, Any]) -> NDArray[np.uint8]:
     """The picture with outlines, and text below it, shape (rows, cols, 3), BGR."""
     counts = exposure.counts.astype(np.float32)
     logs = np.log(np.maximum(counts - np.percentile(counts, 0.1), 1))
-    logs = cv2.GaussianBlur(logs, (0, 0), _FINE_PX) - 0.8 * cv2.GaussianBlur(logs, (0, 0), _BROAD_PX)
+    logs = cv2.GaussianBlur(logs, (0, 0), _FINE_PX) - _BROAD_TAKEN * cv2.GaussianBlur(logs, (0, 0), _BROAD_PX)
     low, high = np.percentile(logs, (2, 99))
     grey = (255 * np.clip((logs - low) / max(high - low, 1e-6), 0, 1)).astype(np.uint8)
     picture = cv2.cvtColor(grey, cv2.COLOR_GRAY2BGR)

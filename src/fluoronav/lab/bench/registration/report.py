@@ -151,7 +151,7 @@ def _field_line(field: dict[str, Any]) -> str:
     return (
         f"field of {field['share']:.0%} of the image ({field['field']}): {field['lost']:.1%} of it missing in the "
         f"field mask, {field['beyond']:.1%} too much; found {success_rate(field['search']):.0%}, {tracked}"
-        f"bounds hold {_held(poses)}, lost {field['tracking']['lost']}"
+        f"bounds hold {bounds_held(poses)}, lost {field['tracking']['lost']}"
     )
 
 
@@ -164,28 +164,47 @@ def _bones_line(b: dict[str, Any]) -> str:
     )
 
 
-def _wrist_lines(wrist: dict[str, Any]) -> list[str]:
-    lines = []
+def wrist_figures(wrist: dict[str, Any]) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """Figures of the wrist by its views, and of its searches.
+
+    Returns
+    -------
+    views : dict
+        By the cameras' numbers: ``right``, ``held_depth`` and ``accepted`` (shares), ``across_mm``, ``mtre_mm`` and
+        ``ms`` (medians).
+    auto : dict
+        ``found``, ``wrong`` (accepted) and ``of``, ``ms`` (median).
+    """
+    views = {}
     for cameras in ([1, 2], [1], [2]):
         rows = [r for r in wrist["points"] if r["cameras"] == cameras]
-        right = np.mean([r["mtre_mm"] < WRIST_RIGHT_MM for r in rows])
-        lines.append(
-            f"wrist, view {cameras}: {right:.0%} within {WRIST_RIGHT_MM:g} mm; across "
-            f"{percentile(rows, 'across_mm', 50):.2f} mm, in space {percentile(rows, 'mtre_mm', 50):.2f} mm, depth "
-            f"bound holds {np.mean([r['held_depth'] for r in rows]):.0%}, accepted "
-            f"{np.mean([r['accepted'] for r in rows]):.0%}, {percentile(rows, 'ms', 50):.0f} ms"
-        )
-    auto = wrist["auto"]
-    found = sum(r["mtre_mm"] < WRIST_FOUND_MM for r in auto)
-    wrong = sum(r["accepted"] and r["mtre_mm"] > WRONG_MM for r in auto)
+        shares = {k: float(np.mean([r[k] for r in rows])) for k in ("held_depth", "accepted")}
+        right = float(np.mean([r["mtre_mm"] < WRIST_RIGHT_MM for r in rows]))
+        medians = {k: percentile(rows, k, 50) for k in ("across_mm", "mtre_mm", "ms")}
+        views[str(cameras)] = {"right": right, **shares, **medians}
+    rows = wrist["auto"]
+    found = sum(r["mtre_mm"] < WRIST_FOUND_MM for r in rows)
+    wrong = sum(r["accepted"] and r["mtre_mm"] > WRONG_MM for r in rows)
+    return views, {"found": found, "wrong": wrong, "of": len(rows), "ms": percentile(rows, "ms", 50)}
+
+
+def _wrist_lines(wrist: dict[str, Any]) -> list[str]:
+    views, auto = wrist_figures(wrist)
+    lines = [
+        f"wrist, view {cameras}: {v['right']:.0%} within {WRIST_RIGHT_MM:g} mm; across {v['across_mm']:.2f} mm, in "
+        f"space {v['mtre_mm']:.2f} mm, depth bound holds {v['held_depth']:.0%}, accepted {v['accepted']:.0%}, "
+        f"{v['ms']:.0f} ms"
+        for cameras, v in views.items()
+    ]
     lines.append(
-        f"wrist, --auto from 25 deg and 40 mm: {found} of {len(auto)} found, {wrong} wrong ones accepted, "
-        f"{percentile(auto, 'ms', 50):.0f} ms"
+        f"wrist, --auto from 25 deg and 40 mm: {auto['found']} of {auto['of']} found, {auto['wrong']} wrong ones "
+        f"accepted, {auto['ms']:.0f} ms"
     )
     return lines
 
 
-def _held(poses: list[dict[str, Any]]) -> str:
+def bounds_held(poses: list[dict[str, Any]]) -> str:
+    """In how many of some poses both bounds hold, in words."""
     return f"{sum(r['held_across'] and r['held_depth'] for r in poses)} of {len(poses)}"
 
 

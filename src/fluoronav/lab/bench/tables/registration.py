@@ -10,11 +10,12 @@ import numpy as np
 
 from fluoronav.lab.bench.registration.report import (
     GOOD_MM,
-    WRIST_FOUND_MM,
     WRIST_RIGHT_MM,
     WRONG_MM,
+    bounds_held,
     percentile,
     success_rate,
+    wrist_figures,
 )
 from fluoronav.lab.bench.tables.pages import Row, read, table
 
@@ -53,10 +54,16 @@ def _fields(bench: Path) -> Iterable[Row]:
     for f in (field for s in read(bench, _JSON)["subjects"] for field in s["narrow"]):
         poses = f["tracking"]["poses"]
         shares = (f"{100 * share:.1f}" for share in (f["lost"], f["beyond"]))
-        held = f"{sum(p['held_across'] and p['held_depth'] for p in poses)} of {len(poses)}"
         tracked = (_median_95(poses, "across_mm"), f"{percentile(poses, 'mtre_mm', 50):.2f}") if poses else ("", "")
         found = f"{100 * success_rate(f['search']):.0f}"
-        yield f"{100 * f['share']:.0f} % ({f['field']})", *shares, found, *tracked, held, f["tracking"]["lost"]
+        yield (
+            f"{100 * f['share']:.0f} % ({f['field']})",
+            *shares,
+            found,
+            *tracked,
+            bounds_held(poses),
+            f["tracking"]["lost"],
+        )
 
 
 @table("registration-measures")
@@ -93,19 +100,12 @@ def _bones(bones: dict[str, Any]) -> Iterable[Row]:
 
 
 def _wrist(wrist: dict[str, Any]) -> Iterable[Row]:
-    for cameras in ([1, 2], [1], [2]):
-        rows = [r for r in wrist["points"] if r["cameras"] == cameras]
-        right, accepted = (
-            100 * float(np.mean(each))
-            for each in ([r["mtre_mm"] < WRIST_RIGHT_MM for r in rows], [r["accepted"] for r in rows])
-        )
-        where = f"{percentile(rows, 'across_mm', 50):.2f} mm across, {percentile(rows, 'mtre_mm', 50):.2f} mm in space"
-        shares = f"{right:.0f} % within {WRIST_RIGHT_MM:g} mm, {accepted:.0f} % accepted"
-        yield f"wrist, view {cameras}", f"{where}; {shares}; {percentile(rows, 'ms', 50):.0f} ms"
-    auto = wrist["auto"]
-    found = sum(r["mtre_mm"] < WRIST_FOUND_MM for r in auto)
-    wrong = sum(r["accepted"] and r["mtre_mm"] > WRONG_MM for r in auto)
-    value = f"{found} of {len(auto)} found, {wrong} wrong accepted; {percentile(auto, 'ms', 50):.0f} ms"
+    views, auto = wrist_figures(wrist)
+    for cameras, v in views.items():
+        where = f"{v['across_mm']:.2f} mm across, {v['mtre_mm']:.2f} mm in space"
+        shares = f"{100 * v['right']:.0f} % within {WRIST_RIGHT_MM:g} mm, {100 * v['accepted']:.0f} % accepted"
+        yield f"wrist, view {cameras}", f"{where}; {shares}; {v['ms']:.0f} ms"
+    value = f"{auto['found']} of {auto['of']} found, {auto['wrong']} wrong accepted; {auto['ms']:.0f} ms"
     yield "wrist, `--auto` from 25 deg and 40 mm", value
 
 
